@@ -1,0 +1,73 @@
+"""Choices on the evaluation side: benchmarks, control models, execution."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignslm.config.model import Config, Name, Positive, PositiveCount, Seed
+from alignslm.config.models import Bootstrap
+
+
+class ToyLexical(Config):
+    """Spoken words against spoken non-words of the same shape (after sWUGGY)."""
+
+    kind: Literal["toy-swuggy"]
+    seed: Seed
+    pairs: PositiveCount
+
+
+class ToySyntactic(Config):
+    """Grammatical against ungrammatical spoken sentences (after sBLIMP)."""
+
+    kind: Literal["toy-sblimp"]
+    seed: Seed
+    pairs: PositiveCount
+
+
+class ToyStoryCloze(Config):
+    """True against foreign endings of held-out stories (after spoken and topic StoryCloze).
+
+    Subtypes: `topic` (another topic's ending), and the harder same-topic negatives `pronoun`, `number`,
+    `object`. The headline figure is `topic`, as in T-StoryCloze; the others stand beside it.
+    """
+
+    kind: Literal["toy-storycloze"]
+    seed: Seed
+    stories: PositiveCount
+
+
+BenchmarkConfig = Annotated[ToyLexical | ToySyntactic | ToyStoryCloze, Field(discriminator="kind")]
+
+
+class Control(Config):
+    """A system reported beside the rounds.
+
+    `source: model` draws from the checkpoint; `source: corpus` speaks the prompt's true continuation through
+    the same vocoder and recogniser, which is the ceiling of every judged score.
+    """
+
+    checkpoint: Literal["base", "ntp", "sft"]
+    source: Literal["model", "corpus"]
+    temperature_scale: Positive
+
+
+class Evaluation(Config):
+    """How held-out prompts are continued and how numbers are aggregated."""
+
+    split: Literal["dev", "test"]
+    draws: PositiveCount
+    normalisation: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")
+    score_eos: bool = Field(description="count the end-of-sequence token as a scored unit")
+    bootstrap: Bootstrap
+
+
+class Execution(Config):
+    """How results are computed, never what they are: no stage depends on this and no artifact's content may."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    workers: PositiveCount = Field(description="processes for work that is one core wide, such as speech synthesis")
+    batch_rows: PositiveCount = Field(description="rows given to a model at once")
+    shard_rows: PositiveCount = Field(description="rows whose result is made durable at once")
+
+
+ModelName = Name

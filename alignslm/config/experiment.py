@@ -1,0 +1,89 @@
+"""params.yaml as one typed value, and the choices it names."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from alignslm.config.evaluation import BenchmarkConfig, Control, Evaluation
+from alignslm.config.feedback import JudgeConfig, Round, Sampling, SelectorConfig, Weights
+from alignslm.config.model import Config, Name
+from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, Prompts, Seeds
+from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
+
+CHECKPOINTS_BEFORE_ROUNDS = ("base",)
+
+
+class Params(Config):
+    """The content of params.yaml: names of choices, and the values that belong to one experiment only."""
+
+    corpus: Name
+    encoder: Name
+    lm: Name
+    vocoder: Name
+    asr: Name
+    judge: Name = Field(description="the judge whose scores become preference pairs")
+    heldout_judge: Name = Field(description="a judge that never trains, only reports")
+    selector: Name
+    trainer: Name = Field(description="trains every curriculum round")
+    ntp: Name = Field(description="trainer of the continued next-unit baseline")
+    sft: Name = Field(description="trainer of the fine-tuned-on-chosen baseline")
+    benchmarks: dict[Name, Name] = Field(min_length=1, description="report name -> choice")
+    seeds: Seeds
+    prompts: Prompts
+    sampling: Sampling
+    weights: Weights
+    rounds: dict[Annotated[str, Field(pattern=r"^r[0-9]+$")], Round] = Field(min_length=1)
+    controls: dict[Name, Control]
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _rounds_chain(self) -> "Params":
+        """Every round starts from a checkpoint that exists; following `prev` always ends at the base model."""
+        for name, item in self.rounds.items():
+            seen, at = {name}, item.prev
+            while at not in CHECKPOINTS_BEFORE_ROUNDS:
+                if at not in self.rounds:
+                    known = ", ".join([*CHECKPOINTS_BEFORE_ROUNDS, *self.rounds])
+                    raise ValueError(f"rounds.{name}.prev leads to {at!r}, which is no checkpoint; known: {known}")
+                if at in seen:
+                    raise ValueError(f"rounds.{name}.prev goes in a circle: {' -> '.join([*seen, at])}")
+                seen.add(at)
+                at = self.rounds[at].prev
+        if clash := sorted(set(self.controls) & set(self.rounds)):
+            raise ValueError(f"controls and rounds share the name {clash[0]!r}; rename the control")
+        return self
+
+
+class Experiment(Config):
+    """Params with every named choice parsed in its place: all that a stage may read."""
+
+    params: Params
+    corpus: CorpusConfig
+    encoder: EncoderConfig
+    lm: LmConfig
+    vocoder: VocoderConfig
+    asr: AsrConfig
+    judge: JudgeConfig
+    heldout_judge: JudgeConfig
+    selector: SelectorConfig
+    trainer: PreferenceTrainer
+    ntp: NextUnitTrainer
+    sft: PreferenceTrainer
+    benchmarks: dict[Name, BenchmarkConfig]
+
+
+# Which folder of experiments/ holds the files that a key of params.yaml chooses among.
+CHOICE_FOLDERS = {
+    "corpus": "corpus",
+    "encoder": "encoder",
+    "lm": "lm",
+    "vocoder": "vocoder",
+    "asr": "asr",
+    "judge": "judge",
+    "heldout_judge": "judge",
+    "selector": "selector",
+    "trainer": "trainer",
+    "ntp": "trainer",
+    "sft": "trainer",
+    "benchmarks": "benchmark",
+}

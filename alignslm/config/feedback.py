@@ -1,0 +1,114 @@
+"""Choices on the feedback side: judge, metric weights, selector, curriculum rounds."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alignslm.config.model import Config, Count, Fraction, Name, Positive, PositiveCount, Seed
+
+
+class Calibration(Config):
+    """How a judge's mean log-probability per word becomes a score on 1..5.
+
+    A sigmoid is placed between true continuations (mean score `true_score`) and continuations shuffled
+    across prompts (mean score `shuffled_score`); each word's log-probability is clamped below first, so
+    that one unheard word does not decide a whole continuation.
+    """
+
+    word_floor_nats: Annotated[float, Field(lt=0)]
+    true_score: Annotated[float, Field(gt=3, lt=5)]
+    shuffled_score: Annotated[float, Field(gt=1, lt=3)]
+
+
+class NgramJudge(Config):
+    """Interpolated word n-gram per topic, mixed by the topic the prompt suggests."""
+
+    kind: Literal["ngram"]
+    order: Annotated[int, Field(ge=2, le=6)]
+    discount: Annotated[float, Field(gt=0, lt=1)]
+    calibration: Calibration
+
+
+class StoryLmJudge(Config):
+    """A small word-level Llama trained on clean story texts."""
+
+    kind: Literal["story-lm"]
+    seed: Seed
+    hidden_size: PositiveCount
+    layers: PositiveCount
+    heads: PositiveCount
+    steps: PositiveCount
+    batch_size: PositiveCount
+    learning_rate: Positive
+    calibration: Calibration
+
+
+JudgeConfig = Annotated[NgramJudge | StoryLmJudge, Field(discriminator="kind")]
+
+
+class Weights(Config):
+    """Weight of every raw metric in the utility that ranks the continuations of a prompt.
+
+    Metrics are first put on the judge's 1..5 scale, higher better (`alignslm.pairs.utility`), and the
+    weights are normalised to sum to one, so thresholds keep their meaning whatever the weights.
+    `llm_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
+    """
+
+    llm_score: Annotated[float, Field(ge=0)]
+    ppl: Annotated[float, Field(ge=0)]
+    auto_bleu: Annotated[float, Field(ge=0)]
+    num_words: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "Weights":
+        if self.llm_score + self.ppl + self.auto_bleu + self.num_words <= 0:
+            raise ValueError("every metric weight is 0; give at least one a positive weight, e.g. llm_score: 1.0")
+        return self
+
+
+class ThresholdSelector(Config):
+    """The paper's LLM-score rule: chosen at or above s_c, rejected at or below s_r, auto-BLEU veto."""
+
+    kind: Literal["thresholds"]
+    max_chosen: PositiveCount
+    max_rejected: PositiveCount
+    min_words: Count = Field(description="fewer words than this can never be chosen")
+
+
+class BestWorstSelector(Config):
+    """The paper's perplexity rule: best against worst utility of a prompt, auto-BLEU veto on the best."""
+
+    kind: Literal["best-worst"]
+    min_words: Count
+
+
+SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector, Field(discriminator="kind")]
+
+
+class Round(Config):
+    """One turn of the curriculum. Paper's symbols: chosen_min = s_c, rejected_max = s_r, auto_bleu_max = delta."""
+
+    prev: Name = Field(description="checkpoint that draws this round's continuations and is its DPO reference")
+    chosen_min: Annotated[float, Field(ge=1, le=5)]
+    rejected_max: Annotated[float, Field(ge=1, le=5)]
+    margin_min: Annotated[float, Field(ge=0, le=4)]
+    auto_bleu_max: Fraction
+    warmup_steps: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Round":
+        if self.chosen_min <= self.rejected_max:
+            raise ValueError(
+                f"chosen_min ({self.chosen_min}) must lie above rejected_max ({self.rejected_max}),"
+                " else one continuation could be both chosen and rejected"
+            )
+        return self
+
+
+class Sampling(Config):
+    """Nucleus sampling of continuations (paper: N = 5)."""
+
+    draws: Annotated[int, Field(ge=2)]
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    max_units: PositiveCount = Field(description="longest continuation, in deduplicated units, prompt not counted")

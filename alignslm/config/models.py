@@ -1,0 +1,112 @@
+"""Choices on the model side: unit language model and trainer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
+
+
+class LlamaScratch(Config):
+    """A Llama over units, trained from scratch by next-unit prediction on the corpus."""
+
+    kind: Literal["llama-scratch"]
+    hidden_size: PositiveCount
+    layers: PositiveCount
+    heads: PositiveCount
+    max_positions: PositiveCount
+    steps: PositiveCount
+    batch_size: PositiveCount
+    learning_rate: Positive
+    warmup_steps: Count
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+LmConfig = LlamaScratch
+
+
+class Lora(Config):
+    """Low-rank adapter (paper: r = 32, alpha = 8)."""
+
+    r: PositiveCount
+    alpha: Positive
+    target_modules: Literal["all-linear"] | tuple[str, ...]
+
+
+LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft"]
+
+
+class PreferenceTrainer(Config):
+    """DPO and its relatives through TRL: a weighted mixture of losses on (prompt, chosen, rejected).
+
+    `losses` maps TRL's loss names to weights: {sigmoid: 1} is the paper's DPO, {sft: 1} is fine-tuning on the
+    chosen samples alone. Optimiser steps follow from epochs or are given by max_steps.
+    """
+
+    kind: Literal["preference"]
+    losses: dict[LossName, Positive] = Field(min_length=1)
+    beta: Positive
+    lora: Lora
+    learning_rate: Positive
+    schedule: Literal["linear", "cosine", "constant"]
+    epochs: Positive
+    max_steps: PositiveCount | None
+    batch_size: PositiveCount = Field(description="pairs per optimiser step, whatever the device count")
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Positive
+    evaluations: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
+    min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
+
+
+class NextUnitTrainer(Config):
+    """Continued next-unit training on the corpus's own speech: the paper's ablation baseline."""
+
+    kind: Literal["next-unit"]
+    lora: Lora
+    learning_rate: Positive
+    schedule: Literal["linear", "cosine", "constant"]
+    steps: PositiveCount
+    batch_size: PositiveCount
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Count
+
+
+TrainerConfig = Annotated[PreferenceTrainer | NextUnitTrainer, Field(discriminator="kind")]
+
+
+class Prompts(Config):
+    """How many prompts each part of the method uses and where an utterance is cut into prompt and continuation.
+
+    `train` prompts give preference pairs, `valid` prompts the pairs that choose the best checkpoint, `dev`
+    prompts are for tuning by hand, `test` prompts are only ever reported on.
+    """
+
+    train: PositiveCount
+    valid: PositiveCount
+    dev: Count
+    test: PositiveCount
+    cut: Literal["sentence", "raw", "word"]
+    max_s: Positive
+    min_units: PositiveCount
+
+
+class Seeds(Config):
+    """One seed a source of chance, so that one can vary alone."""
+
+    base: Seed
+    sampling: Seed
+    training: Seed
+    evaluation: Seed
+
+
+class Bootstrap(Config):
+    """Percentile bootstrap over clusters (prompts or item pairs)."""
+
+    resamples: Annotated[int, Field(ge=200)]
+    confidence: Fraction
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Bootstrap":
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(f"confidence ({self.confidence}) must lie in [0.5, 1)")
+        return self

@@ -1,0 +1,91 @@
+"""Choices on the speech side: corpus, speech-to-unit encoder, vocoder, recogniser.
+
+None of these fields has a default: every value that moves a published number stands in a YAML file.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
+
+
+class StoryCounts(Config):
+    """How many spoken stories each split holds; prompt sentences never cross splits."""
+
+    train: PositiveCount
+    valid: PositiveCount
+    dev: Count
+    test: PositiveCount
+
+
+class StoryWorld(Config):
+    """Three-sentence stories from a small grammar, spoken by espeak-ng (embedded, offline)."""
+
+    kind: Literal["storyworld"]
+    seed: Seed
+    stories: StoryCounts
+    drift: Fraction = Field(description="share of training stories that continue with another story's ending")
+    drift_same_pronoun: Fraction = Field(description="share of the drifted stories whose pronoun still fits")
+    texts: PositiveCount = Field(description="clean stories, as text only, that judges may be fitted on")
+    voice: str
+    words_per_minute: Annotated[int, Field(ge=80, le=450)]
+    sample_rate_hz: PositiveCount
+
+
+CorpusConfig = StoryWorld
+
+
+class MfccKmeans(Config):
+    """k-means over stacked MFCC frames: a unit encoder that fits in seconds on a CPU."""
+
+    kind: Literal["mfcc-kmeans"]
+    seed: Seed
+    sample_rate_hz: PositiveCount
+    frame_rate_hz: Positive
+    num_coefficients: PositiveCount
+    stacked_frames: PositiveCount = Field(description="neighbouring frames joined into one feature, odd")
+    num_units: Annotated[int, Field(ge=2, le=65535)]
+    fit_utterances: PositiveCount
+
+
+EncoderConfig = MfccKmeans
+
+
+class ConvGriffinLim(Config):
+    """Convolutional net from deduplicated units to durations and log-mel frames, then Griffin-Lim."""
+
+    kind: Literal["conv-griffinlim"]
+    seed: Seed
+    sample_rate_hz: PositiveCount
+    num_mels: PositiveCount
+    hop_samples: PositiveCount
+    window_samples: PositiveCount
+    channels: PositiveCount
+    layers: PositiveCount
+    steps: PositiveCount
+    batch_size: PositiveCount
+    learning_rate: Positive
+    griffin_lim_iterations: Count
+
+
+VocoderConfig = ConvGriffinLim
+
+
+class CharCtc(Config):
+    """Convolutional character recogniser trained with CTC on original and resynthesised speech."""
+
+    kind: Literal["char-ctc"]
+    seed: Seed
+    sample_rate_hz: PositiveCount
+    num_mels: PositiveCount
+    channels: PositiveCount
+    layers: PositiveCount
+    steps: PositiveCount
+    batch_size: PositiveCount
+    learning_rate: Positive
+    resynthesised_share: Fraction = Field(description="share of training utterances spoken again by the vocoder")
+    silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
+
+
+AsrConfig = CharCtc

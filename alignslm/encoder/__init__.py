@@ -1,0 +1,48 @@
+"""Speech to discrete units."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from alignslm.config.speech import EncoderConfig, MfccKmeans
+from alignslm.provenance import UnitContract
+
+
+class Encoded(NamedTuple):
+    """Deduplicated units and their durations in frames; sum(durations) is the utterance's frame count."""
+
+    units: np.ndarray
+    durations: np.ndarray
+
+
+class Encoder(Protocol):
+    """Turns mono float32 waveforms at `contract.sample_rate_hz` into units, one result a waveform, in order.
+
+    An utterance's units are the same alone or in any batch.
+    """
+
+    contract: UnitContract
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
+        """Return the units of every waveform."""
+        ...
+
+
+def prepare_encoder(config: EncoderConfig, waveforms: Iterable[np.ndarray], folder: Path) -> None:
+    """Fit (or fetch) the encoder into `folder`, which is then all that `load_encoder` needs."""
+    match config:
+        case MfccKmeans():
+            from alignslm.encoder import mfcc_kmeans
+
+            mfcc_kmeans.fit(config, waveforms, folder)
+
+
+def load_encoder(config: EncoderConfig, folder: Path) -> Encoder:
+    """Load what `prepare_encoder` left in `folder`."""
+    match config:
+        case MfccKmeans():
+            from alignslm.encoder.mfcc_kmeans import MfccKmeansEncoder
+
+            return MfccKmeansEncoder.load(folder)

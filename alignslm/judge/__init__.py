@@ -1,0 +1,61 @@
+"""AI feedback: how likely and relevant a continuation's text is, given the prompt's text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from alignslm.config.feedback import JudgeConfig, NgramJudge, StoryLmJudge
+
+
+class Story(NamedTuple):
+    """Prompt text and continuation text, lower-case words without punctuation."""
+
+    prompt: str
+    continuation: str
+
+
+class Judgement(NamedTuple):
+    """Score on 1..5 and conditional perplexity per word; None where this judge cannot tell.
+
+    `status` is ok, empty (nothing was said), or failed (no usable reply); `reply` is the judge's raw answer
+    where it answers in words.
+    """
+
+    score: float | None
+    ppl: float | None
+    status: Literal["ok", "empty", "failed"]
+    reply: str | None
+
+
+class Judge(Protocol):
+    """Judges (prompt, continuation) texts, one judgement a story, in order, independent of the batch."""
+
+    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+        """Return one judgement a story."""
+        ...
+
+
+def prepare_judge(config: JudgeConfig, texts: Sequence[Story], folder: Path) -> dict[str, float]:
+    """Fit (or fetch) the judge into `folder`; return calibration figures for the log."""
+    match config:
+        case NgramJudge():
+            from alignslm.judge import ngram
+
+            return ngram.fit(config, texts, folder)
+        case StoryLmJudge():
+            from alignslm.judge import story_lm
+
+            return story_lm.fit(config, texts, folder)
+
+
+def load_judge(config: JudgeConfig, folder: Path) -> Judge:
+    """Load what `prepare_judge` left in `folder`."""
+    match config:
+        case NgramJudge():
+            from alignslm.judge.ngram import NgramTextJudge
+
+            return NgramTextJudge.load(folder)
+        case StoryLmJudge():
+            from alignslm.judge.story_lm import StoryLmTextJudge
+
+            return StoryLmTextJudge.load(folder)

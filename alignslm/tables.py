@@ -1,0 +1,316 @@
+"""Every table of the experiment: its schema, and the one door through which it is written and read.
+
+A table is one parquet file or a folder of `part-*.parquet` shards (audio). It is sorted by a unique key, holds
+no unexpected null, and carries schema version and unit contract in the file metadata. Writing verifies first
+and then renames into place, so a reader never meets half a table.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from alignslm.provenance import UnitContract
+
+AUDIO = pl.Struct({"bytes": pl.Binary, "path": pl.String})  # the datasets library's audio feature
+UNITS = pl.List(pl.UInt16)
+STATUS_SPEECH = ("ok", "empty", "failed")
+
+
+class TableError(ValueError):
+    """A table is missing, corrupt, of another schema, or breaks a promise of its schema."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Name, version, columns (order counts), key and the columns in which null means "not measured"."""
+
+    name: str
+    schema: Mapping[str, pl.DataType | type[pl.DataType]]
+    key: tuple[str, ...]
+    nullable: frozenset[str] = field(default_factory=frozenset)
+    version: int = 1
+
+
+UTTERANCES = Table(
+    "utterances",
+    {
+        "utterance_id": pl.String,
+        "split": pl.String,
+        "speaker_id": pl.String,
+        "text": pl.String,
+        "prompt_text": pl.String,
+        "continuation_text": pl.String,
+        "prompt_end_s": pl.Float64,
+        "num_samples": pl.Int64,
+        "sample_rate_hz": pl.Int32,
+        "audio": AUDIO,
+    },
+    ("utterance_id",),
+    frozenset({"text", "prompt_text", "continuation_text", "prompt_end_s"}),
+)
+TEXTS = Table("texts", {"text_id": pl.String, "prompt_text": pl.String, "continuation_text": pl.String}, ("text_id",))
+ENCODED = Table(
+    "units",
+    {"utterance_id": pl.String, "split": pl.String, "units": UNITS, "durations": UNITS},
+    ("utterance_id",),
+)
+PROMPTS = Table(
+    "prompts",
+    {
+        "prompt_id": pl.String,
+        "utterance_id": pl.String,
+        "split": pl.String,
+        "end_s": pl.Float64,
+        "num_units": pl.Int32,
+        "units": UNITS,
+        "continuation_units": UNITS,
+        "prompt_text": pl.String,
+        "continuation_text": pl.String,
+    },
+    ("prompt_id",),
+    frozenset({"prompt_text", "continuation_text"}),
+)
+CONTINUATIONS = Table(
+    "continuations",
+    {
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "draw": pl.Int32,
+        "model_id": pl.String,
+        "seed": pl.Int64,
+        "units": UNITS,
+        "finish": pl.String,
+        "logprob_nats": pl.Float64,
+    },
+    ("continuation_id",),
+)
+SPEECH = Table(
+    "speech",
+    {
+        "continuation_id": pl.String,
+        "audio": AUDIO,
+        "num_samples": pl.Int64,
+        "sample_rate_hz": pl.Int32,
+        "status": pl.String,
+    },
+    ("continuation_id",),
+)
+TRANSCRIPTS = Table(
+    "transcripts",
+    {"source_id": pl.String, "text": pl.String, "status": pl.String, "confidence": pl.Float64},
+    ("source_id",),
+    frozenset({"text", "confidence"}),
+)
+SCORES = Table(
+    "scores",
+    {
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "draw": pl.Int32,
+        "llm_score": pl.Float64,
+        "ppl": pl.Float64,
+        "auto_bleu": pl.Float64,
+        "num_words": pl.Int32,
+        "status": pl.String,
+    },
+    ("continuation_id",),
+    frozenset({"llm_score", "ppl", "auto_bleu"}),
+)
+REPLIES = Table(
+    "replies",
+    {"continuation_id": pl.String, "judge": pl.String, "status": pl.String, "reply": pl.String},
+    ("continuation_id",),
+    frozenset({"reply"}),
+)
+PAIRS = Table(
+    "pairs",
+    {
+        "pair_id": pl.String,
+        "prompt_id": pl.String,
+        "split": pl.String,
+        "chosen_id": pl.String,
+        "rejected_id": pl.String,
+        "prompt_units": UNITS,
+        "chosen_units": UNITS,
+        "rejected_units": UNITS,
+        "chosen_finish": pl.String,
+        "rejected_finish": pl.String,
+        "chosen_utility": pl.Float64,
+        "rejected_utility": pl.Float64,
+        "margin": pl.Float64,
+    },
+    ("pair_id",),
+    frozenset({"rejected_utility", "margin"}),
+)
+REJECTIONS = Table("rejections", {"prompt_id": pl.String, "split": pl.String, "reason": pl.String}, ("prompt_id",))
+ITEMS = Table(
+    "items",
+    {
+        "item_id": pl.String,
+        "pair_id": pl.String,
+        "polarity": pl.String,
+        "subtype": pl.String,
+        "voice": pl.String,
+        "text": pl.String,
+        "context_units": UNITS,
+        "units": UNITS,
+        "num_samples": pl.Int64,
+        "audio": AUDIO,
+    },
+    ("item_id",),
+    frozenset({"text"}),
+)
+ITEM_SCORES = Table(
+    "item_scores",
+    {
+        "benchmark": pl.String,
+        "pair_id": pl.String,
+        "model": pl.String,
+        "subtype": pl.String,
+        "voice": pl.String,
+        "positive_nats": pl.Float64,
+        "negative_nats": pl.Float64,
+        "positive_units": pl.Int32,
+        "negative_units": pl.Int32,
+        "correct": pl.Float64,
+    },
+    ("benchmark", "pair_id", "model"),
+    frozenset({"positive_nats", "negative_nats", "correct"}),
+)
+JUDGED = Table(
+    "judged",
+    {
+        "model": pl.String,
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "draw": pl.Int32,
+        "metric": pl.String,
+        "value": pl.Float64,
+    },
+    ("model", "continuation_id", "metric"),
+    frozenset({"value"}),
+)
+
+
+def verify(frame: pl.DataFrame, table: Table, *, where: str) -> None:
+    """Raise TableError listing every broken promise of the schema: columns, types, nulls, key order, duplicates."""
+    faults = []
+    if dict(frame.schema) != {name: _instance(kind) for name, kind in table.schema.items()}:
+        faults.append(f"columns are {dict(frame.schema)}, expected {dict(table.schema)}")
+    else:
+        for name in table.schema:
+            if name not in table.nullable and (nulls := frame[name].null_count()):
+                faults.append(f"column {name!r} has {nulls} nulls")
+        keys = frame.select(table.key)
+        if (copies := keys.is_duplicated()).any():
+            faults.append(f"key {table.key} repeats, first at {keys.row(copies.arg_max() or 0)}")
+        elif not frame.is_empty() and not keys.equals(keys.sort(table.key)):
+            faults.append(f"rows are not sorted by {table.key}")
+    if faults:
+        raise TableError(f"{where} is no valid {table.name!r} table: " + "; ".join(faults))
+
+
+def _instance(kind: pl.DataType | type[pl.DataType]) -> pl.DataType:
+    return kind() if isinstance(kind, type) else kind
+
+
+def arrange(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """Select the table's columns, cast them to its types and sort by its key."""
+    return frame.select(pl.col(name).cast(kind) for name, kind in table.schema.items()).sort(table.key)
+
+
+def require_keys(child: pl.DataFrame, column: str, parent: pl.DataFrame, parent_column: str, *, names: str) -> None:
+    """Raise TableError unless every value of child[column] is a value of parent[parent_column]."""
+    missing = child.join(parent, left_on=column, right_on=parent_column, how="anti")[column]
+    if len(missing):
+        raise TableError(f"{names}: {len(missing)} values of {column!r} have no parent row, first {missing[0]!r}")
+
+
+def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract | None = None) -> None:
+    """Arrange, verify and write one parquet file, then rename it into place."""
+    frame = arrange(frame, table)
+    verify(frame, table, where=str(path))
+    metadata = {"alignslm.table": table.name, "alignslm.version": str(table.version)}
+    if contract is not None:
+        metadata["alignslm.unit_contract"] = contract.model_dump_json()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    arrow = frame.to_arrow()
+    pq.write_table(arrow.replace_schema_metadata(metadata), partial, compression="zstd")
+    partial.replace(path)
+
+
+def write_shards(
+    frames: Iterable[pl.DataFrame], table: Table, folder: Path, contract: UnitContract | None = None
+) -> int:
+    """Write frames, already in key order across shards, as a folder of parts. Returns the row count.
+
+    One shard is in memory at a time; the folder appears under its name only when complete.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    rows, last = 0, None
+    for number, frame in enumerate(frames):
+        part = partial / f"part-{number:05d}.parquet"
+        write(frame, table, part, contract)
+        keys = frame.select(table.key).sort(table.key)
+        if last is not None and len(keys) and keys.row(0) <= last:
+            raise TableError(f"{folder}: shard {number} starts at {keys.row(0)}, at or before {last}; sort first")
+        last = keys.row(-1) if len(keys) else last
+        rows += len(frame)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return rows
+
+
+def parts(path: Path) -> list[Path]:
+    """Return the parquet files of a table, in order. Raises TableError where there are none."""
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path] if path.exists() else []
+    if not files:
+        raise TableError(f"{path} does not exist or is empty. Make it with `dvc repro`, or fetch it with `dvc pull`.")
+    return files
+
+
+def _read_part(table: Table, path: Path, columns: list[str] | None) -> tuple[pl.DataFrame, str | None]:
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        frame = pl.read_parquet(path, columns=columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise TableError(f"{path} cannot be read as parquet ({error}). Delete it and run `dvc repro`.") from error
+    found = (metadata.get(b"alignslm.table", b"?").decode(), metadata.get(b"alignslm.version", b"?").decode())
+    if found != (table.name, str(table.version)):
+        raise TableError(
+            f"{path} holds table {found[0]!r} version {found[1]}, expected {table.name!r} version {table.version}. "
+            "It was written by another version of alignslm: run `dvc repro` to remake it."
+        )
+    contract = metadata.get(b"alignslm.unit_contract")
+    return frame, contract.decode() if contract else None
+
+
+def iterate(table: Table, path: Path, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    """Yield the table part by part, so memory is bounded by a shard."""
+    for part in parts(path):
+        frame, _ = _read_part(table, part, columns)
+        yield frame
+
+
+def read(table: Table, path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read a whole table (or some columns of it) and verify it when all columns are read."""
+    frame = pl.concat(list(iterate(table, path, columns)))
+    if columns is None:
+        verify(frame, table, where=str(path))
+    return frame
+
+
+def contract_of(table: Table, path: Path) -> UnitContract:
+    """Return the unit contract a table was written under. Raises TableError where it carries none."""
+    _, text = _read_part(table, parts(path)[0], [table.key[0]])
+    if text is None:
+        raise TableError(f"{path} carries no unit contract, so its units have no meaning. Remake it with `dvc repro`.")
+    return UnitContract.model_validate_json(text)
