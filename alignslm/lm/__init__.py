@@ -1,1 +1,1 @@
-""""""
+"""The unit language model: loading, sampling continuations, log-likelihoods."""

@@ -1,0 +1,123 @@
+"""Nucleus sampling of continuations in which every draw owns its randomness.
+
+A draw's uniform numbers come from a counter-based generator keyed by the draw's own seed, so the same draw gives
+the same units whatever else is in the batch, in whatever order and on however many workers. (Logits of different
+batch shapes can differ in their last bits; a draw flips only where a uniform number falls into that gap.)
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from alignslm.config.feedback import Sampling
+from alignslm.lm.buckets import exact_length_batches
+from alignslm.lm.checkpoint import UnitLm
+
+COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than this share still runs
+
+
+class Draw(NamedTuple):
+    """One continuation: its units without specials, why it ended, and its log-probability.
+
+    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included where drawn.
+    """
+
+    units: list[int]
+    finish: Literal["eos", "limit"]
+    logprob_nats: float
+
+
+def nucleus_choice(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
+    """Choose one token a row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
+
+    The nucleus is the shortest list of most likely tokens whose probability reaches top_p (Holtzman et al. 2020);
+    the uniform number picks within its cumulative distribution.
+    """
+    probabilities, order = torch.softmax(logits / temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
+    cumulative = probabilities.cumsum(dim=-1)
+    inside = cumulative - probabilities < top_p
+    mass = torch.where(inside, probabilities, 0.0).cumsum(dim=-1)
+    target = uniform.to(mass).unsqueeze(-1) * mass[:, -1:]
+    rank = torch.searchsorted(mass, target, right=True).squeeze(-1)
+    rank = torch.minimum(rank, inside.sum(dim=-1) - 1)  # rounding may step past the nucleus
+    return order.gather(-1, rank.unsqueeze(-1)).squeeze(-1)
+
+
+def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
+    streams = [np.random.Generator(np.random.Philox(key=seed)).random(steps, dtype=np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(streams))
+
+
+def _forbidden(lm: UnitLm) -> torch.Tensor:
+    """Return (vocabulary,) True at tokens that are neither unit nor end of sequence, such as padding."""
+    forbidden = torch.ones(lm.model.config.vocab_size, dtype=torch.bool, device=lm.device)
+    forbidden[lm.vocabulary.offset : lm.vocabulary.offset + lm.vocabulary.num_units] = False
+    if lm.vocabulary.eos_id is not None:
+        forbidden[lm.vocabulary.eos_id] = False
+    return forbidden
+
+
+@torch.inference_mode()
+def _sample_batch(lm: UnitLm, ids: list[list[int]], seeds: list[list[int]], config: Sampling) -> list[list[Draw]]:
+    """Draw for prompts of equal length: the prompt is read once, its cache then serves all its draws."""
+    draws = len(seeds[0])
+    eos = lm.vocabulary.eos_id
+    forbidden = _forbidden(lm)
+    uniforms = _uniforms([seed for row in seeds for seed in row], config.max_units).to(lm.device)
+    cache = DynamicCache(config=lm.model.config)
+    output = lm.model(torch.tensor(ids, device=lm.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(draws)
+    logits = output.logits[:, -1].float().repeat_interleave(draws, dim=0)
+    alive = torch.arange(len(logits), device=lm.device)  # row of the batch -> number of its draw
+    tokens: list[list[int]] = [[] for _ in range(len(logits))]
+    logprob = torch.zeros(len(logits), dtype=torch.float64, device=lm.device)
+    ended = torch.zeros(len(logits), dtype=torch.bool, device=lm.device)
+    for step in range(config.max_units):
+        logits = logits.masked_fill(forbidden, -torch.inf)
+        chosen = nucleus_choice(logits, uniforms[alive, step], temperature=config.temperature, top_p=config.top_p)
+        running = ~ended[alive]
+        gain = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1).double()
+        logprob[alive] += torch.where(running, gain, 0.0)
+        if eos is not None:
+            ended[alive] |= chosen == eos
+        for row, token in zip(alive[running & (chosen != eos)].tolist(), chosen[running & (chosen != eos)].tolist(), strict=True):
+            tokens[row].append(token)
+        still = ~ended[alive]
+        if not still.any() or step + 1 == config.max_units:
+            break
+        if still.float().mean() < COMPACT_AT:
+            cache.batch_select_indices(still.nonzero().squeeze(-1))
+            alive, chosen = alive[still], chosen[still]
+        output = lm.model(chosen.unsqueeze(-1), past_key_values=cache, use_cache=True)
+        logits = output.logits[:, -1].float()
+    flat = [
+        Draw(lm.vocabulary.decode(units), "eos" if done else "limit", value)
+        for units, done, value in zip(tokens, ended.tolist(), logprob.tolist(), strict=True)
+    ]
+    return [flat[start : start + draws] for start in range(0, len(flat), draws)]
+
+
+def sample(
+    lm: UnitLm,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int]],
+    config: Sampling,
+    *,
+    batch_rows: int,
+) -> list[list[Draw]]:
+    """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
+
+    Every prompt must have equally many seeds. `config.draws` is not read here: the seeds say how many.
+    """
+    encoded = [lm.vocabulary.encode(prompt, bos=True) for prompt in prompts]
+    if any(not ids for ids in encoded):
+        raise ValueError(f"prompt {[not ids for ids in encoded].index(True)} is empty: there is nothing to continue")
+    results: list[list[Draw]] = [[] for _ in prompts]
+    for rows in exact_length_batches(encoded, batch_rows=max(1, batch_rows // max(1, len(seeds[0])))):
+        drawn = _sample_batch(lm, [encoded[row] for row in rows], [list(seeds[row]) for row in rows], config)
+        for row, item in zip(rows, drawn, strict=True):
+            results[row] = item
+    return results
