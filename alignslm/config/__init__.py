@@ -1,1 +1,1 @@
-""""""
+"""Parameters: typed, frozen, validated in a second, without importing torch."""

@@ -1,0 +1,176 @@
+"""What no single file can know: disagreements between the choices of an experiment."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from alignslm.config.document import KeyPath
+from alignslm.config.experiment import Experiment
+from alignslm.config.feedback import StoryLmJudge, ThresholdSelector
+from alignslm.config.model import Config
+from alignslm.config.models import LlamaScratch, NextUnitTrainer
+
+PARAMS: KeyPath = ()
+SPECIAL_TOKENS = 2  # begin and end of sequence
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A disagreement, shown at `key` of the file that params.yaml's key `choice` names; PARAMS is params.yaml."""
+
+    choice: KeyPath
+    key: KeyPath
+    message: str
+
+
+def conflicts(experiment: Experiment) -> list[Conflict]:
+    """Return every disagreement that would make a stage fail or its result meaningless."""
+    return [
+        *_too_few_stories(experiment),
+        *_broken_rates(experiment),
+        *_wrong_shapes(experiment),
+        *_long_warmups(experiment),
+        *_too_few_positions(experiment),
+        *_too_few_pairs(experiment),
+        *_empty_split(experiment),
+    ]
+
+
+def warnings(experiment: Experiment) -> list[str]:
+    """Return what is allowed but changes how the results must be read."""
+    return [
+        *_judge_warnings(experiment),
+        *_rate_warnings(experiment),
+        *_baseline_warnings(experiment),
+        *_curriculum_warnings(experiment),
+    ]
+
+
+def _too_few_stories(experiment: Experiment) -> Iterator[Conflict]:
+    """Every prompt is the beginning of another story of its split."""
+    prompts = experiment.params.prompts
+    for split, stories in experiment.corpus.stories:
+        if (wanted := getattr(prompts, split)) > stories:
+            yield Conflict(
+                PARAMS,
+                ("prompts", split),
+                f"{wanted} prompts wanted, but {experiment.params.corpus} holds {stories} {split} stories; "
+                f"lower this, or raise stories.{split} in experiments/corpus/{experiment.params.corpus}.yaml",
+            )
+
+
+def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
+    """A unit must last a whole number of samples to the encoder and of mel frames to the vocoder."""
+    encoder, vocoder = experiment.encoder, experiment.vocoder
+    if encoder.sample_rate_hz % encoder.frame_rate_hz:
+        message = f"{encoder.sample_rate_hz} Hz is no multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
+        yield Conflict(("encoder",), ("sample_rate_hz",), message)
+    if vocoder.sample_rate_hz % (encoder.frame_rate_hz * vocoder.hop_samples):
+        yield Conflict(
+            ("vocoder",),
+            ("hop_samples",),
+            f"a unit lasts {vocoder.sample_rate_hz} / {encoder.frame_rate_hz:g} = "
+            f"{vocoder.sample_rate_hz / encoder.frame_rate_hz:g} samples "
+            f"(sample_rate_hz over {experiment.params.encoder}'s frame_rate_hz), "
+            f"which is no multiple of hop_samples ({vocoder.hop_samples})",
+        )
+
+
+def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:
+    """Attention heads share the hidden size evenly, an even number each (rotary positions turn pairs)."""
+    models: dict[str, Config] = {key: getattr(experiment, key) for key in ("lm", "judge", "heldout_judge")}
+    for key, model in models.items():
+        if isinstance(model, LlamaScratch | StoryLmJudge) and model.hidden_size % (2 * model.heads):
+            message = f"hidden_size ({model.hidden_size}) must be a multiple of 2 x heads ({2 * model.heads})"
+            yield Conflict((key,), ("hidden_size",), message)
+    if experiment.vocoder.window_samples < experiment.vocoder.hop_samples:
+        message = f"window_samples must be at least hop_samples ({experiment.vocoder.hop_samples}), or samples are lost"
+        yield Conflict(("vocoder",), ("window_samples",), message)
+    if experiment.encoder.stacked_frames % 2 == 0:
+        message = f"must be odd, found {experiment.encoder.stacked_frames}: as many frames before as after"
+        yield Conflict(("encoder",), ("stacked_frames",), message)
+
+
+def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
+    trained: dict[str, LlamaScratch | NextUnitTrainer] = {"lm": experiment.lm, "ntp": experiment.ntp}
+    for key, model in trained.items():
+        if model.warmup_steps >= model.steps:
+            message = f"warms up for {model.warmup_steps} of {model.steps} steps and never trains at full rate"
+            yield Conflict((key,), ("warmup_steps",), message)
+
+
+def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
+    """The longest prompt, before deduplication, and the longest continuation fit the model together."""
+    prompts, sampling = experiment.params.prompts, experiment.params.sampling
+    prompt_units = math.ceil(prompts.max_s * experiment.encoder.frame_rate_hz)
+    if prompts.min_units > prompt_units:
+        message = f"no prompt of at most max_s ({prompts.max_s:g} s) can hold more than {prompt_units} units"
+        yield Conflict(PARAMS, ("prompts", "min_units"), message)
+    needed = prompt_units + sampling.max_units + SPECIAL_TOKENS
+    if experiment.lm.max_positions < needed:
+        yield Conflict(
+            ("lm",),
+            ("max_positions",),
+            f"{experiment.lm.max_positions} positions, but a prompt of {prompt_units} units (prompts.max_s), "
+            f"sampling.max_units ({sampling.max_units}) and {SPECIAL_TOKENS} special tokens need {needed}",
+        )
+
+
+def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
+    """Even if every prompt gave as many pairs as it can, training would be refused."""
+    most = experiment.params.prompts.train * pairs_per_prompt(experiment)
+    for key in ("trainer", "sft"):
+        if (least := getattr(experiment, key).min_pairs) > most:
+            message = f"{least} pairs wanted, but {experiment.params.prompts.train} prompts give at most {most}"
+            yield Conflict((key,), ("min_pairs",), message)
+
+
+def pairs_per_prompt(experiment: Experiment) -> int:
+    """Return how many pairs the selector can make of one prompt's draws."""
+    draws, selector = experiment.params.sampling.draws, experiment.selector
+    if not isinstance(selector, ThresholdSelector):
+        return 1
+    counts = product(range(1, selector.max_chosen + 1), range(1, selector.max_rejected + 1))
+    return max(chosen * rejected for chosen, rejected in counts if chosen + rejected <= draws)
+
+
+def _empty_split(experiment: Experiment) -> Iterator[Conflict]:
+    split = experiment.params.evaluation.split
+    if getattr(experiment.params.prompts, split) == 0:
+        message = f"evaluates on {split!r}, but prompts.{split} is 0"
+        yield Conflict(PARAMS, ("evaluation", "split"), message)
+
+
+def _judge_warnings(experiment: Experiment) -> Iterator[str]:
+    params = experiment.params
+    if params.judge == params.heldout_judge:
+        yield f"heldout_judge is the training judge ({params.judge}), so no reported score is held out"
+    if params.weights.llm_score == params.weights.ppl == 0:
+        yield "weights.llm_score and weights.ppl are both 0: pairs do not depend on what the judge says"
+    if all(control.source != "corpus" for control in params.controls.values()):
+        yield "no control has source: corpus, so the report cannot show the ceiling of the judges"
+
+
+def _rate_warnings(experiment: Experiment) -> Iterator[str]:
+    spoken = experiment.corpus.sample_rate_hz
+    for key in ("encoder", "vocoder", "asr"):
+        rate = getattr(experiment, key).sample_rate_hz
+        if rate > spoken:
+            yield f"{key} works at {rate} Hz, but the corpus holds {spoken} Hz: nothing above {spoken // 2} Hz is heard"
+
+
+def _baseline_warnings(experiment: Experiment) -> Iterator[str]:
+    params = experiment.params
+    if set(experiment.trainer.losses) == {"sft"}:
+        yield f"trainer {params.trainer} has no preference term: the rounds are fine-tuning on the chosen samples"
+    if set(experiment.sft.losses) != {"sft"}:
+        yield f"sft {params.sft} has a preference term: it is no baseline of fine-tuning on the chosen samples alone"
+
+
+def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:
+    rounds = experiment.params.rounds
+    for name, item in rounds.items():
+        before = rounds.get(item.prev)
+        if before is not None and (item.chosen_min < before.chosen_min or item.rejected_max < before.rejected_max):
+            yield f"rounds.{name} has lower thresholds than rounds.{item.prev}, which it continues"

@@ -1,0 +1,120 @@
+"""Read params.yaml and the files it chooses, and report every fault of all of them at once."""
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import TypeAdapter
+
+from alignslm.config.crosschecks import Conflict, conflicts
+from alignslm.config.document import Document, KeyPath, read_document
+from alignslm.config.evaluation import BenchmarkConfig, Execution
+from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params
+from alignslm.config.faults import ConfigError, Fault, suggestion
+from alignslm.config.feedback import JudgeConfig, SelectorConfig
+from alignslm.config.model import Config
+from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer
+from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
+from alignslm.config.validation import validate
+
+CHOICE_KINDS: Mapping[str, object] = {
+    "corpus": CorpusConfig,
+    "encoder": EncoderConfig,
+    "lm": LmConfig,
+    "vocoder": VocoderConfig,
+    "asr": AsrConfig,
+    "judge": JudgeConfig,
+    "heldout_judge": JudgeConfig,
+    "selector": SelectorConfig,
+    "trainer": PreferenceTrainer,
+    "ntp": NextUnitTrainer,
+    "sft": PreferenceTrainer,
+    "benchmarks": BenchmarkConfig,
+}
+EXECUTION_VARIABLE = "ALIGNSLM_EXECUTION"
+Reads: TypeAlias = dict[KeyPath, Document]
+
+
+def load_experiment(root: Path = Path()) -> Experiment:
+    """Return the experiment that root/params.yaml describes.
+
+    Raises ConfigError listing the faults of params.yaml and of every file it chooses. Disagreements between
+    files are looked for once each file is valid by itself.
+    """
+    document = read_document(root / "params.yaml")
+    if isinstance(document, list):
+        raise ConfigError(document)
+    return resolve(document, root)
+
+
+def resolve(document: Document, root: Path) -> Experiment:
+    """Return the experiment of a params.yaml already read, its choices looked up under root/experiments."""
+    params = validate(document, _adapter(Params), Params)
+    faults = params if isinstance(params, list) else []
+    reads: Reads = {(): document}
+    values: dict[KeyPath, Config] = {}
+    for key, choice in _choices(document, faulty={fault.key for fault in faults}):
+        result = _read_choice(document, key, choice, root)
+        if isinstance(result, list):
+            faults = [*faults, *result]
+        else:
+            reads[key], values[key] = result
+    if faults or isinstance(params, list):
+        raise ConfigError(faults)
+    experiment = _assemble(params, values)
+    if found := conflicts(experiment):
+        raise ConfigError(_locate(conflict, reads) for conflict in found)
+    return experiment
+
+
+def load_execution(root: Path = Path()) -> Execution:
+    """Return root/experiments/execution.yaml, or the file that the variable ALIGNSLM_EXECUTION names."""
+    named = os.environ.get(EXECUTION_VARIABLE)
+    document = read_document(Path(named) if named else root / "experiments" / "execution.yaml")
+    result = document if isinstance(document, list) else validate(document, _adapter(Execution), Execution)
+    if isinstance(result, list):
+        raise ConfigError(result)
+    return result
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _choices(document: Document, *, faulty: set[str]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield (key, choice) for every choice that params.yaml spells as a name, whatever else is wrong with it."""
+    for key in CHOICE_FOLDERS:
+        value = document.data.get(key)
+        items = {(key, name): choice for name, choice in value.items()} if isinstance(value, dict) else {(key,): value}
+        for path, choice in items.items():
+            if isinstance(choice, str) and ".".join(path) not in faulty:
+                yield path, choice
+
+
+def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tuple[Document, Config] | list[Fault]:
+    folder = root / "experiments" / CHOICE_FOLDERS[key[0]]
+    path = folder / f"{choice}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        message = f"no file {path.as_posix()}" + suggestion(choice, known, label="choices")
+        return [Fault(params.name, params.line(key), ".".join(key), message)]
+    document = read_document(path)
+    if isinstance(document, list):
+        return document
+    kind = CHOICE_KINDS[key[0]]
+    value = validate(document, _adapter(kind), kind)
+    return value if isinstance(value, list) else (document, value)
+
+
+def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
+    single = {key[0]: value for key, value in values.items() if len(key) == 1}
+    benchmarks = {key[1]: value for key, value in values.items() if key[0] == "benchmarks"}
+    return Experiment.model_validate({"params": params, **single, "benchmarks": benchmarks})
+
+
+def _locate(conflict: Conflict, reads: Reads) -> Fault:
+    document = reads[conflict.choice]
+    return Fault(document.name, document.line(conflict.key), ".".join(conflict.key), conflict.message)

@@ -1,0 +1,151 @@
+"""Validate one file's data, and tell every fault with its line and the nearest right spelling."""
+
+import json
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from alignslm.config.document import Document, KeyPath
+from alignslm.config.faults import Fault, found, suggestion
+from alignslm.config.model import Config
+
+T = TypeVar("T")
+
+MESSAGES = {
+    "missing": "this key is missing; nothing here has a default",
+    "greater_than": "must be above {gt:g}, found {found}",
+    "greater_than_equal": "must be at least {ge:g}, found {found}",
+    "less_than": "must be below {lt:g}, found {found}",
+    "less_than_equal": "must be at most {le:g}, found {found}",
+    "literal_error": "must be {expected}, found {found}",
+    "string_pattern_mismatch": "must match {pattern}, found {found}",
+    "too_short": "needs at least {min_length} entry, found {actual_length}",
+    "value_error": "{error}",
+    "int_type": "expected a whole number, found {found}",
+    "int_from_float": "expected a whole number, found {found}",
+    "float_type": "expected a number, found {found}",
+    "finite_number": "expected a finite number, found {found}",
+    "string_type": "expected text, found {found}",
+    "bool_type": "expected true or false, found {found}",
+    "dict_type": "expected a mapping of keys to values, found {found}",
+    "model_type": "expected a mapping of keys to values, found {found}",
+    "tuple_type": "expected a list, found {found}",
+    "none_required": "expected nothing (null), found {found}",
+}
+
+
+def validate(document: Document, adapter: TypeAdapter[T], kind: object) -> T | list[Fault]:
+    """Return the value of type `kind` that a document holds, or all its faults.
+
+    Strict JSON rules: the text '5' is no number and 1 is no truth value, but a list may become a tuple.
+    """
+    try:
+        return adapter.validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        return list(_merge(_fault(document, detail, kind) for detail in error.errors(include_url=False)))
+
+
+def _merge(faults: Iterator[Fault]) -> Iterator[Fault]:
+    """Join the complaints of a union's members about one value into one fault."""
+    merged: dict[tuple[int | None, str], Fault] = {}
+    for fault in faults:
+        at = (fault.line, fault.key)
+        before = merged.get(at)
+        message = fault.message if before is None else f"{before.message}; or: {fault.message}"
+        merged[at] = Fault(fault.file, fault.line, fault.key, message)
+    yield from merged.values()
+
+
+def _fault(document: Document, detail: ErrorDetails, kind: object) -> Fault:
+    path = _path_in(document, detail)
+    if detail["type"] == "value_error":
+        path = _named_first(document, path, _message_of(detail))
+    return Fault(document.name, document.line(path), ".".join(path), _message(document, detail, path, kind))
+
+
+def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
+    """Return the path in the file: pydantic's, without the names of union members that it interleaves."""
+    *outer, last = detail["loc"] or ("",)
+    path: KeyPath = ()
+    for step in outer:
+        if (*path, str(step)) in document.lines:
+            path = (*path, str(step))
+    stands = (*path, str(last)) in document.lines
+    if detail["type"].startswith("union_tag"):
+        return (*path, str(last), "kind") if stands else (*path, "kind")
+    return (*path, str(last)) if stands or detail["type"] == "missing" else path
+
+
+def _named_first(document: Document, path: KeyPath, message: str) -> KeyPath:
+    """Follow a validator's message to the key it begins with: "chosen_min (2) must lie above ..."."""
+    named = (*path, *message.split(maxsplit=1)[0].split("."))
+    return named if named in document.lines else path
+
+
+def _message_of(detail: ErrorDetails) -> str:
+    return str(detail.get("ctx", {}).get("error", detail["msg"]))
+
+
+def _message(document: Document, detail: ErrorDetails, path: KeyPath, kind: object) -> str:
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            return "unknown key" + _key_suggestion(document, detail, path, kind)
+        case "union_tag_not_found":
+            return f"this key is missing; it may be {', '.join(kinds(kind))}"
+        case "union_tag_invalid":
+            return f"unknown kind {context['tag']!r}" + suggestion(context["tag"], kinds(kind))
+        case known if known in MESSAGES:
+            return MESSAGES[known].format(found=found(detail["input"]), **context)
+        case _:
+            return f"{detail['msg']}, found {found(detail['input'])}"
+
+
+def _key_suggestion(document: Document, detail: ErrorDetails, path: KeyPath, kind: object) -> str:
+    parent = document.value(path[:-1])
+    present = parent if isinstance(parent, dict) else {}
+    known = keys_at(kind, tuple(str(step) for step in detail["loc"][:-1]))
+    return suggestion(path[-1], [key for key in known if key not in present] or known, always_list=False)
+
+
+def keys_at(kind: object, loc: KeyPath) -> list[str]:
+    """Return the keys that a type allows at pydantic's location `loc` (which names union members by their kind)."""
+    models = list(_members(kind))
+    for step in loc:
+        tagged = [model for model in models if step in _kind_of(model)]
+        models = tagged or [inner for model in models for inner in _members(_below(model, step))]
+    return [key for model in models if _is_config(model) for key in model.model_fields]
+
+
+def kinds(kind: object) -> list[str]:
+    """Return every value that `kind:` may take in a type."""
+    return [name for model in _members(kind) for name in _kind_of(model)]
+
+
+def _below(model: Any, step: str) -> object:
+    if _is_config(model):
+        return model.model_fields[step].annotation if step in model.model_fields else None
+    return get_args(model)[1] if get_origin(model) is dict else None
+
+
+def _members(kind: object) -> Iterator[Any]:
+    """Yield the members of a union, however it is annotated; a type that is no union yields itself."""
+    if get_origin(kind) is Annotated:
+        yield from _members(get_args(kind)[0])
+    elif get_origin(kind) in {Union, UnionType}:
+        for member in get_args(kind):
+            yield from _members(member)
+    elif kind is not None:
+        yield kind
+
+
+def _is_config(model: object) -> bool:
+    return isinstance(model, type) and issubclass(model, Config)
+
+
+def _kind_of(model: Any) -> tuple[str, ...]:
+    field = model.model_fields.get("kind") if _is_config(model) else None
+    return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
