@@ -57,6 +57,7 @@ class ConvGriffinLim(Config):
 
     kind: Literal["conv-griffinlim"]
     seed: Seed
+    fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
     sample_rate_hz: PositiveCount
     num_mels: PositiveCount
     hop_samples: PositiveCount
@@ -77,6 +78,7 @@ class CharCtc(Config):
 
     kind: Literal["char-ctc"]
     seed: Seed
+    fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
     sample_rate_hz: PositiveCount
     num_mels: PositiveCount
     channels: PositiveCount

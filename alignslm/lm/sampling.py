@@ -36,14 +36,17 @@ def nucleus_choice(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: 
     The nucleus is the shortest list of most likely tokens whose probability reaches top_p (Holtzman et al. 2020);
     the uniform number picks within its cumulative distribution.
     """
-    probabilities, order = torch.softmax(logits / temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
-    cumulative = probabilities.cumsum(dim=-1)
-    inside = cumulative - probabilities < top_p
-    mass = torch.where(inside, probabilities, 0.0).cumsum(dim=-1)
+    probabilities = torch.softmax(logits / temperature, dim=-1)
+    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    outside = ranked.cumsum(dim=-1) - ranked >= top_p
+    # Back to the order of token ids before choosing: in ranked order the last bit of two nearly equal logits
+    # would swap their places, and with them the choice.
+    kept = probabilities.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0.0)
+    mass = kept.cumsum(dim=-1)
     target = uniform.to(mass).unsqueeze(-1) * mass[:, -1:]
-    rank = torch.searchsorted(mass, target, right=True).squeeze(-1)
-    rank = torch.minimum(rank, inside.sum(dim=-1) - 1)  # rounding may step past the nucleus
-    return order.gather(-1, rank.unsqueeze(-1)).squeeze(-1)
+    choice = torch.searchsorted(mass, target, right=True).squeeze(-1)
+    last = (kept > 0).int().cumsum(dim=-1).argmax(dim=-1)  # rounding may step past the nucleus
+    return torch.minimum(choice, last)
 
 
 def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
@@ -83,14 +86,14 @@ def _sample_batch(lm: UnitLm, ids: list[list[int]], seeds: list[list[int]], conf
         logprob[alive] += torch.where(running, gain, 0.0)
         if eos is not None:
             ended[alive] |= chosen == eos
-        for row, token in zip(alive[running & (chosen != eos)].tolist(), chosen[running & (chosen != eos)].tolist(), strict=True):
+        keep = ~ended[alive]
+        for row, token in zip(alive[keep].tolist(), chosen[keep].tolist(), strict=True):
             tokens[row].append(token)
-        still = ~ended[alive]
-        if not still.any() or step + 1 == config.max_units:
+        if not keep.any() or step + 1 == config.max_units:
             break
-        if still.float().mean() < COMPACT_AT:
-            cache.batch_select_indices(still.nonzero().squeeze(-1))
-            alive, chosen = alive[still], chosen[still]
+        if keep.float().mean() < COMPACT_AT:
+            cache.batch_select_indices(keep.nonzero().squeeze(-1))
+            alive, chosen = alive[keep], chosen[keep]
         output = lm.model(chosen.unsqueeze(-1), past_key_values=cache, use_cache=True)
         logits = output.logits[:, -1].float()
     flat = [
