@@ -1,0 +1,67 @@
+"""Why a round gave no pair, in words that name the keys to change."""
+
+import polars as pl
+
+from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector
+
+
+class NoPairsError(ValueError):
+    """The train split of a round gave no preference pair, so there is nothing to train on."""
+
+
+def explain_no_pairs(
+    pool: pl.DataFrame,
+    rejections: pl.DataFrame,
+    *,
+    selector: SelectorConfig,
+    round: Round,  # noqa: A002 - the paper's noun
+    name: str,
+) -> str:
+    """Describe the train pool's obstacles, its spread of utility and judge score, and what to change."""
+    train = pool.filter(split="train")
+    if train.is_empty():
+        return (
+            f"round {name}: no train prompt has a continuation ({len(pool)} continuations belong to other splits). "
+            "Draw some: raise prompts.train in params.yaml and run `dvc repro`."
+        )
+    counts = rejections.filter(split="train")["reason"].value_counts(sort=True).sort("count", "reason", descending=True)
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.iter_rows())
+    return (
+        f"round {name}: none of the {train['prompt_id'].n_unique()} train prompts gave a pair ({reasons}). "
+        f"{_spread(train, 'utility')}; {_spread(train, 'llm_score')}. {_advice(train, selector, round, name)}"
+    )
+
+
+def _spread(train: pl.DataFrame, column: str) -> str:
+    values = train[column].drop_nulls()
+    if values.is_empty():
+        return f"{column} was never measured"
+    points = ("min", 0.0), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("max", 1.0)
+    shown = ", ".join(f"{label} {values.quantile(q, 'linear'):.2f}" for label, q in points)
+    return f"{column} of {len(values)} of {len(train)} continuations: {shown}"
+
+
+def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: Round, name: str) -> str:
+    score = train["llm_score"].drop_nulls()
+    if train["utility"].drop_nulls().is_empty():
+        failed = train.filter(status="failed").height
+        return (
+            f"{failed} judgements failed and the rest lack a metric in use: look at the transcripts and the judge's "
+            "replies, or set the weight of the missing metric (weights.* in params.yaml) to 0."
+        )
+    if len(score) > 1 and score.min() == score.max():
+        return (
+            f"The judge scores everything alike ({score[0]:.2f}), so no threshold can help: check that it reads the "
+            "transcripts, or choose another `judge` in params.yaml."
+        )
+    shared = (
+        f"rounds.{name}.margin_min (now {rules.margin_min:g}), "
+        f"rounds.{name}.auto_bleu_max (now {rules.auto_bleu_max:g})"
+    )
+    if isinstance(selector, ThresholdSelector):
+        return (
+            f"Lower rounds.{name}.chosen_min (now {rules.chosen_min:g}) or raise rounds.{name}.rejected_max "
+            f"(now {rules.rejected_max:g}) to reach into that spread; then look at {shared} "
+            f"and the selector's min_words (now {selector.min_words})."
+        )
+    return f"Look at {shared} and the selector's min_words (now {selector.min_words})."

@@ -1,0 +1,168 @@
+"""Turn scored continuations into preference pairs, and account for every prompt that gave none."""
+
+import polars as pl
+
+from alignslm.config.feedback import BestWorstSelector, Round, SelectorConfig, ThresholdSelector, Weights
+from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
+from alignslm.pairs.utility import utility
+from alignslm.tables import PAIRS, REJECTIONS, arrange, require_keys
+
+NOT_SCORED = "no continuation scored"
+NO_CANDIDATE = "neither chosen nor rejected candidate"
+NO_CHOSEN = "no chosen candidate"
+NO_REJECTED = "no rejected candidate"
+IDENTICAL = "only identical units"
+MARGIN = "margin too small"
+REASONS = (NOT_SCORED, NO_CANDIDATE, NO_CHOSEN, NO_REJECTED, IDENTICAL, MARGIN)
+
+SPLITS = ("train", "valid")
+
+
+def select_pairs(
+    scores: pl.DataFrame,
+    continuations: pl.DataFrame,
+    prompts: pl.DataFrame,
+    *,
+    weights: Weights,
+    selector: SelectorConfig,
+    round: Round,  # noqa: A002 - the paper's noun
+    name: str,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the tables PAIRS and REJECTIONS of one curriculum round.
+
+    A train or valid prompt that had continuations has either pairs or one row in REJECTIONS with one of
+    `REASONS`; continuations of other splits are left alone. Rules (paper, AI feedback):
+
+    * chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `auto_bleu_max`;
+    * `thresholds`: chosen at utility >= `chosen_min`; rejected at utility <= `rejected_max`, or vetoed by
+      auto-BLEU, or nothing said; the best `max_chosen` against the worst `max_rejected`;
+    * `best-worst`: the best against the worst of all, thresholds unused;
+    * no pair of identical unit sequences, none below `margin_min` (see `_fits_margin`).
+
+    A judgement that failed is not measured: such a continuation is neither. Ties go to the smaller
+    continuation_id, so row order changes nothing. `name` is the round's key in params.yaml, for messages.
+    Raises TableError where scores and continuations are not about the same rows, and NoPairsError where the
+    train split gives no pair.
+    """
+    require_keys(scores, "continuation_id", continuations, "continuation_id", names="scores -> continuations")
+    require_keys(continuations, "continuation_id", scores, "continuation_id", names="continuations -> scores")
+    require_keys(continuations, "prompt_id", prompts, "prompt_id", names="continuations -> prompts")
+    pool = _pool(scores, continuations, prompts, weights, round)
+    chosen, rejected = _candidates(pool, selector, round)
+    matched = _with_units(chosen.join(rejected, on="prompt_id"), continuations).with_columns(
+        differ=pl.col("chosen_units") != pl.col("rejected_units"), fits=_fits_margin(selector, round)
+    )
+    pairs = _pairs_table(matched.filter("differ", "fits"), prompts)
+    rejections = _rejections_table(pool, chosen, rejected, matched)
+    if pairs.filter(split="train").is_empty():
+        raise NoPairsError(explain_no_pairs(pool, rejections, selector=selector, round=round, name=name))
+    return pairs, rejections
+
+
+def _pool(
+    scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, weights: Weights, rules: Round
+) -> pl.DataFrame:
+    """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
+    splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
+    drawn = continuations.select("continuation_id", "prompt_id", "finish", num_units=pl.col("units").list.len())
+    pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "draw"), on="continuation_id")
+    judged = pl.col("status") == "ok"
+    vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.auto_bleu_max).fill_null(value=False)
+    return utility(pool, weights).with_columns(vetoed=vetoed)
+
+
+def _candidates(pool: pl.DataFrame, selector: SelectorConfig, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
+    value, empty = pl.col("utility"), pl.col("status") == "empty"
+    choosable = (
+        value.is_not_null()
+        & (pl.col("auto_bleu").fill_nan(None) <= rules.auto_bleu_max)
+        & (pl.col("num_words") >= selector.min_words)
+        & (pl.col("num_units") > 0)
+    )
+    match selector:
+        case ThresholdSelector():
+            chosen = _first(pool.filter(choosable, value >= rules.chosen_min), selector.max_chosen, "chosen")
+            refused = empty | pl.col("vetoed") | (value <= rules.rejected_max)
+            rejected = _first(pool.filter(refused), selector.max_rejected, "rejected")
+        case BestWorstSelector():
+            chosen = _first(pool.filter(choosable), 1, "chosen")
+            others = pool.join(chosen, left_on="continuation_id", right_on="chosen_id", how="anti")
+            rejected = _first(others.filter(empty | value.is_not_null()), 1, "rejected")
+    return chosen, rejected
+
+
+def _first(candidates: pl.DataFrame, limit: int, side: str) -> pl.DataFrame:
+    """Keep a prompt's best (chosen) or worst (rejected) candidates. No utility (nothing said) counts as worst."""
+    best = side == "chosen"
+    order = candidates.sort("prompt_id", "utility", "continuation_id", descending=[False, best, False], nulls_last=best)
+    kept = order.group_by("prompt_id", maintain_order=True).head(limit)
+    return kept.select(
+        "prompt_id",
+        pl.col("continuation_id").alias(f"{side}_id"),
+        pl.col("finish").alias(f"{side}_finish"),
+        pl.col("utility").alias(f"{side}_utility"),
+        pl.col("vetoed").alias(f"{side}_vetoed"),
+    )
+
+
+def _with_units(matched: pl.DataFrame, continuations: pl.DataFrame) -> pl.DataFrame:
+    for side in ("chosen", "rejected"):
+        units = continuations.select(
+            pl.col("continuation_id").alias(f"{side}_id"), pl.col("units").alias(f"{side}_units")
+        )
+        matched = matched.join(units, on=f"{side}_id", how="left")
+    return matched.with_columns(margin=pl.col("chosen_utility") - pl.col("rejected_utility"))
+
+
+def _fits_margin(selector: SelectorConfig, rules: Round) -> pl.Expr:
+    """Tell whether chosen beats rejected by enough.
+
+    `margin_min` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no
+    margin, and passes. Under `thresholds` a vetoed continuation passes as well: the paper rejects it "whatever
+    its score", so its score, which may even exceed the chosen one's, cannot be held against the pair. Under
+    `best-worst` the veto guards only the chosen side and the worst is worst by utility, so the margin holds.
+    Equal utility never makes a preference, even at margin_min 0.
+    """
+    wide = ((pl.col("margin") >= rules.margin_min) & (pl.col("margin") > 0)).fill_null(value=True)
+    return wide | pl.col("rejected_vetoed") if isinstance(selector, ThresholdSelector) else wide
+
+
+def _pairs_table(matched: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    context = prompts.select("prompt_id", "split", pl.col("units").alias("prompt_units"))
+    pair_id = pl.concat_str("chosen_id", "rejected_id", separator="-")
+    return arrange(matched.join(context, on="prompt_id", how="left").with_columns(pair_id=pair_id), PAIRS)
+
+
+def _rejections_table(
+    pool: pl.DataFrame, chosen: pl.DataFrame, rejected: pl.DataFrame, matched: pl.DataFrame
+) -> pl.DataFrame:
+    """Name the first obstacle of every prompt without a pair."""
+    measured = (pl.col("utility").is_not_null() | pl.col("vetoed") | (pl.col("status") == "empty")).any()
+    outcome = matched.group_by("prompt_id").agg(
+        differ=pl.col("differ").any(), paired=(pl.col("differ") & pl.col("fits")).any()
+    )
+    prompts = (
+        pool.group_by("prompt_id", "split")
+        .agg(measured=measured)
+        .with_columns(
+            has_chosen=pl.col("prompt_id").is_in(chosen["prompt_id"].unique().implode()),
+            has_rejected=pl.col("prompt_id").is_in(rejected["prompt_id"].unique().implode()),
+        )
+        .join(outcome, on="prompt_id", how="left")
+        .filter(~pl.col("paired").fill_null(value=False))
+    )
+    reason = (
+        pl.when(~pl.col("measured"))
+        .then(pl.lit(NOT_SCORED))
+        .when(~pl.col("has_chosen") & ~pl.col("has_rejected"))
+        .then(pl.lit(NO_CANDIDATE))
+        .when(~pl.col("has_chosen"))
+        .then(pl.lit(NO_CHOSEN))
+        .when(~pl.col("has_rejected"))
+        .then(pl.lit(NO_REJECTED))
+        .when(~pl.col("differ"))
+        .then(pl.lit(IDENTICAL))
+        .otherwise(pl.lit(MARGIN))
+    )
+    return arrange(prompts.with_columns(reason=reason), REJECTIONS)
