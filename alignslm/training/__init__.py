@@ -1,1 +1,1 @@
-""""""
+"""Training the unit language model: from scratch, continued, and on preferences."""

@@ -1,0 +1,109 @@
+"""Next-unit training: the base model from scratch, and the paper's continued fine-tuning baseline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments, set_seed
+
+from alignslm.config.models import LlamaScratch, LmConfig, NextUnitTrainer
+from alignslm.lm.checkpoint import UnitLm
+from alignslm.training.adapter import lora_config
+from alignslm.training.run import TrainingRun, run_arguments, run_trainer
+from alignslm.units import UnitVocabulary
+
+PAD_ID, BOS_ID, EOS_ID, OFFSET = 0, 1, 2, 3
+
+
+def scratch_vocabulary(num_units: int) -> UnitVocabulary:
+    """Return the token ids of a model trained here: three specials, then the units."""
+    return UnitVocabulary(num_units=num_units, offset=OFFSET, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID)
+
+
+def new_model(config: LlamaScratch, vocabulary: UnitVocabulary, *, seed: int) -> PreTrainedModel:
+    """Initialise a Llama over units; equal seed, equal weights."""
+    set_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary.offset + vocabulary.num_units,
+            hidden_size=config.hidden_size,
+            intermediate_size=4 * config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.max_positions,
+            tie_word_embeddings=True,
+            pad_token_id=vocabulary.pad_id,
+            bos_token_id=vocabulary.bos_id,
+            eos_token_id=vocabulary.eos_id,
+        )
+    )
+
+
+class NextUnitCollator:
+    """Pads token ids (right) into input_ids, attention_mask and labels (rows, longest); padding is not scored."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        longest = max(len(row["ids"]) for row in rows)
+        ids = torch.full((len(rows), longest), self.pad_id)
+        labels = torch.full((len(rows), longest), -100)
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for number, row in enumerate(rows):
+            size = len(row["ids"])
+            ids[number, :size] = labels[number, :size] = torch.tensor(row["ids"])
+            mask[number, :size] = 1
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def _fit(
+    model: PreTrainedModel,
+    vocabulary: UnitVocabulary,
+    utterances: Sequence[Sequence[int]],
+    arguments: TrainingArguments,
+) -> TrainingRun:
+    rows = [{"ids": vocabulary.encode(units, bos=True, eos=True)} for units in utterances]
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=rows, data_collator=NextUnitCollator(vocabulary.pad_id)
+    )
+    return run_trainer(trainer)
+
+
+def train_base(
+    config: LmConfig, utterances: Sequence[Sequence[int]], vocabulary: UnitVocabulary, *, seed: int, work: Path
+) -> tuple[PreTrainedModel, TrainingRun]:
+    """Train the base model on whole utterances (units); resumes from `work` where an earlier run was cut off."""
+    arguments = run_arguments(
+        work,
+        seed=seed,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+    )
+    model = new_model(config, vocabulary, seed=seed)
+    return model, _fit(model, vocabulary, utterances, arguments)
+
+
+def continue_training(
+    config: NextUnitTrainer, lm: UnitLm, utterances: Sequence[Sequence[int]], *, seed: int, work: Path
+) -> tuple[PreTrainedModel, TrainingRun]:
+    """Train an adapter by next-unit prediction on the same speech, then merge it (the paper's ablation baseline)."""
+    set_seed(seed)
+    adapted = get_peft_model(lm.model, lora_config(config.lora))
+    arguments = run_arguments(
+        work,
+        seed=seed,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+    )
+    run = _fit(adapted, lm.vocabulary, utterances, arguments)
+    return adapted, run

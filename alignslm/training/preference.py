@@ -1,0 +1,199 @@
+"""Preference optimisation through TRL (paper, section 3: DPO with LoRA against the frozen model).
+
+TRL is imported here only. Its trainer tokenises text; ours are unit ids, so two of its hooks are overridden:
+`_prepare_dataset` (the rows are token ids already) and `_precompute_ref_logps` (the reference log-probabilities
+were computed by `reference_log_probs`, once, and travel with the rows). Both are private: the minor version of TRL
+is pinned, and a test compares loss and rewards with a hand computation.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from datasets import Dataset
+from peft import PeftModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import DPOConfig, DPOTrainer
+
+from alignslm.config.models import PreferenceTrainer
+from alignslm.lm.checkpoint import UnitLm
+from alignslm.lm.likelihood import Scored, unit_log_likelihoods
+from alignslm.training.adapter import lora_config
+from alignslm.training.run import TrainingRun, run_trainer, shared_arguments
+from alignslm.units import UnitVocabulary
+
+
+class TooFewPairsError(ValueError):
+    """The pairs table holds too few pairs to train or to choose a checkpoint on."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The kept checkpoint: optimiser step, and reward accuracy and margin on the validation pairs there."""
+
+    step: int
+    reward_accuracy: float
+    reward_margin: float
+
+
+def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one word a token id, units as `<u0>`...: what TRL wants beside the ids it is given."""
+    words = {f"<t{i}>": i for i in range(vocabulary_size)}
+    units = range(vocabulary.offset, vocabulary.offset + vocabulary.num_units)
+    words = {(f"<u{i - vocabulary.offset}>" if i in units else word): i for word, i in words.items()}
+    names = {i: word for word, i in words.items()}
+    eos = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token=names[vocabulary.pad_id])),
+        pad_token=names[vocabulary.pad_id],
+        eos_token=names[eos],
+    )
+
+
+def reference_log_probs(lm: UnitLm, pairs: pl.DataFrame, side: str, *, batch_rows: int) -> list[float]:
+    """Return log p(side | prompt) in nats under the frozen model, end of sequence counted where it was drawn."""
+    items = [
+        Scored(prompt, units, finish == "eos")
+        for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish").iter_rows()
+    ]
+    return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_rows=batch_rows)]
+
+
+def preference_rows(lm: UnitLm, pairs: pl.DataFrame, *, batch_rows: int) -> Dataset:
+    """Turn pairs into the columns TRL's collator reads: token ids and reference log-probabilities.
+
+    Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only where
+    the model drew one: a continuation cut at the length limit must not teach that speech ends there.
+    """
+    encode = lm.vocabulary.encode
+    rows = {
+        "prompt_ids": [encode(units, bos=True) for units in pairs["prompt_units"]],
+        **{
+            f"{side}_ids": [
+                encode(units, bos=False, eos=finish == "eos")
+                for units, finish in pairs.select(f"{side}_units", f"{side}_finish").iter_rows()
+            ]
+            for side in ("chosen", "rejected")
+        },
+        **{
+            f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_rows=batch_rows)
+            for side in ("chosen", "rejected")
+        },
+    }
+    return Dataset.from_dict(rows)
+
+
+class UnitPreferenceTrainer(DPOTrainer):
+    """TRL's DPO trainer on rows that are token ids with reference log-probabilities already."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
+        return dataset
+
+
+class KeepBest(TrainerCallback):
+    """Saves the adapter whenever validation reward accuracy rises, or equals the best with a larger margin.
+
+    The paper keeps the checkpoint of highest reward accuracy; on few validation pairs that figure ties often, and
+    the margin decides then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best = Best(-1, -math.inf, -math.inf)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Compare this evaluation with the best so far."""
+        del args, control
+        metrics, model = kwargs["metrics"], kwargs["model"]
+        if not isinstance(metrics, dict) or not isinstance(model, PeftModel):
+            raise TypeError("the trainer called back without metrics or without an adapter")
+        now = Best(state.global_step, metrics["eval_rewards/accuracies"], metrics["eval_rewards/margins"])
+        if (now.reward_accuracy, now.reward_margin) > (self.best.reward_accuracy, self.best.reward_margin):
+            self.best = now
+            model.save_pretrained(self.folder)
+
+
+def _steps(config: PreferenceTrainer, num_pairs: int) -> int:
+    return config.max_steps or max(1, math.ceil(config.epochs * num_pairs / config.batch_size))
+
+
+def preference_arguments(
+    config: PreferenceTrainer, *, num_pairs: int, warmup_steps: int, seed: int, work: Path
+) -> DPOConfig:
+    """Return TRL's arguments for this configuration and number of training pairs."""
+    steps = _steps(config, num_pairs)
+    every = max(1, steps // config.evaluations)
+    return DPOConfig(
+        **shared_arguments(work, seed=seed),
+        loss_type=list(config.losses),
+        loss_weights=list(config.losses.values()),
+        beta=config.beta,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=warmup_steps,
+        max_steps=steps,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=None,  # pairs are never cut: TRL would drop the end of a continuation without a word
+        precompute_ref_log_probs=True,
+    )
+
+
+def train_preferences(
+    config: PreferenceTrainer,
+    lm: UnitLm,
+    pairs: pl.DataFrame,
+    *,
+    warmup_steps: int,
+    seed: int,
+    batch_rows: int,
+    work: Path,
+) -> tuple[PeftModel, TrainingRun, Best]:
+    """Train an adapter on the `train` pairs, keep the best on the `valid` pairs, return the adapted model.
+
+    Raises TooFewPairsError below `config.min_pairs` training pairs or without a validation pair.
+    """
+    train, valid = (pairs.filter(pl.col("split") == split) for split in ("train", "valid"))
+    if len(train) < config.min_pairs or valid.is_empty():
+        raise TooFewPairsError(
+            f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {config.min_pairs} and 1. "
+            "Draw for more prompts (prompts.train, prompts.valid), widen the round's thresholds "
+            "(rounds.*.chosen_min, rejected_max, margin_min), or lower the trainer's min_pairs."
+        )
+    best = KeepBest(work / "best")
+    trainer = UnitPreferenceTrainer(
+        model=lm.model,
+        args=preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work),
+        train_dataset=preference_rows(lm, train, batch_rows=batch_rows),
+        eval_dataset=preference_rows(lm, valid, batch_rows=batch_rows),
+        processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
+        peft_config=lora_config(config.lora),
+        callbacks=[best],
+    )
+    run = run_trainer(trainer)
+    model = trainer.model
+    model.load_adapter(str(best.folder), adapter_name="best")
+    model.set_adapter("best")
+    model.delete_adapter("default")
+    return model, run, best.best
+
+
+def losses_used(config: PreferenceTrainer) -> Sequence[str]:
+    """Return the mixture in words, such as ['1 x sigmoid', '10 x sft'], for reports."""
+    return [f"{weight:g} x {name}" for name, weight in config.losses.items()]

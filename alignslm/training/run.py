@@ -1,0 +1,82 @@
+"""One training run: what every trainer here shares (arguments, resuming, the log)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """Figures the trainer reported at one optimiser step, by the trainer's own names."""
+
+    step: int
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What training reported: a row at every logged step."""
+
+    steps: int
+    log: list[LogRow] = field(default_factory=list)
+
+
+def shared_arguments(work: Path, *, seed: int) -> dict[str, Any]:
+    """Return keyword arguments common to transformers' and TRL's argument classes.
+
+    fp32 and no external reporting; checkpoints go to `work`, from where a killed run resumes with the same data
+    order. Results depend on the seed alone (`full_determinism` is left off: it would forbid CUDA kernels that a
+    7B model needs, and on a CPU everything used here is deterministic already).
+    """
+    return {
+        "output_dir": str(work),
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": [],
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "logging_steps": 10,
+        "save_total_limit": 1,
+    }
+
+
+def run_arguments(work: Path, *, seed: int, **options: Any) -> TrainingArguments:
+    """Return transformers' arguments for a run of known length, saving five times on the way."""
+    every = max(1, options["max_steps"] // 5)
+    return TrainingArguments(**shared_arguments(work, seed=seed), save_steps=every, **options)
+
+
+@contextlib.contextmanager
+def offline_names() -> Iterator[None]:
+    """Keep transformers from asking the Hub about a model that only exists here."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def run_trainer(trainer: Trainer) -> TrainingRun:
+    """Train to the end, from the last checkpoint in the run's folder where there is one."""
+    folder = trainer.args.output_dir
+    last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    with offline_names():
+        trainer.train(resume_from_checkpoint=last)
+    rows = [
+        LogRow(int(entry["step"]), {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and k != "step"})
+        for entry in trainer.state.log_history
+    ]
+    return TrainingRun(trainer.state.global_step, rows)
