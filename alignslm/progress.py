@@ -1,0 +1,122 @@
+"""What a running stage says: progress with rate and time left, and one line at its end."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+from alignslm.failures import told
+
+T = TypeVar("T")
+Rows: TypeAlias = int | Mapping[str, int]
+QUIET_S = 10.0  # without a terminal (a log file), at most one line in this time
+
+
+def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+    """Yield items and show on stderr how many of `total` are done, the rate and the time left."""
+    return _track_terminal(items, total, label) if sys.stderr.isatty() else _track_log(items, total, label)
+
+
+def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        task = progress.add_task(label, total=total, rate="")
+        began = time.monotonic()
+        for done, item in enumerate(items, 1):
+            yield item
+            progress.update(task, completed=done, rate=_rate(done, time.monotonic() - began))
+
+
+def _track_log(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    began = said = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - said >= QUIET_S and done < total:
+            said = now
+            print(progress_line(label, done, total, now - began), file=sys.stderr, flush=True)
+
+
+def progress_line(label: str, done: int, total: int, seconds: float) -> str:
+    """Return `label: 120/500 (24 %), 12.0/s, 32 s left`."""
+    left = seconds / done * (total - done)
+    return f"{label}: {done}/{total} ({100 * done // total} %), {_rate(done, seconds)}, {left:.0f} s left"
+
+
+def _rate(done: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+
+
+@dataclass
+class StageLog:
+    """What a stage tells about itself for its last line: rows in and out, and figures such as losses."""
+
+    inputs: Rows = 0
+    outputs: Rows = 0
+    noted: dict[str, float] = field(default_factory=dict)
+
+    def rows(self, *, inputs: Rows, outputs: Rows) -> None:
+        """Set the row counts: one number, or one for each table by its name."""
+        self.inputs, self.outputs = inputs, outputs
+
+    def figures(self, figures: Mapping[str, float]) -> None:
+        """Add figures to the line, such as what a fit returned."""
+        self.noted.update(figures)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[StageLog]:
+    """Run a stage's body; print one line when it succeeds, or the bare message of an error that is told.
+
+    with stage("scores@r1") as log:
+        ...
+        log.rows(inputs={"transcripts": 2500}, outputs={"scores": 2500})
+
+    prints `scores@r1: 2500 transcripts in, 2500 scores out, 12.3 s, peak 812 MB`.
+    """
+    log, began = StageLog(), time.monotonic()
+    with told():
+        yield log
+    print(summary_line(name, log, seconds=time.monotonic() - began, peak_mb=peak_memory_mb()), flush=True)
+
+
+def summary_line(name: str, log: StageLog, *, seconds: float, peak_mb: float) -> str:
+    """Return the one line that a stage leaves in a log."""
+    figures = [f"{key} {value:.4g}" for key, value in log.noted.items()]
+    counts = [f"{_counted(log.inputs)} in", f"{_counted(log.outputs)} out"]
+    return f"{name}: " + ", ".join([*counts, *figures, f"{seconds:.1f} s", f"peak {peak_mb:.0f} MB"])
+
+
+def _counted(rows: Rows) -> str:
+    if isinstance(rows, int):
+        return f"{rows} rows"
+    return " and ".join(f"{count} {name}" for name, count in rows.items()) or "nothing"
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size, in 2**20 bytes, that this process or one of its children has had."""
+    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return largest * unit_bytes / 2**20
