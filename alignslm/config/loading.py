@@ -15,7 +15,7 @@ from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params
 from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.feedback import JudgeConfig, SelectorConfig
 from alignslm.config.model import Config
-from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer
+from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, TrainerConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 from alignslm.config.validation import validate
 
@@ -118,3 +118,16 @@ def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
 def _locate(conflict: Conflict, reads: Reads) -> Fault:
     document = reads[conflict.choice]
     return Fault(document.name, document.line(conflict.key), ".".join(conflict.key), conflict.message)
+
+
+def library_faults(root: Path = Path()) -> list[Fault]:
+    """Return the faults of every choice file below root/experiments, chosen or not, each read by itself."""
+    kinds: dict[str, Any] = {folder: CHOICE_KINDS[key] for key, folder in CHOICE_FOLDERS.items()}
+    kinds["trainer"] = TrainerConfig
+    faults: list[Fault] = []
+    for folder, kind in kinds.items():
+        for path in sorted((root / "experiments" / folder).glob("*.yaml")):
+            document = read_document(path)
+            result = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
+            faults += result if isinstance(result, list) else []
+    return faults

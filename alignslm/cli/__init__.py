@@ -1,0 +1,130 @@
+"""The command line. Every command imports what it needs when it runs, so that help and checks stay quick."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alignslm import __version__
+from alignslm.failures import told
+
+app = typer.Typer(
+    name="alignslm",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Root = Annotated[
+    Path, typer.Option("--root", "-C", help="The folder that holds params.yaml, dvc.yaml and experiments/.")
+]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose known errors end it with their message alone and status 1."""
+
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> None:
+        with told():
+            function(*args, **options)
+
+    return app.command()(run)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False
+) -> None:
+    """Align-SLM as data: preference-optimise a textless spoken language model with AI feedback.
+
+    The experiment is params.yaml, the method is dvc.yaml, and DVC runs it:
+
+    [bold]alignslm check[/]                    is every parameter right, and what do they say?
+    [bold]alignslm overview[/]                 what does each stage make, and is it there?
+    [bold]dvc repro[/]                         make what is missing or out of date
+    [bold]alignslm show pairs r1[/]            look into what was made
+    """
+    if version:
+        typer.echo(f"alignslm {__version__}")
+        raise typer.Exit
+
+
+@command
+def check(
+    root: Root = Path(),
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also read choices and presets that params.yaml does not name.")
+    ] = False,
+) -> None:
+    """Check params.yaml and every file it chooses, and print what they say.
+
+    All faults of all files are listed at once, each as file:line: key: message, and the status is then 1.
+    Takes under a second and loads no model.
+
+    [bold]alignslm check[/]
+
+    [bold]alignslm check --all[/]              presets and choices not in use as well
+    """
+    from alignslm.cli.checking import print_check
+
+    print_check(root, everything=everything)
+
+
+@command
+def preset(
+    name: Annotated[str | None, typer.Argument(help="The preset to write into params.yaml; none lists them.")] = None,
+    root: Root = Path(),
+) -> None:
+    """Write a whole experiment's choices into params.yaml, or list the experiments there are.
+
+    Comments and layout stay; what changed is printed. A preset sets the keys it names and leaves the others, so
+    presets combine; [bold]tiny[/] sets everything back. A preset that does not fit leaves the file untouched.
+
+    [bold]alignslm preset[/]                   list them
+
+    [bold]alignslm preset paper-dpo[/]         the paper's objective
+
+    [bold]alignslm preset tiny[/]              back to the default
+    """
+    from alignslm.cli.presets import print_applied, print_presets
+
+    if name is None:
+        print_presets(root)
+    else:
+        print_applied(name, root)
+
+
+@command
+def show(
+    table: Annotated[list[str], typer.Argument(help="A path, or words of one below artifacts/, such as `pairs r1`.")],
+    root: Root = Path(),
+    *,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows to print.")] = 10,
+    columns: Annotated[str | None, typer.Option("--columns", "-c", help="Columns to print, comma-separated.")] = None,
+    where: Annotated[str | None, typer.Option("--where", "-w", help="Rows to keep, as an SQL condition.")] = None,
+) -> None:
+    """Print a table: lists abbreviated, audio as its size, its unit contract below the title.
+
+    [bold]alignslm show pairs r1[/]
+
+    [bold]alignslm show scores r1 -c continuation_id,llm_score -w "llm_score > 4 AND num_words < 8"[/]
+
+    [bold]alignslm show artifacts/units.parquet --rows 3[/]
+    """
+    from alignslm.cli.tables import print_table
+
+    print_table(table, root, rows=rows, columns=columns.split(",") if columns else None, where=where)
+
+
+@command
+def overview(root: Root = Path()) -> None:
+    """Print the stages of dvc.yaml in the order they run: what each reads, what it makes, and whether that exists.
+
+    Existing is not the same as up to date: [bold]dvc status[/] tells that.
+    """
+    from alignslm.cli.overview import print_overview
+
+    print_overview(root)

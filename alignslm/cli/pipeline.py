@@ -1,0 +1,139 @@
+"""dvc.yaml as stages with their inputs and outputs, read without importing DVC.
+
+Understood: `${...}` of params.yaml and of `vars`, `foreach`/`do` and `matrix`. Order and existence are all that
+is told here; whether a stage is up to date only DVC knows.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePosixPath
+
+from alignslm.config.document import Plain, read_document
+from alignslm.config.faults import ConfigError
+
+TEMPLATE = re.compile(r"\$\{\s*([^}]+?)\s*\}")
+OUTPUT_KEYS = ("outs", "metrics", "plots")
+
+
+class PipelineError(ValueError):
+    """dvc.yaml says something that this reader cannot follow."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml after templating, with the paths it reads and makes."""
+
+    name: str
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+def read_stages(root: Path = Path()) -> list[Stage]:
+    """Return every stage in an order in which they can run. Raises ConfigError or PipelineError."""
+    pipeline, context = _read(root / "dvc.yaml"), _read(root / "params.yaml")
+    for extra in _items(pipeline.get("vars", [])):
+        context |= extra if isinstance(extra, dict) else _read(root / str(extra))
+    entries = pipeline.get("stages")
+    if not isinstance(entries, dict):
+        raise PipelineError(f"{root / 'dvc.yaml'} holds no mapping `stages`")
+    return in_order([stage for name, entry in entries.items() for stage in _expand(name, entry, context)])
+
+
+def _read(path: Path) -> dict[str, Plain]:
+    document = read_document(path)
+    if isinstance(document, list):
+        raise ConfigError(document)
+    return dict(document.data)
+
+
+def _items(value: Plain) -> list[Plain]:
+    return value if isinstance(value, list) else []
+
+
+def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[Stage]:
+    """Yield the one stage of an entry, or one for each item of its `foreach` or `matrix`."""
+    if not isinstance(entry, dict):
+        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+    if "matrix" in entry:
+        axes = fill(entry["matrix"], context, name)
+        if not isinstance(axes, dict):
+            raise PipelineError(f"stage {name!r}: matrix must be a mapping of lists")
+        for values in product(*(_items(axis) for axis in axes.values())):
+            label = "-".join(str(value) for value in values)
+            scope: dict[str, Plain] = {"item": dict(zip(axes, values, strict=True)), "key": label}
+            yield _stage(f"{name}@{label}", entry, {**context, **scope})
+    elif "foreach" in entry:
+        over = fill(entry["foreach"], context, name)
+        pairs = over.items() if isinstance(over, dict) else [(str(item), item) for item in _items(over)]
+        for key, item in pairs:
+            yield _stage(f"{name}@{key}", entry.get("do"), {**context, "item": item, "key": key})
+    else:
+        yield _stage(name, entry, context)
+
+
+def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
+    if not isinstance(entry, dict):
+        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+    outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
+    return Stage(name, tuple(_paths(entry.get("deps", []), context, name)), tuple(outs))
+
+
+def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:
+    """Yield paths of a list whose items are a path, or a mapping from a path to its options."""
+    for entry in _items(entries):
+        for path in entry if isinstance(entry, dict) else [entry]:
+            yield str(fill(path, context, stage))
+
+
+def fill(value: Plain, context: Mapping[str, Plain], stage: str) -> Plain:
+    """Replace `${a.b}` in texts; a text that is one template alone becomes the value itself, whatever its type."""
+    if isinstance(value, dict):
+        return {key: fill(item, context, stage) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, context, stage) for item in value]
+    if not isinstance(value, str):
+        return value
+    if whole := TEMPLATE.fullmatch(value):
+        return _lookup(whole[1], context, stage)
+    return TEMPLATE.sub(lambda match: str(_lookup(match[1], context, stage)), value)
+
+
+def _lookup(expression: str, context: Mapping[str, Plain], stage: str) -> Plain:
+    at: Plain = dict(context)
+    for step in expression.replace("[", ".").replace("]", "").split("."):
+        if isinstance(at, dict) and step in at:
+            at = at[step]
+        elif isinstance(at, list) and step.isdecimal() and int(step) < len(at):
+            at = at[int(step)]
+        else:
+            raise PipelineError(f"stage {stage!r} of dvc.yaml uses ${{{expression}}}, which params.yaml does not hold")
+    return at
+
+
+def sources(stage: Stage, stages: list[Stage]) -> list[Stage]:
+    """Return the stages that make something that this one reads: the same path, one inside it, or one around it."""
+    return [
+        other
+        for other in stages
+        if other is not stage and any(_overlap(dep, out) for dep, out in product(stage.deps, other.outs))
+    ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = PurePosixPath(one), PurePosixPath(other)
+    return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def in_order(stages: list[Stage]) -> list[Stage]:
+    """Return the stages, each after its sources, otherwise in the order written. Raises PipelineError for a circle."""
+    done: list[Stage] = []
+    waiting = list(stages)
+    while waiting:
+        ready = next((stage for stage in waiting if all(source in done for source in sources(stage, stages))), None)
+        if ready is None:
+            raise PipelineError(f"stages of dvc.yaml wait for each other: {', '.join(s.name for s in waiting)}")
+        waiting.remove(ready)
+        done.append(ready)
+    return done
