@@ -1,53 +1,15 @@
-"""From utterances to units, and from units to prompts (paper, section 3: about three seconds of speech)."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""From units to prompts and their true continuations (paper, section 3: about three seconds of speech)."""
 
 import numpy as np
 import polars as pl
 
-from alignslm import audio, tables
+from alignslm import tables
 from alignslm.config.models import Prompts
-from alignslm.encoder import Encoder
 from alignslm.provenance import content_id
-from alignslm.units import deduplicate, expand
 
 
 class PromptError(ValueError):
     """A split cannot supply the prompts asked of it."""
-
-
-def decode_at(record: dict[str, bytes], sample_rate_hz: int) -> np.ndarray:
-    """Decode an audio cell ({bytes, path}) and resample it to the rate a model wants. No bytes: no samples."""
-    if not record["bytes"]:
-        return np.zeros(0, np.float32)
-    waveform, found_hz = audio.decode(record["bytes"])
-    return audio.resample(waveform, from_hz=found_hz, to_hz=sample_rate_hz)
-
-
-def waveforms_of(path: Path, utterance_ids: set[str], sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (utterance_id, waveform) of the wanted utterances, reading one shard of audio at a time."""
-    for frame in tables.iterate(tables.UTTERANCES, path, ["utterance_id", "audio"]):
-        for utterance_id, record in frame.filter(pl.col("utterance_id").is_in(list(utterance_ids))).iter_rows():
-            yield utterance_id, decode_at(record, sample_rate_hz)
-
-
-def pick(utterances: pl.DataFrame, split: str, count: int, purpose: str) -> list[str]:
-    """Choose `count` utterance ids of a split by hash, so a larger count keeps the smaller one's choice."""
-    ids = utterances.filter(pl.col("split") == split)["utterance_id"].to_list()
-    return sorted(ids, key=lambda name: content_id(purpose, name))[:count]
-
-
-def encode_utterances(utterances: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
-    """Turn rows of the utterances table into rows of the units table."""
-    waveforms = [decode_at(record, encoder.contract.sample_rate_hz) for record in utterances["audio"]]
-    encoded = encoder.encode(waveforms)
-    return utterances.select(
-        "utterance_id",
-        "split",
-        pl.Series("units", [item.units.tolist() for item in encoded], tables.UNITS),
-        pl.Series("durations", [item.durations.tolist() for item in encoded], tables.UNITS),
-    )
 
 
 def cut(units: list[int], durations: list[int], *, end_s: float, frame_rate_hz: float) -> tuple[list[int], list[int]]:
@@ -61,12 +23,6 @@ def cut(units: list[int], durations: list[int], *, end_s: float, frame_rate_hz: 
     return units[:keep], units[keep:]
 
 
-def cut_at_frame(units: list[int], durations: list[int], frame: int) -> tuple[list[int], list[int]]:
-    """Cut at a frame number and deduplicate both sides afresh; a unit may then stand on both sides."""
-    frames = expand(units, durations)
-    return deduplicate(frames[:frame])[0].tolist(), deduplicate(frames[frame:])[0].tolist()
-
-
 def _end_s(row: dict[str, float | None], config: Prompts) -> float:
     if config.cut == "raw":
         return config.max_s
@@ -78,7 +34,9 @@ def _end_s(row: dict[str, float | None], config: Prompts) -> float:
     return min(row["prompt_end_s"], config.max_s)
 
 
-def make_prompts(encoded: pl.DataFrame, utterances: pl.DataFrame, config: Prompts, *, frame_rate_hz: float) -> pl.DataFrame:
+def make_prompts(
+    encoded: pl.DataFrame, utterances: pl.DataFrame, config: Prompts, *, frame_rate_hz: float
+) -> pl.DataFrame:
     """Cut every split's first utterances (by hash) into prompt and true continuation: rows of the prompts table.
 
     Raises PromptError where a split has too few utterances whose prompt holds `min_units` and is followed by speech.

@@ -56,6 +56,9 @@ class Evaluation(Config):
 
     split: Literal["dev", "test"]
     draws: PositiveCount
+    context: Literal["given", "scored"] = Field(
+        description="an item's context (StoryCloze's story so far) only conditions its ending, or is scored with it"
+    )
     normalisation: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")
     score_eos: bool = Field(description="count the end-of-sequence token as a scored unit")
     bootstrap: Bootstrap

@@ -8,7 +8,6 @@ is pinned, and a test compares loss and rewards with a hand computation.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -23,21 +22,12 @@ from alignslm.config.models import PreferenceTrainer
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.likelihood import Scored, unit_log_likelihoods
 from alignslm.training.adapter import lora_config
-from alignslm.training.run import TrainingRun, run_trainer, shared_arguments
+from alignslm.training.run import Best, TrainingRun, run_trainer, shared_arguments
 from alignslm.units import UnitVocabulary
 
 
 class TooFewPairsError(ValueError):
     """The pairs table holds too few pairs to train or to choose a checkpoint on."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The kept checkpoint: optimiser step, and reward accuracy and margin on the validation pairs there."""
-
-    step: int
-    reward_accuracy: float
-    reward_margin: float
 
 
 def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTrainedTokenizerFast:

@@ -1,9 +1,10 @@
 """One training run: what every trainer here shares (arguments, resuming, the log)."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ class LogRow:
 
     step: int
     figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The kept checkpoint: optimiser step, and reward accuracy and margin on the validation pairs there."""
+
+    step: int
+    reward_accuracy: float
+    reward_margin: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,23 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
     with offline_names():
         trainer.train(resume_from_checkpoint=last)
     rows = [
-        LogRow(int(entry["step"]), {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and k != "step"})
+        LogRow(
+            int(entry["step"]), {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
+        )
         for entry in trainer.state.log_history
     ]
     return TrainingRun(trainer.state.global_step, rows)
+
+
+TIMES = ("runtime", "per_second", "total_flos")  # differ from run to run, and an artifact must not
+
+
+def write_log(run: TrainingRun, best: Best | None, path: Path) -> None:
+    """Write the run's figures as JSON: steps, the kept checkpoint (null where the last one is kept), the log."""
+    rows = [
+        {"step": row.step, "figures": {k: v for k, v in row.figures.items() if not any(t in k for t in TIMES)}}
+        for row in run.log
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"steps": run.steps, "best": asdict(best) if best else None, "log": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,79 @@
+"""Benchmark items as a table: spoken, encoded, paired by key."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from alignslm import audio, tables
+from alignslm.encoder import Encoder
+from alignslm.prompts import cut
+from alignslm.provenance import content_id
+
+
+class ItemError(ValueError):
+    """Benchmark items do not form pairs of one positive and one negative."""
+
+
+class SpokenItem(NamedTuple):
+    """One side of a pair, spoken. `context_end_s` says where the part that only conditions ends, None: nowhere."""
+
+    pair_id: str
+    polarity: str
+    subtype: str
+    voice: str
+    text: str
+    waveform: np.ndarray
+    context_end_s: float | None
+
+
+def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_hz: int) -> pl.DataFrame:
+    """Encode items into rows of the items table. Context and target are cut at a run boundary (see `prompts.cut`)."""
+    rate = encoder.contract.sample_rate_hz
+    encoded = encoder.encode([audio.resample(item.waveform, from_hz=sample_rate_hz, to_hz=rate) for item in spoken])
+    rows = []
+    for item, (units, durations) in zip(spoken, encoded, strict=True):
+        end_s = item.context_end_s or 0.0
+        context, target = cut(
+            units.tolist(), durations.tolist(), end_s=end_s, frame_rate_hz=encoder.contract.frame_rate_hz
+        )
+        item_id = content_id(item.pair_id, item.polarity)
+        rows.append(
+            {
+                "item_id": item_id,
+                "pair_id": item.pair_id,
+                "polarity": item.polarity,
+                "subtype": item.subtype,
+                "voice": item.voice,
+                "text": item.text,
+                "context_units": context,
+                "units": target,
+                "num_samples": len(item.waveform),
+                "audio": {"bytes": audio.encode_flac(item.waveform, sample_rate_hz), "path": f"{item_id}.flac"},
+            }
+        )
+    return tables.arrange(pl.DataFrame(rows, schema=dict(tables.ITEMS.schema)), tables.ITEMS)
+
+
+def paired(items: pl.DataFrame) -> pl.DataFrame:
+    """Join positives and negatives by pair_id; never by position.
+
+    Raises ItemError listing the pairs that are not one positive and one negative of one subtype and voice.
+    """
+    faults = (
+        items.group_by("pair_id")
+        .agg(
+            sides=pl.col("polarity").sort().str.join("+"),
+            kinds=pl.struct("subtype", "voice").n_unique(),
+        )
+        .filter((pl.col("sides") != "negative+positive") | (pl.col("kinds") != 1))
+        .sort("pair_id")
+    )
+    if len(faults):
+        listed = "; ".join(f"{pair}: {sides}" for pair, sides, _ in faults.head(5).iter_rows())
+        raise ItemError(
+            f"{len(faults)} of {items['pair_id'].n_unique()} pairs are not one positive and one negative ({listed})"
+        )
+    positive, negative = (items.filter(pl.col("polarity") == side) for side in ("positive", "negative"))
+    return positive.join(negative, on="pair_id", suffix="_negative", validate="1:1").sort("pair_id")

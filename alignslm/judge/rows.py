@@ -1,0 +1,65 @@
+"""Transcripts in, scores out, row by row (paper, section 3, step 5): nothing is dropped, everything has a status."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from alignslm import metrics, tables
+from alignslm.judge import Judge, Judgement, Story
+
+
+class UnreadablePromptError(ValueError):
+    """A prompt lacks what the judge needs to read."""
+
+
+def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[Judgement]:
+    """Judge rows that hold prompt_text, text (the transcript, or null) and status, in their order.
+
+    What the recogniser could not hear is not shown to the judge: an `empty` transcript is judged empty, a `failed`
+    one stays unmeasured.
+    """
+    heard = [number for number, status in enumerate(stories["status"]) if status == "ok"]
+    asked = [Story(prompt, text) for prompt, text in stories[heard].select("prompt_text", "text").iter_rows()]
+    answers = dict(zip(heard, judge.judge(asked) if asked else [], strict=True))
+    return [
+        answers.get(number, Judgement(None, None, "empty" if status == "empty" else "failed", None))
+        for number, status in enumerate(stories["status"])
+    ]
+
+
+def score(stories: pl.DataFrame, judge: Judge) -> pl.DataFrame:
+    """Score transcripts: the columns of the scores table, with the judge's raw `reply` beside them.
+
+    `stories` holds continuation_id, prompt_id, draw, prompt_text, text, status.
+    """
+    judgements = judge_transcripts(stories, judge)
+    texts: Sequence[str | None] = stories["text"].to_list()
+    return stories.select("continuation_id", "prompt_id", "draw").with_columns(
+        pl.Series("llm_score", [item.score for item in judgements], pl.Float64),
+        pl.Series("ppl", [item.ppl for item in judgements], pl.Float64),
+        pl.Series("auto_bleu", [metrics.auto_bleu(text) if text else None for text in texts], pl.Float64),
+        pl.Series("num_words", [metrics.num_words(text) if text else 0 for text in texts], pl.Int32),
+        pl.Series("status", [item.status for item in judgements], pl.String),
+        pl.Series("reply", [item.reply for item in judgements], pl.String),
+    )
+
+
+def stories_of(continuations: pl.DataFrame, transcripts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """Join draw, transcript and prompt text: one row a continuation, each with its prompt and what was heard."""
+    heard = transcripts.select(pl.col("source_id").alias("continuation_id"), "text", "status")
+    tables.require_keys(
+        continuations, "continuation_id", heard, "continuation_id", names="continuations to transcripts"
+    )
+    tables.require_keys(continuations, "prompt_id", prompts, "prompt_id", names="continuations to prompts")
+    silent = prompts.filter(pl.col("prompt_text").is_null())
+    if len(silent):
+        raise UnreadablePromptError(
+            f"{len(silent)} prompts have no text, first {silent['prompt_id'][0]!r}: the judge reads prompt and "
+            "continuation. Use a corpus with transcripts."
+        )
+    return (
+        continuations.select("continuation_id", "prompt_id", "draw")
+        .join(heard, on="continuation_id", validate="1:1")
+        .join(prompts.select("prompt_id", "prompt_text"), on="prompt_id", validate="m:1")
+        .sort("continuation_id")
+    )

@@ -1,0 +1,58 @@
+"""Prompts in, continuations out: rows of one table from rows of another, none dropped (paper, section 3, step 2)."""
+
+import polars as pl
+
+from alignslm import tables
+from alignslm.config.feedback import Sampling
+from alignslm.lm.checkpoint import UnitLm
+from alignslm.lm.sampling import sample
+from alignslm.provenance import content_id, row_seed
+
+
+def draw_continuations(
+    prompts: pl.DataFrame, lm: UnitLm, sampling: Sampling, *, seed: int, purpose: str, batch_rows: int
+) -> pl.DataFrame:
+    """Continue every prompt `sampling.draws` times: rows of the continuations table.
+
+    `purpose` (the round, or "evaluation") enters every draw's seed, so that rounds draw independently, while
+    systems compared on the same prompts share their random numbers, which narrows their paired difference.
+    """
+    seeds = [
+        [row_seed(seed, purpose, f"{prompt_id}/{draw}") for draw in range(sampling.draws)]
+        for prompt_id in prompts["prompt_id"]
+    ]
+    drawn = sample(lm, prompts["units"].to_list(), seeds, sampling, batch_rows=batch_rows)
+    rows = [
+        {
+            "continuation_id": continuation_id(prompt_id, purpose, lm.model_id, draw),
+            "prompt_id": prompt_id,
+            "draw": draw,
+            "model_id": lm.model_id,
+            "seed": seeds[number][draw],
+            "units": item.units,
+            "finish": item.finish,
+            "logprob_nats": item.logprob_nats,
+        }
+        for number, prompt_id in enumerate(prompts["prompt_id"])
+        for draw, item in enumerate(drawn[number])
+    ]
+    return pl.DataFrame(rows, schema=dict(tables.CONTINUATIONS.schema))
+
+
+def continuation_id(prompt_id: str, purpose: str, model_id: str, draw: int) -> str:
+    """Return the id of one draw. It starts with the prompt's id, so a prompt's draws lie together in every table."""
+    return f"{prompt_id}-{content_id(purpose, model_id)[:6]}-{draw}"
+
+
+def true_continuations(prompts: pl.DataFrame) -> pl.DataFrame:
+    """Return the prompts' own continuations as rows of the continuations table: the ceiling of judged scores."""
+    return prompts.select(
+        pl.format("{}-true-0", "prompt_id").alias("continuation_id"),
+        "prompt_id",
+        pl.lit(0, pl.Int32).alias("draw"),
+        pl.lit("true").alias("model_id"),
+        pl.lit(0, pl.Int64).alias("seed"),
+        pl.col("continuation_units").alias("units"),
+        pl.lit("eos").alias("finish"),
+        pl.lit(0.0).alias("logprob_nats"),
+    )

@@ -1,0 +1,22 @@
+"""Continuations in, speech out, row by row (paper, section 3, step 3)."""
+
+import polars as pl
+
+from alignslm import audio, tables
+from alignslm.vocoder import Vocoder
+
+
+def speak(continuations: pl.DataFrame, vocoder: Vocoder) -> pl.DataFrame:
+    """Speak every continuation: rows of the speech table. A continuation without units is status `empty`."""
+    waveforms = vocoder.synthesize(continuations["units"].to_list())
+    rows = [
+        {
+            "continuation_id": name,
+            "audio": {"bytes": audio.encode_flac(waveform, vocoder.sample_rate_hz), "path": f"{name}.flac"},
+            "num_samples": len(waveform),
+            "sample_rate_hz": vocoder.sample_rate_hz,
+            "status": "ok" if len(waveform) else "empty",
+        }
+        for name, waveform in zip(continuations["continuation_id"], waveforms, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=dict(tables.SPEECH.schema))

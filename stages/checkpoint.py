@@ -1,0 +1,50 @@
+"""Train a checkpoint on preference pairs and merge its adapter: a curriculum round, or the sft baseline."""
+
+from typing import Annotated
+
+import typer
+
+from alignslm import tables
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.lm.checkpoint import load_lm, resolve_device, save_lm
+from alignslm.progress import stage
+from alignslm.shards import discard, work_folder
+from alignslm.training.adapter import save_adapter_and_merge
+from alignslm.training.preference import train_preferences
+from alignslm.training.run import write_log
+from stages import layout
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="checkpoint to make: a round, or sft")],
+    pairs_of: Annotated[str, typer.Argument(help="round whose pairs it is trained on")],
+) -> None:
+    """Run the stage for one checkpoint."""
+    with stage(f"checkpoint@{name}") as log:
+        experiment, execution = load_experiment(), load_execution()
+        params = experiment.params
+        config = experiment.sft if name == "sft" else experiment.trainer
+        source, parent = layout.table("pairs", pairs_of), layout.checkpoint(params.rounds[pairs_of].prev)
+        pairs = tables.read(tables.PAIRS, source)
+        contract = tables.contract_of(tables.PAIRS, source)
+        lm = load_lm(parent, device=resolve_device(execution.device))
+        lm.contract.require(contract, mine=str(parent), theirs=str(source))
+        seed, warmup = params.seeds.training, params.rounds[pairs_of].warmup_steps
+        work = work_folder(
+            f"checkpoint-{name}",
+            params={"config": config, "seed": seed, "warmup": warmup},
+            inputs=[source, parent],
+        )
+        model, run, best = train_preferences(
+            config, lm, pairs, warmup_steps=warmup, seed=seed, batch_rows=execution.batch_rows, work=work
+        )
+        folder = layout.checkpoint(name)
+        save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, contract, folder)
+        write_log(run, best, layout.training(name))
+        discard(work)
+        log.figures({"best_step": best.step, "accuracy": best.reward_accuracy, "margin": best.reward_margin})
+        log.rows(inputs={"pairs": len(pairs)}, outputs={"steps": run.steps})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,58 @@
+"""Where every artifact lies. dvc.yaml names the same paths; a test compares the two."""
+
+from pathlib import Path
+
+ARTIFACTS = Path("artifacts")
+UTTERANCES = ARTIFACTS / "corpus" / "utterances"
+TEXTS = ARTIFACTS / "corpus" / "texts.parquet"
+ENCODER = ARTIFACTS / "encoder"
+UNITS = ARTIFACTS / "units.parquet"
+PROMPTS = ARTIFACTS / "prompts.parquet"
+VOCODER = ARTIFACTS / "vocoder"
+ASR = ARTIFACTS / "asr"
+REPORTS = Path("reports")
+
+
+def judge(choice: str) -> Path:
+    """Return the folder of a prepared judge."""
+    return ARTIFACTS / "judges" / choice
+
+
+def checkpoint(name: str) -> Path:
+    """Return a model's folder: base, ntp, sft or a round."""
+    return ARTIFACTS / "checkpoints" / name
+
+
+def training(name: str) -> Path:
+    """Return the training log of a checkpoint."""
+    return ARTIFACTS / "training" / f"{name}.json"
+
+
+def table(kind: str, name: str) -> Path:
+    """Return a table of one round: continuations, transcripts, scores, replies, pairs or rejections."""
+    return ARTIFACTS / kind / f"{name}.parquet"
+
+
+def speech(name: str) -> Path:
+    """Return the folder of a round's spoken continuations."""
+    return ARTIFACTS / "speech" / name
+
+
+def account(name: str) -> Path:
+    """Return the counts of a round's pairs."""
+    return ARTIFACTS / "accounts" / f"{name}.json"
+
+
+def benchmark(name: str) -> Path:
+    """Return the folder of a benchmark's items."""
+    return ARTIFACTS / "benchmarks" / name
+
+
+def sample(model: str) -> Path:
+    """Return the folder of a model's continuations of the evaluation prompts."""
+    return ARTIFACTS / "samples" / model
+
+
+def evaluation(model: str) -> Path:
+    """Return the folder of a model's evaluation tables."""
+    return ARTIFACTS / "eval" / model

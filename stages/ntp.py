@@ -1,0 +1,37 @@
+"""Train the continued next-unit baseline from the base model on the same speech."""
+
+import polars as pl
+
+from alignslm import tables
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.lm.checkpoint import load_lm, resolve_device, save_lm
+from alignslm.progress import stage
+from alignslm.shards import discard, work_folder
+from alignslm.training.adapter import save_adapter_and_merge
+from alignslm.training.next_unit import continue_training
+from alignslm.training.run import write_log
+from stages import layout
+
+
+def main() -> None:
+    """Run the stage."""
+    with stage("ntp") as log:
+        experiment, execution = load_experiment(), load_execution()
+        config, seed = experiment.ntp, experiment.params.seeds.training
+        encoded = tables.read(tables.ENCODED, layout.UNITS).filter(pl.col("split") == "train")
+        parent = layout.checkpoint("base")
+        lm = load_lm(parent, device=resolve_device(execution.device))
+        lm.contract.require(
+            tables.contract_of(tables.ENCODED, layout.UNITS), mine=str(parent), theirs=str(layout.UNITS)
+        )
+        work = work_folder("ntp", params={"config": config, "seed": seed}, inputs=[layout.UNITS, parent])
+        model, run = continue_training(config, lm, encoded["units"].to_list(), seed=seed, work=work)
+        folder = layout.checkpoint("ntp")
+        save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, lm.contract, folder)
+        write_log(run, None, layout.training("ntp"))
+        discard(work)
+        log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": run.steps})
+
+
+if __name__ == "__main__":
+    main()

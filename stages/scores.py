@@ -1,0 +1,49 @@
+"""Let the training judge score every transcript of a round; all raw metrics are columns, none is combined yet."""
+
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from alignslm import tables
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.judge import load_judge
+from alignslm.judge.rows import score, stories_of
+from alignslm.progress import stage
+from alignslm.shards import discard, map_shards, work_folder
+from stages import layout
+
+
+def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's rounds")]) -> None:
+    """Run the stage for one round."""
+    with stage(f"scores@{name}") as log:
+        experiment, execution = load_experiment(), load_execution()
+        choice, config = experiment.params.judge, experiment.judge
+        sources = [layout.table("continuations", name), layout.table("transcripts", name), layout.PROMPTS]
+        stories = stories_of(
+            tables.read(tables.CONTINUATIONS, sources[0]),
+            tables.read(tables.TRANSCRIPTS, sources[1]),
+            tables.read(tables.PROMPTS, sources[2]),
+        )
+        judge = load_judge(config, layout.judge(choice))
+        work = work_folder(f"scores-{name}", params={"judge": config}, inputs=[*sources, layout.judge(choice)])
+        scored = pl.concat(
+            map_shards(
+                stories,
+                lambda rows: score(rows, judge),
+                folder=work,
+                shard_rows=execution.shard_rows,
+                label=f"scores@{name}",
+            )
+        )
+        tables.write(scored, tables.SCORES, layout.table("scores", name))
+        tables.write(scored.with_columns(judge=pl.lit(choice)), tables.REPLIES, layout.table("replies", name))
+        discard(work)
+        log.rows(
+            inputs={"transcripts": len(stories)},
+            outputs=dict(scored["status"].value_counts().sort("status").iter_rows()),
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,39 @@
+"""Speak every continuation of a round."""
+
+from typing import Annotated
+
+import typer
+
+from alignslm import tables
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.progress import stage
+from alignslm.shards import discard, map_shards, work_folder
+from alignslm.vocoder import load_vocoder
+from alignslm.vocoder.rows import speak
+from stages import layout
+
+
+def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's rounds")]) -> None:
+    """Run the stage for one round."""
+    with stage(f"speech@{name}") as log:
+        config, execution = load_experiment().vocoder, load_execution()
+        source = layout.table("continuations", name)
+        contract = tables.contract_of(tables.CONTINUATIONS, source)
+        continuations = tables.read(tables.CONTINUATIONS, source)
+        vocoder = load_vocoder(config, layout.VOCODER)
+        vocoder.contract.require(contract, mine=str(layout.VOCODER), theirs=str(source))
+        work = work_folder(f"speech-{name}", params={"config": config}, inputs=[source, layout.VOCODER])
+        shards = map_shards(
+            continuations,
+            lambda rows: speak(rows, vocoder),
+            folder=work,
+            shard_rows=execution.shard_rows,
+            label=f"speech@{name}",
+        )
+        spoken = tables.write_shards(shards, tables.SPEECH, layout.speech(name), contract)
+        discard(work)
+        log.rows(inputs={"continuations": len(continuations)}, outputs={"spoken": spoken})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,31 @@
+"""Transcribe every spoken continuation of a round."""
+
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from alignslm import tables
+from alignslm.asr import load_asr
+from alignslm.asr.rows import transcribe
+from alignslm.config.loading import load_experiment
+from alignslm.progress import stage, track
+from stages import layout
+
+
+def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's rounds")]) -> None:
+    """Run the stage for one round."""
+    with stage(f"transcripts@{name}") as log:
+        config = load_experiment().asr
+        recogniser = load_asr(config, layout.ASR)
+        source = layout.speech(name)
+        shards = track(
+            tables.iterate(tables.SPEECH, source), total=len(tables.parts(source)), label=f"transcripts@{name}"
+        )
+        heard = pl.concat(transcribe(shard, recogniser) for shard in shards)
+        tables.write(heard, tables.TRANSCRIPTS, layout.table("transcripts", name))
+        log.rows(inputs={"spoken": len(heard)}, outputs=dict(heard["status"].value_counts().sort("status").iter_rows()))
+
+
+if __name__ == "__main__":
+    typer.run(main)
