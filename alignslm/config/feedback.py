@@ -21,7 +21,7 @@ class Calibration(Config):
 
 
 class NgramJudge(Config):
-    """Interpolated word n-gram per topic, mixed by the topic the prompt suggests."""
+    """Interpolated word n-gram, tilted towards the words that the prompt's words announce."""
 
     kind: Literal["ngram"]
     order: Annotated[int, Field(ge=2, le=6)]
@@ -40,6 +40,9 @@ class StoryLmJudge(Config):
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
+    unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        description="share of training words hidden as unknown, so that misheard words have a learnt probability"
+    )
     calibration: Calibration
 
 

@@ -1,0 +1,150 @@
+"""From a continuation's word log-probabilities to a score on 1..5, calibrated on true against shuffled stories."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.stats import rankdata
+
+from alignslm.config.feedback import Calibration
+from alignslm.config.model import Config
+from alignslm.judge import Judgement, Story
+from alignslm.metrics import words
+from alignslm.provenance import content_id
+
+Floats = npt.NDArray[np.float64]
+HELD_BACK_OF_TEN = 1  # tenths of the stories a judge is calibrated on instead of fitted to
+MIN_HELD_BACK = 20
+STEEPEST = 1e4  # beyond this slope (per nat) the sigmoid is a step and the scores carry no degrees
+
+
+class CalibrationError(ValueError):
+    """A judge cannot be calibrated: too few stories, or it does not tell true from shuffled continuations."""
+
+
+class Sigmoid(Config):
+    """score = 1 + 4 / (1 + exp(-(slope * x + offset))), x the mean clamped log-probability per word in nats."""
+
+    slope: float
+    offset: float
+    word_floor_nats: float
+
+    def score(self, mean_nats: npt.ArrayLike) -> Floats:
+        """Map mean clamped log-probabilities (stories,) to scores (stories,) in [1, 5]."""
+        return 1 + 4 * _logistic(self.slope * np.asarray(mean_nats, np.float64) + self.offset)
+
+    def judgement(self, word_nats: Sequence[float]) -> Judgement:
+        """Judge one continuation by its words' log-probabilities; no word at all is status `empty`."""
+        if not word_nats:
+            return Judgement(None, None, "empty", None)
+        score = float(self.score(mean_clamped(word_nats, self.word_floor_nats)))
+        return Judgement(score, math.exp(-math.fsum(word_nats) / len(word_nats)), "ok", None)
+
+    def save(self, path: Path) -> None:
+        """Write the parameters as JSON."""
+        path.write_text(json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Sigmoid":
+        """Read what `save` wrote."""
+        return cls.model_validate_json(path.read_text())
+
+
+def _logistic(x: Floats) -> Floats:
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def mean_clamped(word_nats: Sequence[float], floor_nats: float) -> float:
+    """Return the mean log-probability per word, each word clamped below so that one misheard word does not decide."""
+    return math.fsum(max(nats, floor_nats) for nats in word_nats) / len(word_nats)
+
+
+def split_held_back(stories: Sequence[Story]) -> tuple[list[Story], list[Story]]:
+    """Return (stories to fit on, stories to calibrate on), by a hash of the text: order and repeats change nothing.
+
+    A story told twice is on one side only. Raises CalibrationError where too few are left to calibrate on.
+    """
+    fitted: list[Story] = []
+    held_back: list[Story] = []
+    for key, story in sorted({content_id(*story): story for story in stories}.items()):
+        (held_back if int(key, 16) % 10 < HELD_BACK_OF_TEN else fitted).append(story)
+    if len(held_back) < MIN_HELD_BACK:
+        raise CalibrationError(
+            f"{len(stories)} stories ({len(fitted) + len(held_back)} different) leave {len(held_back)} to calibrate "
+            f"the judge on; {MIN_HELD_BACK} are needed. Raise `texts` in the corpus choice to 400 or more."
+        )
+    return fitted, held_back
+
+
+def shuffled(stories: Sequence[Story]) -> list[Story]:
+    """Give every prompt the continuation of the next story in hash order; drop those that got their own words back."""
+    ordered = sorted(stories, key=lambda story: content_id(*story))
+    moved = [(mine, Story(mine.prompt, other.continuation)) for mine, other in pairwise([*ordered, ordered[0]])]
+    return [foreign for mine, foreign in moved if words(foreign.continuation) != words(mine.continuation)]
+
+
+def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigmoid:
+    """Place the sigmoid so that true continuations have mean `true_score` and shuffled ones `shuffled_score`.
+
+    The offset is solved for every slope so that the first mean holds; the second then falls as the slope grows.
+    Raises CalibrationError where no slope up to `STEEPEST` separates the two as far as asked.
+    """
+
+    def fitted(slope: float) -> Sigmoid:
+        centre = float(np.mean(true_nats))
+        reach = 1e3 + slope * float(np.ptp(true_nats))
+
+        def excess(shift: float) -> float:
+            return float(np.mean(_logistic(slope * (true_nats - centre) + shift)) - (config.true_score - 1) / 4)
+
+        shift = brentq(excess, -reach, reach, xtol=1e-12)
+        return Sigmoid(slope=slope, offset=shift - slope * centre, word_floor_nats=config.word_floor_nats)
+
+    def surplus(slope: float) -> float:
+        return float(np.mean(fitted(slope).score(shuffled_nats))) - config.shuffled_score
+
+    if surplus(STEEPEST) > 0:
+        raise CalibrationError(
+            f"true continuations have {np.mean(true_nats):.2f} nats a word, shuffled ones {np.mean(shuffled_nats):.2f} "
+            f"(AUC {auc(true_nats, shuffled_nats):.3f}): no sigmoid puts their mean scores at {config.true_score} and "
+            f"{config.shuffled_score}. Bring calibration.true_score and calibration.shuffled_score closer, or fit the "
+            "judge on more texts."
+        )
+    return fitted(brentq(surplus, 0.0, STEEPEST, xtol=1e-12))
+
+
+def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """Return the probability that a random positive exceeds a random negative, ties counting half."""
+    high, low = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
+    ranks = rankdata(np.concatenate([high, low]))
+    return float((ranks[: len(high)].sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
+
+
+def calibrate(
+    word_nats: Callable[[Sequence[Story]], list[list[float]]], held_back: Sequence[Story], config: Calibration
+) -> tuple[Sigmoid, dict[str, float]]:
+    """Return the sigmoid for a judge's word log-probabilities, and what the log should say about it.
+
+    `held_back` are stories the judge was not fitted on; those without a continuation are left out.
+    """
+    told = [story for story in held_back if words(story.continuation)]
+    true, foreign = word_nats(told), word_nats(shuffled(told))
+    true_means, foreign_means = (
+        np.array([mean_clamped(nats, config.word_floor_nats) for nats in side]) for side in (true, foreign)
+    )
+    sigmoid = solve(true_means, foreign_means, config)
+    flat = [nats for story in true for nats in story]
+    return sigmoid, {
+        "held_back_stories": float(len(true)),
+        "auc_true_vs_shuffled": auc(true_means, foreign_means),
+        "true_score": float(np.mean(sigmoid.score(true_means))),
+        "shuffled_score": float(np.mean(sigmoid.score(foreign_means))),
+        "true_ppl": math.exp(-math.fsum(flat) / len(flat)),
+        "slope_per_nat": sigmoid.slope,
+        "offset": sigmoid.offset,
+    }

@@ -1,0 +1,149 @@
+"""A small word-level Llama as a text judge, trained on clean story texts."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alignslm.config.feedback import StoryLmJudge
+from alignslm.judge import Judgement, Story
+from alignslm.judge.calibration import Sigmoid, calibrate, split_held_back
+from alignslm.metrics import words
+
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+PAD, BOS, EOS, UNKNOWN = range(4)
+IGNORED = -100  # label that cross-entropy leaves out
+ROWS = 32  # every forward pass has this many rows: kernels round by shape, so a fixed shape keeps rows independent
+
+
+class StoryLmTextJudge:
+    """Judges a continuation by its words' probability under the language model, the prompt being read first.
+
+    A word outside the vocabulary gets the model's <unk> probability spread over as many words as are known;
+    <unk> alone would be a cheap word that gibberish could hide behind.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, known: Sequence[str], sigmoid: Sigmoid | None = None) -> None:
+        self.model, self.known, self.sigmoid = model.eval(), list(known), sigmoid
+        self._ids = {word: number for number, word in enumerate(self.known, len(SPECIALS))}
+
+    def encode(self, text: str | None) -> list[int]:
+        """Return token ids of a text's words."""
+        return [self._ids.get(word, UNKNOWN) for word in words(text or "")]
+
+    def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
+        """Return log p of each continuation word given prompt and words before, in fp32, equal lengths together."""
+        encoded = [([BOS, *self.encode(story.prompt)], self.encode(story.continuation)) for story in stories]
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for row, (prompt, continuation) in enumerate(encoded):
+            buckets[len(prompt) + len(continuation)].append(row)
+        found: dict[int, list[float]] = {}
+        for rows in buckets.values():
+            for start in range(0, len(rows), ROWS):
+                some = rows[start : start + ROWS]
+                scored = self._forward([prompt + continuation for prompt, continuation in (encoded[r] for r in some)])
+                found |= {r: nats[len(encoded[r][0]) - 1 :] for r, nats in zip(some, scored, strict=True)}
+        return [found[row] for row in range(len(stories))]
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[list[int]]) -> list[list[float]]:
+        """Return log p of tokens 1.. of up to `ROWS` sequences of one length, each filled up to `ROWS` rows."""
+        tokens = torch.tensor(ids + [ids[0]] * (ROWS - len(ids)))
+        nats = self.model(tokens).logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+        spread = torch.where(tokens[:, 1:] == UNKNOWN, math.log(max(1, len(self.known))), 0.0)
+        return (nats - spread)[: len(ids)].tolist()
+
+    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+        """Return one judgement a story; an empty continuation is status `empty`."""
+        if self.sigmoid is None:
+            raise ValueError("this story-lm judge has not been calibrated; use `fit`, then `StoryLmTextJudge.load`")
+        return [self.sigmoid.judgement(nats) for nats in self.word_nats(stories)]
+
+    def save(self, folder: Path) -> None:
+        """Write a plain transformers model, words.json and the calibration."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        (folder / "words.json").write_text(json.dumps(self.known) + "\n")
+        if self.sigmoid is not None:
+            self.sigmoid.save(folder / "calibration.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> "StoryLmTextJudge":
+        """Read what `save` wrote."""
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        known = json.loads((folder / "words.json").read_text())
+        return cls(model, known, Sigmoid.load(folder / "calibration.json"))
+
+
+def fit(config: StoryLmJudge, texts: Sequence[Story], folder: Path) -> dict[str, float]:
+    """Train on nine tenths of the stories, calibrate on the rest, leave the judge in `folder`.
+
+    Returns calibration figures and the last training loss in nats a word. Order and repeats of `texts` change
+    nothing. Raises CalibrationError.
+    """
+    fitted, held_back = split_held_back(texts)
+    known = sorted({word for story in fitted for text in story for word in words(text)})
+    longest = max(len(words(story.prompt)) + len(words(story.continuation)) for story in fitted)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        judge = StoryLmTextJudge(LlamaForCausalLM(_architecture(config, len(known), longest)), known)
+    loss = _train(judge, fitted, config)
+    judge.sigmoid, log = calibrate(judge.word_nats, held_back, config.calibration)
+    judge.save(folder)
+    return log | {"train_nats": loss}
+
+
+def _architecture(config: StoryLmJudge, num_words: int, longest: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(SPECIALS) + num_words,
+        hidden_size=config.hidden_size,
+        intermediate_size=4 * config.hidden_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=max(512, 2 * longest),  # rotary: no weights depend on it
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        tie_word_embeddings=True,
+    )
+
+
+def _train(judge: StoryLmTextJudge, stories: Sequence[Story], config: StoryLmJudge) -> float:
+    """Run `steps` AdamW steps, learning rate falling linearly to zero; return the last loss in nats a token."""
+    sequences = [[BOS, *judge.encode(s.prompt), *judge.encode(s.continuation), EOS] for s in stories]
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(judge.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=config.steps)
+    judge.model.train()
+    loss = torch.tensor(math.nan)
+    for _ in range(config.steps):
+        rows = torch.randint(len(sequences), (config.batch_size,), generator=generator).tolist()
+        tokens, labels = _batch([sequences[row] for row in rows], config.unknown_share, generator)
+        logits = judge.model(tokens).logits[:, :-1]
+        loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(judge.model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    judge.model.eval()
+    return float(loss.detach())
+
+
+def _batch(
+    sequences: Sequence[Sequence[int]], unknown_share: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad on the right, which a causal model cannot see; hide some words as <unk>, read and predicted as such.
+
+    Returns tokens and labels, both (rows, longest).
+    """
+    tokens = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True, padding_value=PAD)
+    hidden = (torch.rand(tokens.shape, generator=generator) < unknown_share) & (tokens >= len(SPECIALS))
+    tokens = torch.where(hidden, UNKNOWN, tokens)
+    return tokens, torch.where(tokens == PAD, IGNORED, tokens)
