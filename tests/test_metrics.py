@@ -1,0 +1,62 @@
+"""Text metrics against hand-derived values and a quadratic oracle."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignslm.metrics import auto_bleu, distinct_n, distinct_share, mean_auto_bleu, num_words
+
+TEXTS = st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join)
+
+
+def slow_auto_bleu(text: str, n: int) -> float | None:
+    """Share of positions whose n-gram stands at another position too."""
+    tokens = text.split()
+    grams = [tokens[i : i + n] for i in range(len(tokens) - n + 1)]
+    if not grams:
+        return None
+    again = [any(i != j and gram == other for j, other in enumerate(grams)) for i, gram in enumerate(grams)]
+    return sum(again) / len(again)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b a b", 2 / 3),  # ab, ba, ab
+        ("no no no", 1.0),
+        ("the cat sat", 0.0),
+        ("word", None),
+        ("", None),
+        (None, None),
+        ("A b  a\nB", 2 / 3),  # case and kind of white space do not matter
+    ],
+)
+def test_auto_bleu_by_hand(text, expected):
+    assert auto_bleu(text) == expected
+
+
+@given(TEXTS, st.integers(1, 4))
+def test_auto_bleu_equals_the_quadratic_definition(text, n):
+    assert auto_bleu(text, n=n) == slow_auto_bleu(text, n)
+
+
+def test_mean_auto_bleu_leaves_unmeasured_texts_out():
+    assert mean_auto_bleu(["no no no", "the cat sat", "word", None]) == 0.5
+    assert mean_auto_bleu(["word"]) is None
+
+
+def test_num_words():
+    assert [num_words(text) for text in ("he was  here", " ", None)] == [3, 0, 0]
+
+
+def test_diversity_by_hand():
+    assert distinct_share(["a b", "A  b", "b a", "c"]) == 3 / 4
+    assert distinct_n(["a b a", "a b"], n=2) == 2 / 3  # ab, ba, ab
+    assert distinct_share([]) is None
+    assert distinct_n(["a"], n=2) is None
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=6))
+def test_distinct_share_counts_first_sightings(texts):
+    first = [text not in texts[:i] for i, text in enumerate(texts)]
+    assert distinct_share(texts) == sum(first) / len(texts)
