@@ -1,0 +1,164 @@
+"""The spoken corpus and the clean texts of the story world."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from alignslm import tables
+from alignslm.config.speech import StoryCounts, StoryWorld
+from alignslm.provenance import content_id, row_seed
+from alignslm.storyworld.espeak import require_voice
+from alignslm.storyworld.grammar import PARTS, Part, Scene, Story, draw_plot, draw_story, scenes_in, tell
+from alignslm.storyworld.narration import Narrated, narrate
+
+SPLITS: tuple[Part, ...] = ("train", "valid", "dev", "test")
+_TASK_ROWS = 25  # stories a worker takes at once: small enough that both finish together
+
+_Task: TypeAlias = list[tuple[str, ...]]
+
+STORIES = {
+    "utterance_id": pl.String,
+    "split": pl.String,
+    "drifted": pl.Boolean,
+    "prompt_text": pl.String,
+    "sentence_2": pl.String,
+    "sentence_3": pl.String,
+}
+
+
+class CorpusError(ValueError):
+    """The corpus asks for more distinct prompts than the grammar has."""
+
+
+class _Map(Protocol):
+    def __call__(
+        self, function: Callable[[_Task], list[Narrated]], tasks: list[_Task], /
+    ) -> Iterator[list[Narrated]]: ...
+
+
+def _ignore(_rows: int) -> None:
+    pass
+
+
+def plan_stories(config: StoryWorld) -> pl.DataFrame:
+    """Return every story to be spoken, sorted by utterance_id: split, texts, and whether its ending is foreign.
+
+    A split's prompt sentences are distinct and belong to that split alone. Only training stories drift.
+    """
+    rows = [row for split in SPLITS for row in _plan_split(config, split)]
+    return pl.DataFrame(rows, schema=STORIES, orient="row").sort("utterance_id")
+
+
+def _plan_split(config: StoryWorld, split: Part) -> Iterator[tuple[str, str, bool, str, str, str]]:
+    count = _count(config.stories, split)
+    for number, scene in enumerate(_distinct_scenes(config.seed, split, count)):
+        utterance_id = content_id("story", split, number)
+        rng = np.random.default_rng(row_seed(config.seed, "story", utterance_id))
+        drifted = split == "train" and rng.random() < config.drift
+        source = _foreign_scene(scene, config.drift_same_pronoun, rng) if drifted else scene
+        second, third = tell(source, draw_plot(source.topic, rng)).continuation
+        yield utterance_id, split, drifted, scene.prompt, second, third
+
+
+def _count(counts: StoryCounts, split: Part) -> int:
+    return int(counts.model_dump()[split])
+
+
+def _distinct_scenes(seed: int, split: Part, count: int) -> list[Scene]:
+    """Return the first `count` scenes of a split's shuffled prompts: asking for more keeps the earlier ones."""
+    choices = scenes_in(split)
+    if count > len(choices):
+        raise CorpusError(
+            f"stories.{split} asks for {count} stories, but the grammar has {len(choices)} distinct {split} prompts "
+            f"({PARTS[split]:.0%} of all). Lower stories.{split} in experiments/corpus/."
+        )
+    order = np.random.default_rng(row_seed(seed, "prompts", split)).permutation(len(choices))
+    return [choices[i] for i in order[:count]]
+
+
+def _foreign_scene(scene: Scene, same_pronoun: float, rng: np.random.Generator) -> Scene:
+    """Draw the training scene whose ending a drifted story takes: any topic and object, a chosen pronoun or not."""
+    keep = rng.random() < same_pronoun
+    while True:
+        other = draw_story(rng, part="train").scene
+        if (other.pronoun == scene.pronoun) == keep and other.prompt != scene.prompt:
+            return other
+
+
+def story_texts(config: StoryWorld) -> pl.DataFrame:
+    """Return the TEXTS table: `config.texts` clean stories whose prompts belong to the train part."""
+    rows = [_text_row(config.seed, content_id("text", number)) for number in range(config.texts)]
+    schema = ["text_id", "prompt_text", "continuation_text"]
+    return tables.arrange(pl.DataFrame(rows, schema=schema, orient="row"), tables.TEXTS)
+
+
+def _text_row(seed: int, text_id: str) -> tuple[str, str, str]:
+    story: Story = draw_story(np.random.default_rng(row_seed(seed, "text", text_id)), part="train")
+    return text_id, story.prompt, story.continuation_text
+
+
+def speak_stories(stories: pl.DataFrame, config: StoryWorld, *, workers: int) -> pl.DataFrame:
+    """Speak rows of `plan_stories` into UTTERANCES rows. The number of workers changes nothing but the time."""
+    with _pool(workers) as pool:
+        return _speak(stories, config, pool)
+
+
+def speak_corpus(
+    config: StoryWorld, *, workers: int, shard_rows: int, on_progress: Callable[[int], None] = _ignore
+) -> Iterator[pl.DataFrame]:
+    """Yield the UTTERANCES table in shards, in order of utterance_id; `on_progress` hears each shard's rows.
+
+    With several workers the calling script must be importable (`if __name__ == "__main__"`), for they are spawned.
+    """
+    stories = plan_stories(config)
+    with _pool(workers) as pool:
+        for shard in stories.iter_slices(shard_rows):
+            yield _speak(shard, config, pool)
+            on_progress(len(shard))
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[_Map]:
+    """Give a `map` over processes; spawned, because polars' threads do not survive a fork."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+        yield executor.map
+
+
+def _speak(stories: pl.DataFrame, config: StoryWorld, pool: _Map) -> pl.DataFrame:
+    require_voice(config.voice)
+    texts = stories.select("prompt_text", "sentence_2", "sentence_3").rows()
+    tasks = [texts[start : start + _TASK_ROWS] for start in range(0, len(texts), _TASK_ROWS)]
+    work = partial(
+        narrate,
+        voice=config.voice,
+        words_per_minute=config.words_per_minute,
+        sample_rate_hz=config.sample_rate_hz,
+    )
+    narrated = list(chain.from_iterable(pool(work, tasks)))
+    return _utterances(stories, narrated, config)
+
+
+def _utterances(stories: pl.DataFrame, narrated: list[Narrated], config: StoryWorld) -> pl.DataFrame:
+    ids = stories["utterance_id"].to_list()
+    audio = [{"bytes": told.flac, "path": f"{name}.flac"} for name, told in zip(ids, narrated, strict=True)]
+    continuation = pl.concat_str("sentence_2", "sentence_3", separator=" ")
+    frame = stories.with_columns(
+        continuation.alias("continuation_text"),
+        pl.concat_str(pl.col("prompt_text"), continuation, separator=" ").alias("text"),
+        pl.lit(config.voice).alias("speaker_id"),
+        pl.lit(config.sample_rate_hz).alias("sample_rate_hz"),
+        pl.Series("prompt_end_s", [told.prompt_end_s for told in narrated], pl.Float64),
+        pl.Series("num_samples", [told.num_samples for told in narrated], pl.Int64),
+        pl.Series("audio", audio, tables.AUDIO),
+    )
+    return tables.arrange(frame, tables.UTTERANCES)

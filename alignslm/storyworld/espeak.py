@@ -1,0 +1,163 @@
+"""Speech by espeak-ng through ctypes: an utterance's samples depend on its text, voice and rate alone.
+
+espeak-ng keeps state between utterances (pitch flutter, among others) that neither a new seed, nor setting the
+voice again, nor espeak_Terminate and espeak_Initialize resets: in one process the same text comes out
+different every time. Static data is reset only by loading the library anew, which costs 2 ms, so every utterance
+gets a freshly loaded library. It runs in synchronous mode: the other modes start a thread, which may hang.
+"""
+
+import _ctypes
+import ctypes
+import difflib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import espeakng_loader
+import numpy as np
+
+from alignslm.audio import resample
+
+_SYNCHRONOUS, _POSITION_CHARACTER, _RATE = 2, 1, 1  # espeak_AUDIO_OUTPUT, espeak_POSITION_TYPE, espeak_PARAMETER
+_UTF8, _PHONEME_INPUT = 1, 0x100
+_FULL_SCALE = 32768
+_SILENCE = 0.002  # below -54 dB full scale: a pause that espeak adds around an utterance
+_BETWEEN_PHONEMES = "|"
+
+_SampleCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_lock = threading.Lock()
+
+
+class SpeechError(RuntimeError):
+    """espeak-ng could not be loaded, has no such voice, or gave no sound."""
+
+
+class _Voice(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("reserved", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    )
+
+
+class _Espeak:
+    """One freshly loaded library; `samples` collects what its callback receives, as 16-bit PCM."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL(str(espeakng_loader.get_library_path()))
+        self.library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+        self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        data = str(espeakng_loader.get_data_path()).encode()
+        self.sample_rate_hz = int(self.library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0))
+        if self.sample_rate_hz <= 0:
+            raise SpeechError(f"espeak-ng did not start with the data in {data.decode()}; reinstall espeakng-loader")
+        self.samples: list[bytes] = []
+        self._callback = _SampleCallback(self._receive)
+        self.library.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, wave: int | None, num_samples: int, _events: int | None) -> int:
+        if wave and num_samples > 0:
+            self.samples.append(ctypes.string_at(wave, 2 * num_samples))
+        return 0
+
+    def set_voice(self, voice: str) -> None:
+        if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise SpeechError(f"espeak-ng refused voice {voice!r}; its data folder may be damaged")
+
+
+@contextmanager
+def _fresh_espeak() -> Iterator[_Espeak]:
+    """Load the library, and unload it so that nothing it remembers reaches the next utterance."""
+    with _lock:
+        espeak = _Espeak()
+        try:
+            yield espeak
+        finally:
+            espeak.library.espeak_Terminate()
+            _ctypes.dlclose(espeak.library._handle)  # noqa: SLF001 ctypes offers no public way to unload
+        _require_unloaded()
+
+
+def _require_unloaded() -> None:
+    path = str(espeakng_loader.get_library_path())
+    try:
+        still = ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
+    except OSError:
+        return
+    _ctypes.dlclose(still._handle)  # noqa: SLF001
+    raise SpeechError(
+        f"{path} stays loaded, so speech would depend on what was spoken before. "
+        "Something else in this process uses espeak-ng: speak in a process of its own."
+    )
+
+
+@lru_cache(maxsize=1)
+def voices() -> tuple[str, ...]:
+    """Return every voice name that `speak` accepts (a variant may follow: `en-us+f3`)."""
+    with _fresh_espeak() as espeak:
+        listed = espeak.library.espeak_ListVoices(None)
+        names, number = set(), 0
+        while listed[number]:
+            voice = listed[number].contents
+            # languages: a priority byte, then the name, possibly repeated; the first one is the voice's own
+            names.add(voice.languages[1:].decode())
+            number += 1
+    return tuple(sorted(names))
+
+
+def require_voice(voice: str) -> None:
+    """Raise SpeechError, naming close ones, unless espeak-ng has this voice and this variant."""
+    name, _, variant = voice.partition("+")
+    if name not in voices():
+        close = difflib.get_close_matches(name, voices(), n=4, cutoff=0.3) or voices()[:4]
+        raise SpeechError(f"voice {name!r} is unknown to espeak-ng; close ones: {', '.join(close)}. Set `voice`.")
+    variants = sorted(path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir())
+    if variant and variant not in variants:
+        close = difflib.get_close_matches(variant, variants, n=4, cutoff=0.3) or variants[:4]
+        raise SpeechError(f"voice variant {variant!r} is unknown to espeak-ng; close ones: {', '.join(close)}.")
+
+
+def speak(text: str, *, voice: str, words_per_minute: int, sample_rate_hz: int) -> np.ndarray:
+    """Return (samples,) float32 of `text`, silence around it cut off. `[[...]]` in the text is phoneme input."""
+    require_voice(voice)
+    encoded = text.encode()
+    with _fresh_espeak() as espeak:
+        espeak.set_voice(voice)
+        espeak.library.espeak_SetParameter(_RATE, words_per_minute, 0)
+        flags = _UTF8 | _PHONEME_INPUT
+        espeak.library.espeak_Synth(encoded, len(encoded) + 1, 0, _POSITION_CHARACTER, 0, flags, None, None)
+        pcm, from_hz = np.frombuffer(b"".join(espeak.samples), np.int16), espeak.sample_rate_hz
+    waveform = trim(pcm.astype(np.float32) / _FULL_SCALE)
+    if not waveform.size:
+        raise SpeechError(f"espeak-ng made no sound of {text!r} with voice {voice!r}; give it some words")
+    return resample(waveform, from_hz=from_hz, to_hz=sample_rate_hz)
+
+
+def trim(waveform: np.ndarray) -> np.ndarray:
+    """Cut samples quieter than -54 dB full scale off both ends."""
+    loud = np.flatnonzero(np.abs(waveform) >= _SILENCE)
+    return waveform[loud[0] : loud[-1] + 1] if loud.size else waveform[:0]
+
+
+def phonemes(words: tuple[str, ...], *, voice: str) -> list[tuple[str, ...]]:
+    """Return every word's phonemes in espeak's ASCII mnemonics, stress marks kept before their vowel."""
+    require_voice(voice)
+    with _fresh_espeak() as espeak:
+        espeak.set_voice(voice)
+        return [_phonemes_of(espeak, word) for word in words]
+
+
+def _phonemes_of(espeak: _Espeak, word: str) -> tuple[str, ...]:
+    text = ctypes.c_char_p(word.encode())
+    mode = ord(_BETWEEN_PHONEMES) << 8
+    told: bytes = espeak.library.espeak_TextToPhonemes(ctypes.byref(text), _UTF8, mode)
+    return tuple(part for part in told.decode().strip().split(_BETWEEN_PHONEMES) if part)

@@ -1,0 +1,57 @@
+"""Sentences into one waveform: each spoken by itself, with a fixed pause between. What worker processes import."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from alignslm.audio import encode_flac
+from alignslm.storyworld.espeak import speak
+
+PAUSE_S = 0.2
+"""Silence between two sentences, about what espeak-ng makes of a full stop at this speaking rate."""
+
+
+class Narrated(NamedTuple):
+    """One spoken story, as it goes into a table. The prompt ends in the middle of the first pause."""
+
+    flac: bytes
+    num_samples: int
+    prompt_end_s: float
+
+
+@lru_cache(maxsize=2048)
+def _sentence(text: str, voice: str, words_per_minute: int, sample_rate_hz: int) -> np.ndarray:
+    waveform = speak(text, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz)
+    waveform.setflags(write=False)
+    return waveform
+
+
+def tell_aloud(
+    sentences: Sequence[str], *, voice: str, words_per_minute: int, sample_rate_hz: int
+) -> tuple[np.ndarray, float]:
+    """Return (samples,) float32 of the sentences and the time in s where the first one ends.
+
+    That time lies in the middle of the pause after it; of a single sentence it is the end of the waveform.
+    """
+    pause = np.zeros(round(PAUSE_S * sample_rate_hz), np.float32)
+    parts: list[np.ndarray] = []
+    for sentence in sentences:
+        parts += [_sentence(sentence, voice, words_per_minute, sample_rate_hz), pause]
+    waveform = np.concatenate(parts[:-1])
+    first_end = min(len(parts[0]) + len(pause) // 2, len(waveform))
+    return waveform, first_end / sample_rate_hz
+
+
+def narrate(
+    stories: Sequence[Sequence[str]], *, voice: str, words_per_minute: int, sample_rate_hz: int
+) -> list[Narrated]:
+    """Speak every story, given as its sentences, into FLAC."""
+    told = []
+    for sentences in stories:
+        waveform, end_s = tell_aloud(
+            sentences, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz
+        )
+        told.append(Narrated(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
+    return told
