@@ -73,8 +73,10 @@ def parse_document(text: str, name: str) -> Document | list[Fault]:
 
 def _syntax_fault(error: YAMLError, name: str) -> Fault:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        why = ", ".join(part for part in (error.context, error.problem) if part)
-        return Fault(name, error.problem_mark.line + 1, "", f"no valid YAML: {why}")
+        line, opened = error.problem_mark.line + 1, error.context_mark
+        since = f" (line {opened.line + 1})" if opened is not None and opened.line + 1 != line else ""
+        why = ", ".join(part for part in (error.context and f"{error.context}{since}", error.problem) if part)
+        return Fault(name, line, "", f"no valid YAML: {why}")
     return Fault(name, None, "", f"no valid YAML: {' '.join(str(error).split())}")
 
 

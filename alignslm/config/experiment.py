@@ -40,14 +40,14 @@ class Params(Config):
     def _rounds_chain(self) -> "Params":
         """Every round starts from a checkpoint that exists; following `prev` always ends at the base model."""
         for name, item in self.rounds.items():
-            seen, at = {name}, item.prev
+            seen, at = [name], item.prev
             while at not in CHECKPOINTS_BEFORE_ROUNDS:
                 if at not in self.rounds:
                     known = ", ".join([*CHECKPOINTS_BEFORE_ROUNDS, *self.rounds])
                     raise ValueError(f"rounds.{name}.prev leads to {at!r}, which is no checkpoint; known: {known}")
                 if at in seen:
                     raise ValueError(f"rounds.{name}.prev goes in a circle: {' -> '.join([*seen, at])}")
-                seen.add(at)
+                seen.append(at)
                 at = self.rounds[at].prev
         if clash := sorted(set(self.controls) & set(self.rounds)):
             raise ValueError(f"controls and rounds share the name {clash[0]!r}; rename the control")

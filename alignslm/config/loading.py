@@ -17,7 +17,7 @@ from alignslm.config.feedback import JudgeConfig, SelectorConfig
 from alignslm.config.model import Config
 from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, TrainerConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
-from alignslm.config.validation import validate
+from alignslm.config.validation import kinds, validate
 
 CHOICE_KINDS: Mapping[str, object] = {
     "corpus": CorpusConfig,
@@ -105,6 +105,10 @@ def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tup
     if isinstance(document, list):
         return document
     kind = CHOICE_KINDS[key[0]]
+    named, known = document.data.get("kind"), kinds(kind)
+    if isinstance(named, str) and named not in known:
+        message = f"{named!r} is no kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
+        return [Fault(document.name, document.line(("kind",)), "kind", message)]
     value = validate(document, _adapter(kind), kind)
     return value if isinstance(value, list) else (document, value)
 

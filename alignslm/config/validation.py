@@ -1,6 +1,7 @@
 """Validate one file's data, and tell every fault with its line and the nearest right spelling."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from alignslm.config.document import Document, KeyPath
-from alignslm.config.faults import Fault, found, suggestion
+from alignslm.config.faults import Fault, found, nearest, suggestion
 from alignslm.config.model import Config
 
 T = TypeVar("T")
@@ -20,7 +21,6 @@ MESSAGES = {
     "greater_than_equal": "must be at least {ge:g}, found {found}",
     "less_than": "must be below {lt:g}, found {found}",
     "less_than_equal": "must be at most {le:g}, found {found}",
-    "literal_error": "must be {expected}, found {found}",
     "string_pattern_mismatch": "must match {pattern}, found {found}",
     "too_short": "needs at least {min_length} entry, found {actual_length}",
     "value_error": "{error}",
@@ -61,9 +61,10 @@ def _merge(faults: Iterator[Fault]) -> Iterator[Fault]:
 
 def _fault(document: Document, detail: ErrorDetails, kind: object) -> Fault:
     path = _path_in(document, detail)
+    message = _message(document, detail, path, kind)
     if detail["type"] == "value_error":
-        path = _named_first(document, path, _message_of(detail))
-    return Fault(document.name, document.line(path), ".".join(path), _message(document, detail, path, kind))
+        path, message = _named_first(document, path, message)
+    return Fault(document.name, document.line(path), ".".join(path), message)
 
 
 def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
@@ -79,14 +80,16 @@ def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
     return (*path, str(last)) if stands or detail["type"] == "missing" else path
 
 
-def _named_first(document: Document, path: KeyPath, message: str) -> KeyPath:
-    """Follow a validator's message to the key it begins with: "chosen_min (2) must lie above ..."."""
-    named = (*path, *message.split(maxsplit=1)[0].split("."))
-    return named if named in document.lines else path
+def _named_first(document: Document, path: KeyPath, message: str) -> tuple[KeyPath, str]:
+    """Follow a validator's message to the key it begins with, "chosen_min (2) must lie above ...".
 
-
-def _message_of(detail: ErrorDetails) -> str:
-    return str(detail.get("ctx", {}).get("error", detail["msg"]))
+    A dotted key, "rounds.r1.prev leads to ...", is then taken off the message, since the fault shows it anyway.
+    """
+    first, _, rest = message.partition(" ")
+    named = (*path, *first.split("."))
+    if named not in document.lines:
+        return path, message
+    return named, rest if "." in first else message
 
 
 def _message(document: Document, detail: ErrorDetails, path: KeyPath, kind: object) -> str:
@@ -98,6 +101,10 @@ def _message(document: Document, detail: ErrorDetails, path: KeyPath, kind: obje
             return f"this key is missing; it may be {', '.join(kinds(kind))}"
         case "union_tag_invalid":
             return f"unknown kind {context['tag']!r}" + suggestion(context["tag"], kinds(kind))
+        case "literal_error":
+            guess = nearest(str(detail["input"]), re.findall(r"'([^']*)'", context["expected"]))
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            return f"must be {context['expected']}, found {found(detail['input'])}{hint}"
         case known if known in MESSAGES:
             return MESSAGES[known].format(found=found(detail["input"]), **context)
         case _:

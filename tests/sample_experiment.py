@@ -1,0 +1,216 @@
+"""A small valid experiment on disk, whose line numbers the tests of messages rely on."""
+
+from pathlib import Path
+
+CHOICES = {
+    "corpus/world": """\
+kind: storyworld
+seed: 0
+stories: {train: 100, valid: 10, dev: 0, test: 20}
+drift: 0.5
+drift_same_pronoun: 0.8
+texts: 50
+voice: en-us
+words_per_minute: 170
+sample_rate_hz: 16000
+""",
+    "encoder/mfcc": """\
+kind: mfcc-kmeans
+seed: 0
+sample_rate_hz: 16000
+frame_rate_hz: 25
+num_coefficients: 13
+stacked_frames: 3
+num_units: 100
+fit_utterances: 50
+""",
+    "lm/llama": """\
+kind: llama-scratch
+hidden_size: 64
+layers: 2
+heads: 2
+max_positions: 512
+steps: 10
+batch_size: 4
+learning_rate: 1e-3
+warmup_steps: 2
+weight_decay: 0
+""",
+    "vocoder/conv": """\
+kind: conv-griffinlim
+seed: 0
+sample_rate_hz: 16000
+num_mels: 80
+hop_samples: 160
+window_samples: 400
+channels: 64
+layers: 2
+fit_utterances: 50
+steps: 10
+batch_size: 4
+learning_rate: 1e-3
+griffin_lim_iterations: 2
+""",
+    "asr/ctc": """\
+kind: char-ctc
+seed: 0
+sample_rate_hz: 16000
+num_mels: 40
+channels: 64
+layers: 2
+fit_utterances: 50
+steps: 10
+batch_size: 4
+learning_rate: 1e-3
+resynthesised_share: 0.5
+silence_rms: 0.001
+""",
+    "judge/ngram": """\
+kind: ngram
+order: 3
+discount: 0.7
+calibration:
+  word_floor_nats: -6
+  true_score: 4.0
+  shuffled_score: 2.0
+""",
+    "judge/story": """\
+kind: story-lm
+seed: 0
+hidden_size: 32
+layers: 1
+heads: 2
+steps: 10
+batch_size: 4
+learning_rate: 1e-3
+unknown_share: 0.1
+calibration: {word_floor_nats: -6, true_score: 4.0, shuffled_score: 2.0}
+""",
+    "selector/thresholds": """\
+kind: thresholds
+max_chosen: 2
+max_rejected: 2
+min_words: 3
+""",
+    "selector/best-worst": """\
+kind: best-worst
+min_words: 3
+""",
+    "trainer/dpo": """\
+kind: preference
+losses: {sigmoid: 1}
+beta: 0.1
+lora: {r: 4, alpha: 8, target_modules: all-linear}
+learning_rate: 1e-3
+schedule: linear
+epochs: 2
+max_steps: null
+batch_size: 4
+weight_decay: 0
+max_grad_norm: 1
+evaluations: 2
+min_pairs: 10
+""",
+    "trainer/ntp": """\
+kind: next-unit
+lora: {r: 4, alpha: 8, target_modules: [q_proj, v_proj]}
+learning_rate: 1e-3
+schedule: constant
+steps: 10
+batch_size: 4
+weight_decay: 0
+warmup_steps: 1
+""",
+    "benchmark/swuggy": "kind: toy-swuggy\nseed: 0\npairs: 10\n",
+}
+CHOICES["trainer/sft"] = CHOICES["trainer/dpo"].replace("{sigmoid: 1}", "{sft: 1}")
+
+PARAMS = """\
+# The experiment.
+corpus: world
+encoder: mfcc
+lm: llama
+vocoder: conv
+
+asr: ctc
+judge: story          # trains
+heldout_judge: ngram  # reports
+selector: thresholds
+trainer: dpo
+ntp: ntp
+sft: sft
+benchmarks:
+  swuggy: swuggy
+seeds: {base: 0, sampling: 0, training: 0, evaluation: 0}
+prompts:
+  train: 50
+  valid: 5
+  dev: 0
+  test: 10
+  cut: sentence
+  max_s: 4.0
+  min_units: 20
+sampling: {draws: 5, temperature: 0.8, top_p: 0.95, max_units: 160}
+weights:
+  llm_score: 1.0
+  ppl: 0.0
+  auto_bleu: 0.0
+  num_words: 0.0
+rounds:
+  r1:
+    prev: base
+    chosen_min: 3.2
+    rejected_max: 2.2
+    margin_min: 1.0
+    auto_bleu_max: 0.1
+    warmup_steps: 10
+  # harder
+  r2: {prev: r1, chosen_min: 3.9, rejected_max: 2.9, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}
+
+# Compared with.
+controls:
+  base: {checkpoint: base, source: model, temperature_scale: 1.0}
+  "true": {checkpoint: base, source: corpus, temperature_scale: 1.0}
+evaluation:
+  split: test
+  draws: 2
+  context: given
+  normalisation: mean
+  score_eos: false
+  bootstrap: {resamples: 200, confidence: 0.95}
+"""
+EXECUTION = "device: cpu\nworkers: 1\nbatch_rows: 8\nshard_rows: 100\n"
+PRESETS = {
+    "swap": "description: judges swapped\nset: {judge: ngram, heldout_judge: story}\n",
+    "longer": """\
+description: a third round
+set:
+  rounds:
+    r1: {prev: base}
+    r2: {prev: r1}
+    r3: {prev: r2, chosen_min: 4.2, rejected_max: 3.2, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}
+""",
+    "shorter": "description: one round\nset: {rounds: {r1: {prev: base}}}\n",
+    "broken": "description: does not exist\nset: {judge: gpt4o}\n",
+}
+
+
+def write_experiment(root: Path) -> Path:
+    """Write the experiment below root and return root."""
+    files = {f"experiments/{name}.yaml": text for name, text in CHOICES.items()}
+    files |= {f"experiments/preset/{name}.yaml": text for name, text in PRESETS.items()}
+    files |= {"params.yaml": PARAMS, "experiments/execution.yaml": EXECUTION}
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def edit(path: Path, *replacements: tuple[str, str]) -> None:
+    """Replace texts that stand exactly once."""
+    text = path.read_text(encoding="utf-8")
+    for old, new in replacements:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
