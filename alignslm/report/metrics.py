@@ -1,0 +1,312 @@
+"""Every reported number: metrics of models, paired comparisons, and models that please their judge too well."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import ConfigDict, Field
+
+from alignslm.config.model import Config
+from alignslm.config.models import Bootstrap
+from alignslm.metrics import words
+from alignslm.statistics import Estimate, mean_interval, mean_within, paired_difference
+
+Interval = tuple[float, float]
+
+CONTINUATION = "continuation"
+ACCURACY = "accuracy"
+
+# Metrics of judged continuations in the order of the report. None: neither direction is better in itself.
+DIRECTIONS: dict[str, bool | None] = {
+    "judge": True,
+    "heldout_judge": True,
+    "grammatical": True,
+    "ppl": False,
+    "log_ppl": False,
+    "auto_bleu": False,
+    "distinct": True,
+    "distinct_per_draw": True,
+    "finished": True,
+    "num_words": None,
+    "num_units": None,
+    "duration_s": None,
+}
+JUDGES = ("judge", "heldout_judge")
+FLAG_REASON = "pleases its judge: above the true continuations' own score"
+
+
+class ReportError(ValueError):
+    """Tables do not belong together, or hold what cannot be reported."""
+
+
+class Metric(Config):
+    """One mean of one model. `ci95` and `stderr` are None where fewer than two clusters were measured."""
+
+    model: str
+    benchmark: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    ci95: Interval | None
+    n: int
+    n_missing: int
+    higher_is_better: bool | None
+
+
+class Comparison(Config):
+    """Mean paired difference `model` - `against` over the `n` prompts (or item pairs) measured in both."""
+
+    model: str
+    against: str
+    benchmark: str
+    metric: str
+    delta: float | None
+    ci95: Interval | None
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out 0; False where there is no interval."""
+        return self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]
+
+
+class Flag(Config):
+    """A model whose judged score lies above the ceiling model's interval."""
+
+    model: str
+    metric: str
+    value: float
+    ceiling_ci95: Interval
+    reason: str = FLAG_REASON
+
+
+class Report(Config):
+    """The content of reports/metrics.json."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    metrics: tuple[Metric, ...]
+    comparisons: tuple[Comparison, ...]
+    flags: tuple[Flag, ...]
+
+    def metric(self, model: str, benchmark: str, metric: str) -> Metric | None:
+        """Return one metric of one model, None where it was not reported."""
+        wanted = (model, benchmark, metric)
+        return next((m for m in self.metrics if (m.model, m.benchmark, m.metric) == wanted), None)
+
+    def comparison(self, model: str, against: str, benchmark: str, metric: str) -> Comparison | None:
+        """Return one paired difference, None where it was not reported."""
+        wanted = (model, against, benchmark, metric)
+        return next((c for c in self.comparisons if (c.model, c.against, c.benchmark, c.metric) == wanted), None)
+
+    def to_json(self) -> str:
+        """Return the report as indented JSON text that ends in a newline."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class _Column(NamedTuple):
+    """Rows of one model and metric: values (rows,), NaN where missing, and their clusters (rows,)."""
+
+    benchmark: str
+    metric: str
+    values: np.ndarray
+    clusters: np.ndarray
+    higher_is_better: bool | None
+
+
+def summarise(
+    judged: pl.DataFrame,
+    item_scores: pl.DataFrame,
+    transcripts: Mapping[str, pl.DataFrame],
+    *,
+    models: Iterable[str],
+    rounds: Mapping[str, str],
+    bootstrap: Bootstrap,
+    seed: int,
+    base_model: str = "base",
+    finetuned_model: str = "sft",
+    ceiling_model: str = "true",
+) -> Report:
+    """Summarise JUDGED and ITEM_SCORES rows of all `models`, in their order; TRANSCRIPTS by model give `distinct`.
+
+    * Judged metrics cluster by prompt, likelihood benchmarks by item pair. `ppl` is the geometric mean, exp of
+      the mean log perplexity; `log_ppl` is that mean, in nats, and the one that is compared.
+    * `distinct` is the share of different transcripts among all of a model's, `distinct_per_draw` the same
+      inside one draw of every prompt, averaged over draws. The first falls with the number of draws, so it is
+      compared between models of equally many continuations only. Both are means of 1 / (copies of this text);
+      their errors hold the copies fixed.
+    * A continuation that has some metrics but no row of another counts as missing there.
+    * `rounds` maps a round to the checkpoint it was trained from. Compared are: every model against
+      `base_model`, every round against `finetuned_model` and against that checkpoint.
+
+    Raises ReportError on values that are infinite, on perplexities below 0, and unless intervals are of 95 %.
+    """
+    if bootstrap.confidence != 0.95:
+        raise ReportError(
+            f"evaluation.bootstrap.confidence is {bootstrap.confidence}, but the report promises 95 % intervals "
+            "(`ci95`); set it to 0.95 in params.yaml"
+        )
+    order = list(models)
+    columns = {model: _columns(judged, item_scores, transcripts, model) for model in order}
+    metrics = [
+        metric
+        for model in order
+        for column in columns[model].values()
+        for metric in _metrics(model, column, bootstrap=bootstrap, seed=seed)
+    ]
+    comparisons = [
+        _compare(model, against, left, columns[against][key], bootstrap=bootstrap, seed=seed)
+        for model, against in compared(order, rounds, base_model=base_model, finetuned_model=finetuned_model)
+        for key, left in columns[model].items()
+        if key in columns[against] and _comparable(left, columns[against][key])
+    ]
+    return Report(metrics=tuple(metrics), comparisons=tuple(comparisons), flags=tuple(_flags(metrics, ceiling_model)))
+
+
+def compared(
+    models: Iterable[str], rounds: Mapping[str, str], *, base_model: str = "base", finetuned_model: str = "sft"
+) -> list[tuple[str, str]]:
+    """List the (model, against) pairs of the report, each once, among the models that exist."""
+    order = list(models)
+    wanted = [(model, base_model) for model in order]
+    wanted += [(name, against) for name, prev in rounds.items() for against in (finetuned_model, prev)]
+    known = [(a, b) for a, b in wanted if a != b and {a, b} <= set(order)]
+    return list(dict.fromkeys(known))
+
+
+def _columns(
+    judged: pl.DataFrame, item_scores: pl.DataFrame, transcripts: Mapping[str, pl.DataFrame], model: str
+) -> dict[tuple[str, str], _Column]:
+    rows = judged.filter(model=model)
+    found = [*_judged_columns(rows)]
+    if model in transcripts and not rows.is_empty():
+        found += _distinct_columns(rows, transcripts[model], model)
+    rank = {name: place for place, name in enumerate(DIRECTIONS)}
+    found.sort(key=lambda column: (rank.get(column.metric, len(rank)), column.metric))
+    found += _item_columns(item_scores.filter(model=model))
+    return {(column.benchmark, column.metric): column for column in found}
+
+
+def _judged_columns(rows: pl.DataFrame) -> Iterator[_Column]:
+    ids = rows.select("continuation_id", "prompt_id").unique().sort("continuation_id")
+    for metric in rows["metric"].unique().sort():
+        values = ids.join(rows.filter(metric=metric), on="continuation_id", how="left").sort("continuation_id")
+        column = _finite(values, metric)
+        clusters = values["prompt_id"].to_numpy()
+        if metric == "ppl":
+            yield _Column(CONTINUATION, "log_ppl", _log(column), clusters, DIRECTIONS["log_ppl"])
+        else:
+            yield _Column(CONTINUATION, metric, column, clusters, DIRECTIONS.get(metric))
+
+
+def _finite(rows: pl.DataFrame, metric: str) -> np.ndarray:
+    if (infinite := rows.filter(pl.col("value").is_infinite())).height:
+        model, row = infinite[0, "model"], infinite[0, "continuation_id"]
+        raise ReportError(
+            f"judged table of {model!r}: {metric} of continuation {row} is infinite ({infinite.height} such rows). "
+            "A value that could not be measured must be null; clamp or null it where it is made."
+        )
+    return rows["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _log(perplexity: np.ndarray) -> np.ndarray:
+    if (perplexity <= 0).any():
+        raise ReportError(f"a perplexity of {np.nanmin(perplexity)} cannot be: perplexities are above 0")
+    return np.log(perplexity)
+
+
+def _distinct_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> list[_Column]:
+    ids = rows.select("continuation_id", "prompt_id", "draw").unique().sort("continuation_id")
+    joined = ids.join(transcripts, left_on="continuation_id", right_on="source_id", how="left").sort("continuation_id")
+    if absent := joined["status"].null_count():
+        raise ReportError(f"{absent} judged continuations of {model!r} have no transcript row; run `dvc repro`")
+    text = pl.when(pl.col("status") == "empty").then(pl.lit("")).otherwise(pl.col("text"))
+    same = text.map_elements(lambda spoken: " ".join(words(spoken)), return_dtype=pl.String)
+    marked = joined.with_columns(same=same)
+    share = 1 / pl.len().cast(pl.Float64)
+    measured = pl.col("same").is_not_null()
+    shares = marked.select(
+        "prompt_id",
+        distinct=pl.when(measured).then(share.over("same")),
+        distinct_per_draw=pl.when(measured).then(share.over("same", "draw")),
+    )
+    clusters = shares["prompt_id"].to_numpy()
+    return [
+        _Column(CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name])
+        for name in ("distinct", "distinct_per_draw")
+    ]
+
+
+def _item_columns(rows: pl.DataFrame) -> Iterator[_Column]:
+    for benchmark in rows["benchmark"].unique().sort():
+        items = rows.filter(benchmark=benchmark).sort("pair_id")
+        yield _accuracy(items, benchmark, ACCURACY)
+        subtypes = items["subtype"].unique().sort()
+        for subtype in subtypes if len(subtypes) > 1 else ():
+            yield _accuracy(items.filter(subtype=subtype), benchmark, f"{ACCURACY}/{subtype}")
+
+
+def _accuracy(items: pl.DataFrame, benchmark: str, metric: str) -> _Column:
+    values = items["correct"].fill_null(float("nan")).to_numpy()
+    return _Column(benchmark, metric, values, items["pair_id"].to_numpy(), higher_is_better=True)
+
+
+def _metrics(model: str, column: _Column, *, bootstrap: Bootstrap, seed: int) -> Iterator[Metric]:
+    found = mean_interval(column.values, column.clusters, bootstrap=bootstrap, seed=seed)
+    metric = Metric(
+        model=model,
+        benchmark=column.benchmark,
+        metric=column.metric,
+        value=found.value,
+        stderr=found.stderr,
+        ci95=_interval(found),
+        n=found.n,
+        n_missing=found.n_missing,
+        higher_is_better=column.higher_is_better,
+    )
+    if column.metric == "log_ppl":
+        yield _geometric(metric)
+    yield metric
+
+
+def _geometric(log: Metric) -> Metric:
+    """Turn the mean of log perplexities into their geometric mean; the error follows by the delta method."""
+    value = None if log.value is None else float(np.exp(log.value))
+    stderr = None if log.stderr is None or value is None else value * log.stderr
+    ends = None if log.ci95 is None else (float(np.exp(log.ci95[0])), float(np.exp(log.ci95[1])))
+    return log.model_copy(update={"metric": "ppl", "value": value, "stderr": stderr, "ci95": ends})
+
+
+def _interval(found: Estimate) -> Interval | None:
+    return None if found.low is None or found.high is None else (found.low, found.high)
+
+
+def _comparable(left: _Column, right: _Column) -> bool:
+    return left.metric != "distinct" or len(left.values) == len(right.values)
+
+
+def _compare(model: str, against: str, left: _Column, right: _Column, *, bootstrap: Bootstrap, seed: int) -> Comparison:
+    """Compare means within a cluster: draws of one prompt in two models are no pairs, their prompt is."""
+    left_ids, left_means = mean_within(left.values, left.clusters)
+    right_ids, right_means = mean_within(right.values, right.clusters)
+    shared, mine, theirs = np.intersect1d(left_ids, right_ids, assume_unique=True, return_indices=True)
+    found = paired_difference(left_means[mine], right_means[theirs], shared, bootstrap=bootstrap, seed=seed)
+    return Comparison(
+        model=model,
+        against=against,
+        benchmark=left.benchmark,
+        metric=left.metric,
+        delta=found.value,
+        ci95=_interval(found),
+        n=found.n,
+    )
+
+
+def _flags(metrics: list[Metric], ceiling_model: str) -> Iterator[Flag]:
+    ceilings = {m.metric: m.ci95 for m in metrics if m.model == ceiling_model and m.metric in JUDGES}
+    for metric in metrics:
+        ceiling = ceilings.get(metric.metric) if metric.model != ceiling_model else None
+        if ceiling is not None and metric.value is not None and metric.value > ceiling[1]:
+            yield Flag(model=metric.model, metric=metric.metric, value=metric.value, ceiling_ci95=ceiling)
