@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_experiment import PARAMS, edit, write_experiment
 
 from alignslm.config.crosschecks import pairs_per_prompt, warnings
 from alignslm.config.document import Document, parse_document
 from alignslm.config.faults import ConfigError, Fault, nearest
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from tests.sample_experiment import PARAMS, edit, write_experiment
 
 REPOSITORY = Path(__file__).parent.parent
 
