@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignslm.provenance import UnitContract
@@ -203,9 +204,9 @@ def verify(frame: pl.DataFrame, table: Table, *, where: str) -> None:
     if dict(frame.schema) != {name: _instance(kind) for name, kind in table.schema.items()}:
         faults.append(f"columns are {dict(frame.schema)}, expected {dict(table.schema)}")
     else:
-        for name in table.schema:
-            if name not in table.nullable and (nulls := frame[name].null_count()):
-                faults.append(f"column {name!r} has {nulls} nulls")
+        required = [name for name in table.schema if name not in table.nullable]
+        nulls = {name: frame[name].null_count() for name in required}
+        faults += [f"column {name!r} has {count} nulls" for name, count in nulls.items() if count]
         keys = frame.select(table.key)
         if (copies := keys.is_duplicated()).any():
             faults.append(f"key {table.key} repeats, first at {keys.row(copies.arg_max() or 0)}")
@@ -281,7 +282,7 @@ def _read_part(table: Table, path: Path, columns: list[str] | None) -> tuple[pl.
     try:
         metadata = pq.read_schema(path).metadata or {}
         frame = pl.read_parquet(path, columns=columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise TableError(f"{path} cannot be read as parquet ({error}). Delete it and run `dvc repro`.") from error
     found = (metadata.get(b"alignslm.table", b"?").decode(), metadata.get(b"alignslm.version", b"?").decode())
     if found != (table.name, str(table.version)):

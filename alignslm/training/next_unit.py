@@ -47,6 +47,7 @@ class NextUnitCollator:
         self.pad_id = pad_id
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Pad rows of `ids` into one batch."""
         longest = max(len(row["ids"]) for row in rows)
         ids = torch.full((len(rows), longest), self.pad_id)
         labels = torch.full((len(rows), longest), -100)

@@ -6,8 +6,10 @@ were computed by `reference_log_probs`, once, and travel with the rows). Both ar
 is pinned, and a test compares loss and rewards with a hand computation.
 """
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -95,8 +97,10 @@ class KeepBest(TrainerCallback):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.record = folder, folder.with_suffix(".json")
         self.best = Best(-1, -math.inf, -math.inf)
+        if self.record.exists():  # the run was cut off and is being taken up again
+            self.best = Best(**json.loads(self.record.read_text()))
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -110,6 +114,7 @@ class KeepBest(TrainerCallback):
         if (now.reward_accuracy, now.reward_margin) > (self.best.reward_accuracy, self.best.reward_margin):
             self.best = now
             model.save_pretrained(self.folder)
+            self.record.write_text(json.dumps(asdict(now)))
 
 
 def _steps(config: PreferenceTrainer, num_pairs: int) -> int:
@@ -162,7 +167,8 @@ def train_preferences(
     train, valid = (pairs.filter(pl.col("split") == split) for split in ("train", "valid"))
     if len(train) < config.min_pairs or valid.is_empty():
         raise TooFewPairsError(
-            f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {config.min_pairs} and 1. "
+            f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {config.min_pairs} "
+            "and 1. "
             "Draw for more prompts (prompts.train, prompts.valid), widen the round's thresholds "
             "(rounds.*.chosen_min, rejected_max, margin_min), or lower the trainer's min_pairs."
         )

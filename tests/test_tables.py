@@ -1,0 +1,107 @@
+import polars as pl
+import pytest
+
+from alignslm import tables
+from alignslm.provenance import ContractError, UnitContract
+from alignslm.tables import TableError
+
+CONTRACT = UnitContract(
+    encoder="mfcc-kmeans",
+    revision="1",
+    sample_rate_hz=16000,
+    frame_rate_hz=25.0,
+    layer=None,
+    padding="none",
+    codebook_sha256="ab",
+    num_units=100,
+    deduplicated=True,
+)
+
+
+def units_frame(ids=("b", "a")):
+    return pl.DataFrame(
+        {
+            "utterance_id": list(ids),
+            "split": ["train"] * len(ids),
+            "units": [[1, 2]] * len(ids),
+            "durations": [[3, 4]] * len(ids),
+        },
+        schema=dict(tables.ENCODED.schema),
+    )
+
+
+def test_round_trip_sorts_by_key_and_keeps_the_contract(tmp_path):
+    path = tmp_path / "units.parquet"
+    tables.write(units_frame(), tables.ENCODED, path, CONTRACT)
+    assert tables.read(tables.ENCODED, path).equals(units_frame().sort("utterance_id"))
+    assert tables.contract_of(tables.ENCODED, path) == CONTRACT
+
+
+def test_equal_tables_are_equal_bytes_whatever_the_row_order(tmp_path):
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    tables.write(units_frame(("a", "b")), tables.ENCODED, one, CONTRACT)
+    tables.write(units_frame(("b", "a")), tables.ENCODED, two, CONTRACT)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_every_fault_is_listed(tmp_path):
+    frame = units_frame(("a", "a")).with_columns(split=pl.lit(None, pl.String))
+    with pytest.raises(TableError) as error:
+        tables.write(frame, tables.ENCODED, tmp_path / "units.parquet")
+    assert str(error.value) == (
+        f"{tmp_path}/units.parquet is no valid 'units' table: column 'split' has 2 nulls; "
+        "key ('utterance_id',) repeats, first at ('a',)"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_table_says_how_to_get_it(tmp_path):
+    with pytest.raises(
+        TableError, match="does not exist or is empty. Make it with `dvc repro`, or fetch it with `dvc pull`"
+    ):
+        tables.read(tables.ENCODED, tmp_path / "units.parquet")
+
+
+def test_a_truncated_file_is_one_clear_error(tmp_path):
+    path = tmp_path / "units.parquet"
+    tables.write(units_frame(), tables.ENCODED, path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TableError, match=r"cannot be read as parquet .* Delete it and run `dvc repro`"):
+        tables.read(tables.ENCODED, path)
+
+
+def test_another_table_or_version_is_refused(tmp_path):
+    path = tmp_path / "units.parquet"
+    tables.write(units_frame(), tables.ENCODED, path)
+    with pytest.raises(TableError, match="holds table 'units' version 1, expected 'prompts' version 1"):
+        tables.read(tables.PROMPTS, path)
+
+
+def test_shards_read_back_as_one_table(tmp_path):
+    folder = tmp_path / "units"
+    rows = tables.write_shards([units_frame(("a", "b")), units_frame(("c",))], tables.ENCODED, folder, CONTRACT)
+    assert rows == 3
+    assert tables.read(tables.ENCODED, folder)["utterance_id"].to_list() == ["a", "b", "c"]
+    assert [len(frame) for frame in tables.iterate(tables.ENCODED, folder)] == [2, 1]
+
+
+def test_overlapping_shards_are_refused_and_nothing_appears(tmp_path):
+    with pytest.raises(TableError, match=r"shard 1 starts at \('b',\), at or before \('b',\); sort first"):
+        tables.write_shards([units_frame(("a", "b")), units_frame(("b",))], tables.ENCODED, tmp_path / "units")
+    assert not (tmp_path / "units").exists()
+
+
+def test_an_open_foreign_key_names_the_first_orphan():
+    child, parent = pl.DataFrame({"prompt_id": ["p1", "p9"]}), pl.DataFrame({"prompt_id": ["p1"]})
+    with pytest.raises(TableError, match="pairs to prompts: 1 values of 'prompt_id' have no parent row, first 'p9'"):
+        tables.require_keys(child, "prompt_id", parent, "prompt_id", names="pairs to prompts")
+
+
+def test_contracts_name_both_sides_and_every_difference():
+    other = CONTRACT.model_copy(update={"codebook_sha256": "cd", "num_units": 50})
+    with pytest.raises(ContractError) as error:
+        CONTRACT.require(other, mine="vocoder", theirs="units")
+    assert str(error.value).startswith(
+        "vocoder and units were made under different unit contracts (codebook_sha256: 'ab' in vocoder, 'cd' in units; "
+        "num_units: 100 in vocoder, 50 in units)."
+    )

@@ -1,0 +1,245 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import Trainer
+
+from alignslm.config.models import LlamaScratch, Lora, NextUnitTrainer, PreferenceTrainer
+from alignslm.lm.checkpoint import load_lm, save_lm
+from alignslm.training.adapter import lora_config, save_adapter_and_merge
+from alignslm.training.next_unit import NextUnitCollator, continue_training, scratch_vocabulary, train_base
+from alignslm.training.preference import (
+    TooFewPairsError,
+    UnitPreferenceTrainer,
+    preference_arguments,
+    preference_rows,
+    train_preferences,
+    unit_tokenizer,
+)
+from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
+
+LORA = Lora(r=4, alpha=8, target_modules="all-linear")
+TRAINER = PreferenceTrainer(
+    kind="preference",
+    losses={"sigmoid": 1.0},
+    beta=0.5,
+    lora=LORA,
+    learning_rate=0.01,
+    schedule="linear",
+    epochs=3,
+    max_steps=None,
+    batch_size=4,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    evaluations=3,
+    min_pairs=4,
+)
+
+
+def pairs(count=12, seed=0):
+    """Chosen continuations count up, rejected ones are random; every third is cut at the limit."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        start = int(rng.integers(0, 10))
+        rows.append(
+            {
+                "split": "valid" if number % 4 == 3 else "train",
+                "prompt_units": [start, start + 1, start + 2],
+                "chosen_units": [start + 3, start + 4, start + 5],
+                "rejected_units": rng.integers(0, 20, int(rng.integers(2, 6))).tolist(),
+                "chosen_finish": "limit" if number % 3 == 0 else "eos",
+                "rejected_finish": "eos",
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def trainer_for(lm, frame, config, tmp_path):
+    rows = preference_rows(lm, frame, batch_rows=8)
+    return UnitPreferenceTrainer(
+        model=lm.model,
+        args=preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
+        peft_config=lora_config(config.lora),
+    )
+
+
+def shake_adapter(model, seed=1):
+    torch.manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+
+
+def sides(row):
+    prompt = VOCABULARY.encode(row["prompt_units"], bos=True)
+    for side in ("chosen", "rejected"):
+        tail = VOCABULARY.encode(row[f"{side}_units"], bos=False, eos=row[f"{side}_finish"] == "eos")
+        yield prompt, tail
+
+
+def naive_side(lm, prompt, tail):
+    return sum(naive_log_probs(lm, prompt + tail)[len(prompt) - 1 :])
+
+
+def test_reference_log_probs_and_dpo_loss_equal_a_hand_computation(tmp_path):
+    """Equation 7 of DPO (arXiv 2305.18290) on a two-layer model, one token at a time, in float64."""
+    frame = pairs(8)
+    reference = [[naive_side(tiny_lm(), *side) for side in sides(row)] for row in frame.iter_rows(named=True)]
+    lm = tiny_lm()
+    trainer = trainer_for(lm, frame, TRAINER, tmp_path)
+    columns = trainer.train_dataset.select_columns(["ref_chosen_logps", "ref_rejected_logps"])
+    np.testing.assert_allclose(
+        [[r["ref_chosen_logps"], r["ref_rejected_logps"]] for r in columns], reference, atol=1e-4
+    )
+
+    shake_adapter(trainer.model)
+    policy = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
+    margins = []
+    for row, (ref_chosen, ref_rejected) in zip(frame.iter_rows(named=True), reference, strict=True):
+        chosen, rejected = (naive_side(policy, *side) for side in sides(row))
+        margins.append((chosen - ref_chosen) - (rejected - ref_rejected))
+    expected = np.mean([math.log1p(math.exp(-TRAINER.beta * margin)) for margin in margins])
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(expected, abs=1e-4)
+    assert metrics["eval_rewards/margins"] == pytest.approx(TRAINER.beta * np.mean(margins), abs=1e-4)
+    assert metrics["eval_rewards/accuracies"] == pytest.approx(np.mean(np.array(margins) > 0), abs=1e-6)
+
+
+def test_the_loss_mixture_adds_the_mean_likelihood_of_the_chosen(tmp_path):
+    frame = pairs(8)
+    config = TRAINER.model_copy(update={"losses": {"sft": 10.0}, "batch_size": 8})
+    lm = tiny_lm()
+    nats = [naive_side(lm, *next(iter(sides(row)))) for row in frame.iter_rows(named=True)]
+    sizes = [len(next(iter(sides(row)))[1]) for row in frame.iter_rows(named=True)]
+    metrics = trainer_for(lm, frame, config, tmp_path).evaluate()
+    token_mean, pair_mean = -10 * sum(nats) / sum(sizes), -10 * np.mean(np.array(nats) / np.array(sizes))
+    assert min(abs(metrics["eval_loss"] - token_mean), abs(metrics["eval_loss"] - pair_mean)) < 1e-3
+
+
+def test_no_end_of_sequence_is_invented_for_a_cut_continuation():
+    frame = pairs(2).with_columns(chosen_finish=pl.Series(["limit", "eos"]))
+    rows = preference_rows(tiny_lm(), frame, batch_rows=4)
+    assert [ids[-1] == VOCABULARY.eos_id for ids in rows["chosen_ids"]] == [False, True]
+
+
+def test_training_prefers_the_chosen_keeps_the_best_and_repeats_exactly(tmp_path):
+    frame = pairs(24)
+    outcomes = []
+    for attempt in ("one", "two"):
+        lm = tiny_lm()
+        before = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
+        model, run, best = train_preferences(
+            TRAINER, lm, frame, warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / attempt
+        )
+        merged = save_adapter_and_merge(model, tmp_path / attempt / "adapter")
+        outcomes.append({name: weight.clone() for name, weight in merged.state_dict().items()})
+    assert all(torch.equal(outcomes[0][name], outcomes[1][name]) for name in outcomes[0])
+    assert any(not torch.equal(outcomes[0][name], before[name]) for name in before)
+    evaluated = [
+        (row.figures["eval_rewards/accuracies"], row.figures["eval_rewards/margins"], row.step)
+        for row in run.log
+        if "eval_rewards/accuracies" in row.figures
+    ]
+    highest = max(evaluated, key=lambda e: e[:2])
+    assert (best.reward_accuracy, best.reward_margin) == highest[:2]
+    assert best.reward_margin > 0
+
+
+def test_merged_model_equals_the_adapted_one(tmp_path):
+    lm = tiny_lm()
+    model, _, _ = train_preferences(TRAINER, lm, pairs(24), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "w")
+    ids = torch.tensor([[1, 4, 5, 6, 7]])
+    with torch.no_grad():
+        adapted = model(ids).logits
+    merged = save_adapter_and_merge(model, tmp_path / "m" / "adapter")
+    save_lm(merged, VOCABULARY, CONTRACT, tmp_path / "m")
+    loaded = load_lm(tmp_path / "m", device="cpu")
+    with torch.no_grad():
+        np.testing.assert_allclose(loaded.model(ids).logits, adapted, atol=1e-4)
+
+
+def test_too_few_pairs_say_which_keys_to_change(tmp_path):
+    with pytest.raises(TooFewPairsError) as error:
+        train_preferences(TRAINER, tiny_lm(), pairs(3), warmup_steps=0, seed=0, batch_rows=8, work=tmp_path)
+    assert str(error.value).startswith("3 training and 0 validation pairs; the trainer wants at least 4 and 1.")
+    assert "rounds.*.chosen_min, rejected_max, margin_min" in str(error.value)
+
+
+SCRATCH = LlamaScratch(
+    kind="llama-scratch",
+    hidden_size=32,
+    layers=2,
+    heads=2,
+    max_positions=64,
+    steps=30,
+    batch_size=8,
+    learning_rate=0.01,
+    warmup_steps=2,
+    weight_decay=0.0,
+)
+COUNTING = [[(start + i) % 20 for i in range(8)] for start in range(20)]
+
+
+def test_the_base_model_learns_what_it_is_shown(tmp_path):
+    vocabulary = scratch_vocabulary(20)
+    whole, run = train_base(SCRATCH, COUNTING, vocabulary, seed=0, work=tmp_path / "whole")
+    ids = torch.tensor([vocabulary.encode([3, 4, 5], bos=True)])
+    assert whole(ids).logits[0, -1].argmax().item() - vocabulary.offset == 6
+    assert run.steps == 30
+
+
+def test_a_run_killed_between_checkpoints_ends_in_equal_weights(tmp_path, monkeypatch):
+    vocabulary = scratch_vocabulary(20)
+    whole, _ = train_base(SCRATCH, COUNTING, vocabulary, seed=0, work=tmp_path / "whole")
+    step = Trainer.training_step
+
+    def dies_at_21(trainer, *args, **kwargs):
+        if trainer.state.global_step == 21:
+            raise KeyboardInterrupt
+        return step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", dies_at_21)
+    with pytest.raises(KeyboardInterrupt):
+        train_base(SCRATCH, COUNTING, vocabulary, seed=0, work=tmp_path / "cut")
+    monkeypatch.undo()
+    assert [folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-18"]
+    resumed, _ = train_base(SCRATCH, COUNTING, vocabulary, seed=0, work=tmp_path / "cut")
+    assert all(torch.equal(resumed.state_dict()[name], weight) for name, weight in whole.state_dict().items())
+
+
+def test_continued_training_starts_from_the_given_model(tmp_path):
+    config = NextUnitTrainer(
+        kind="next-unit",
+        lora=LORA,
+        learning_rate=0.01,
+        schedule="linear",
+        steps=20,
+        batch_size=8,
+        weight_decay=0.0,
+        warmup_steps=2,
+    )
+    lm = tiny_lm()
+    before = np.mean([np.sum(naive_log_probs(lm, VOCABULARY.encode(u, bos=True))) for u in COUNTING])
+    model, _ = continue_training(config, lm, COUNTING, seed=0, work=tmp_path / "work")
+    after_lm = type(lm)(save_adapter_and_merge(model, tmp_path / "adapter"), VOCABULARY, CONTRACT, "after")
+    after = np.mean([np.sum(naive_log_probs(after_lm, VOCABULARY.encode(u, bos=True))) for u in COUNTING])
+    assert after > before + 5
+
+
+def test_padding_is_neither_read_nor_scored():
+    batch = NextUnitCollator(0)([{"ids": [1, 5, 6]}, {"ids": [1]}])
+    assert batch["input_ids"].tolist() == [[1, 5, 6], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[1, 5, 6], [1, -100, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_the_tokenizer_names_units():
+    tokenizer = unit_tokenizer(VOCABULARY, vocabulary_size=23)
+    assert tokenizer.convert_tokens_to_ids(["<u0>", "<u19>"]) == [3, 22]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 2)
