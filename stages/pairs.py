@@ -18,8 +18,9 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
         experiment = load_experiment()
         params = experiment.params
         source = layout.table("continuations", name)
+        scores = tables.read(tables.SCORES, layout.table("scores", name))
         pairs, rejections = select_pairs(
-            tables.read(tables.SCORES, layout.table("scores", name)),
+            scores,
             tables.read(tables.CONTINUATIONS, source),
             tables.read(tables.PROMPTS, layout.PROMPTS),
             weights=params.weights,
@@ -31,7 +32,8 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
         tables.write(rejections, tables.REJECTIONS, layout.table("rejections", name))
         path = layout.account(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(account(pairs, rejections).model_dump_json(indent=1) + "\n")
+        books = account(pairs, rejections, scores, auto_bleu_max=params.rounds[name].auto_bleu_max)
+        path.write_text(books.model_dump_json(indent=1) + "\n")
         log.rows(inputs={"prompts": pairs["prompt_id"].n_unique() + len(rejections)}, outputs={"pairs": len(pairs)})
 
 

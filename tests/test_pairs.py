@@ -1,0 +1,273 @@
+"""Pair selection against a loop written from the paper, and books that close."""
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignslm.config.feedback import BestWorstSelector, Round, ThresholdSelector, Weights
+from alignslm.pairs.account import account
+from alignslm.pairs.diagnosis import NoPairsError
+from alignslm.pairs.selection import REASONS, select_pairs
+from alignslm.tables import CONTINUATIONS, PAIRS, PROMPTS, REJECTIONS, SCORES, TableError, arrange, verify
+
+JUDGE_ALONE = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0)
+RULES = Round(prev="base", chosen_min=3, rejected_max=2, margin_min=1.5, auto_bleu_max=0.1, warmup_steps=0)
+THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, min_words=2)
+BEST_WORST = BestWorstSelector(kind="best-worst", min_words=2)
+
+
+def frames(rows):
+    """Tables from dicts: prompt, units, score, and optionally split, auto_bleu, num_words, status, ppl."""
+    rows = [
+        {"split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok", "ppl": 9.0, "id": f"c{i:02d}", "draw": i}
+        | {"units": [i]}
+        | row
+        for i, row in enumerate(rows)
+    ]
+    common = [{"continuation_id": r["id"], "prompt_id": r["prompt"], "draw": r["draw"]} for r in rows]
+    scores = [
+        c | {"llm_score": r["score"]} | {k: r[k] for k in ("ppl", "auto_bleu", "num_words", "status")}
+        for c, r in zip(common, rows, strict=True)
+    ]
+    drawn = [
+        c | {"model_id": "m", "seed": 0, "units": r["units"], "finish": "limit", "logprob_nats": -1.0}
+        for c, r in zip(common, rows, strict=True)
+    ]
+    splits = {r["prompt"]: r["split"] for r in rows}
+    prompts = [
+        {"prompt_id": p, "utterance_id": p, "split": s, "end_s": 1.0, "num_units": 1, "units": [7]}
+        | {"continuation_units": [8], "prompt_text": None, "continuation_text": None}
+        for p, s in splits.items()
+    ]
+    return tuple(
+        arrange(pl.DataFrame(content, schema=dict(kind.schema)), kind)
+        for content, kind in ((scores, SCORES), (drawn, CONTINUATIONS), (prompts, PROMPTS))
+    )
+
+
+def select(rows, *, selector=THRESHOLDS, weights=JUDGE_ALONE, rules=RULES):
+    return select_pairs(*frames(rows), weights=weights, selector=selector, round=rules, name="r1")
+
+
+def slow_candidates(mine, *, selector, rules):
+    """Chosen and rejected candidates of one prompt by the paper's rules, llm_score as the utility."""
+    for r in mine:
+        r["value"] = r["score"] if r["status"] == "ok" else None
+        r["veto"] = r["status"] == "ok" and (r["auto_bleu"] or 0) > rules.auto_bleu_max
+    good = [
+        r
+        for r in sorted(mine, key=lambda r: (-(r["value"] or 0), r["id"]))
+        if r["value"] is not None and r["auto_bleu"] is not None and not r["veto"]
+        if r["num_words"] >= selector.min_words and r["units"]
+    ]
+    worst_first = sorted(mine, key=lambda r: (r["value"] or -1, r["id"]))
+    if isinstance(selector, BestWorstSelector):
+        bad = [r for r in worst_first if r["status"] == "empty" or r["value"] is not None]
+        return good[:1], [r for r in bad if r not in good[:1]][:1]
+    bad = [r for r in worst_first if r["status"] == "empty" or r["veto"] or (r["value"] or 9) <= rules.rejected_max]
+    return [r for r in good if r["value"] >= rules.chosen_min][: selector.max_chosen], bad[: selector.max_rejected]
+
+
+def slow_fits(chosen, rejected, *, selector, rules):
+    if rejected["value"] is None or (rejected["veto"] and isinstance(selector, ThresholdSelector)):
+        return True
+    margin = chosen["value"] - rejected["value"]
+    return margin >= rules.margin_min and margin > 0
+
+
+def slow_reason(mine, good, bad):
+    if all(r["value"] is None and not r["veto"] and r["status"] != "empty" for r in mine):
+        return "no continuation scored"
+    if not good or not bad:
+        both = "neither chosen nor rejected candidate"
+        return both if not good and not bad else "no rejected candidate" if good else "no chosen candidate"
+    unlike = any(c["units"] != r["units"] for c in good for r in bad)
+    return "margin too small" if unlike else "only identical units"
+
+
+def slow_selection(rows, *, selector, rules):
+    """One prompt at a time: {(chosen, rejected)} and {prompt: reason}."""
+    pairs, reasons = set(), {}
+    for prompt in {r["prompt"] for r in rows if r["split"] in ("train", "valid")}:
+        mine = [r for r in rows if r["prompt"] == prompt]
+        good, bad = slow_candidates(mine, selector=selector, rules=rules)
+        unlike = [(c, r) for c in good for r in bad if c["units"] != r["units"]]
+        made = {(c["id"], r["id"]) for c, r in unlike if slow_fits(c, r, selector=selector, rules=rules)}
+        pairs |= made
+        if not made:
+            reasons[prompt] = slow_reason(mine, good, bad)
+    return pairs, reasons
+
+
+@st.composite
+def pools(draw):
+    """Small pools full of ties, nulls, vetoes, copies and silences; one sure train pair so that selection goes on."""
+    splits = {p: draw(st.sampled_from(["train", "valid", "test"])) for p in "xyz"}
+    row = st.fixed_dictionaries(
+        {
+            "prompt": st.sampled_from("xyz"),
+            "units": st.sampled_from([[], [1], [1, 2], [3]]),
+            "score": st.one_of(st.none(), st.sampled_from([1.0, 2.0, 2.5, 3.0, 3.5, 4.0])),
+            "auto_bleu": st.one_of(st.none(), st.sampled_from([0.0, 0.1, 0.2])),
+            "num_words": st.integers(0, 3),
+            "status": st.sampled_from(["ok", "ok", "ok", "ok", "empty", "failed"]),
+        }
+    )
+    rows = [r | {"split": splits[r["prompt"]]} for r in draw(st.lists(row, max_size=16))]
+    sure = {"prompt": "w", "split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok"}
+    rows += [sure | {"units": [8], "score": 5.0}, sure | {"units": [9], "score": 1.0}]
+    order = draw(st.permutations(range(len(rows))))
+    return [r | {"id": f"c{number:02d}", "draw": number} for r, number in zip(rows, order, strict=True)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([0.0, 1.0, 2.0]))
+def test_equals_the_slow_loop_and_the_books_close(rows, selector, margin_min):
+    rules = RULES.model_copy(update={"margin_min": margin_min})
+    pairs, rejections = select(rows, selector=selector, rules=rules)
+    expected, reasons = slow_selection([dict(r) for r in rows], selector=selector, rules=rules)
+    assert set(pairs.select("chosen_id", "rejected_id").iter_rows()) == expected
+    assert len(pairs) == len(expected)
+    assert dict(rejections.select("prompt_id", "reason").iter_rows()) == reasons
+    verify(pairs, PAIRS, where="pairs")
+    verify(rejections, REJECTIONS, where="rejections")
+    accounted = {*pairs["prompt_id"], *rejections["prompt_id"]}
+    assert accounted == {r["prompt"] for r in rows if r["split"] != "test"}
+    assert set(reasons.values()) <= set(REASONS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pools(), st.randoms(use_true_random=False), st.sampled_from([THRESHOLDS, BEST_WORST]))
+def test_row_order_changes_nothing(rows, chance, selector):
+    tables = frames(rows)
+    mixed = [frame.sample(fraction=1, shuffle=True, seed=chance.randrange(2**31)) for frame in tables]
+    mixture = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0.5)
+    rules = RULES.model_copy(update={"rejected_max": 2.9, "margin_min": 0.5})  # the sure pair passes in any pool
+    first, second = (
+        select_pairs(*some, weights=mixture, selector=selector, round=rules, name="r1") for some in (tables, mixed)
+    )
+    assert first[0].equals(second[0])
+    assert first[1].equals(second[1])
+
+
+def test_a_pair_carries_what_training_needs():
+    rows = [
+        {"prompt": "p", "score": 4.0, "units": [1, 2], "id": "good"},
+        {"prompt": "p", "score": 1.0, "units": [3], "id": "bad"},
+        {"prompt": "p", "score": 2.5, "units": [4], "id": "middle"},
+    ]
+    pairs, rejections = select(rows)
+    assert pairs.to_dicts() == [
+        {
+            "pair_id": "good-bad",
+            "prompt_id": "p",
+            "split": "train",
+            "chosen_id": "good",
+            "rejected_id": "bad",
+            "prompt_units": [7],
+            "chosen_units": [1, 2],
+            "rejected_units": [3],
+            "chosen_finish": "limit",
+            "rejected_finish": "limit",
+            "chosen_utility": 4.0,
+            "rejected_utility": 1.0,
+            "margin": 3.0,
+        }
+    ]
+    assert rejections.is_empty()
+
+
+def test_a_vetoed_continuation_is_rejected_whatever_its_score():
+    rows = [
+        {"prompt": "p", "score": 5.0, "auto_bleu": 0.11, "id": "babble"},
+        {"prompt": "p", "score": 3.2, "auto_bleu": 0.1, "id": "speech"},
+    ]
+    pairs, _ = select(rows)
+    assert pairs.select("chosen_id", "rejected_id", "margin").row(0) == ("speech", "babble", pytest.approx(-1.8))
+
+
+def test_perplexity_feedback_takes_lowest_against_highest_perplexity():
+    rows = [{"prompt": "p", "score": None, "ppl": ppl, "id": f"ppl{ppl:g}"} for ppl in (30.0, 10.0, 90.0, 50.0)]
+    rows += [{"prompt": "p", "score": None, "ppl": 2.0, "auto_bleu": 0.5, "id": "babble"}]
+    pairs, _ = select(rows, selector=BEST_WORST, weights=Weights(llm_score=0, ppl=1, auto_bleu=0, num_words=0))
+    assert pairs.select("chosen_id", "rejected_id").rows() == [("ppl10", "ppl90")]
+
+
+def test_silence_is_worst_and_has_no_margin():
+    rows = [
+        {"prompt": "p", "score": 4.0, "id": "speech"},
+        {"prompt": "p", "score": 1.0, "id": "noise"},
+        {
+            "prompt": "p",
+            "score": None,
+            "ppl": None,
+            "auto_bleu": None,
+            "num_words": 0,
+            "status": "empty",
+            "id": "quiet",
+        },
+    ]
+    pairs, _ = select(rows, selector=BEST_WORST)
+    assert pairs.select("rejected_id", "rejected_utility", "margin").rows() == [("quiet", None, None)]
+
+
+def test_account_by_hand():
+    sure = [{"prompt": "a", "score": 4.0, "units": [1, 2, 3]}, {"prompt": "a", "score": 1.0, "units": [4]}]
+    babble = [
+        {"prompt": "b", "score": 3.0, "units": [5]},
+        {"prompt": "b", "score": 3.0, "units": [6, 7], "auto_bleu": 0.4},
+    ]
+    dull = [{"prompt": "c", "score": 2.5, "split": "valid"}, {"prompt": "d", "score": 2.5}]
+    tables = frames(sure + babble + dull)
+    pairs, rejections = select_pairs(*tables, weights=JUDGE_ALONE, selector=THRESHOLDS, round=RULES, name="r1")
+    books = account(pairs, rejections, tables[0], auto_bleu_max=0.1)
+    nothing = dict.fromkeys(REASONS, 0)
+    assert books.train.model_dump() == {
+        "prompts": 3,
+        "prompts_with_pairs": 2,
+        "pairs": 2,
+        "rejections": nothing | {"neither chosen nor rejected candidate": 1},
+        "mean_margin": 1.5,
+        "mean_length_difference_units": 0.5,
+        "vetoed_rejected_share": 0.5,
+        "empty_rejected_share": 0.0,
+    }
+    assert (books.valid.prompts, books.valid.pairs, books.valid.mean_margin) == (1, 0, None)
+
+
+def test_no_pair_at_all_names_counts_scores_and_keys():
+    rows = [{"prompt": p, "score": s} for p in "ab" for s in (2.0, 2.9)]
+    with pytest.raises(NoPairsError) as caught:
+        select(rows)
+    assert str(caught.value) == (
+        "round r1: none of the 2 train prompts gave a pair (no chosen candidate: 2). "
+        "utility of 4 of 4 continuations: min 2.00, 25 % 2.00, median 2.45, 75 % 2.90, max 2.90; "
+        "llm_score of 4 of 4 continuations: min 2.00, 25 % 2.00, median 2.45, 75 % 2.90, max 2.90. "
+        "Lower rounds.r1.chosen_min (now 3) or raise rounds.r1.rejected_max (now 2) to reach into that spread; "
+        "then look at rounds.r1.margin_min (now 1.5), rounds.r1.auto_bleu_max (now 0.1) and "
+        "the selector's min_words (now 2)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "a", "score": 3.0}, {"prompt": "a", "score": 3.0}], "The judge scores everything alike (3.00)"),
+        ([{"prompt": "a", "score": None, "status": "failed"}], "1 judgements failed"),
+        ([{"prompt": "a", "score": 3.0, "split": "valid"}], "no train prompt has a continuation (1 continuations"),
+    ],
+)
+def test_no_pair_for_other_causes(rows, message):
+    with pytest.raises(NoPairsError) as caught:
+        select(rows)
+    assert message in str(caught.value)
+
+
+def test_scores_and_continuations_must_be_about_the_same_rows():
+    scores, continuations, prompts = frames([{"prompt": "a", "score": 4.0}, {"prompt": "a", "score": 1.0}])
+    options = {"weights": JUDGE_ALONE, "selector": THRESHOLDS, "round": RULES, "name": "r1"}
+    with pytest.raises(TableError, match=r"^continuations -> scores: 1 values of 'continuation_id' have no parent row"):
+        select_pairs(scores[:1], continuations, prompts, **options)
+    with pytest.raises(TableError, match=r"^scores -> continuations: 1 values of 'continuation_id' have no parent row"):
+        select_pairs(scores, continuations[:1], prompts, **options)
