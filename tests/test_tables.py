@@ -57,7 +57,7 @@ def test_every_fault_is_listed(tmp_path):
 
 def test_a_missing_table_says_how_to_get_it(tmp_path):
     with pytest.raises(
-        TableError, match="does not exist or is empty. Make it with `dvc repro`, or fetch it with `dvc pull`"
+        TableError, match=r"does not exist or is empty\. Make it with `dvc repro`, or fetch it with `dvc pull`"
     ):
         tables.read(tables.ENCODED, tmp_path / "units.parquet")
 

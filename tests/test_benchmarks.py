@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from alignslm import tables
+from alignslm.benchmarks.items import ItemError, paired
+from alignslm.benchmarks.scoring import preferred, score_items
+from alignslm.config.evaluation import Evaluation
+from alignslm.config.models import Bootstrap
+from tests.tiny_lm import VOCABULARY, naive_log_probs, tiny_lm
+
+CONFIG = Evaluation(
+    split="test",
+    draws=2,
+    context="given",
+    normalisation="mean",
+    score_eos=False,
+    bootstrap=Bootstrap(resamples=200, confidence=0.95),
+)
+
+
+def items(count=6, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for pair in range(count):
+        context = rng.integers(0, 20, 4).tolist()
+        rows += [
+            {
+                "item_id": f"{pair}-{polarity}",
+                "pair_id": f"p{pair}",
+                "polarity": polarity,
+                "subtype": "topic",
+                "voice": "en",
+                "text": "null",
+                "context_units": context,
+                "units": rng.integers(0, 20, int(rng.integers(2, 7))).tolist(),
+                "num_samples": 0,
+                "audio": {"bytes": b"", "path": ""},
+            }
+            for polarity in ("positive", "negative")
+        ]
+    return pl.DataFrame(rows, schema=dict(tables.ITEMS.schema))
+
+
+@pytest.mark.parametrize("context", ["given", "scored"])
+@pytest.mark.parametrize("normalisation", ["mean", "sum"])
+@pytest.mark.parametrize("score_eos", [True, False])
+def test_item_scores_equal_a_loop_over_single_tokens(context, normalisation, score_eos):
+    lm, table = tiny_lm(), items()
+    config = CONFIG.model_copy(update={"context": context, "normalisation": normalisation, "score_eos": score_eos})
+    scored = score_items(table, lm, config, benchmark="b", model="m", batch_rows=4)
+    for row in scored.iter_rows(named=True):
+        for side in ("positive", "negative"):
+            item = table.row(
+                by_predicate=(pl.col("pair_id") == row["pair_id"]) & (pl.col("polarity") == side), named=True
+            )
+            ids = VOCABULARY.encode([*item["context_units"], *item["units"]], bos=True, eos=score_eos)
+            nats = naive_log_probs(lm, ids)[4 if context == "given" else 0 :]
+            expected = sum(nats) / len(nats) if normalisation == "mean" else sum(nats)
+            assert row[f"{side}_nats"] == pytest.approx(expected, abs=1e-5)
+            assert row[f"{side}_units"] == len(nats)
+        assert row["correct"] == float(row["positive_nats"] > row["negative_nats"])
+
+
+def test_row_order_and_batch_change_nothing():
+    lm, table = tiny_lm(), items(20)
+    one = score_items(table, lm, CONFIG, benchmark="b", model="m", batch_rows=1)
+    two = score_items(
+        table.sample(fraction=1, shuffle=True, seed=3), lm, CONFIG, benchmark="b", model="m", batch_rows=32
+    )
+    assert one.drop("positive_nats", "negative_nats").equals(two.drop("positive_nats", "negative_nats"))
+    np.testing.assert_allclose(one["positive_nats"], two["positive_nats"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "expected"),
+    [(-1.0, -2.0, 1.0), (-2.0, -1.0, 0.0), (-1.0, -1.0, 0.5), (math.nan, -1.0, None), (-1.0, None, None)],
+)
+def test_ties_count_half_and_what_is_not_measured_counts_nothing(positive, negative, expected):
+    assert preferred(positive, negative) == expected
+
+
+def test_a_side_without_a_scored_unit_is_missing_not_wrong():
+    table = items(1).with_columns(units=pl.when(pl.col("polarity") == "negative").then([]).otherwise("units"))
+    [row] = score_items(
+        table.cast({"units": tables.UNITS}), tiny_lm(), CONFIG, benchmark="b", model="m", batch_rows=4
+    ).to_dicts()
+    assert (row["negative_nats"], row["negative_units"], row["correct"]) == (None, 0, None)
+
+
+def test_pairs_are_joined_by_key_and_faults_are_listed():
+    table = items(3)
+    broken = table.filter(pl.col("item_id") != "1-negative")
+    with pytest.raises(ItemError) as error:
+        paired(broken)
+    assert str(error.value) == "1 of 3 pairs are not one positive and one negative (p1: positive)"
+    doubled = pl.concat([table, table.filter(pl.col("item_id") == "2-positive").with_columns(item_id=pl.lit("x"))])
+    with pytest.raises(ItemError, match=r"p2: negative\+positive\+positive"):
+        paired(doubled)
