@@ -56,7 +56,8 @@ def make_prompts(
         if len(usable) < wanted:
             raise PromptError(
                 f"split {split!r} gives {len(usable)} prompts of at least {config.min_units} units from {len(rows)} "
-                f"utterances, {wanted} were asked for. Lower prompts.{split} or prompts.min_units, or enlarge the corpus."
+                f"utterances, {wanted} were asked for. Lower prompts.{split} or prompts.min_units, "
+                "or enlarge the corpus."
             )
         made += usable
     return tables.arrange(pl.DataFrame(made, schema=dict(tables.PROMPTS.schema)), tables.PROMPTS)

@@ -24,7 +24,8 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
         )
         heard = pl.concat(transcribe(shard, recogniser) for shard in shards)
         tables.write(heard, tables.TRANSCRIPTS, layout.table("transcripts", name))
-        log.rows(inputs={"spoken": len(heard)}, outputs=dict(heard["status"].value_counts().sort("status").iter_rows()))
+        outcomes = dict(heard["status"].value_counts().sort("status").iter_rows())
+        log.rows(inputs={"spoken": len(heard)}, outputs=outcomes)
 
 
 if __name__ == "__main__":
