@@ -1,0 +1,107 @@
+"""Playable examples: the first evaluation prompts by id, and what every model made of them. Never hand-picked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from alignslm import tables
+from alignslm.audio import decode, encode_flac
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One model's first draw: FLAC bytes (empty where nothing was spoken), transcript and judge's score."""
+
+    model: str
+    flac: bytes
+    text: str | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt: its sound as FLAC, its text and the true continuation's where known, and the models' answers."""
+
+    prompt_id: str
+    prompt_flac: bytes
+    prompt_text: str | None
+    true_text: str | None
+    continuations: tuple[Continuation, ...]
+
+
+def read_examples(
+    artifacts: Path, judged: pl.DataFrame, *, models: Sequence[str], split: str, count: int
+) -> tuple[Example, ...]:
+    """Read the first `count` prompts of `split` by prompt id that any model continued, with every model's first draw.
+
+    Prompt ids are hashes of content, so their order knows nothing of how well a model did.
+    """
+    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(split=split)
+    prompts = prompts.join(judged.select("prompt_id").unique(), on="prompt_id", how="semi").sort("prompt_id")
+    prompts = prompts.head(count)
+    sounds = _prompt_sounds(artifacts / "corpus" / "utterances", prompts)
+    drawn = {
+        model: _first_draws(artifacts / "samples" / model, judged.filter(model=model), prompts) for model in models
+    }
+    return tuple(
+        Example(
+            prompt_id=row["prompt_id"],
+            prompt_flac=sounds[row["utterance_id"]],
+            prompt_text=row["prompt_text"],
+            true_text=row["continuation_text"],
+            continuations=tuple(drawn[model][row["prompt_id"]] for model in models if row["prompt_id"] in drawn[model]),
+        )
+        for row in prompts.iter_rows(named=True)
+    )
+
+
+def _prompt_sounds(utterances: Path, prompts: pl.DataFrame) -> dict[str, bytes]:
+    """Return FLAC of the first `end_s` seconds of each prompt's utterance."""
+    ends_s = dict(prompts.select("utterance_id", "end_s").iter_rows())
+    found: dict[str, bytes] = {}
+    for part in tables.iterate(tables.UTTERANCES, utterances, ["utterance_id", "audio"]):
+        for row in part.filter(pl.col("utterance_id").is_in(list(ends_s))).iter_rows(named=True):
+            found[row["utterance_id"]] = _cut(row["audio"]["bytes"], ends_s[row["utterance_id"]])
+    tables.require_keys(
+        prompts,
+        "utterance_id",
+        pl.DataFrame({"utterance_id": list(found)}, schema={"utterance_id": pl.String}),
+        "utterance_id",
+        names=f"example prompts against {utterances}",
+    )
+    return found
+
+
+def _cut(flac: bytes, end_s: float) -> bytes:
+    waveform, sample_rate_hz = decode(flac)
+    return encode_flac(waveform[: round(end_s * sample_rate_hz)], sample_rate_hz)
+
+
+def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
+    """Return the lowest draw of every prompt, by prompt id."""
+    rows = (
+        judged.filter(metric="judge")
+        .join(prompts.select("prompt_id"), on="prompt_id", how="semi")
+        .sort("prompt_id", "draw")
+        .unique("prompt_id", keep="first", maintain_order=True)
+        .join(_texts(folder), left_on="continuation_id", right_on="source_id", how="left")
+    )
+    sounds = _sounds(folder / "speech", rows["continuation_id"].to_list())
+    return {
+        row["prompt_id"]: Continuation(row["model"], sounds.get(row["continuation_id"], b""), row["text"], row["value"])
+        for row in rows.iter_rows(named=True)
+    }
+
+
+def _texts(folder: Path) -> pl.DataFrame:
+    return tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet").select("source_id", "text")
+
+
+def _sounds(speech: Path, ids: list[str]) -> dict[str, bytes]:
+    return {
+        row["continuation_id"]: row["audio"]["bytes"] or b""
+        for part in tables.iterate(tables.SPEECH, speech, ["continuation_id", "audio"])
+        for row in part.filter(pl.col("continuation_id").is_in(ids)).iter_rows(named=True)
+    }

@@ -1,0 +1,170 @@
+"""What a report is made of, read from the artifacts of one experiment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from pydantic import ConfigDict, ValidationError
+
+from alignslm import tables
+from alignslm.config.experiment import Experiment
+from alignslm.config.model import Config
+from alignslm.config.models import Bootstrap
+from alignslm.report.examples import Example, read_examples
+from alignslm.report.metrics import ReportError
+
+NUM_EXAMPLES = 4
+CHECKPOINTS_BEFORE_ROUNDS = ("base", "ntp", "sft")
+
+
+class TrainingStep(Config):
+    """What the trainer logged at one optimiser step, by the trainer's own names."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # a diverged run is to be shown, not to break its report
+
+    step: int
+    figures: dict[str, float]
+
+
+class BestStep(Config):
+    """The step whose weights were kept, by reward accuracy on the validation pairs."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    step: int
+    reward_accuracy: float
+    reward_margin: float
+
+
+class TrainingLog(Config):
+    """artifacts/training/<checkpoint>.json."""
+
+    steps: int
+    best: BestStep | None
+    log: tuple[TrainingStep, ...]
+
+
+class Thresholds(Config):
+    """Between which scores a round made its pairs (s_c and s_r of the paper)."""
+
+    prev: str
+    chosen_min: float
+    rejected_max: float
+
+
+class Setting(Config):
+    """The choices that a reader must know to read the numbers. `benchmarks` maps report names to kinds."""
+
+    models: tuple[str, ...]
+    ceiling_model: str
+    rounds: dict[str, Thresholds]
+    benchmarks: dict[str, str]
+    choices: dict[str, str]
+    losses: dict[str, float]
+    beta: float
+    drift: float | None
+    split: str
+    draws: int
+    training_draws: int
+    bootstrap: Bootstrap
+    seed: int
+
+    @property
+    def previous(self) -> dict[str, str]:
+        """Round -> the checkpoint it was trained from."""
+        return {name: item.prev for name, item in self.rounds.items()}
+
+    @property
+    def last_round(self) -> str:
+        """The round that is reported as the result."""
+        return list(self.rounds)[-1]
+
+
+@dataclass(frozen=True)
+class RoundTables:
+    """SCORES, PAIRS (without units) and REJECTIONS of one round."""
+
+    scores: pl.DataFrame
+    pairs: pl.DataFrame
+    rejections: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """JUDGED and ITEM_SCORES rows of all models, TRANSCRIPTS by model, and what the figures and examples need."""
+
+    setting: Setting
+    judged: pl.DataFrame
+    item_scores: pl.DataFrame
+    transcripts: Mapping[str, pl.DataFrame]
+    rounds: Mapping[str, RoundTables]
+    training: Mapping[str, TrainingLog]
+    examples: tuple[Example, ...]
+
+
+def setting_of(experiment: Experiment) -> Setting:
+    """Collect what the report says about an experiment. Models: sampled controls, rounds, then the ceiling."""
+    params = experiment.params
+    sampled = [name for name, item in params.controls.items() if item.source == "model"]
+    spoken = [name for name, item in params.controls.items() if item.source == "corpus"]
+    keys = ("corpus", "encoder", "lm", "vocoder", "asr", "judge", "heldout_judge", "selector", "trainer", "ntp", "sft")
+    return Setting(
+        models=(*sampled, *params.rounds, *spoken),
+        ceiling_model=spoken[0] if spoken else "true",
+        rounds={
+            name: Thresholds(prev=item.prev, chosen_min=item.chosen_min, rejected_max=item.rejected_max)
+            for name, item in params.rounds.items()
+        },
+        benchmarks={name: config.kind for name, config in experiment.benchmarks.items()},
+        choices={key: getattr(params, key) for key in keys},
+        losses={str(name): weight for name, weight in experiment.trainer.losses.items()},
+        beta=experiment.trainer.beta,
+        drift=getattr(experiment.corpus, "drift", None),
+        split=params.evaluation.split,
+        draws=params.evaluation.draws,
+        training_draws=params.sampling.draws,
+        bootstrap=params.evaluation.bootstrap,
+        seed=params.seeds.evaluation,
+    )
+
+
+def read_inputs(artifacts: Path, setting: Setting) -> ReportInputs:
+    """Read everything the report needs from the folder of artifacts; TableError names what is missing."""
+    models = setting.models
+    evaluations = {model: artifacts / "eval" / model for model in models}
+    judged = [tables.read(tables.JUDGED, folder / "judged.parquet") for folder in evaluations.values()]
+    scored = [tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet") for folder in evaluations.values()]
+    return ReportInputs(
+        setting=setting,
+        judged=pl.concat(judged),
+        item_scores=pl.concat(scored),
+        transcripts={
+            model: tables.read(tables.TRANSCRIPTS, artifacts / "samples" / model / "transcripts.parquet")
+            for model in models
+        },
+        rounds={name: _read_round(artifacts, name) for name in setting.rounds},
+        training=_read_training(artifacts / "training", [*CHECKPOINTS_BEFORE_ROUNDS, *setting.rounds]),
+        examples=read_examples(artifacts, pl.concat(judged), models=models, split=setting.split, count=NUM_EXAMPLES),
+    )
+
+
+def _read_round(artifacts: Path, name: str) -> RoundTables:
+    columns = ["pair_id", "prompt_id", "split", "chosen_id", "rejected_id", "margin"]
+    return RoundTables(
+        scores=tables.read(tables.SCORES, artifacts / "scores" / f"{name}.parquet"),
+        pairs=tables.read(tables.PAIRS, artifacts / "pairs" / f"{name}.parquet", columns),
+        rejections=tables.read(tables.REJECTIONS, artifacts / "rejections" / f"{name}.parquet"),
+    )
+
+
+def _read_training(folder: Path, names: list[str]) -> dict[str, TrainingLog]:
+    files = {name: folder / f"{name}.json" for name in names}
+    return {name: _read_log(path) for name, path in files.items() if path.exists()}
+
+
+def _read_log(path: Path) -> TrainingLog:
+    try:
+        return TrainingLog.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ReportError(f"{path} is no training log ({error}). Remake it with `dvc repro`.") from error
