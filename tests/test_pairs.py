@@ -194,6 +194,22 @@ def test_perplexity_feedback_takes_lowest_against_highest_perplexity():
     assert pairs.select("chosen_id", "rejected_id").rows() == [("ppl10", "ppl90")]
 
 
+def test_ties_go_to_the_smaller_id_on_both_sides():
+    rows = [
+        {"prompt": "p", "score": score, "id": name} for name, score in zip("dcbafe", (4, 4, 4, 1, 1, 1), strict=True)
+    ]
+    one_each = THRESHOLDS.model_copy(update={"max_chosen": 1, "max_rejected": 1})
+    pairs, _ = select(rows, selector=one_each)
+    assert pairs.select("chosen_id", "rejected_id").rows() == [("b", "a")]
+
+
+def test_equal_utility_is_no_preference_even_without_a_margin():
+    rows = [{"prompt": p, "score": s} for p, s in (("p", 3.0), ("p", 3.0), ("q", 3.0), ("q", 2.9))]
+    pairs, rejections = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"margin_min": 0.0}))
+    assert pairs["prompt_id"].to_list() == ["q"]
+    assert rejections.rows() == [("p", "train", "margin too small")]
+
+
 def test_silence_is_worst_and_has_no_margin():
     rows = [
         {"prompt": "p", "score": 4.0, "id": "speech"},

@@ -82,6 +82,12 @@ def test_row_order_changes_no_bit(rows, chance):
     assert first == second
 
 
+def test_rows_of_a_cluster_are_added_in_one_order():
+    rows = [1e16, 1.0, -1e16, 1.0]  # added as they stand these give 1 or 2 by order
+    found = {mean_interval(some, ["a"] * 4, bootstrap=B, seed=0).value for some in (rows, rows[::-1], sorted(rows))}
+    assert len(found) == 1
+
+
 def test_memory_blocks_change_no_bit(monkeypatch):
     values, clusters = np.random.default_rng(0).normal(size=70), np.arange(70) // 2
     whole = mean_interval(values, clusters, bootstrap=B, seed=5)
