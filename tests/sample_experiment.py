@@ -56,6 +56,8 @@ kind: char-ctc
 seed: 0
 sample_rate_hz: 16000
 num_mels: 40
+hop_samples: 160
+window_samples: 400
 channels: 64
 layers: 2
 fit_utterances: 50

@@ -180,13 +180,24 @@ def test_yaml_1_2_rules():
 
 
 def test_what_dvc_writes_is_read(root):
-    """`dvc exp run -S` dumps with ruamel's round-trip writer, which spells 1e-6 as 1e-06 and keeps flow mappings."""
-    edit(root / "experiments/lm/llama.yaml", ("learning_rate: 1e-3", "learning_rate: 1e-06"))
-    added = "  r3: {prev: r2, chosen_min: 4, rejected_max: 3, margin_min: 1, auto_bleu_max: 0.1, warmup_steps: 0}\n"
-    edit(root / "params.yaml", ("\n# Compared", f"{added}\n# Compared"))
+    """`dvc exp run -S` spells 1e-6 as 1e-06, which YAML 1.1 readers take for text, and writes new keys behind old ones."""
+    from dvc.utils.hydra import apply_overrides
+
+    third = "{prev: r2, chosen_min: 4, rejected_max: 3, margin_min: 1, auto_bleu_max: 0.1, warmup_steps: 0}"
+    apply_overrides("params.yaml", [f"+rounds.r3={third}", "judge=ngram", "heldout_judge=story"])
+    apply_overrides("experiments/lm/llama.yaml", ["learning_rate=1e-6"])
+    assert "learning_rate: 1e-06\n" in Path("experiments/lm/llama.yaml").read_text()
     experiment = load_experiment(root)
     assert experiment.lm.learning_rate == 1e-06
+    assert experiment.judge.kind == "ngram"
     assert list(experiment.params.rounds) == ["r1", "r2", "r3"]
+
+
+def test_a_misspelt_override_that_dvc_accepts_is_refused(root):
+    from dvc.utils.hydra import apply_overrides
+
+    apply_overrides("params.yaml", ["+sampling.temprature=0.7"])
+    assert "sampling.temprature: unknown key; did you mean 'temperature'?" in message()
 
 
 def test_missing_files(tmp_path, monkeypatch):

@@ -19,18 +19,38 @@ def print_overview(root: Path) -> None:
 
 
 def flow_table(stages: list[Stage], root: Path) -> Table:
-    """Return one row a stage, in running order."""
+    """Return one row a stage, in running order; a description stands where its stage is met first."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage", style="bold cyan", no_wrap=True)
-    table.add_column("reads from", overflow="fold")
-    table.add_column("makes", overflow="fold")
+    table.add_column("reads from", overflow="fold", ratio=1)
+    table.add_column("makes", overflow="fold", ratio=2)
+    told: set[str] = set()
     for stage in stages:
-        table.add_row(stage.name, ", ".join(source.name for source in sources(stage, stages)), _outputs(stage, root))
+        description = "" if stage.description in told else stage.description
+        told.add(stage.description)
+        table.add_row(stage.name, grouped(sources(stage, stages), stages), _makes(stage, description, root))
     return table
 
 
-def _outputs(stage: Stage, root: Path) -> Text:
-    lines = []
+def grouped(few: list[Stage], stages: list[Stage]) -> str:
+    """Return stage names, the items of one `foreach` together: `pairs@r1,r2`, or `pairs@*` for all of several."""
+    several = _items(stages)
+    return ", ".join(
+        name if items == [""] else f"{name}@{'*' if len(items) > 1 and items == several[name] else ','.join(items)}"
+        for name, items in _items(few).items()
+    )
+
+
+def _items(stages: list[Stage]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for stage in stages:
+        name, _, item = stage.name.partition("@")
+        groups.setdefault(name, []).append(item)
+    return groups
+
+
+def _makes(stage: Stage, description: str, root: Path) -> Text:
+    lines = [Text(description, style="italic")] if description else []
     for out in stage.outs:
         exists = (root / out).exists()
         lines.append(Text(f"{'✓' if exists else '·'} {out}", style="green" if exists else "dim"))

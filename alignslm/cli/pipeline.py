@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from alignslm.config.document import Plain, read_document
 from alignslm.config.faults import ConfigError
@@ -26,6 +26,7 @@ class Stage:
     """A stage of dvc.yaml after templating, with the paths it reads and makes."""
 
     name: str
+    description: str
     deps: tuple[str, ...]
     outs: tuple[str, ...]
 
@@ -77,7 +78,8 @@ def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
     if not isinstance(entry, dict):
         raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
     outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
-    return Stage(name, tuple(_paths(entry.get("deps", []), context, name)), tuple(outs))
+    described = str(fill(entry.get("desc", ""), context, name))
+    return Stage(name, described, tuple(_paths(entry.get("deps", []), context, name)), tuple(outs))
 
 
 def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:
@@ -122,16 +124,17 @@ def sources(stage: Stage, stages: list[Stage]) -> list[Stage]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    first, second = PurePosixPath(one), PurePosixPath(other)
-    return first.is_relative_to(second) or second.is_relative_to(first)
+    first, second = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return first.startswith(second) or second.startswith(first)
 
 
 def in_order(stages: list[Stage]) -> list[Stage]:
     """Return the stages, each after its sources, otherwise in the order written. Raises PipelineError for a circle."""
+    before = {stage.name: {source.name for source in sources(stage, stages)} for stage in stages}
     done: list[Stage] = []
     waiting = list(stages)
     while waiting:
-        ready = next((stage for stage in waiting if all(source in done for source in sources(stage, stages))), None)
+        ready = next((stage for stage in waiting if before[stage.name] <= {other.name for other in done}), None)
         if ready is None:
             raise PipelineError(f"stages of dvc.yaml wait for each other: {', '.join(s.name for s in waiting)}")
         waiting.remove(ready)

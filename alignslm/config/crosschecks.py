@@ -10,6 +10,7 @@ from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import StoryLmJudge, ThresholdSelector
 from alignslm.config.model import Config
 from alignslm.config.models import LlamaScratch, NextUnitTrainer
+from alignslm.config.speech import CharCtc, ConvGriffinLim
 
 PARAMS: KeyPath = ()
 SPECIAL_TOKENS = 2  # begin and end of sequence
@@ -84,9 +85,11 @@ def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:
         if isinstance(model, LlamaScratch | StoryLmJudge) and model.hidden_size % (2 * model.heads):
             message = f"hidden_size ({model.hidden_size}) must be a multiple of 2 x heads ({2 * model.heads})"
             yield Conflict((key,), ("hidden_size",), message)
-    if experiment.vocoder.window_samples < experiment.vocoder.hop_samples:
-        message = f"window_samples must be at least hop_samples ({experiment.vocoder.hop_samples}), or samples are lost"
-        yield Conflict(("vocoder",), ("window_samples",), message)
+    framed: dict[str, ConvGriffinLim | CharCtc] = {"vocoder": experiment.vocoder, "asr": experiment.asr}
+    for key, speech in framed.items():
+        if speech.window_samples < speech.hop_samples:
+            message = f"window_samples must be at least hop_samples ({speech.hop_samples}), or samples are lost"
+            yield Conflict((key,), ("window_samples",), message)
     if experiment.encoder.stacked_frames % 2 == 0:
         message = f"must be odd, found {experiment.encoder.stacked_frames}: as many frames before as after"
         yield Conflict(("encoder",), ("stacked_frames",), message)

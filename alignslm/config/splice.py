@@ -21,10 +21,9 @@ class Entry(NamedTuple):
 def replace_value(text: str, path: KeyPath, value: Plain) -> str:
     """Return the text with the value at an existing path replaced; a comment behind it keeps its column."""
     entry = _find(text, path)
-    start, end = entry.value.start_mark.index, _end(text, entry.value)
-    if start == end:  # `key:` alone is null, marked wherever the next key begins
-        after_colon = text.index(":", entry.key.end_mark.index) + 1
-        return f"{text[:after_colon]} {flow(value)}{text[after_colon:]}"
+    start, end = entry.value.start_mark.index, _end(text, entry.value, entry.key)
+    if start >= end:
+        return f"{text[:end]} {flow(value)}{text[end:]}"
     if isinstance(entry.value, MappingNode) and not entry.value.flow_style:
         raise ValueError(f"{'.'.join(path)} is a block of keys; change its keys one by one")
     new = flow(value)
@@ -55,7 +54,7 @@ def delete_key(text: str, path: KeyPath) -> str:
         whole = {key: value for key, value in _data(entry.parent, text).items() if key != path[-1]}
         return text[: entry.parent.start_mark.index] + flow(whole) + text[_end(text, entry.parent) :]
     start = text.rfind("\n", 0, entry.key.start_mark.index) + 1
-    return text[:start] + text[_line_end(text, _end(text, entry.value)) :]
+    return text[:start] + text[_line_end(text, _end(text, entry.value, entry.key)) :]
 
 
 def flow(value: Plain) -> str:
@@ -101,10 +100,15 @@ def _data(node: Node, text: str) -> dict[str, Plain]:
     return YAML(typ="safe", pure=True).load(text[node.start_mark.index : _end(text, node)])
 
 
-def _end(text: str, node: Node) -> int:
-    """Return where a value's last character ends: a block's own end mark lies behind the comments after it."""
+def _end(text: str, node: Node, key: Node | None = None) -> int:
+    """Return where a value's last character ends: a block's own end mark lies behind the comments after it.
+
+    `key:` alone is null, marked wherever the next key begins; it ends at its colon.
+    """
     while isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
-        node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
+        key, node = node.value[-1] if isinstance(node, MappingNode) else (None, node.value[-1])
+    if key is not None and node.start_mark.index == node.end_mark.index:
+        return text.index(":", key.end_mark.index) + 1
     return min(node.end_mark.index, len(text))
 
 

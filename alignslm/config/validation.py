@@ -115,7 +115,8 @@ def _key_suggestion(document: Document, detail: ErrorDetails, path: KeyPath, kin
     parent = document.value(path[:-1])
     present = parent if isinstance(parent, dict) else {}
     known = keys_at(kind, tuple(str(step) for step in detail["loc"][:-1]))
-    return suggestion(path[-1], [key for key in known if key not in present] or known, always_list=False)
+    absent = [key for key in known if key not in present]  # what was meant is more likely missing than there twice
+    return suggestion(path[-1], absent if nearest(path[-1], absent) else known, always_list=False)
 
 
 def keys_at(kind: object, loc: KeyPath) -> list[str]:

@@ -1,0 +1,5 @@
+"""`python -m alignslm`: the command line."""
+
+from alignslm.cli import app
+
+app(prog_name="alignslm")

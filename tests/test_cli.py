@@ -1,0 +1,382 @@
+# ruff: noqa: E501 (a message is easier to compare on one line)
+"""The command line: what it prints, its exit status, and that help stays light."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from alignslm import __version__, tables
+from alignslm.cli import app
+from alignslm.cli.checking import compact
+from alignslm.cli.overview import grouped
+from alignslm.cli.pipeline import PipelineError, Stage, read_stages, sources
+from alignslm.cli.tables import cell, size
+from alignslm.provenance import UnitContract
+from tests.sample_experiment import PARAMS, edit, write_experiment
+
+REPOSITORY = Path(__file__).parent.parent
+CONTRACT = UnitContract(
+    encoder="mfcc-kmeans",
+    revision="1",
+    sample_rate_hz=16000,
+    frame_rate_hz=25.0,
+    layer=None,
+    padding="none",
+    codebook_sha256="0123456789abcdef",
+    num_units=100,
+    deduplicated=True,
+)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_experiment(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return Path()
+
+
+def run(*words):
+    return CliRunner().invoke(app, words)
+
+
+def spawn(*words, cwd):
+    command = [sys.executable, "-m", "alignslm", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"}, check=False
+    )
+
+
+# --- as a program ---
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["check"], ["preset"]])
+def test_light_commands_import_nothing_heavy(tmp_path, words):
+    write_experiment(tmp_path)
+    heavy = ("torch", "transformers", "dvc", "polars", "pyarrow", "numpy", "sklearn")
+    code = (
+        "import sys; from alignslm.cli import app\n"
+        f"try: app({words!r})\n"
+        f"finally: print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    began = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (result.stderr, result.returncode) == ("[]\n", 0)
+    assert time.monotonic() - began < 5  # 0.2 s on an idle core; the bound only catches a heavy import
+
+
+def test_faults_are_told_without_a_traceback(tmp_path):
+    write_experiment(tmp_path)
+    edit(tmp_path / "params.yaml", ("judge: story  ", "judge: storj  "))
+    result = spawn("check", cwd=tmp_path)
+    fault = "no file experiments/judge/storj.yaml; did you mean 'story'? choices: ngram, story"
+    assert (result.stdout, result.stderr) == ("", f"params.yaml:8: judge: {fault}\n")
+    assert result.returncode == 1
+
+
+def test_version():
+    assert run("--version").stdout == f"alignslm {__version__}\n"
+
+
+def test_help_names_every_command_and_teaches_by_example():
+    text = run("--help").stdout
+    assert all(word in text for word in ("check", "preset", "show", "overview", "dvc repro"))
+    assert "alignslm show pairs r1" in run("show", "--help").stdout
+
+
+# --- check ---
+
+
+def test_check_prints_the_resolved_experiment(root):
+    result = run("check")
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert (
+        "corpus world seed 0 stories {train 100 valid 10 dev 0 test 20} drift 0.5 drift_same_pronoun 0.8 texts 50"
+        in ("\n".join(lines))
+    )
+    assert "benchmarks.swuggy swuggy seed 0 pairs 10" in lines
+    assert "controls.true checkpoint base source corpus temperature_scale 1" in lines
+    assert lines[-1] == "params.yaml and its choices are valid"
+
+
+def test_check_prints_warnings_and_succeeds(root):
+    edit(root / "params.yaml", ("judge: story  ", "judge: ngram  "))
+    result = run("check")
+    assert result.exit_code == 0
+    assert "warning: heldout_judge is the training judge (ngram), so no reported score is held out" in result.stdout
+
+
+def test_check_lists_execution_faults_beside_the_others(root):
+    edit(root / "params.yaml", ("draws: 5", "draws: 1"))
+    edit(root / "experiments/execution.yaml", ("device: cpu", "device: gpu"))
+    result = run("check")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "experiments/execution.yaml:1: device: must be 'auto', 'cpu' or 'cuda', found 'gpu' (text); did you mean 'cpu'?",
+        "params.yaml:25: sampling.draws: must be at least 2, found 1",
+    ]
+
+
+def test_check_all_reads_what_is_not_chosen(root):
+    (root / "experiments/judge/spare.yaml").write_text("kind: ngram\n")
+    (root / "experiments/preset/spare.yaml").write_text("description: 1\nset: {}\n")
+    assert run("check").exit_code == 0
+    result = run("check", "--all")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "experiments/judge/spare.yaml:1: calibration: this key is missing; nothing here has a default",
+        "experiments/judge/spare.yaml:1: discount: this key is missing; nothing here has a default",
+        "experiments/judge/spare.yaml:1: order: this key is missing; nothing here has a default",
+        "experiments/preset/spare.yaml:1: description: expected text, found 1",
+    ]
+
+
+def test_compact():
+    assert compact({"kind": "k", "a": 1, "b": {"c": [1, "x"], "d": None}, "e": True}, outermost=True) == (
+        "a 1  b {c 1,x  d -}  e yes"
+    )
+
+
+# --- preset ---
+
+
+def test_preset_lists_and_writes(root):
+    listed = [" ".join(line.split()) for line in run("preset").stdout.splitlines()]
+    assert "swap judges swapped" in listed
+    assert run("preset", "swap").stdout.splitlines() == [
+        "judge: story -> ngram",
+        "heldout_judge: ngram -> story",
+        "swap: 2 keys changed",
+    ]
+    assert run("preset", "swap").stdout == "swap: already so, nothing changed\n"
+    assert "judge: ngram          # trains" in Path("params.yaml").read_text()
+
+
+def test_preset_that_does_not_fit(root):
+    result = run("preset", "broken")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "params.yaml with preset broken:8: judge: no file experiments/judge/gpt4o.yaml; choices: ngram, story\n"
+    )
+    assert Path("params.yaml").read_text() == PARAMS
+
+
+# --- show ---
+
+
+def flac(seconds):
+    stream = io.BytesIO()
+    soundfile.write(stream, np.zeros(int(16000 * seconds), np.int16), 16000, format="FLAC")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def artifacts(root):
+    pairs = pl.DataFrame(
+        {
+            "continuation_id": ["a", "b", "c"],
+            "prompt_id": ["p", "p", "q"],
+            "draw": [0, 1, 0],
+            "llm_score": [4.25, None, 1.5],
+            "ppl": [2.0, None, 123456.0],
+            "auto_bleu": [0.0, None, 0.5],
+            "num_words": [4, 0, 9],
+            "status": ["ok", "empty", "ok"],
+        }
+    )
+    tables.write(pairs, tables.SCORES, root / "artifacts/scores/r1.parquet")
+    tables.write(pairs, tables.SCORES, root / "artifacts/scores/r2.parquet")
+    units = pl.DataFrame({"utterance_id": ["u"], "split": ["train"], "units": [list(range(10))], "durations": [[1, 2]]})
+    tables.write(units, tables.ENCODED, root / "artifacts/units.parquet", CONTRACT)
+    speech = [
+        pl.DataFrame(
+            {
+                "continuation_id": [name],
+                "audio": [{"bytes": flac(1), "path": None}],
+                "num_samples": [16000],
+                "sample_rate_hz": [16000],
+                "status": ["ok"],
+            },
+            schema_overrides=dict(tables.SPEECH.schema),
+        )
+        for name in ("a", "b")
+    ]
+    tables.write_shards(iter(speech), tables.SPEECH, root / "artifacts/speech/r1")
+    return root / "artifacts"
+
+
+def shown(*words):
+    result = run("show", *words)
+    assert result.exit_code == 0, result.stderr
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+
+def test_show_by_words(artifacts):
+    assert shown("scores", "r1") == [
+        "artifacts/scores/r1.parquet: scores v1, 3 rows",
+        "continuation_id prompt_id draw llm_score ppl auto_bleu num_words status",
+        "a p 0 4.25 2 0 4 ok",
+        "b p 1 - - - 0 empty",
+        "c q 0 1.5 1.235e+05 0.5 9 ok",
+    ]
+
+
+def test_show_rows_columns_where(artifacts):
+    path = "artifacts/scores/r2.parquet"
+    assert shown(path, "-n", "1", "-c", "status,draw", "--where", "num_words < 8 AND prompt_id = 'p'") == [
+        "artifacts/scores/r2.parquet: scores v1, 3 rows, 2 kept",
+        "status draw",
+        "ok 0",
+    ]
+
+
+def test_show_lists_audio_and_contract(artifacts):
+    assert shown("units") == [
+        "artifacts/units.parquet: units v1, mfcc-kmeans (100 units at 25 Hz, codebook 01234567), 1 rows",
+        "utterance_id split units durations",
+        "u train 0 1 2 3 4 5 ... (10) 1 2",
+    ]
+    lines = shown("speech", "r1")
+    assert lines[0] == "artifacts/speech/r1: speech v1, 2 rows"
+    assert lines[2] == f"a {size(len(flac(1)))} 16000 16000 ok"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["scores"], "'scores' fits 2 tables; add a word of the path:\n  artifacts/scores/r1.parquet\n  artifacts/scores/r2.parquet\n"),
+        (["score", "r1"], "no table below artifacts fits 'score r1'; did you mean 'scores'? There are:\n  artifacts/scores/r1.parquet\n  artifacts/scores/r2.parquet\n  artifacts/speech/r1\n  artifacts/units.parquet\n"),
+        (["units", "-c", "unit"], "artifacts/units.parquet has no column 'unit'; columns: utterance_id, split, units, durations\n"),
+    ],
+)  # fmt: skip
+def test_show_tells_what_there_is(artifacts, words, expected):
+    result = run("show", *words)
+    assert (result.exit_code, result.stderr) == (1, expected)
+
+
+@pytest.mark.parametrize("where", ["num_word > 3", "num_words >", "num_words"])
+def test_show_tells_a_wrong_condition(artifacts, where):
+    result = run("show", "scores", "r1", "--where", where)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"artifacts/scores/r1.parquet cannot be shown (--where {where!r}): ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_show_before_anything_was_made(root):
+    result = run("show", "pairs", "r1")
+    expected = "no table below artifacts fits 'pairs r1'. There are none yet: make them with `dvc repro`.\n"
+    assert (result.exit_code, result.stderr) == (1, expected)
+
+
+def test_cells():
+    assert cell(None, pl.Float64()) == "-"
+    assert cell({"bytes": None, "path": None}, tables.AUDIO) == "no audio"
+    assert cell([1, 2], pl.List(pl.Int64)) == "1 2"
+    assert (size(999), size(1000), size(123456)) == ("999 B", "1 kB", "123 kB")
+
+
+# --- overview ---
+
+PIPELINE = """\
+vars:
+  - extra: {models: [m1, m2]}
+stages:
+  report:
+    deps: [artifacts/eval/r1.json, artifacts/eval/r2.json]
+    metrics:
+      - reports/metrics.json: {cache: false}
+  corpus:
+    desc: Speech of ${corpus}
+    outs:
+      - artifacts/${corpus}/speech
+  rounds:
+    foreach: ${rounds}
+    do:
+      desc: One round
+      deps:
+        - artifacts/world/speech/part-0.parquet
+        - artifacts/checkpoints/${item.prev}
+      outs:
+        - artifacts/checkpoints/${key}
+  base:
+    outs: [artifacts/checkpoints/base]
+  eval:
+    foreach: [r1, r2]
+    do:
+      deps:
+        - artifacts/checkpoints/${item}
+      plots:
+        - artifacts/eval/${item}.json
+  grid:
+    matrix: {model: "${extra.models}", seed: [0, 1]}
+    outs:
+      - grid/${item.model}-${item.seed}
+"""
+
+
+def test_read_stages_expands_and_orders(root):
+    (root / "dvc.yaml").write_text(
+        PIPELINE.replace("[artifacts/checkpoints/base]", "\n      - artifacts/checkpoints/base")
+    )
+    stages = read_stages(root)
+    assert [stage.name for stage in stages] == [
+        *("corpus", "base", "rounds@r1", "rounds@r2", "eval@r1", "eval@r2", "report"),
+        *("grid@m1-0", "grid@m1-1", "grid@m2-0", "grid@m2-1"),
+    ]
+    by_name = {stage.name: stage for stage in stages}
+    assert by_name["corpus"].outs == ("artifacts/world/speech",)
+    assert by_name["corpus"].description == "Speech of world"
+    assert by_name["rounds@r2"].deps[1] == "artifacts/checkpoints/r1"
+    assert [source.name for source in sources(by_name["rounds@r1"], stages)] == ["corpus", "base"]
+    assert by_name["grid@m2-1"].outs == ("grid/m2-1",)
+
+
+def test_overview_marks_what_exists(root):
+    (root / "dvc.yaml").write_text(PIPELINE)
+    (root / "artifacts/checkpoints/base").mkdir(parents=True)
+    result = run("overview")
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "base ✓ artifacts/checkpoints/base" in lines
+    assert "rounds@r1 corpus, base One round" in lines
+    assert "rounds@r2 corpus, rounds@r1 · artifacts/checkpoints/r2" in lines
+    assert "report eval@* · reports/metrics.json" in lines
+    assert lines[-1] == "11 stages, 1 of 11 outputs exist"
+
+
+def test_grouped():
+    stages = [Stage(name, "", (), ()) for name in ("a", "b@1", "b@2", "c@1")]
+    assert grouped(stages, stages) == "a, b@*, c@1"
+    assert grouped(stages[:2], stages) == "a, b@1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages:\n  a:\n    outs:\n      - x/${no.such}\n", "stage 'a' of dvc.yaml uses ${no.such}, which params.yaml does not hold"),
+        ("stages:\n  a:\n    deps: [y]\n    outs: [x]\n  b:\n    deps: [x]\n    outs: [y]\n", "stages of dvc.yaml wait for each other: a, b"),
+        ("stage: {}\n", "dvc.yaml holds no mapping `stages`"),
+    ],
+)  # fmt: skip
+def test_pipeline_that_cannot_be_followed(root, text, expected):
+    (root / "dvc.yaml").write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        read_stages(root)
+    assert str(caught.value) == expected
+    assert run("overview").exit_code == 1
+
+
+def test_the_repository_has_an_overview():
+    names = [stage.name for stage in read_stages(REPOSITORY)]
+    assert names[0] == "corpus"
+    assert names[-1] == "report"
+    assert names.index("scores@r1") < names.index("pairs@r1") < names.index("continuations@r2")
