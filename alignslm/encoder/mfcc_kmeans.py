@@ -19,6 +19,12 @@ from alignslm.units import deduplicate
 NUM_MELS = 40
 WINDOW_S = 0.064
 """Longer than a frame period of 40 ms, so that no sample is unseen; espeak's pitch ripple is averaged out."""
+ENERGY_WEIGHT = 0.25
+"""Factor on the zeroth coefficient, loudness, which otherwise outweighs all others in the distance.
+
+With it, shifting speech by 10 or 20 ms changes 29 % of the units instead of 37 %, and a word differs more from a word
+one phoneme away than from itself shifted in 85 % of comparisons instead of 57 % (single measurement, K = 100).
+"""
 
 _CODEBOOK, _CONFIG = "codebook.safetensors", "encoder.json"
 _ROWS_AT_ONCE = 4096
@@ -40,7 +46,10 @@ def hop_samples(config: MfccKmeans) -> int:
 
 
 def mfcc(waveform: np.ndarray, config: MfccKmeans) -> np.ndarray:
-    """Return (frames, num_coefficients) float32: orthonormal DCT-II of centred log-mel, 1 + samples // hop frames."""
+    """Return (frames, num_coefficients) float32: orthonormal DCT-II of centred log-mel, 1 + samples // hop frames.
+
+    The zeroth coefficient is weighted by ENERGY_WEIGHT.
+    """
     mel = log_mel(
         waveform,
         sample_rate_hz=config.sample_rate_hz,
@@ -48,7 +57,9 @@ def mfcc(waveform: np.ndarray, config: MfccKmeans) -> np.ndarray:
         window_samples=int(WINDOW_S * config.sample_rate_hz),
         hop_samples=hop_samples(config),
     )
-    return scipy.fft.dct(mel, type=2, norm="ortho", axis=1)[:, : config.num_coefficients].astype(np.float32)
+    coefficients = scipy.fft.dct(mel, type=2, norm="ortho", axis=1)[:, : config.num_coefficients].astype(np.float32)
+    coefficients[:, 0] *= ENERGY_WEIGHT
+    return coefficients
 
 
 def stack(frames: np.ndarray, width: int) -> np.ndarray:
@@ -162,4 +173,6 @@ class MfccKmeansEncoder:
 
 def _revision(config: MfccKmeans) -> str:
     """Name what the features are, which the codebook's hash does not tell."""
-    return f"mfcc{config.num_coefficients}x{config.stacked_frames}-mel{NUM_MELS}-window{WINDOW_S}s"
+    return (
+        f"mfcc{config.num_coefficients}x{config.stacked_frames}-mel{NUM_MELS}-window{WINDOW_S}s-energy{ENERGY_WEIGHT}"
+    )

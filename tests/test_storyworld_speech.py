@@ -1,0 +1,118 @@
+"""espeak-ng through ctypes: reproducible samples, and errors that name close voices."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignslm.storyworld import espeak
+from alignslm.storyworld.narration import PAUSE_S, narrate, tell_aloud
+
+HOW = {"voice": "en-us", "words_per_minute": 170, "sample_rate_hz": 16000}
+TEXTS = ["anna feeds some red ducks", "she brushes them", "soon she picks ripe corn again"]
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(espeak.speak(text, **HOW).tobytes()).hexdigest()
+
+
+def test_samples_do_not_depend_on_what_was_spoken_before_or_on_the_process() -> None:
+    forward = {text: digest(text) for text in TEXTS}
+    backward = {text: digest(text) for text in reversed(TEXTS)}
+    script = (
+        "import hashlib; from alignslm.storyworld.espeak import speak;"
+        f"print(hashlib.sha256(speak({TEXTS[1]!r}, **{HOW!r}).tobytes()).hexdigest())"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert forward == backward
+    assert len(set(forward.values())) == len(TEXTS)
+    assert elsewhere.strip() == forward[TEXTS[1]]
+
+
+def test_speech_is_mono_float32_trimmed_and_of_plausible_length() -> None:
+    waveform = espeak.speak("she brushes the ducks through the gate", **HOW)
+    assert (waveform.dtype, waveform.ndim) == (np.float32, 1)
+    assert 1.2 < len(waveform) / 16000 < 2.5
+    assert 0.05 < np.sqrt(np.mean(waveform**2)) < 0.5
+    # The resampling filter rings for a few samples before the first loud one.
+    assert np.abs(waveform[:80]).max() > 0.001
+    assert np.abs(waveform[-80:]).max() > 0.001
+
+
+def test_faster_speech_is_shorter_and_twice_the_rate_gives_twice_the_samples() -> None:
+    slow, fast = (espeak.speak(TEXTS[0], **{**HOW, "words_per_minute": wpm}) for wpm in (120, 240))
+    assert len(fast) < 0.7 * len(slow)
+    half = espeak.speak(TEXTS[0], **{**HOW, "words_per_minute": 120, "sample_rate_hz": 8000})
+    assert abs(2 * len(half) - len(slow)) <= 2
+
+
+def test_phoneme_input_says_the_word_and_bars_change_nothing() -> None:
+    word = espeak.speak("boat", **HOW)
+    for text in ("[[b'oUt]]", "[[b|'oU|t]]"):
+        np.testing.assert_array_equal(espeak.speak(text, **HOW), word)
+
+
+def test_phonemes_keep_stress_before_the_vowel() -> None:
+    assert espeak.phonemes(("boat", "teacher"), voice="en-us") == [("b", "'oU", "t"), ("t", "'i:", "tS", "3")]
+
+
+@pytest.mark.parametrize(
+    ("voice", "message"),
+    [
+        ("en-uk", "voice 'en-uk' is unknown to espeak-ng; close ones: en-us, en-gb, uk, eu. Set `voice`."),
+        ("en-us+zz", "voice variant 'zz' is unknown to espeak-ng; close ones: zac."),
+    ],
+)
+def test_an_unknown_voice_is_told_with_close_ones(voice: str, message: str) -> None:
+    with pytest.raises(espeak.SpeechError) as error:
+        espeak.speak("hello", **{**HOW, "voice": voice})
+    assert str(error.value) == message
+
+
+def test_a_text_without_words_is_an_error() -> None:
+    with pytest.raises(espeak.SpeechError, match=r"made no sound of '' with voice 'en-us'"):
+        espeak.speak("", **HOW)
+
+
+def test_a_library_held_by_somebody_else_is_found_out() -> None:
+    import _ctypes
+    import ctypes
+
+    import espeakng_loader
+
+    held = ctypes.CDLL(str(espeakng_loader.get_library_path()))
+    try:
+        with pytest.raises(espeak.SpeechError, match="stays loaded"):
+            espeak.speak("hello", **HOW)
+    finally:
+        _ctypes.dlclose(held._handle)
+    assert digest(TEXTS[0]) == digest(TEXTS[0])
+
+
+@given(st.lists(st.sampled_from([0.0, 0.001, -0.0019, 0.002, -0.5, 0.3]), max_size=30))
+def test_trim_cuts_quiet_ends_alone(samples: list[float]) -> None:
+    wave = np.array(samples, np.float32)
+    expected = list(wave)
+    for end in (0, -1):
+        while expected and abs(expected[end]) < np.float32(0.002):
+            expected.pop(end)
+    assert espeak.trim(wave).tolist() == expected
+
+
+def test_a_story_is_its_sentences_with_pauses_and_the_prompt_ends_in_the_first() -> None:
+    waveform, end_s = tell_aloud(TEXTS, **HOW)
+    parts = [espeak.speak(text, **HOW) for text in TEXTS]
+    pause = np.zeros(int(PAUSE_S * 16000), np.float32)
+    np.testing.assert_array_equal(waveform, np.concatenate([parts[0], pause, parts[1], pause, parts[2]]))
+    assert end_s == pytest.approx(len(parts[0]) / 16000 + PAUSE_S / 2)
+    alone, alone_end_s = tell_aloud(TEXTS[:1], **HOW)
+    assert alone_end_s == len(alone) / 16000
+
+
+def test_narration_is_the_same_alone_and_among_others() -> None:
+    stories = [TEXTS, TEXTS[::-1]]
+    assert narrate(stories, **HOW) == [narrate([story], **HOW)[0] for story in stories]
