@@ -100,11 +100,11 @@ def test_check_prints_the_resolved_experiment(root):
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert (
-        "corpus world seed 0 stories {train 100 valid 10 dev 0 test 20} drift 0.5 drift_same_pronoun 0.8 texts 50"
+        "corpus world seed=0 stories={train=100 valid=10 dev=0 test=20} drift=0.5 drift_same_pronoun=0.8 texts=50"
         in ("\n".join(lines))
     )
-    assert "benchmarks.swuggy swuggy seed 0 pairs 10" in lines
-    assert "controls.true checkpoint base source corpus temperature_scale 1" in lines
+    assert "benchmarks.swuggy swuggy seed=0 pairs=10" in lines
+    assert "controls.true checkpoint=base source=corpus temperature_scale=1" in lines
     assert lines[-1] == "params.yaml and its choices are valid"
 
 
@@ -142,7 +142,7 @@ def test_check_all_reads_what_is_not_chosen(root):
 
 def test_compact():
     assert compact({"kind": "k", "a": 1, "b": {"c": [1, "x"], "d": None}, "e": True}, outermost=True) == (
-        "a 1  b {c 1,x  d -}  e yes"
+        "a=1  b={c=1,x  d=-}  e=yes"
     )
 
 

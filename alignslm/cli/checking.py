@@ -58,9 +58,9 @@ def summary(experiment: Experiment) -> Table:
 
 
 def compact(value: Plain, *, outermost: bool = False) -> str:
-    """Return `seed 0  stories {train 4000  valid 100}`; `kind` is left out, the choice's name says it."""
+    """Return `seed=0  stories={train=4000  valid=100}`; `kind` is left out, the choice's name says it."""
     if isinstance(value, dict):
-        inside = "  ".join(f"{key} {compact(item)}" for key, item in value.items() if key != "kind")
+        inside = "  ".join(f"{key}={compact(item)}" for key, item in value.items() if key != "kind")
         return inside if outermost else f"{{{inside}}}"
     if isinstance(value, list):
         return ",".join(compact(item) for item in value)
