@@ -1,5 +1,6 @@
 """Waveforms: resampling, FLAC, loudness and log-mel spectra. Mono float32 in [-1, 1] throughout."""
 
+import hashlib
 import io
 from functools import lru_cache
 from math import gcd
@@ -14,6 +15,8 @@ LOG_FLOOR = 1e-6
 """Mel power below this counts as silence (speech at -60 dB full scale has about 1e-4)."""
 
 _PCM_FULL_SCALE = 32768  # what libsndfile divides by, so that decoded audio encodes to the same bytes
+_EMPTY_FLAC_HEAD = b"fLaC" + bytes((0x80, 0, 0, 34))  # the only metadata block: STREAMINFO, 34 bytes
+_EMPTY_FLAC_BYTES = 42
 
 
 class AudioError(ValueError):
@@ -41,28 +44,34 @@ def _mono(waveform: np.ndarray) -> np.ndarray:
 def encode_flac(waveform: np.ndarray, sample_rate_hz: int) -> bytes:
     """Return 16-bit FLAC bytes; equal waveforms give equal bytes. Samples outside [-1, 1] are clipped.
 
-    No samples give no bytes: FLAC has no empty file that readers accept. NaN and infinity raise AudioError:
-    they would become clicks that nobody can trace.
+    No samples give a header alone, which libsndfile cannot write. NaN and infinity raise AudioError: they would
+    become clicks that nobody can trace.
     """
     signal = _mono(waveform)
     if not np.isfinite(signal).all():
         raise AudioError(f"{np.count_nonzero(~np.isfinite(signal))} of {signal.size} samples are NaN or infinite")
     if not signal.size:
-        return b""
+        return _empty_flac(sample_rate_hz)
     pcm = np.rint(signal * _PCM_FULL_SCALE).clip(-_PCM_FULL_SCALE, _PCM_FULL_SCALE - 1).astype(np.int16)
     stream = io.BytesIO()
     soundfile.write(stream, pcm, sample_rate_hz, format="FLAC", subtype="PCM_16")
     return stream.getvalue()
 
 
+def _empty_flac(sample_rate_hz: int) -> bytes:
+    """Return magic, block header and STREAMINFO of mono 16-bit FLAC without frames (RFC 9639, section 8.2)."""
+    format_bits = sample_rate_hz << 44 | 0 << 41 | 15 << 36  # rate, channels - 1, bits - 1, no samples
+    stream_info = bytes.fromhex("10001000") + bytes(6) + format_bits.to_bytes(8, "big") + hashlib.md5(b"").digest()  # noqa: S324 (FLAC prescribes MD5)
+    return _EMPTY_FLAC_HEAD + stream_info
+
+
 def decode(data: bytes, *, channels: Literal["mono", "mix"] = "mono") -> tuple[np.ndarray, int]:
     """Decode any format libsndfile knows: (samples,) float32 and the sample rate in Hz.
 
-    Several channels raise AudioError unless `channels` is "mix", which averages them. So do no bytes, which
-    `encode_flac` makes of an empty waveform: their sample rate is unknown.
+    Several channels raise AudioError unless `channels` is "mix", which averages them.
     """
-    if not data:
-        raise AudioError("no bytes to decode: the waveform was empty (status `empty`), so leave this row out")
+    if data.startswith(_EMPTY_FLAC_HEAD) and len(data) == _EMPTY_FLAC_BYTES:  # libsndfile refuses it
+        return np.zeros(0, np.float32), int.from_bytes(data[18:21], "big") >> 4
     try:
         samples, sample_rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:

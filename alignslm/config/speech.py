@@ -81,6 +81,8 @@ class CharCtc(Config):
     fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
     sample_rate_hz: PositiveCount
     num_mels: PositiveCount
+    hop_samples: PositiveCount
+    window_samples: PositiveCount
     channels: PositiveCount
     layers: PositiveCount
     steps: PositiveCount

@@ -1,0 +1,232 @@
+"""A vocoder that fits in seconds: convolutions from units to durations and log-mel frames, then Griffin-Lim."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alignslm.audio import fft_size, log_mel
+from alignslm.config.speech import ConvGriffinLim
+from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded
+from alignslm.provenance import UnitContract
+from alignslm.units import expand
+from alignslm.vocoder import SpokenUnits
+from alignslm.vocoder.griffin_lim import griffin_lim, magnitude_of, pulse_phase
+
+KERNEL_SIZE = 3
+DURATION_LAYERS = 2
+MAX_DRIFT_FRAMES = 3
+"""Encoders pad differently: units may cover this many frames more or less than the waveform."""
+
+
+class VocoderError(ValueError):
+    """Units, waveforms and settings of a vocoder do not belong together."""
+
+
+class UnitToMel(nn.Module):
+    """Units to durations in frames, and units repeated for their durations to log-mel frames."""
+
+    mel_mean: Tensor
+    mel_std: Tensor
+
+    def __init__(self, config: ConvGriffinLim, *, num_units: int, mels_per_frame: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(num_units, config.channels)
+        self.duration_stack = ConvStack(channels=config.channels, layers=DURATION_LAYERS, kernel_size=KERNEL_SIZE)
+        self.duration_head = nn.Conv1d(config.channels, 1, 1)
+        self.mel_stack = ConvStack(channels=config.channels, layers=config.layers, kernel_size=KERNEL_SIZE)
+        self.mel_head = nn.Conv1d(config.channels, mels_per_frame * config.num_mels, 1)
+        self.register_buffer("mel_mean", torch.zeros(config.num_mels))
+        self.register_buffer("mel_std", torch.ones(config.num_mels))
+
+    def _embedded(self, units: Tensor, mask: Tensor | None) -> Tensor:
+        hidden = self.embed(units).transpose(1, 2)
+        return hidden if mask is None else hidden * mask
+
+    def log_durations(self, units: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ln(frames) (batch, units) for deduplicated units (batch, units)."""
+        return self.duration_head(self.duration_stack(self._embedded(units, mask), mask))[:, 0]
+
+    def normal_mel(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return standardised log-mel (batch, frames * mels_per_frame, num_mels) for repeated units (batch, frames)."""
+        packed = self.mel_head(self.mel_stack(self._embedded(frames, mask), mask))
+        return packed.transpose(1, 2).reshape(len(frames), -1, len(self.mel_mean))
+
+    def mel(self, frames: Tensor) -> Tensor:
+        """Return natural log-mel power, shaped like `normal_mel`."""
+        return self.normal_mel(frames) * self.mel_std + self.mel_mean
+
+
+def mels_per_frame(config: ConvGriffinLim, contract: UnitContract) -> int:
+    """Return how many mel frames one unit frame lasts; VocoderError unless it is a whole number."""
+    ratio = config.sample_rate_hz / (config.hop_samples * contract.frame_rate_hz)
+    if ratio < 1 or ratio != round(ratio):
+        raise VocoderError(
+            f"a unit lasts {ratio:g} mel frames ({config.sample_rate_hz} Hz, hop_samples {config.hop_samples}, "
+            f"{contract.frame_rate_hz:g} units/s); choose hop_samples in the vocoder's YAML so that it is whole"
+        )
+    return round(ratio)
+
+
+def _mel_of(config: ConvGriffinLim, row: SpokenUnits, num_mel_frames: int) -> np.ndarray:
+    """Return log-mel (num_mel_frames, num_mels): cut, or its last frame repeated, to the length the units have."""
+    mel = log_mel(
+        row.waveform,
+        sample_rate_hz=config.sample_rate_hz,
+        num_mels=config.num_mels,
+        window_samples=config.window_samples,
+        hop_samples=config.hop_samples,
+    )[:num_mel_frames]
+    return np.pad(mel, ((0, num_mel_frames - len(mel)), (0, 0)), mode="edge")
+
+
+def _check_row(config: ConvGriffinLim, row: SpokenUnits, contract: UnitContract, index: int) -> None:
+    if not len(row.units) or len(row.units) != len(row.durations):
+        raise VocoderError(
+            f"training utterance {index} has {len(row.units)} units and {len(row.durations)} durations; "
+            "they must match, and there must be some. Remake the units: `dvc repro units`."
+        )
+    _check_units(row.units, contract, index)
+    spoken, heard = int(np.sum(row.durations)), len(row.waveform) / config.sample_rate_hz * contract.frame_rate_hz
+    if abs(spoken - heard) > MAX_DRIFT_FRAMES:
+        raise VocoderError(
+            f"training utterance {index} has units for {spoken} frames but audio for {heard:.1f} frames of "
+            f"{contract.frame_rate_hz:g} Hz; the waveform is not at {config.sample_rate_hz} Hz, or the units are "
+            "of another utterance"
+        )
+
+
+def _check_units(units: Sequence[int] | np.ndarray, contract: UnitContract, index: int) -> None:
+    array = np.asarray(units, np.int64)
+    if array.size and not (array.min() >= 0 and array.max() < contract.num_units):
+        wrong = array[(array < 0) | (array >= contract.num_units)]
+        raise VocoderError(
+            f"sequence {index} holds unit {wrong[0]}, outside [0, {contract.num_units}) of its contract; "
+            "special tokens must be stripped and the id offset removed before speaking"
+        )
+
+
+def _padded(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    tensors = [torch.from_numpy(row) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True), length_mask(lengths, int(lengths.max()))
+
+
+def fit(
+    config: ConvGriffinLim, utterances: Sequence[SpokenUnits], contract: UnitContract, folder: Path
+) -> dict[str, float]:
+    """Train on `utterances` and leave model and settings in `folder`; return the mean losses of the last tenth.
+
+    `mel_loss` is the mean absolute error in standard deviations of log-mel, `duration_loss` the mean squared error
+    of ln(frames). Deterministic on one machine. VocoderError if the utterances do not fit the contract.
+    """
+    ratio = mels_per_frame(config, contract)
+    if not utterances:
+        raise VocoderError("no utterance to fit the vocoder on; is the train split empty?")
+    for index, row in enumerate(utterances):
+        _check_row(config, row, contract, index)
+    units = [np.asarray(row.units, np.int64) for row in utterances]
+    log_durations = [np.log(np.asarray(row.durations, np.float32)) for row in utterances]
+    frames = [expand(row.units, row.durations).astype(np.int64) for row in utterances]
+    mels = [_mel_of(config, row, ratio * len(repeated)) for row, repeated in zip(utterances, frames, strict=True)]
+    every = np.concatenate(mels)
+    mean, std = every.mean(axis=0, dtype=np.float64), every.std(axis=0, dtype=np.float64).clip(1e-3)
+    normal = [((mel - mean) / std).astype(np.float32) for mel in mels]
+    parts: list[tuple[float, float]] = []
+
+    with seeded(config.seed):
+        model = UnitToMel(config, num_units=contract.num_units, mels_per_frame=ratio)
+        model.mel_mean.copy_(torch.from_numpy(mean))
+        model.mel_std.copy_(torch.from_numpy(std))
+
+        def loss_of(batch: list[int]) -> Tensor:
+            mel_loss = _mel_loss(model, [frames[i] for i in batch], [normal[i] for i in batch])
+            duration_loss = _duration_loss(model, [units[i] for i in batch], [log_durations[i] for i in batch])
+            parts.append((float(mel_loss.detach()), float(duration_loss.detach())))
+            return mel_loss + duration_loss
+
+        order = batches(len(units), batch_size=config.batch_size, steps=config.steps, seed=config.seed)
+        minimise(model, loss_of, order, steps=config.steps, peak_rate=config.learning_rate)
+    _save(model, config, contract, folder)
+    mel_loss, duration_loss = np.mean(parts[-max(1, config.steps // 10) :], axis=0)
+    return {"mel_loss": float(mel_loss), "duration_loss": float(duration_loss)}
+
+
+def _mel_loss(model: UnitToMel, frames: Sequence[np.ndarray], mels: Sequence[np.ndarray]) -> Tensor:
+    inputs, mask = _padded(frames)
+    targets, mel_mask = _padded(mels)
+    error = F.l1_loss(model.normal_mel(inputs, mask), targets, reduction="none").mean(dim=2)
+    return (error * mel_mask[:, 0]).sum() / mel_mask.sum()
+
+
+def _duration_loss(model: UnitToMel, units: Sequence[np.ndarray], log_durations: Sequence[np.ndarray]) -> Tensor:
+    inputs, mask = _padded(units)
+    targets, _ = _padded(log_durations)
+    error = (model.log_durations(inputs, mask) - targets) ** 2
+    return (error * mask[:, 0]).sum() / mask.sum()
+
+
+def _save(model: UnitToMel, config: ConvGriffinLim, contract: UnitContract, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    settings = {"config": config.model_dump(mode="json"), "contract": contract.model_dump(mode="json")}
+    (folder / "vocoder.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+class ConvGriffinLimVocoder:
+    """Speaks deduplicated units: float32 mono of whole unit frames. Each sequence is computed by itself."""
+
+    def __init__(self, config: ConvGriffinLim, contract: UnitContract, model: UnitToMel) -> None:
+        self.contract = contract
+        self.sample_rate_hz = config.sample_rate_hz
+        self._config = config
+        self._model = model.eval()
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load what `fit` left in `folder`; VocoderError if nothing is there."""
+        try:
+            settings = json.loads((folder / "vocoder.json").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise VocoderError(f"{folder} holds no vocoder (vocoder.json is missing): `dvc repro vocoder`") from error
+        config = ConvGriffinLim.model_validate(settings["config"])
+        contract = UnitContract.model_validate(settings["contract"])
+        ratio = mels_per_frame(config, contract)
+        model = UnitToMel(config, num_units=contract.num_units, mels_per_frame=ratio)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return cls(config, contract, model)
+
+    def synthesize(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Return one waveform a unit sequence, (frames * samples per frame,); no units give no samples.
+
+        VocoderError if a unit lies outside the contract's codebook.
+        """
+        for index, row in enumerate(units):
+            _check_units(row, self.contract, index)
+        return map_alone(self._speak, units)
+
+    def durations(self, units: Sequence[int]) -> np.ndarray:
+        """Return how many frames each unit would last, at least one."""
+        predicted = self._model.log_durations(torch.tensor(units)[None])[0]
+        return predicted.exp().round().clamp_min(1).long().detach().numpy()
+
+    def _speak(self, units: Sequence[int]) -> np.ndarray:
+        if not len(units):
+            return np.zeros(0, np.float32)
+        frames = torch.from_numpy(expand(units, self.durations(units)).astype(np.int64))
+        mel = self._model.mel(frames[None])[0]
+        size = fft_size(self._config.window_samples)
+        options = {
+            "window_samples": self._config.window_samples,
+            "hop_samples": self._config.hop_samples,
+            "fft_samples": size,
+        }
+        magnitude = magnitude_of(mel, sample_rate_hz=self.sample_rate_hz, num_bins=size // 2 + 1)
+        phase = pulse_phase(len(mel), sample_rate_hz=self.sample_rate_hz, **options)
+        return griffin_lim(magnitude, phase, iterations=self._config.griffin_lim_iterations, **options).numpy()
