@@ -182,6 +182,7 @@ SCRATCH = LlamaScratch(
     learning_rate=0.01,
     warmup_steps=2,
     weight_decay=0.0,
+    autocast="float32",
 )
 COUNTING = [[(start + i) % 20 for i in range(8)] for start in range(20)]
 

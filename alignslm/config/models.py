@@ -20,6 +20,7 @@ class LlamaScratch(Config):
     learning_rate: Positive
     warmup_steps: Count
     weight_decay: Annotated[float, Field(ge=0)]
+    autocast: Literal["float32", "bfloat16"] = Field(description="precision of matrix products; weights stay fp32")
 
 
 LmConfig = LlamaScratch

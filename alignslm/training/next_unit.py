@@ -85,6 +85,7 @@ def train_base(
         weight_decay=config.weight_decay,
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
+        bf16=config.autocast == "bfloat16",
     )
     model = new_model(config, vocabulary, seed=seed)
     return model, _fit(model, vocabulary, utterances, arguments)
