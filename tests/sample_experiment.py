@@ -35,6 +35,7 @@ batch_size: 4
 learning_rate: 1e-3
 warmup_steps: 2
 weight_decay: 0
+autocast: float32
 """,
     "vocoder/conv": """\
 kind: conv-griffinlim
