@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from alignslm.benchmarks.items import SpokenItem
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.speech import StoryWorld
 from alignslm.provenance import content_id, row_seed
@@ -25,22 +26,6 @@ class ItemsError(ValueError):
     """A benchmark asks for more pairs than the grammar can make."""
 
 
-class SpokenItem(NamedTuple):
-    """One utterance of a pair: (samples,) float32 at the corpus's sample rate.
-
-    `context_end_s` is where the part shared by both items of a pair ends (the prompt of a story); None where a
-    whole utterance is compared with another.
-    """
-
-    pair_id: str
-    polarity: Polarity
-    subtype: str
-    voice: str
-    text: str
-    waveform: np.ndarray
-    context_end_s: float | None
-
-
 class Pair(NamedTuple):
     """Both items of a pair as lists of sentences to be spoken, and as they are written."""
 
@@ -54,7 +39,10 @@ class Pair(NamedTuple):
 
 
 def toy_items(config: ToyBenchmark, *, corpus: StoryWorld) -> Iterator[SpokenItem]:
-    """Yield the spoken items of a benchmark in the corpus's voice, positive before negative, pair by pair."""
+    """Yield the spoken items of a benchmark in the corpus's voice, positive before negative, pair by pair.
+
+    The context of a story is its prompt; words and sentences are compared whole and have none.
+    """
     for pair in toy_pairs(config, voice=corpus.voice):
         yield _speak(pair, "positive", pair.positive, pair.positive_text, corpus)
         yield _speak(pair, "negative", pair.negative, pair.negative_text, corpus)
