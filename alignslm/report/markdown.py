@@ -1,0 +1,50 @@
+"""The report as Markdown: the same tables, compactly."""
+
+from alignslm.report.inputs import ReportInputs
+from alignslm.report.metrics import Report
+from alignslm.report.notes import footer, notes
+from alignslm.report.origin import Origin
+from alignslm.report.published import PROTOCOL
+from alignslm.report.tabulate import (
+    Cell,
+    Sheet,
+    ablation_sheet,
+    comparison_sheet,
+    headline_sheet,
+    others_sheet,
+    pairs_sheet,
+    published_sheet,
+)
+from alignslm.report.verdict import verdict
+
+
+def markdown(report: Report, inputs: ReportInputs, origin: Origin) -> str:
+    """Return the whole report as Markdown text."""
+    setting = inputs.setting
+    sections = [
+        ("Result", " ".join(verdict(report, setting))),
+        ("Models", _table(headline_sheet(report, setting))),
+        ("Differences", _table(comparison_sheet(report))),
+        ("Pairs", _table(pairs_sheet(inputs))),
+        ("Published figures", "\n\n".join([
+            PROTOCOL, _table(published_sheet(report, setting)), _table(ablation_sheet()), _table(others_sheet())
+        ])),
+        ("How to read", "\n".join(f"- {note}" for note in notes(setting))),
+        ("Provenance", "\n".join(f"- {name}: {value}" for name, value in footer(setting, origin))),
+    ]  # fmt: skip
+    return "# Report\n\n" + "\n\n".join(f"## {title}\n\n{body}" for title, body in sections) + "\n"
+
+
+def _table(sheet: Sheet) -> str:
+    lines = [_line(sheet.headings), _line(["---"] + ["---:"] * (len(sheet.headings) - 1))]
+    lines += [_line([_text(cell) for cell in row]) for row in sheet.rows]
+    return f"{sheet.caption}\n\n" + "\n".join(lines)
+
+
+def _text(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.mark in {"better", "worse", "flag"} else cell.text
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    escaped = (cell.replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"

@@ -1,0 +1,92 @@
+"""The report as one self-contained HTML page: no script, no network, sound and figures inside."""
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from alignslm.report.drawing import inline
+from alignslm.report.inputs import ReportInputs
+from alignslm.report.metrics import Report
+from alignslm.report.notes import footer, notes
+from alignslm.report.origin import Origin
+from alignslm.report.plots import Panel
+from alignslm.report.published import PROTOCOL
+from alignslm.report.tabulate import (
+    ablation_sheet,
+    comparison_sheet,
+    every_comparison_sheet,
+    every_metric_sheet,
+    headline_sheet,
+    others_sheet,
+    pairs_sheet,
+    published_sheet,
+)
+from alignslm.report.verdict import verdict
+from alignslm.report.wording import DASH
+
+SECTIONS = {
+    "differences": (
+        "Difference to the base model",
+        "Paired by prompt or item pair, 95 % intervals. A hollow dot: the interval holds 0.",
+    ),
+    "scores": (
+        "Scores of the training draws",
+        "What each round had to make pairs of. The thresholds act on the utility: this score, if it alone has weight.",
+    ),
+    "training": (
+        "Training",
+        "Reward accuracy may rise while speech breaks: watch the chosen log-probability, which falls when it does.",
+    ),
+    "shapes": ("Length, repetition, diversity", "Means with 95 % intervals: what a judge could be gamed by."),
+}
+
+
+def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origin) -> str:
+    """Return the whole report as HTML text."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"sound": _sound, "svg": _svg, "score": _score}
+    setting = inputs.setting
+    return environment.get_template("template.html").render(
+        report=report,
+        setting=setting,
+        verdict=verdict(report, setting),
+        headline=headline_sheet(report, setting),
+        comparisons=comparison_sheet(report),
+        details=[every_metric_sheet(report), every_comparison_sheet(report)],
+        figures=[(key, *SECTIONS[key], [p for p in drawn if p.section == key]) for key in SECTIONS],
+        pairs=pairs_sheet(inputs),
+        examples=inputs.examples,
+        published=[published_sheet(report, setting), ablation_sheet(), others_sheet()],
+        protocol=PROTOCOL,
+        notes=[_code(note) for note in notes(setting)],
+        footer=footer(setting, origin),
+    )
+
+
+def _sound(flac: bytes) -> str:
+    return f"data:audio/flac;base64,{base64.b64encode(flac).decode()}"
+
+
+def _svg(panel: Panel) -> Markup:
+    label = str(escape(f"{panel.title}: {panel.alt}"))
+    return Markup(inline(panel.svg, name=panel.name, label=label))  # noqa: S704 (our own drawing, label escaped)
+
+
+def _score(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}"
+
+
+def _code(note: str) -> Markup:
+    """Turn `names` into code elements, everything escaped."""
+    parts = [str(escape(part)) for part in note.split("`")]
+    inner = (f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+    return Markup("".join(inner))  # noqa: S704 (escaped above)

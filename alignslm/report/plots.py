@@ -1,0 +1,201 @@
+"""Figures as SVG text, and the data behind them as rows. One small panel a figure, so that a page can flow them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from alignslm.report.drawing import CARD, HUES, MUTED, drawing_style, svg_of
+from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
+from alignslm.report.metrics import CONTINUATION, Interval, Report
+from alignslm.report.tabulate import models_of
+from alignslm.report.wording import change, headline, style, with_error
+
+BASE = "base"
+SHAPE_METRICS = ("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
+SCORE_EDGES = np.linspace(1, 5, 17)
+TRAINING_FIGURES = {
+    "reward_accuracy": "eval_rewards/accuracies",
+    "reward_margin": "eval_rewards/margins",
+    "chosen_logp": "eval_logps/chosen",
+    "rejected_logp": "eval_logps/rejected",
+    "eval_loss": "eval_loss",
+    "train_loss": "loss",
+}
+
+
+class Panel(NamedTuple):
+    """One figure: file name without ending, section of the page, title, what it shows in words, and its SVG."""
+
+    name: str
+    section: str
+    title: str
+    alt: str
+    svg: str
+
+
+def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
+    """Draw every figure of the report."""
+    with drawing_style():
+        return [
+            *_differences(report),
+            *_distributions(inputs.rounds, inputs),
+            *_curves(inputs.training),
+            *_shapes(report),
+        ]
+
+
+def _new(*, height_inches: float = 2.5) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.0, height_inches), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots()
+
+
+def _differences(report: Report) -> Iterator[Panel]:
+    for benchmark, metric in headline(report):
+        how = style(benchmark, metric)
+        rows = [
+            (c.model, c.delta * how.factor, _scaled(c.ci95, how.factor), c.significant)
+            for c in report.comparisons
+            if (c.against, c.benchmark, c.metric) == (BASE, benchmark, metric) and c.delta is not None
+        ]
+        if rows:
+            figure, axes = _new(height_inches=1.0 + 0.26 * len(rows))
+            axes.axvline(0, color=MUTED, linewidth=1)
+            _dots(axes, rows)
+            axes.set_xlabel(f"difference to {BASE}" + (f" ({how.unit})" if how.unit else ""))
+            told = [report.comparison(row[0], BASE, benchmark, metric) for row in rows]
+            alt = "; ".join(f"{c.model} {change(c)}" for c in told if c)
+            name = f"difference-{benchmark}-{metric.replace('/', '-').replace('_', '-')}"
+            yield Panel(name, "differences", how.label, alt, svg_of(figure, name))
+
+
+def _dots(axes: Axes, rows: Sequence[tuple[str, float, Interval | None, bool]]) -> None:
+    """Draw one dot and interval a row, first row on top; a hollow dot is not significant."""
+    for place, (_, value, ends, solid) in enumerate(rows):
+        if ends is not None:
+            axes.plot(ends, [place, place], color=HUES[0], linewidth=1.8, solid_capstyle="round")
+        axes.plot(value, place, "o", color=HUES[0], markerfacecolor=HUES[0] if solid else CARD, markersize=5.5)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def _scaled(ends: Interval | None, factor: float) -> Interval | None:
+    return None if ends is None else (ends[0] * factor, ends[1] * factor)
+
+
+def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> Iterator[Panel]:
+    for name, item in rounds.items():
+        counts, limits = score_counts(item.scores), inputs.setting.rounds[name]
+        figure, axes = _new()
+        axes.bar(SCORE_EDGES[:-1], counts, width=0.23, align="edge", color=HUES[0])
+        for limit, hue, label in ((limits.rejected_max, 1, "rejected ≤"), (limits.chosen_min, 2, "chosen ≥")):
+            axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:g}")
+        axes.set(xlabel="judge's score", ylabel="continuations", xlim=(1, 5))
+        axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
+        mean = item.scores["llm_score"].mean()
+        shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
+        alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
+        yield Panel(
+            f"scores-{name}", "scores", f"{name}: draws of {limits.prev}", alt, svg_of(figure, f"scores-{name}")
+        )
+
+
+def score_counts(scores: pl.DataFrame) -> list[int]:
+    """Count SCORES rows whose llm_score falls into each quarter point from 1 to 5; unscored rows are left out."""
+    counts, _ = np.histogram(scores["llm_score"].drop_nulls().to_numpy(), SCORE_EDGES)
+    return [int(count) for count in counts]
+
+
+def training_table(training: Mapping[str, TrainingLog]) -> pl.DataFrame:
+    """Return checkpoint, step and the figures of the logs, null where a step did not log one."""
+    rows = [
+        {
+            "checkpoint": name,
+            "step": row.step,
+            **{column: row.figures.get(logged) for column, logged in TRAINING_FIGURES.items()},
+        }
+        for name, log in training.items()
+        for row in log.log
+        if any(logged in row.figures for logged in TRAINING_FIGURES.values())
+    ]
+    schema = {"checkpoint": pl.String, "step": pl.Int64, **dict.fromkeys(TRAINING_FIGURES, pl.Float64)}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def models_table(report: Report) -> pl.DataFrame:
+    """Return one row a metric: model, benchmark, metric, value, low, high, n."""
+    rows = [(m.model, m.benchmark, m.metric, m.value, *(m.ci95 or (None, None)), m.n) for m in report.metrics]
+    kinds = (pl.String, pl.String, pl.String, pl.Float64, pl.Float64, pl.Float64, pl.Int64)
+    names = ("model", "benchmark", "metric", "value", "low", "high", "n")
+    return pl.DataFrame(rows, schema=dict(zip(names, kinds, strict=True)), orient="row")
+
+
+def scores_table(rounds: Mapping[str, RoundTables]) -> pl.DataFrame:
+    """Return the histograms' counts: round, low, high, count."""
+    rows = [
+        (name, float(low), float(high), count)
+        for name, item in rounds.items()
+        for low, high, count in zip(SCORE_EDGES[:-1], SCORE_EDGES[1:], score_counts(item.scores), strict=True)
+    ]
+    schema = {"round": pl.String, "low": pl.Float64, "high": pl.Float64, "count": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+class _Curve(NamedTuple):
+    column: str
+    dashes: str
+    suffix: str
+
+
+CURVES = (
+    ("reward-accuracy", "reward accuracy, validation pairs", (_Curve("reward_accuracy", "-", ""),)),
+    ("reward-margin", "reward margin, validation pairs", (_Curve("reward_margin", "-", ""),)),
+    ("log-probabilities", "log-probability (nats), validation", (
+        _Curve("chosen_logp", "-", " chosen"), _Curve("rejected_logp", "--", " rejected"),
+    )),
+    ("loss", "training loss", (_Curve("train_loss", "-", ""),)),
+)  # fmt: skip
+
+
+def _curves(training: Mapping[str, TrainingLog]) -> Iterator[Panel]:
+    table = training_table({name: log for name, log in training.items() if name != BASE})
+    names = table["checkpoint"].unique(maintain_order=True).to_list()
+    for file, title, curves in CURVES:
+        figure, axes = _new(height_inches=2.7)
+        drawn = [_curve(axes, table, name, names.index(name), curve) for curve in curves for name in names]
+        if not any(drawn):
+            continue
+        axes.set_xlabel("optimiser step")
+        axes.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+        yield Panel(f"training-{file}", "training", title, "; ".join(filter(None, drawn)), svg_of(figure, file))
+
+
+def _curve(axes: Axes, table: pl.DataFrame, name: str, hue: int, curve: _Curve) -> str:
+    """Draw one line and return it in words; nothing where it was not logged."""
+    rows = table.filter(checkpoint=name).select("step", curve.column).drop_nulls().sort("step")
+    if rows.is_empty():
+        return ""
+    label, values = f"{name}{curve.suffix}", rows[curve.column].to_numpy()
+    axes.plot(rows["step"].to_numpy(), values, curve.dashes, marker=".", color=HUES[hue % len(HUES)], label=label)
+    return f"{label} from {values[0]:.2f} to {values[-1]:.2f}"
+
+
+def _shapes(report: Report) -> Iterator[Panel]:
+    for metric in SHAPE_METRICS:
+        how = style(CONTINUATION, metric)
+        found = [report.metric(model, CONTINUATION, metric) for model in models_of(report)]
+        measured = [m for m in found if m is not None and m.value is not None]
+        if not measured:
+            continue
+        figure, axes = _new(height_inches=1.0 + 0.26 * len(measured))
+        _dots(axes, [(m.model, (m.value or 0) * how.factor, _scaled(m.ci95, how.factor), True) for m in measured])
+        axes.set_xlabel(" ".join(filter(None, (how.label, f"({how.unit})" if how.unit else ""))))
+        name = f"models-{metric.replace('_', '-')}"
+        alt = "; ".join(f"{m.model} {with_error(m)}" for m in measured)
+        yield Panel(name, "shapes", how.label, alt, svg_of(figure, name))

@@ -1,0 +1,207 @@
+"""The report's tables as rows of text: what page and Markdown both print."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from alignslm.report import published
+from alignslm.report.inputs import ReportInputs, RoundTables, Setting
+from alignslm.report.metrics import ACCURACY, CONTINUATION, Comparison, Report
+from alignslm.report.wording import (
+    DASH,
+    TOPIC,
+    arrow,
+    change,
+    heading,
+    headline,
+    interval,
+    number,
+    style,
+    with_error,
+)
+
+
+class Cell(NamedTuple):
+    """Text of one cell and its mark: "", "better", "worse", "moved", "ns" or "flag"."""
+
+    text: str
+    mark: str = ""
+
+
+class Sheet(NamedTuple):
+    """A table: caption, headings, and rows whose first cell names the row."""
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def _sheet(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Sheet:
+    cells = (tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
+    return Sheet(caption, tuple(headings), tuple(cells))
+
+
+def models_of(report: Report) -> list[str]:
+    """List the reported models in their order."""
+    return list(dict.fromkeys(metric.model for metric in report.metrics))
+
+
+def headline_sheet(report: Report, setting: Setting) -> Sheet:
+    """Models by headline metrics; a score above the ceiling's interval is marked."""
+    columns = headline(report)
+    flagged = {(flag.model, CONTINUATION, flag.metric) for flag in report.flags}
+    rows: list[list[Cell | str]] = [
+        [
+            _system(model, setting),
+            *(_value(report, model, column, flagged=(model, *column) in flagged) for column in columns),
+        ]
+        for model in models_of(report)
+    ]
+    caption = "Mean ± half the width of its 95 % interval. ⚑ above the ceiling's interval: the judge is being pleased."
+    headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
+    return _sheet(caption, ["model", *headings], rows)
+
+
+def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool) -> Cell:
+    text = with_error(report.metric(model, *column))
+    return Cell(f"{text} ⚑", "flag") if flagged else Cell(text)
+
+
+def _system(model: str, setting: Setting) -> str:
+    return f"{model} (ceiling)" if model == setting.ceiling_model else model
+
+
+def comparison_sheet(report: Report) -> Sheet:
+    """Each compared pair of models by headline metrics."""
+    columns = headline(report)
+    pairs = list(dict.fromkeys((item.model, item.against) for item in report.comparisons))
+    rows: list[list[Cell | str]] = [
+        [f"{model} {DASH} {against}", *(_change(report, report.comparison(model, against, *c)) for c in columns)]
+        for model, against in pairs
+    ]
+    caption = "Mean paired difference with its 95 % interval; n.s.: the interval holds 0."
+    return _sheet(caption, ["difference", *(heading(*c, arrow=arrow(report, *c)) for c in columns)], rows)
+
+
+def _change(report: Report, comparison: Comparison | None) -> Cell:
+    return Cell(change(comparison), _mark(report, comparison))
+
+
+def _mark(report: Report, comparison: Comparison | None) -> str:
+    if comparison is None or comparison.delta is None:
+        return ""
+    if not comparison.significant:
+        return "ns"
+    match arrow(report, comparison.benchmark, comparison.metric):
+        case "↑":
+            return "better" if comparison.delta > 0 else "worse"
+        case "↓":
+            return "better" if comparison.delta < 0 else "worse"
+        case _:
+            return "moved"
+
+
+def every_metric_sheet(report: Report) -> Sheet:
+    """Every metric of every model: value, standard error, interval, counts."""
+    rows = []
+    for m in report.metrics:
+        how = style(m.benchmark, m.metric)
+        numbers = [number(m.value, how), number(m.stderr, how), interval(m.ci95, how)]
+        rows.append([m.model, m.benchmark, m.metric, how.unit, *numbers, str(m.n), str(m.n_missing)])
+    headings = ["model", "benchmark", "metric", "unit", "value", "standard error", "95 % interval", "n", "missing"]
+    return _sheet(
+        "Every metric of every model; n counts measured rows, missing ones were not scored 0.", headings, rows
+    )
+
+
+def every_comparison_sheet(report: Report) -> Sheet:
+    """Every paired difference with the number of prompts or item pairs it rests on."""
+    rows: list[list[Cell | str]] = []
+    for c in report.comparisons:
+        how, mark = style(c.benchmark, c.metric), _mark(report, c)
+        numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
+        verdict = "" if c.significant else "n.s."
+        rows.append([c.model, c.against, c.benchmark, c.metric, how.unit, *numbers, verdict, str(c.n)])
+    headings = ["model", "against", "benchmark", "metric", "unit", "difference", "95 % interval", "", "n"]
+    return _sheet("Every paired difference; n counts prompts, or item pairs of a benchmark.", headings, rows)
+
+
+def pairs_sheet(inputs: ReportInputs) -> Sheet:
+    """What became of every prompt of every round and split; the counts close."""
+    reasons = sorted({r for item in inputs.rounds.values() for r in item.rejections["reason"].unique()})
+    headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]
+    rows = [
+        row
+        for name, item in inputs.rounds.items()
+        for split in _splits(item)
+        if (row := _account(name, item, split, reasons))
+    ]
+    return _sheet("Prompts = prompts with pairs + prompts without, by reason.", headings, rows)
+
+
+def _splits(item: RoundTables) -> list[str]:
+    return sorted({*item.pairs["split"].unique(), *item.rejections["split"].unique()})
+
+
+def _account(name: str, item: RoundTables, split: str, reasons: list[str]) -> list[str]:
+    pairs, rejections = item.pairs.filter(split=split), item.rejections.filter(split=split)
+    with_pairs = pairs["prompt_id"].n_unique()
+    counts = [rejections.filter(pl.col("reason") == reason).height for reason in reasons]
+    margin = pairs["margin"].mean()
+    shown = f"{margin:.2f}" if isinstance(margin, float) else DASH
+    totals = [with_pairs + rejections.height, with_pairs, pairs.height]
+    return [name, split, *map(str, totals), shown, *map(str, counts)]
+
+
+def published_sheet(report: Report, setting: Setting) -> Sheet:
+    """The paper's table, and this run's rows under a line of their own: another protocol, not comparable."""
+    headings = ["system", "sWUGGY", "sBLIMP", "S-StoryCloze", "T-StoryCloze", "judge (1–5)"]
+    theirs = [
+        [row.system, *(_printed(value, 1) for value in row[1:5]), _printed(row.judge, 2)] for row in published.MAIN
+    ]
+    ours = [
+        [
+            Cell(f"this run: {model} (toy protocol)", "ours"),
+            *(Cell(text, "ours") for text in _ours(report, model, setting)),
+        ]
+        for model in models_of(report)
+    ]
+    caption = f"Published by others ({published.SOURCE}), and this run under another protocol: not comparable."
+    return _sheet(caption, headings, [*theirs, *ours])
+
+
+def _printed(value: float | None, decimals: int) -> str:
+    return DASH if value is None else f"{value:.{decimals}f}"
+
+
+def _ours(report: Report, model: str, setting: Setting) -> list[str]:
+    names = {kind.removeprefix("toy-"): name for name, kind in setting.benchmarks.items()}
+    wanted = [
+        (names.get("swuggy", ""), ACCURACY),
+        (names.get("sblimp", ""), ACCURACY),
+        ("", ""),
+        (names.get("storycloze", ""), TOPIC),
+        (CONTINUATION, "heldout_judge"),
+    ]
+    return [with_error(report.metric(model, *column)) for column in wanted]
+
+
+def ablation_sheet() -> Sheet:
+    """The paper's 1.3B ablation."""
+    rows = [
+        [row.system, _printed(row.training_judge, 2), _printed(row.t_storycloze, 1), _printed(row.judge, 2)]
+        for row in published.ABLATION
+    ]
+    headings = ["system", "training judge (1–5)", "T-StoryCloze", "GPT-4o (1–5)"]
+    return _sheet(f"1.3B ablation of the paper ({published.SOURCE}).", headings, rows)
+
+
+def others_sheet() -> Sheet:
+    """Rows of other papers."""
+    rows = [
+        [row.system, *(_printed(value, 1) for value in row[1:5]), _printed(row.auto_bleu, 2)]
+        for row in published.OTHERS
+    ]
+    headings = ["system", "sBLIMP", "S-StoryCloze", "T-StoryCloze", "perplexity", "auto-BLEU ×100"]
+    return _sheet(f"Rows printed elsewhere ({published.SOURCE_OTHERS}).", headings, rows)

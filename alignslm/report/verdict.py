@@ -1,0 +1,133 @@
+"""The verdict in words, made from the numbers alone: what rose, what explains it, and what it cost."""
+
+from collections.abc import Iterator
+
+from alignslm.report.inputs import Setting
+from alignslm.report.metrics import CONTINUATION, JUDGES, Comparison, Report
+from alignslm.report.wording import TOPIC, change, headline, interval, number, style
+
+COOLED = "base-cool"
+FINETUNED = "sft"
+BASE = "base"
+
+
+def verdict(report: Report, setting: Setting) -> list[str]:
+    """Return sentences on the last round: gain, its explanations (controls), likelihood, diversity, the ceiling."""
+    last = setting.last_round
+    parts = (
+        _gain(report, last),
+        _explained(report, last),
+        _preference(report, last),
+        _likelihood(report, last),
+        _last_round(report, setting),
+        _diversity(report, last),
+        _ceiling(report, setting),
+    )
+    return [sentence for part in parts for sentence in part]
+
+
+def _judged(report: Report, model: str, against: str, metric: str = "judge") -> Comparison | None:
+    return report.comparison(model, against, CONTINUATION, metric)
+
+
+def _gain(report: Report, last: str) -> Iterator[str]:
+    gain, start = _judged(report, last, BASE), report.metric(BASE, CONTINUATION, "judge")
+    end, held_out = report.metric(last, CONTINUATION, "judge"), _judged(report, last, BASE, "heldout_judge")
+    if gain is None or start is None or end is None:
+        yield f"No judged score was measured for both {last} and {BASE}, so nothing is said about a gain."
+        return
+    how = style(CONTINUATION, "judge")
+    yield (
+        f"On {gain.n} held-out prompts the judge that made the training pairs gives {last} {number(end.value, how)} "
+        f"of 5 and {BASE} {number(start.value, how)}: {change(gain)}, {_told(gain)}."
+    )
+    if held_out is not None:
+        yield f"A judge that took no part in training sees {change(held_out)}, {_told(held_out)}."
+
+
+def _told(comparison: Comparison) -> str:
+    if not comparison.significant or comparison.delta is None:
+        return "not distinguishable from no change"
+    return "a gain" if comparison.delta > 0 else "a loss"
+
+
+def _explained(report: Report, last: str) -> Iterator[str]:
+    gain = _judged(report, last, BASE)
+    if gain is None or gain.delta is None or not gain.significant or gain.delta < 0:
+        return
+    if (tuned := _judged(report, FINETUNED, BASE)) and tuned.delta is not None:
+        yield (
+            f"Fine-tuning on the chosen samples alone ({FINETUNED}) reaches {change(tuned)}, "
+            f"{tuned.delta / gain.delta:.0%} of that gain."
+        )
+    if (cooled := _judged(report, COOLED, BASE)) and cooled.delta is not None:
+        yield (
+            f"Sampling the unchanged base model at a lower temperature ({COOLED}) gives {change(cooled)}, "
+            f"{cooled.delta / gain.delta:.0%} of it: so much may be mere sharpening."
+        )
+
+
+def _preference(report: Report, last: str) -> Iterator[str]:
+    extra = _judged(report, last, FINETUNED)
+    if extra is None or extra.delta is None:
+        return
+    if extra.significant and extra.delta > 0:
+        meaning = "so preference training and the curriculum add to what fine-tuning gives"
+    elif extra.significant:
+        meaning = "so preference training ends below plain fine-tuning on the chosen samples"
+    else:
+        meaning = "so no judged gain of preference training over plain fine-tuning is shown"
+    yield f"{last} against {FINETUNED}: {change(extra)}, {meaning}."
+
+
+def _likelihood(report: Report, last: str) -> Iterator[str]:
+    for benchmark, metric in headline(report):
+        against_base = report.comparison(last, BASE, benchmark, metric)
+        if benchmark == CONTINUATION or metric != TOPIC or against_base is None:
+            continue
+        against_tuned = report.comparison(last, FINETUNED, benchmark, metric)
+        behind = f", against {FINETUNED} {change(against_tuned)}" if against_tuned else ""
+        yield (
+            f"As a likelihood, {style(benchmark, metric).label} moves by {change(against_base)} points against {BASE}"
+            f"{behind}; its wrong endings resemble the rejected samples, so read the harder subtypes beside it."
+        )
+
+
+def _last_round(report: Report, setting: Setting) -> Iterator[str]:
+    last = setting.last_round
+    previous = setting.previous[last]
+    step = _judged(report, last, previous)
+    if previous == BASE or step is None:
+        return
+    held_out = _judged(report, last, previous, "heldout_judge")
+    beside = f" (held-out judge {change(held_out)})" if held_out else ""
+    yield f"The last round adds {change(step)} to {previous}{beside}."
+
+
+def _diversity(report: Report, last: str) -> Iterator[str]:
+    moved = _judged(report, last, BASE, "distinct")
+    if moved is None or moved.delta is None:
+        return
+    if not moved.significant:
+        meaning = "no narrowing of the samples is shown"
+    else:
+        meaning = "the samples have become narrower" if moved.delta < 0 else "the samples have become more varied"
+    yield f"The share of distinct texts changes by {change(moved)} points: {meaning}."
+
+
+def _ceiling(report: Report, setting: Setting) -> Iterator[str]:
+    how = style(CONTINUATION, "judge")
+    for judge in JUDGES:
+        name = style(CONTINUATION, judge).label
+        ceiling = report.metric(setting.ceiling_model, CONTINUATION, judge)
+        if ceiling is None or ceiling.ci95 is None:
+            yield f"The true continuations have no {name} score, so nobody can tell whether a model outbids them."
+            continue
+        ends = f"{number(ceiling.value, how)} {interval(ceiling.ci95, how)}"
+        if above := [flag.model for flag in report.flags if flag.metric == judge]:
+            yield (
+                f"Warning: {', '.join(above)} {'lies' if len(above) == 1 else 'lie'} above the true continuations' own "
+                f"{name} score of {ends}: from there on the judge is being pleased, speech is not improved."
+            )
+        else:
+            yield f"No model lies above the true continuations' own {name} score of {ends}."

@@ -1,0 +1,100 @@
+"""How metrics are named and numbers written: one place, so that page and Markdown cannot differ."""
+
+from typing import NamedTuple
+
+from alignslm.report.metrics import ACCURACY, CONTINUATION, Comparison, Interval, Metric, Report
+
+DASH = "–"
+MINUS = "\N{MINUS SIGN}"
+
+
+class Style(NamedTuple):
+    """Label, factor applied for print, decimals and unit of one metric."""
+
+    label: str
+    factor: float
+    decimals: int
+    unit: str
+
+
+STYLES = {
+    "judge": Style("judge (trained on)", 1, 2, "1–5"),
+    "heldout_judge": Style("held-out judge", 1, 2, "1–5"),
+    "grammatical": Style("grammatical", 100, 1, "%"),
+    "ppl": Style("perplexity", 1, 1, ""),
+    "log_ppl": Style("log perplexity", 1, 2, "nats"),
+    "auto_bleu": Style("auto-BLEU", 100, 2, "×100"),
+    "distinct": Style("distinct", 100, 1, "%"),
+    "distinct_per_draw": Style("distinct within a draw", 100, 1, "%"),
+    "finished": Style("finished", 100, 1, "%"),
+    "num_words": Style("words", 1, 2, ""),
+    "num_units": Style("units", 1, 1, ""),
+    "duration_s": Style("duration", 1, 2, "s"),
+}
+HEADLINE = ("judge", "heldout_judge", "grammatical", "auto_bleu", "distinct", "num_words")
+HEADLINE_BENCHMARKS_AFTER = "grammatical"
+TOPIC = f"{ACCURACY}/topic"
+
+
+def style(benchmark: str, metric: str) -> Style:
+    """Return how a metric is written; accuracies are written in percent."""
+    if benchmark == CONTINUATION:
+        return STYLES.get(metric, Style(metric.replace("_", " "), 1, 3, ""))
+    subtype = metric.partition("/")[2]
+    return Style(f"{benchmark}, {subtype}" if subtype else benchmark, 100, 1, "%")
+
+
+def headline(report: Report) -> list[tuple[str, str]]:
+    """List (benchmark, metric) of the headline table that some model has; a benchmark's `topic` stands for it."""
+    found = {(m.benchmark, m.metric) for m in report.metrics}
+    columns: list[tuple[str, str]] = []
+    for metric in HEADLINE:
+        columns.append((CONTINUATION, metric))
+        if metric == HEADLINE_BENCHMARKS_AFTER:
+            names = sorted({benchmark for benchmark, _ in found} - {CONTINUATION})
+            columns += [(name, TOPIC if (name, TOPIC) in found else ACCURACY) for name in names]
+    return [column for column in columns if column in found]
+
+
+def number(value: float | None, how: Style, *, signed: bool = False) -> str:
+    """Write a number with a true minus sign; a dash where it is None."""
+    if value is None:
+        return DASH
+    text = f"{value * how.factor:{'+' if signed else ''}.{how.decimals}f}"
+    return text.replace("-", MINUS)
+
+
+def interval(ends: Interval | None, how: Style, *, signed: bool = False) -> str:
+    """Write [low, high]; a dash where there is none."""
+    return DASH if ends is None else f"[{', '.join(number(end, how, signed=signed) for end in ends)}]"
+
+
+def with_error(metric: Metric | None) -> str:
+    """Write `2.87 ± 0.12`, where ± is half the width of the 95 % interval."""
+    if metric is None or metric.value is None:
+        return DASH
+    how = style(metric.benchmark, metric.metric)
+    if metric.ci95 is None:
+        return number(metric.value, how)
+    return f"{number(metric.value, how)} ± {number((metric.ci95[1] - metric.ci95[0]) / 2, how)}"
+
+
+def change(comparison: Comparison | None) -> str:
+    """Write `+0.83 [+0.68, +0.97]`, with n.s. behind it where the interval holds 0."""
+    if comparison is None or comparison.delta is None:
+        return DASH
+    how = style(comparison.benchmark, comparison.metric)
+    text = f"{number(comparison.delta, how, signed=True)} {interval(comparison.ci95, how, signed=True)}"
+    return text if comparison.significant else f"{text} n.s."
+
+
+def heading(benchmark: str, metric: str, *, arrow: str) -> str:
+    """Return a column heading such as `perplexity ↓`."""
+    how = style(benchmark, metric)
+    return " ".join(part for part in (how.label, f"({how.unit})" if how.unit else "", arrow) if part)
+
+
+def arrow(report: Report, benchmark: str, metric: str) -> str:
+    """Return ↑ where higher is better, ↓ where lower is, nothing where neither is."""
+    found = next(m for m in report.metrics if (m.benchmark, m.metric) == (benchmark, metric))
+    return {True: "↑", False: "↓", None: ""}[found.higher_is_better]

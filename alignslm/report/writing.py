@@ -1,0 +1,58 @@
+"""Write the report: metrics.json, index.html, report.md, and plots with the data behind them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from alignslm.report.inputs import ReportInputs
+from alignslm.report.markdown import markdown
+from alignslm.report.metrics import Report, summarise
+from alignslm.report.origin import Origin
+from alignslm.report.page import page
+from alignslm.report.plots import models_table, panels, scores_table, training_table
+
+
+def report_of(inputs: ReportInputs) -> Report:
+    """Summarise what was measured, under the experiment's own bootstrap and seed."""
+    setting = inputs.setting
+    return summarise(
+        inputs.judged,
+        inputs.item_scores,
+        inputs.transcripts,
+        models=setting.models,
+        rounds=setting.previous,
+        bootstrap=setting.bootstrap,
+        seed=setting.seed,
+        ceiling_model=setting.ceiling_model,
+    )
+
+
+def write_report(inputs: ReportInputs, origin: Origin, folder: Path) -> Report:
+    """Write the report into `folder` and return its numbers. Equal inputs and origin give equal bytes.
+
+    Files of an earlier report that this one does not write are removed from `folder`/plots.
+    """
+    report = report_of(inputs)
+    drawn = panels(report, inputs)
+    plots = {f"{panel.name}.svg": panel.svg for panel in drawn} | {
+        "training.csv": training_table(inputs.training).write_csv(),
+        "models.csv": models_table(report).write_csv(),
+        "scores.csv": scores_table(inputs.rounds).write_csv(),
+    }
+    _replace(plots, folder / "plots")
+    _write(folder / "index.html", page(report, inputs, drawn, origin))
+    _write(folder / "report.md", markdown(report, inputs, origin))
+    _write(folder / "metrics.json", report.to_json())
+    return report
+
+
+def _replace(files: Mapping[str, str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in {".svg", ".csv"} and old.name not in files:
+            old.unlink()
+    for name, text in files.items():
+        _write(folder / name, text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,204 @@
+"""A small experiment's artifacts, written through the real tables, with known shifts between models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from alignslm import tables
+from alignslm.audio import encode_flac
+from alignslm.config.models import Bootstrap
+from alignslm.provenance import content_id
+from alignslm.report.inputs import Setting, Thresholds
+from alignslm.report.origin import Origin
+
+RATE_HZ = 8000
+SHIFTS = {"base": 0.0, "base-cool": 0.25, "ntp": 0.03, "sft": 0.8, "r1": 0.85, "r2": 1.25, "true": 1.0}
+NOUNS = ("dog", "cat", "boat", "kite", "bread", "train")
+VERBS = ("sees", "finds", "loses", "likes")
+
+SETTING = Setting(
+    models=tuple(SHIFTS),
+    ceiling_model="true",
+    rounds={
+        "r1": Thresholds(prev="base", chosen_min=3.2, rejected_max=2.2),
+        "r2": Thresholds(prev="r1", chosen_min=3.9, rejected_max=2.9),
+    },
+    benchmarks={"swuggy": "toy-swuggy", "sblimp": "toy-sblimp", "storycloze": "toy-storycloze"},
+    choices={
+        "corpus": "storyworld", "encoder": "mfcc-kmeans", "lm": "llama-tiny", "vocoder": "conv-griffinlim",
+        "asr": "char-ctc", "judge": "story-lm", "heldout_judge": "ngram", "selector": "thresholds",
+        "trainer": "dpo-nll", "ntp": "ntp", "sft": "sft",
+    },
+    losses={"sigmoid": 1.0, "sft": 10.0},
+    beta=0.1,
+    drift=0.5,
+    split="test",
+    draws=2,
+    training_draws=5,
+    bootstrap=Bootstrap(resamples=300, confidence=0.95),
+    seed=0,
+)  # fmt: skip
+ORIGIN = Origin(
+    git_commit="0123456789abcdef0123456789abcdef01234567",
+    dirty=True,
+    dvc_lock_sha256=None,
+    packages={"alignslm": "0.1.0", "torch": "2.13.0"},
+    python="3.11.9",
+    device="cpu",
+)
+
+
+def tone(hz: float, *, seconds: float) -> bytes:
+    """Return FLAC of a sine tone."""
+    times = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    return encode_flac((0.3 * np.sin(2 * np.pi * hz * times)).astype(np.float32), RATE_HZ)
+
+
+def build(folder: Path, *, num_prompts: int = 40) -> Path:
+    """Write all artifacts a report reads and return their folder."""
+    rng = np.random.default_rng(3)
+    prompts = _prompts(num_prompts)
+    tables.write(prompts, tables.PROMPTS, folder / "prompts.parquet")
+    _write_utterances(prompts, folder)
+    difficulty = dict(zip(prompts["prompt_id"], rng.normal(0, 0.5, num_prompts), strict=True))
+    for model in SHIFTS:
+        _write_model(model, prompts, difficulty, rng, folder)
+    for number, name in enumerate(SETTING.rounds):
+        _write_round(name, 0.6 * number, prompts, rng, folder)
+        _write_training(name, folder)
+    return folder
+
+
+def _prompts(count: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "prompt_id": content_id("prompt", i),
+                "utterance_id": f"u{i:03d}",
+                "split": "test",
+                "end_s": 0.5,
+                "num_units": 3,
+                "units": [1, 2, 3],
+                "continuation_units": [4, 5],
+                "prompt_text": f"the girl has a {NOUNS[i % 6]} <b>&",
+                "continuation_text": f"she {VERBS[i % 4]} the {NOUNS[i % 6]}",
+            }
+            for i in range(count)
+        ]
+    )
+
+
+def _write_utterances(prompts: pl.DataFrame, folder: Path) -> None:
+    rows = [
+        {
+            "utterance_id": name,
+            "split": "test",
+            "speaker_id": "s",
+            "text": None,
+            "prompt_text": None,
+            "continuation_text": None,
+            "prompt_end_s": 0.5,
+            "num_samples": RATE_HZ,
+            "sample_rate_hz": RATE_HZ,
+            "audio": {"bytes": tone(200 + 10 * place, seconds=1.0), "path": None},
+        }
+        for place, name in enumerate(prompts["utterance_id"])
+    ]
+    frame = pl.DataFrame(rows, schema=dict(tables.UTTERANCES.schema))
+    halves = [frame.head(len(frame) // 2), frame.slice(len(frame) // 2)]
+    tables.write_shards(halves, tables.UTTERANCES, folder / "corpus" / "utterances")
+
+
+def _write_model(
+    model: str, prompts: pl.DataFrame, difficulty: dict[str, float], rng: np.random.Generator, folder: Path
+) -> None:
+    draws = range(1 if model == "true" else 2)
+    ids = [(content_id(p, d), p, d) for p in prompts["prompt_id"] for d in draws]
+    frame = pl.DataFrame(ids, schema=["continuation_id", "prompt_id", "draw"], orient="row").sort("continuation_id")
+    judged, transcripts, speech = [], [], []
+    for name, prompt, draw in frame.iter_rows():
+        judge = float(np.clip(2.6 + SHIFTS[model] + difficulty[prompt] + rng.normal(0, 0.3), 1, 5))
+        failed = model == "base" and prompt == prompts["prompt_id"][5] and draw == 1
+        words = f"she {rng.choice(VERBS)} the {rng.choice(NOUNS)} and the {rng.choice(NOUNS)}"
+        values = {
+            "judge": None if failed else judge,
+            "heldout_judge": None if failed else float(np.clip(judge + rng.normal(0.1, 0.2), 1, 5)),
+            "ppl": None if failed else float(np.exp(3 - 0.4 * judge + rng.normal(0, 0.1))),
+            "auto_bleu": None if failed else float(rng.choice([0, 0, 0, 0.2])),
+            "num_words": float(len(words.split())),
+            "num_units": float(rng.integers(20, 40)),
+            "duration_s": float(rng.uniform(1, 2)),
+            "finished": float(rng.random() < 0.95),
+            "grammatical": float(rng.random() < 0.2 + 0.3 * SHIFTS[model]),
+        }
+        judged += [(model, name, prompt, draw, metric, value) for metric, value in values.items()]
+        transcripts.append((name, None if failed else words, "failed" if failed else "ok", None if failed else 0.9))
+        silent = model == "sft" and draw == 0 and prompt == min(prompts["prompt_id"])
+        flac = b"" if silent else tone(300, seconds=0.3)
+        speech.append((name, {"bytes": flac, "path": None}, 2400, RATE_HZ, "empty" if silent else "ok"))
+    samples, evaluated = folder / "samples" / model, folder / "eval" / model
+    tables.write(_frame(judged, tables.JUDGED), tables.JUDGED, evaluated / "judged.parquet")
+    scored = [] if model == "true" else _item_scores(model, rng)
+    tables.write(_frame(scored, tables.ITEM_SCORES), tables.ITEM_SCORES, evaluated / "item_scores.parquet")
+    tables.write(_frame(transcripts, tables.TRANSCRIPTS), tables.TRANSCRIPTS, samples / "transcripts.parquet")
+    tables.write_shards([_frame(speech, tables.SPEECH)], tables.SPEECH, samples / "speech")
+
+
+def _frame(rows: list, table: tables.Table) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict(table.schema), orient="row")
+
+
+def _item_scores(model: str, rng: np.random.Generator) -> list:
+    subtypes = {"swuggy": [""], "sblimp": ["number", "pronoun"], "storycloze": ["topic", "pronoun", "object"]}
+    rows = []
+    for benchmark, kinds in subtypes.items():
+        for item in range(60):
+            correct = float(rng.random() < 0.6 + 0.1 * SHIFTS[model])
+            missing = benchmark == "swuggy" and item == 7
+            nats = None if missing else -1.0
+            row = (benchmark, f"{benchmark}-{item:03d}", model, kinds[item % len(kinds)], "v", nats, nats, 3, 3)
+            rows.append((*row, None if missing else correct))
+    return rows
+
+
+def _write_round(name: str, shift: float, prompts: pl.DataFrame, rng: np.random.Generator, folder: Path) -> None:
+    scores = [
+        (content_id(name, p, d), p, d, float(np.clip(rng.normal(2.7 + shift, 0.9), 1, 5)), 9.0, 0.0, 6, "ok")
+        for p in prompts["prompt_id"]
+        for d in range(5)
+    ]
+    scores[0] = (*scores[0][:3], None, None, None, 0, "failed")
+    tables.write(_frame(scores, tables.SCORES), tables.SCORES, folder / "scores" / f"{name}.parquet")
+    with_pairs, without = prompts["prompt_id"][:30], prompts["prompt_id"][30:]
+    pairs = [
+        (content_id(p, k), p, "train" if i < 25 else "valid", content_id(name, p, 0), content_id(name, p, 1),
+         [1], [2], [3], "eos", "eos", 4.0, 2.0, 1.5 + 0.5 * k)
+        for i, p in enumerate(with_pairs)
+        for k in range(2)
+    ]  # fmt: skip
+    tables.write(_frame(pairs, tables.PAIRS), tables.PAIRS, folder / "pairs" / f"{name}.parquet")
+    reasons = [(p, "train", "no draw low enough" if i % 3 else "no draw high enough") for i, p in enumerate(without)]
+    tables.write(_frame(reasons, tables.REJECTIONS), tables.REJECTIONS, folder / "rejections" / f"{name}.parquet")
+
+
+def _write_training(name: str, folder: Path) -> None:
+    log = [{"step": step, "figures": {"loss": 1.2 - step / 100}} for step in range(10, 60, 10)]
+    log += [
+        {
+            "step": step,
+            "figures": {
+                "eval_loss": 0.6,
+                "eval_rewards/accuracies": 0.5 + step / 150,
+                "eval_rewards/margins": step / 40,
+                "eval_logps/chosen": -40 + step / 50,
+                "eval_logps/rejected": -44 - step / 5,
+            },
+        }
+        for step in range(10, 60, 10)
+    ]
+    best = {"step": 50, "reward_accuracy": 0.83, "reward_margin": 1.25}
+    path = folder / "training" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"steps": 50, "best": best, "log": log}))
