@@ -15,14 +15,14 @@ from alignslm.report.tabulate import (
     pairs_sheet,
     published_sheet,
 )
-from alignslm.report.verdict import verdict
+from alignslm.report.verdict import verdict, warnings
 
 
 def markdown(report: Report, inputs: ReportInputs, origin: Origin) -> str:
     """Return the whole report as Markdown text."""
     setting = inputs.setting
     sections = [
-        ("Result", " ".join(verdict(report, setting))),
+        ("Result", "\n\n".join([" ".join(verdict(report, setting)), *warnings(report, setting)])),
         ("Models", _table(headline_sheet(report, setting))),
         ("Differences", _table(comparison_sheet(report))),
         ("Pairs", _table(pairs_sheet(inputs))),
@@ -42,7 +42,8 @@ def _table(sheet: Sheet) -> str:
 
 
 def _text(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.mark in {"better", "worse", "flag"} else cell.text
+    text = f"**{cell.text}**" if cell.mark in {"better", "worse", "flag"} else cell.text
+    return f"{text} {cell.detail}".strip()
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:

@@ -23,7 +23,7 @@ from alignslm.report.tabulate import (
     pairs_sheet,
     published_sheet,
 )
-from alignslm.report.verdict import verdict
+from alignslm.report.verdict import verdict, warnings
 from alignslm.report.wording import DASH
 
 SECTIONS = {
@@ -59,6 +59,7 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
         report=report,
         setting=setting,
         verdict=verdict(report, setting),
+        warnings=warnings(report, setting),
         headline=headline_sheet(report, setting),
         comparisons=comparison_sheet(report),
         details=[every_metric_sheet(report), every_comparison_sheet(report)],

@@ -13,7 +13,7 @@ from alignslm.report.drawing import CARD, HUES, MUTED, drawing_style, svg_of
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import CONTINUATION, Interval, Report
 from alignslm.report.tabulate import models_of
-from alignslm.report.wording import change, headline, style, with_error
+from alignslm.report.wording import change, difference_unit, headline, style, with_error
 
 BASE = "base"
 SHAPE_METRICS = ("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
@@ -67,7 +67,7 @@ def _differences(report: Report) -> Iterator[Panel]:
             figure, axes = _new(height_inches=1.0 + 0.26 * len(rows))
             axes.axvline(0, color=MUTED, linewidth=1)
             _dots(axes, rows)
-            axes.set_xlabel(f"difference to {BASE}" + (f" ({how.unit})" if how.unit else ""))
+            axes.set_xlabel(f"difference to {BASE}{difference_unit(how)}")
             told = [report.comparison(row[0], BASE, benchmark, metric) for row in rows]
             alt = "; ".join(f"{c.model} {change(c)}" for c in told if c)
             name = f"difference-{benchmark}-{metric.replace('/', '-').replace('_', '-')}"

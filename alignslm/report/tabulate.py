@@ -12,7 +12,7 @@ from alignslm.report.wording import (
     DASH,
     TOPIC,
     arrow,
-    change,
+    change_parts,
     heading,
     headline,
     interval,
@@ -23,10 +23,11 @@ from alignslm.report.wording import (
 
 
 class Cell(NamedTuple):
-    """Text of one cell and its mark: "", "better", "worse", "moved", "ns" or "flag"."""
+    """Text of one cell, its mark ("", "better", "worse", "moved", "ns", "ours" or "flag"), and a second line."""
 
     text: str
     mark: str = ""
+    detail: str = ""
 
 
 class Sheet(NamedTuple):
@@ -85,7 +86,8 @@ def comparison_sheet(report: Report) -> Sheet:
 
 
 def _change(report: Report, comparison: Comparison | None) -> Cell:
-    return Cell(change(comparison), _mark(report, comparison))
+    text, detail = change_parts(comparison)
+    return Cell(text, _mark(report, comparison), detail)
 
 
 def _mark(report: Report, comparison: Comparison | None) -> str:
@@ -156,7 +158,7 @@ def _account(name: str, item: RoundTables, split: str, reasons: list[str]) -> li
 
 def published_sheet(report: Report, setting: Setting) -> Sheet:
     """The paper's table, and this run's rows under a line of their own: another protocol, not comparable."""
-    headings = ["system", "sWUGGY", "sBLIMP", "S-StoryCloze", "T-StoryCloze", "judge (1–5)"]
+    headings = ["system", "sWUGGY", "sBLIMP", "S-StoryCloze", "T-StoryCloze", "judge (1 to 5)"]
     theirs = [
         [row.system, *(_printed(value, 1) for value in row[1:5]), _printed(row.judge, 2)] for row in published.MAIN
     ]
@@ -193,7 +195,7 @@ def ablation_sheet() -> Sheet:
         [row.system, _printed(row.training_judge, 2), _printed(row.t_storycloze, 1), _printed(row.judge, 2)]
         for row in published.ABLATION
     ]
-    headings = ["system", "training judge (1–5)", "T-StoryCloze", "GPT-4o (1–5)"]
+    headings = ["system", "training judge (1 to 5)", "T-StoryCloze", "GPT-4o (1 to 5)"]
     return _sheet(f"1.3B ablation of the paper ({published.SOURCE}).", headings, rows)
 
 

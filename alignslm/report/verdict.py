@@ -88,7 +88,8 @@ def _likelihood(report: Report, last: str) -> Iterator[str]:
         against_tuned = report.comparison(last, FINETUNED, benchmark, metric)
         behind = f", against {FINETUNED} {change(against_tuned)}" if against_tuned else ""
         yield (
-            f"As a likelihood, {style(benchmark, metric).label} moves by {change(against_base)} points against {BASE}"
+            f"As a likelihood, {style(benchmark, metric).label} moves by {change(against_base)} percentage points "
+            f"against {BASE}"
             f"{behind}; its wrong endings resemble the rejected samples, so read the harder subtypes beside it."
         )
 
@@ -112,22 +113,37 @@ def _diversity(report: Report, last: str) -> Iterator[str]:
         meaning = "no narrowing of the samples is shown"
     else:
         meaning = "the samples have become narrower" if moved.delta < 0 else "the samples have become more varied"
-    yield f"The share of distinct texts changes by {change(moved)} points: {meaning}."
+    yield f"The share of distinct texts changes by {change(moved)} percentage points: {meaning}."
 
 
 def _ceiling(report: Report, setting: Setting) -> Iterator[str]:
-    how = style(CONTINUATION, "judge")
-    for judge in JUDGES:
-        name = style(CONTINUATION, judge).label
-        ceiling = report.metric(setting.ceiling_model, CONTINUATION, judge)
-        if ceiling is None or ceiling.ci95 is None:
-            yield f"The true continuations have no {name} score, so nobody can tell whether a model outbids them."
-            continue
-        ends = f"{number(ceiling.value, how)} {interval(ceiling.ci95, how)}"
-        if above := [flag.model for flag in report.flags if flag.metric == judge]:
-            yield (
-                f"Warning: {', '.join(above)} {'lies' if len(above) == 1 else 'lie'} above the true continuations' own "
-                f"{name} score of {ends}: from there on the judge is being pleased, speech is not improved."
-            )
-        else:
-            yield f"No model lies above the true continuations' own {name} score of {ends}."
+    measured = [judge for judge in JUDGES if _ceiling_of(report, setting, judge)]
+    if not measured:
+        yield "The true continuations have no judged score, so nobody can tell whether a model outbids them."
+    elif not report.flags:
+        told = " and ".join(f"{_ceiling_of(report, setting, judge)} ({_name(judge)})" for judge in measured)
+        yield f"No model lies above the true continuations' own score of {told}."
+
+
+def warnings(report: Report, setting: Setting) -> list[str]:
+    """Return a sentence a judge on the models that lie above the true continuations' own interval."""
+    above = {judge: [flag.model for flag in report.flags if flag.metric == judge] for judge in JUDGES}
+    return [
+        f"{', '.join(models)} {'scores' if len(models) == 1 else 'score'} above the true continuations' own "
+        f"{_ceiling_of(report, setting, judge)} on the {_name(judge)}: from there on a judge is being pleased, "
+        "speech does not improve."
+        for judge, models in above.items()
+        if models
+    ]
+
+
+def _ceiling_of(report: Report, setting: Setting, judge: str) -> str:
+    """Write the ceiling and its interval; nothing where it has none."""
+    ceiling, how = report.metric(setting.ceiling_model, CONTINUATION, judge), style(CONTINUATION, judge)
+    if ceiling is None or ceiling.ci95 is None:
+        return ""
+    return f"{number(ceiling.value, how)} {interval(ceiling.ci95, how)}"
+
+
+def _name(judge: str) -> str:
+    return style(CONTINUATION, judge).label

@@ -6,6 +6,7 @@ from alignslm.report.metrics import ACCURACY, CONTINUATION, Comparison, Interval
 
 DASH = "–"
 MINUS = "\N{MINUS SIGN}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Style(NamedTuple):
@@ -18,8 +19,8 @@ class Style(NamedTuple):
 
 
 STYLES = {
-    "judge": Style("judge (trained on)", 1, 2, "1–5"),
-    "heldout_judge": Style("held-out judge", 1, 2, "1–5"),
+    "judge": Style("training judge", 1, 2, "1 to 5"),
+    "heldout_judge": Style("held-out judge", 1, 2, "1 to 5"),
     "grammatical": Style("grammatical", 100, 1, "%"),
     "ppl": Style("perplexity", 1, 1, ""),
     "log_ppl": Style("log perplexity", 1, 2, "nats"),
@@ -80,18 +81,30 @@ def with_error(metric: Metric | None) -> str:
 
 
 def change(comparison: Comparison | None) -> str:
-    """Write `+0.83 [+0.68, +0.97]`, with n.s. behind it where the interval holds 0."""
+    """Write `+0.83 [+0.68, +0.97]`, with n.s. behind the first number where the interval holds 0."""
+    return " ".join(filter(None, change_parts(comparison)))
+
+
+def change_parts(comparison: Comparison | None) -> tuple[str, str]:
+    """Write a difference and its interval apart; a dash and nothing where there is no difference."""
     if comparison is None or comparison.delta is None:
-        return DASH
+        return DASH, ""
     how = style(comparison.benchmark, comparison.metric)
-    text = f"{number(comparison.delta, how, signed=True)} {interval(comparison.ci95, how, signed=True)}"
-    return text if comparison.significant else f"{text} n.s."
+    text = number(comparison.delta, how, signed=True)
+    return text if comparison.significant else f"{text} n.s.", interval(comparison.ci95, how, signed=True)
+
+
+def difference_unit(how: Style) -> str:
+    """Return the unit of a difference, in brackets: of percentages it is points."""
+    unit = {"%": "percentage points", "1 to 5": "points of the scale"}.get(how.unit, how.unit)
+    return f" ({unit})" if unit else ""
 
 
 def heading(benchmark: str, metric: str, *, arrow: str) -> str:
-    """Return a column heading such as `perplexity ↓`."""
+    """Return a column heading such as `perplexity ↓`; unit and arrow stay on one line."""
     how = style(benchmark, metric)
-    return " ".join(part for part in (how.label, f"({how.unit})" if how.unit else "", arrow) if part)
+    behind = NO_BREAK.join(filter(None, (f"({how.unit})" if how.unit else "", arrow))).replace(" ", NO_BREAK)
+    return f"{how.label} {behind}".strip()
 
 
 def arrow(report: Report, benchmark: str, metric: str) -> str:
