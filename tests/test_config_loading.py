@@ -60,7 +60,7 @@ def test_the_sample_is_valid_and_typed(root):
         ("    prev: base", "    prev: r9", "params.yaml:33: rounds.r1.prev: leads to 'r9', which is no checkpoint; known: base, r1, r2"),
         ("  r1:\n", "  one:\n", "params.yaml:32: rounds.one: must match ^r[0-9]+$, found 'one' (text)"),
         ("  base: {", "  r1: {", "params.yaml:43: controls: controls and rounds share the name 'r1'; rename the control"),
-        ("cut: sentence", "cut: sentense", "params.yaml:22: prompts.cut: must be 'sentence', 'raw' or 'word', found 'sentense' (text); did you mean 'sentence'?"),
+        ("cut: sentence", "cut: sentenc", "params.yaml:22: prompts.cut: must be 'sentence', 'raw' or 'word', found 'sentenc' (text); did you mean 'sentence'?"),
         ("score_eos: false", "score_eos: no", "params.yaml:51: evaluation.score_eos: expected true or false, found 'no' (text)"),
         ("score_eos: false", "score_eos: 0", "params.yaml:51: evaluation.score_eos: expected true or false, found 0"),
         ("  draws: 2", "  draws: true", "params.yaml:48: evaluation.draws: expected a whole number, found true (true or false)"),
@@ -196,8 +196,8 @@ def test_what_dvc_writes_is_read(root):
 def test_a_misspelt_override_that_dvc_accepts_is_refused(root):
     from dvc.utils.hydra import apply_overrides
 
-    apply_overrides("params.yaml", ["+sampling.temprature=0.7"])
-    assert "sampling.temprature: unknown key; did you mean 'temperature'?" in message()
+    apply_overrides("params.yaml", ["+sampling.temprture=0.7"])
+    assert "sampling.temprture: unknown key; did you mean 'temperature'?" in message()
 
 
 def test_missing_files(tmp_path, monkeypatch):

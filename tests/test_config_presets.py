@@ -101,7 +101,7 @@ def test_an_unknown_key_in_a_preset_is_refused(root):
 
 
 def test_list_presets_tells_every_fault(root):
-    edit(root / "experiments/preset/swap.yaml", ("description", "descripton"))
+    edit(root / "experiments/preset/swap.yaml", ("description", "descrption_"))
     edit(root / "experiments/preset/longer.yaml", ("set:", "sets:"))
     with pytest.raises(ConfigError) as caught:
         list_presets(root)
@@ -109,7 +109,7 @@ def test_list_presets_tells_every_fault(root):
         "experiments/preset/longer.yaml:1: set: this key is missing; nothing here has a default",
         "experiments/preset/longer.yaml:2: sets: unknown key; did you mean 'set'?",
         "experiments/preset/swap.yaml:1: description: this key is missing; nothing here has a default",
-        "experiments/preset/swap.yaml:1: descripton: unknown key; did you mean 'description'?",
+        "experiments/preset/swap.yaml:1: descrption_: unknown key; did you mean 'description'?",
     ]
 
 

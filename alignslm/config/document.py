@@ -56,7 +56,6 @@ def read_document(path: Path) -> Document | list[Fault]:
 def parse_document(text: str, name: str) -> Document | list[Fault]:
     """Parse YAML 1.2 text: `1e-06` is a number and `on` is text, unlike in YAML 1.1 readers such as PyYAML."""
     reader = YAML(typ="safe", pure=True)
-    reader.allow_duplicate_keys = True  # they are faults too, but found below, all at once and with their lines
     try:
         node = reader.compose(text)
         faults = [] if node is None else list(_node_faults(node, name, (), ()))
