@@ -3,7 +3,8 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +21,17 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNKNOWN = range(4)
 IGNORED = -100  # label that cross-entropy leaves out
 ROWS = 32  # every forward pass has this many rows: kernels round by shape, so a fixed shape keeps rows independent
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: sums round alike whatever the number of cores, and so small a net gains little from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class StoryLmTextJudge:
@@ -52,6 +64,7 @@ class StoryLmTextJudge:
         return [found[row] for row in range(len(stories))]
 
     @torch.inference_mode()
+    @_one_thread()
     def _forward(self, ids: list[list[int]]) -> list[list[float]]:
         """Return log p of tokens 1.. of up to `ROWS` sequences of one length, each filled up to `ROWS` rows."""
         tokens = torch.tensor(ids + [ids[0]] * (ROWS - len(ids)))
@@ -93,7 +106,8 @@ def fit(config: StoryLmJudge, texts: Sequence[Story], folder: Path) -> dict[str,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         judge = StoryLmTextJudge(LlamaForCausalLM(_architecture(config, len(known), longest)), known)
-    loss = _train(judge, fitted, config)
+    with _one_thread():
+        loss = _train(judge, fitted, config)
     judge.sigmoid, log = calibrate(judge.word_nats, held_back, config.calibration)
     judge.save(folder)
     return log | {"train_nats": loss}
