@@ -16,6 +16,10 @@ WARMUP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
 
 
+class DivergedError(ArithmeticError):
+    """A training loss stopped being finite."""
+
+
 class ResidualConv(nn.Module):
     """x + conv(gelu(norm(x))) over (batch, channels, frames); every frame is normalised by itself."""
 
@@ -71,7 +75,7 @@ def minimise(
 ) -> list[float]:
     """Train by AdamW with a linear warm-up and a cosine decay to 0; return the loss of every step.
 
-    FloatingPointError if the loss stops being finite.
+    DivergedError if the loss stops being finite.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -82,7 +86,7 @@ def minimise(
         loss = loss_of(batch)
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"the loss is {losses[-1]} at step {step} of {steps}; lower learning_rate (now {peak_rate:g}) "
                 "or look for corrupt audio in the training split"
             )
