@@ -25,7 +25,7 @@ ROWS = 32  # every forward pass has this many rows: kernels round by shape, so a
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums round alike whatever the number of cores, and so small a net gains little from more."""
+    """Compute on one thread: sums round alike whatever the number of cores, and so small a net gains little more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,0 +1,79 @@
+"""Calibration of judges: both means hold, held-back stories are foreign to the fit, refusals say why."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignslm.config.feedback import Calibration
+from alignslm.judge import Story
+from alignslm.judge.calibration import CalibrationError, Sigmoid, auc, mean_clamped, shuffled, solve, split_held_back
+
+CALIBRATION = Calibration(word_floor_nats=-6.0, true_score=4.0, shuffled_score=2.0)
+TEXTS = [Story(f"he saw {number}", f"then he took {number // 2}") for number in range(600)]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.lists(st.integers(0, 4), min_size=1, max_size=8))
+def test_auc_equals_the_share_of_won_pairs(positive, negative):
+    won = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+    assert auc(positive, negative) == pytest.approx(sum(won) / len(won))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.3, 8), st.floats(0.05, 2), st.floats(3.1, 4.9), st.floats(1.1, 2.9))
+def test_both_means_hold_after_solving(seed, distance, spread, true_score, shuffled_score):
+    rng = np.random.default_rng(seed)
+    true, foreign = rng.normal(-1, spread, 200), rng.normal(-1 - distance - 3 * spread, spread, 150)
+    wanted = Calibration(word_floor_nats=-6, true_score=true_score, shuffled_score=shuffled_score)
+    sigmoid = solve(true, foreign, wanted)
+    assert sigmoid.slope > 0
+    assert float(sigmoid.score(true).mean()) == pytest.approx(true_score, abs=1e-6)
+    assert float(sigmoid.score(foreign).mean()) == pytest.approx(shuffled_score, abs=1e-6)
+
+
+def test_a_judge_that_cannot_tell_is_refused():
+    alike = np.linspace(-3, -1, 50)
+    message = (
+        "true continuations have -2.00 nats a word, shuffled ones -2.00 (AUC 0.500): no sigmoid puts their mean "
+        "scores at 4.0 and 2.0. Bring calibration.true_score and calibration.shuffled_score closer, or fit the judge "
+        "on more texts."
+    )
+    with pytest.raises(CalibrationError, match=f"^{re.escape(message)}$"):
+        solve(alike, alike, CALIBRATION)
+
+
+def test_judgement_by_hand():
+    sigmoid = Sigmoid(slope=2.0, offset=4.0, word_floor_nats=-6.0)
+    judgement = sigmoid.judgement([-1.0, -20.0])  # clamped mean -3.5, so 1 + 4 / (1 + e^3); true mean -10.5
+    assert judgement.score == pytest.approx(1 + 4 / (1 + math.exp(3)))
+    assert judgement.ppl == pytest.approx(math.exp(10.5))
+    assert sigmoid.judgement([]) == (None, None, "empty", None)
+    assert mean_clamped([-1.0, -20.0], -6.0) == -3.5
+
+
+def test_held_back_stories_depend_on_texts_not_on_their_order_or_number():
+    some = TEXTS[:400]
+    fit, held_back = split_held_back(some)
+    assert split_held_back([*some[::-1], *some[:50]]) == (fit, held_back)
+    assert not set(fit) & set(held_back)
+    assert set(fit) | set(held_back) == set(some)
+    assert 0.05 < len(held_back) / len(set(some)) < 0.15
+
+
+def test_too_few_stories_are_refused():
+    with pytest.raises(
+        CalibrationError, match=r"^30 stories \(30 different\) leave \d+ to calibrate the judge on; 20 are"
+    ):
+        split_held_back(TEXTS[:30])
+
+
+def test_shuffling_gives_everybody_a_foreign_ending():
+    stories = [Story(f"prompt {i}", f"ending {i % 3}") for i in range(30)]
+    foreign = shuffled(stories)
+    own = {story.prompt: story.continuation for story in stories}
+    assert foreign == shuffled(stories[::-1])
+    assert all(own[story.prompt] != story.continuation for story in foreign)
+    assert 10 <= len(foreign) < 30  # those that would have got their own words back are left out
