@@ -167,4 +167,5 @@ def _read_log(path: Path) -> TrainingLog:
     try:
         return TrainingLog.model_validate_json(path.read_text())
     except ValidationError as error:
-        raise ReportError(f"{path} is no training log ({error}). Remake it with `dvc repro`.") from error
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ReportError(f"{path} is no training log ({faults}). Remake it with `dvc repro`.") from error

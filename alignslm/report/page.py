@@ -67,7 +67,7 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
         pairs=pairs_sheet(inputs),
         examples=inputs.examples,
         published=[published_sheet(report, setting), ablation_sheet(), others_sheet()],
-        protocol=PROTOCOL,
+        protocol=_code(PROTOCOL),
         notes=[_code(note) for note in notes(setting)],
         footer=footer(setting, origin),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from alignslm.report.inputs import Setting
 from alignslm.report.metrics import CONTINUATION, JUDGES, Comparison, Report
-from alignslm.report.wording import TOPIC, change, headline, interval, number, style
+from alignslm.report.wording import MINUS, NO_BREAK, TOPIC, change, headline, interval, number, style
 
 COOLED = "base-cool"
 FINETUNED = "sft"
@@ -17,8 +17,8 @@ def verdict(report: Report, setting: Setting) -> list[str]:
     parts = (
         _gain(report, last),
         _explained(report, last),
-        _preference(report, last),
-        _likelihood(report, last),
+        _preference(report, setting),
+        _likelihood(report, setting),
         _last_round(report, setting),
         _diversity(report, last),
         _ceiling(report, setting),
@@ -58,38 +58,49 @@ def _explained(report: Report, last: str) -> Iterator[str]:
     if (tuned := _judged(report, FINETUNED, BASE)) and tuned.delta is not None:
         yield (
             f"Fine-tuning on the chosen samples alone ({FINETUNED}) reaches {change(tuned)}, "
-            f"{tuned.delta / gain.delta:.0%} of that gain."
+            f"{_share(tuned.delta, gain.delta)} of that gain."
         )
     if (cooled := _judged(report, COOLED, BASE)) and cooled.delta is not None:
         yield (
             f"Sampling the unchanged base model at a lower temperature ({COOLED}) gives {change(cooled)}, "
-            f"{cooled.delta / gain.delta:.0%} of it: so much may be mere sharpening."
+            f"{_share(cooled.delta, gain.delta)} of it: so much may be mere sharpening."
         )
 
 
-def _preference(report: Report, last: str) -> Iterator[str]:
-    extra = _judged(report, last, FINETUNED)
-    if extra is None or extra.delta is None:
-        return
-    if extra.significant and extra.delta > 0:
-        meaning = "so preference training and the curriculum add to what fine-tuning gives"
-    elif extra.significant:
-        meaning = "so preference training ends below plain fine-tuning on the chosen samples"
-    else:
-        meaning = "so no judged gain of preference training over plain fine-tuning is shown"
-    yield f"{last} against {FINETUNED}: {change(extra)}, {meaning}."
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f}{NO_BREAK}%".replace("-", MINUS)
 
 
-def _likelihood(report: Report, last: str) -> Iterator[str]:
+def _preference(report: Report, setting: Setting) -> Iterator[str]:
+    """Compare the first round with fine-tuning on the same pairs; a later round has had more of everything."""
+    first, last = next(iter(setting.rounds)), setting.last_round
+    extra = _judged(report, first, FINETUNED)
+    if extra is not None and extra.delta is not None:
+        yield f"On the same pairs {first} against {FINETUNED}: {change(extra)}, {_meaning(extra)}."
+    later = _judged(report, last, FINETUNED) if last != first else None
+    if later is not None:
+        yield f"{last} against {FINETUNED}: {change(later)}, but {last} drew and trained once more."
+
+
+def _meaning(extra: Comparison) -> str:
+    if not extra.significant or extra.delta is None:
+        return "so no judged gain of preference training over plain fine-tuning is shown"
+    if extra.delta > 0:
+        return "so preference training adds to what plain fine-tuning gives"
+    return "so preference training ends below plain fine-tuning"
+
+
+def _likelihood(report: Report, setting: Setting) -> Iterator[str]:
+    first, last = next(iter(setting.rounds)), setting.last_round
     for benchmark, metric in headline(report):
         against_base = report.comparison(last, BASE, benchmark, metric)
         if benchmark == CONTINUATION or metric != TOPIC or against_base is None:
             continue
-        against_tuned = report.comparison(last, FINETUNED, benchmark, metric)
-        behind = f", against {FINETUNED} {change(against_tuned)}" if against_tuned else ""
+        against_tuned = report.comparison(first, FINETUNED, benchmark, metric)
+        behind = f" ({first} against {FINETUNED}: {change(against_tuned)})" if against_tuned else ""
         yield (
-            f"As a likelihood, {style(benchmark, metric).label} moves by {change(against_base)} percentage points "
-            f"against {BASE}"
+            f"In likelihood, accuracy on {style(benchmark, metric).label} moves by {change(against_base)} percentage "
+            f"points from {BASE} to {last}"
             f"{behind}; its wrong endings resemble the rejected samples, so read the harder subtypes beside it."
         )
 
@@ -130,8 +141,8 @@ def warnings(report: Report, setting: Setting) -> list[str]:
     above = {judge: [flag.model for flag in report.flags if flag.metric == judge] for judge in JUDGES}
     return [
         f"{', '.join(models)} {'scores' if len(models) == 1 else 'score'} above the true continuations' own "
-        f"{_ceiling_of(report, setting, judge)} on the {_name(judge)}: from there on a judge is being pleased, "
-        "speech does not improve."
+        f"{_ceiling_of(report, setting, judge)} on the {_name(judge)}: beyond that a higher score shows a "
+        "pleased judge, not better speech."
         for judge, models in above.items()
         if models
     ]

@@ -1,0 +1,245 @@
+"""Reported numbers against slow oracles written from their definitions."""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignslm import tables
+from alignslm.config.models import Bootstrap
+from alignslm.report.inputs import read_inputs
+from alignslm.report.metrics import FLAG_REASON, Report, ReportError, compared, summarise
+from alignslm.report.writing import report_of
+from tests.report_world import SETTING, build
+
+BOOTSTRAP = Bootstrap(resamples=200, confidence=0.95)
+NO_ITEMS = pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
+
+
+def judged(*rows):
+    """Rows (model, prompt, draw, metric, value) as a JUDGED table."""
+    made = [(model, f"{prompt}-{draw}", prompt, draw, metric, value) for model, prompt, draw, metric, value in rows]
+    return tables.arrange(pl.DataFrame(made, schema=dict(tables.JUDGED.schema), orient="row"), tables.JUDGED)
+
+
+def heard(texts):
+    """Texts by continuation id as a TRANSCRIPTS table; None is a failure."""
+    rows = [(name, text, "failed" if text is None else "ok" if text else "empty", None) for name, text in texts.items()]
+    return tables.arrange(pl.DataFrame(rows, schema=dict(tables.TRANSCRIPTS.schema), orient="row"), tables.TRANSCRIPTS)
+
+
+def summary(frame, *, models, items=NO_ITEMS, transcripts=None, rounds=None, bootstrap=BOOTSTRAP):
+    return summarise(frame, items, transcripts or {}, models=models, rounds=rounds or {}, bootstrap=bootstrap, seed=0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), SETTING)
+    return inputs, report_of(inputs)
+
+
+def values_of(inputs, model, metric):
+    """{prompt: [measured values]} of one judged metric, by plain loops."""
+    found = defaultdict(list)
+    for row in inputs.judged.iter_rows(named=True):
+        if row["model"] == model and row["metric"] == metric:
+            found[row["prompt_id"]] += [row["value"]] if row["value"] is not None else []
+    return found
+
+
+@pytest.mark.parametrize("metric", ["judge", "heldout_judge", "auto_bleu", "num_words", "duration_s", "grammatical"])
+def test_judged_means_are_plain_means_of_measured_rows(world, metric):
+    inputs, report = world
+    for model in SETTING.models:
+        rows = [value for values in values_of(inputs, model, metric).values() for value in values]
+        found = report.metric(model, "continuation", metric)
+        assert found.value == pytest.approx(statistics.fmean(rows))
+        assert found.n == len(rows)
+        assert found.ci95[0] <= found.value <= found.ci95[1]
+
+
+def test_missing_values_are_counted_and_never_scored_zero(world):
+    _, report = world
+    found = report.metric("base", "continuation", "judge")
+    assert (found.n, found.n_missing) == (79, 1)
+    assert report.metric("base", "continuation", "distinct").n_missing == 1
+    swuggy = report.metric("r1", "swuggy", "accuracy")
+    assert (swuggy.n, swuggy.n_missing) == (59, 1)
+
+
+def test_an_absent_row_is_missing_too():
+    frame = judged(("base", "p", 0, "judge", 2.0), ("base", "q", 0, "judge", 4.0), ("base", "q", 0, "ppl", 8.0))
+    report = summary(frame, models=["base"])
+    assert report.metric("base", "continuation", "judge").n_missing == 0
+    assert (report.metric("base", "continuation", "ppl").n, report.metric("base", "continuation", "ppl").n_missing) == (
+        1,
+        1,
+    )
+
+
+def test_perplexity_is_a_geometric_mean_and_compared_in_log():
+    frame = judged(
+        *(("base", p, 0, "ppl", v) for p, v in (("p", 2.0), ("q", 8.0))),
+        *(("r1", p, 0, "ppl", v) for p, v in (("p", 1.0), ("q", 1.0))),
+    )
+    report = summary(frame, models=["base", "r1"])
+    ppl, log = (report.metric("base", "continuation", name) for name in ("ppl", "log_ppl"))
+    assert ppl.value == pytest.approx(4.0)
+    assert log.value == pytest.approx(math.log(4))
+    assert ppl.stderr == pytest.approx(4 * log.stderr)
+    assert ppl.ci95 == pytest.approx((2.0, 8.0))
+    assert ppl.higher_is_better is False
+    assert report.comparison("r1", "base", "continuation", "ppl") is None
+    assert report.comparison("r1", "base", "continuation", "log_ppl").delta == pytest.approx(-math.log(4))
+
+
+@pytest.mark.parametrize(("model", "against"), [("r2", "base"), ("r2", "sft"), ("r2", "r1"), ("base-cool", "base")])
+def test_differences_are_means_of_prompt_means_of_both_models(world, model, against):
+    inputs, report = world
+    left, right = values_of(inputs, model, "judge"), values_of(inputs, against, "judge")
+    oracle = [statistics.fmean(left[p]) - statistics.fmean(right[p]) for p in left if left[p] and right[p]]
+    found = report.comparison(model, against, "continuation", "judge")
+    assert found.delta == pytest.approx(statistics.fmean(oracle))
+    assert found.n == len(oracle)
+
+
+def test_pairing_cancels_the_prompts_difficulty(world):
+    _, report = world
+    gain = report.comparison("r2", "base", "continuation", "judge")
+    widths = [m.ci95[1] - m.ci95[0] for name in ("base", "r2") if (m := report.metric(name, "continuation", "judge"))]
+    assert gain.ci95[1] - gain.ci95[0] < min(widths)
+    assert gain.significant
+    assert not report.comparison("ntp", "base", "continuation", "num_words").significant
+
+
+def test_accuracies_are_means_over_pairs_with_a_row_a_subtype_where_there_are_several(world):
+    inputs, report = world
+    items = [
+        r for r in inputs.item_scores.iter_rows(named=True) if (r["model"], r["benchmark"]) == ("sft", "storycloze")
+    ]
+    topic = [r["correct"] for r in items if r["subtype"] == "topic"]
+    assert report.metric("sft", "storycloze", "accuracy").value == pytest.approx(
+        statistics.fmean(r["correct"] for r in items)
+    )
+    assert report.metric("sft", "storycloze", "accuracy/topic").value == pytest.approx(statistics.fmean(topic))
+    assert report.metric("sft", "swuggy", "accuracy/") is None
+    assert report.metric("true", "storycloze", "accuracy") is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=2, max_size=9))
+def test_distinct_is_different_texts_over_texts(draws):
+    frame = judged(
+        *(("base", f"p{i}", d, "num_words", 1.0) for i, pair in enumerate(draws) for d, _ in enumerate(pair))
+    )
+    texts = {f"p{i}-{d}": text for i, pair in enumerate(draws) for d, text in enumerate(pair)}
+    report = summary(frame, models=["base"], transcripts={"base": heard(texts)})
+    assert report.metric("base", "continuation", "distinct").value == pytest.approx(
+        len(set(texts.values())) / len(texts)
+    )
+    within = statistics.fmean(len({pair[d] for pair in draws}) / len(draws) for d in (0, 1))
+    assert report.metric("base", "continuation", "distinct_per_draw").value == pytest.approx(within)
+
+
+def test_distinct_takes_case_and_spaces_as_equal_silences_as_one_text_and_failures_as_missing():
+    texts = {"p-0": "A dog", "q-0": " a  dog ", "r-0": "", "s-0": "", "t-0": None}
+    frame = judged(*(("base", name[0], 0, "num_words", 1.0) for name in texts))
+    found = summary(frame, models=["base"], transcripts={"base": heard(texts)}).metric(
+        "base", "continuation", "distinct"
+    )
+    assert (found.value, found.n, found.n_missing) == (0.5, 4, 1)
+
+
+def test_distinct_is_compared_only_between_samples_of_one_size(world):
+    _, report = world
+    assert report.comparison("true", "base", "continuation", "distinct") is None
+    assert report.comparison("true", "base", "continuation", "distinct_per_draw") is not None
+    assert report.comparison("r2", "base", "continuation", "distinct") is not None
+
+
+def test_a_judged_continuation_without_transcript_is_an_error():
+    frame = judged(("base", "p", 0, "judge", 2.0), ("base", "q", 0, "judge", 2.0))
+    with pytest.raises(
+        ReportError, match=r"^1 judged continuations of 'base' have no transcript row; run `dvc repro`$"
+    ):
+        summary(frame, models=["base"], transcripts={"base": heard({"p-0": "a"})})
+
+
+def test_infinite_values_and_impossible_perplexities_are_refused():
+    with pytest.raises(
+        ReportError, match=r"judged table of 'base': judge of continuation p-0 is infinite \(1 such rows\)"
+    ):
+        summary(judged(("base", "p", 0, "judge", math.inf)), models=["base"])
+    with pytest.raises(ReportError, match=r"a perplexity of -1\.0 cannot be"):
+        summary(judged(("base", "p", 0, "ppl", -1.0)), models=["base"])
+
+
+def test_the_name_ci95_is_kept_true():
+    with pytest.raises(
+        ReportError, match=r"confidence is 0\.9, but the report promises 95 % intervals .* set it to 0\.95"
+    ):
+        summary(
+            judged(("base", "p", 0, "judge", 2.0)), models=["base"], bootstrap=Bootstrap(resamples=200, confidence=0.9)
+        )
+
+
+def test_what_is_compared():
+    models = ["base", "ntp", "sft", "r1", "r2", "true"]
+    assert compared(models, {"r1": "base", "r2": "r1"}) == [
+        ("ntp", "base"), ("sft", "base"), ("r1", "base"), ("r2", "base"), ("true", "base"),
+        ("r1", "sft"), ("r2", "sft"), ("r2", "r1"),
+    ]  # fmt: skip
+    assert compared(["base", "r1"], {"r1": "base"}) == [("r1", "base")]
+
+
+def test_models_above_the_ceilings_interval_are_flagged(world):
+    _, report = world
+    ceiling = report.metric("true", "continuation", "judge").ci95[1]
+    oracle = [
+        m.model for m in report.metrics if m.metric == "judge" and m.model != "true" and m.value > ceiling
+    ]  # fmt: skip
+    assert oracle == ["r2"]
+    assert [flag.model for flag in report.flags if flag.metric == "judge"] == oracle
+    assert FLAG_REASON == "pleases its judge: above the true continuations' own score"
+
+
+def test_a_ceiling_without_interval_flags_nothing():
+    frame = judged(("base", "p", 0, "judge", 5.0), ("true", "p", 0, "judge", 1.0))
+    assert summary(frame, models=["base", "true"]).flags == ()
+
+
+def test_one_cluster_has_a_value_and_no_error():
+    found = summary(judged(("base", "p", 0, "judge", 3.0)), models=["base"]).metric("base", "continuation", "judge")
+    assert (found.value, found.stderr, found.ci95) == (3.0, None, None)
+
+
+def test_json_has_the_promised_keys_and_reads_back(world):
+    _, report = world
+    content = json.loads(report.to_json())
+    assert list(content) == ["schema", "metrics", "comparisons", "flags"]
+    assert content["schema"] == 1
+    assert list(content["metrics"][0]) == [
+        "model", "benchmark", "metric", "value", "stderr", "ci95", "n", "n_missing", "higher_is_better",
+    ]  # fmt: skip
+    assert list(content["comparisons"][0]) == ["model", "against", "benchmark", "metric", "delta", "ci95", "n"]
+    assert Report.model_validate_json(report.to_json()) == report
+
+
+def test_row_order_changes_no_bit(world):
+    inputs, report = world
+    shuffled = inputs.judged.sample(fraction=1.0, shuffle=True, seed=1)
+    again = summarise(
+        shuffled,
+        inputs.item_scores.reverse(),
+        inputs.transcripts,
+        models=SETTING.models,
+        rounds=SETTING.previous,
+        bootstrap=SETTING.bootstrap,
+        seed=0,
+    )
+    assert again == report

@@ -1,0 +1,350 @@
+"""What the written report shows: self-contained, equal in bytes for equal inputs, honest about what it flags."""
+
+import base64
+import html
+import itertools
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from alignslm import tables
+from alignslm.audio import decode
+from alignslm.provenance import content_id
+from alignslm.report.drawing import VARIABLES, inline
+from alignslm.report.inputs import TrainingLog, read_inputs
+from alignslm.report.metrics import Comparison, ReportError
+from alignslm.report.notes import notes
+from alignslm.report.origin import origin_of
+from alignslm.report.plots import score_counts, training_table
+from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet, published_sheet
+from alignslm.report.verdict import verdict, warnings
+from alignslm.report.wording import change, heading, headline, with_error
+from alignslm.report.writing import report_of, write_report
+from tests.report_world import ORIGIN, RATE_HZ, SETTING, build
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def inputs(artifacts):
+    return read_inputs(artifacts, SETTING)
+
+
+@pytest.fixture(scope="module")
+def report(inputs):
+    return report_of(inputs)
+
+
+@pytest.fixture(scope="module")
+def written(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    write_report(inputs, ORIGIN, folder)
+    return folder
+
+
+class Elements(HTMLParser):
+    """Collects start tags with attributes, and checks that they nest."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open, self.faults = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+@pytest.fixture(scope="module")
+def elements(written):
+    parser = Elements()
+    parser.feed((written / "index.html").read_text())
+    return parser
+
+
+def test_equal_inputs_give_equal_bytes(inputs, written, tmp_path):
+    write_report(inputs, ORIGIN, tmp_path)
+    files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert {"index.html", "report.md", "metrics.json", "plots/training.csv"} <= set(map(str, files))
+    assert [name for name in files if (written / name).read_bytes() != (tmp_path / name).read_bytes()] == []
+
+
+def test_plots_of_an_earlier_report_are_removed_and_other_files_kept(inputs, tmp_path):
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    (plots / "scores-r9.svg").write_text("old")
+    (plots / "notes.txt").write_text("mine")
+    write_report(inputs, ORIGIN, tmp_path)
+    assert not (plots / "scores-r9.svg").exists()
+    assert (plots / "notes.txt").exists()
+
+
+def test_page_needs_no_network_and_no_script(written, elements):
+    text = (written / "index.html").read_text()
+    assert not re.search(r"https?://", text)
+    assert "@import" not in text
+    assert {tag for tag, _ in elements.found} & {"script", "link", "iframe", "object"} == set()
+    sources = [value for _, attrs in elements.found for key, value in attrs.items() if key in {"src", "href"}]
+    assert sources
+    assert [source for source in sources if not source.startswith(("data:audio/flac;base64,", "#"))] == []
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+
+
+def test_page_nests_and_every_id_is_unique_and_every_anchor_lands(elements):
+    assert (elements.open, elements.faults) == ([], [])
+    ids = [attrs["id"] for _, attrs in elements.found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    anchors = [attrs["href"][1:] for tag, attrs in elements.found if tag in {"a", "use"}]
+    assert anchors
+    assert set(anchors) <= set(ids)
+
+
+def test_page_names_its_language_figures_and_players(elements):
+    assert ("html", {"lang": "en"}) in elements.found
+    figures = [attrs for tag, attrs in elements.found if tag == "svg"]
+    assert figures
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in figures)
+    assert all(attrs["aria-label"] for tag, attrs in elements.found if tag in {"audio", "table"})
+    regions = [attrs for tag, attrs in elements.found if attrs.get("class") == "scroll"]
+    assert len(regions) == len([tag for tag, _ in elements.found if tag == "table"])
+
+
+def test_text_from_tables_is_escaped(written):
+    text = (written / "index.html").read_text()
+    assert "&lt;b&gt;&amp;" in text
+    assert "<b>&" not in text
+
+
+def test_examples_are_the_first_prompts_by_id_with_every_model_and_the_prompts_first_seconds(inputs, artifacts):
+    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet")
+    assert [example.prompt_id for example in inputs.examples] == sorted(prompts["prompt_id"])[:4]
+    for example in inputs.examples:
+        waveform, rate_hz = decode(example.prompt_flac)
+        assert (len(waveform), rate_hz) == (round(0.5 * RATE_HZ), RATE_HZ)
+        assert [take.model for take in example.continuations] == list(SETTING.models)
+    judged = {(r["model"], r["continuation_id"], r["metric"]): r["value"] for r in inputs.judged.iter_rows(named=True)}
+    first = inputs.examples[0]
+    assert [take.score for take in first.continuations] == [
+        judged[take.model, content_id(first.prompt_id, 0), "judge"] for take in first.continuations
+    ]
+
+
+def test_page_plays_the_very_bytes_of_the_tables_and_says_where_nothing_was_spoken(inputs, written, elements):
+    played = [attrs["src"] for tag, attrs in elements.found if tag == "audio"]
+    sounds = [
+        flac
+        for example in inputs.examples
+        for flac in (example.prompt_flac, *(take.flac for take in example.continuations if take.flac))
+    ]
+    assert [base64.b64decode(source.partition(",")[2]) for source in played] == sounds
+    assert len(sounds) == 4 * (1 + len(SETTING.models)) - 1
+    assert (written / "index.html").read_text().count("<p>no sound</p>") == 1
+
+
+def test_figures_are_well_formed_without_dates_and_leave_their_colours_to_the_page(written):
+    svgs = sorted((written / "plots").glob("*.svg"))
+    assert {"scores-r1.svg", "training-log-probabilities.svg", "models-distinct.svg"} <= {path.name for path in svgs}
+    for path in svgs:
+        text = path.read_text()
+        ET.fromstring(text)  # noqa: S314 (our own drawing)
+        assert not re.search(r"<dc:date>|20\d\d-\d\d-\d\d", text)
+        inside = inline(text, name=path.stem, label="x")
+        assert not any(colour in inside for colour in VARIABLES)
+        assert "xmlns" not in inside
+
+
+def test_figures_do_not_depend_on_the_users_matplotlib_settings(inputs, written, tmp_path):
+    import matplotlib as mpl
+
+    with mpl.rc_context({"font.size": 33, "axes.facecolor": "red"}):
+        write_report(inputs, ORIGIN, tmp_path)
+        assert mpl.rcParams["font.size"] == 33
+    assert (tmp_path / "plots" / "scores-r1.svg").read_text() == (written / "plots" / "scores-r1.svg").read_text()
+
+
+def test_inlining_makes_ids_private_and_keeps_their_references():
+    svg = (
+        '<?xml version="1.0"?>\n<svg width="4pt" height="3pt" viewBox="0 0 4 3" xmlns="http://x" xmlns:xlink="http://y">'
+        '<metadata>http://z</metadata><path id="m1" clip-path="url(#p1)"/><use xlink:href="#m1"/></svg>'
+    )
+    assert inline(svg, name="n", label="what") == (
+        '<svg role="img" aria-label="what" viewBox="0 0 4 3">'
+        '<path id="n-m1" clip-path="url(#n-p1)"/><use href="#n-m1"/></svg>'
+    )
+
+
+def test_plot_data(inputs, written):
+    table = pl.read_csv(written / "plots" / "training.csv")
+    assert table.columns[:4] == ["checkpoint", "step", "reward_accuracy", "reward_margin"]
+    assert table.filter(pl.col("reward_accuracy").is_not_null()).height == 10
+    assert set(table["checkpoint"]) == {"r1", "r2"}
+    scores = pl.read_csv(written / "plots" / "scores.csv")
+    assert scores.filter(round="r1")["count"].sum() == 199
+    values = inputs.rounds["r1"].scores["llm_score"].drop_nulls().to_list()
+    edges = [1 + i / 4 for i in range(17)]
+    oracle = [sum(a <= v < b or (b == 5 == v) for v in values) for a, b in itertools.pairwise(edges)]
+    assert score_counts(inputs.rounds["r1"].scores) == oracle
+
+
+def test_a_diverged_training_log_is_still_shown():
+    log = TrainingLog.model_validate_json('{"steps": 1, "best": null, "log": [{"step": 1, "figures": {"loss": NaN}}]}')
+    assert training_table({"r1": log})["train_loss"].is_nan().all()
+
+
+def test_a_broken_training_log_is_named(artifacts, tmp_path):
+    for name in ("prompts.parquet", "corpus", "samples", "eval", "scores", "pairs", "rejections"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "r1.json").write_text('{"steps": 3}')
+    with pytest.raises(
+        ReportError,
+        match=r"training/r1\.json is no training log \(best: Field required; log: Field required\)\. Remake it",
+    ):
+        read_inputs(tmp_path, SETTING)
+
+
+def test_pairs_account_closes(inputs):
+    sheet = pairs_sheet(inputs)
+    assert sheet.headings[:6] == ("round", "split", "prompts", "with pairs", "pairs", "mean margin")
+    rows = [[cell.text for cell in row] for row in sheet.rows]
+    assert rows[0] == ["r1", "train", "35", "25", "50", "1.75", "4", "6"]
+    assert rows[1] == ["r1", "valid", "5", "5", "10", "1.75", "0", "0"]
+    assert all(int(row[2]) == int(row[3]) + sum(map(int, row[6:])) for row in rows)
+
+
+def test_headline_has_the_promised_columns_and_flags(report):
+    assert [f"{benchmark} {metric}" for benchmark, metric in headline(report)] == [
+        "continuation judge", "continuation heldout_judge", "continuation grammatical", "sblimp accuracy",
+        "storycloze accuracy/topic", "swuggy accuracy", "continuation auto_bleu", "continuation distinct",
+        "continuation num_words",
+    ]  # fmt: skip
+    rows = {row[0].text: row for row in headline_sheet(report, SETTING).rows}
+    assert rows["r2"][1].mark == "flag"
+    assert rows["r2"][1].text.endswith("⚑")
+    assert rows["base"][1].mark == ""
+    assert rows["true (ceiling)"][4].text == "–"
+
+
+def test_numbers_are_written_with_errors_signs_and_significance(report):
+    shown = report.metric("base", "continuation", "judge").model_copy(update={"value": 2.871, "ci95": (2.75, 2.99)})
+    assert with_error(shown) == "2.87 ± 0.12"
+    delta = Comparison(
+        model="r1",
+        against="base",
+        benchmark="storycloze",
+        metric="accuracy/topic",
+        delta=-0.0214,
+        ci95=(-0.05, 0.01),
+        n=9,
+    )
+    assert change(delta) == "−2.1 n.s. [−5.0, +1.0]"
+    assert change(delta.model_copy(update={"ci95": (-0.05, -0.01)})) == "−2.1 [−5.0, −1.0]"
+    assert change(None) == "–"
+    assert heading("continuation", "auto_bleu", arrow="↓") == "auto-BLEU (×100)\N{NO-BREAK SPACE}↓"
+
+
+def test_marks_say_better_or_worse_by_the_metrics_direction(report):
+    sheet = comparison_sheet(report)
+    row = next(row for row in sheet.rows if row[0].text == "r2 – base")
+    assert row[1].mark == "better"
+    moved = [
+        c.model_copy(update={"delta": 0.5, "ci95": (0.4, 0.6)}) if c.metric in {"auto_bleu", "num_words"} else c
+        for c in report.comparisons
+    ]
+    row = comparison_sheet(report.model_copy(update={"comparisons": tuple(moved)})).rows[0]
+    assert [row[sheet.headings.index(h)].mark for h in ("auto-BLEU (×100)\N{NO-BREAK SPACE}↓", "words")] == [
+        "worse",
+        "moved",
+    ]
+
+
+def test_verdict_names_gain_controls_ceiling_and_diversity(report):
+    text = " ".join(verdict(report, SETTING))
+    sft = report.comparison("sft", "base", "continuation", "judge").delta
+    gain = report.comparison("r2", "base", "continuation", "judge").delta
+    assert f"{100 * sft / gain:.0f}\N{NO-BREAK SPACE}% of that gain" in text
+    assert "so no judged gain of preference training over plain fine-tuning is shown" in text
+    assert "(base-cool)" in text
+    assert "share of distinct texts changes" in text
+    assert "No model lies above" not in text
+    first, second = warnings(report, SETTING)
+    assert first.startswith("r2 scores above the true continuations' own 3.")
+    assert "on the training judge" in first
+    assert "on the held-out judge" in second
+
+
+def test_verdict_changes_with_the_numbers(report):
+    worse = tuple(
+        c.model_copy(update={"delta": -0.5, "ci95": (-0.6, -0.4)}) if c.metric in {"judge", "distinct"} else c
+        for c in report.comparisons
+    )
+    text = " ".join(verdict(report.model_copy(update={"comparisons": worse, "flags": ()}), SETTING))
+    assert ", a loss." in text
+    assert "of that gain" not in text
+    assert "so preference training ends below plain fine-tuning" in text
+    assert "the samples have become narrower" in text
+    assert "No model lies above the true continuations' own score of 3." in text
+
+
+def test_verdict_without_scores_says_so(report):
+    bare = report.model_copy(update={"metrics": (), "comparisons": (), "flags": ()})
+    assert verdict(bare, SETTING) == [
+        "No judged score was measured for both r2 and base, so nothing is said about a gain.",
+        "The true continuations have no judged score, so nobody can tell whether a model outbids them.",
+    ]
+
+
+def test_drift_is_told_wherever_the_result_is_shown(written):
+    sentence = "The training corpus was drifted on purpose: 50 % of its training stories"
+    assert sentence in (written / "report.md").read_text()
+    assert sentence in html.unescape((written / "index.html").read_text())
+    assert not any("drifted" in note for note in notes(SETTING.model_copy(update={"drift": 0.0})))
+
+
+def test_published_rows_stand_above_ours_and_ours_are_marked(report):
+    sheet = published_sheet(report, SETTING)
+    assert [cell.text for cell in sheet.rows[4]] == [
+        "Align-SLM 7B, MLS + curriculum",
+        "77.9",
+        "62.3",
+        "61.1",
+        "86.8",
+        "3.50",
+    ]
+    ours = [row for row in sheet.rows if row[0].text.startswith("this run: ")]
+    assert len(ours) == len(SETTING.models)
+    assert {cell.mark for row in ours for cell in row} == {"ours"}
+    assert {cell.mark for row in sheet.rows[:6] for cell in row} == {""}
+    assert ours[0][4].text == with_error(report.metric("base", "storycloze", "accuracy/topic"))
+
+
+def test_markdown_tables_are_rectangular_and_carry_provenance(written):
+    text = (written / "report.md").read_text()
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert f"- code: {ORIGIN.git_commit} with uncommitted changes" in text
+    assert "published summaries of arXiv 2411.01834" in text
+
+
+def test_origin_outside_a_repository(tmp_path):
+    (tmp_path / "dvc.lock").write_text("")
+    found = origin_of(tmp_path, device="cpu", packages=["numpy"])
+    assert (found.git_commit, found.dirty) == (None, False)
+    assert found.dvc_lock_sha256 == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert list(found.packages) == ["numpy"]
