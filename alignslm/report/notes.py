@@ -14,8 +14,8 @@ def notes(setting: Setting) -> list[str]:
 def _corpus(setting: Setting) -> Iterator[str]:
     if setting.drift:
         yield (
-            f"The training corpus was drifted on purpose: {100 * setting.drift:.0f} % of its training stories continue with "
-            "another story's ending (`drift` of the corpus choice). Without it the small base model makes hardly an "
+            f"The training corpus was drifted on purpose: {100 * setting.drift:.0f} % of its training stories continue "
+            "with another story's ending (`drift` of the corpus choice). Without it the small base model makes hardly an "
             "error and nothing is left to align; the size of every gain here depends on that choice."
         )
     yield (
