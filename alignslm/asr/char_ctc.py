@@ -49,7 +49,7 @@ class MelToCharacters(nn.Module):
         `mask` (batch, 1, ceil(frames / 2)) is 0 where a row has ended; padded mel frames must be 0.
         """
         hidden = self.stack(self.entry(mel.transpose(1, 2)), mask)
-        return F.log_softmax(self.head(hidden).transpose(1, 2), dim=2)
+        return F.log_softmax(self.head(hidden).float().transpose(1, 2), dim=2)
 
 
 def collapse(classes: Sequence[int]) -> list[int]:

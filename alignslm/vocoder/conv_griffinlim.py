@@ -51,11 +51,11 @@ class UnitToMel(nn.Module):
 
     def log_durations(self, units: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return ln(frames) (batch, units) for deduplicated units (batch, units)."""
-        return self.duration_head(self.duration_stack(self._embedded(units, mask), mask))[:, 0]
+        return self.duration_head(self.duration_stack(self._embedded(units, mask), mask))[:, 0].float()
 
     def normal_mel(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return standardised log-mel (batch, frames * mels_per_frame, num_mels) for repeated units (batch, frames)."""
-        packed = self.mel_head(self.mel_stack(self._embedded(frames, mask), mask))
+        packed = self.mel_head(self.mel_stack(self._embedded(frames, mask), mask)).float()
         return packed.transpose(1, 2).reshape(len(frames), -1, len(self.mel_mean))
 
     def mel(self, frames: Tensor) -> Tensor:
