@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.models import Bootstrap
+from alignslm.report.columns import ReportError
 from alignslm.report.inputs import read_inputs
-from alignslm.report.metrics import FLAG_REASON, Report, ReportError, compared, summarise
+from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
 from alignslm.report.writing import report_of
 from tests.report_world import SETTING, build
 

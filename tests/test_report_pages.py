@@ -6,16 +6,19 @@ import itertools
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from alignslm import tables
 from alignslm.audio import decode
+from alignslm.config.loading import load_experiment
 from alignslm.provenance import content_id
+from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
-from alignslm.report.inputs import TrainingLog, read_inputs
-from alignslm.report.metrics import Comparison, ReportError
+from alignslm.report.inputs import TrainingLog, read_inputs, setting_of
+from alignslm.report.metrics import Comparison
 from alignslm.report.notes import notes
 from alignslm.report.origin import origin_of
 from alignslm.report.plots import score_counts, training_table
@@ -304,16 +307,20 @@ def test_verdict_changes_with_the_numbers(report):
 
 def test_verdict_without_scores_says_so(report):
     bare = report.model_copy(update={"metrics": (), "comparisons": (), "flags": ()})
-    assert verdict(bare, SETTING) == [
+    assert verdict(bare, SETTING.model_copy(update={"drift": None})) == [
         "No judged score was measured for both r2 and base, so nothing is said about a gain.",
         "The true continuations have no judged score, so nobody can tell whether a model outbids them.",
     ]
 
 
 def test_drift_is_told_wherever_the_result_is_shown(written):
-    sentence = "The training corpus was drifted on purpose: 50 % of its training stories"
-    assert sentence in (written / "report.md").read_text()
-    assert sentence in html.unescape((written / "index.html").read_text())
+    sentences = (
+        "The training corpus was drifted on purpose: 50 % of its",
+        "made on purpose: 50 % of the training stories",
+    )
+    for name in ("report.md", "index.html"):
+        text = html.unescape((written / name).read_text())
+        assert all(sentence in text for sentence in sentences)
     assert not any("drifted" in note for note in notes(SETTING.model_copy(update={"drift": 0.0})))
 
 
@@ -340,6 +347,15 @@ def test_markdown_tables_are_rectangular_and_carry_provenance(written):
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert f"- code: {ORIGIN.git_commit} with uncommitted changes" in text
     assert "published summaries of arXiv 2411.01834" in text
+
+
+def test_setting_lists_sampled_controls_then_rounds_then_the_ceiling():
+    experiment = load_experiment(Path(__file__).parents[1])
+    setting = setting_of(experiment)
+    assert (setting.models[0], setting.models[-1], setting.ceiling_model) == ("base", "true", "true")
+    assert setting.models[-1 - len(setting.rounds) : -1] == tuple(experiment.params.rounds)
+    assert set(setting.models) == {*experiment.params.controls, *experiment.params.rounds}
+    assert setting.drift == experiment.corpus.drift
 
 
 def test_origin_outside_a_repository(tmp_path):

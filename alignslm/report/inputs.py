@@ -11,8 +11,8 @@ from alignslm import tables
 from alignslm.config.experiment import Experiment
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
+from alignslm.report.columns import ReportError
 from alignslm.report.examples import Example, read_examples
-from alignslm.report.metrics import ReportError
 
 NUM_EXAMPLES = 4
 CHECKPOINTS_BEFORE_ROUNDS = ("base", "ntp", "sft")

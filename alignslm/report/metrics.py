@@ -1,7 +1,7 @@
 """Every reported number: metrics of models, paired comparisons, and models that please their judge too well."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
@@ -9,35 +9,13 @@ from pydantic import ConfigDict, Field
 
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
-from alignslm.metrics import words
+from alignslm.report.columns import Column, ReportError, columns_of
 from alignslm.statistics import Estimate, mean_interval, mean_within, paired_difference
 
 Interval = tuple[float, float]
 
-CONTINUATION = "continuation"
-ACCURACY = "accuracy"
-
-# Metrics of judged continuations in the order of the report. None: neither direction is better in itself.
-DIRECTIONS: dict[str, bool | None] = {
-    "judge": True,
-    "heldout_judge": True,
-    "grammatical": True,
-    "ppl": False,
-    "log_ppl": False,
-    "auto_bleu": False,
-    "distinct": True,
-    "distinct_per_draw": True,
-    "finished": True,
-    "num_words": None,
-    "num_units": None,
-    "duration_s": None,
-}
 JUDGES = ("judge", "heldout_judge")
 FLAG_REASON = "pleases its judge: above the true continuations' own score"
-
-
-class ReportError(ValueError):
-    """Tables do not belong together, or hold what cannot be reported."""
 
 
 class Metric(Config):
@@ -106,16 +84,6 @@ class Report(Config):
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
 
-class _Column(NamedTuple):
-    """Rows of one model and metric: values (rows,), NaN where missing, and their clusters (rows,)."""
-
-    benchmark: str
-    metric: str
-    values: np.ndarray
-    clusters: np.ndarray
-    higher_is_better: bool | None
-
-
 def summarise(
     judged: pl.DataFrame,
     item_scores: pl.DataFrame,
@@ -149,7 +117,7 @@ def summarise(
             "(`ci95`); set it to 0.95 in params.yaml"
         )
     order = list(models)
-    columns = {model: _columns(judged, item_scores, transcripts, model) for model in order}
+    columns = {model: columns_of(judged, item_scores, transcripts, model) for model in order}
     metrics = [
         metric
         for model in order
@@ -176,84 +144,7 @@ def compared(
     return list(dict.fromkeys(known))
 
 
-def _columns(
-    judged: pl.DataFrame, item_scores: pl.DataFrame, transcripts: Mapping[str, pl.DataFrame], model: str
-) -> dict[tuple[str, str], _Column]:
-    rows = judged.filter(model=model)
-    found = [*_judged_columns(rows)]
-    if model in transcripts and not rows.is_empty():
-        found += _distinct_columns(rows, transcripts[model], model)
-    rank = {name: place for place, name in enumerate(DIRECTIONS)}
-    found.sort(key=lambda column: (rank.get(column.metric, len(rank)), column.metric))
-    found += _item_columns(item_scores.filter(model=model))
-    return {(column.benchmark, column.metric): column for column in found}
-
-
-def _judged_columns(rows: pl.DataFrame) -> Iterator[_Column]:
-    ids = rows.select("continuation_id", "prompt_id").unique().sort("continuation_id")
-    for metric in rows["metric"].unique().sort():
-        values = ids.join(rows.filter(metric=metric), on="continuation_id", how="left").sort("continuation_id")
-        column = _finite(values, metric)
-        clusters = values["prompt_id"].to_numpy()
-        if metric == "ppl":
-            yield _Column(CONTINUATION, "log_ppl", _log(column), clusters, DIRECTIONS["log_ppl"])
-        else:
-            yield _Column(CONTINUATION, metric, column, clusters, DIRECTIONS.get(metric))
-
-
-def _finite(rows: pl.DataFrame, metric: str) -> np.ndarray:
-    if (infinite := rows.filter(pl.col("value").is_infinite())).height:
-        model, row = infinite[0, "model"], infinite[0, "continuation_id"]
-        raise ReportError(
-            f"judged table of {model!r}: {metric} of continuation {row} is infinite ({infinite.height} such rows). "
-            "A value that could not be measured must be null; clamp or null it where it is made."
-        )
-    return rows["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
-def _log(perplexity: np.ndarray) -> np.ndarray:
-    if (perplexity <= 0).any():
-        raise ReportError(f"a perplexity of {np.nanmin(perplexity)} cannot be: perplexities are above 0")
-    return np.log(perplexity)
-
-
-def _distinct_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> list[_Column]:
-    ids = rows.select("continuation_id", "prompt_id", "draw").unique().sort("continuation_id")
-    joined = ids.join(transcripts, left_on="continuation_id", right_on="source_id", how="left").sort("continuation_id")
-    if absent := joined["status"].null_count():
-        raise ReportError(f"{absent} judged continuations of {model!r} have no transcript row; run `dvc repro`")
-    text = pl.when(pl.col("status") == "empty").then(pl.lit("")).otherwise(pl.col("text"))
-    same = text.map_elements(lambda spoken: " ".join(words(spoken)), return_dtype=pl.String)
-    marked = joined.with_columns(same=same)
-    share = 1 / pl.len().cast(pl.Float64)
-    measured = pl.col("same").is_not_null()
-    shares = marked.select(
-        "prompt_id",
-        distinct=pl.when(measured).then(share.over("same")),
-        distinct_per_draw=pl.when(measured).then(share.over("same", "draw")),
-    )
-    clusters = shares["prompt_id"].to_numpy()
-    return [
-        _Column(CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name])
-        for name in ("distinct", "distinct_per_draw")
-    ]
-
-
-def _item_columns(rows: pl.DataFrame) -> Iterator[_Column]:
-    for benchmark in rows["benchmark"].unique().sort():
-        items = rows.filter(benchmark=benchmark).sort("pair_id")
-        yield _accuracy(items, benchmark, ACCURACY)
-        subtypes = items["subtype"].unique().sort()
-        for subtype in subtypes if len(subtypes) > 1 else ():
-            yield _accuracy(items.filter(subtype=subtype), benchmark, f"{ACCURACY}/{subtype}")
-
-
-def _accuracy(items: pl.DataFrame, benchmark: str, metric: str) -> _Column:
-    values = items["correct"].fill_null(float("nan")).to_numpy()
-    return _Column(benchmark, metric, values, items["pair_id"].to_numpy(), higher_is_better=True)
-
-
-def _metrics(model: str, column: _Column, *, bootstrap: Bootstrap, seed: int) -> Iterator[Metric]:
+def _metrics(model: str, column: Column, *, bootstrap: Bootstrap, seed: int) -> Iterator[Metric]:
     found = mean_interval(column.values, column.clusters, bootstrap=bootstrap, seed=seed)
     metric = Metric(
         model=model,
@@ -283,11 +174,11 @@ def _interval(found: Estimate) -> Interval | None:
     return None if found.low is None or found.high is None else (found.low, found.high)
 
 
-def _comparable(left: _Column, right: _Column) -> bool:
+def _comparable(left: Column, right: Column) -> bool:
     return left.metric != "distinct" or len(left.values) == len(right.values)
 
 
-def _compare(model: str, against: str, left: _Column, right: _Column, *, bootstrap: Bootstrap, seed: int) -> Comparison:
+def _compare(model: str, against: str, left: Column, right: Column, *, bootstrap: Bootstrap, seed: int) -> Comparison:
     """Compare means within a cluster: draws of one prompt in two models are no pairs, their prompt is."""
     left_ids, left_means = mean_within(left.values, left.clusters)
     right_ids, right_means = mean_within(right.values, right.clusters)

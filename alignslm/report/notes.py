@@ -15,8 +15,8 @@ def _corpus(setting: Setting) -> Iterator[str]:
     if setting.drift:
         yield (
             f"The training corpus was drifted on purpose: {100 * setting.drift:.0f} % of its training stories continue "
-            "with another story's ending (`drift` of the corpus choice). Without it the small base model makes hardly an "
-            "error and nothing is left to align; the size of every gain here depends on that choice."
+            "with another story's ending (`drift` of the corpus choice). Without it the small base model makes hardly "
+            "an error and nothing is left to align; the size of every gain here depends on that choice."
         )
     yield (
         f"Every number is about {setting.draws} draws of each `{setting.split}` prompt, which took no part in any "

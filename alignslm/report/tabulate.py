@@ -6,8 +6,9 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.report import published
+from alignslm.report.columns import ACCURACY, CONTINUATION
 from alignslm.report.inputs import ReportInputs, RoundTables, Setting
-from alignslm.report.metrics import ACCURACY, CONTINUATION, Comparison, Report
+from alignslm.report.metrics import Comparison, Report
 from alignslm.report.wording import (
     DASH,
     TOPIC,

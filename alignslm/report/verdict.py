@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from alignslm.report.columns import CONTINUATION
 from alignslm.report.inputs import Setting
-from alignslm.report.metrics import CONTINUATION, JUDGES, Comparison, Report
+from alignslm.report.metrics import JUDGES, Comparison, Report
 from alignslm.report.wording import MINUS, NO_BREAK, TOPIC, change, headline, interval, number, style
 
 COOLED = "base-cool"
@@ -22,6 +23,7 @@ def verdict(report: Report, setting: Setting) -> list[str]:
         _last_round(report, setting),
         _diversity(report, last),
         _ceiling(report, setting),
+        _headroom(setting),
     )
     return [sentence for part in parts for sentence in part]
 
@@ -134,6 +136,14 @@ def _ceiling(report: Report, setting: Setting) -> Iterator[str]:
     elif not report.flags:
         told = " and ".join(f"{_ceiling_of(report, setting, judge)} ({_name(judge)})" for judge in measured)
         yield f"No model lies above the true continuations' own score of {told}."
+
+
+def _headroom(setting: Setting) -> Iterator[str]:
+    if setting.drift:
+        yield (
+            f"The room for a gain was made on purpose: {100 * setting.drift:.0f} % of the training stories continue "
+            "with another story's ending."
+        )
 
 
 def warnings(report: Report, setting: Setting) -> list[str]:

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from alignslm.report.metrics import ACCURACY, CONTINUATION, Comparison, Interval, Metric, Report
+from alignslm.report.columns import ACCURACY, CONTINUATION
+from alignslm.report.metrics import Comparison, Interval, Metric, Report
 
 DASH = "–"
 MINUS = "\N{MINUS SIGN}"
