@@ -41,7 +41,8 @@ def _judged(system: str, experiment: Experiment) -> pl.DataFrame:
 
 def _item_scores(system: str, experiment: Experiment) -> pl.DataFrame:
     control = experiment.params.controls.get(system)
-    if control and control.source == "corpus":
+    if control and (control.source == "corpus" or control.temperature_scale != 1.0):
+        # A likelihood knows no temperature: that system's are its checkpoint's, reported there.
         return pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
     execution = load_execution()
     source = layout.checkpoint(control.checkpoint if control else system)

@@ -35,6 +35,7 @@ TRAINER = PreferenceTrainer(
     max_grad_norm=1.0,
     evaluations=3,
     min_pairs=4,
+    autocast="float32",
 )
 
 

@@ -57,6 +57,7 @@ class PreferenceTrainer(Config):
     max_grad_norm: Positive
     evaluations: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
     min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
+    autocast: Literal["float32", "bfloat16"] = Field(description="precision of matrix products; weights stay fp32")
 
 
 class NextUnitTrainer(Config):

@@ -11,11 +11,14 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from alignslm.config.feedback import StoryLmJudge
 from alignslm.judge import Judgement, Story
 from alignslm.judge.calibration import Sigmoid, calibrate, split_held_back
 from alignslm.metrics import words
+
+transformers_logging.disable_progress_bar()  # a bar for a file of weights is no news
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNKNOWN = range(4)

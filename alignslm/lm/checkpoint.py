@@ -6,9 +6,12 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from alignslm.provenance import UnitContract
 from alignslm.units import UnitVocabulary
+
+transformers_logging.disable_progress_bar()  # a bar for every file of weights drowns the stage's own progress
 
 VOCABULARY_FILE = "unit_vocabulary.json"
 CONTRACT_FILE = "unit_contract.json"

@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from alignslm.config.feedback import Sampling
-from alignslm.lm.buckets import exact_length_batches
+from alignslm.lm.cache import roomy_cache
 from alignslm.lm.checkpoint import UnitLm
 
 COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than this share still runs
@@ -63,42 +62,56 @@ def _forbidden(lm: UnitLm) -> torch.Tensor:
     return forbidden
 
 
+def _left_padded(ids: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids (rows, longest), padded on the left, and the mask (rows, longest) of what is real."""
+    longest = max(len(row) for row in ids)
+    padded = [[pad_id] * (longest - len(row)) + row for row in ids]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]
+    return torch.tensor(padded), torch.tensor(mask)
+
+
 @torch.inference_mode()
 def _sample_batch(lm: UnitLm, ids: list[list[int]], seeds: list[list[int]], config: Sampling) -> list[list[Draw]]:
-    """Draw for prompts of equal length: the prompt is read once, its cache then serves all its draws."""
-    draws = len(seeds[0])
-    eos = lm.vocabulary.eos_id
+    """Draw for a batch of prompts: a prompt is read once, its cache then serves all its draws."""
+    draws, eos = len(seeds[0]), lm.vocabulary.eos_id
     forbidden = _forbidden(lm)
     uniforms = _uniforms([seed for row in seeds for seed in row], config.max_units).to(lm.device)
-    cache = DynamicCache(config=lm.model.config)
-    output = lm.model(torch.tensor(ids, device=lm.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    tokens, mask = (part.to(lm.device) for part in _left_padded(ids, lm.vocabulary.pad_id))
+    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+    cache = roomy_cache(lm.model, capacity=tokens.shape[1] + config.max_units)
+    output = lm.model(
+        tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
     cache.batch_repeat_interleave(draws)
+    mask, position = (part.repeat_interleave(draws, dim=0) for part in (mask, positions[:, -1:]))
     logits = output.logits[:, -1].float().repeat_interleave(draws, dim=0)
     alive = torch.arange(len(logits), device=lm.device)  # row of the batch -> number of its draw
-    tokens: list[list[int]] = [[] for _ in range(len(logits))]
+    units: list[list[int]] = [[] for _ in range(len(logits))]
     logprob = torch.zeros(len(logits), dtype=torch.float64, device=lm.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=lm.device)
     for step in range(config.max_units):
         logits = logits.masked_fill(forbidden, -torch.inf)
         chosen = nucleus_choice(logits, uniforms[alive, step], temperature=config.temperature, top_p=config.top_p)
-        running = ~ended[alive]
         gain = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1).double()
-        logprob[alive] += torch.where(running, gain, 0.0)
+        logprob[alive] += torch.where(ended[alive], 0.0, gain)
         if eos is not None:
             ended[alive] |= chosen == eos
         keep = ~ended[alive]
         for row, token in zip(alive[keep].tolist(), chosen[keep].tolist(), strict=True):
-            tokens[row].append(token)
+            units[row].append(token)
         if not keep.any() or step + 1 == config.max_units:
             break
         if keep.float().mean() < COMPACT_AT:
             cache.batch_select_indices(keep.nonzero().squeeze(-1))
-            alive, chosen = alive[keep], chosen[keep]
-        output = lm.model(chosen.unsqueeze(-1), past_key_values=cache, use_cache=True)
+            alive, chosen, mask, position = (part[keep] for part in (alive, chosen, mask, position))
+        mask, position = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1), position + 1
+        output = lm.model(
+            chosen.unsqueeze(-1), attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+        )
         logits = output.logits[:, -1].float()
     flat = [
-        Draw(lm.vocabulary.decode(units), "eos" if done else "limit", value)
-        for units, done, value in zip(tokens, ended.tolist(), logprob.tolist(), strict=True)
+        Draw(lm.vocabulary.decode(row), "eos" if done else "limit", value)
+        for row, done, value in zip(units, ended.tolist(), logprob.tolist(), strict=True)
     ]
     return [flat[start : start + draws] for start in range(0, len(flat), draws)]
 
@@ -119,7 +132,10 @@ def sample(
     if any(not ids for ids in encoded):
         raise ValueError(f"prompt {[not ids for ids in encoded].index(True)} is empty: there is nothing to continue")
     results: list[list[Draw]] = [[] for _ in prompts]
-    for rows in exact_length_batches(encoded, batch_rows=max(1, batch_rows // max(1, len(seeds[0])))):
+    by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
+    size = max(1, batch_rows // max(1, len(seeds[0])))
+    for start in range(0, len(by_length), size):
+        rows = by_length[start : start + size]
         drawn = _sample_batch(lm, [encoded[row] for row in rows], [list(seeds[row]) for row in rows], config)
         for row, item in zip(rows, drawn, strict=True):
             results[row] = item

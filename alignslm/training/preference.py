@@ -143,7 +143,7 @@ def preference_arguments(
         eval_strategy="steps",
         eval_steps=every,
         save_steps=every,
-        bf16=False,
+        bf16=config.autocast == "bfloat16",
         gradient_checkpointing=False,
         max_length=None,  # pairs are never cut: TRL would drop the end of a continuation without a word
         precompute_ref_log_probs=True,

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
+
+from alignslm.progress import track
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,33 @@ def offline_names() -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
+class StepProgress(TrainerCallback):
+    """Shows optimiser steps with their rate and the time left, in place of the trainer's own lines."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.steps: Iterator[int] = iter(())
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Start counting, after the steps that a resumed run already has."""
+        del args, control
+        left = range(state.global_step, state.max_steps)
+        self.steps = track(left, total=len(left), label=self.label)
+        next(self.steps, None)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Count one step."""
+        del args, state, control
+        next(self.steps, None)
+
+
 def run_trainer(trainer: Trainer) -> TrainingRun:
     """Train to the end, from the last checkpoint in the run's folder where there is one."""
     folder = trainer.args.output_dir
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(StepProgress("training step"))
     last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
     with offline_names():
         trainer.train(resume_from_checkpoint=last)

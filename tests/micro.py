@@ -1,0 +1,97 @@
+"""The true pipeline at micro size: the repository's own files in a fresh git repository, with small numbers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+CODE = ("alignslm", "stages", "experiments", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "PYTHONPATH": "",
+    "DVC_NO_ANALYTICS": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@example.org",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@example.org",
+}
+CHOICES = {
+    "corpus/storyworld": {"stories": {"train": 48, "valid": 12, "dev": 1, "test": 12}, "texts": 500, "drift": 0.0},
+    "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 20},
+    "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "steps": 60},
+    "vocoder/conv-griffinlim": {"fit_utterances": 40, "channels": 64, "layers": 3, "steps": 60},
+    "asr/char-ctc": {"fit_utterances": 40, "channels": 96, "layers": 4, "steps": 120, "batch_size": 8},
+    "trainer/dpo-nll": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
+    "trainer/sft": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
+    "trainer/ntp": {"steps": 4, "batch_size": 4, "warmup_steps": 1},
+    "benchmark/toy-storycloze": {"stories": 4},
+}
+PARAMS = {
+    "judge": "ngram",
+    "heldout_judge": "trigram",
+    "selector": "best-worst",
+    "benchmarks": {"storycloze": "toy-storycloze"},
+    "prompts": {"train": 24, "valid": 10, "dev": 1, "test": 8, "cut": "sentence", "max_s": 4.0, "min_units": 10},
+    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_units": 90},
+    "rounds": {
+        "r1": {
+            "prev": "base",
+            "chosen_min": 3.2,
+            "rejected_max": 2.2,
+            "margin_min": 0.0,
+            "auto_bleu_max": 1.0,
+            "warmup_steps": 1,
+        }
+    },
+    "controls": {
+        "base": {"checkpoint": "base", "source": "model", "temperature_scale": 1.0},
+        "true": {"checkpoint": "base", "source": "corpus", "temperature_scale": 1.0},
+    },
+}
+SECOND_ROUND = "{prev: r1, chosen_min: 3.4, rejected_max: 2.4, margin_min: 0.0, auto_bleu_max: 1.0, warmup_steps: 0}"
+
+
+def edit(path: Path, changes: dict) -> None:
+    yaml = YAML()
+    content = yaml.load(path.read_text())
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) and key in ("stories",) else value
+    with path.open("w") as stream:
+        yaml.dump(content, stream)
+
+
+def run(root: Path, *command: str, check: bool = True) -> str:
+    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout + done.stderr
+
+
+def make_repository(root: Path) -> None:
+    """Copy the project into `root`, shrink its numbers, and make it a git and DVC repository."""
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
+    for choice, changes in CHOICES.items():
+        edit(root / "experiments" / f"{choice}.yaml", changes)
+    shutil.copy(root / "experiments/judge/ngram.yaml", root / "experiments/judge/trigram.yaml")
+    edit(root / "experiments/judge/trigram.yaml", {"order": 3})
+    edit(root / "params.yaml", PARAMS)
+    run(root, "git", "init", "-q")
+    run(root, "dvc", "init", "-q")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-q", "-m", "micro")
+
+
+def repro(root: Path, *arguments: str, command: tuple[str, ...] = ("dvc", "repro")) -> list[str]:
+    """Run DVC and return the names of the stages that ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", run(root, *command, *arguments))

@@ -1,0 +1,55 @@
+"""Imports go one way. A package may import those of the rows above its own, never a sibling or a row below."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "alignslm"
+ROWS = [
+    {"__init__"},
+    {"config", "failures"},
+    {"progress", "provenance"},
+    {"tables", "units", "statistics", "metrics", "audio", "convnet", "shards"},
+    {"utterances", "prompts"},
+    {"encoder", "lm", "vocoder", "asr", "judge", "pairs"},
+    {"training", "benchmarks"},
+    {"storyworld"},
+    {"report"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def top(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"alignslm.{alias.name}" for alias in node.names} if node.module == "alignslm" else set()
+            found |= names or {node.module}
+    return found
+
+
+def test_every_module_has_its_place():
+    assert {top(file) for file in FILES} == set(RANK)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_upwards(file):
+    own = top(file)
+    others = {name.split(".")[1] for name in imports(file) if name.startswith("alignslm.")} & set(RANK) - {own}
+    assert {name for name in others if RANK[name] >= RANK[own]} == set()
+
+
+def test_the_library_knows_neither_stages_nor_dvc_and_one_module_knows_trl():
+    assert not [file for file in FILES if {name.split(".")[0] for name in imports(file)} & {"stages", "dvc"}]
+    users = [file for file in FILES if any(name.split(".")[0] == "trl" for name in imports(file))]
+    assert [str(file.relative_to(ROOT)) for file in users] == ["training/preference.py"]

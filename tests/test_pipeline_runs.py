@@ -1,0 +1,104 @@
+"""Exact invalidation, shown by running the true pipeline at micro size through DVC.
+
+One repository serves all tests of this file, in order: each changes one thing and looks at which stages ran.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.micro import SECOND_ROUND, edit, make_repository, repro, run
+
+AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "eval@r1", "report"}
+ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("micro")
+    make_repository(root)
+    ran = repro(root)
+    assert {"corpus", "base", "pairs@r1", "checkpoint@r1", "sft", "ntp", "control_eval@true", "report"} <= set(ran)
+    return root
+
+
+def hashes(root: Path) -> dict[str, str]:
+    files = sorted(path for path in (root / "artifacts").rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_nothing_changed_runs_nothing(micro):
+    assert repro(micro) == []
+
+
+def test_the_report_has_the_promised_form(micro):
+    report = json.loads((micro / "reports/metrics.json").read_text())
+    assert report["schema"] == 1
+    keys = {"model", "benchmark", "metric", "value", "stderr", "ci95", "n", "n_missing", "higher_is_better"}
+    assert all(set(metric) == keys for metric in report["metrics"])
+    assert {metric["model"] for metric in report["metrics"]} == {"base", "r1", "true"}
+    keys = {"model", "against", "benchmark", "metric", "delta", "ci95", "n"}
+    assert report["comparisons"]
+    assert all(set(comparison) == keys for comparison in report["comparisons"])
+    page = (micro / "reports/index.html").read_text()
+    assert "data:audio/flac;base64," in page
+    assert 'src="http' not in page
+
+
+def test_dvc_shows_metrics_and_plots(micro):
+    assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
+    assert "index.html" in run(micro, "dvc", "plots", "show")
+    assert "checkpoint@r1" in run(micro, "dvc", "dag", "--mermaid")
+
+
+def test_an_execution_setting_runs_nothing_and_changes_no_byte(micro):
+    before = hashes(micro)
+    edit(micro / "experiments/execution.yaml", {"batch_rows": 7, "shard_rows": 5})
+    assert repro(micro) == []
+    forced = repro(micro, "--force", "--single-item", "continuations@r1", "speech@r1", "transcripts@r1", "scores@r1")
+    assert len(forced) == 4
+    tables = [f"artifacts/{kind}/r1.parquet" for kind in ("continuations", "transcripts", "scores")]
+    after = hashes(micro)
+    assert {name: after[name] for name in tables} == {name: before[name] for name in tables}
+    run(micro, "git", "checkout", "-q", "experiments/execution.yaml")
+    assert repro(micro, "--force", "--single-item", "speech@r1") == ["speech@r1"]  # its shards are as before again
+    assert hashes(micro) == before
+
+
+def test_a_weight_reruns_pairs_onward_and_its_old_value_runs_nothing(micro):
+    ran = repro(micro, "-S", "weights.num_words=0.5", command=("dvc", "exp", "run"))
+    assert set(ran) == AFTER_PAIRS
+    edit(micro / "params.yaml", {"weights": {"llm_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}})
+    assert set(repro(micro)) <= {"report"}  # the run cache holds the rest
+
+
+def test_another_judge_reruns_scores_onward(micro):
+    ran = repro(micro, "-S", "judge=trigram", command=("dvc", "exp", "run"))
+    assert set(ran) - AFTER_PAIRS == {"scores@r1", "control_eval@base", "control_eval@true"}
+    edit(micro / "params.yaml", {"judge": "ngram"})
+    assert set(repro(micro)) <= {"report"}
+
+
+def test_a_new_round_runs_that_round_only(micro):
+    ran = repro(micro, "-S", f"+rounds.r2={SECOND_ROUND}", command=("dvc", "exp", "run"))
+    assert set(ran) == ROUND_2 | {"samples@r2", "eval@r2", "report"}
+    report = json.loads((micro / "reports/metrics.json").read_text())
+    assert {"r1", "r2"} <= {metric["model"] for metric in report["metrics"]}
+
+
+def test_a_misspelt_parameter_stops_before_anything_runs(micro):
+    said = run(micro, "dvc", "exp", "run", "-S", "+weights.num_wrods=1", check=False)
+    assert "weights.num_wrods: unknown key; did you mean 'num_words'?" in said
+    run(micro, "git", "checkout", "-q", "params.yaml")
+
+
+def test_thresholds_that_give_no_pair_end_in_one_clear_error_and_lose_nothing(micro):
+    edit(micro / "params.yaml", {"selector": "thresholds"})
+    before = hashes(micro)
+    said = run(micro, "dvc", "exp", "run", "-S", "rounds.r1.chosen_min=5", "-S", "rounds.r1.rejected_max=1", check=False)
+    assert "rounds.r1.chosen_min" in said
+    assert "Traceback" not in said
+    after = hashes(micro)
+    assert {n: h for n, h in after.items() if "/scores/" in n} == {n: h for n, h in before.items() if "/scores/" in n}
