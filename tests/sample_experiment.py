@@ -113,6 +113,7 @@ weight_decay: 0
 max_grad_norm: 1
 evaluations: 2
 min_pairs: 10
+autocast: float32
 """,
     "trainer/ntp": """\
 kind: next-unit
