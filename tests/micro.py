@@ -31,7 +31,7 @@ CHOICES = {
     "trainer/dpo-nll": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
     "trainer/sft": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
     "trainer/ntp": {"steps": 4, "batch_size": 4, "warmup_steps": 1},
-    "benchmark/toy-storycloze": {"stories": 4},
+    "benchmark/toy-storycloze": {"stories": 4, "harder_stories": 2},
 }
 PARAMS = {
     "judge": "ngram",

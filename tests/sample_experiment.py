@@ -124,6 +124,7 @@ steps: 10
 batch_size: 4
 weight_decay: 0
 warmup_steps: 1
+autocast: float32
 """,
     "benchmark/swuggy": "kind: toy-swuggy\nseed: 0\npairs: 10\n",
 }

@@ -15,7 +15,7 @@ from alignslm.storyworld.narration import tell_aloud
 
 LEXICAL = ToyLexical(kind="toy-swuggy", seed=0, pairs=300)
 SYNTACTIC = ToySyntactic(kind="toy-sblimp", seed=0, pairs=302)
-CLOZE = ToyStoryCloze(kind="toy-storycloze", seed=0, stories=400)
+CLOZE = ToyStoryCloze(kind="toy-storycloze", seed=0, stories=400, harder_stories=400)
 WORLD = StoryWorld(
     kind="storyworld",
     seed=0,

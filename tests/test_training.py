@@ -225,6 +225,7 @@ def test_continued_training_starts_from_the_given_model(tmp_path):
         batch_size=8,
         weight_decay=0.0,
         warmup_steps=2,
+        autocast="float32",
     )
     lm = tiny_lm()
     before = np.mean([np.sum(naive_log_probs(lm, VOCABULARY.encode(u, bos=True))) for u in COUNTING])

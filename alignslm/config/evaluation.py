@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignslm.config.model import Config, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Name, Positive, PositiveCount, Seed
 from alignslm.config.models import Bootstrap
 
 
@@ -33,7 +33,8 @@ class ToyStoryCloze(Config):
 
     kind: Literal["toy-storycloze"]
     seed: Seed
-    stories: PositiveCount
+    stories: PositiveCount = Field(description="each gives a `topic` pair")
+    harder_stories: Count = Field(description="so many of them also give pairs of the harder subtypes")
 
 
 BenchmarkConfig = Annotated[ToyLexical | ToySyntactic | ToyStoryCloze, Field(discriminator="kind")]

@@ -7,6 +7,11 @@ from pydantic import Field, model_validator
 from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
 
 
+Autocast = Annotated[
+    Literal["float32", "bfloat16"], Field(description="precision of matrix products; weights stay fp32")
+]
+
+
 class LlamaScratch(Config):
     """A Llama over units, trained from scratch by next-unit prediction on the corpus."""
 
@@ -20,7 +25,7 @@ class LlamaScratch(Config):
     learning_rate: Positive
     warmup_steps: Count
     weight_decay: Annotated[float, Field(ge=0)]
-    autocast: Literal["float32", "bfloat16"] = Field(description="precision of matrix products; weights stay fp32")
+    autocast: Autocast
 
 
 LmConfig = LlamaScratch
@@ -57,7 +62,7 @@ class PreferenceTrainer(Config):
     max_grad_norm: Positive
     evaluations: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
     min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
-    autocast: Literal["float32", "bfloat16"] = Field(description="precision of matrix products; weights stay fp32")
+    autocast: Autocast
 
 
 class NextUnitTrainer(Config):
@@ -71,6 +76,7 @@ class NextUnitTrainer(Config):
     batch_size: PositiveCount
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_steps: Count
+    autocast: Autocast
 
 
 TrainerConfig = Annotated[PreferenceTrainer | NextUnitTrainer, Field(discriminator="kind")]

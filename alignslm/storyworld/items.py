@@ -165,21 +165,22 @@ def _syntactic_pairs(config: ToySyntactic) -> list[Pair]:
 
 
 def _cloze_pairs(config: ToyStoryCloze) -> list[Pair]:
-    """Return a `topic` pair of every story, and the harder subtypes of about half of the stories each."""
+    """Return a `topic` pair of every story; about half of the first `harder_stories` give each harder subtype."""
     scenes = _first_scenes(config.stories, config.seed, "toy-storycloze")
-    return [pair for number, scene in enumerate(scenes) for pair in _cloze_of(number, scene, config.seed)]
+    return [pair for number, scene in enumerate(scenes) for pair in _cloze_of(number, scene, config)]
 
 
-def _cloze_of(number: int, scene: Scene, seed: int) -> Iterator[Pair]:
-    rng = np.random.default_rng(row_seed(seed, "toy-storycloze", str(number)))
+def _cloze_of(number: int, scene: Scene, config: ToyStoryCloze) -> Iterator[Pair]:
+    rng = np.random.default_rng(row_seed(config.seed, "toy-storycloze", str(number)))
     plot = draw_plot(scene.topic, rng)
     positive = (scene.prompt, *_told(scene, plot, pronoun=scene.pronoun))
     endings = {"topic": _foreign_topic(scene, plot, rng)}
-    if scene.pronoun != "they" and number % 4:
+    harder = number < config.harder_stories
+    if harder and scene.pronoun != "they" and number % 4:
         endings["pronoun"] = _told(scene, plot, pronoun=_other_gender(scene.pronoun))
-    if number % 2:
+    if harder and number % 2:
         endings["number"] = _told(scene, plot, pronoun=_other_number(scene.pronoun, rng))
-    else:
+    elif harder:
         endings["object"] = _foreign_thing(scene, plot, rng)
     for subtype, ending in endings.items():
         pair_id = content_id("toy-storycloze", subtype, number)

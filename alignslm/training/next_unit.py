@@ -106,6 +106,7 @@ def continue_training(
         weight_decay=config.weight_decay,
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
+        bf16=config.autocast == "bfloat16",
     )
     run = _fit(adapted, lm.vocabulary, utterances, arguments)
     return adapted, run
