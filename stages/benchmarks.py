@@ -3,13 +3,13 @@
 from typing import Annotated
 
 import typer
-from alignslm.storyworld.items import toy_items
 
 from alignslm import tables
 from alignslm.benchmarks.items import encode_items
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import load_encoder
 from alignslm.progress import stage
+from alignslm.storyworld.items import toy_items
 from stages import layout
 
 

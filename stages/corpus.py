@@ -1,10 +1,9 @@
 """Make the corpus: spoken utterances, and clean texts that judges may be fitted on."""
 
-from alignslm.storyworld.corpus import speak_corpus, story_texts
-
 from alignslm import tables
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
+from alignslm.storyworld.corpus import speak_corpus, story_texts
 from stages import layout
 
 

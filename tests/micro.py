@@ -62,7 +62,7 @@ def edit(path: Path, changes: dict) -> None:
     yaml = YAML()
     content = yaml.load(path.read_text())
     for key, value in changes.items():
-        content[key] = {**content[key], **value} if isinstance(value, dict) and key in ("stories",) else value
+        content[key] = {**content[key], **value} if isinstance(value, dict) and key == "stories" else value
     with path.open("w") as stream:
         yaml.dump(content, stream)
 

@@ -97,7 +97,9 @@ def test_a_misspelt_parameter_stops_before_anything_runs(micro):
 def test_thresholds_that_give_no_pair_end_in_one_clear_error_and_lose_nothing(micro):
     edit(micro / "params.yaml", {"selector": "thresholds"})
     before = hashes(micro)
-    said = run(micro, "dvc", "exp", "run", "-S", "rounds.r1.chosen_min=5", "-S", "rounds.r1.rejected_max=1", check=False)
+    said = run(
+        micro, "dvc", "exp", "run", "-S", "rounds.r1.chosen_min=5", "-S", "rounds.r1.rejected_max=1", check=False
+    )
     assert "rounds.r1.chosen_min" in said
     assert "Traceback" not in said
     after = hashes(micro)

@@ -98,8 +98,9 @@ def test_transcripts_keep_every_row_resampled_and_in_order():
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    from alignslm.config.speech import StoryWorld
     from ruamel.yaml import YAML
+
+    from alignslm.config.speech import StoryWorld
 
     corpus = StoryWorld(**YAML(typ="safe").load(CHOICES["corpus/world"])).model_copy(update={"texts": 600})
     texts = [Story(*row) for row in story_texts(corpus).select("prompt_text", "continuation_text").iter_rows()]

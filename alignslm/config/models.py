@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
 
-
 Autocast = Annotated[
     Literal["float32", "bfloat16"], Field(description="precision of matrix products; weights stay fp32")
 ]

@@ -34,10 +34,10 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self.room[0][:, :, :end], self.room[1][:, :, :end]
         return self.keys, self.values
 
-    def _roomier(self, held: torch.Tensor, new: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    def _roomier(self, held: torch.Tensor | None, new: torch.Tensor, start: int, end: int) -> torch.Tensor:
         rows, heads, _, width = new.shape
         room = new.new_empty(rows, heads, max(self.capacity, end), width)
-        if start:
+        if start and held is not None:
             room[:, :, :start] = held
         return room
 

@@ -57,7 +57,7 @@ def silence_dropout(model: PreTrainedModel) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):
-            module.dropout = 0.0
+            setattr(module, "dropout", 0.0)  # noqa: B010 - torch types every attribute as a tensor or module
 
 
 def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitContract, folder: Path) -> None:

@@ -22,5 +22,5 @@ def save_adapter_and_merge(model: PeftModel, folder: Path) -> PreTrainedModel:
     The next round starts from the merged model with a fresh adapter: continuing a PeftModel would silently make
     the reference a copy of the adapter, and a reload by name would make it the old base.
     """
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     return model.merge_and_unload()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments, set_seed
 
 from alignslm.config.models import LlamaScratch, LmConfig, NextUnitTrainer
@@ -60,7 +60,7 @@ class NextUnitCollator:
 
 
 def _fit(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     vocabulary: UnitVocabulary,
     utterances: Sequence[Sequence[int]],
     arguments: TrainingArguments,
@@ -93,10 +93,10 @@ def train_base(
 
 def continue_training(
     config: NextUnitTrainer, lm: UnitLm, utterances: Sequence[Sequence[int]], *, seed: int, work: Path
-) -> tuple[PreTrainedModel, TrainingRun]:
-    """Train an adapter by next-unit prediction on the same speech, then merge it (the paper's ablation baseline)."""
+) -> tuple[PeftModel, TrainingRun]:
+    """Train an adapter by next-unit prediction on the same speech (the paper's ablation baseline); not merged yet."""
     set_seed(seed)
-    adapted = get_peft_model(lm.model, lora_config(config.lora))
+    adapted: PeftModel = get_peft_model(lm.model, lora_config(config.lora))
     arguments = run_arguments(
         work,
         seed=seed,

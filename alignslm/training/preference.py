@@ -18,7 +18,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 
 from alignslm.config.models import PreferenceTrainer
 from alignslm.lm.checkpoint import UnitLm
@@ -113,7 +113,7 @@ class KeepBest(TrainerCallback):
         now = Best(state.global_step, metrics["eval_rewards/accuracies"], metrics["eval_rewards/margins"])
         if (now.reward_accuracy, now.reward_margin) > (self.best.reward_accuracy, self.best.reward_margin):
             self.best = now
-            model.save_pretrained(self.folder)
+            model.save_pretrained(str(self.folder))
             self.record.write_text(json.dumps(asdict(now)))
 
 
@@ -184,6 +184,8 @@ def train_preferences(
     )
     run = run_trainer(trainer)
     model = trainer.model
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"the trainer holds a {type(model).__name__}, expected an adapted model")
     model.load_adapter(str(best.folder), adapter_name="best")
     model.set_adapter("best")
     model.delete_adapter("default")

@@ -112,7 +112,7 @@ class StepProgress(TrainerCallback):
 
 def run_trainer(trainer: Trainer) -> TrainingRun:
     """Train to the end, from the last checkpoint in the run's folder where there is one."""
-    folder = trainer.args.output_dir
+    folder = str(trainer.args.output_dir)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StepProgress("training step"))
     last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
