@@ -5,11 +5,15 @@ One repository serves all tests of this file, in order: each changes one thing a
 
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tests.micro import SECOND_ROUND, edit, make_repository, repro, run
+from tests.micro import ENVIRONMENT, SECOND_ROUND, edit, make_repository, repro, run
 
 AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "eval@r1", "report"}
 ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
@@ -64,6 +68,31 @@ def test_an_execution_setting_runs_nothing_and_changes_no_byte(micro):
     assert {name: after[name] for name in tables} == {name: before[name] for name in tables}
     run(micro, "git", "checkout", "-q", "experiments/execution.yaml")
     assert repro(micro, "--force", "--single-item", "speech@r1") == ["speech@r1"]  # its shards are as before again
+    assert hashes(micro) == before
+
+
+def test_a_killed_stage_goes_on_where_it_stopped_and_ends_in_the_same_bytes(micro):
+    before = hashes(micro)
+    edit(micro / "experiments/execution.yaml", {"shard_rows": 6})
+    command = (sys.executable, "-m", "stages.speech", "r1")
+    process = subprocess.Popen(
+        command, cwd=micro, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    give_up = time.monotonic() + 60
+    while len(list((micro / ".work").rglob("part-*.sha256"))) < 2 and process.poll() is None:
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    said = run(micro, *command)
+    assert "speech@r1: shard 2 of" in said
+    assert "kept from an interrupted run" in said
+    assert not list((micro / ".work").rglob("part-*"))
+    run(micro, "git", "checkout", "-q", "experiments/execution.yaml")
+    shards = pl.concat([pl.read_parquet(part) for part in sorted((micro / "artifacts/speech/r1").glob("*.parquet"))])
+    run(micro, *command)
+    whole = pl.concat([pl.read_parquet(part) for part in sorted((micro / "artifacts/speech/r1").glob("*.parquet"))])
+    assert shards.equals(whole)
     assert hashes(micro) == before
 
 
