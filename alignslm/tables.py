@@ -19,7 +19,7 @@ from alignslm.provenance import UnitContract
 
 AUDIO = pl.Struct({"bytes": pl.Binary, "path": pl.String})  # the datasets library's audio feature
 UNITS = pl.List(pl.UInt16)
-STATUS_SPEECH = ("ok", "empty", "failed")
+PART_ROWS = 500  # rows of audio in one file: some 60 MB, few enough to hold, many enough to keep files few
 
 
 class TableError(ValueError):
@@ -246,24 +246,43 @@ def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract 
     partial.replace(path)
 
 
-def write_shards(
-    frames: Iterable[pl.DataFrame], table: Table, folder: Path, contract: UnitContract | None = None
-) -> int:
-    """Write frames, already in key order across shards, as a folder of parts. Returns the row count.
+def rechunk(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the same rows in frames of exactly `rows` rows (the last may hold fewer), whatever came in."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        while sum(map(len, held)) >= rows:
+            joined = pl.concat(held)
+            yield joined[:rows]
+            held = [joined[rows:]]
+    if any(map(len, held)):
+        yield pl.concat(held)
 
-    One shard is in memory at a time; the folder appears under its name only when complete.
+
+def write_shards(
+    frames: Iterable[pl.DataFrame],
+    table: Table,
+    folder: Path,
+    contract: UnitContract | None = None,
+    *,
+    part_rows: int = PART_ROWS,
+) -> int:
+    """Write frames, already in key order from one to the next, as a folder of parts. Returns the row count.
+
+    Parts hold `part_rows` rows however the frames were cut, so that the shard size of a run, an execution setting,
+    leaves no trace. One part is in memory at a time; the folder appears under its name only when complete.
     """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     rows, last = 0, None
-    for number, frame in enumerate(frames):
-        part = partial / f"part-{number:05d}.parquet"
-        write(frame, table, part, contract)
-        keys = frame.select(table.key).sort(table.key)
-        if last is not None and len(keys) and keys.row(0) <= last:
-            raise TableError(f"{folder}: shard {number} starts at {keys.row(0)}, at or before {last}; sort first")
-        last = keys.row(-1) if len(keys) else last
+    arranged = (arrange(frame, table) for frame in frames)
+    for number, frame in enumerate(rechunk(arranged, part_rows)):
+        keys = frame.select(table.key)
+        if last is not None and keys.row(0) <= last:
+            raise TableError(f"{folder}: part {number} starts at {keys.row(0)}, at or before {last}; sort first")
+        write(frame, table, partial / f"part-{number:05d}.parquet", contract)
+        last = keys.sort(table.key).row(-1)
         rows += len(frame)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

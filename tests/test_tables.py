@@ -79,15 +79,18 @@ def test_another_table_or_version_is_refused(tmp_path):
 
 def test_shards_read_back_as_one_table(tmp_path):
     folder = tmp_path / "units"
-    rows = tables.write_shards([units_frame(("a", "b")), units_frame(("c",))], tables.ENCODED, folder, CONTRACT)
-    assert rows == 3
+    frames = [units_frame(("a",)), units_frame(("b", "c"))]
+    assert tables.write_shards(frames, tables.ENCODED, folder, CONTRACT, part_rows=2) == 3
     assert tables.read(tables.ENCODED, folder)["utterance_id"].to_list() == ["a", "b", "c"]
     assert [len(frame) for frame in tables.iterate(tables.ENCODED, folder)] == [2, 1]
 
 
 def test_overlapping_shards_are_refused_and_nothing_appears(tmp_path):
-    with pytest.raises(TableError, match=r"shard 1 starts at \('b',\), at or before \('b',\); sort first"):
-        tables.write_shards([units_frame(("a", "b")), units_frame(("b",))], tables.ENCODED, tmp_path / "units")
+    frames = [units_frame(("a", "b")), units_frame(("b",))]
+    with pytest.raises(TableError, match=r"part 1 starts at \('b',\), at or before \('b',\); sort first"):
+        tables.write_shards(
+            [units_frame(("a", "b")), units_frame(("b",))], tables.ENCODED, tmp_path / "units", part_rows=2
+        )
     assert not (tmp_path / "units").exists()
 
 
@@ -105,3 +108,16 @@ def test_contracts_name_both_sides_and_every_difference():
         "vocoder and units were made under different unit contracts (codebook_sha256: 'ab' in vocoder, 'cd' in units; "
         "num_units: 100 in vocoder, 50 in units)."
     )
+
+
+@pytest.mark.parametrize("cuts", [[3], [1, 1, 1], [2, 1], [0, 3]])
+def test_parts_do_not_show_how_the_rows_came(tmp_path, cuts):
+    rows, frames = units_frame(("a", "b", "c")), []
+    for size in cuts:
+        frames.append(rows[:size])
+        rows = rows[size:]
+    tables.write_shards(frames, tables.ENCODED, tmp_path / "units", CONTRACT, part_rows=2)
+    tables.write_shards([units_frame(("a", "b", "c"))], tables.ENCODED, tmp_path / "whole", CONTRACT, part_rows=2)
+    names = ["part-00000.parquet", "part-00001.parquet"]
+    assert sorted(part.name for part in (tmp_path / "units").iterdir()) == names
+    assert all((tmp_path / "units" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)

@@ -31,7 +31,7 @@ def draw_continuations(
             "seed": seeds[number][draw],
             "units": item.units,
             "finish": item.finish,
-            "logprob_nats": item.logprob_nats,
+            "logprob_nats": round(item.logprob_nats, 2),  # batch shape may show in the last bits, see sampling.py
         }
         for number, prompt_id in enumerate(prompts["prompt_id"])
         for draw, item in enumerate(drawn[number])
