@@ -88,9 +88,7 @@ def test_shards_read_back_as_one_table(tmp_path):
 def test_overlapping_shards_are_refused_and_nothing_appears(tmp_path):
     frames = [units_frame(("a", "b")), units_frame(("b",))]
     with pytest.raises(TableError, match=r"part 1 starts at \('b',\), at or before \('b',\); sort first"):
-        tables.write_shards(
-            [units_frame(("a", "b")), units_frame(("b",))], tables.ENCODED, tmp_path / "units", part_rows=2
-        )
+        tables.write_shards(frames, tables.ENCODED, tmp_path / "units", part_rows=2)
     assert not (tmp_path / "units").exists()
 
 
