@@ -241,7 +241,7 @@ def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract 
         metadata["alignslm.unit_contract"] = contract.model_dump_json()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    arrow = frame.to_arrow()
+    arrow = frame.to_arrow().combine_chunks()  # chunks show in the pages of the file, and come from how rows arrived
     pq.write_table(arrow.replace_schema_metadata(metadata), partial, compression="zstd")
     partial.replace(path)
 

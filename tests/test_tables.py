@@ -119,3 +119,21 @@ def test_parts_do_not_show_how_the_rows_came(tmp_path, cuts):
     names = ["part-00000.parquet", "part-00001.parquet"]
     assert sorted(part.name for part in (tmp_path / "units").iterdir()) == names
     assert all((tmp_path / "units" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
+
+
+def test_chunks_in_memory_do_not_show_in_the_file(tmp_path):
+    rows = [
+        {
+            "continuation_id": f"c{number:02d}",
+            "audio": {"bytes": bytes([number]) * 5000, "path": "x"},
+            "num_samples": 1,
+            "sample_rate_hz": 1,
+            "status": "ok",
+        }
+        for number in range(60)
+    ]
+    frame = pl.DataFrame(rows, schema=dict(tables.SPEECH.schema))
+    for name, frames in {"one": [frame], "many": frame.iter_slices(7)}.items():
+        tables.write_shards(frames, tables.SPEECH, tmp_path / name)
+    part = "part-00000.parquet"
+    assert (tmp_path / "one" / part).read_bytes() == (tmp_path / "many" / part).read_bytes()
