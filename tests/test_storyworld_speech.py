@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignslm.storyworld import espeak
-from alignslm.storyworld.narration import PAUSE_S, narrate, tell_aloud
+from alignslm.storyworld.narration import GRID_S, PAUSE_S, narrate, tell_aloud
 
 HOW = {"voice": "en-us", "words_per_minute": 170, "sample_rate_hz": 16000}
 TEXTS = ["anna feeds some red ducks", "she brushes them", "soon she picks ripe corn again"]
@@ -103,11 +103,18 @@ def test_trim_cuts_quiet_ends_alone(samples: list[float]) -> None:
     assert espeak.trim(wave).tolist() == expected
 
 
-def test_a_story_is_its_sentences_with_pauses_and_the_prompt_ends_in_the_first() -> None:
+def test_sentences_start_on_the_grid_after_a_pause_and_the_prompt_ends_in_the_first() -> None:
     waveform, end_s = tell_aloud(TEXTS, **HOW)
     parts = [espeak.speak(text, **HOW) for text in TEXTS]
-    pause = np.zeros(int(PAUSE_S * 16000), np.float32)
-    np.testing.assert_array_equal(waveform, np.concatenate([parts[0], pause, parts[1], pause, parts[2]]))
+    pause, grid = round(PAUSE_S * 16000), round(GRID_S * 16000)
+    expected: list[float] = []
+    for part in parts:
+        if expected:
+            expected += [0.0] * pause
+        while len(expected) % grid:
+            expected.append(0.0)
+        expected += part.tolist()
+    np.testing.assert_array_equal(waveform, np.array(expected, np.float32))
     assert end_s == pytest.approx(len(parts[0]) / 16000 + PAUSE_S / 2)
     alone, alone_end_s = tell_aloud(TEXTS[:1], **HOW)
     assert alone_end_s == len(alone) / 16000
