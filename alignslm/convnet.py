@@ -83,7 +83,7 @@ def minimise(
     )
     losses = []
     for step, batch in enumerate(rows):
-        with torch.autocast("cpu", torch.bfloat16):  # halves the time; losses themselves are taken in float32
+        with torch.autocast("cpu", torch.bfloat16):  # cheaper products; losses are taken in float32
             loss = loss_of(batch)
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss):
