@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignslm.config.model import Config, Count, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
 from alignslm.config.models import Bootstrap
 
 
@@ -72,6 +72,3 @@ class Execution(Config):
     workers: PositiveCount = Field(description="processes for work that is one core wide, such as speech synthesis")
     batch_rows: PositiveCount = Field(description="rows given to a model at once")
     shard_rows: PositiveCount = Field(description="rows whose result is made durable at once")
-
-
-ModelName = Name

@@ -8,7 +8,6 @@ is pinned, and a test compares loss and rewards with a hand computation.
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -190,8 +189,3 @@ def train_preferences(
     model.set_adapter("best")
     model.delete_adapter("default")
     return model, run, best.best
-
-
-def losses_used(config: PreferenceTrainer) -> Sequence[str]:
-    """Return the mixture in words, such as ['1 x sigmoid', '10 x sft'], for reports."""
-    return [f"{weight:g} x {name}" for name, weight in config.losses.items()]
