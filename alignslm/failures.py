@@ -1,8 +1,11 @@
 """Which errors are told to the reader as a message, and which are bugs that keep their traceback."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
+
+SHOWN = 8  # problems of one kind that a message spells out
 
 
 def is_told(error: BaseException) -> bool:
@@ -24,6 +27,23 @@ def told() -> Iterator[None]:
             raise
         tell(str(error))
         raise SystemExit(1) from None
+
+
+class Problem(NamedTuple):
+    """One file, row, pair or speaker that is wrong. Problems of one `kind` are told together."""
+
+    kind: str
+    where: str
+
+
+def listed(problems: Sequence[Problem]) -> list[str]:
+    """Return a line a kind, sorted: its problems counted, and the first `SHOWN` of their places."""
+    lines = []
+    for kind in sorted({problem.kind for problem in problems}):
+        places = sorted(problem.where for problem in problems if problem.kind == kind)
+        more = f" ... and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        lines.append(f"  {kind} ({len(places)}): {', '.join(places[:SHOWN])}{more}")
+    return lines
 
 
 def tell(message: str) -> None:

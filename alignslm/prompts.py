@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,6 +140,11 @@ def _prompt_row(row: Mapping[str, object], head: list[int], tail: list[int], end
         "prompt_text": end.prompt_text,
         "continuation_text": end.continuation_text,
     }
+
+
+def read_prompts(prompts: Path, heard: Path) -> pl.DataFrame:
+    """Read the prompts table, its missing texts filled from the transcripts table `heard`; see `with_heard_texts`."""
+    return with_heard_texts(tables.read(tables.PROMPTS, prompts), tables.read(tables.TRANSCRIPTS, heard))
 
 
 def with_heard_texts(prompts: pl.DataFrame, heard: pl.DataFrame) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import typer
 
 from alignslm import tables
 from alignslm.config.loading import load_execution, load_experiment
-from alignslm.lm.checkpoint import load_lm, resolve_device, save_lm
+from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.progress import stage
 from alignslm.shards import work_folder
 from alignslm.training.adapter import save_adapter_and_merge
@@ -27,7 +27,7 @@ def main(
         source, parent = layout.table("pairs", pairs_of), layout.checkpoint(params.rounds[pairs_of].prev)
         pairs = tables.read(tables.PAIRS, source)
         contract = tables.contract_of(tables.PAIRS, source)
-        lm = load_lm(parent, device=resolve_device(execution.device))
+        lm = load_lm(parent, device=execution.device)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
         seed, warmup = params.seeds.training, params.rounds[pairs_of].warmup_steps
         with work_folder(

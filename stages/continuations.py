@@ -7,7 +7,7 @@ import typer
 
 from alignslm import tables
 from alignslm.config.loading import load_execution, load_experiment
-from alignslm.lm.checkpoint import load_lm, resolve_device
+from alignslm.lm.checkpoint import load_lm
 from alignslm.lm.rows import draw_continuations
 from alignslm.progress import stage
 from alignslm.shards import map_shards, work_folder
@@ -22,7 +22,7 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
         source = layout.checkpoint(params.rounds[name].prev)
         contract = tables.contract_of(tables.PROMPTS, layout.PROMPTS)
         prompts = tables.read(tables.PROMPTS, layout.PROMPTS).filter(pl.col("split").is_in(["train", "valid"]))
-        lm = load_lm(source, device=resolve_device(execution.device))
+        lm = load_lm(source, device=execution.device)
         lm.contract.require(contract, mine=str(source), theirs=str(layout.PROMPTS))
         seed = params.seeds.sampling
         with work_folder(

@@ -1,8 +1,7 @@
 """Evaluate one system: benchmark likelihoods, and its continuations by the training and the held-out judge."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from alignslm.config.loading import load_execution, load_experiment
 from alignslm.judge import load_judge
 from alignslm.judge.rows import DurableJudge, stories_of
 from alignslm.progress import stage
-from alignslm.prompts import with_heard_texts
+from alignslm.prompts import read_prompts
 from alignslm.shards import map_shards, work_folder
 from stages import layout
 
@@ -35,9 +34,7 @@ def _judged(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
     continuations = tables.read(tables.CONTINUATIONS, folder / "continuations.parquet")
     transcripts = tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet")
     speech = tables.read(tables.SPEECH, folder / "speech", ["continuation_id", "num_samples", "sample_rate_hz"])
-    heard = tables.read(tables.TRANSCRIPTS, layout.PROMPT_TRANSCRIPTS)
-    prompts = with_heard_texts(tables.read(tables.PROMPTS, layout.PROMPTS), heard)
-    stories = stories_of(continuations, transcripts, prompts)
+    stories = stories_of(continuations, transcripts, read_prompts(*layout.PROMPT_TABLES))
     params, execution = experiment.params, load_execution()
     asked = {
         "judge": (experiment.judge, params.judge),
@@ -61,11 +58,11 @@ def _item_scores(system: str, experiment: Experiment, work: Path) -> pl.DataFram
         # A likelihood knows no temperature: that system's are its checkpoint's, reported there.
         return pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
     from alignslm.benchmarks.scoring import COLUMNS, score_items
-    from alignslm.lm.checkpoint import load_lm, resolve_device  # seconds to import, and not every system needs it
+    from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
 
     execution = load_execution()
-    source = layout.checkpoint(_model(system, experiment))
-    lm = load_lm(source, device=resolve_device(execution.device))
+    source = layout.checkpoint(experiment.params.checkpoint_of(system))
+    lm = load_lm(source, device=execution.device)
     scored: list[pl.DataFrame] = []
     for name in experiment.params.benchmarks:
         items = tables.read(tables.ITEMS, layout.benchmark(name), COLUMNS)
@@ -89,13 +86,7 @@ def _item_scores(system: str, experiment: Experiment, work: Path) -> pl.DataFram
     return pl.concat(scored)
 
 
-def _model(system: str, experiment: Experiment) -> str:
-    control = experiment.params.controls.get(system)
-    return control.checkpoint if control else system
-
-
-@contextmanager
-def _work(system: str, experiment: Experiment) -> Iterator[Path]:
+def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
     params = experiment.params
     values = {
         "judge": experiment.judge,
@@ -108,10 +99,9 @@ def _work(system: str, experiment: Experiment) -> Iterator[Path]:
         *map(layout.judge, {params.judge, params.heldout_judge}),
         *map(layout.benchmark, params.benchmarks),
         layout.sample(system),
-        layout.checkpoint(_model(system, experiment)),
+        layout.checkpoint(experiment.params.checkpoint_of(system)),
     ]
-    with work_folder(f"eval-{system}", script=__file__, params=values, inputs=inputs) as work:
-        yield work
+    return work_folder(f"eval-{system}", script=__file__, params=values, inputs=inputs)
 
 
 def main(system: Annotated[str, typer.Argument(help="a control or a round of params.yaml")]) -> None:

@@ -4,7 +4,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.loading import load_execution, load_experiment
-from alignslm.lm.checkpoint import load_lm, resolve_device, save_lm
+from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.progress import stage
 from alignslm.shards import work_folder
 from alignslm.training.adapter import save_adapter_and_merge
@@ -20,7 +20,7 @@ def main() -> None:
         config, seed = experiment.ntp, experiment.params.seeds.training
         encoded = tables.read(tables.ENCODED, layout.UNITS).filter(pl.col("split") == "train")
         parent = layout.checkpoint("base")
-        lm = load_lm(parent, device=resolve_device(execution.device))
+        lm = load_lm(parent, device=execution.device)
         lm.contract.require(
             tables.contract_of(tables.ENCODED, layout.UNITS), mine=str(parent), theirs=str(layout.UNITS)
         )

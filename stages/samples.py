@@ -3,8 +3,8 @@
 Judges are asked in the next stage, so that another judge costs no sampling.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,27 +14,30 @@ import typer
 from alignslm import tables
 from alignslm.asr import load_asr
 from alignslm.asr.rows import transcribe
+from alignslm.config.evaluation import Execution
 from alignslm.config.experiment import Experiment, Params
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
 from alignslm.prompts import true_continuations
+from alignslm.provenance import UnitContract
 from alignslm.shards import map_shards, map_table, work_folder
 from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import speak
 from stages import layout
 
 
-def _drawing(system: str, params: Params) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def _drawing(
+    system: str, params: Params, execution: Execution, contract: UnitContract
+) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Return what draws for a control or a round; a control may lower the temperature or be the corpus itself."""
-    execution, control = load_execution(), params.controls.get(system)
+    control = params.controls.get(system)
     if control and control.source == "corpus":
         return true_continuations
-    from alignslm.lm.checkpoint import load_lm, resolve_device  # seconds to import, and not every system needs it
+    from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
     from alignslm.lm.rows import draw_continuations
 
-    source = layout.checkpoint(_model(system, params))
-    lm = load_lm(source, device=resolve_device(execution.device))
-    contract = tables.contract_of(tables.PROMPTS, layout.PROMPTS)
+    source = layout.checkpoint(params.checkpoint_of(system))
+    lm = load_lm(source, device=execution.device)
     lm.contract.require(contract, mine=str(source), theirs=str(layout.PROMPTS))
     scale = control.temperature_scale if control else 1.0
     update = {"draws": params.evaluation.draws, "temperature": scale * params.sampling.temperature}
@@ -44,12 +47,7 @@ def _drawing(system: str, params: Params) -> Callable[[pl.DataFrame], pl.DataFra
     )
 
 
-def _model(system: str, params: Params) -> str:
-    return params.controls[system].checkpoint if system in params.controls else system
-
-
-@contextmanager
-def _work(system: str, experiment: Experiment) -> Iterator[Path]:
+def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
     params = experiment.params
     values = {
         "sampling": params.sampling,
@@ -59,9 +57,8 @@ def _work(system: str, experiment: Experiment) -> Iterator[Path]:
         "vocoder": experiment.vocoder,
         "asr": experiment.asr,
     }
-    inputs = [layout.PROMPTS, layout.checkpoint(_model(system, params)), layout.VOCODER, layout.ASR]
-    with work_folder(f"samples-{system}", script=__file__, params=values, inputs=inputs) as work:
-        yield work
+    inputs = [layout.PROMPTS, layout.checkpoint(params.checkpoint_of(system)), layout.VOCODER, layout.ASR]
+    return work_folder(f"samples-{system}", script=__file__, params=values, inputs=inputs)
 
 
 def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path) -> int:
@@ -69,7 +66,7 @@ def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path
     execution, folder, label = load_execution(), layout.sample(system), f"samples@{system}"
     contract = tables.contract_of(tables.PROMPTS, layout.PROMPTS)
     cut = {"shard_rows": execution.shard_rows}
-    draw = _drawing(system, experiment.params)
+    draw = _drawing(system, experiment.params, execution, contract)
     drawn = pl.concat(map_shards(prompts, draw, folder=work / "drawn", label=f"{label} drawn", **cut))
     drawn = tables.arrange(drawn, tables.CONTINUATIONS)
     tables.write(drawn, tables.CONTINUATIONS, folder / "continuations.parquet", contract)

@@ -10,7 +10,7 @@ from alignslm.config.loading import load_execution, load_experiment
 from alignslm.judge import load_judge
 from alignslm.judge.rows import score, stories_of
 from alignslm.progress import stage
-from alignslm.prompts import with_heard_texts
+from alignslm.prompts import read_prompts
 from alignslm.shards import map_shards, work_folder
 from stages import layout
 
@@ -21,11 +21,10 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
         experiment, execution = load_experiment(), load_execution()
         choice, config = experiment.params.judge, experiment.judge
         sources = [layout.table("continuations", name), layout.table("transcripts", name), *layout.PROMPT_TABLES]
-        prompts = tables.read(tables.PROMPTS, layout.PROMPTS)
         stories = stories_of(
             tables.read(tables.CONTINUATIONS, sources[0]),
             tables.read(tables.TRANSCRIPTS, sources[1]),
-            with_heard_texts(prompts, tables.read(tables.TRANSCRIPTS, layout.PROMPT_TRANSCRIPTS)),
+            read_prompts(*layout.PROMPT_TABLES),
         )
         judge = load_judge(config, layout.judge(choice), device=execution.device)
         inputs = [*sources, layout.judge(choice)]

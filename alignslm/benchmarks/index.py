@@ -7,35 +7,26 @@ from typing import NamedTuple
 
 import polars as pl
 
-from alignslm.benchmarks.items import ItemError
+from alignslm import tables
+from alignslm.benchmarks.items import ItemError, odd_pairs
 from alignslm.config.sources import FolderSource, Source
+from alignslm.failures import Problem, listed
 from alignslm.fetching import expanded, obtain
 
 INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
-    "item_id": pl.String,
-    "pair_id": pl.String,
-    "polarity": pl.String,
-    "type": pl.String,
-    "subtype": pl.String,
-    "voice": pl.String,
-    "text": pl.String,
-    "frequency": pl.Int32,
-    "band": pl.String,
-    "length": pl.Int32,
+    **{
+        name: tables.ITEMS.schema[name]
+        for name in (
+            *("item_id", "pair_id", "polarity", "type", "subtype", "voice", "text"),
+            *("frequency", "band", "length"),
+        )
+    },
     "file": pl.String,  # below the release's folder
     "row": pl.Int64,  # of a parquet file; null: the file is the recording
     "column": pl.String,
     "context_file": pl.String,  # spoken before `file`, null: nothing is
 }
 SIDES = ("positive", "negative")
-SHOWN = 8  # problems of one kind that a message spells out
-
-
-class Problem(NamedTuple):
-    """One file, row or pair that is wrong. Problems of one `kind` are told together."""
-
-    kind: str
-    where: str
 
 
 class Found(NamedTuple):
@@ -76,13 +67,9 @@ def checked(found: Found) -> Found:
 
 def unpaired(rows: pl.DataFrame) -> list[Problem]:
     """Return a problem for every pair, in every voice, that is not one positive and one negative of one subtype."""
-    sides = rows.group_by("pair_id", "voice").agg(
-        sides=pl.col("polarity").sort().str.join("+"), kinds=pl.struct("type", "subtype").n_unique()
-    )
-    odd = sides.filter((pl.col("sides") != "negative+positive") | (pl.col("kinds") != 1)).sort("pair_id", "voice")
     return [
         Problem("not one positive and one negative of one subtype", f"{pair} voice {voice!r}: {found}")
-        for pair, voice, found, _ in odd.iter_rows()
+        for pair, voice, found in odd_pairs(rows).iter_rows()
     ]
 
 
@@ -90,13 +77,9 @@ def refuse(problems: Sequence[Problem], *, where: Path, total: int) -> None:
     """Raise ItemError listing the problems by kind, unless there are none. `total` recordings were looked at."""
     if not problems:
         return
-    lines = [f"{where}: {len(problems)} problems among {total} recordings:"]
-    for kind in sorted({problem.kind for problem in problems}):
-        places = sorted(problem.where for problem in problems if problem.kind == kind)
-        more = f" ... and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        lines.append(f"  {kind} ({len(places)}): {', '.join(places[:SHOWN])}{more}")
-    lines.append("Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data.")
-    raise ItemError("\n".join(lines))
+    head = f"{where}: {len(problems)} problems among {total} recordings:"
+    cure = "Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data."
+    raise ItemError("\n".join([head, *listed(problems), cure]))
 
 
 def fingerprint(found: Found) -> str:

@@ -59,18 +59,25 @@ def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_
     return tables.arrange(pl.DataFrame(rows, schema=dict(tables.ITEMS.schema)), tables.ITEMS)
 
 
+def odd_pairs(items: pl.DataFrame) -> pl.DataFrame:
+    """Return every (pair_id, voice, sides) that is not one positive and one negative of one type and subtype."""
+    sides = items.group_by("pair_id", "voice").agg(
+        sides=pl.col("polarity").sort().str.join("+"), kinds=pl.struct("type", "subtype").n_unique()
+    )
+    odd = sides.filter((pl.col("sides") != "negative+positive") | (pl.col("kinds") != 1))
+    return odd.sort("pair_id", "voice").drop("kinds")
+
+
 def paired(items: pl.DataFrame) -> pl.DataFrame:
     """Join the positive and the negative of every pair in every voice; never by position.
 
     Raises ItemError listing the pairs that are not one positive and one negative of one subtype.
     """
-    sides = items.group_by("pair_id", "voice").agg(
-        sides=pl.col("polarity").sort().str.join("+"), kinds=pl.struct("type", "subtype").n_unique()
-    )
-    faults = sides.filter((pl.col("sides") != "negative+positive") | (pl.col("kinds") != 1)).sort("pair_id", "voice")
+    faults = odd_pairs(items)
     if len(faults):
-        listed = "; ".join(f"{pair} (voice {voice!r}): {found}" for pair, voice, found, _ in faults.head(5).iter_rows())
-        raise ItemError(f"{len(faults)} of {len(sides)} pairs are not one positive and one negative ({listed})")
+        listed = "; ".join(f"{pair} (voice {voice!r}): {found}" for pair, voice, found in faults.head(5).iter_rows())
+        total = items.n_unique(["pair_id", "voice"])
+        raise ItemError(f"{len(faults)} of {total} pairs are not one positive and one negative ({listed})")
     positive, negative = (items.filter(pl.col("polarity") == side) for side in ("positive", "negative"))
     joined = positive.join(negative, on=["pair_id", "voice"], suffix="_negative", validate="1:1")
     return joined.sort("pair_id", "voice")

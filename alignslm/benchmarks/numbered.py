@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignslm.benchmarks.index import SIDES, Found, Problem, frame, place, recordings
+from alignslm.benchmarks.index import SIDES, Found, frame, place, recordings
 from alignslm.config.benchmarks import Reformatted
+from alignslm.failures import Problem
 
 
 def find(config: Reformatted) -> Found:

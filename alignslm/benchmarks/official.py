@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from alignslm import audio, tables
-from alignslm.benchmarks.index import Found, Problem, checked, fingerprint, refuse
+from alignslm.benchmarks.index import Found, checked, fingerprint, refuse
 from alignslm.config.benchmarks import OfficialBenchmark, Reformatted, Salmon, Sblimp, SpokenStoryCloze, Swuggy
 from alignslm.encoder import Encoded, Encoder
+from alignslm.failures import Problem
 from alignslm.prompts import cut
 from alignslm.shards import map_shards
 

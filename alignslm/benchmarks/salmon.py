@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignslm.benchmarks.index import SIDES, Found, Problem, frame, place, recordings
+from alignslm.benchmarks.index import SIDES, Found, frame, place, recordings
 from alignslm.config.benchmarks import Salmon
+from alignslm.failures import Problem
 
 SAMPLE = re.compile(r"sample_(\d+)_([01])")
 COLUMNS = ("task", "ind", "positive_audio", "negative_audio")

@@ -5,9 +5,10 @@ from pathlib import Path
 import polars as pl
 
 from alignslm.benchmarks.bands import frequency_band
-from alignslm.benchmarks.index import INDEX, Found, Problem, place
+from alignslm.benchmarks.index import INDEX, Found, place
 from alignslm.benchmarks.items import ItemError
 from alignslm.config.benchmarks import Sblimp, Swuggy
+from alignslm.failures import Problem
 
 LEXICAL = ("filename", "id", "voice", "frequency", "word", "phones", "length", "correct")
 SYNTACTIC = ("filename", "id", "voice", "type", "subtype", "transcription", "correct")

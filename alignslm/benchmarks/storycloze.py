@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from alignslm.benchmarks.index import Found, Problem, frame, place, recordings
+from alignslm.benchmarks.index import Found, frame, place, recordings
 from alignslm.benchmarks.numbered import numbered
 from alignslm.config.benchmarks import SpokenStoryCloze
+from alignslm.failures import Problem
 
 NAMED = re.compile(r"(?P<story>.+)_(?P<side>correct|incorrect|mutual)")
 POLARITIES = {"correct": "positive", "incorrect": "negative"}

@@ -38,6 +38,10 @@ class Params(Config):
     controls: dict[Name, Control]
     evaluation: Evaluation
 
+    def checkpoint_of(self, system: str) -> str:
+        """Return the checkpoint that a round or a control draws from: a round's own, or the one its control names."""
+        return self.controls[system].checkpoint if system in self.controls else system
+
     @model_validator(mode="after")
     def _rounds_chain(self) -> "Params":
         """Every round starts from a checkpoint that exists; following `prev` always ends at the base model."""

@@ -12,8 +12,9 @@ import polars as pl
 
 from alignslm.config.corpora import LibriSpeechPart, ListedPart, MlsPart, ParquetPart, PartConfig, Recordings
 from alignslm.corpora.alignments import with_word_ends
-from alignslm.corpora.index import Found, Left, Problem, at_most, refuse, speakers_apart, unique_ids, without
+from alignslm.corpora.index import Found, Left, at_most, refuse, speakers_apart, unique_ids, without
 from alignslm.corpora.reading import read_all
+from alignslm.failures import Problem
 
 
 class Corpus(NamedTuple):

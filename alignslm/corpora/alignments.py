@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.config.sources import FolderSource
-from alignslm.corpora.index import Problem
+from alignslm.failures import Problem
 from alignslm.fetching import expanded
 
 ALIGNED_LINE = re.compile(r'(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from alignslm.config.corpora import SPLITS, Limits
+from alignslm.failures import Problem, listed
 from alignslm.provenance import content_id
 
 INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -21,18 +22,10 @@ INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
     "row": pl.Int64,  # of a parquet file; null: the file is the utterance
     "word_ends_s": pl.List(pl.Float64),
 }
-SHOWN = 8  # problems of one kind that a message spells out
 
 
 class CorpusError(ValueError):
     """A corpus cannot be used as it lies there; the message lists every problem, by kind."""
-
-
-class Problem(NamedTuple):
-    """One file, row or speaker that is wrong. Problems of one `kind` are told together."""
-
-    kind: str
-    where: str
 
 
 class Found(NamedTuple):
@@ -72,14 +65,9 @@ def refuse(problems: Sequence[Problem], *, total: int) -> None:
     """Raise CorpusError listing the problems, unless there are none. `total` is how many utterances were looked at."""
     if not problems:
         return
-    kinds = sorted({problem.kind for problem in problems})
-    lines = [f"{len(problems)} problems among {total} utterances:"]
-    for kind in kinds:
-        places = sorted(problem.where for problem in problems if problem.kind == kind)
-        more = f" ... and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        lines.append(f"  {kind} ({len(places)}): {', '.join(places[:SHOWN])}{more}")
-    lines.append("Mend the files, or name the utterances in leave_out of the corpus's file in experiments/corpus/.")
-    raise CorpusError("\n".join(lines))
+    head = f"{len(problems)} problems among {total} utterances:"
+    cure = "Mend the files, or name the utterances in leave_out of the corpus's file in experiments/corpus/."
+    raise CorpusError("\n".join([head, *listed(problems), cure]))
 
 
 def without(index: pl.DataFrame, unwanted: Sequence[str]) -> tuple[pl.DataFrame, int, list[Problem]]:

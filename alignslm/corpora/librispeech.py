@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from alignslm.config.corpora import SPLITS, LibriSpeechPart
-from alignslm.corpora.index import Found, Problem, frame, spoken
+from alignslm.corpora.index import Found, frame, spoken
 from alignslm.corpora.transcripts import Lines, read_lines
+from alignslm.failures import Problem
 from alignslm.fetching import expanded
 
 Row = Mapping[str, object]

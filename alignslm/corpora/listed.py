@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignslm.config.corpora import SPLITS, ListedPart, SplitName
-from alignslm.corpora.index import Found, Problem, frame, spoken
+from alignslm.corpora.index import Found, frame, spoken
+from alignslm.failures import Problem
 from alignslm.fetching import expanded
 
 TABLE = "metadata.csv"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alignslm.config.corpora import SPLITS, MlsPart
-from alignslm.corpora.index import Found, Problem, frame, lowest, spoken
+from alignslm.corpora.index import Found, frame, lowest, spoken
 from alignslm.corpora.transcripts import each_line
+from alignslm.failures import Problem
 from alignslm.fetching import expanded
 
 NAME = re.compile(r"(\d+)_(\d+)_\d+")

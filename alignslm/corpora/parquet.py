@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from alignslm.config.corpora import SPLITS, DatasetSource, ParquetPart
 from alignslm.config.sources import FolderSource
-from alignslm.corpora.index import Found, Problem, frame, spoken
+from alignslm.corpora.index import Found, frame, spoken
+from alignslm.failures import Problem
 from alignslm.fetching import expanded, obtain
 
 

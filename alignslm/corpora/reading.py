@@ -14,7 +14,8 @@ import soundfile
 
 from alignslm import audio, tables
 from alignslm.config.corpora import ParquetPart, Recordings
-from alignslm.corpora.index import INDEX, Problem, place, refuse
+from alignslm.corpora.index import INDEX, place, refuse
+from alignslm.failures import Problem
 from alignslm.shards import map_shards
 
 ALIGNMENT_SLACK_S = 0.1  # an aligner's last frame may end a little behind the audio

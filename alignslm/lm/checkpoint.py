@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from alignslm.device import resolve_device
 from alignslm.lm.identity import recorded_model_id, weights_id, write_record
 from alignslm.provenance import UnitContract
 from alignslm.storage import writing
@@ -88,7 +89,7 @@ def load_lm(folder: Path, *, device: str) -> UnitLm:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=_saved_dtype(folder), local_files_only=True)
     _require_agreement(model, vocabulary, folder)
     silence_dropout(model)
-    model.eval().to(device)
+    model.eval().to(resolve_device(device))
     return UnitLm(model, vocabulary, contract, recorded_model_id(folder) or weights_id(model))
 
 
@@ -115,10 +116,3 @@ def _require_agreement(model: PreTrainedModel, vocabulary: UnitVocabulary, folde
             f"{folder}: config.json has offset {offset}, {VOCABULARY_FILE} has {vocabulary.offset}; "
             "one of them belongs to another model. Make the folder again: `dvc repro`."
         )
-
-
-def resolve_device(name: str) -> str:
-    """Turn `auto` into cuda where there is one, else cpu."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
