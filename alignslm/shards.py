@@ -24,7 +24,8 @@ from alignslm.provenance import tree_sha256
 from alignslm.storage import replacing, writing
 
 WORK = Path(".work")
-FORM = [Path(__file__), Path(tables.__file__)]  # what shards look like: plumbing to DVC, but not to a shard on disk
+# What shards look like: plumbing to DVC, but not to a shard on disk.
+FORM = [Path(__file__), Path(tables.__file__).parent]
 Task = TypeVar("Task")
 
 

@@ -1,0 +1,73 @@
+"""Every table of the experiment: its schema, and the one door through which it is written and read.
+
+A table is one parquet file or a folder of `part-*.parquet` shards (audio). It is sorted by a unique key, holds
+no unexpected null, and carries schema version and unit contract in the file metadata. Writing verifies first
+and then renames into place, so a reader never meets half a table.
+"""
+
+from alignslm.tables.promises import TableError, arrange, require_keys, verify
+from alignslm.tables.reading import Slice, batches, contract_of, iterate, parts, read, read_slice, slices
+from alignslm.tables.schemas import (
+    AUDIO,
+    CLIPS,
+    CONTINUATIONS,
+    ENCODED,
+    ITEM_SCORES,
+    ITEMS,
+    JUDGED,
+    MOS,
+    PAIRS,
+    PROMPTS,
+    RATINGS,
+    REJECTIONS,
+    REPLIES,
+    SCORES,
+    SPEECH,
+    TEXTS,
+    TRANSCRIPTS,
+    UNITS,
+    UTTERANCES,
+    Table,
+)
+from alignslm.tables.writing import GROUP_ROWS, PART_ROWS, rechunk, write, write_frames, write_shards
+
+__all__ = [
+    "AUDIO",
+    "CLIPS",
+    "CONTINUATIONS",
+    "ENCODED",
+    "GROUP_ROWS",
+    "ITEMS",
+    "ITEM_SCORES",
+    "JUDGED",
+    "MOS",
+    "PAIRS",
+    "PART_ROWS",
+    "PROMPTS",
+    "RATINGS",
+    "REJECTIONS",
+    "REPLIES",
+    "SCORES",
+    "SPEECH",
+    "TEXTS",
+    "TRANSCRIPTS",
+    "UNITS",
+    "UTTERANCES",
+    "Slice",
+    "Table",
+    "TableError",
+    "arrange",
+    "batches",
+    "contract_of",
+    "iterate",
+    "parts",
+    "read",
+    "read_slice",
+    "rechunk",
+    "require_keys",
+    "slices",
+    "verify",
+    "write",
+    "write_frames",
+    "write_shards",
+]

@@ -1,0 +1,115 @@
+"""How a table is read: whole, part by part, or in batches, and never without a look at what it says it is."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignslm.provenance import UnitContract
+from alignslm.tables.promises import TableError, in_key_order, verify
+from alignslm.tables.schemas import Table
+from alignslm.tables.writing import rechunk
+
+
+def parts(path: Path) -> list[Path]:
+    """Return the parquet files of a table, in order. Raises TableError where there are none."""
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path] if path.exists() else []
+    if not files:
+        raise TableError(f"{path} does not exist or is empty. Make it with `dvc repro`, or fetch it with `dvc pull`.")
+    return files
+
+
+def _read_part(table: Table, path: Path, columns: list[str] | None) -> tuple[pl.DataFrame, str | None]:
+    with _readable(path):
+        metadata = pq.read_schema(path).metadata or {}
+        frame = pl.read_parquet(path, columns=columns)
+    contract = _require_identity(metadata, table, path)
+    return frame, contract
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise TableError(f"{path} cannot be read as parquet ({error}). Delete it and run `dvc repro`.") from error
+
+
+def _require_identity(metadata: Mapping[bytes, bytes], table: Table, path: Path) -> str | None:
+    """Raise TableError unless a file says that it holds this table in this version; return its unit contract."""
+    found = (metadata.get(b"alignslm.table", b"?").decode(), metadata.get(b"alignslm.version", b"?").decode())
+    if found != (table.name, str(table.version)):
+        raise TableError(
+            f"{path} holds table {found[0]!r} version {found[1]}, expected {table.name!r} version {table.version}. "
+            "It was written by another version of alignslm: run `dvc repro` to remake it."
+        )
+    contract = metadata.get(b"alignslm.unit_contract")
+    return contract.decode() if contract else None
+
+
+def iterate(table: Table, path: Path, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    """Yield the table part by part, so memory is bounded by a shard."""
+    for part in parts(path):
+        frame, _ = _read_part(table, part, columns)
+        yield frame
+
+
+def batches(table: Table, path: Path, *, rows: int, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    """Yield the table in frames of `rows` rows (the last may hold fewer), in key order, across parts.
+
+    Memory is bounded by `rows` and a row group. Verified as `read` verifies, where all columns are read.
+    """
+    for number, frame in enumerate(
+        in_key_order(rechunk(_decoded(table, path, rows, columns), rows), table, where=str(path))
+    ):
+        if columns is None:
+            verify(frame, table, where=f"{path}, from row {number * rows},")
+        yield frame
+
+
+def _decoded(table: Table, path: Path, rows: int, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+    for part in parts(path):
+        with _readable(part), pq.ParquetFile(part) as file:
+            _require_identity(file.schema_arrow.metadata or {}, table, part)
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                yield pl.DataFrame(pl.from_arrow(batch))
+
+
+class Slice(NamedTuple):
+    """Consecutive rows of one parquet file of a table."""
+
+    file: Path
+    start: int
+    rows: int
+
+
+def slices(path: Path, rows: int) -> list[Slice]:
+    """Cut a table on disk, file by file, into slices of at most `rows` rows, without reading them."""
+    counts = [(file, pq.read_metadata(file).num_rows) for file in parts(path)]
+    return [Slice(file, start, rows) for file, count in counts for start in range(0, count, rows)]
+
+
+def read_slice(table: Table, place: Slice) -> pl.DataFrame:
+    """Read one slice, checked as `iterate` checks. Raises TableError."""
+    frame, _ = _read_part(table, place.file, None)
+    return frame.slice(place.start, place.rows)
+
+
+def read(table: Table, path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read a whole table (or some columns of it) and verify it when all columns are read."""
+    frame = pl.concat(list(iterate(table, path, columns)))
+    if columns is None:
+        verify(frame, table, where=str(path))
+    return frame
+
+
+def contract_of(table: Table, path: Path) -> UnitContract:
+    """Return the unit contract a table was written under. Raises TableError where it carries none."""
+    _, text = _read_part(table, parts(path)[0], [table.key[0]])
+    if text is None:
+        raise TableError(f"{path} carries no unit contract, so its units have no meaning. Remake it with `dvc repro`.")
+    return UnitContract.model_validate_json(text)

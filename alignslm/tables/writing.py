@@ -1,0 +1,98 @@
+"""How a table reaches the disk: arranged, verified, and whole or not at all."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from alignslm.provenance import UnitContract
+from alignslm.storage import partial_of, replacing, writing
+from alignslm.tables.promises import arrange, in_key_order, verify
+from alignslm.tables.schemas import Table
+
+PART_ROWS = 500  # rows of audio in one file: some 60 MB, few enough to hold, many enough to keep files few
+GROUP_ROWS = 1 << 17  # rows of one row group, all that a reader of batches must decode at once
+
+
+def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract | None = None) -> None:
+    """Arrange, verify and write one parquet file, then rename it into place."""
+    write_frames([arrange(frame, table)], table, path, contract)
+
+
+def write_frames(frames: Iterable[pl.DataFrame], table: Table, path: Path, contract: UnitContract | None = None) -> int:
+    """Write frames, already in key order from one to the next, as one parquet file. Returns the row count.
+
+    One row group is in memory at a time, and how the rows were cut into frames leaves no trace.
+    """
+    arranged = (arrange(frame, table) for frame in frames)
+    return _write_groups(in_key_order(rechunk(arranged, GROUP_ROWS), table, where=str(path)), table, path, contract)
+
+
+def _write_groups(groups: Iterable[pl.DataFrame], table: Table, path: Path, contract: UnitContract | None) -> int:
+    metadata = {"alignslm.table": table.name, "alignslm.version": str(table.version)}
+    if contract is not None:
+        metadata["alignslm.unit_contract"] = contract.model_dump_json()
+    empty = pl.DataFrame(schema=dict(table.schema))
+    schema = empty.to_arrow().schema.with_metadata(metadata)
+    rows = 0
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for group in groups:
+            verify(group, table, where=str(path))
+            # Chunks show in the pages of the file, and come from how rows arrived.
+            writer.write_table(group.to_arrow().combine_chunks().cast(schema))
+            rows += len(group)
+        if not rows:
+            writer.write_table(empty.to_arrow().cast(schema))
+    return rows
+
+
+def rechunk(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the same rows in frames of exactly `rows` rows (the last may hold fewer), whatever came in."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        while sum(map(len, held)) >= rows:
+            joined = pl.concat(held)
+            yield joined[:rows]
+            held = [joined[rows:]]
+    if any(map(len, held)):
+        yield pl.concat(held)
+
+
+def write_shards(
+    frames: Iterable[pl.DataFrame],
+    table: Table,
+    folder: Path,
+    contract: UnitContract | None = None,
+    *,
+    part_rows: int = PART_ROWS,
+) -> int:
+    """Write frames, already in key order from one to the next, as a folder of parts. Returns the row count.
+
+    Parts hold `part_rows` rows however the frames were cut, so that the shard size of a run, an execution setting,
+    leaves no trace. One part is in memory at a time; the folder appears under its name only when complete.
+    """
+    partial = partial_of(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(folder):
+        partial.mkdir(parents=True)
+    try:
+        arranged = (arrange(frame, table) for frame in frames)
+        rows = _write_parts(rechunk(arranged, part_rows), table, partial, contract, named=folder)
+    except BaseException:  # a corpus may be as large as the disk: no half of one is left behind
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return rows
+
+
+def _write_parts(
+    frames: Iterable[pl.DataFrame], table: Table, partial: Path, contract: UnitContract | None, *, named: Path
+) -> int:
+    rows = 0
+    for number, frame in enumerate(in_key_order(frames, table, where=str(named))):
+        rows += write_frames([frame], table, partial / f"part-{number:05d}.parquet", contract)
+    return rows
