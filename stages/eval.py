@@ -11,13 +11,15 @@ import typer
 
 from alignslm import tables
 from alignslm.benchmarks.continuation import GrammarCheck, judged_rows
+from alignslm.benchmarks.spoken import measure_speech
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
+from alignslm.encoder import load_encoder
 from alignslm.judge import load_judge
 from alignslm.judge.rows import DurableJudge, stories_of
 from alignslm.progress import stage
 from alignslm.prompts import read_prompts
-from alignslm.shards import map_shards, work_folder
+from alignslm.shards import map_shards, map_table, work_folder
 from stages import layout
 
 
@@ -29,11 +31,29 @@ def _grammar(experiment: Experiment) -> GrammarCheck | None:
     return can_continue
 
 
+def _speech(system: str, continuations: pl.DataFrame, experiment: Experiment, work: Path) -> pl.DataFrame:
+    """Measure every continuation's sound; its own length stands beside what was measured."""
+    folder, execution = layout.sample(system), load_execution()
+    encoder = load_encoder(experiment.encoder, layout.ENCODER, device=execution.device)
+    contract = tables.contract_of(tables.CONTINUATIONS, folder / "continuations.parquet")
+    encoder.contract.require(contract, mine=str(layout.ENCODER), theirs=str(folder))
+    measured = map_table(
+        tables.SPEECH,
+        folder / "speech",
+        lambda rows: measure_speech(rows, continuations, encoder),
+        folder=work,
+        shard_rows=execution.shard_rows,
+        label=f"eval@{system} sound",
+    )
+    lengths = tables.read(tables.SPEECH, folder / "speech", ["continuation_id", "num_samples", "sample_rate_hz"])
+    return lengths.join(pl.concat(measured), on="continuation_id", validate="1:1")
+
+
 def _judged(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
     folder = layout.sample(system)
     continuations = tables.read(tables.CONTINUATIONS, folder / "continuations.parquet")
     transcripts = tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet")
-    speech = tables.read(tables.SPEECH, folder / "speech", ["continuation_id", "num_samples", "sample_rate_hz"])
+    speech = _speech(system, continuations, experiment, work / "sound")
     stories = stories_of(continuations, transcripts, read_prompts(*layout.PROMPT_TABLES))
     params, execution = experiment.params, load_execution()
     asked = {
@@ -89,6 +109,7 @@ def _item_scores(system: str, experiment: Experiment, work: Path) -> pl.DataFram
 def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
     params = experiment.params
     values = {
+        "encoder": experiment.encoder,
         "judge": experiment.judge,
         "heldout_judge": experiment.heldout_judge,
         "evaluation": params.evaluation,
@@ -96,6 +117,7 @@ def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
     }
     inputs = [
         *layout.PROMPT_TABLES,
+        layout.ENCODER,
         *map(layout.judge, {params.judge, params.heldout_judge}),
         *map(layout.benchmark, params.benchmarks),
         layout.sample(system),

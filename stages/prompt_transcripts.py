@@ -4,7 +4,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.asr import load_asr
-from alignslm.asr.prompts import transcribe_prompts_of
+from alignslm.asr.prompts import transcribe_recorded_of
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
 from alignslm.shards import map_tasks, work_folder
@@ -24,7 +24,9 @@ def main() -> None:
                 recogniser = load_asr(config, layout.ASR, device=execution.device)
                 heard += map_tasks(
                     tables.parts(layout.UTTERANCES),
-                    lambda part: transcribe_prompts_of(part, silent, recogniser, shard_rows=execution.shard_rows),
+                    lambda part: transcribe_recorded_of(
+                        part, silent, recogniser, side="prompt", shard_rows=execution.shard_rows
+                    ),
                     folder=work,
                     label="prompt_transcripts",
                 )

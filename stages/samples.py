@@ -12,7 +12,8 @@ import polars as pl
 import typer
 
 from alignslm import tables
-from alignslm.asr import load_asr
+from alignslm.asr import Recogniser, load_asr
+from alignslm.asr.prompts import transcribe_recorded_of
 from alignslm.asr.rows import transcribe
 from alignslm.config.evaluation import Execution
 from alignslm.config.experiment import Experiment, Params
@@ -20,18 +21,21 @@ from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
 from alignslm.prompts import true_continuations
 from alignslm.provenance import UnitContract
-from alignslm.shards import map_shards, map_table, work_folder
+from alignslm.shards import map_shards, map_table, map_tasks, work_folder
 from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import speak
 from stages import layout
+
+
+def _is_corpus(system: str, params: Params) -> bool:
+    return system in params.controls and params.controls[system].source == "corpus"
 
 
 def _drawing(
     system: str, params: Params, execution: Execution, contract: UnitContract
 ) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Return what draws for a control or a round; a control may lower the temperature or be the corpus itself."""
-    control = params.controls.get(system)
-    if control and control.source == "corpus":
+    if _is_corpus(system, params):
         return true_continuations
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
     from alignslm.lm.rows import draw_continuations
@@ -39,6 +43,7 @@ def _drawing(
     source = layout.checkpoint(params.checkpoint_of(system))
     lm = load_lm(source, device=execution.device)
     lm.contract.require(contract, mine=str(source), theirs=str(layout.PROMPTS))
+    control = params.controls.get(system)
     scale = control.temperature_scale if control else 1.0
     update = {"draws": params.evaluation.draws, "temperature": scale * params.sampling.temperature}
     sampling, seed = params.sampling.model_copy(update=update), params.seeds.evaluation
@@ -58,7 +63,20 @@ def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
         "asr": experiment.asr,
     }
     inputs = [layout.PROMPTS, layout.checkpoint(params.checkpoint_of(system)), layout.VOCODER, layout.ASR]
+    inputs += [layout.UTTERANCES] if _is_corpus(system, params) else []
     return work_folder(f"samples-{system}", script=__file__, params=values, inputs=inputs)
+
+
+def _hear_recordings(system: str, prompts: pl.DataFrame, recogniser: Recogniser, work: Path) -> None:
+    """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
+    known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), load_execution().shard_rows
+    heard = map_tasks(
+        tables.parts(layout.UTTERANCES),
+        lambda part: transcribe_recorded_of(part, known, recogniser, side="continuation", shard_rows=rows),
+        folder=work / "recorded",
+        label=f"samples@{system} recorded",
+    )
+    tables.write(pl.concat(heard), tables.TRANSCRIPTS, layout.sample(system) / "recorded.parquet")
 
 
 def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path) -> int:
@@ -86,6 +104,8 @@ def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path
         **cut,
     )
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, folder / "transcripts.parquet")
+    if _is_corpus(system, experiment.params):
+        _hear_recordings(system, prompts, recogniser, work)
     return len(drawn)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alignslm import audio, tables
 from alignslm.asr import Transcript
-from alignslm.asr.prompts import transcribe_prompts
+from alignslm.asr.prompts import transcribe_recorded
 from alignslm.config.models import Prompts
 from alignslm.prompts import End, PromptError, end_of, make_prompts, with_heard_texts
 from tests.tiny_librispeech import RATE_HZ, spoken
@@ -119,8 +119,9 @@ class Listener:
         return [Transcript(f"{len(wave)} samples", "ok", 1.0) for wave in waveforms]
 
 
+@pytest.mark.parametrize("side", ["prompt", "continuation"])
 @pytest.mark.parametrize("shard_rows", [1, 2, 100])
-def test_prompts_are_transcribed_up_to_their_end_and_no_further(tmp_path, shard_rows):
+def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_rows, side):
     rows = [
         {
             "utterance_id": one.name,
@@ -137,9 +138,13 @@ def test_prompts_are_transcribed_up_to_their_end_and_no_further(tmp_path, shard_
     prompts = utterances.select(
         "utterance_id", prompt_id="p-" + pl.col("utterance_id"), end_s=pl.Series([0.5, 1.0, 3.0])
     )
-    heard = pl.concat(transcribe_prompts(prompts, tmp_path / "u", Listener(), shard_rows=shard_rows))
+    heard = pl.concat(transcribe_recorded(prompts, tmp_path / "u", Listener(), side=side, shard_rows=shard_rows))
+    cuts = {f"p-{row['utterance_id']}": row["num_samples"] for row in rows}
+    for name, end_s in prompts.select("prompt_id", "end_s").iter_rows():
+        at = min(round(end_s * RATE_HZ), cuts[name])
+        cuts[name] = at if side == "prompt" else cuts[name] - at
     assert dict(heard.select("source_id", "text").iter_rows()) == {
-        name: f"{round(end * RATE_HZ)} samples" for name, end in prompts.select("prompt_id", "end_s").iter_rows()
+        name: f"{samples} samples" for name, samples in cuts.items()
     }
     waveform, _ = audio.decode(rows[0]["audio"]["bytes"])
     assert len(waveform) == rows[0]["num_samples"]

@@ -22,7 +22,8 @@ def judged_rows(
 ) -> pl.DataFrame:
     """Return rows of the judged table: every metric of every continuation, null where it could not be measured.
 
-    `stories` as for `judge.rows.score`; `judges` maps the metric's name (judge, heldout_judge) to who scores it.
+    `stories` as for `judge.rows.score`; `speech` has num_samples, sample_rate_hz and what `spoken.measure_speech`
+    finds, by continuation_id; `judges` maps the metric's name (judge, heldout_judge) to who scores it.
     `ppl` is the first judge's that gives one. `grammatical` says whether the embedded corpus's grammar can produce
     the text, word for word, after that prompt: a check no model takes part in.
     """
@@ -30,7 +31,7 @@ def judged_rows(
         continuations.select("continuation_id", num_units=pl.col("units").list.len(), finish="finish"),
         on="continuation_id",
         validate="1:1",
-    ).join(speech.select("continuation_id", "num_samples", "sample_rate_hz"), on="continuation_id", validate="1:1")
+    ).join(speech, on="continuation_id", validate="1:1")
     texts = made["text"].to_list()
     columns: dict[str, list[float | None]] = {}
     for name, judge in judges.items():
@@ -42,6 +43,7 @@ def judged_rows(
     columns["num_words"] = [float(metrics.num_words(text)) if text else 0.0 for text in texts]
     columns["num_units"] = made["num_units"].cast(pl.Float64).to_list()
     columns["duration_s"] = (made["num_samples"] / made["sample_rate_hz"]).to_list()
+    columns |= {name: made[name].to_list() for name in ("silence_share", "unit_error")}
     columns["finished"] = [float(finish == "eos") for finish in made["finish"]]
     if grammar:
         columns["grammatical"] = [
