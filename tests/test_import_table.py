@@ -18,6 +18,7 @@ ROWS = [
     {"storyworld", "corpora"},
     {"report", "lineage"},
     {"plan"},
+    {"play"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,15 +1,14 @@
 """The command line. Every command imports what it needs when it runs, so that help and checks stay quick."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from alignslm import __version__
 from alignslm.cli.listen import listen
-from alignslm.failures import told
+from alignslm.cli.playing import playing
+from alignslm.cli.registering import commands_of
 
 app = typer.Typer(
     name="alignslm",
@@ -22,17 +21,7 @@ app.add_typer(listen)
 Root = Annotated[
     Path, typer.Option("--root", "-C", help="The folder that holds params.yaml, dvc.yaml and experiments/.")
 ]
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose known errors end it with their message alone and status 1."""
-
-    @wraps(function)
-    def run(*args: Any, **options: Any) -> None:
-        with told():
-            function(*args, **options)
-
-    return app.command()(run)
+command = commands_of(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -49,6 +38,7 @@ def main(
     [bold]dvc repro[/]                         make what is missing or out of date
     [bold]alignslm show pairs r1[/]            look into what was made
     [bold]alignslm compare r2 base[/]          what did alignment change?
+    [bold]alignslm continue prompt.wav[/]      what does a model say next?
     """
     if version:
         typer.echo(f"alignslm {__version__}")
@@ -235,3 +225,6 @@ def seeds(
     from alignslm.cli.seeds import print_combined
 
     print_combined(model, against, folders, root, as_json=as_json)
+
+
+app.add_typer(playing)  # last: help lists its commands last

@@ -1,13 +1,11 @@
 """`alignslm listen`: human ratings of the samples, from the study to its analysis."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from alignslm.failures import told
+from alignslm.cli.registering import commands_of
 
 listen = typer.Typer(
     name="listen",
@@ -17,17 +15,7 @@ listen = typer.Typer(
 )
 Folder = Annotated[Path, typer.Argument(help="The study's folder.")]
 Artifacts = Annotated[Path, typer.Option("--artifacts", "-a", help="The folder of artifacts that dvc repro made.")]
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose known errors end it with their message alone and status 1."""
-
-    @wraps(function)
-    def run(*args: Any, **options: Any) -> None:
-        with told():
-            function(*args, **options)
-
-    return listen.command()(run)
+command = commands_of(listen)
 
 
 @command

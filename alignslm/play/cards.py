@@ -1,0 +1,69 @@
+"""Continuations side by side as HTML: a column a model, every take with players and its transcript; no script."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from alignslm.play.prompt import Prompt
+from alignslm.play.take import Take
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the players find their sound: the prompt's, and for (number of the take, model) both renderings."""
+
+    prompt: str
+    whole: Mapping[tuple[int, str], str]
+    alone: Mapping[tuple[int, str], str]
+
+
+def cards(prompt: Prompt, models: Mapping[str, Sequence[Take]], sources: Sources) -> Markup:
+    """Return the takes of every model beside each other as a piece of a page."""
+    return Markup(_render("cards.html", prompt=prompt, models=models, sources=sources))  # noqa: S704 (autoescaped)
+
+
+def page(prompt: Prompt, models: Mapping[str, Sequence[Take]], sources: Sources) -> str:
+    """Return the same as a whole page."""
+    return _render("page.html", prompt=prompt, cards=cards(prompt, models, sources))
+
+
+def inline_cards(prompt: Prompt, models: Mapping[str, Sequence[Take]]) -> Markup:
+    """Return the same with the sound inside, for a page that has no files beside it."""
+    return cards(
+        prompt,
+        models,
+        Sources(
+            data_url(prompt.waveform, prompt.sample_rate_hz),
+            _each(models, lambda take: data_url(take.with_prompt(), take.sample_rate_hz)),
+            _each(models, lambda take: data_url(take.waveform, take.sample_rate_hz)),
+        ),
+    )
+
+
+def _each(models: Mapping[str, Sequence[Take]], source: Callable[[Take], str]) -> dict[tuple[int, str], str]:
+    return {(number, model): source(take) for model, takes in models.items() for number, take in enumerate(takes)}
+
+
+def data_url(waveform: np.ndarray, sample_rate_hz: int) -> str:
+    """Return (samples,) float32 as 16-bit wav inside a URL: every browser plays and rewinds it, however short."""
+    stream = io.BytesIO()
+    soundfile.write(stream, waveform, sample_rate_hz, format="WAV", subtype="PCM_16")
+    return f"data:audio/wav;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _render(template: str, **values: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,39 @@
+"""From a model's name to its folder: a checkpoint of the experiment, a folder, or a repository of the Hub."""
+
+import re
+from pathlib import Path
+
+from alignslm.config.sources import HubSource
+from alignslm.fetching import obtain
+from alignslm.play.prompt import PlayError
+
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?")
+FILES = ("*.json", "*.safetensors")
+
+
+def checkpoints(root: Path) -> list[str]:
+    """Return the names of the experiment's checkpoints that lie there, the base model first."""
+    found = sorted(path.parent.name for path in (root / "artifacts" / "checkpoints").glob("[!.]*/config.json"))
+    return sorted(found, key=lambda name: name != "base")
+
+
+def checkpoint_folder(model: str, root: Path) -> Path:
+    """Return where a model's checkpoint lies, fetched from the Hub where it is no folder of this machine.
+
+    `model` is the name of a checkpoint below root/artifacts, a folder, or `owner/name` with or without `@revision`.
+    Raises PlayError where it is none of these, FetchError where the Hub does not give it.
+    """
+    own = root / "artifacts" / "checkpoints" / model
+    if "/" not in model and own.is_dir():
+        return own
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if match := HUB_ID.fullmatch(model):
+        source = HubSource(kind="hub", repo=match["repo"], revision=match["revision"] or "main")
+        return obtain(source, patterns=FILES).path
+    there = ", ".join(checkpoints(root)) or "none"
+    raise PlayError(
+        f"no checkpoint {model!r} below {own.parent} (there: {there}). Make it with `dvc repro`, fetch it with "
+        "`dvc pull`, or name a folder or a repository of the Hub (owner/name)."
+    )

@@ -1,0 +1,72 @@
+"""Continuations as a folder: sound files, a transcript of one JSON object a line, and a page with players."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from alignslm.play.cards import Sources, page
+from alignslm.play.prompt import PlayError, Prompt
+from alignslm.play.take import Take, write_sound
+from alignslm.storage import partial_of, writing
+
+TRANSCRIPT, PAGE, PROMPT = "transcript.jsonl", "index.html", "prompt.wav"
+
+
+def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -> None:
+    """Write prompt.wav, MODEL-N.wav and MODEL-N-after-prompt.wav, transcript.jsonl and index.html.
+
+    A folder of an earlier call is replaced whole; PlayError where `folder` holds anything else. Equal takes give equal
+    bytes.
+    """
+    if folder.exists() and not (folder / TRANSCRIPT).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PlayError(f"{folder} is there already and holds no {TRANSCRIPT}: name another place with --out")
+    partial = partial_of(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with writing(folder):
+            partial.mkdir(parents=True)
+            _write(prompt, models, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -> None:
+    write_sound(prompt.waveform, prompt.sample_rate_hz, folder / PROMPT)
+    whole, alone = {}, {}
+    with (folder / TRANSCRIPT).open("w", encoding="utf-8") as transcript:
+        for stem, (model, takes) in zip(_stems(models), models.items(), strict=True):
+            for number, take in enumerate(takes):
+                files = f"{stem}-{take.draw + 1}.wav", f"{stem}-{take.draw + 1}-after-prompt.wav"
+                alone[number, model], whole[number, model] = files
+                take.save(folder / files[0])
+                take.save(folder / files[1], prompt=True)
+                print(json.dumps(_row(take, *files), ensure_ascii=False), file=transcript)
+    (folder / PAGE).write_text(page(prompt, models, Sources(PROMPT, whole, alone)), encoding="utf-8")
+
+
+def _stems(models: Mapping[str, Sequence[Take]]) -> list[str]:
+    """Return what each model's files are called: the end of its name, numbered where two models end alike."""
+    last = [model.partition("@")[0].rstrip("/").rpartition("/")[2] or "model" for model in models]
+    return [name if last.count(name) == 1 else f"{number}-{name}" for number, name in enumerate(last, 1)]
+
+
+def _row(take: Take, alone: str, whole: str) -> dict[str, object]:
+    return {
+        "model": take.model,
+        "draw": take.draw,
+        "text": take.text,
+        "heard": take.heard,
+        "prompt": take.prompt.name,
+        "prompt_id": take.prompt.prompt_id,
+        "prompt_text": take.prompt.text,
+        "seconds": round(take.seconds, 3),
+        "finish": take.finish,
+        "logprob_nats": take.logprob_nats,
+        "seed": take.seed,
+        "units": list(take.units),
+        "audio": alone,
+        "audio_after_prompt": whole,
+    }

@@ -1,0 +1,185 @@
+"""What a model needs to talk: ears (encoder), a voice (vocoder) and somebody who writes down what it said."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from alignslm import audio, tables
+from alignslm.asr import Recogniser, load_asr
+from alignslm.asr.rows import transcribe
+from alignslm.config.evaluation import Execution
+from alignslm.config.experiment import Params
+from alignslm.config.feedback import Sampling
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.encoder import Encoder, load_encoder
+from alignslm.lm.checkpoint import UnitLm, load_lm
+from alignslm.lm.rows import draw_continuations
+from alignslm.play.finding import checkpoint_folder
+from alignslm.play.prompt import PlayError, Prompt, prompt_key, read_sound
+from alignslm.play.take import Take
+from alignslm.prompts import read_prompts
+from alignslm.recordings import recordings_of
+from alignslm.vocoder import Vocoder, load_vocoder
+from alignslm.vocoder.rows import speak
+
+PURPOSE = "evaluation"  # what the stage `samples` draws under: equal prompt, model, seed and sampling, equal draw
+
+
+@dataclass(frozen=True)
+class Studio:
+    """An experiment's encoder, vocoder and recogniser, with the values under which it samples."""
+
+    root: Path
+    encoder: Encoder
+    vocoder: Vocoder
+    recogniser: Recogniser
+    params: Params
+    execution: Execution
+
+    @classmethod
+    def open(cls, root: Path | str = ".") -> "Studio":
+        """Load what the experiment in `root` (the folder of params.yaml) has made.
+
+        Raises PlayError where nothing was made yet, ContractError where vocoder and encoder do not belong together.
+        """
+        root = Path(root)
+        experiment, execution = load_experiment(root), load_execution(root)
+        folders = {name: root / "artifacts" / name for name in ("encoder", "vocoder", "asr")}
+        absent = [str(folder) for folder in folders.values() if not folder.is_dir()]
+        if absent:
+            raise PlayError(
+                f"{' and '.join(absent)} not there: speech cannot become units and units not speech. Make them with "
+                "`dvc repro`, or fetch them with `dvc pull`; another experiment's folder is named with --root."
+            )
+        encoder = load_encoder(experiment.encoder, folders["encoder"], device=execution.device)
+        vocoder = load_vocoder(experiment.vocoder, folders["vocoder"], device=execution.device)
+        vocoder.contract.require(encoder.contract, mine=str(folders["vocoder"]), theirs=str(folders["encoder"]))
+        recogniser = load_asr(experiment.asr, folders["asr"], device=execution.device)
+        return cls(root, encoder, vocoder, recogniser, experiment.params, execution)
+
+    def speaker(self, model: str) -> "Speaker":
+        """Load a checkpoint by name, folder or Hub id; ContractError where it speaks other units than the encoder."""
+        folder = checkpoint_folder(model, self.root)
+        lm = load_lm(folder, device=self.execution.device)
+        lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self.root / "artifacts" / "encoder"))
+        return Speaker(self, lm, model)
+
+    def prompt(self, given: Path | str, *, seconds: float | None = None) -> Prompt:
+        """Make a prompt of a sound file, or take the one that the experiment's prompts table holds under an id.
+
+        `seconds` takes so much of the beginning of a file. PlayError: not audio, silent, too short, too long, no such
+        prompt.
+        """
+        table = self.root / "artifacts" / "prompts.parquet"
+        if not Path(given).exists() and table.exists():
+            found = read_prompts(table, table.with_name("prompt_transcripts.parquet")).filter(prompt_id=str(given))
+            if len(found):
+                return self._of_experiment(found)
+        if seconds is not None and seconds <= 0:
+            raise PlayError(f"a prompt of {seconds:g} s holds no speech; give a positive number of seconds")
+        waveform, rate_hz = read_sound(Path(given), seconds=seconds, longest_s=self.params.prompts.max_s)
+        return self.prompt_of(waveform, rate_hz, name=Path(given).name)
+
+    def prompt_of(self, waveform: np.ndarray, sample_rate_hz: int, *, name: str = "prompt") -> Prompt:
+        """Make a prompt of (samples,) float32. PlayError where it gives too few units for the model to go by."""
+        rate_hz = self.encoder.contract.sample_rate_hz
+        (encoded,) = self.encoder.encode([audio.resample(waveform, from_hz=sample_rate_hz, to_hz=rate_hz)])
+        units, least = tuple(int(unit) for unit in encoded.units), self.params.prompts.min_units
+        if len(units) < least:
+            raise PlayError(
+                f"{name} is too short: {len(waveform) / sample_rate_hz:.2f} s of it give {len(units)} units, and the "
+                f"model has learnt to continue {least} or more (prompts.min_units). Say more."
+            )
+        (heard,) = self.recogniser.transcribe(
+            [audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.recogniser.sample_rate_hz)]
+        )
+        return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, heard.text)
+
+    def _of_experiment(self, found: pl.DataFrame) -> Prompt:
+        row = found.row(0, named=True)
+        (recording,) = recordings_of(self.root / "artifacts" / "corpus" / "utterances", found)
+        name, units = row["prompt_id"], tuple(row["units"])
+        return Prompt(name, name, recording.prompt, recording.sample_rate_hz, units, row["prompt_text"])
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A unit language model with ears and a voice."""
+
+    studio: Studio
+    lm: UnitLm
+    name: str
+
+    @classmethod
+    def load(cls, model: str, *, root: Path | str = ".") -> "Speaker":
+        """Load a checkpoint (name, folder, Hub id) and the speech models of the experiment in `root`."""
+        return Studio.open(root).speaker(model)
+
+    def continuations(
+        self,
+        prompt: Prompt | Path | str,
+        *,
+        draws: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        prompt_seconds: float | None = None,
+    ) -> list[Take]:
+        """Continue a prompt (or a sound file) `draws` times, speak and transcribe.
+
+        What is not given is the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
+        equal samples; a prompt of the experiment gets the very draws of its stage `samples`. Raises PlayError (see
+        `Studio.prompt`), TooLongError where prompt and continuation exceed the model's positions.
+        """
+        studio = self.studio
+        heard = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
+        rows = pl.DataFrame(
+            {"prompt_id": [heard.prompt_id], "units": [heard.units]},
+            schema={"prompt_id": pl.String, "units": tables.UNITS},
+        )
+        drawn = draw_continuations(
+            rows,
+            self.lm,
+            sampling_of(studio.params.sampling, draws=draws, temperature=temperature, top_p=top_p),
+            seed=studio.params.seeds.evaluation if seed is None else seed,
+            purpose=PURPOSE,
+            batch_rows=studio.execution.batch_rows,
+        )
+        spoken = speak(drawn, studio.vocoder)
+        told = transcribe(spoken, studio.recogniser)
+        triples = zip(drawn.to_dicts(), spoken.to_dicts(), told.to_dicts(), strict=True)
+        return [self._take(heard, *triple) for triple in triples]
+
+    def _take(
+        self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], told: Mapping[str, Any]
+    ) -> Take:
+        waveform, rate_hz = audio.decode(spoken["audio"]["bytes"])
+        return Take(
+            model=self.name,
+            draw=drawn["draw"],
+            prompt=prompt,
+            units=tuple(drawn["units"]),
+            finish=drawn["finish"],
+            logprob_nats=drawn["logprob_nats"],
+            seed=drawn["seed"],
+            waveform=waveform,
+            sample_rate_hz=rate_hz,
+            text=told["text"],
+            heard=told["status"],
+        )
+
+
+def sampling_of(given: Sampling, *, draws: int | None, temperature: float | None, top_p: float | None) -> Sampling:
+    """Return the experiment's sampling with what was asked in its place. PlayError for what no sampling can be."""
+    wanted = {"draws": draws, "temperature": temperature, "top_p": top_p}
+    if draws is not None and draws < 1:
+        raise PlayError(f"draws must be at least 1, got {draws}")
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise PlayError(f"temperature must be a number above 0, got {temperature:g}; 0.01 is nearly greedy")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise PlayError(f"top_p must lie above 0 and at most at 1, got {top_p:g}")
+    return given.model_copy(update={name: value for name, value in wanted.items() if value is not None})

@@ -1,0 +1,60 @@
+"""One continuation as a person meets it: units, sound and words."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+
+from alignslm import audio
+from alignslm.play.prompt import PlayError, Prompt
+from alignslm.storage import replacing
+
+FORMATS = (".wav", ".flac", ".ogg")
+
+
+@dataclass(frozen=True)
+class Take:
+    """One draw of one model for one prompt.
+
+    `waveform` is (samples,) float32 of the continuation alone, `text` what the recogniser heard in it (None where
+    `heard` is not ok), `finish` why it ended. `seed` is the draw's own; `logprob_nats` is under the model itself.
+    """
+
+    model: str
+    draw: int
+    prompt: Prompt
+    units: tuple[int, ...]
+    finish: Literal["eos", "limit"]
+    logprob_nats: float
+    seed: int
+    waveform: np.ndarray
+    sample_rate_hz: int
+    text: str | None
+    heard: Literal["ok", "empty", "failed"]
+
+    @property
+    def seconds(self) -> float:
+        """How long the continuation sounds."""
+        return len(self.waveform) / self.sample_rate_hz
+
+    def with_prompt(self) -> np.ndarray:
+        """Return prompt and continuation, one after the other, (samples,) at the continuation's rate."""
+        heard = audio.resample(self.prompt.waveform, from_hz=self.prompt.sample_rate_hz, to_hz=self.sample_rate_hz)
+        return np.concatenate([heard, self.waveform])
+
+    def save(self, path: Path | str, *, prompt: bool = False) -> None:
+        """Write the continuation, after its prompt if wanted, in the format of the suffix: .wav, .flac or .ogg."""
+        write_sound(self.with_prompt() if prompt else self.waveform, self.sample_rate_hz, Path(path))
+
+
+def write_sound(waveform: np.ndarray, sample_rate_hz: int, path: Path) -> None:
+    """Write (samples,) float32 in the format that the suffix names; equal samples give equal wav and flac files."""
+    if path.suffix not in FORMATS:
+        raise PlayError(f"{path} does not say its format: name it with {', '.join(FORMATS)}")
+    with replacing(path) as partial:
+        if path.suffix == ".flac":
+            partial.write_bytes(audio.encode_flac(waveform, sample_rate_hz))
+        else:
+            soundfile.write(partial, waveform, sample_rate_hz, format=path.suffix.removeprefix(".").upper())
