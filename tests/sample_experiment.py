@@ -135,6 +135,7 @@ warmup_steps: 1
 autocast: float32
 """,
     "benchmark/swuggy": "kind: toy-swuggy\nseed: 0\npairs: 10\n",
+    "publish/nowhere": "kind: none\n",
 }
 CHOICES["trainer/sft"] = CHOICES["trainer/dpo"].replace("{sigmoid: 1}", "{sft: 1}")
 
@@ -191,8 +192,20 @@ evaluation:
   normalisation: mean
   score_eos: false
   bootstrap: {resamples: 200, confidence: 0.95}
+publish: nowhere
 """
-EXECUTION = "device: cpu\nworkers: 1\nbatch_rows: 8\nshard_rows: 100\n"
+EXECUTION = """\
+device: cpu
+engine: local
+ray_address: auto
+replicas: 1
+workers: 1
+batch_rows: 8
+shard_rows: 100
+strict: false
+training_processes: 1
+training_sharding: none
+"""
 PRESETS = {
     "swap": "description: judges swapped\nset: {judge: ngram, heldout_judge: story}\n",
     "longer": """\

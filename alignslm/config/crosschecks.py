@@ -15,6 +15,7 @@ from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
 from alignslm.config.model import Config
 from alignslm.config.models import LlamaScratch, NextUnitTrainer
 from alignslm.config.pretrained_lm import PublishedLm, WarmStart
+from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing, published_rounds
 from alignslm.config.speech import CharCtc, ConvGriffinLim, MfccKmeans, StoryWorld
 from alignslm.config.unit_hifigan import UnitHifigan
 
@@ -46,6 +47,7 @@ def conflicts(experiment: Experiment) -> list[Conflict]:
         *_too_few_pairs(experiment),
         *_empty_split(experiment),
         *_unmeasured_perplexity(experiment),
+        *_unfit_repositories(experiment),
     ]
 
 
@@ -227,6 +229,20 @@ def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
     if params.weights.ppl > 0 and silent:
         message = f"{params.judge} gives no perplexity; set it to 0, or choose a judge that does, such as mistral-7b"
         yield Conflict(PARAMS, ("weights", "ppl"), message)
+
+
+def _unfit_repositories(experiment: Experiment) -> Iterator[Conflict]:
+    """A placeholder is nobody's account, and two rounds in one repository would overwrite each other."""
+    if not isinstance(experiment.publish, HubPublishing):
+        return
+    rounds = published_rounds(experiment.publish, list(experiment.params.rounds))
+    for key, repo in experiment.publish.repositories():
+        if repo.startswith(f"{PLACEHOLDER_OWNER}/"):
+            message = f"{PLACEHOLDER_OWNER!r} is a placeholder; write your account's or organisation's name"
+            yield Conflict(("publish",), tuple(key.split(".")), message)
+        elif len(rounds) > 1 and "{round}" not in repo:
+            message = f"{' and '.join(rounds)} would overwrite each other in {repo}; add {{round}}, or write rounds: last"
+            yield Conflict(("publish",), tuple(key.split(".")), message)
 
 
 def _judge_warnings(experiment: Experiment) -> Iterator[str]:

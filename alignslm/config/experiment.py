@@ -9,6 +9,7 @@ from alignslm.config.feedback import JudgeConfig, Round, Sampling, SelectorConfi
 from alignslm.config.model import Config, Name
 from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, Prompts, Seeds
 from alignslm.config.mos import MosConfig
+from alignslm.config.publishing import PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 
 CHECKPOINTS_BEFORE_ROUNDS = ("base",)
@@ -37,6 +38,7 @@ class Params(Config):
     rounds: dict[Annotated[str, Field(pattern=r"^r[0-9]+$")], Round] = Field(min_length=1)
     controls: dict[Name, Control]
     evaluation: Evaluation
+    publish: Name = Field(description="where checkpoints and pairs go when they are done")
 
     def checkpoint_of(self, system: str) -> str:
         """Return the checkpoint that a round or a control draws from: a round's own, or the one its control names."""
@@ -77,6 +79,7 @@ class Experiment(Config):
     ntp: NextUnitTrainer
     sft: PreferenceTrainer
     benchmarks: dict[Name, BenchmarkConfig]
+    publish: PublishConfig
 
 
 # Which folder of experiments/ holds the files that a key of params.yaml chooses among.
@@ -94,4 +97,5 @@ CHOICE_FOLDERS = {
     "ntp": "trainer",
     "sft": "trainer",
     "benchmarks": "benchmark",
+    "publish": "publish",
 }

@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from alignslm.config.crosschecks import Conflict, conflicts
 from alignslm.config.document import Document, KeyPath, read_document
-from alignslm.config.evaluation import BenchmarkConfig, Execution
+from alignslm.config.evaluation import BenchmarkConfig
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params
 from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.feedback import JudgeConfig, SelectorConfig
@@ -18,6 +19,7 @@ from alignslm.config.listening import ListeningStudy
 from alignslm.config.model import Config
 from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, TrainerConfig
 from alignslm.config.mos import MosConfig
+from alignslm.config.publishing import PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 from alignslm.config.validation import kinds, validate
 
@@ -35,6 +37,7 @@ CHOICE_KINDS: Mapping[str, object] = {
     "ntp": NextUnitTrainer,
     "sft": PreferenceTrainer,
     "benchmarks": BenchmarkConfig,
+    "publish": PublishConfig,
 }
 EXECUTION_VARIABLE = "ALIGNSLM_EXECUTION"
 Reads: TypeAlias = dict[KeyPath, Document]
