@@ -6,9 +6,10 @@ import typer
 
 from alignslm import tables
 from alignslm.config.loading import load_experiment
-from alignslm.pairs.account import account
-from alignslm.pairs.selection import select_pairs
+from alignslm.pairs.account import Books
+from alignslm.pairs.streaming import Sources, stream_pairs
 from alignslm.progress import stage
+from alignslm.storage import replacing
 from stages import layout
 
 
@@ -16,25 +17,30 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
     """Run the stage for one round."""
     with stage(f"pairs@{name}") as log:
         experiment = load_experiment()
-        params = experiment.params
-        source = layout.table("continuations", name)
-        scores = tables.read(tables.SCORES, layout.table("scores", name))
-        pairs, rejections = select_pairs(
-            scores,
-            tables.read(tables.CONTINUATIONS, source),
-            tables.read(tables.PROMPTS, layout.PROMPTS),
-            weights=params.weights,
-            selector=experiment.selector,
-            round=params.rounds[name],
-            name=name,
+        rules = experiment.params.rounds[name]
+        sources = Sources(layout.table("scores", name), layout.table("continuations", name), layout.PROMPTS)
+        contract = tables.contract_of(tables.CONTINUATIONS, sources.continuations)
+        contract.require(
+            tables.contract_of(tables.PROMPTS, sources.prompts),
+            mine=str(sources.continuations),
+            theirs=str(sources.prompts),
         )
-        tables.write(pairs, tables.PAIRS, layout.table("pairs", name), tables.contract_of(tables.CONTINUATIONS, source))
-        tables.write(rejections, tables.REJECTIONS, layout.table("rejections", name))
-        path = layout.account(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        books = account(pairs, rejections, scores, auto_bleu_max=params.rounds[name].auto_bleu_max)
-        path.write_text(books.model_dump_json(indent=1) + "\n")
-        log.rows(inputs={"prompts": pairs["prompt_id"].n_unique() + len(rejections)}, outputs={"pairs": len(pairs)})
+        books = Books(auto_bleu_max=rules.auto_bleu_max)
+        with (
+            tables.growing(tables.PAIRS, layout.table("pairs", name), contract) as pairs,
+            tables.growing(tables.REJECTIONS, layout.table("rejections", name)) as rejections,
+        ):
+            for made in stream_pairs(
+                sources, weights=experiment.params.weights, selector=experiment.selector, round=rules, name=name
+            ):
+                pairs.add(made.pairs)
+                rejections.add(made.rejections)
+                books.add(*made)
+        account = books.close()
+        with replacing(layout.account(name)) as partial:
+            partial.write_text(account.model_dump_json(indent=1) + "\n")
+        prompts = account.train.prompts + account.valid.prompts
+        log.rows(inputs={"prompts": prompts}, outputs={"pairs": pairs.rows})
 
 
 if __name__ == "__main__":

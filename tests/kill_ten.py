@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,9 @@ UNKILLABLE_S = 0.2  # of a stage's start, in which its name is only being printe
 def hashes(root: Path) -> dict[str, str]:
     """Return the SHA-256 of every artifact and of the report's figures, by path."""
     files = [path for folder in ("artifacts", "reports") for path in sorted((root / folder).rglob("*"))]
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()
+    }
 
 
 def begin(root: Path) -> subprocess.Popen[str]:
@@ -44,11 +47,12 @@ def begin(root: Path) -> subprocess.Popen[str]:
 
 def undisturbed(root: Path) -> dict[str, float]:
     """Run all stages and return how many seconds each took."""
-    began: list[tuple[str, float]] = []
     process = begin(root)
-    for line in process.stdout:
-        if found := re.search(r"Running stage '([^']+)'", line):
-            began.append((found[1], time.monotonic()))
+    began = [
+        (found[1], time.monotonic())
+        for line in process.stdout
+        if (found := re.search(r"Running stage '([^']+)'", line))
+    ]
     assert process.wait() == 0
     ends = [*(moment for _, moment in began[1:]), time.monotonic()]
     return {name: end - moment for (name, moment), end in zip(began, ends, strict=True)}
@@ -73,9 +77,9 @@ def run_until_killed(root: Path, wanted: dict[str, float]) -> str | None:
 def main(seed: int, folder: Path) -> list[str]:
     """Return the artifacts that differ."""
     rng, calm, killed = random.Random(seed), folder / "calm", folder / "killed"
-    for root in (calm, killed):
-        make_repository(root)
-        edit(root / "experiments/execution.yaml", {"shard_rows": SHARD_ROWS})
+    make_repository(calm)
+    edit(calm / "experiments/execution.yaml", {"shard_rows": SHARD_ROWS})
+    shutil.copytree(calm, killed)  # the same commit: the report names it
     seconds = undisturbed(calm)
     print(f"undisturbed: {len(seconds)} stages, {sum(seconds.values()):.0f} s", flush=True)
     chosen = rng.sample(sorted(seconds), KILLS)

@@ -31,33 +31,58 @@ class PairAccount(Config):
     valid: SplitAccount
 
 
+class Books:
+    """A round's pairs, counted step by step; some 14 bytes a pair are kept, for exact means."""
+
+    def __init__(self, *, auto_bleu_max: float) -> None:
+        self._auto_bleu_max = auto_bleu_max
+        self._facts: dict[str, list[pl.DataFrame]] = {split: [] for split in SPLITS}
+        self._prompts = dict.fromkeys(SPLITS, 0)
+        self._rejections = {split: dict.fromkeys(REASONS, 0) for split in SPLITS}
+
+    def add(self, pairs: pl.DataFrame, rejections: pl.DataFrame, scores: pl.DataFrame) -> None:
+        """Count pairs and rejections of some prompts, of which nothing else is added; `scores` holds their rows."""
+        side = scores.select(pl.col("continuation_id").alias("rejected_id"), "auto_bleu", "status")
+        told = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
+        for split in SPLITS:
+            mine = told.filter(split=split)
+            self._prompts[split] += mine["prompt_id"].n_unique()
+            self._facts[split].append(_facts(mine, self._auto_bleu_max))
+            for reason, count in rejections.filter(split=split)["reason"].value_counts().iter_rows():
+                self._rejections[split][reason] += count
+
+    def close(self) -> PairAccount:
+        """Return what was counted."""
+        return PairAccount(**{split: self._split(split) for split in SPLITS})
+
+    def _split(self, split: str) -> SplitAccount:
+        facts = pl.concat(self._facts[split], rechunk=True)  # a mean must not depend on where steps were cut
+        rejections, with_pairs = self._rejections[split], self._prompts[split]
+        return SplitAccount(
+            prompts=with_pairs + sum(rejections.values()),
+            prompts_with_pairs=with_pairs,
+            pairs=facts.height,
+            rejections=rejections,
+            **facts.select(pl.all().mean()).row(0, named=True),
+        )
+
+
 def account(
     pairs: pl.DataFrame, rejections: pl.DataFrame, scores: pl.DataFrame, *, auto_bleu_max: float
 ) -> PairAccount:
     """Count a round's pairs; `scores` and `auto_bleu_max` tell which rejected ones were vetoed or empty."""
-    side = scores.select(pl.col("continuation_id").alias("rejected_id"), "auto_bleu", "status")
-    told = pairs.join(side, on="rejected_id", how="left")
-    splits = {
-        split: _split(told.filter(split=split), rejections.filter(split=split), auto_bleu_max) for split in SPLITS
-    }
-    return PairAccount(**splits)
+    books = Books(auto_bleu_max=auto_bleu_max)
+    books.add(pairs, rejections, scores)
+    return books.close()
 
 
-def _split(pairs: pl.DataFrame, rejections: pl.DataFrame, auto_bleu_max: float) -> SplitAccount:
-    length = pl.col("chosen_units").list.len().cast(pl.Int64) - pl.col("rejected_units").list.len().cast(pl.Int64)
+def _facts(pairs: pl.DataFrame, auto_bleu_max: float) -> pl.DataFrame:
+    """Return what is averaged of each pair, under the names of SplitAccount."""
+    length = pl.col("chosen_units").list.len().cast(pl.Int32) - pl.col("rejected_units").list.len().cast(pl.Int32)
     vetoed = (pl.col("status") == "ok") & (pl.col("auto_bleu") > auto_bleu_max).fill_null(value=False)
-    figures = pairs.select(
-        mean_margin=pl.col("margin").mean(),
-        mean_length_difference_units=length.mean(),
-        vetoed_rejected_share=vetoed.mean(),
-        empty_rejected_share=(pl.col("status") == "empty").mean(),
-    )
-    counts = dict(rejections["reason"].value_counts().iter_rows())
-    with_pairs = pairs["prompt_id"].n_unique()
-    return SplitAccount(
-        prompts=with_pairs + rejections.height,
-        prompts_with_pairs=with_pairs,
-        pairs=pairs.height,
-        rejections={reason: counts.get(reason, 0) for reason in REASONS},
-        **figures.row(0, named=True),
+    return pairs.select(
+        mean_margin=pl.col("margin"),
+        mean_length_difference_units=length,
+        vetoed_rejected_share=vetoed,
+        empty_rejected_share=pl.col("status") == "empty",
     )

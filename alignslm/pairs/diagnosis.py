@@ -1,5 +1,7 @@
 """Why a round gave no pair, in words that name the keys to change."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector
@@ -11,23 +13,27 @@ class NoPairsError(ValueError):
 
 def explain_no_pairs(
     pool: pl.DataFrame,
-    rejections: pl.DataFrame,
+    reasons: Mapping[str, int],
     *,
     selector: SelectorConfig,
     round: Round,  # noqa: A002 - the paper's noun
     name: str,
 ) -> str:
-    """Describe the train pool's obstacles, its spread of utility and judge score, and what to change."""
+    """Describe the train pool's obstacles, its spread of utility and judge score, and what to change.
+
+    `reasons` counts the prompts of the train split, none of which has a pair; of the pool its split, utility,
+    llm_score and status are read.
+    """
     train = pool.filter(split="train")
     if train.is_empty():
         return (
             f"round {name}: no train prompt has a continuation ({len(pool)} continuations belong to other splits). "
             "Draw some: raise prompts.train in params.yaml and run `dvc repro`."
         )
-    counts = rejections.filter(split="train")["reason"].value_counts(sort=True).sort("count", "reason", descending=True)
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.iter_rows())
+    most = sorted(((count, reason) for reason, count in reasons.items()), reverse=True)
+    told = ", ".join(f"{reason}: {count}" for count, reason in most)
     return (
-        f"round {name}: none of the {train['prompt_id'].n_unique()} train prompts gave a pair ({reasons}). "
+        f"round {name}: none of the {sum(reasons.values())} train prompts gave a pair ({told}). "
         f"{_spread(train, 'utility')}; {_spread(train, 'llm_score')}. {_advice(train, selector, round, name)}"
     )
 

@@ -47,28 +47,46 @@ def select_pairs(
     require_keys(scores, "continuation_id", continuations, "continuation_id", names="scores -> continuations")
     require_keys(continuations, "continuation_id", scores, "continuation_id", names="continuations -> scores")
     require_keys(continuations, "prompt_id", prompts, "prompt_id", names="continuations -> prompts")
-    pool = _pool(scores, continuations, prompts, weights, round)
+    pool = utility(pool_of(scores, continuations, prompts, round), weights)
+    pairs, rejections = pairs_of(pool, continuations, prompts, selector=selector, round=round)
+    if pairs.filter(split="train").is_empty():
+        raise NoPairsError(explain_no_pairs(pool, reasons_of(rejections), selector=selector, round=round, name=name))
+    return pairs, rejections
+
+
+def pairs_of(
+    pool: pl.DataFrame,
+    continuations: pl.DataFrame,
+    prompts: pl.DataFrame,
+    *,
+    selector: SelectorConfig,
+    round: Round,  # noqa: A002 - the paper's noun
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return PAIRS and REJECTIONS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
+
+    Prompts do not know of each other: a pool may be cut between any two of them.
+    """
     chosen, rejected = _candidates(pool, selector, round)
     matched = _with_units(chosen.join(rejected, on="prompt_id"), continuations).with_columns(
         differ=pl.col("chosen_units") != pl.col("rejected_units"), fits=_fits_margin(selector, round)
     )
     pairs = _pairs_table(matched.filter("differ", "fits"), prompts)
-    rejections = _rejections_table(pool, chosen, rejected, matched)
-    if pairs.filter(split="train").is_empty():
-        raise NoPairsError(explain_no_pairs(pool, rejections, selector=selector, round=round, name=name))
-    return pairs, rejections
+    return pairs, _rejections_table(pool, chosen, rejected, matched)
 
 
-def _pool(
-    scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, weights: Weights, rules: Round
-) -> pl.DataFrame:
+def reasons_of(rejections: pl.DataFrame) -> dict[str, int]:
+    """Count the reasons of the train split."""
+    return dict(rejections.filter(split="train")["reason"].value_counts().iter_rows())
+
+
+def pool_of(scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: Round) -> pl.DataFrame:
     """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
     splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
     drawn = continuations.select("continuation_id", "prompt_id", "finish", num_units=pl.col("units").list.len())
     pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "draw"), on="continuation_id")
     judged = pl.col("status") == "ok"
     vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.auto_bleu_max).fill_null(value=False)
-    return utility(pool, weights).with_columns(vetoed=vetoed)
+    return pool.with_columns(vetoed=vetoed)
 
 
 def _candidates(pool: pl.DataFrame, selector: SelectorConfig, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:

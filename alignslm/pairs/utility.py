@@ -1,5 +1,8 @@
 """One number per continuation, on the judge's 1..5 scale, from the weighted raw metrics."""
 
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 import polars as pl
 
 from alignslm.config.feedback import Weights
@@ -8,30 +11,53 @@ from alignslm.config.feedback import Weights
 HIGHER_IS_BETTER = {"ppl": False, "auto_bleu": False, "num_words": True}
 
 
-def _measured(metric: str) -> pl.Expr:
+def _measured(scores: pl.DataFrame, metric: str) -> pl.Series:
     """Return the metric where it was measured: a row without a usable judgement takes no place in the pool."""
     value = pl.col(metric).cast(pl.Float64).fill_nan(None)
-    return pl.when(pl.col("status") == "ok").then(value)
+    return scores.select(pl.when(pl.col("status") == "ok").then(value).alias(metric)).to_series()
 
 
-def _on_scale(metric: str) -> pl.Expr:
+def _used(weights: Weights) -> dict[str, float]:
+    return {name: weight for name, weight in weights.model_dump().items() if weight > 0}
+
+
+def standings(pool: Iterable[pl.DataFrame], weights: Weights) -> dict[str, np.ndarray]:
+    """Return the measured values, sorted, of every metric in use that enters by its rank; 8 bytes a value."""
+    ranked = [name for name in _used(weights) if name in HIGHER_IS_BETTER]
+    values: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in ranked}
+    for scores in pool if ranked else ():
+        for name in ranked:
+            values[name].append(_measured(scores, name).drop_nulls().to_numpy())
+    joined = {name: np.concatenate(values.pop(name)) for name in ranked}
+    for column in joined.values():
+        column.sort()
+    return joined
+
+
+def _on_scale(scores: pl.DataFrame, metric: str, pool: Mapping[str, np.ndarray]) -> pl.Series:
     """Map a metric to 1 (worst of the pool) .. 5 (best) by its average rank; equal values share one place."""
-    if metric == "llm_score":
-        return _measured(metric)
-    value = _measured(metric)
-    place = value.rank("average", descending=not HIGHER_IS_BETTER[metric]) - 1
-    others = value.count() - 1
-    return pl.when(others > 0).then(1 + 4 * place / others).when(value.is_not_null()).then(3.0)
+    value = _measured(scores, metric)
+    if metric not in HIGHER_IS_BETTER:
+        return value
+    others = len(pool[metric]) - 1
+    if others < 1:
+        return scores.select(pl.when(value.is_not_null()).then(3.0)).to_series()
+    below, upto = (np.searchsorted(pool[metric], value.to_numpy(), side) for side in ("left", "right"))
+    place = (below + upto - 1) / 2
+    place = place if HIGHER_IS_BETTER[metric] else others - place
+    return scores.select(pl.when(value.is_not_null()).then(pl.Series(1 + 4 * place / others))).to_series()
 
 
-def utility(scores: pl.DataFrame, weights: Weights) -> pl.DataFrame:
+def utility(scores: pl.DataFrame, weights: Weights, pool: Mapping[str, np.ndarray] | None = None) -> pl.DataFrame:
     """Add `utility` (1..5, higher better) to a scores table: the weighted mean of the metrics in use.
 
     `llm_score` enters as it is, so on its own it is exactly the paper's rule and s_c, s_r keep their meaning.
-    Every other metric enters by its rank within `scores`, which must therefore be the round's whole pool.
+    Every other metric enters by its rank within the round's whole pool: `pool`, from `standings`, or `scores` itself.
     A metric of weight 0 is not looked at. Null where a metric in use is null or the status is not ok.
     """
-    used = {name: weight for name, weight in weights.model_dump().items() if weight > 0}
+    used = _used(weights)
+    pool = standings([scores], weights) if pool is None else pool
     total = sum(used.values())
-    terms = [_on_scale(name) * (weight / total) for name, weight in used.items()]
-    return scores.with_columns(pl.sum_horizontal(terms, ignore_nulls=False).cast(pl.Float64).alias("utility"))
+    terms = [_on_scale(scores, name, pool) * (weight / total) for name, weight in used.items()]
+    added = pl.sum_horizontal([pl.lit(term) for term in terms], ignore_nulls=False).cast(pl.Float64)
+    return scores.with_columns(added.alias("utility"))

@@ -29,7 +29,7 @@ from alignslm.tables.schemas import (
     UTTERANCES,
     Table,
 )
-from alignslm.tables.writing import GROUP_ROWS, PART_ROWS, rechunk, write, write_frames, write_shards
+from alignslm.tables.writing import GROUP_ROWS, PART_ROWS, growing, rechunk, write, write_frames, write_shards
 
 __all__ = [
     "AUDIO",
@@ -59,6 +59,7 @@ __all__ = [
     "arrange",
     "batches",
     "contract_of",
+    "growing",
     "iterate",
     "parts",
     "read",

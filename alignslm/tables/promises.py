@@ -1,7 +1,5 @@
 """The promises of a schema: types, nulls, key order, and keys that other tables must know."""
 
-from collections.abc import Iterable, Iterator
-
 import polars as pl
 
 from alignslm.tables.schemas import Table
@@ -36,16 +34,16 @@ def _key_faults(keys: pl.DataFrame) -> list[str]:
     return []
 
 
-def in_key_order(frames: Iterable[pl.DataFrame], table: Table, *, where: str) -> Iterator[pl.DataFrame]:
-    """Yield frames; raise TableError where one starts at or before the key at which the one before it ended."""
-    last = None
-    for number, frame in enumerate(frames):
-        if not frame.is_empty():
-            keys = frame.select(table.key)
-            if last is not None and keys.row(0) <= last:
-                raise TableError(f"{where}: part {number} starts at {keys.row(0)}, at or before {last}; sort first")
-            last = keys.row(-1)
-        yield frame
+def require_later(
+    frame: pl.DataFrame, table: Table, last: tuple[object, ...] | None, *, where: str
+) -> tuple[object, ...] | None:
+    """Return a frame's last key. Raises TableError where its first is not after `last`, the one before it."""
+    if frame.is_empty():
+        return last
+    keys = frame.select(table.key)
+    if last is not None and keys.row(0) <= last:
+        raise TableError(f"{where} starts at {keys.row(0)}, at or before {last}; sort first")
+    return keys.row(-1)
 
 
 def _instance(kind: pl.DataType | type[pl.DataType]) -> pl.DataType:

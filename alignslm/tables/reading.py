@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignslm.provenance import UnitContract
-from alignslm.tables.promises import TableError, in_key_order, verify
+from alignslm.tables.promises import TableError, require_later, verify
 from alignslm.tables.schemas import Table
 from alignslm.tables.writing import rechunk
 
@@ -63,11 +63,12 @@ def batches(table: Table, path: Path, *, rows: int, columns: list[str] | None = 
 
     Memory is bounded by `rows` and a row group. Verified as `read` verifies, where all columns are read.
     """
-    for number, frame in enumerate(
-        in_key_order(rechunk(_decoded(table, path, rows, columns), rows), table, where=str(path))
-    ):
+    last = None
+    for number, frame in enumerate(rechunk(_decoded(table, path, rows, columns), rows)):
         if columns is None:
-            verify(frame, table, where=f"{path}, from row {number * rows},")
+            where = f"{path}, from row {number * rows}"
+            verify(frame, table, where=where)
+            last = require_later(frame, table, last, where=where)
         yield frame
 
 

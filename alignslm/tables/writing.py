@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from alignslm.provenance import UnitContract
 from alignslm.storage import partial_of, replacing, writing
-from alignslm.tables.promises import arrange, in_key_order, verify
+from alignslm.tables.promises import arrange, require_later, verify
 from alignslm.tables.schemas import Table
 
 PART_ROWS = 500  # rows of audio in one file: some 60 MB, few enough to hold, many enough to keep files few
@@ -22,30 +23,58 @@ def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract 
 
 
 def write_frames(frames: Iterable[pl.DataFrame], table: Table, path: Path, contract: UnitContract | None = None) -> int:
-    """Write frames, already in key order from one to the next, as one parquet file. Returns the row count.
+    """Write frames, already in key order from one to the next, as one parquet file. Returns the row count."""
+    with growing(table, path, contract) as grown:
+        for frame in frames:
+            grown.add(frame)
+    return grown.rows
+
+
+@contextmanager
+def growing(table: Table, path: Path, contract: UnitContract | None = None) -> Iterator["Grown"]:
+    """Give a table that frames can be added to; it takes its place under `path` when the block ends well.
 
     One row group is in memory at a time, and how the rows were cut into frames leaves no trace.
     """
-    arranged = (arrange(frame, table) for frame in frames)
-    return _write_groups(in_key_order(rechunk(arranged, GROUP_ROWS), table, where=str(path)), table, path, contract)
-
-
-def _write_groups(groups: Iterable[pl.DataFrame], table: Table, path: Path, contract: UnitContract | None) -> int:
     metadata = {"alignslm.table": table.name, "alignslm.version": str(table.version)}
     if contract is not None:
         metadata["alignslm.unit_contract"] = contract.model_dump_json()
-    empty = pl.DataFrame(schema=dict(table.schema))
-    schema = empty.to_arrow().schema.with_metadata(metadata)
-    rows = 0
+    schema = pl.DataFrame(schema=dict(table.schema)).to_arrow().schema.with_metadata(metadata)
     with replacing(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for group in groups:
-            verify(group, table, where=str(path))
-            # Chunks show in the pages of the file, and come from how rows arrived.
-            writer.write_table(group.to_arrow().combine_chunks().cast(schema))
-            rows += len(group)
-        if not rows:
-            writer.write_table(empty.to_arrow().cast(schema))
-    return rows
+        grown = Grown(writer, table, path)
+        yield grown
+        grown.finish()
+
+
+class Grown:
+    """A table while it is written. `rows` counts what was added."""
+
+    def __init__(self, writer: pq.ParquetWriter, table: Table, path: Path) -> None:
+        self.rows = 0
+        self._held: list[pl.DataFrame] = []
+        self._last: tuple[object, ...] | None = None
+        self._writer, self._table, self._path = writer, table, path
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add rows whose keys come after those of all rows before. Raises TableError."""
+        self._held.append(arrange(frame, self._table))
+        self.rows += len(frame)
+        while sum(map(len, self._held)) >= GROUP_ROWS:
+            joined = pl.concat(self._held)
+            self._write(joined[:GROUP_ROWS])
+            self._held = [joined[GROUP_ROWS:]]
+
+    def finish(self) -> None:
+        """Write what is held back. A table without rows gets one empty group."""
+        rest = pl.concat(self._held) if self._held else pl.DataFrame(schema=dict(self._table.schema))
+        if len(rest) or not self.rows:
+            self._write(rest)
+
+    def _write(self, group: pl.DataFrame) -> None:
+        verify(group, self._table, where=str(self._path))
+        self._last = require_later(group, self._table, self._last, where=str(self._path))
+        # Chunks show in the pages of the file, and come from how rows arrived.
+        self._writer.write_table(group.to_arrow().combine_chunks().cast(self._writer.schema))
 
 
 def rechunk(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
@@ -93,6 +122,8 @@ def _write_parts(
     frames: Iterable[pl.DataFrame], table: Table, partial: Path, contract: UnitContract | None, *, named: Path
 ) -> int:
     rows = 0
-    for number, frame in enumerate(in_key_order(frames, table, where=str(named))):
+    last = None
+    for number, frame in enumerate(frames):
+        last = require_later(frame, table, last, where=f"{named}: part {number}")
         rows += write_frames([frame], table, partial / f"part-{number:05d}.parquet", contract)
     return rows

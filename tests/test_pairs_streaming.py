@@ -1,0 +1,155 @@
+"""Selection from tables on disk, batch by batch, against selection in memory."""
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alignslm import tables
+from alignslm.config.feedback import Weights
+from alignslm.pairs.account import Books, account
+from alignslm.pairs.diagnosis import NoPairsError
+from alignslm.pairs.selection import select_pairs
+from alignslm.pairs.streaming import Sources, in_step, stream_pairs
+from alignslm.pairs.utility import standings, utility
+from alignslm.tables import CONTINUATIONS, PAIRS, PROMPTS, REJECTIONS, SCORES, TableError
+from tests.test_pairs import BEST_WORST, JUDGE_ALONE, RULES, THRESHOLDS, frames, pools
+
+MIXTURE = Weights(llm_score=1, ppl=0.5, auto_bleu=0.5, num_words=0.5)
+EASY = RULES.model_copy(update={"rejected_max": 4.0, "margin_min": 0.0})
+
+
+def as_stages_name_them(rows):
+    """Ids that begin with their prompt's."""
+    return [row | {"id": f"{row['prompt']}-m-{number:02d}"} for number, row in enumerate(rows)]
+
+
+def written(folder, rows):
+    """Tables of some rows, in files."""
+    scores, continuations, prompts = frames(rows)
+    sources = Sources(folder / "scores.parquet", folder / "continuations.parquet", folder / "prompts.parquet")
+    tables.write(scores, SCORES, sources.scores)
+    tables.write(continuations, CONTINUATIONS, sources.continuations)
+    tables.write(prompts, PROMPTS, sources.prompts)
+    return sources
+
+
+def streamed(sources, *, batch_rows, weights=JUDGE_ALONE, selector=THRESHOLDS, rules=RULES):
+    """Pairs, rejections and books."""
+    books, pairs, rejections = Books(auto_bleu_max=rules.auto_bleu_max), [], []
+    for made in stream_pairs(
+        sources, weights=weights, selector=selector, round=rules, name="r1", batch_rows=batch_rows
+    ):
+        pairs.append(made.pairs)
+        rejections.append(made.rejections)
+        books.add(*made)
+    return pl.concat(pairs), pl.concat(rejections), books.close()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([JUDGE_ALONE, MIXTURE]))
+def test_equals_selection_in_memory_whatever_the_batch(tmp_path, rows, selector, weights):
+    rows = as_stages_name_them(rows)
+    sources, options = written(tmp_path, rows), {"weights": weights, "selector": selector}
+    scores, continuations, prompts = frames(rows)
+
+    def in_memory():
+        made = select_pairs(scores, continuations, prompts, round=EASY, name="r1", **options)
+        return *made, account(*made, scores, auto_bleu_max=EASY.auto_bleu_max)
+
+    expected = outcome(in_memory)
+    for batch_rows in (1, 3, 1000):
+        made = outcome(lambda size=batch_rows: streamed(sources, batch_rows=size, rules=EASY, **options))
+        assert type(made) is type(expected)
+        assert made == expected if isinstance(made, str) else same(made, expected)
+
+
+def outcome(select):
+    """What a selection gives, or says."""
+    try:
+        return select()
+    except NoPairsError as error:
+        return str(error)
+
+
+def same(made, expected):
+    return made[0].equals(expected[0]) and made[1].equals(expected[1]) and made[2] == expected[2]
+
+
+def test_the_pool_of_a_rank_is_the_whole_round_however_it_is_cut():
+    scores = frames([{"prompt": "p", "score": 1.0, "ppl": ppl} for ppl in (5.0, 3.0, 3.0, float("nan"), -0.0, 0.0)])[0]
+    ranked = Weights(llm_score=0, ppl=1, auto_bleu=0, num_words=1)
+    whole = utility(scores, ranked)
+    ranks = standings(scores.iter_slices(2), ranked)
+    assert set(ranks) == {"ppl", "num_words"}
+    assert pl.concat(utility(part, ranked, ranks) for part in scores.iter_slices(4)).equals(whole)
+    places = [1 + 4 * place / 4 for place in (0, 1.5, 1.5, None, 3.5, 3.5) if place is not None]
+    assert whole["utility"].drop_nulls().to_list() == [(place + 3) / 2 for place in places]
+
+
+def prompts_of(number):
+    return [{"prompt": f"p{i:03d}", "score": s, "units": [i, int(s)]} for i in range(number) for s in (4.0, 1.0, 2.5)]
+
+
+def test_steps_cut_between_prompts_and_hold_every_row_once(tmp_path):
+    sources = written(tmp_path, as_stages_name_them(prompts_of(9)))
+    steps = list(in_step(sources, 4, units=True))
+    assert len(steps) > 3
+    for step in steps:
+        assert step.scores["continuation_id"].equals(step.continuations["continuation_id"])
+        assert set(step.prompts["prompt_id"]) == set(step.continuations["prompt_id"])
+    assert pl.concat(step.continuations for step in steps).equals(tables.read(CONTINUATIONS, sources.continuations))
+
+
+def test_a_file_grown_group_by_group_does_not_show_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignslm.tables.writing.GROUP_ROWS", 4)
+    sources = written(tmp_path, as_stages_name_them(prompts_of(9)))
+    options = {"weights": JUDGE_ALONE, "selector": THRESHOLDS, "round": RULES, "name": "r1"}
+    content = set()
+    for batch_rows in (1, 5, 100):
+        with (
+            tables.growing(PAIRS, tmp_path / "pairs.parquet") as pairs,
+            tables.growing(REJECTIONS, tmp_path / "rejections.parquet") as rejections,
+        ):
+            for made in stream_pairs(sources, **options, batch_rows=batch_rows):
+                pairs.add(made.pairs)
+                rejections.add(made.rejections)
+        assert (pairs.rows, rejections.rows) == (9, 0)
+        content.add((tmp_path / "pairs.parquet").read_bytes() + (tmp_path / "rejections.parquet").read_bytes())
+    assert len(content) == 1
+    tables.write(tables.read(PAIRS, tmp_path / "pairs.parquet"), PAIRS, tmp_path / "whole.parquet")
+    assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "pairs.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["scores", "continuations"])
+@pytest.mark.parametrize("row", [4, 26])
+def test_scores_of_other_draws_are_refused(tmp_path, lost, row):
+    sources = written(tmp_path, as_stages_name_them(prompts_of(9)))
+    table = {"scores": SCORES, "continuations": CONTINUATIONS}[lost]
+    path = getattr(sources, lost)
+    frame = tables.read(table, path)
+    tables.write(frame.with_row_index("n").filter(pl.col("n") != row), table, path)
+    kept = sources.continuations if lost == "scores" else sources.scores
+    with pytest.raises(TableError) as told:
+        streamed(sources, batch_rows=9)
+    assert str(told.value) == (
+        f"{kept} holds continuation {frame['continuation_id'][row]!r} and {path} does not: they were made from "
+        "different draws. Run `dvc repro` to remake what is out of date."
+    )
+
+
+def test_draws_that_do_not_stand_together_are_refused(tmp_path):
+    rows = [{"prompt": p, "score": s, "id": n} for p, s, n in (("p", 4.0, "a"), ("q", 4.0, "b"), ("p", 1.0, "c"))]
+    with pytest.raises(TableError) as told:
+        streamed(written(tmp_path, rows), batch_rows=10)
+    assert str(told.value) == (
+        f"{tmp_path}/continuations.parquet: the draws of prompt 'p' do not stand together (continuation 'c'); "
+        "continuation ids must begin with their prompt's id, as stages write them. Run `dvc repro` to remake it."
+    )
+
+
+def test_a_prompt_that_is_not_there_is_named(tmp_path):
+    sources = written(tmp_path, as_stages_name_them(prompts_of(3)))
+    tables.write(tables.read(PROMPTS, sources.prompts)[:2], PROMPTS, sources.prompts)
+    with pytest.raises(TableError, match="continuations -> prompts: 3 values of 'prompt_id' have no parent row"):
+        streamed(sources, batch_rows=100)
