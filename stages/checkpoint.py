@@ -1,4 +1,4 @@
-"""Train a checkpoint on preference pairs and merge its adapter: a curriculum round, or the sft baseline."""
+"""Train a checkpoint on preference pairs and merge its adapter: a round, the sft baseline, or on given pairs."""
 
 from typing import Annotated
 
@@ -16,20 +16,21 @@ from stages import layout
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="checkpoint to make: a round, or sft")],
-    pairs_of: Annotated[str, typer.Argument(help="round whose pairs it is trained on")],
+    name: Annotated[str, typer.Argument(help="checkpoint to make: a round, sft, or a key of given")],
+    pairs_of: Annotated[str, typer.Argument(help="round, or key of given, whose pairs it is trained on")],
 ) -> None:
     """Run the stage for one checkpoint."""
     with stage(f"checkpoint@{name}") as log:
         experiment, execution = load_experiment(), load_execution()
         params = experiment.params
         config = experiment.sft if name == "sft" else experiment.trainer
-        source, parent = layout.table("pairs", pairs_of), layout.checkpoint(params.rounds[pairs_of].prev)
+        given = experiment.given.get(pairs_of)
+        source, parent = layout.table("pairs", pairs_of), layout.checkpoint(params.parent_of(pairs_of))
         pairs = tables.read(tables.PAIRS, source)
         contract = tables.contract_of(tables.PAIRS, source)
         lm = load_lm(parent, device=execution.device)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
-        seed, warmup = params.seeds.training, params.rounds[pairs_of].warmup_steps
+        seed, warmup = params.seeds.training, (given or params.rounds[pairs_of]).warmup_steps
         with work_folder(
             f"checkpoint-{name}",
             script=__file__,

@@ -192,6 +192,7 @@ evaluation:
   normalisation: mean
   score_eos: false
   bootstrap: {resamples: 200, confidence: 0.95}
+given: {}
 publish: nowhere
 """
 EXECUTION = """\

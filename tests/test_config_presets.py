@@ -170,15 +170,12 @@ def test_insert_key(text, path, value, expected):
         ("a: 1\nb: 2  # two\nc: 3\n", ("b",), "a: 1\nc: 3\n"),
         ("a:\n  b:\n    c: 1\n    d: 2\n\n  # e\n  e: 3\n", ("a", "b"), "a:\n\n  # e\n  e: 3\n"),
         ("a: {b: 1, c: 2} # x\n", ("a", "b"), "a: {c: 2} # x\n"),
+        ("a: {b: 1} # x\n", ("a", "b"), "a: {} # x\n"),
+        ("a:\n  b: 1 # x\nc: 2\n", ("a", "b"), "a:\n  {} # x\nc: 2\n"),
     ],
 )
 def test_delete_key(text, path, expected):
     assert splice.delete_key(text, path) == expected
-
-
-def test_the_only_key_of_a_mapping_is_not_deleted():
-    with pytest.raises(ValueError, match=r"a\.b is the only key of its parent, which would become null"):
-        splice.delete_key("a:\n  b: 1\n", ("a", "b"))
 
 
 keys = st.text("abcdef", min_size=1, max_size=3)

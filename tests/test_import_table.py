@@ -14,7 +14,7 @@ ROWS = [
     {"shards"},
     {"utterances", "recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
-    {"training", "benchmarks", "listening"},
+    {"training", "benchmarks", "listening", "preferences"},
     {"storyworld", "corpora"},
     {"report", "lineage"},
     {"plan"},

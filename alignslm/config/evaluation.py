@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from alignslm.config.benchmarks import OfficialBenchmark
-from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Name, Positive, PositiveCount, Seed
 from alignslm.config.models import Bootstrap
 
 
@@ -49,7 +49,7 @@ class Control(Config):
     the same vocoder and recogniser, which is the ceiling of every judged score.
     """
 
-    checkpoint: Literal["base", "ntp", "sft"]
+    checkpoint: Name = Field(description="base, ntp, sft, or one trained on given preferences")
     source: Literal["model", "corpus"]
     temperature_scale: Positive
 

@@ -9,10 +9,12 @@ from alignslm.config.feedback import JudgeConfig, Round, Sampling, SelectorConfi
 from alignslm.config.model import Config, Name
 from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, Prompts, Seeds
 from alignslm.config.mos import MosConfig
+from alignslm.config.preferences import PreferencesConfig
 from alignslm.config.publishing import PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 
 CHECKPOINTS_BEFORE_ROUNDS = ("base",)
+BASELINES = ("ntp", "sft")
 
 
 class Params(Config):
@@ -31,6 +33,7 @@ class Params(Config):
     ntp: Name = Field(description="trainer of the continued next-unit baseline")
     sft: Name = Field(description="trainer of the fine-tuned-on-chosen baseline")
     benchmarks: dict[Name, Name] = Field(min_length=1, description="report name -> choice")
+    given: dict[Name, Name] = Field(description="checkpoint name -> preferences that it is trained on, from the base")
     seeds: Seeds
     prompts: Prompts
     sampling: Sampling
@@ -44,14 +47,18 @@ class Params(Config):
         """Return the checkpoint that a round or a control draws from: a round's own, or the one its control names."""
         return self.controls[system].checkpoint if system in self.controls else system
 
+    def parent_of(self, pairs: str) -> str:
+        """Return the checkpoint that training on a round's pairs, or on given ones, starts from."""
+        return "base" if pairs in self.given else self.rounds[pairs].prev
+
     @model_validator(mode="after")
     def _rounds_chain(self) -> "Params":
         """Every round starts from a checkpoint that exists; following `prev` always ends at the base model."""
         for name, item in self.rounds.items():
             seen, at = [name], item.prev
-            while at not in CHECKPOINTS_BEFORE_ROUNDS:
+            while at not in {*CHECKPOINTS_BEFORE_ROUNDS, *self.given}:
                 if at not in self.rounds:
-                    known = ", ".join([*CHECKPOINTS_BEFORE_ROUNDS, *self.rounds])
+                    known = ", ".join([*CHECKPOINTS_BEFORE_ROUNDS, *self.given, *self.rounds])
                     raise ValueError(f"rounds.{name}.prev leads to {at!r}, which is no checkpoint; known: {known}")
                 if at in seen:
                     raise ValueError(f"rounds.{name}.prev goes in a circle: {' -> '.join([*seen, at])}")
@@ -59,6 +66,20 @@ class Params(Config):
                 at = self.rounds[at].prev
         if clash := sorted(set(self.controls) & set(self.rounds)):
             raise ValueError(f"controls and rounds share the name {clash[0]!r}; rename the control")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_exist(self) -> "Params":
+        """Every checkpoint has a name of its own, and a control draws from one that is made."""
+        own = (*CHECKPOINTS_BEFORE_ROUNDS, *BASELINES)
+        if clash := sorted(set(self.given) & {*own, *self.rounds}):
+            raise ValueError(f"given.{clash[0]}: a checkpoint of that name is made already; choose another name")
+        known = (*own, *self.given)
+        for name, control in self.controls.items():
+            if control.checkpoint not in known:
+                raise ValueError(
+                    f"controls.{name}.checkpoint is {control.checkpoint!r}, which is none of {', '.join(known)}"
+                )
         return self
 
 
@@ -79,6 +100,7 @@ class Experiment(Config):
     ntp: NextUnitTrainer
     sft: PreferenceTrainer
     benchmarks: dict[Name, BenchmarkConfig]
+    given: dict[Name, PreferencesConfig]
     publish: PublishConfig
 
 
@@ -97,5 +119,6 @@ CHOICE_FOLDERS = {
     "ntp": "trainer",
     "sft": "trainer",
     "benchmarks": "benchmark",
+    "given": "preferences",
     "publish": "publish",
 }

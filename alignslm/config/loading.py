@@ -19,6 +19,7 @@ from alignslm.config.listening import ListeningStudy
 from alignslm.config.model import Config
 from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, TrainerConfig
 from alignslm.config.mos import MosConfig
+from alignslm.config.preferences import PreferencesConfig
 from alignslm.config.publishing import PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 from alignslm.config.validation import kinds, validate
@@ -37,6 +38,7 @@ CHOICE_KINDS: Mapping[str, object] = {
     "ntp": NextUnitTrainer,
     "sft": PreferenceTrainer,
     "benchmarks": BenchmarkConfig,
+    "given": PreferencesConfig,
     "publish": PublishConfig,
 }
 EXECUTION_VARIABLE = "ALIGNSLM_EXECUTION"
@@ -121,8 +123,10 @@ def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tup
 
 def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
     single = {key[0]: value for key, value in values.items() if len(key) == 1}
-    benchmarks = {key[1]: value for key, value in values.items() if key[0] == "benchmarks"}
-    return Experiment.model_validate({"params": params, **single, "benchmarks": benchmarks})
+    named = {
+        kind: {key[1]: value for key, value in values.items() if key[0] == kind} for kind in ("benchmarks", "given")
+    }
+    return Experiment.model_validate({"params": params, **single, **named})
 
 
 def _locate(conflict: Conflict, reads: Reads) -> Fault:

@@ -16,7 +16,7 @@ from alignslm.config.model import Config, Name
 from alignslm.config.validation import validate
 
 # A preset that names one of these mappings names it whole: entries that it leaves out are removed.
-WHOLE_MAPPINGS = ("rounds", "controls", "benchmarks")
+WHOLE_MAPPINGS = ("rounds", "controls", "benchmarks", "given")
 
 
 class Preset(Config):

@@ -24,6 +24,14 @@ class TrainedOn(Config):
     codebook_sha256: Sha256 | None = Field(description="of the centroids, as the unit contract has it")
     codebook_file_sha256: Sha256 | None = Field(description="of the published codebook file, as the encoder names it")
 
+    def differing(self, contract: Config) -> list[str]:
+        """Return every field in which a unit contract is known to be another, as a message says it."""
+        return [
+            f"{field}: {wanted!r} here, {getattr(contract, field)!r} from the encoder"
+            for field, wanted in self
+            if field in type(contract).model_fields and wanted not in {None, getattr(contract, field)}
+        ]
+
 
 class TwistLm(Config):
     """A TWIST checkpoint: a transformers folder whose config.json has `offset`, token id = unit + offset."""

@@ -46,11 +46,9 @@ def insert_key(text: str, path: KeyPath, value: Plain) -> str:
 
 
 def delete_key(text: str, path: KeyPath) -> str:
-    """Return the text without the lines of a key. Raises ValueError for the last key of its parent."""
+    """Return the text without the lines of a key; a parent whose only key it was becomes `{}`, not null."""
     entry = _find(text, path)
-    if len(entry.parent.value) == 1:
-        raise ValueError(f"{'.'.join(path)} is the only key of its parent, which would become null")
-    if entry.parent.flow_style:
+    if entry.parent.flow_style or len(entry.parent.value) == 1:
         whole = {key: value for key, value in _data(entry.parent, text).items() if key != path[-1]}
         return text[: entry.parent.start_mark.index] + flow(whole) + text[_end(text, entry.parent) :]
     start = text.rfind("\n", 0, entry.key.start_mark.index) + 1

@@ -140,7 +140,7 @@ PAIRS = Table(
         "margin": pl.Float64,
     },
     ("pair_id",),
-    frozenset({"rejected_utility", "margin"}),
+    frozenset({"chosen_utility", "rejected_utility", "margin"}),  # null: a preference given without a score
 )
 REJECTIONS = Table("rejections", {"prompt_id": pl.String, "split": pl.String, "reason": pl.String}, ("prompt_id",))
 ITEMS = Table(

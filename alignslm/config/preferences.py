@@ -1,0 +1,74 @@
+"""Preferences that others made: (prompt, chosen, rejected) as speech or as units, trained on without any sampling.
+
+None of these fields has a default: every value that moves a published number stands in a YAML file.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from alignslm.config.corpora import DatasetSource
+from alignslm.config.model import Config, Count, PositiveCount
+from alignslm.config.pretrained_lm import TrainedOn
+from alignslm.config.sources import FolderSource
+
+
+class PreferenceFiles(Config):
+    """Which files of the source serve each split: patterns of names below it, of .jsonl or .parquet files."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    valid: tuple[str, ...]
+
+
+class Sides(Config):
+    """The columns (parquet) or keys (jsonl) that hold the three parts of a row."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class GivenPreferences(Config):
+    """What given preferences say of themselves, whatever they hold."""
+
+    source: Annotated[DatasetSource | FolderSource, Field(discriminator="kind")]
+    files: PreferenceFiles
+    valid_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        description="share of the prompts, by hash, that choose the checkpoint where no files serve `valid`; else null"
+    )
+    crossing_prompts: Literal["refuse", "leave-out"] = Field(
+        description="a training row whose prompt also stands among the validation rows: an error, or left out"
+    )
+    columns: Sides
+    completions_end: bool = Field(
+        description="speech ends with chosen and rejected: the end of sequence is learnt. false: they were cut"
+    )
+    longest_units: PositiveCount | None = Field(
+        description="a row whose prompt and longer side hold more units is left out and counted; null: none"
+    )
+    warmup_steps: Count = Field(description="of the training on them, as a round has its own")
+
+    @model_validator(mode="after")
+    def _one_way_to_validate(self) -> "GivenPreferences":
+        if bool(self.files.valid) == (self.valid_share is not None):
+            raise ValueError("validation pairs come from files.valid or from valid_share: give one of them")
+        return self
+
+
+class SpokenPreferences(GivenPreferences):
+    """Sound: parquet with audio columns (SpokenSwag), or jsonl that names files. The experiment's encoder reads it."""
+
+    kind: Literal["spoken"]
+    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
+
+
+class UnitPreferences(GivenPreferences):
+    """Units made elsewhere: lists of numbers, slamkit's {units, duration}, or text such as <Un3><Un49>."""
+
+    kind: Literal["units"]
+    units: TrainedOn = Field(description="what they are units of: it must be the experiment's encoder")
+    collapse_repeats: bool = Field(description="collapse repeated units; false: a repeat is an error")
+
+
+PreferencesConfig: TypeAlias = Annotated[SpokenPreferences | UnitPreferences, Field(discriminator="kind")]
+AnyPreferences: TypeAlias = SpokenPreferences | UnitPreferences

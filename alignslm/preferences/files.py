@@ -1,0 +1,127 @@
+"""The files of given preferences: jsonl or parquet, listed as slices of rows and read a slice at a time."""
+
+import json
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignslm.config.preferences import AnyPreferences, SpokenPreferences
+from alignslm.failures import Problem
+from alignslm.fetching import Fetched, obtain
+
+SUFFIXES = (".jsonl", ".parquet")
+
+
+class RowSlice(NamedTuple):
+    """Consecutive rows of one file; `file` is relative to the source's folder, rows count from 0."""
+
+    root: Path
+    file: str
+    split: str
+    start: int
+    rows: int
+
+
+class RawRow(NamedTuple):
+    """One row as stored: where it stands, and the values of its three columns; `problem` where it has none."""
+
+    where: str
+    split: str
+    values: Mapping[str, Any]
+    problem: str | None
+
+
+def fetch(config: AnyPreferences) -> Fetched:
+    """Return the source's files on this machine, verified where the configuration promises a hash.
+
+    Sound files that a jsonl names count as well: all files of the folder are then its identity.
+    """
+    patterns = [*config.files.train, *config.files.valid]
+    names_sound = isinstance(config, SpokenPreferences) and any(p.endswith(".jsonl") for p in patterns)
+    return obtain(config.source, patterns=None if names_sound else patterns)
+
+
+def find_slices(config: AnyPreferences, root: Path, *, rows: int) -> tuple[list[RowSlice], list[Problem]]:
+    """Cut every file that the patterns choose into slices of at most `rows` rows; say what no file can be read for."""
+    slices: list[RowSlice] = []
+    problems: list[Problem] = []
+    folder = root if root.is_dir() else root.parent
+    for split, patterns in (("train", config.files.train), ("valid", config.files.valid)):
+        for pattern in patterns:
+            files = _matching(root, pattern)
+            problems += [] if files else [Problem(f"no file below {folder} fits the pattern of files.{split}", pattern)]
+            for file in files:
+                name = file.relative_to(folder).as_posix()
+                count = _count(file, config)
+                if isinstance(count, str):
+                    problems.append(Problem(count, name))
+                    continue
+                starts = range(0, count, rows)
+                slices += [RowSlice(folder, name, split, start, min(rows, count - start)) for start in starts]
+    return slices, problems
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    if root.is_file():
+        return [root] if fnmatch(root.name, pattern) else []
+    return [file for file in sorted(root.rglob("*")) if fnmatch(file.relative_to(root).as_posix(), pattern)]
+
+
+def _count(file: Path, config: AnyPreferences) -> int | str:
+    """Return how many rows a file holds, or what is wrong with it."""
+    if file.suffix == ".jsonl":
+        with file.open("rb") as stream:
+            return sum(1 for _ in stream)
+    if file.suffix != ".parquet":
+        return f"neither {' nor '.join(SUFFIXES)}"
+    try:
+        stored = pq.read_metadata(file)
+        absent = set(_columns(config)) - set(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException) as error:
+        return f"unreadable parquet ({error})"
+    return f"no column {', '.join(sorted(absent))}" if absent else stored.num_rows
+
+
+def _columns(config: AnyPreferences) -> tuple[str, str, str]:
+    return config.columns.prompt, config.columns.chosen, config.columns.rejected
+
+
+def raw_rows(config: AnyPreferences, place: RowSlice) -> Iterator[RawRow]:
+    """Yield the rows of a slice. A line that is no JSON object, or lacks a key, is a row with a problem."""
+    file = place.root / place.file
+    if file.suffix == ".jsonl":
+        with file.open("rb") as stream:
+            for number, line in enumerate(islice(stream, place.start, place.start + place.rows), place.start + 1):
+                yield _from_line(line, f"{place.file}:{number}", place.split, config)
+        return
+    for number, values in enumerate(_parquet_rows(file, place, config), place.start):
+        yield RawRow(f"{place.file} row {number}", place.split, values, None)
+
+
+def _from_line(line: bytes, where: str, split: str, config: AnyPreferences) -> RawRow:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        return RawRow(where, split, {}, f"no JSON ({error.args[0].partition(':')[0]})")
+    if not isinstance(values, dict):
+        return RawRow(where, split, {}, "no JSON object")
+    absent = [key for key in _columns(config) if key not in values]
+    return RawRow(where, split, values, f"no key {', '.join(absent)}" if absent else None)
+
+
+def _parquet_rows(file: Path, place: RowSlice, config: AnyPreferences) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a slice, reading only the row groups that hold one."""
+    first, last = place.start, place.start + place.rows
+    with pq.ParquetFile(file) as stored:
+        at = 0
+        for group in range(stored.num_row_groups):
+            size = stored.metadata.row_group(group).num_rows
+            if at < last and at + size > first:
+                table = stored.read_row_group(group, columns=list(_columns(config)))
+                yield from table.slice(max(0, first - at), min(last, at + size) - max(first, at)).to_pylist()
+            at += size
