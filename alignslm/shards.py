@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +20,9 @@ from pydantic import BaseModel
 
 from alignslm import tables
 from alignslm.closure import science
+from alignslm.engine import Pool
 from alignslm.progress import track
-from alignslm.provenance import tree_sha256
+from alignslm.provenance import file_sha256, tree_sha256
 from alignslm.storage import replacing, writing
 
 WORK = Path(".work")
@@ -68,14 +70,12 @@ def _wait_for(lock: int, stage: str) -> None:
     os.write(lock, f"{os.getpid()}\n".encode())
 
 
-def _load(part: Path) -> pl.DataFrame | None:
-    """Return a durable shard, or None where it is absent, half written, truncated or altered."""
+def _is_whole(part: Path) -> bool:
+    """Tell whether a durable shard is there: not half written, truncated or altered."""
     seal = part.with_suffix(".sha256")
     if not part.exists() or not seal.exists():
-        return None
-    if hashlib.sha256(part.read_bytes()).hexdigest() != seal.read_text(errors="replace").strip():
-        return None
-    return pl.read_parquet(part)
+        return False
+    return file_sha256(part) == seal.read_text(errors="replace").strip()
 
 
 def _store(frame: pl.DataFrame, part: Path) -> None:
@@ -87,26 +87,46 @@ def _store(frame: pl.DataFrame, part: Path) -> None:
 
 
 def map_tasks(
-    tasks: Sequence[Task], function: Callable[[Task], pl.DataFrame], *, folder: Path, label: str
+    tasks: Sequence[Task],
+    function: Callable[[Task], pl.DataFrame],
+    *,
+    folder: Path,
+    label: str,
+    pool: Pool | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield function(task) for every task in order, each made durable in `folder` before it is yielded.
 
-    What `folder` holds already is not made again; how many shards those are is printed, and which were damaged.
+    What `folder` holds already is not made again; how many shards those are is printed, and which were damaged. The
+    others are computed here, or by the workers of `pool`, to which `function` then travels (`alignslm.engine.work`). A
+    shard is durable as soon as it is finished, and waits on disk, not in memory, for those before it.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    found = sum(1 for _ in folder.glob("part-*.sha256"))
-    if found:
-        print(f"{label}: {found} of {len(tasks)} shards kept from an interrupted run", flush=True)
-    for number, task in enumerate(track(tasks, total=len(tasks), label=label)):
-        part = folder / f"part-{number:05d}.parquet"
-        frame = _load(part)
-        if frame is None:
-            if part.exists():
-                print(f"{label}: shard {number + 1} of {len(tasks)} is damaged or half written; redone", flush=True)
-            frame = function(task)
-            _store(frame, part)
-        yield frame
+    parts = [folder / f"part-{number:05d}.parquet" for number in range(len(tasks))]
+    missing = _missing(parts, label)
+    todo = ((number, tasks[number]) for number in missing)
+    made = pool.run(function, todo, label=label) if pool else ((number, function(task)) for number, task in todo)
+    finished = track(made, total=len(missing), label=label)
+    waiting = set(missing)
+    for number, part in enumerate(parts):
+        frame = None
+        while number in waiting:
+            done, frame = next(finished)
+            _store(frame, parts[done])
+            waiting.remove(done)
+        yield pl.read_parquet(part) if frame is None else frame
+    next(finished, None)  # lets the workers go
+
+
+def _missing(parts: Sequence[Path], label: str) -> list[int]:
+    """Return the numbers of shards to be made; tell how many are kept, and which are damaged."""
+    missing = [number for number, part in enumerate(parts) if not _is_whole(part)]
+    if len(missing) < len(parts):
+        print(f"{label}: {len(parts) - len(missing)} of {len(parts)} shards kept from an interrupted run", flush=True)
+    for number in missing:
+        if parts[number].exists():
+            print(f"{label}: shard {number + 1} of {len(parts)} is damaged or half written; redone", flush=True)
+    return missing
 
 
 def map_shards(
@@ -116,6 +136,7 @@ def map_shards(
     folder: Path,
     shard_rows: int,
     label: str,
+    pool: Pool | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield function(shard) for consecutive slices of `rows`; see `map_tasks`.
 
@@ -123,7 +144,7 @@ def map_shards(
     """
     # Another size would cut elsewhere: start beside, not on top.
     slices = list(rows.iter_slices(shard_rows))
-    return map_tasks(slices, function, folder=folder / f"shards-of-{shard_rows}", label=label)
+    return map_tasks(slices, function, folder=folder / f"shards-of-{shard_rows}", label=label, pool=pool)
 
 
 def map_table(
@@ -134,11 +155,24 @@ def map_table(
     folder: Path,
     shard_rows: int,
     label: str,
+    pool: Pool | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Yield function(shard) for consecutive slices of a table on disk, one in memory at a time; see `map_shards`."""
+    """Yield function(shard) for consecutive slices of a table on disk, one a worker in memory; see `map_shards`."""
     return map_tasks(
         tables.slices(path, shard_rows),
-        lambda place: function(tables.read_slice(table, place)),
+        _OfSlice(table, function),
         folder=folder / f"shards-of-{shard_rows}",
         label=label,
+        pool=pool,
     )
+
+
+@dataclass(frozen=True)
+class _OfSlice:
+    """Reads a slice where it is worked on: rows of audio need not travel."""
+
+    table: tables.Table
+    function: Callable[[pl.DataFrame], pl.DataFrame]
+
+    def __call__(self, place: tables.Slice) -> pl.DataFrame:
+        return self.function(tables.read_slice(self.table, place))

@@ -9,7 +9,8 @@ import typer
 from alignslm import tables
 from alignslm.benchmarks.items import encode_items
 from alignslm.benchmarks.official import encode_found, find_items, fingerprint
-from alignslm.config.evaluation import Execution, ToyLexical, ToyStoryCloze, ToySyntactic
+from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.speech import CorpusConfig, StoryWorld

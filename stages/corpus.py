@@ -8,7 +8,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.corpora import Recordings
-from alignslm.config.evaluation import Execution
+from alignslm.config.execution import Execution
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.readiness import require_ready
 from alignslm.config.speech import CorpusConfig, StoryWorld

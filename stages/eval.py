@@ -1,10 +1,11 @@
 """Evaluate one system: benchmark likelihoods, and its continuations by the training and the held-out judge."""
 
 import json
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import polars as pl
 import typer
@@ -12,15 +13,21 @@ import typer
 from alignslm import tables
 from alignslm.benchmarks.continuation import GrammarCheck, judged_rows
 from alignslm.benchmarks.spoken import measure_speech
+from alignslm.config.evaluation import Evaluation
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
-from alignslm.encoder import load_encoder
-from alignslm.judge import load_judge
+from alignslm.encoder import Encoder, load_encoder
+from alignslm.engine import pool_of
+from alignslm.engine.work import WithModel, agreed, once
+from alignslm.judge import asks_a_server, load_judge
 from alignslm.judge.rows import DurableJudge, stories_of
 from alignslm.progress import stage
 from alignslm.prompts import read_prompts
-from alignslm.shards import map_shards, map_table, work_folder
+from alignslm.shards import map_table, map_tasks, work_folder
 from stages import layout
+
+if TYPE_CHECKING:
+    from alignslm.lm.checkpoint import UnitLm
 
 
 def _grammar(experiment: Experiment) -> GrammarCheck | None:
@@ -34,19 +41,24 @@ def _grammar(experiment: Experiment) -> GrammarCheck | None:
 def _speech(system: str, continuations: pl.DataFrame, experiment: Experiment, work: Path) -> pl.DataFrame:
     """Measure every continuation's sound; its own length stands beside what was measured."""
     folder, execution = layout.sample(system), load_execution()
-    encoder = load_encoder(experiment.encoder, layout.ENCODER, device=execution.device)
+    loaded = once(load_encoder, experiment.encoder, layout.ENCODER, device=execution.device)
     contract = tables.contract_of(tables.CONTINUATIONS, folder / "continuations.parquet")
-    encoder.contract.require(contract, mine=str(layout.ENCODER), theirs=str(folder))
+    encoder = agreed(loaded, contract, mine=layout.ENCODER, theirs=folder)
     measured = map_table(
         tables.SPEECH,
         folder / "speech",
-        lambda rows: measure_speech(rows, continuations, encoder),
+        WithModel(encoder, partial(_measure, continuations=continuations)),
         folder=work,
         shard_rows=execution.shard_rows,
         label=f"eval@{system} sound",
+        pool=pool_of(execution),
     )
     lengths = tables.read(tables.SPEECH, folder / "speech", ["continuation_id", "num_samples", "sample_rate_hz"])
     return lengths.join(pl.concat(measured), on="continuation_id", validate="1:1")
+
+
+def _measure(rows: pl.DataFrame, encoder: Encoder, *, continuations: pl.DataFrame) -> pl.DataFrame:
+    return measure_speech(rows, continuations, encoder)
 
 
 def _judged(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
@@ -62,10 +74,11 @@ def _judged(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
     }
     judges = {
         name: DurableJudge(
-            load_judge(config, layout.judge(choice), device=execution.device),
+            once(load_judge, config, layout.judge(choice), device=execution.device),
             folder=work / name,
             shard_rows=execution.shard_rows,
             label=f"eval@{system} {name}",
+            pool=None if asks_a_server(config) else pool_of(execution),
         )
         for name, (config, choice) in asked.items()
     }
@@ -77,33 +90,45 @@ def _item_scores(system: str, experiment: Experiment, work: Path) -> pl.DataFram
     if control and (control.source == "corpus" or control.temperature_scale != 1.0):
         # A likelihood knows no temperature: that system's are its checkpoint's, reported there.
         return pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
-    from alignslm.benchmarks.scoring import COLUMNS, score_items
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
 
-    execution = load_execution()
+    execution, rows = load_execution(), load_execution().shard_rows
     source = layout.checkpoint(experiment.params.checkpoint_of(system))
-    lm = load_lm(source, device=execution.device)
-    scored: list[pl.DataFrame] = []
-    for name in experiment.params.benchmarks:
-        items = tables.read(tables.ITEMS, layout.benchmark(name), COLUMNS)
-        contract = tables.contract_of(tables.ITEMS, layout.benchmark(name))
-        lm.contract.require(contract, mine=str(source), theirs=str(layout.benchmark(name)))
-        score = partial(
-            score_items,
-            lm=lm,
-            config=experiment.params.evaluation,
-            benchmark=name,
-            model=system,
-            batch_rows=execution.batch_rows,
-        )
-        scored += map_shards(
-            items.select("pair_id").unique().sort("pair_id"),
-            lambda pairs, items=items, score=score: score(items.join(pairs, on="pair_id", how="semi")),
-            folder=work / name,
-            shard_rows=execution.shard_rows,
-            label=f"eval@{system} {name}",
-        )
+    lm = once(load_lm, source, device=execution.device)
+    for folder in map(layout.benchmark, experiment.params.benchmarks):
+        lm = agreed(lm, tables.contract_of(tables.ITEMS, folder), mine=source, theirs=folder)
+    scored = map_tasks(
+        [cut for name in experiment.params.benchmarks for cut in _cuts(name, shard_rows=rows)],
+        WithModel(
+            lm,
+            partial(_score, config=experiment.params.evaluation, model=system, batch_rows=execution.rows_at_once),
+        ),
+        folder=work / f"shards-of-{rows}",
+        label=f"eval@{system} items",
+        pool=pool_of(execution),
+    )
     return pl.concat(scored)
+
+
+class _Cut(NamedTuple):
+    """Items of whole pairs."""
+
+    benchmark: str
+    items: pl.DataFrame
+
+
+def _cuts(name: str, *, shard_rows: int) -> Iterator[_Cut]:
+    from alignslm.benchmarks.scoring import COLUMNS
+
+    items = tables.read(tables.ITEMS, layout.benchmark(name), COLUMNS)
+    for pairs in items.select("pair_id").unique().sort("pair_id").iter_slices(shard_rows):
+        yield _Cut(name, items.join(pairs, on="pair_id", how="semi"))
+
+
+def _score(cut: _Cut, lm: "UnitLm", *, config: Evaluation, model: str, batch_rows: int) -> pl.DataFrame:
+    from alignslm.benchmarks.scoring import score_items
+
+    return score_items(cut.items, lm, config, benchmark=cut.benchmark, model=model, batch_rows=batch_rows)
 
 
 def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:

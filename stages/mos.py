@@ -1,10 +1,14 @@
 """Predict how good sampled speech sounds, and recorded speech beside it: one process for all systems."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
 from alignslm.config.loading import load_execution, load_experiment
+from alignslm.engine import pool_of
+from alignslm.engine.work import WithModel, once
 from alignslm.mos import MosPredictor, load_mos, prepare_mos
 from alignslm.mos.rows import chosen, rate
 from alignslm.progress import stage
@@ -14,6 +18,12 @@ from alignslm.utterances import decode_at
 from stages import layout
 
 RECORDED = {"recorded-prompts": "prompt", "recorded-continuations": "continuation"}
+
+
+def _rated(system: str, predictor: MosPredictor, *, split: str, max_clips: int | None) -> pl.DataFrame:
+    if system in RECORDED:
+        return _recorded(system, split, predictor, max_clips)
+    return _sampled(system, predictor, max_clips)
 
 
 def _sampled(system: str, predictor: MosPredictor, max_clips: int | None) -> pl.DataFrame:
@@ -52,21 +62,18 @@ def main() -> None:
         experiment, execution = load_experiment(), load_execution()
         config, params = experiment.mos, experiment.params
         prepare_mos(config, layout.MOS)
-        predictor = load_mos(config, layout.MOS, workers=execution.workers, device=execution.device)
-        split, clips = params.evaluation.split, config.max_clips
+        predictor = once(load_mos, config, layout.MOS, workers=execution.workers, device=execution.device)
+        split = params.evaluation.split
         sampled = [*params.controls, *params.rounds]
         inputs = [layout.PROMPTS, layout.UTTERANCES, *map(layout.sample, sampled)]
         values = {"config": config, "split": split, "systems": " ".join(sampled)}
         with work_folder("mos", script=__file__, params=values, inputs=inputs) as work:
             shards = map_tasks(
                 [*sampled, *RECORDED],
-                lambda system: (
-                    _recorded(system, split, predictor, clips)
-                    if system in RECORDED
-                    else _sampled(system, predictor, clips)
-                ),
+                WithModel(predictor, partial(_rated, split=split, max_clips=config.max_clips)),
                 folder=work,
                 label="mos",
+                pool=pool_of(execution),
             )
             rated = list(shards)
             for frame in rated:

@@ -1,11 +1,15 @@
 """Transcribe the prompts whose text the corpus does not tell: those cut in the middle of a word."""
 
+from functools import partial
+
 import polars as pl
 
 from alignslm import tables
 from alignslm.asr import load_asr
 from alignslm.asr.prompts import transcribe_recorded_of
 from alignslm.config.loading import load_execution, load_experiment
+from alignslm.engine import pool_of
+from alignslm.engine.work import WithModel, once
 from alignslm.progress import stage
 from alignslm.shards import map_tasks, work_folder
 from stages import layout
@@ -21,14 +25,15 @@ def main() -> None:
         heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
         with work_folder("prompt_transcripts", script=__file__, params={"config": config}, inputs=INPUTS) as work:
             if len(silent):
-                recogniser = load_asr(config, layout.ASR, device=execution.device)
+                recogniser = once(load_asr, config, layout.ASR, device=execution.device)
+                rows = execution.shard_rows
+                hear = partial(transcribe_recorded_of, prompts=silent, side="prompt", shard_rows=rows)
                 heard += map_tasks(
                     tables.parts(layout.UTTERANCES),
-                    lambda part: transcribe_recorded_of(
-                        part, silent, recogniser, side="prompt", shard_rows=execution.shard_rows
-                    ),
+                    WithModel(recogniser, hear),
                     folder=work,
                     label="prompt_transcripts",
+                    pool=pool_of(execution),
                 )
             tables.write(pl.concat(heard), tables.TRANSCRIPTS, layout.PROMPT_TRANSCRIPTS)
         log.rows(inputs={"prompts without text": len(silent)}, outputs={"transcripts": sum(map(len, heard))})

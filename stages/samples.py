@@ -5,6 +5,7 @@ Judges are asked in the next stage, so that another judge costs no sampling.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,11 @@ from alignslm import tables
 from alignslm.asr import Recogniser, load_asr
 from alignslm.asr.prompts import transcribe_recorded_of
 from alignslm.asr.rows import transcribe
-from alignslm.config.evaluation import Execution
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment, Params
 from alignslm.config.loading import load_execution, load_experiment
+from alignslm.engine import pool_of
+from alignslm.engine.work import Once, WithModel, agreed, once
 from alignslm.progress import stage
 from alignslm.prompts import true_continuations
 from alignslm.provenance import UnitContract
@@ -41,15 +44,15 @@ def _drawing(
     from alignslm.lm.rows import draw_continuations
 
     source = layout.checkpoint(params.checkpoint_of(system))
-    lm = load_lm(source, device=execution.device)
-    lm.contract.require(contract, mine=str(source), theirs=str(layout.PROMPTS))
+    lm = agreed(once(load_lm, source, device=execution.device), contract, mine=source, theirs=layout.PROMPTS)
     control = params.controls.get(system)
     scale = control.temperature_scale if control else 1.0
     update = {"draws": params.evaluation.draws, "temperature": scale * params.sampling.temperature}
     sampling, seed = params.sampling.model_copy(update=update), params.seeds.evaluation
-    return lambda prompts: draw_continuations(
-        prompts, lm, sampling, seed=seed, purpose="evaluation", batch_rows=execution.batch_rows
+    draw = partial(
+        draw_continuations, sampling=sampling, seed=seed, purpose="evaluation", batch_rows=execution.rows_at_once
     )
+    return WithModel(lm, draw)
 
 
 def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
@@ -67,13 +70,15 @@ def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
     return work_folder(f"samples-{system}", script=__file__, params=values, inputs=inputs)
 
 
-def _hear_recordings(system: str, prompts: pl.DataFrame, recogniser: Recogniser, work: Path) -> None:
+def _hear_recordings(system: str, prompts: pl.DataFrame, recogniser: Once[Recogniser], work: Path) -> None:
     """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
-    known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), load_execution().shard_rows
+    known, execution = prompts.filter(pl.col("continuation_text").is_not_null()), load_execution()
+    rows = execution.shard_rows
     heard = map_tasks(
         tables.parts(layout.UTTERANCES),
-        lambda part: transcribe_recorded_of(part, known, recogniser, side="continuation", shard_rows=rows),
+        WithModel(recogniser, partial(transcribe_recorded_of, prompts=known, side="continuation", shard_rows=rows)),
         folder=work / "recorded",
+        pool=pool_of(execution),
         label=f"samples@{system} recorded",
     )
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, layout.sample(system) / "recorded.parquet")
@@ -83,25 +88,26 @@ def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path
     """Draw, speak and transcribe; return how many continuations there are."""
     execution, folder, label = load_execution(), layout.sample(system), f"samples@{system}"
     contract = tables.contract_of(tables.PROMPTS, layout.PROMPTS)
-    cut = {"shard_rows": execution.shard_rows}
+    drawing = work / ("strict" if execution.strict else "batched")
+    rows, pool = execution.shard_rows, pool_of(execution)
     draw = _drawing(system, experiment.params, execution, contract)
-    drawn = pl.concat(map_shards(prompts, draw, folder=work / "drawn", label=f"{label} drawn", **cut))
-    drawn = tables.arrange(drawn, tables.CONTINUATIONS)
+    elsewhere = pool if isinstance(draw, WithModel) else None
+    made = map_shards(prompts, draw, folder=drawing, label=f"{label} drawn", shard_rows=rows, pool=elsewhere)
+    drawn = tables.arrange(pl.concat(made), tables.CONTINUATIONS)
     tables.write(drawn, tables.CONTINUATIONS, folder / "continuations.parquet", contract)
-    vocoder = load_vocoder(experiment.vocoder, layout.VOCODER, device=execution.device)
-    vocoder.contract.require(contract, mine=str(layout.VOCODER), theirs=str(layout.PROMPTS))
-    spoken = map_shards(
-        drawn, lambda rows: speak(rows, vocoder), folder=work / "spoken", label=f"{label} spoken", **cut
-    )
+    loaded = once(load_vocoder, experiment.vocoder, layout.VOCODER, device=execution.device)
+    speaking = WithModel(agreed(loaded, contract, mine=layout.VOCODER, theirs=layout.PROMPTS), speak)
+    spoken = map_shards(drawn, speaking, folder=work / "spoken", label=f"{label} spoken", shard_rows=rows, pool=pool)
     tables.write_shards(spoken, tables.SPEECH, folder / "speech", contract)
-    recogniser = load_asr(experiment.asr, layout.ASR, device=execution.device)
+    recogniser = once(load_asr, experiment.asr, layout.ASR, device=execution.device)
     heard = map_table(
         tables.SPEECH,
         folder / "speech",
-        lambda rows: transcribe(rows, recogniser),
+        WithModel(recogniser, transcribe),
         folder=work / "heard",
         label=f"{label} heard",
-        **cut,
+        shard_rows=rows,
+        pool=pool,
     )
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, folder / "transcripts.parquet")
     if _is_corpus(system, experiment.params):

@@ -7,7 +7,9 @@ import typer
 
 from alignslm import tables
 from alignslm.config.loading import load_execution, load_experiment
-from alignslm.judge import load_judge
+from alignslm.engine import pool_of
+from alignslm.engine.work import WithModel, once
+from alignslm.judge import asks_a_server, load_judge
 from alignslm.judge.rows import score, stories_of
 from alignslm.progress import stage
 from alignslm.prompts import read_prompts
@@ -26,15 +28,16 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
             tables.read(tables.TRANSCRIPTS, sources[1]),
             read_prompts(*layout.PROMPT_TABLES),
         )
-        judge = load_judge(config, layout.judge(choice), device=execution.device)
+        judge = once(load_judge, config, layout.judge(choice), device=execution.device)
         inputs = [*sources, layout.judge(choice)]
         with work_folder(f"scores-{name}", script=__file__, params={"judge": config}, inputs=inputs) as work:
             shards = map_shards(
                 stories,
-                lambda rows: score(rows, judge),
+                WithModel(judge, score),
                 folder=work,
                 shard_rows=execution.shard_rows,
                 label=f"scores@{name}",
+                pool=None if asks_a_server(config) else pool_of(execution),
             )
             scored = pl.concat(shards)
             tables.write(scored, tables.SCORES, layout.table("scores", name))

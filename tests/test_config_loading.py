@@ -14,7 +14,7 @@ from alignslm.config.crosschecks import pairs_per_prompt, warnings
 from alignslm.config.document import Document, parse_document
 from alignslm.config.faults import ConfigError, Fault, nearest
 from alignslm.config.loading import library_faults, load_execution, load_experiment
-from tests.sample_experiment import PARAMS, edit, write_experiment
+from tests.sample_experiment import EXECUTION, PARAMS, edit, write_experiment
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -209,11 +209,12 @@ def test_missing_files(tmp_path, monkeypatch):
 
 def test_execution_may_be_another_file(root, monkeypatch):
     assert load_execution(root).workers == 1
-    Path("other.yaml").write_text("device: cuda\nworkers: 0\nbatch_rows: 8\n")
+    Path("other.yaml").write_text((EXECUTION.replace("shard_rows: 100\n", "").replace("replicas: 1", "replicas: 0").replace("workers: 1", "workers: 0")))
     monkeypatch.setenv("ALIGNSLM_EXECUTION", "other.yaml")
     assert message(load_execution) == (
         "other.yaml:1: shard_rows: this key is missing; nothing here has a default\n"
-        "other.yaml:2: workers: must be at least 1, found 0"
+        "other.yaml:2: replicas: must be 'auto', found 0 (number); or: must be at least 1, found 0\n"
+        "other.yaml:3: workers: must be at least 1, found 0"
     )
 
 

@@ -11,6 +11,7 @@ ROWS = [
     {"config", "failures"},
     {"progress", "provenance", "storage", "closure"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
+    {"engine"},
     {"shards"},
     {"utterances", "recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},

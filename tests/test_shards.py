@@ -230,7 +230,7 @@ def wait_for_shards(here, count, process):
 
 @pytest.mark.parametrize("seed", [2, 3], ids=["same work", "other parameters"])
 def test_two_runs_of_a_stage_at_once_wait_for_each_other(here, seed):
-    first = start(here, 0.15, 2, "first")
+    first = start(here, 0.5, 2, "first")
     wait_for_shards(here, 1, first)
     second = start(here, 0, seed, "second")
     said, _ = second.communicate(timeout=60)

@@ -33,7 +33,7 @@ def transcribe_recorded(
 
 
 def transcribe_recorded_of(
-    part: Path, prompts: pl.DataFrame, recogniser: Recogniser, *, side: Side, shard_rows: int
+    part: Path, recogniser: Recogniser, *, prompts: pl.DataFrame, side: Side, shard_rows: int
 ) -> pl.DataFrame:
     """Transcribe those prompts' utterances that lie in `part`, one file of the utterances table."""
     here = prompts.join(tables.read(tables.UTTERANCES, part, ["utterance_id"]), on="utterance_id", how="semi")

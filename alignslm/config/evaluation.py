@@ -1,4 +1,4 @@
-"""Choices on the evaluation side: benchmarks, control models, execution."""
+"""Choices on the evaluation side: benchmarks, control models."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -65,12 +65,3 @@ class Evaluation(Config):
     normalisation: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")
     score_eos: bool = Field(description="count the end-of-sequence token as a scored unit")
     bootstrap: Bootstrap
-
-
-class Execution(Config):
-    """How results are computed, never what they are: no stage depends on this and no artifact's content may."""
-
-    device: Literal["auto", "cpu", "cuda"]
-    workers: PositiveCount = Field(description="processes for work that is one core wide, such as speech synthesis")
-    batch_rows: PositiveCount = Field(description="rows given to a model at once")
-    shard_rows: PositiveCount = Field(description="rows whose result is made durable at once")

@@ -62,6 +62,15 @@ def prepare_judge(
             return openai_api.prepare(config, folder, root=root)
 
 
+def asks_a_server(config: JudgeConfig) -> bool:
+    """Tell whether a judge is asked over the network.
+
+    Such a one works in one process: its store of replies, its budget and its ledger are there, and it asks
+    `concurrency` at a time by itself.
+    """
+    return isinstance(config, OpenAiJudge)
+
+
 def load_judge(config: JudgeConfig, folder: Path, *, device: str) -> Judge:
     """Load what `prepare_judge` left in `folder`, onto `device`: auto, cpu or cuda."""
     match config:

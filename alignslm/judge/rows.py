@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import metrics, tables
+from alignslm.engine import Pool
+from alignslm.engine.work import Once, WithModel
 from alignslm.judge import Judge, Judgement, Story
 from alignslm.shards import map_shards
 
@@ -34,19 +36,27 @@ def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[Judgement]:
 class DurableJudge:
     """A judge whose judgements are kept in `folder` shard by shard, so that a killed run asks for no story twice."""
 
-    def __init__(self, judge: Judge, *, folder: Path, shard_rows: int, label: str) -> None:
+    def __init__(self, judge: Once[Judge], *, folder: Path, shard_rows: int, label: str, pool: Pool | None) -> None:
         self.inner = judge
-        self.folder, self.shard_rows, self.label = folder, shard_rows, label
+        self.folder, self.shard_rows, self.label, self.pool = folder, shard_rows, label, pool
 
     def judge(self, stories: Sequence[Story]) -> list[Judgement]:
         """Return one judgement a story; a second call must be about the same stories."""
         asked = pl.DataFrame(stories, schema=Story._fields, orient="row")
-        shards = map_shards(asked, self._shard, folder=self.folder, shard_rows=self.shard_rows, label=self.label)
+        shards = map_shards(
+            asked,
+            WithModel(self.inner, _judge_rows),
+            folder=self.folder,
+            shard_rows=self.shard_rows,
+            label=self.label,
+            pool=self.pool,
+        )
         return [Judgement(*row) for shard in shards for row in shard.iter_rows()]
 
-    def _shard(self, rows: pl.DataFrame) -> pl.DataFrame:
-        judged = self.inner.judge([Story(*row) for row in rows.iter_rows()])
-        return pl.DataFrame(judged, schema=_JUDGEMENTS, orient="row")
+
+def _judge_rows(rows: pl.DataFrame, judge: Judge) -> pl.DataFrame:
+    judged = judge.judge([Story(*row) for row in rows.iter_rows()])
+    return pl.DataFrame(judged, schema=_JUDGEMENTS, orient="row")
 
 
 def score(stories: pl.DataFrame, judge: Judge) -> pl.DataFrame:

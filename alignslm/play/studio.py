@@ -11,7 +11,7 @@ import polars as pl
 from alignslm import audio, tables
 from alignslm.asr import Recogniser, load_asr
 from alignslm.asr.rows import transcribe
-from alignslm.config.evaluation import Execution
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Params
 from alignslm.config.feedback import Sampling
 from alignslm.config.loading import load_execution, load_experiment

@@ -1,0 +1,35 @@
+"""How results are computed, never what they are: no stage depends on this and no artifact's content may."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignslm.config.model import Config, PositiveCount
+
+Replicas = Annotated[Literal["auto"] | PositiveCount, Field(description="copies of a model, each in its own process")]
+
+
+class Execution(Config):
+    """Settings of a machine, or of a cluster. docs/scaling.md says what each is good for."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    engine: Literal["local", "ray"] = Field(description="where models work: on this machine, or on a Ray cluster")
+    ray_address: str = Field(
+        min_length=1, description="HOST:PORT of a cluster, or auto: RAY_ADDRESS, else the one this machine is part of"
+    )
+    replicas: Replicas = Field(description="auto: one a GPU, or one a machine where there is none")
+    workers: PositiveCount = Field(description="processes for work without a model, such as speech synthesis")
+    batch_rows: PositiveCount = Field(description="rows given to a model at once")
+    shard_rows: PositiveCount = Field(description="rows whose result is made durable at once")
+    strict: bool = Field(
+        description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
+    )
+    training_processes: PositiveCount = Field(description="processes that share every batch of training, one a GPU")
+    training_sharding: Literal["none", "fsdp"] = Field(
+        description="none: every process holds the whole model; fsdp: its weights are spread over them (GPUs only)"
+    )
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows a model is given at once."""
+        return 1 if self.strict else self.batch_rows

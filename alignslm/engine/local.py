@@ -1,0 +1,132 @@
+"""Several processes on this machine, one a GPU where there are any: concurrent.futures does the scheduling."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.reduction import ForkingPickler
+from typing import TypeVar
+
+import polars as pl
+
+from alignslm.engine import ATTEMPTS, QUEUED, lost
+
+Task = TypeVar("Task")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_work: list[Callable[..., pl.DataFrame]] = []  # of a worker: the one function that it is there for
+
+
+def gpus_of(device: str) -> list[str]:
+    """Return how CUDA_VISIBLE_DEVICES names each GPU that `device` (auto or cuda) may use; none without one."""
+    import torch
+
+    from alignslm.device import resolve_device
+
+    if not resolve_device(device).startswith("cuda"):
+        return []
+    named = [name for name in os.environ.get(_VISIBLE, "").split(",") if name]
+    return named or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def share_threads(threads: int) -> None:
+    """Let torch compute on so many threads, where it is used at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+class ProcessPool:
+    """`replicas` spawned processes, each with a model of its own; see `alignslm.engine.Pool`."""
+
+    def __init__(self, replicas: int, *, gpus: list[str], strict: bool) -> None:
+        self.replicas, self.gpus = replicas, gpus
+        cores = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or os.cpu_count() or 1)
+        self.threads = 1 if strict else max(1, cores // replicas)
+
+    def run(
+        self, function: Callable[[Task], pl.DataFrame], tasks: Iterable[tuple[int, Task]], *, label: str
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """See `alignslm.engine.Pool`. A pool that loses a process is broken as a whole, and made anew."""
+        payload = bytes(ForkingPickler.dumps(function))
+        again: deque[tuple[int, Task]] = deque()
+        flight: dict[int, Task] = {}
+        losses: Counter[int] = Counter()
+        source = iter(tasks)
+        while True:
+            with self._processes(payload) as executor:
+                try:
+                    yield from _pump(executor, again, source, flight, room=QUEUED * self.replicas)
+                except BrokenProcessPool:
+                    losses.update(flight)
+                else:
+                    return
+            if blamed := [number for number in flight if losses[number] >= ATTEMPTS]:
+                raise lost(blamed, label=label)
+            print(f"{label}: a worker was lost; {len(flight)} shards are begun again", flush=True)
+            again.extend(sorted(flight.items(), key=lambda item: item[0]))
+            flight.clear()
+
+    @contextmanager
+    def _processes(self, payload: bytes) -> Iterator[ProcessPoolExecutor]:
+        context = multiprocessing.get_context("spawn")  # polars' threads and CUDA do not survive a fork
+        gpus: SimpleQueue[str | None] = context.SimpleQueue()
+        for number in range(self.replicas):
+            gpus.put(self.gpus[number % len(self.gpus)] if self.gpus else None)
+        executor = ProcessPoolExecutor(self.replicas, context, _begin, (payload, gpus, self.threads))
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _pump(
+    executor: ProcessPoolExecutor,
+    again: deque[tuple[int, Task]],
+    source: Iterator[tuple[int, Task]],
+    flight: dict[int, Task],
+    *,
+    room: int,
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Keep `room` tasks in `flight`, first those to be done again; yield results. Raises BrokenProcessPool."""
+    futures: dict[Future[pl.DataFrame], int] = {}
+    while True:
+        while len(flight) < room and (item := again.popleft() if again else next(source, None)):
+            number, flight[item[0]] = item  # in flight before it is handed over: that may fail as well
+            futures[executor.submit(_apply, item[1])] = number
+        if not flight:
+            return
+        for future in wait(futures, return_when=FIRST_COMPLETED).done:
+            number = futures.pop(future)
+            frame = future.result()
+            del flight[number]
+            yield number, frame
+
+
+def _begin(payload: bytes, gpus: "SimpleQueue[str | None]", threads: int) -> None:
+    """Become a worker: choose the GPU before anything looks for one, and end when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    if (gpu := gpus.get()) is not None:
+        os.environ[_VISIBLE] = gpu
+    _work.append(ForkingPickler.loads(payload))
+    share_threads(threads)
+
+
+def _follow_parent() -> None:
+    """End this process with its parent: a killed one closes no queue, and its workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _apply(task: Task) -> pl.DataFrame:
+    return _work[0](task)

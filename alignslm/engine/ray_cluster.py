@@ -1,0 +1,177 @@
+"""Actors on a Ray cluster that is there already, each with a model of its own: Ray places, restarts and retries."""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from alignslm.config.execution import Execution
+from alignslm.engine import ATTEMPTS, QUEUED, EngineError, lost
+from alignslm.engine.local import share_threads
+
+Task = TypeVar("Task")
+SENT = ("ALIGNSLM_", "HF_", "TOKENIZERS_", "TRANSFORMERS_")  # variables that say where models and caches lie
+CPUS_CLAIMED = 0.5  # enough to be counted; two actors of a whole CPU each find no place on two cores
+WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What an actor takes over from the process that asked for it."""
+
+    folder: str
+    variables: dict[str, str]
+    threads: int
+
+    def enter(self, payload: bytes) -> Callable[..., pl.DataFrame]:
+        """Go there and unpack the work: relative paths then mean the same files."""
+        from ray import cloudpickle
+
+        os.environ.update(self.variables)
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise EngineError(
+                f"machine {socket.gethostname()} of the Ray cluster cannot enter {self.folder} ({error.strerror}). All "
+                "its machines must see the experiment's folder under one path: put it on a shared file system."
+            ) from error
+        if self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        function = cloudpickle.loads(payload)
+        share_threads(self.threads)
+        return function
+
+
+class _Replica:
+    """The actor. It prepares itself at its first task, so that a restarted one does too."""
+
+    def __init__(self, place: _Place, payload: bytes) -> None:
+        self.place, self.payload = place, payload
+        self.function: Callable[..., pl.DataFrame] | None = None
+
+    def ready(self) -> int:
+        """Answer once there is a place for it."""
+        return os.getpid()
+
+    def apply(self, number: int, task: object) -> tuple[int, pl.DataFrame | None]:
+        """Return the number and the finished frame."""
+        self.function = self.function or self.place.enter(self.payload)
+        return number, self.function(task)
+
+
+class RayPool:
+    """Actors, their number and claims from the settings and the cluster; see `alignslm.engine.Pool`."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        connect(execution.ray_address)
+        self.gpus, self.cpus, machines = _size(execution)
+        self.replicas = (self.gpus or machines) if execution.replicas == "auto" else execution.replicas
+        room = self.gpus or int(self.cpus / CPUS_CLAIMED)
+        if self.replicas > room:
+            raise EngineError(
+                f"replicas is {self.replicas}, but the Ray cluster has room for {room} ({self.gpus} GPUs, "
+                f"{self.cpus:g} CPUs). Lower replicas in experiments/execution.yaml, or add machines to the cluster."
+            )
+
+    def run(
+        self, function: Callable[[Task], pl.DataFrame], tasks: Iterable[tuple[int, Task]], *, label: str
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """See `alignslm.engine.Pool`. The actors go when the last shard is done, or the run ends otherwise."""
+        import ray
+        from ray.util import ActorPool
+
+        actors = self._place(function, label)
+        pool = ActorPool(actors * QUEUED)
+        source, flight = iter(tasks), set[int]()
+        try:
+            while True:
+                for item in islice(source, QUEUED * len(actors) - len(flight)):
+                    flight.add(item[0])
+                    pool.submit(_hand_over, item)
+                if not flight:
+                    return
+                number, frame = _result(pool, flight, label)
+                flight.remove(number)
+                yield number, frame
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+    def _place(self, function: Callable[[Task], pl.DataFrame], label: str) -> list[Any]:
+        """Start the actors and wait until the cluster has found a place for each."""
+        import ray
+
+        actor = ray.remote(_Replica).options(
+            num_cpus=CPUS_CLAIMED,
+            num_gpus=1 if self.gpus else 0,
+            max_restarts=-1,
+            max_task_retries=ATTEMPTS - 1,
+            scheduling_strategy="SPREAD",
+        )
+        variables = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
+        threads = 1 if self.execution.strict else max(1, int(self.cpus / self.replicas))
+        place, payload = _Place(str(Path.cwd()), variables, threads), ray.cloudpickle.dumps(function)
+        actors: list[Any] = [actor.remote(place, payload) for _ in range(self.replicas)]
+        waiting = [one.ready.remote() for one in actors]
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=WAIT_S)
+            if waiting:
+                print(f"{label}: {len(waiting)} of {len(actors)} replicas wait for a place on the cluster", flush=True)
+        return actors
+
+
+def connect(address: str) -> None:
+    """Join the running cluster at `address`, once a process. Raises EngineError where there is none."""
+    try:
+        import ray
+    except ImportError as error:
+        raise EngineError(
+            "engine is ray, but Ray is not installed: `pip install 'alignslm[ray]'` on every machine of the cluster, "
+            "or set engine: local in experiments/execution.yaml."
+        ) from error
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+        raise EngineError(
+            f"engine is ray, but no Ray cluster answers at {named or 'this machine'}. Start one with "
+            "`ray start --head` here, add machines with `ray start --address=HOST:6379`, and give ray_address (or "
+            f"RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. Ray says: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _size(execution: Execution) -> tuple[int, float, int]:
+    """Return GPUs (0 where they are not to be used), CPUs and machines of the cluster. Raises EngineError."""
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = 0 if execution.device == "cpu" else int(resources.get("GPU", 0))
+    if execution.device == "cuda" and not gpus:
+        raise EngineError("device is cuda, but the Ray cluster has no GPU; set device: auto in execution.yaml.")
+    return gpus, resources.get("CPU", 1.0), sum(node["Alive"] for node in ray.nodes())
+
+
+def _hand_over(actor: Any, item: tuple[int, object]) -> Any:
+    return actor.apply.remote(*item)
+
+
+def _result(pool: Any, flight: Iterable[int], label: str) -> tuple[int, pl.DataFrame]:
+    """Return the next finished shard; an error of the work itself comes as it was raised there."""
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+    try:
+        return pool.get_next_unordered()
+    except RayTaskError as error:
+        raise error.cause from error
+    except (RayActorError, OutOfMemoryError) as error:
+        raise lost(flight, label=label) from error
