@@ -117,9 +117,7 @@ def _with_ids(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
     """Name prompts and sides by their units, and split prompts by hash where no file says which validate."""
     prompts = [content_id("given", units) for units in rows["prompt"].to_list()]
     sides = {
-        f"{side}_id": [
-            content_id("given", prompt, units) for prompt, units in zip(prompts, rows[side].to_list(), strict=True)
-        ]
+        f"{side}_id": [content_id("given", *ids) for ids in zip(prompts, rows[side].to_list(), strict=True)]
         for side in SIDES[1:]
     }
     share = config.valid_share

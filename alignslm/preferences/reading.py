@@ -17,7 +17,12 @@ from alignslm.units import deduplicate
 __all__ = ["SIDES", "find_slices", "read_slice"]
 
 SIDES = ("prompt", "chosen", "rejected")
-SCHEMA = {"place": pl.String, "split": pl.String, **dict.fromkeys(SIDES, tables.UNITS), "problem": pl.String}
+SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
+    "place": pl.String,
+    "split": pl.String,
+    **dict.fromkeys(SIDES, tables.UNITS),
+    "problem": pl.String,
+}
 UNIT_TEXT = re.compile(r"(?:<Un\d+>)+")
 
 
@@ -39,7 +44,7 @@ def read_slice(config: AnyPreferences, place: RowSlice, *, num_units: int, encod
             sides = _spoken(rows, config, place, encoder)
         case UnitPreferences():
             sides = [[_given_units(row, side, config, num_units) for side in SIDES] for row in rows]
-    return pl.DataFrame([_row(row, found) for row, found in zip(rows, sides, strict=True)], schema=SCHEMA)
+    return pl.DataFrame([_row(row, found) for row, found in zip(rows, sides, strict=True)], schema=dict(SCHEMA))
 
 
 def _row(row: RawRow, sides: Sequence[_Units]) -> dict[str, object]:
