@@ -14,7 +14,8 @@ from alignslm.config.hubert import Hubert
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
 from alignslm.config.model import Config
 from alignslm.config.models import LlamaScratch, NextUnitTrainer
-from alignslm.config.pretrained_lm import PublishedLm, WarmStart
+from alignslm.config.preferences import UnitPreferences
+from alignslm.config.pretrained_lm import PublishedLm, TrainedOn, WarmStart
 from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing, published_rounds
 from alignslm.config.speech import CharCtc, ConvGriffinLim, MfccKmeans, StoryWorld
 from alignslm.config.unit_hifigan import UnitHifigan
@@ -161,21 +162,34 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _foreign_units(experiment: Experiment) -> Iterator[Conflict]:
-    """A published model speaks the units it was trained on, whatever the encoder; the rest is checked once it ran."""
-    lm, encoder = experiment.lm, experiment.encoder
-    if not isinstance(lm, PublishedLm):
-        return
-    given = {name: getattr(encoder, name, None) for name in ("num_units", "frame_rate_hz", "layer")}
-    given["codebook_file_sha256"] = getattr(getattr(encoder, "codebook", None), "sha256", None)
-    for name, here in given.items():
-        there = getattr(lm.units, name)
-        if None not in (here, there) and here != there:
-            yield Conflict(
-                ("lm",),
-                ("units", name),
-                f"{experiment.params.lm} was trained on units of {name} {there}, "
-                f"but encoder {experiment.params.encoder} gives {here}; choose the encoder it was trained with",
+    """Units made elsewhere are those of their encoder, whatever is chosen; the rest is checked once it ran."""
+    lm, params = experiment.lm, experiment.params
+    if isinstance(lm, PublishedLm):
+        for name, there, here in _other_units(lm.units, experiment):
+            message = (
+                f"{params.lm} was trained on units of {name} {there}, "
+                f"but encoder {params.encoder} gives {here}; choose the encoder it was trained with"
             )
+            yield Conflict(("lm",), ("units", name), message)
+    for key, preferences in experiment.given.items():
+        if isinstance(preferences, UnitPreferences):
+            for name, there, here in _other_units(preferences.units, experiment):
+                message = (
+                    f"{params.given[key]} holds units of {name} {there}, "
+                    f"but encoder {params.encoder} gives {here}; choose the encoder they were made with"
+                )
+                yield Conflict(("given", key), ("units", name), message)
+
+
+def _other_units(stated: TrainedOn, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
+    """Yield (field, stated, the encoder's) where both are known and differ."""
+    encoder = experiment.encoder
+    known = {name: getattr(encoder, name, None) for name in ("num_units", "frame_rate_hz", "layer")}
+    known["codebook_file_sha256"] = getattr(getattr(encoder, "codebook", None), "sha256", None)
+    for name, here in known.items():
+        there = getattr(stated, name)
+        if None not in (here, there) and here != there:
+            yield name, there, here
 
 
 def _foreign_vocoder(experiment: Experiment) -> Iterator[Conflict]:

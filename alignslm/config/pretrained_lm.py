@@ -24,10 +24,10 @@ class TrainedOn(Config):
     codebook_sha256: Sha256 | None = Field(description="of the centroids, as the unit contract has it")
     codebook_file_sha256: Sha256 | None = Field(description="of the published codebook file, as the encoder names it")
 
-    def differing(self, contract: Config) -> list[str]:
-        """Return every field in which a unit contract is known to be another, as a message says it."""
+    def differing(self, contract: Config, *, mine: str) -> list[str]:
+        """Return every field in which a unit contract is known to be another, as a message says it of `mine`."""
         return [
-            f"{field}: {wanted!r} here, {getattr(contract, field)!r} from the encoder"
+            f"{field}: {wanted!r} {mine}, {getattr(contract, field)!r} from the encoder"
             for field, wanted in self
             if field in type(contract).model_fields and wanted not in {None, getattr(contract, field)}
         ]

@@ -33,7 +33,13 @@ def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chai
         sides = tables.read(tables.PAIRS, path, ["pair_id", "chosen_id", "rejected_id"])
         found = sides.filter(pl.col("pair_id") == identity)
         if len(found):
-            (place,) = [place for place in places if (place.kind, place.name) == ("round", name)]
+            drawn = [place for place in places if (place.kind, place.name) == ("round", name)]
+            if not drawn:
+                raise LineageError(
+                    f"pair {identity!r} was given, not drawn ({path}): there is nothing behind it but its file "
+                    f"(`given.{name}` in params.yaml)."
+                )
+            (place,) = drawn
             row = found.row(0, named=True)
             return {side: chain_of(row[f"{side}_id"], place, folder, experiment) for side in ("chosen", "rejected")}
     chains = {

@@ -43,12 +43,7 @@ def import_lm(config: PublishedLm, contract: UnitContract, folder: Path) -> None
 
 def require_units(trained_on: TrainedOn, contract: UnitContract, *, choice: str) -> None:
     """Raise ContractError naming both sides where the model's units, as far as known, are not the encoder's."""
-    differing = [
-        f"{field}: {wanted!r} for the model, {getattr(contract, field)!r} from the encoder"
-        for field, wanted in trained_on
-        if field in UnitContract.model_fields and wanted is not None and wanted != getattr(contract, field)
-    ]
-    if differing:
+    if differing := trained_on.differing(contract, mine="for the model"):
         raise ContractError(
             f"the {choice} model was trained on other units than encoder {contract.encoder} "
             f"(revision {contract.revision}) gives ({'; '.join(differing)}). Choose the encoder it was trained with "

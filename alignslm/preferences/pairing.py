@@ -42,8 +42,7 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
     """Raise ContractError where given units are not, as far as is known, the encoder's."""
     if not isinstance(config, UnitPreferences):
         return
-    differing = config.units.differing(contract)
-    if differing:
+    if differing := config.units.differing(contract, mine="in the choice"):
         raise ContractError(
             f"the preferences hold other units than encoder {contract.encoder} (revision {contract.revision}) gives "
             f"({'; '.join(differing)}). Choose the encoder they were made with (`encoder` in params.yaml), or correct "
