@@ -126,6 +126,7 @@ def _write_model(
     ids = [(content_id(p, d), p, d) for p in prompts["prompt_id"] for d in draws]
     frame = pl.DataFrame(ids, schema=["continuation_id", "prompt_id", "draw"], orient="row").sort("continuation_id")
     judged, transcripts, speech = [], [], []
+    sound = np.random.default_rng(len(model))  # its own, so that what was drawn before it was thought of stays
     for name, prompt, draw in frame.iter_rows():
         judge = float(np.clip(2.6 + SHIFTS[model] + difficulty[prompt] + rng.normal(0, 0.3), 1, 5))
         failed = model == "base" and prompt == prompts["prompt_id"][5] and draw == 1
@@ -139,6 +140,8 @@ def _write_model(
             "num_units": float(rng.integers(20, 40)),
             "duration_s": float(rng.uniform(1, 2)),
             "finished": float(rng.random() < 0.95),
+            "silence_share": float(sound.uniform(0.05, 0.2)),
+            "unit_error": float(sound.uniform(0, 0.1)),
             "grammatical": float(rng.random() < 0.2 + 0.3 * SHIFTS[model]),
         }
         judged += [(model, name, prompt, draw, metric, value) for metric, value in values.items()]
@@ -155,7 +158,19 @@ def _write_model(
     scored = [] if model == "true" else _item_scores(model, rng)
     tables.write(_frame(scored, tables.ITEM_SCORES), tables.ITEM_SCORES, evaluated / "item_scores.parquet")
     tables.write(_frame(transcripts, tables.TRANSCRIPTS), tables.TRANSCRIPTS, samples / "transcripts.parquet")
+    if model == "true":
+        _write_recorded(prompts, samples)
     tables.write_shards([_frame(speech, tables.SPEECH)], tables.SPEECH, samples / "speech")
+
+
+def _write_recorded(prompts: pl.DataFrame, folder: Path) -> None:
+    """Write what was heard of recordings: every fourth text loses its last word, one was given up."""
+    rows = [
+        (name, " ".join(text.split()[: None if place % 4 else -1]), "ok", 0.9, *NOT_MEASURED) if place else
+        (name, None, "failed", None, *NOT_MEASURED)
+        for place, (name, text) in enumerate(prompts.sort("prompt_id").select("prompt_id", "continuation_text").rows())
+    ]  # fmt: skip
+    tables.write(_frame(rows, tables.TRANSCRIPTS), tables.TRANSCRIPTS, folder / "recorded.parquet")
 
 
 def _frame(rows: list, table: tables.Table) -> pl.DataFrame:

@@ -123,6 +123,7 @@ def test_predicted_scores_and_distinct_texts_are_optional(world, tmp_path):
     left_out = {(r.benchmark, r.metric) for r in whole.rows} - {(r.benchmark, r.metric) for r in bare.rows}
     assert left_out == {
         ("continuation", "distinct"), ("continuation", "distinct_per_draw"),
+        ("continuation", "distinct_1"), ("continuation", "distinct_2"),
         ("speech", "dnsmos_bak"), ("speech", "dnsmos_ovrl"),
     }  # fmt: skip
     assert set(bare.rows) < set(whole.rows)

@@ -256,6 +256,7 @@ def test_row_order_changes_no_bit(world):
         bootstrap=SETTING.bootstrap,
         seed=0,
         mos=inputs.mos.sample(fraction=1.0, shuffle=True, seed=2),
+        word_errors=inputs.word_errors.reverse(),
     )
     assert again == report
 
@@ -269,6 +270,8 @@ def test_predicted_mos_is_clustered_by_prompt_and_recorded_speech_stands_behind(
     assert report.metric("recorded-prompts", "speech", "dnsmos_ovrl").value == pytest.approx(2.8 + 0.1 * 7 + 0.02)
     assert report.comparison("r1", "base", "speech", "dnsmos_ovrl").delta == pytest.approx(0.4)
     assert report.comparison("recorded-prompts", "base", "speech", "dnsmos_ovrl") is None
-    assert [m.model for m in report.metrics if m.model.startswith("recorded")] == [
-        "recorded-continuations", "recorded-continuations", "recorded-prompts", "recorded-prompts",
+    assert [(m.model, m.metric) for m in report.metrics if m.model.startswith("recorded")] == [
+        ("recorded-continuations", "dnsmos_bak"), ("recorded-continuations", "dnsmos_ovrl"),
+        ("recorded-continuations", "word_error_rate"),
+        ("recorded-prompts", "dnsmos_bak"), ("recorded-prompts", "dnsmos_ovrl"),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from alignslm.benchmarks.bands import BANDS, OOV
 from alignslm.benchmarks.conventions import conventions_of
 from alignslm.config.benchmarks import SalmonPart
 from alignslm.metrics import words
+from alignslm.report.corpus_level import Values, distinct_values, word_error_values
 from alignslm.statistics import mean_within
 
 BASE = "base"
@@ -17,6 +18,7 @@ FINETUNED = "sft"
 CONTINUATION = "continuation"
 ACCURACY = "accuracy"
 SPEECH = "speech"
+WORD_ERROR = "word_error_rate"
 UNSAMPLED = "unsampled"  # a clip that the predictor was not asked about, by choice: nothing is missing
 
 # Metrics of judged continuations in the order of the report. None: neither direction is better in itself.
@@ -29,10 +31,14 @@ DIRECTIONS: dict[str, bool | None] = {
     "auto_bleu": False,
     "distinct": True,
     "distinct_per_draw": True,
+    "distinct_1": True,
+    "distinct_2": True,
     "finished": True,
     "num_words": None,
     "num_units": None,
     "duration_s": None,
+    "silence_share": None,
+    "unit_error": False,
 }
 
 
@@ -56,19 +62,23 @@ def columns_of(
     transcripts: Mapping[str, pl.DataFrame],
     model: str,
     mos: pl.DataFrame | None = None,
+    *,
+    word_errors: pl.DataFrame | None = None,
 ) -> dict[tuple[str, str], Column]:
     """Return a model's columns by (benchmark, metric), in the order of the report.
 
-    Reads JUDGED, ITEM_SCORES and MOS rows of any models, and TRANSCRIPTS by model; what a model lacks has no column.
+    Reads JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows of any models, and TRANSCRIPTS by model; what a model lacks has
+    no column.
     """
     rows = judged.filter(model=model)
     found = [*_judged_columns(rows)]
     if model in transcripts and not rows.is_empty():
-        found += _distinct_columns(rows, transcripts[model], model)
+        found += _diversity_columns(rows, transcripts[model], model)
     rank = {name: place for place, name in enumerate(DIRECTIONS)}
     found.sort(key=lambda column: (rank.get(column.metric, len(rank)), column.metric))
     found += _item_columns(item_scores.filter(model=model))
     found += _speech_columns(mos.filter(system=model)) if mos is not None else []
+    found += _word_error_columns(word_errors.filter(system=model)) if word_errors is not None else []
     return {(column.benchmark, column.metric): column for column in found}
 
 
@@ -100,14 +110,29 @@ def _log(perplexity: np.ndarray) -> np.ndarray:
     return np.log(perplexity)
 
 
-def _distinct_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> list[Column]:
+def _diversity_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> Iterator[Column]:
     ids = rows.select("continuation_id", "prompt_id", "draw").unique().sort("continuation_id")
     joined = ids.join(transcripts, left_on="continuation_id", right_on="source_id", how="left").sort("continuation_id")
     if absent := joined["status"].null_count():
         raise ReportError(f"{absent} judged continuations of {model!r} have no transcript row; run `dvc repro`")
     text = pl.when(pl.col("status") == "empty").then(pl.lit("")).otherwise(pl.col("text"))
-    same = text.map_elements(lambda spoken: " ".join(words(spoken)), return_dtype=pl.String)
-    marked = joined.with_columns(same=same)
+    told = joined.select("prompt_id", "draw", text=text)
+    yield from _distinct_columns(told)
+    draws = [dict(some.select("prompt_id", "text").iter_rows()) for some in told.partition_by("draw")]
+    for n in (1, 2):
+        found, prompts = _by_prompt(distinct_values(draws, n=n), told["prompt_id"])
+        yield Column(CONTINUATION, f"distinct_{n}", found, prompts, DIRECTIONS[f"distinct_{n}"])
+
+
+def _by_prompt(values: Values, prompts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return a value a prompt, NaN where there is none, and the prompts."""
+    order = prompts.unique().sort()
+    return np.array([values.get(prompt, np.nan) for prompt in order]), order.to_numpy()
+
+
+def _distinct_columns(told: pl.DataFrame) -> Iterator[Column]:
+    same = pl.col("text").map_elements(lambda spoken: " ".join(words(spoken)), return_dtype=pl.String)
+    marked = told.with_columns(same=same)
     share = 1 / pl.len().cast(pl.Float64)
     measured = pl.col("same").is_not_null()
     shares = marked.select(
@@ -116,10 +141,8 @@ def _distinct_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str)
         distinct_per_draw=pl.when(measured).then(share.over("same", "draw")),
     )
     clusters = shares["prompt_id"].to_numpy()
-    return [
-        Column(CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name])
-        for name in ("distinct", "distinct_per_draw")
-    ]
+    for name in ("distinct", "distinct_per_draw"):
+        yield Column(CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name])
 
 
 def _item_columns(rows: pl.DataFrame) -> Iterator[Column]:
@@ -181,6 +204,12 @@ def _speech_columns(rows: pl.DataFrame) -> Iterator[Column]:
         found = heard.filter(metric=metric)
         clusters = found["prompt_id"].to_numpy()
         yield Column(SPEECH, metric, found["value"].fill_null(float("nan")).to_numpy(), clusters, higher_is_better=True)
+
+
+def _word_error_columns(rows: pl.DataFrame) -> Iterator[Column]:
+    if not rows.is_empty():
+        found, prompts = _by_prompt(word_error_values(rows), rows["prompt_id"])
+        yield Column(SPEECH, WORD_ERROR, found, prompts, higher_is_better=False)
 
 
 def _accuracy(items: pl.DataFrame, benchmark: str, metric: str, correct: pl.Expr) -> Column:

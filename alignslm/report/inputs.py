@@ -12,9 +12,11 @@ from alignslm.config.experiment import Experiment
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
 from alignslm.report.columns import ReportError
+from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, read_examples
 
 NUM_EXAMPLES = 4
+RECORDED = "recorded-continuations"  # as the stage mos names them
 LOGGED_BEFORE_ROUNDS = ("base", "ntp", "sft")
 
 
@@ -92,12 +94,13 @@ class RoundTables:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """JUDGED, ITEM_SCORES and MOS rows of all models, TRANSCRIPTS by model, and what the figures and examples need."""
+    """JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows, TRANSCRIPTS by model, and what the figures and examples need."""
 
     setting: Setting
     judged: pl.DataFrame
     item_scores: pl.DataFrame
     mos: pl.DataFrame
+    word_errors: pl.DataFrame
     transcripts: Mapping[str, pl.DataFrame]
     rounds: Mapping[str, RoundTables]
     training: Mapping[str, TrainingLog]
@@ -142,6 +145,7 @@ def read_inputs(artifacts: Path, setting: Setting) -> ReportInputs:
         judged=pl.concat(judged),
         item_scores=pl.concat(scored),
         mos=_read_mos(artifacts / "mos"),
+        word_errors=_read_word_errors(artifacts, setting, pl.concat(judged)),
         transcripts={
             model: tables.read(tables.TRANSCRIPTS, artifacts / "samples" / model / "transcripts.parquet")
             for model in models
@@ -157,6 +161,28 @@ def _read_mos(folder: Path) -> pl.DataFrame:
     if not files:
         raise ReportError(f"{folder} holds no predicted scores. Make them with `dvc repro mos`.")
     return pl.concat([tables.read(tables.MOS, file) for file in files])
+
+
+def _read_word_errors(artifacts: Path, setting: Setting, judged: pl.DataFrame) -> pl.DataFrame:
+    """Count what the recogniser mishears of the true continuations: as recorded, and through units and vocoder.
+
+    No row where the texts are not known, or the true continuations are no system of the experiment.
+    """
+    ceiling = setting.ceiling_model
+    if ceiling not in setting.models:
+        return pl.DataFrame(schema=WORD_ERRORS)
+    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(split=setting.split)
+    known = prompts.select("prompt_id", text="continuation_text").drop_nulls()
+    spoken = judged.filter(model=ceiling).select("prompt_id", source_id="continuation_id").unique()
+    references = {
+        ceiling: ("transcripts", known.join(spoken, on="prompt_id")),
+        RECORDED: ("recorded", known.with_columns(source_id="prompt_id")),
+    }
+    folder = artifacts / "samples" / ceiling
+    return pl.concat(
+        word_errors(told, tables.read(tables.TRANSCRIPTS, folder / f"{name}.parquet"), system=system)
+        for system, (name, told) in references.items()
+    )
 
 
 def _read_round(artifacts: Path, name: str) -> RoundTables:

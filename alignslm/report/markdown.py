@@ -14,6 +14,7 @@ from alignslm.report.tabulate import (
     others_sheet,
     pairs_sheet,
     published_sheet,
+    sound_sheet,
 )
 from alignslm.report.verdict import verdict, warnings
 
@@ -24,6 +25,7 @@ def markdown(report: Report, inputs: ReportInputs, origin: Origin) -> str:
     sections = [
         ("Result", "\n\n".join([" ".join(verdict(report, setting)), *warnings(report, setting)])),
         ("Models", _table(headline_sheet(report, setting))),
+        ("Words and sound", _table(sound_sheet(report, setting))),
         ("Differences", _table(comparison_sheet(report))),
         ("Pairs", _table(pairs_sheet(inputs))),
         ("Published figures", "\n\n".join([

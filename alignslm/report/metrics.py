@@ -100,6 +100,7 @@ def summarise(
     seed: int,
     ceiling_model: str = "true",
     mos: pl.DataFrame | None = None,
+    word_errors: pl.DataFrame | None = None,
 ) -> Report:
     """Summarise JUDGED and ITEM_SCORES rows of all `models`, in their order; TRANSCRIPTS by model give `distinct`.
 
@@ -109,17 +110,22 @@ def summarise(
       inside one draw of every prompt, averaged over draws. The first falls with the number of draws, so it is
       compared between models of equally many continuations only. Both are means of 1 / (copies of this text);
       their errors hold the copies fixed.
+    * `distinct_1` and `distinct_2` (of words and word pairs) and `word_error_rate` are of all texts together; their
+      errors are the jackknife's over prompts, and their `n` counts prompts.
     * A continuation that has some metrics but no row of another counts as missing there.
-    * MOS rows give the benchmark `speech`; systems there that are no model (recorded speech) stand behind the models
-      and are compared with none.
+    * MOS and WORD_ERRORS rows give the benchmark `speech`; systems there that are no model (recorded speech) stand
+      behind the models and are compared with none.
     * `rounds` maps a round to the checkpoint it was trained from. Compared are: every model against
       base, every round against sft and against that checkpoint.
 
     Raises ReportError on values that are infinite and on perplexities below 0.
     """
     order = list(models)
-    recorded = [] if mos is None else [system for system in mos["system"].unique().sort() if system not in order]
-    columns = {model: columns_of(judged, item_scores, transcripts, model, mos) for model in [*order, *recorded]}
+    heard = {name for frame in (mos, word_errors) if frame is not None for name in frame["system"].unique()}
+    columns = {
+        model: columns_of(judged, item_scores, transcripts, model, mos, word_errors=word_errors)
+        for model in [*order, *sorted(heard - set(order))]
+    }
     metrics = [
         metric
         for model in columns

@@ -55,6 +55,14 @@ def _numbers(setting: Setting) -> Iterator[str]:
         "continuation's repeated bigrams. `grammatical` is the share of texts that the story grammar can produce word "
         "for word after that prompt: a program's check, no model takes part. Missing values are counted, not scored 0."
     )
+    yield (
+        "Distinct-1 and distinct-2 are different words and word pairs over all of them, one draw of every prompt taken "
+        "together; they fall as texts get longer. Silence is the share of frames of 20 ms that lie 40 dB below the "
+        "clip's loudest or below -60 dB full scale. Unit error is the edit distance between the units spoken and those "
+        "that the encoder finds in the sound, over those spoken: no text is needed. Word error compares what the "
+        "recogniser hears of the true continuations with their known texts: as recorded, what is lost is the "
+        "recogniser's own; through units and vocoder, it is all three's."
+    )
 
 
 def footer(setting: Setting, origin: Origin) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from alignslm.report.tabulate import (
     others_sheet,
     pairs_sheet,
     published_sheet,
+    sound_sheet,
 )
 from alignslm.report.verdict import verdict, warnings
 from alignslm.report.wording import DASH
@@ -46,7 +47,10 @@ SECTIONS = {
         "Training",
         "Reward accuracy may rise while speech breaks: watch the chosen log-probability, which falls when it does.",
     ),
-    "shapes": ("Length, repetition, diversity", "Means with 95 % intervals: what a judge could be gamed by."),
+    "shapes": (
+        "Length, repetition, diversity, silence",
+        "Means with 95 % intervals: what a judge could be gamed by, and what the vocoder loses.",
+    ),
 }
 
 
@@ -68,6 +72,7 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
         verdict=verdict(report, setting),
         warnings=warnings(report, setting),
         headline=headline_sheet(report, setting),
+        sound=sound_sheet(report, setting),
         comparisons=comparison_sheet(report),
         details=[every_metric_sheet(report), every_comparison_sheet(report)],
         figures=[(key, *SECTIONS[key], [p for p in drawn if p.section == key]) for key in SECTIONS],

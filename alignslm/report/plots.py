@@ -15,7 +15,10 @@ from alignslm.report.metrics import Interval, Report
 from alignslm.report.tabulate import models_of
 from alignslm.report.wording import change, difference_unit, headline, style, with_error
 
-SHAPE_METRICS = ("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
+SHAPE_METRICS = (
+    *("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "distinct_1", "distinct_2", "finished"),
+    *("silence_share", "unit_error"),
+)
 SCORE_EDGES = np.linspace(1, 5, 17)
 TRAINING_FIGURES = {
     "reward_accuracy": "eval_rewards/accuracies",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.report import published
-from alignslm.report.columns import ACCURACY, CONTINUATION
+from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.inputs import ReportInputs, RoundTables, Setting
 from alignslm.report.metrics import Comparison, Report
 from alignslm.report.wording import (
@@ -72,6 +72,34 @@ def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool
 
 def _system(model: str, setting: Setting) -> str:
     return f"{model} (ceiling)" if model == setting.ceiling_model else model
+
+
+SOUND = (
+    (CONTINUATION, "distinct_1"),
+    (CONTINUATION, "distinct_2"),
+    (CONTINUATION, "duration_s"),
+    (CONTINUATION, "silence_share"),
+    (CONTINUATION, "unit_error"),
+    (SPEECH, WORD_ERROR),
+)
+
+
+def sound_sheet(report: Report, setting: Setting) -> Sheet:
+    """Models and recordings by what their words and their sound are like, whatever a judge says of them."""
+    found = {(m.benchmark, m.metric) for m in report.metrics}
+    columns = [column for column in SOUND if column in found]
+    rows: list[list[Cell | str]] = [
+        [_system(model, setting), *(with_error(report.metric(model, *column)) for column in columns)]
+        for model in models_of(report)
+        if any(report.metric(model, *column) for column in columns)
+    ]
+    caption = (
+        "Mean ± half the width of its 95 % interval. Distinct-1, distinct-2: different words and word pairs over all, "
+        "within a draw. Silence: share of the sound. Unit error: units that the encoder finds in the sound against "
+        "those spoken. Word error: of the true continuations' known texts."
+    )
+    headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
+    return _sheet(caption, ["model", *headings], rows)
 
 
 def comparison_sheet(report: Report) -> Sheet:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH
+from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.metrics import Comparison, Interval, Metric, Report
 
 DASH = "–"
@@ -32,8 +32,13 @@ STYLES = {
     "num_words": Style("words", 1, 2, ""),
     "num_units": Style("units", 1, 1, ""),
     "duration_s": Style("duration", 1, 2, "s"),
+    "distinct_1": Style("distinct-1", 100, 1, "%"),
+    "distinct_2": Style("distinct-2", 100, 1, "%"),
+    "silence_share": Style("silence", 100, 1, "%"),
+    "unit_error": Style("unit error", 100, 1, "%"),
 }
 SPEECH_STYLES = {
+    WORD_ERROR: Style("word error", 100, 1, "%"),
     "dnsmos_ovrl": Style("predicted MOS", 1, 2, "1 to 5"),
     "dnsmos_sig": Style("predicted MOS of the voice", 1, 2, "1 to 5"),
     "dnsmos_bak": Style("predicted MOS of the background", 1, 2, "1 to 5"),
@@ -68,7 +73,8 @@ def headline(report: Report) -> list[tuple[str, str]]:
         if metric == HEADLINE_BENCHMARKS_AFTER:
             names = sorted({benchmark for benchmark, _ in found} - {CONTINUATION, SPEECH})
             columns += [(name, TOPIC if (name, TOPIC) in found else ACCURACY) for name in names]
-    heard = sorted({metric for benchmark, metric in found if benchmark == SPEECH}, key=lambda m: (m != SPEECH_FIRST, m))
+    rated = {metric for benchmark, metric in found if benchmark == SPEECH} - {WORD_ERROR}
+    heard = sorted(rated, key=lambda m: (m != SPEECH_FIRST, m))
     columns += [(SPEECH, metric) for metric in heard[:1]]
     return [column for column in columns if column in found]
 

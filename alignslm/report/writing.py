@@ -25,6 +25,7 @@ def report_of(inputs: ReportInputs) -> Report:
         seed=setting.seed,
         ceiling_model=setting.ceiling_model,
         mos=inputs.mos,
+        word_errors=inputs.word_errors,
     )
 
 
