@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +134,13 @@ def test_resampling_keeps_a_tone(from_hz, to_hz):
     assert out.size == -(-round(0.5 * from_hz) * to_hz // from_hz)
     middle = slice(to_hz // 10, -to_hz // 10)
     np.testing.assert_allclose(out[middle], sine(440, rate_hz=to_hz)[: out.size][middle], atol=2e-3)
+
+
+@pytest.mark.parametrize(("from_hz", "up", "down"), [(22050, 320, 441), (16000, 3, 2), (48000, 1, 3)])
+def test_the_kept_filter_is_the_one_that_scipy_designs(from_hz, up, down):
+    noise = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    expected = scipy.signal.resample_poly(noise, up, down)
+    np.testing.assert_array_equal(audio.resample(noise, from_hz=from_hz, to_hz=from_hz * up // down), expected)
 
 
 def test_resampling_to_the_same_rate_changes_nothing():

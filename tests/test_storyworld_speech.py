@@ -56,6 +56,11 @@ def test_phoneme_input_says_the_word_and_bars_change_nothing() -> None:
         np.testing.assert_array_equal(espeak.speak(text, **HOW), word)
 
 
+@pytest.mark.parametrize("voice", [*sorted(espeak.voices())[::7], "en", "en-us", "en-us+m3", "nb"])
+def test_every_voice_that_is_offered_speaks(voice) -> None:
+    assert espeak.speak("da", **{**HOW, "voice": voice}).size > 1000
+
+
 def test_phonemes_keep_stress_before_the_vowel() -> None:
     assert espeak.phonemes(("boat", "teacher"), voice="en-us") == [("b", "'oU", "t"), ("t", "'i:", "tS", "3")]
 
@@ -63,7 +68,7 @@ def test_phonemes_keep_stress_before_the_vowel() -> None:
 @pytest.mark.parametrize(
     ("voice", "message"),
     [
-        ("en-uk", "voice 'en-uk' is unknown to espeak-ng; close ones: en-us, en-gb, uk, eu. Set `voice`."),
+        ("en-uk", "voice 'en-uk' is unknown to espeak-ng; close ones: en-us, uk, eu, en-us-nyc. Set `voice`."),
         ("en-us+zz", "voice variant 'zz' is unknown to espeak-ng; close ones: zac."),
     ],
 )
