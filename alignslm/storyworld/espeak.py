@@ -110,8 +110,9 @@ def _data_of(voice: str) -> TemporaryDirectory[str]:
     """
     data, folder = Path(espeakng_loader.get_data_path()), TemporaryDirectory(prefix="espeak-")
     name, _, variant = voice.partition("+")
-    wanted = [path.name for path in data.iterdir() if path.name not in {"lang", "voices"}]
-    for below in [*wanted, Path("lang") / voices()[name], *([Path("voices/!v") / variant] if variant else [])]:
+    wanted = [Path(path.name) for path in data.iterdir() if path.name not in {"lang", "voices"}]
+    wanted += [Path("lang") / voices()[name], *([Path("voices/!v") / variant] if variant else [])]
+    for below in wanted:
         link = Path(folder.name) / below
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(data / below)
