@@ -71,3 +71,49 @@ def continue_(
         prompt_seconds=prompt_seconds,
         out=out,
     )
+
+
+@command
+def import_preferences(
+    source: Annotated[str, typer.Argument(help="A .jsonl or .parquet file, a folder of them, or a Hub dataset's id.")],
+    root: Root = Path(),
+    *,
+    name: Annotated[str, typer.Option("--name", help="What the choice and the checkpoint are called.")],
+    units_of: Annotated[
+        str | None, typer.Option("--units-of", help="The encoder that made them, where the rows hold units.")
+    ] = None,
+    revision: Annotated[str, typer.Option("--revision", help="Branch, tag or commit of a Hub dataset.")] = "main",
+    train: Annotated[
+        str | None, typer.Option("--train", help="Pattern of the files to train on; else by their names.")
+    ] = None,
+    valid: Annotated[
+        str | None, typer.Option("--valid", help="Pattern of the files that choose the checkpoint; else by names.")
+    ] = None,
+    valid_share: Annotated[
+        float, typer.Option("--valid-share", help="Share of prompts that choose it where no file does.")
+    ] = 0.1,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Where prompt, chosen and rejected are, comma-separated.")
+    ] = None,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Chosen and rejected were cut off: their ends teach no end of speech.")
+    ] = False,
+) -> None:
+    """Bring preferences that others made: (prompt, chosen, rejected), as speech or as units.
+
+    Every row is read and checked; all that is wrong is listed at once, and nothing is written then. Otherwise the
+    choice goes to experiments/preferences/NAME.yaml, with its source pinned, and into params.yaml as a checkpoint
+    trained on it from the base model, and as a control that is evaluated. No sampling and no judge is needed.
+
+    [bold]alignslm import-preferences slprl/SpokenSwag --name spoken-swag[/]
+
+    [bold]alignslm import-preferences pairs.jsonl --name mine --units-of mhubert-25hz-km500[/]
+    """
+    from alignslm.cli.preferences import print_imported
+    from alignslm.preferences.describing import Asked
+
+    sides = tuple(columns.split(",")) if columns else None
+    if sides is not None and len(sides) != 3:
+        raise typer.BadParameter("name three columns: prompt,chosen,rejected", param_hint="--columns")
+    asked = Asked(source, revision, train, valid, sides, valid_share, not cut, None)
+    print_imported(asked, name, root, units_of=units_of)

@@ -64,8 +64,16 @@ def apply_preset(name: str, root: Path = Path()) -> list[Change]:
 
     Raises ConfigError, and leaves the file alone, where preset, file or resulting experiment is at fault.
     """
+    return _write(preview(name, root), root)
+
+
+def set_values(values: dict[str, Plain], root: Path = Path(), *, named: str) -> list[Change]:
+    """Write keys into root/params.yaml as a preset does; `named` says in messages where they come from."""
+    return _write(_edited(values, root, named), root)
+
+
+def _write(edited: Edited, root: Path) -> list[Change]:
     path = root / "params.yaml"
-    edited = preview(name, root)
     if edited.changes:
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text(edited.text, encoding="utf-8")
@@ -75,13 +83,20 @@ def apply_preset(name: str, root: Path = Path()) -> list[Change]:
 
 def preview(name: str, root: Path = Path()) -> Edited:
     """Return what a preset would make of root/params.yaml. Raises ConfigError like `apply_preset`."""
-    path = root / "params.yaml"
-    preset, before = _read(name, root), read_document(path)
+    preset, before = _read(name, root), read_document(root / "params.yaml")
     if isinstance(preset, list) or isinstance(before, list):
         raise ConfigError(fault for item in (preset, before) if isinstance(item, list) for fault in item)
-    listed = changes(before.data, _wanted(name, preset, root))
+    return _edited(_wanted(name, preset, root), root, f"preset {name}")
+
+
+def _edited(values: dict[str, Plain], root: Path, named: str) -> Edited:
+    path = root / "params.yaml"
+    before = read_document(path)
+    if isinstance(before, list):
+        raise ConfigError(before)
+    listed = changes(before.data, values)
     text = _edit(path.read_text(encoding="utf-8"), listed)
-    experiment = resolve(_parse(text, f"{path.as_posix()} with preset {name}"), root)
+    experiment = resolve(_parse(text, f"{path.as_posix()} with {named}"), root)
     return Edited(text, experiment, listed)
 
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignslm.config.corpora import DatasetSource
 from alignslm.config.preferences import AnyPreferences, SpokenPreferences
+from alignslm.config.sources import FolderSource
 from alignslm.failures import Problem
-from alignslm.fetching import Fetched, obtain
+from alignslm.fetching import Fetched, expanded, obtain
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -36,14 +38,22 @@ class RawRow(NamedTuple):
     problem: str | None
 
 
-def fetch(config: AnyPreferences) -> Fetched:
+def fetch(config: AnyPreferences, root: Path = Path()) -> Fetched:
     """Return the source's files on this machine, verified where the configuration promises a hash.
 
-    Sound files that a jsonl names count as well: all files of the folder are then its identity.
+    Sound files that a jsonl names count as well: all files of the folder are then its identity. `root` is what a
+    relative folder is relative to: the folder of params.yaml.
     """
     patterns = [*config.files.train, *config.files.valid]
     names_sound = isinstance(config, SpokenPreferences) and any(p.endswith(".jsonl") for p in patterns)
-    return obtain(config.source, patterns=None if names_sound else patterns)
+    return obtain(below(config.source, root), patterns=None if names_sound else patterns)
+
+
+def below(source: DatasetSource | FolderSource, root: Path) -> DatasetSource | FolderSource:
+    """Return a source whose relative folder is looked up in `root`."""
+    if not isinstance(source, FolderSource):
+        return source
+    return source.model_copy(update={"path": str(root / expanded(source))})
 
 
 def find_slices(config: AnyPreferences, root: Path, *, rows: int) -> tuple[list[RowSlice], list[Problem]]:
@@ -125,3 +135,22 @@ def _parquet_rows(file: Path, place: RowSlice, config: AnyPreferences) -> Iterat
                 table = stored.read_row_group(group, columns=list(_columns(config)))
                 yield from table.slice(max(0, first - at), min(last, at + size) - max(first, at)).to_pylist()
             at += size
+
+
+def first_row(file: Path) -> Mapping[str, Any]:
+    """Return a file's first row, all its columns; an empty mapping where it has none or cannot be read."""
+    if file.suffix == ".jsonl":
+        with file.open("rb") as stream:
+            line = stream.readline()
+        try:
+            found = json.loads(line)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+    try:
+        with pq.ParquetFile(file) as stored:
+            for batch in stored.iter_batches(batch_size=1):
+                return batch.to_pylist()[0]
+    except (OSError, pa.ArrowException):
+        return {}
+    return {}

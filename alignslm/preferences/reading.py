@@ -101,19 +101,23 @@ def _spoken(
     ]
 
 
-def _sound(value: Any, config: SpokenPreferences, folder: Path) -> np.ndarray | str:
-    """Return a clip's samples, or what is wrong with it. A path is looked up beside the file that names it."""
+def sound_bytes(value: Any, folder: Path) -> bytes | str:
+    """Return a cell's encoded sound, or what is wrong with it. A path is looked up beside the file that names it."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
         file = folder / value
-        if not file.is_file():
-            return "no such sound file"
-        value = file.read_bytes()
-    if not isinstance(value, bytes) or not value:
-        return "no sound"
+        return file.read_bytes() if file.is_file() else "no such sound file"
+    return value if isinstance(value, bytes) and value else "no sound"
+
+
+def _sound(value: Any, config: SpokenPreferences, folder: Path) -> np.ndarray | str:
+    """Return a clip's samples, or what is wrong with it."""
+    data = sound_bytes(value, folder)
+    if isinstance(data, str):
+        return data
     try:
-        waveform, rate_hz = audio.decode(value)
+        waveform, rate_hz = audio.decode(data)
     except audio.AudioError as error:
         return f"unreadable sound ({str(error).partition(':')[0]})"
     return _sound_problem(waveform, rate_hz, config) or waveform
