@@ -1,5 +1,6 @@
 """Where models compute, and in which arithmetic."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,10 +8,9 @@ import torch
 
 
 def resolve_device(name: str) -> str:
-    """Turn `auto` into cuda where there is one, else cpu."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Turn `auto` into cuda where there is one, else cpu. Of processes that train together each has its own GPU."""
+    found = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return f"cuda:{os.environ['LOCAL_RANK']}" if found == "cuda" and "LOCAL_RANK" in os.environ else found
 
 
 @contextmanager

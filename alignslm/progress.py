@@ -1,5 +1,6 @@
 """What a running stage says: progress with rate and time left, and one line at its end."""
 
+import os
 import resource
 import sys
 import time
@@ -99,7 +100,8 @@ def stage(name: str) -> Iterator[StageLog]:
     log, began = StageLog(), time.monotonic()
     with told():
         yield log
-    print(summary_line(name, log, seconds=time.monotonic() - began, peak_mb=peak_memory_mb()), flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of processes that train together, one speaks
+        print(summary_line(name, log, seconds=time.monotonic() - began, peak_mb=peak_memory_mb()), flush=True)
 
 
 def summary_line(name: str, log: StageLog, *, seconds: float, peak_mb: float) -> str:

@@ -3,16 +3,19 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.loading import load_experiment
+from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
 from alignslm.shards import work_folder
 from alignslm.training.base_model import make_base
+from alignslm.training.processes import is_first, start_processes, together
 from alignslm.training.run import write_log
 from stages import layout
 
 
 def main() -> None:
     """Run the stage."""
+    if start_processes("stages.base", [], processes=load_execution().training_processes):
+        return
     with stage("base") as log:
         experiment = load_experiment()
         config, seed = experiment.lm, experiment.params.seeds.base
@@ -20,8 +23,10 @@ def main() -> None:
         encoded = tables.read(tables.ENCODED, layout.UNITS).filter(pl.col("split") == "train")
         folder, params = layout.checkpoint("base"), {"config": config, "seed": seed}
         with work_folder("base", script=__file__, params=params, inputs=[layout.UNITS]) as work:
+            together()  # the first process has the folder for itself
             run = make_base(config, encoded["units"].to_list(), contract, seed=seed, work=work, folder=folder)
-            write_log(run, None, layout.training("base"))
+            if is_first():
+                write_log(run, None, layout.training("base"))
         log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": run.steps})
 
 

@@ -11,6 +11,7 @@ from alignslm.progress import stage
 from alignslm.shards import work_folder
 from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.preference import train_preferences
+from alignslm.training.processes import is_first, start_processes, together
 from alignslm.training.run import write_log
 from stages import layout
 
@@ -20,6 +21,8 @@ def main(
     pairs_of: Annotated[str, typer.Argument(help="round, or key of given, whose pairs it is trained on")],
 ) -> None:
     """Run the stage for one checkpoint."""
+    if start_processes("stages.checkpoint", [name, pairs_of], processes=load_execution().training_processes):
+        return
     with stage(f"checkpoint@{name}") as log:
         experiment, execution = load_experiment(), load_execution()
         params = experiment.params
@@ -37,12 +40,14 @@ def main(
             params={"config": config, "seed": seed, "warmup": warmup},
             inputs=[source, parent],
         ) as work:
+            together()  # the first process has the folder for itself
             model, run, best = train_preferences(
                 config, lm, pairs, warmup_steps=warmup, seed=seed, batch_rows=execution.batch_rows, work=work
             )
-            folder = layout.checkpoint(name)
-            save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, contract, folder)
-            write_log(run, best, layout.training(name))
+            if is_first():
+                folder = layout.checkpoint(name)
+                save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, contract, folder)
+                write_log(run, best, layout.training(name))
         log.figures({"best_step": best.step, "accuracy": best.reward_accuracy, "margin": best.reward_margin})
         log.rows(inputs={"pairs": len(pairs)}, outputs={"steps": run.steps})
 

@@ -9,12 +9,15 @@ from alignslm.progress import stage
 from alignslm.shards import work_folder
 from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import continue_training
+from alignslm.training.processes import is_first, start_processes, together
 from alignslm.training.run import write_log
 from stages import layout
 
 
 def main() -> None:
     """Run the stage."""
+    if start_processes("stages.ntp", [], processes=load_execution().training_processes):
+        return
     with stage("ntp") as log:
         experiment, execution = load_experiment(), load_execution()
         config, seed = experiment.ntp, experiment.params.seeds.training
@@ -26,9 +29,11 @@ def main() -> None:
         )
         folder, params = layout.checkpoint("ntp"), {"config": config, "seed": seed}
         with work_folder("ntp", script=__file__, params=params, inputs=[layout.UNITS, parent]) as work:
+            together()  # the first process has the folder for itself
             model, run = continue_training(config, lm, encoded["units"].to_list(), seed=seed, work=work)
-            save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, lm.contract, folder)
-            write_log(run, None, layout.training("ntp"))
+            if is_first():
+                save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, lm.contract, folder)
+                write_log(run, None, layout.training("ntp"))
         log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": run.steps})
 
 

@@ -25,9 +25,6 @@ class Execution(Config):
         description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
     )
     training_processes: PositiveCount = Field(description="processes that share every batch of training, one a GPU")
-    training_sharding: Literal["none", "fsdp"] = Field(
-        description="none: every process holds the whole model; fsdp: its weights are spread over them (GPUs only)"
-    )
 
     @property
     def rows_at_once(self) -> int:

@@ -8,6 +8,7 @@ from alignslm.config.pretrained_lm import HfLm, SlamLm, TwistLm, WarmStart
 from alignslm.lm.checkpoint import DTYPES, save_lm
 from alignslm.provenance import UnitContract
 from alignslm.training.next_unit import scratch_vocabulary, train_base, train_whole
+from alignslm.training.processes import is_first
 from alignslm.training.run import TrainingRun
 
 
@@ -28,14 +29,16 @@ def make_base(
         case LlamaScratch():
             vocabulary = scratch_vocabulary(contract.num_units)
             model, run = train_base(config, utterances, vocabulary, seed=seed, work=work)
-            save_lm(model, vocabulary, contract, folder)
+            if is_first():
+                save_lm(model, vocabulary, contract, folder)
             return run
         case WarmStart():
             return _warm_start(config, utterances, contract, seed=seed, work=work, folder=folder)
         case TwistLm() | SlamLm() | HfLm():
             from alignslm.lm.pretrained import import_lm
 
-            import_lm(config, contract, folder)
+            if is_first():
+                import_lm(config, contract, folder)
             return TrainingRun(0)
 
 
@@ -55,7 +58,8 @@ def _warm_start(
     fetched = fetch_checkpoint(config.weights)
     model = warm_started(fetched.path, vocabulary, seed=seed)
     run = train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
-    model.to(DTYPES[config.dtype])  # type: ignore[arg-type]
-    save_lm(model, vocabulary, contract, folder)
-    write_source(config.weights, fetched.identity, folder)
+    if is_first():
+        model.to(DTYPES[config.dtype])  # type: ignore[arg-type]
+        save_lm(model, vocabulary, contract, folder)
+        write_source(config.weights, fetched.identity, folder)
     return run

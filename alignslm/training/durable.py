@@ -1,7 +1,6 @@
 """Checkpoints of a run under way: sealed once they are whole, and looked at before a killed run goes on from one."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignslm.provenance import tree_sha256
 from alignslm.storage import replacing
+from alignslm.training.processes import is_first, together
 
 STATE = "trainer_state.json"  # the last file of a checkpoint that the trainer writes
 
@@ -20,6 +20,7 @@ class SealCheckpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Seal the checkpoint of this step."""
         del control
+        together()  # every process adds the state of its random numbers
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             for old in folder.parent.glob("sealed-*"):  # the trainer keeps one checkpoint
@@ -38,8 +39,8 @@ def last_whole_checkpoint(work: Path) -> Path | None:
     for _, folder in sorted(found, reverse=True):
         if _is_whole(folder):
             return folder
-        print(f"{folder} is damaged or half written; training goes on from before it", flush=True)
-        if os.environ.get("RANK", "0") == "0":
+        if is_first():
+            print(f"{folder} is damaged or half written; training goes on from before it", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
             _seal(folder).unlink(missing_ok=True)
     return None

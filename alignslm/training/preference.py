@@ -25,6 +25,7 @@ from alignslm.lm.likelihood import Scored, unit_log_likelihoods
 from alignslm.lm.positions import require_positions
 from alignslm.storage import replacing
 from alignslm.training.adapter import lora_config
+from alignslm.training.processes import is_first, together
 from alignslm.training.run import (
     Best,
     TrainingRun,
@@ -146,9 +147,10 @@ class KeepBest(TrainerCallback):
         now = Best(state.global_step, metrics["eval_rewards/accuracies"], metrics["eval_rewards/margins"])
         if is_better(now, self.best, num_pairs=self.num_pairs):
             self.best = now
-            model.save_pretrained(str(self.folder))
-            with replacing(self.record) as partial:
-                partial.write_text(json.dumps(asdict(now)))
+            if is_first():
+                model.save_pretrained(str(self.folder))
+                with replacing(self.record) as partial:
+                    partial.write_text(json.dumps(asdict(now)))
 
 
 def _steps(config: PreferenceTrainer, num_pairs: int) -> int:
@@ -222,6 +224,7 @@ def train_preferences(
     model = trainer.model
     if not isinstance(model, PeftModel):
         raise TypeError(f"the trainer holds a {type(model).__name__}, expected an adapted model")
+    together()  # the first process may still be writing what was best
     model.load_adapter(str(best.folder), adapter_name="best")
     model.set_adapter("best")
     model.delete_adapter("default")

@@ -23,6 +23,7 @@ from transformers import (
 from alignslm.progress import track
 from alignslm.storage import replacing, writing
 from alignslm.training.durable import SealCheckpoints, last_whole_checkpoint
+from alignslm.training.processes import is_first, together
 
 
 class BatchError(ValueError):
@@ -151,10 +152,12 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
     """Train to the end, from the last whole checkpoint in the run's folder where there is one."""
     folder = Path(str(trainer.args.output_dir))
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(StepProgress("training step"))
+    if is_first():
+        trainer.add_callback(StepProgress("training step"))
     trainer.add_callback(SealCheckpoints())
     last = last_whole_checkpoint(folder)
-    if last:
+    together()  # nobody writes a checkpoint before all have found the last one
+    if last and is_first():
         print(f"training goes on after step {last.name.removeprefix('checkpoint-')} of an interrupted run", flush=True)
     with offline_names(), writing(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)

@@ -1,0 +1,102 @@
+"""Several processes that train one model together: started here through torch's own launcher, or by torchrun."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import distributed
+
+from alignslm.failures import told
+
+ATTEMPTS = 3  # a run that loses a process to a signal goes on from its last checkpoint, so many times in all
+
+
+class ProcessesError(ValueError):
+    """The processes that train together are not those asked for, or one of them was lost."""
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that writes: the only one, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def together() -> None:
+    """Wait until every training process has come here; nothing to wait for where there is one.
+
+    Whoever reads what the first one writes stands behind such a line. Joins the group where that was not done yet.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    if not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.barrier()
+
+
+def start_processes(module: str, arguments: Sequence[str], *, processes: int) -> bool:
+    """Run `python -m module arguments` in several processes where that is asked for and not done yet.
+
+    Returns True when they have done the work, False where this process is to do it: alone, or as one of `processes`
+    that torchrun or this function started. A run that loses a process to a signal is started again and goes on from
+    its last checkpoint. Ends the program with a message where the number of processes is another, or one is lost too
+    often.
+    """
+    with told():
+        return _start(module, arguments, processes=processes)
+
+
+def _start(module: str, arguments: Sequence[str], *, processes: int) -> bool:
+    if "WORLD_SIZE" in os.environ:
+        _require(int(os.environ["WORLD_SIZE"]), processes)
+        return False
+    if processes == 1:
+        return False
+    for attempt in range(1, ATTEMPTS + 1):
+        lost = _launch(module, arguments, processes=processes)
+        if lost is None:
+            return True
+        print(f"{module}: {lost}, attempt {attempt} of {ATTEMPTS}; finished checkpoints are kept", flush=True)
+    raise ProcessesError(
+        f"{module}: {lost}, {ATTEMPTS} times. Was it killed, or is memory too small? Lower micro_batch_size in the "
+        "trainer's YAML or training_processes in experiments/execution.yaml and run the same command again."
+    )
+
+
+def _require(world: int, processes: int) -> None:
+    if world != processes:
+        raise ProcessesError(
+            f"{world} processes train together (WORLD_SIZE), but training_processes is {processes} in "
+            "experiments/execution.yaml; make the two equal, or leave torchrun out and let the stage start them"
+        )
+
+
+def _launch(module: str, arguments: Sequence[str], *, processes: int) -> str | None:
+    """Run the processes to their end. Returns which one was lost to a signal, None where all ended well.
+
+    A process that ended by itself has told its error: then this one ends with its status.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # One thread a process unless more are asked for: more than there are cores is slower than one.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"{module}-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            return f"process {rank} of {processes} was lost ({failure.signal_name()})"
+        raise SystemExit(failure.exitcode) from None
+    return None
