@@ -39,7 +39,8 @@ def main(name: Annotated[str, typer.Argument(help="a key of params.yaml's given"
             path = layout.account(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(account.model_dump_json(indent=1) + "\n")
-        log.rows(inputs={"rows": account.rows}, outputs={"pairs": len(pairs), "left out": account.rows - len(pairs)})
+        log.figures({"left_out": account.rows - len(pairs)})
+        log.rows(inputs={"rows": account.rows}, outputs={"pairs": len(pairs)})
 
 
 if __name__ == "__main__":

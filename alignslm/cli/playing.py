@@ -98,6 +98,9 @@ def import_preferences(
     cut: Annotated[
         bool, typer.Option("--cut", help="Chosen and rejected were cut off: their ends teach no end of speech.")
     ] = False,
+    repeats: Annotated[
+        str, typer.Option("--repeats", help="A unit twice in a row: refuse, collapse, or keep (a model drew it).")
+    ] = "refuse",
 ) -> None:
     """Bring preferences that others made: (prompt, chosen, rejected), as speech or as units.
 
@@ -115,5 +118,5 @@ def import_preferences(
     sides = tuple(columns.split(",")) if columns else None
     if sides is not None and len(sides) != 3:
         raise typer.BadParameter("name three columns: prompt,chosen,rejected", param_hint="--columns")
-    asked = Asked(source, revision, train, valid, sides, valid_share, not cut, None)
+    asked = Asked(source, revision, train, valid, sides, valid_share, not cut, repeats, None)
     print_imported(asked, name, root, units_of=units_of)

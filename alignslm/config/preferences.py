@@ -67,7 +67,9 @@ class UnitPreferences(GivenPreferences):
 
     kind: Literal["units"]
     units: TrainedOn = Field(description="what they are units of: it must be the experiment's encoder")
-    collapse_repeats: bool = Field(description="collapse repeated units; false: a repeat is an error")
+    repeats: Literal["refuse", "collapse", "keep"] = Field(
+        description="a unit twice in a row: an error, collapsed, or kept as a model drew it (at the prompt's end too)"
+    )
 
 
 PreferencesConfig: TypeAlias = Annotated[SpokenPreferences | UnitPreferences, Field(discriminator="kind")]

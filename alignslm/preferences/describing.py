@@ -20,9 +20,7 @@ from alignslm.preferences.pairing import PreferenceError
 from alignslm.preferences.reading import SIDES, sound_bytes
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HEAD = (
-    "# Preferences that others made; every row was checked when this was written. See docs/preferences.md.\n"
-)
+HEAD = "# Preferences that others made; every row was checked when this was written. See docs/preferences.md.\n"
 
 
 class Asked(NamedTuple):
@@ -35,6 +33,7 @@ class Asked(NamedTuple):
     columns: tuple[str, str, str] | None
     valid_share: float
     completions_end: bool
+    repeats: str
     units: TrainedOn | None
 
 
@@ -120,7 +119,7 @@ def _units(asked: Asked) -> dict[str, object]:
             "the rows hold units, and nothing in them says of which encoder: the same number under another codebook "
             "is another sound. Name it: --units-of mhubert-25hz-km500 (a file of experiments/encoder)."
         )
-    return {"kind": "units", "units": asked.units.model_dump(), "collapse_repeats": False}
+    return {"kind": "units", "units": asked.units.model_dump(), "repeats": asked.repeats}
 
 
 def _spoken(value: Any, folder: Path) -> dict[str, object]:

@@ -57,7 +57,7 @@ def refuse(problems: Iterable[Problem], *, rows: int) -> None:
         raise PreferenceError(
             "\n".join(
                 [
-                    f"{len(found)} problems in {rows} rows of given preferences:",
+                    f"{len(found)} {'problem' if len(found) == 1 else 'problems'} in {rows} rows of given preferences:",
                     *listed(found),
                     "Correct the rows, or the choice's columns and kind (experiments/preferences).",
                 ]
@@ -78,7 +78,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     listing every faulty row, crossing prompts where they are refused, and where a split gets no pair.
     """
     refuse(problems_of(rows), rows=len(rows))
-    joined = _joined(rows)
+    joined = rows if isinstance(config, UnitPreferences) and config.repeats == "keep" else _joined(rows)
     shared = sum(int((joined[side].list.len() < rows[side].list.len()).sum()) for side in SIDES[1:])
     marked = _marked(_with_ids(joined, config), config)
     crossing = marked.filter(reason=CROSSING)

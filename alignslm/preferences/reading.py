@@ -69,18 +69,18 @@ def _given_units(row: RawRow, side: str, config: UnitPreferences, num_units: int
         value = [int(unit) for unit in re.findall(r"\d+", value)]
     if not isinstance(value, list | tuple) or not all(type(unit) is int for unit in value):
         return _Units([], "neither a list of whole numbers, {units: [...]}, nor <Un...> text")
-    return _checked(value, num_units, collapse=config.collapse_repeats)
+    return _checked(value, num_units, repeats=config.repeats)
 
 
-def _checked(units: Sequence[int], num_units: int, *, collapse: bool) -> _Units:
+def _checked(units: Sequence[int], num_units: int, *, repeats: str) -> _Units:
     if not units:
         return _Units([], "no units")
     if min(units) < 0 or max(units) >= num_units:
         return _Units([], f"a unit outside [0, {num_units})")
     runs, durations = deduplicate(np.asarray(units, np.int64))
-    if not collapse and durations.max() > 1:
-        return _Units([], "a unit repeats (collapse_repeats: true collapses it)")
-    return _Units(runs.tolist())
+    if repeats == "refuse" and durations.max() > 1:
+        return _Units([], "a unit repeats (repeats: collapse, or keep where a model drew it)")
+    return _Units(list(units) if repeats == "keep" else runs.tolist())
 
 
 def _spoken(
