@@ -10,7 +10,7 @@ from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.config.models import Bootstrap
 from alignslm.provenance import content_id
-from alignslm.report.inputs import Setting, Thresholds
+from alignslm.report.inputs import Measured, Setting, Thresholds
 from alignslm.report.origin import Origin
 
 RATE_HZ = 8000
@@ -27,7 +27,10 @@ SETTING = Setting(
         "r1": Thresholds(prev="base", chosen_min=3.2, rejected_max=2.2),
         "r2": Thresholds(prev="r1", chosen_min=3.9, rejected_max=2.9),
     },
-    benchmarks={"swuggy": "toy-swuggy", "sblimp": "toy-sblimp", "storycloze": "toy-storycloze"},
+    benchmarks={
+        name: Measured(kind=f"toy-{name}", split=None, copy_of=None) for name in ("swuggy", "sblimp", "storycloze")
+    },
+    convention="given-mean",
     choices={
         "corpus": "storyworld", "encoder": "mfcc-kmeans", "lm": "llama-tiny", "vocoder": "conv-griffinlim",
         "asr": "char-ctc", "mos": "dnsmos-quick", "judge": "story-lm", "heldout_judge": "ngram",

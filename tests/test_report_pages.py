@@ -17,6 +17,7 @@ from alignslm import tables
 from alignslm.audio import decode
 from alignslm.config.loading import load_experiment
 from alignslm.provenance import content_id
+from alignslm.report.beside import published_sheet
 from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
 from alignslm.report.inputs import TrainingLog, read_inputs, setting_of
@@ -24,7 +25,7 @@ from alignslm.report.metrics import Comparison
 from alignslm.report.notes import notes
 from alignslm.report.origin import origin_of
 from alignslm.report.plots import score_counts, training_table
-from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet, published_sheet
+from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet
 from alignslm.report.verdict import verdict, warnings
 from alignslm.report.wording import change, heading, headline, with_error
 from alignslm.report.writing import report_of, write_report

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import polars as pl
 from pydantic import ConfigDict, ValidationError
 
 from alignslm import tables
+from alignslm.benchmarks.conventions import Convention
+from alignslm.config.benchmarks import Reformatted
+from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.experiment import Experiment
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
+from alignslm.config.sources import FolderSource
 from alignslm.report.columns import ReportError
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, read_examples
@@ -55,13 +59,25 @@ class Thresholds(Config):
     rejected_max: float
 
 
+class Measured(Config):
+    """A benchmark's kind, its split where the release has some, and the folder's name of a reformatted copy."""
+
+    kind: str
+    split: str | None
+    copy_of: str | None
+
+
 class Setting(Config):
-    """The choices that a reader must know to read the numbers. `benchmarks` maps report names to kinds."""
+    """The choices that a reader must know to read the numbers. `benchmarks` has them by their names in the report.
+
+    `convention` names the likelihood convention that is reported, as behind the @ of the others.
+    """
 
     models: tuple[str, ...]
     ceiling_model: str
     rounds: dict[str, Thresholds]
-    benchmarks: dict[str, str]
+    benchmarks: dict[str, Measured]
+    convention: str
     choices: dict[str, str]
     losses: dict[str, float]
     beta: float
@@ -109,7 +125,8 @@ class ReportInputs:
 
 def setting_of(experiment: Experiment) -> Setting:
     """Collect what the report says about an experiment. Models: sampled controls, rounds, then the ceiling."""
-    params = experiment.params
+    params, evaluation = experiment.params, experiment.params.evaluation
+    convention = Convention(evaluation.context, evaluation.normalisation, evaluation.score_eos)
     sampled = [name for name, item in params.controls.items() if item.source == "model"]
     spoken = [name for name, item in params.controls.items() if item.source == "corpus"]
     speech, feedback = ("corpus", "encoder", "lm", "vocoder", "asr", "mos"), ("judge", "heldout_judge", "selector")
@@ -121,17 +138,24 @@ def setting_of(experiment: Experiment) -> Setting:
             name: Thresholds(prev=item.prev, chosen_min=item.chosen_min, rejected_max=item.rejected_max)
             for name, item in params.rounds.items()
         },
-        benchmarks={name: config.kind for name, config in experiment.benchmarks.items()},
+        benchmarks={name: _measured(config) for name, config in experiment.benchmarks.items()},
+        convention=convention.name(has_context=True),
         choices={key: getattr(params, key) for key in keys},
         losses={str(name): weight for name, weight in experiment.trainer.losses.items()},
         beta=experiment.trainer.beta,
         drift=getattr(experiment.corpus, "drift", None),
-        split=params.evaluation.split,
-        draws=params.evaluation.draws,
+        split=evaluation.split,
+        draws=evaluation.draws,
         training_draws=params.sampling.draws,
-        bootstrap=params.evaluation.bootstrap,
+        bootstrap=evaluation.bootstrap,
         seed=params.seeds.evaluation,
     )
+
+
+def _measured(config: BenchmarkConfig) -> Measured:
+    source = config.data if isinstance(config, Reformatted) else None
+    copied = PurePath(source.path).name if isinstance(source, FolderSource) else None
+    return Measured(kind=config.kind, split=getattr(config, "split", None), copy_of=copied)
 
 
 def read_inputs(artifacts: Path, setting: Setting) -> ReportInputs:

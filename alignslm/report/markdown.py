@@ -1,19 +1,17 @@
 """The report as Markdown: the same tables, compactly."""
 
+from alignslm.report.beside import ablation_sheet, others_sheet, published_sheet
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import Report
 from alignslm.report.notes import footer, notes
 from alignslm.report.origin import Origin
-from alignslm.report.published import PROTOCOL
+from alignslm.report.protocol import protocols
 from alignslm.report.tabulate import (
     Cell,
     Sheet,
-    ablation_sheet,
     comparison_sheet,
     headline_sheet,
-    others_sheet,
     pairs_sheet,
-    published_sheet,
     sound_sheet,
 )
 from alignslm.report.verdict import verdict, warnings
@@ -29,7 +27,8 @@ def markdown(report: Report, inputs: ReportInputs, origin: Origin) -> str:
         ("Differences", _table(comparison_sheet(report))),
         ("Pairs", _table(pairs_sheet(inputs))),
         ("Published figures", "\n\n".join([
-            PROTOCOL, _table(published_sheet(report, setting)), _table(ablation_sheet()), _table(others_sheet())
+            "\n".join(f"- {told}" for told in protocols(setting)),
+            _table(published_sheet(report, setting)), _table(ablation_sheet()), _table(others_sheet())
         ])),
         ("How to read", "\n".join(f"- {note}" for note in notes(setting))),
         ("Provenance", "\n".join(f"- {name}: {value}" for name, value in footer(setting, origin))),

@@ -29,9 +29,9 @@ class Origin(Config):
 def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) -> Origin:
     """Look up the provenance of the working tree at `root`; `device` is what the models ran on."""
     lock = root / "dvc.lock"
-    status = _git(root, "status", "--porcelain", "--untracked-files=no")
+    status = git(root, "status", "--porcelain", "--untracked-files=no")
     return Origin(
-        git_commit=_git(root, "rev-parse", "HEAD"),
+        git_commit=git(root, "rev-parse", "HEAD"),
         dirty=bool(status),
         dvc_lock_sha256=hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         packages={name: version(name) for name in packages},
@@ -40,7 +40,7 @@ def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) ->
     )
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
     """Return what git prints, None where there is no git or no repository: an unpacked archive has neither."""
     try:
         done = subprocess.run(  # noqa: S603 (a fixed command)

@@ -9,21 +9,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from alignslm.audio import decode
+from alignslm.report.beside import ablation_sheet, others_sheet, published_sheet
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import Report
 from alignslm.report.notes import footer, notes
 from alignslm.report.origin import Origin
-from alignslm.report.published import PROTOCOL
+from alignslm.report.protocol import protocols
 from alignslm.report.tabulate import (
-    ablation_sheet,
     comparison_sheet,
     every_comparison_sheet,
     every_metric_sheet,
     headline_sheet,
-    others_sheet,
     pairs_sheet,
-    published_sheet,
     sound_sheet,
 )
 from alignslm.report.verdict import verdict, warnings
@@ -79,7 +77,7 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
         pairs=pairs_sheet(inputs),
         examples=inputs.examples,
         published=[published_sheet(report, setting), ablation_sheet(), others_sheet()],
-        protocol=_code(PROTOCOL),
+        protocols=[_code(told) for told in protocols(setting)],
         notes=[_code(note) for note in notes(setting)],
         footer=footer(setting, origin),
     )

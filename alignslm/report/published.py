@@ -4,15 +4,6 @@ from typing import NamedTuple
 
 SOURCE = "published summaries of arXiv 2411.01834"
 SOURCE_OTHERS = "slamkit, docs/SLAM.md; SIMS, arXiv 2504.02398, table 3"
-PROTOCOL = (
-    "The published rows are large models of English audiobooks and other real speech (Align-SLM: TWIST units, 25 Hz, "
-    "500 clusters, 1.3B and 7B parameters) on the real sWUGGY, sBLIMP and spoken StoryCloze, judged by GPT-4o on "
-    "Whisper transcripts. Ours are a toy model of a closed story world on small benchmarks made of that same world, "
-    "its T-StoryCloze being the `topic` subtype, scored by the held-out judge on transcripts of a recogniser fitted "
-    "to one synthetic voice. Equal column names mean the same kind of question, not the same test: no figure of one "
-    "block may be compared with one of the other. Published rows of one model also differ between papers, because "
-    "releases, length normalisation and splits differ."
-)
 
 
 class Published(NamedTuple):

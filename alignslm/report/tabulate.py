@@ -5,13 +5,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from alignslm.report import published
-from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
+from alignslm.report.columns import CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.inputs import ReportInputs, RoundTables, Setting
 from alignslm.report.metrics import Comparison, Report
 from alignslm.report.wording import (
     DASH,
-    TOPIC,
     arrow,
     change_parts,
     heading,
@@ -39,7 +37,8 @@ class Sheet(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def _sheet(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Sheet:
+def sheet_of(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Sheet:
+    """Make a table of cells and plain texts."""
     cells = (tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
     return Sheet(caption, tuple(headings), tuple(cells))
 
@@ -62,7 +61,7 @@ def headline_sheet(report: Report, setting: Setting) -> Sheet:
     ]
     caption = "Mean ± half the width of its 95 % interval. ⚑ above the ceiling's interval: the judge is being pleased."
     headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
-    return _sheet(caption, ["model", *headings], rows)
+    return sheet_of(caption, ["model", *headings], rows)
 
 
 def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool) -> Cell:
@@ -99,7 +98,7 @@ def sound_sheet(report: Report, setting: Setting) -> Sheet:
         "those spoken. Word error: of the true continuations' known texts."
     )
     headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
-    return _sheet(caption, ["model", *headings], rows)
+    return sheet_of(caption, ["model", *headings], rows)
 
 
 def comparison_sheet(report: Report) -> Sheet:
@@ -111,7 +110,7 @@ def comparison_sheet(report: Report) -> Sheet:
         for model, against in pairs
     ]
     caption = "Mean paired difference with its 95 % interval; n.s.: the interval holds 0."
-    return _sheet(caption, ["difference", *(heading(*c, arrow=arrow(report, *c)) for c in columns)], rows)
+    return sheet_of(caption, ["difference", *(heading(*c, arrow=arrow(report, *c)) for c in columns)], rows)
 
 
 def _change(report: Report, comparison: Comparison | None) -> Cell:
@@ -139,9 +138,20 @@ def every_metric_sheet(report: Report) -> Sheet:
     for m in report.metrics:
         how = style(m.benchmark, m.metric)
         numbers = [number(m.value, how), number(m.stderr, how), interval(m.ci95, how)]
-        rows.append([m.model, m.benchmark, m.metric, how.unit, *numbers, str(m.n), str(m.n_missing)])
-    headings = ["model", "benchmark", "metric", "unit", "value", "standard error", "95 % interval", "n", "missing"]
-    return _sheet(
+        rows.append([m.model, how.label, m.benchmark, m.metric, how.unit, *numbers, str(m.n), str(m.n_missing)])
+    headings = [
+        "model",
+        "figure",
+        "benchmark",
+        "metric",
+        "unit",
+        "value",
+        "standard error",
+        "95 % interval",
+        "n",
+        "missing",
+    ]
+    return sheet_of(
         "Every metric of every model; n counts measured rows, missing ones were not scored 0.", headings, rows
     )
 
@@ -153,11 +163,11 @@ def every_comparison_sheet(report: Report) -> Sheet:
         how, mark = style(c.benchmark, c.metric), _mark(report, c)
         numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
         verdict = "" if c.significant else "n.s."
-        rows.append(
-            [c.model, c.against, c.benchmark, c.metric, how.unit, *numbers, verdict, str(c.n), str(c.n_missing)]
-        )
-    headings = ["model", "against", "benchmark", "metric", "unit", "difference", "95 % interval", "", "n", "missing"]
-    return _sheet("Every paired difference; n counts prompts, or item pairs of a benchmark.", headings, rows)
+        named = [c.model, c.against, how.label, c.benchmark, c.metric, how.unit]
+        rows.append([*named, *numbers, verdict, str(c.n), str(c.n_missing)])
+    names = ["model", "against", "figure", "benchmark", "metric", "unit"]
+    headings = [*names, "difference", "95 % interval", "", "n", "missing"]
+    return sheet_of("Every paired difference; n counts prompts, or item pairs of a benchmark.", headings, rows)
 
 
 def pairs_sheet(inputs: ReportInputs) -> Sheet:
@@ -170,7 +180,7 @@ def pairs_sheet(inputs: ReportInputs) -> Sheet:
         for split in _splits(item)
         if (row := _account(name, item, split, reasons))
     ]
-    return _sheet("Prompts = prompts with pairs + prompts without, by reason.", headings, rows)
+    return sheet_of("Prompts = prompts with pairs + prompts without, by reason.", headings, rows)
 
 
 def _splits(item: RoundTables) -> list[str]:
@@ -185,57 +195,3 @@ def _account(name: str, item: RoundTables, split: str, reasons: list[str]) -> li
     shown = f"{margin:.2f}" if isinstance(margin, float) else DASH
     totals = [with_pairs + rejections.height, with_pairs, pairs.height]
     return [name, split, *map(str, totals), shown, *map(str, counts)]
-
-
-def published_sheet(report: Report, setting: Setting) -> Sheet:
-    """The paper's table, and this run's rows under a line of their own: another protocol, not comparable."""
-    headings = ["system", "sWUGGY", "sBLIMP", "S-StoryCloze", "T-StoryCloze", "judge (1 to 5)"]
-    theirs = [
-        [row.system, *(_printed(value, 1) for value in row[1:5]), _printed(row.judge, 2)] for row in published.MAIN
-    ]
-    ours = [
-        [
-            Cell(f"this run: {model} (toy protocol)", "ours"),
-            *(Cell(text, "ours") for text in _ours(report, model, setting)),
-        ]
-        for model in models_of(report)
-        if model in setting.models
-    ]
-    caption = f"Published by others ({published.SOURCE}), and this run under another protocol: not comparable."
-    return _sheet(caption, headings, [*theirs, *ours])
-
-
-def _printed(value: float | None, decimals: int) -> str:
-    return DASH if value is None else f"{value:.{decimals}f}"
-
-
-def _ours(report: Report, model: str, setting: Setting) -> list[str]:
-    names = {kind.removeprefix("toy-"): name for name, kind in setting.benchmarks.items()}
-    wanted = [
-        (names.get("swuggy", ""), ACCURACY),
-        (names.get("sblimp", ""), ACCURACY),
-        ("", ""),
-        (names.get("storycloze", ""), TOPIC),
-        (CONTINUATION, "heldout_judge"),
-    ]
-    return [with_error(report.metric(model, *column)) for column in wanted]
-
-
-def ablation_sheet() -> Sheet:
-    """The paper's 1.3B ablation."""
-    rows = [
-        [row.system, _printed(row.training_judge, 2), _printed(row.t_storycloze, 1), _printed(row.judge, 2)]
-        for row in published.ABLATION
-    ]
-    headings = ["system", "training judge (1 to 5)", "T-StoryCloze", "GPT-4o (1 to 5)"]
-    return _sheet(f"1.3B ablation of the paper ({published.SOURCE}).", headings, rows)
-
-
-def others_sheet() -> Sheet:
-    """Rows of other papers."""
-    rows = [
-        [row.system, *(_printed(value, 1) for value in row[1:5]), _printed(row.auto_bleu, 2)]
-        for row in published.OTHERS
-    ]
-    headings = ["system", "sBLIMP", "S-StoryCloze", "T-StoryCloze", "perplexity", "auto-BLEU ×100"]
-    return _sheet(f"Rows printed elsewhere ({published.SOURCE_OTHERS}).", headings, rows)

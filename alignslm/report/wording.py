@@ -45,6 +45,13 @@ SPEECH_STYLES = {
     "dnsmos_p808": Style("predicted MOS, P.808", 1, 2, "1 to 5"),
     "utmos": Style("predicted MOS", 1, 2, "1 to 5"),
 }
+CONVENTIONS = {
+    "given": "of the ending given what comes before",
+    "scored": "of the whole item",
+    "mean": "per unit",
+    "sum": "summed over units",
+    "eos": "end of sequence counted",
+}
 SPEECH_FIRST = "dnsmos_ovrl"
 HEADLINE = ("judge", "heldout_judge", "grammatical", "auto_bleu", "distinct", "num_words")
 HEADLINE_BENCHMARKS_AFTER = "grammatical"
@@ -57,8 +64,15 @@ def style(benchmark: str, metric: str) -> Style:
         return STYLES.get(metric, Style(metric.replace("_", " "), 1, 3, ""))
     if benchmark == SPEECH:
         return SPEECH_STYLES.get(metric, Style(metric.replace("_", " "), 1, 2, "1 to 5"))
-    subtype = metric.partition("/")[2]
-    return Style(f"{benchmark}, {subtype}" if subtype else benchmark, 100, 1, "%")
+    figure, _, convention = metric.partition("@")
+    part = figure.removeprefix(ACCURACY).removeprefix("/")
+    behind = f" ({convention_words(convention)})" if convention else ""
+    return Style(f"{benchmark}, {part}{behind}" if part else f"{benchmark}{behind}", 100, 1, "%")
+
+
+def convention_words(convention: str) -> str:
+    """Write a likelihood convention out, such as `scored-sum-eos`; see `benchmarks.conventions`."""
+    return ", ".join(CONVENTIONS[word] for word in convention.split("-"))
 
 
 def headline(report: Report) -> list[tuple[str, str]]:
