@@ -62,6 +62,11 @@ def mos(system: str) -> Path:
     return MOS / f"{system}.parquet"
 
 
+def published(name: str) -> Path:
+    """Return the receipt of a round: what was pushed where, or that nothing was."""
+    return ARTIFACTS / "published" / f"{name}.json"
+
+
 def evaluation(model: str) -> Path:
     """Return the folder of a model's evaluation tables."""
     return ARTIFACTS / "eval" / model

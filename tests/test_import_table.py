@@ -18,7 +18,7 @@ ROWS = [
     {"training", "benchmarks", "listening", "preferences"},
     {"storyworld", "corpora"},
     {"report", "lineage"},
-    {"plan"},
+    {"plan", "publishing"},
     {"play"},
     {"cli"},
     {"__main__"},

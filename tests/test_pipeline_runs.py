@@ -20,7 +20,7 @@ import pytest
 
 from tests.micro import ENVIRONMENT, SECOND_ROUND, edit, make_repository, repro, run
 
-AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "mos", "eval@r1", "report"}
+AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "mos", "eval@r1", "report", "publish@r1"}
 ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
 
 
@@ -205,7 +205,7 @@ def test_another_judge_reruns_scores_onward(micro):
 
 def test_a_new_round_runs_that_round_only(micro):
     ran = repro(micro, "-S", f"+rounds.r2={SECOND_ROUND}", command=("dvc", "exp", "run"))
-    assert set(ran) == ROUND_2 | {"samples@r2", "mos", "eval@r2", "report"}
+    assert set(ran) == ROUND_2 | {"samples@r2", "mos", "eval@r2", "report", "publish@r1", "publish@r2"}
     report = json.loads((micro / "reports/metrics.json").read_text())
     assert {"r1", "r2"} <= {metric["model"] for metric in report["metrics"]}
 

@@ -1,0 +1,98 @@
+"""The files of a dataset repository: pairs, rejections and what else is chosen, each a subset of the viewer."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from alignslm import tables
+from alignslm.config.publishing import DatasetRepository
+from alignslm.publishing.model import Bundle
+from alignslm.publishing.pairs import (
+    SPLITS,
+    Sources,
+    continuation_features,
+    continuation_rows,
+    continuations_in,
+    pair_features,
+    pair_rows,
+)
+from alignslm.publishing.parquet import SHARD_ROWS, features_of, write_split
+
+EVALUATION = ("item_scores", "judged")
+
+
+class Subset(NamedTuple):
+    """One subset of a dataset: its name, and its splits with their files and rows."""
+
+    name: str
+    splits: dict[str, list[Path]]
+    num_rows: dict[str, int]
+
+    @property
+    def files(self) -> Bundle:
+        """Name in the repository -> file."""
+        return {f"{self.name}/{path.name}": path for paths in self.splits.values() for path in paths}
+
+
+def subsets_of(
+    config: DatasetRepository, sources: Sources, work: Path, *, evaluated: Path, evaluated_on: str
+) -> list[Subset]:
+    """Write the chosen subsets below `work` and return them, the pairs first: they are what opens by default.
+
+    `evaluated` is the folder of the round's evaluation, `evaluated_on` the split of its prompts.
+    """
+    written = [_pairs(sources, work / "pairs"), _rejections(sources, work / "rejections")]
+    if config.continuations:
+        written.append(_continuations(sources, work / "continuations"))
+    if config.evaluation:
+        written += [_evaluation(kind, evaluated, work / kind, split=evaluated_on) for kind in EVALUATION]
+    return [subset for subset in written if subset.splits]
+
+
+def _pairs(sources: Sources, folder: Path) -> Subset:
+    form, splits = pair_features(sources), {}
+    counts = {SPLITS[split]: int((sources.pairs["split"] == split).sum()) for split in SPLITS}
+    for split, shown in SPLITS.items():
+        if counts[shown]:
+            splits[shown] = write_split(
+                pair_rows(sources, split), form, folder, split=shown, num_shards=shards(counts[shown])
+            )
+    return Subset("pairs", splits, counts)
+
+
+def _continuations(sources: Sources, folder: Path) -> Subset:
+    form, splits = continuation_features(sources), {}
+    counts = {shown: len(continuations_in(sources, split)) for split, shown in SPLITS.items()}
+    for split, shown in SPLITS.items():
+        if counts[shown]:
+            rows = continuation_rows(sources, split)
+            splits[shown] = write_split(rows, form, folder, split=shown, num_shards=shards(counts[shown]))
+    return Subset("continuations", splits, counts)
+
+
+def _rejections(sources: Sources, folder: Path) -> Subset:
+    texts = sources.prompts.select("prompt_id", "prompt_text")
+    rows = sources.rejections.join(texts, on="prompt_id", how="left", maintain_order="left")
+    found = {shown: rows.filter(pl.col("split") == split).drop("split") for split, shown in SPLITS.items()}
+    return _plain("rejections", found, folder)
+
+
+def _evaluation(kind: str, evaluated: Path, folder: Path, *, split: str) -> Subset:
+    table = {"item_scores": tables.ITEM_SCORES, "judged": tables.JUDGED}[kind]
+    return _plain(kind, {split: tables.read(table, evaluated / f"{kind}.parquet")}, folder)
+
+
+def _plain(name: str, frames: dict[str, pl.DataFrame], folder: Path) -> Subset:
+    """Write frames without audio, those that hold rows."""
+    splits = {
+        split: write_split([frame], features_of(frame), folder, split=split, num_shards=1)
+        for split, frame in frames.items()
+        if len(frame)
+    }
+    return Subset(name, splits, {split: len(frame) for split, frame in frames.items()})
+
+
+def shards(num_rows: int) -> int:
+    """Return how many shards of audio hold so many rows."""
+    return -(-num_rows // SHARD_ROWS)

@@ -1,0 +1,106 @@
+"""What a round rests on: its part of dvc.lock, its parameter files, and the state of the code."""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
+from alignslm.publishing import PublishError
+from alignslm.report.origin import git
+
+PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
+CODE = ("alignslm", "stages", "dvc.yaml")
+PARAMETERS = "experiment"  # folder in the repository
+
+
+class Lineage(NamedTuple):
+    """Where a round comes from. `commit` is None outside a git repository; `changed` are code files it does not hold.
+
+    `lock` is what dvc.lock says of the round's checkpoint, its evaluation and everything they rest on, and nothing
+    else: equal text, equal artifacts, whatever else the workspace made since.
+    """
+
+    lock: bytes
+    commit: str | None
+    changed: tuple[str, ...]
+    packages: dict[str, str]
+
+    @property
+    def lock_sha256(self) -> str:
+        """Hash of experiment/dvc.lock in the repository."""
+        return hashlib.sha256(self.lock).hexdigest()
+
+    @property
+    def experiment_id(self) -> str:
+        """Eight hex digits: equal parameters, data and code gave them."""
+        return self.lock_sha256[:8]
+
+
+def lineage_of(root: Path, wanted: Sequence[str]) -> Lineage:
+    """Look up what the artifacts at the paths `wanted` rest on. PublishError where dvc.lock does not know one."""
+    changed = git(root, "status", "--porcelain", "--untracked-files=all", "--", *CODE) or ""
+    return Lineage(
+        lock=lock_slice(root / "dvc.lock", wanted),
+        commit=git(root, "rev-parse", "HEAD"),
+        changed=tuple(sorted(line[2:].strip() for line in changed.splitlines())),
+        packages={name: version(name) for name in PACKAGES},
+    )
+
+
+def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
+    """Return the entries of a dvc.lock that made `wanted`, and those that made what they read, as YAML text."""
+    if not lock.is_file():
+        raise PublishError(f"{lock} does not exist, so nothing says what the artifacts were made of. Run `dvc repro`.")
+    entries: Mapping[str, Any] = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
+    makers = {out["path"]: name for name, entry in entries.items() for out in entry.get("outs", ())}
+    needed: set[str] = set()
+    paths = list(wanted)
+    while paths:
+        found = _maker(paths.pop(), makers)
+        if found and found not in needed:
+            needed.add(found)
+            paths += [dep["path"] for dep in entries[found].get("deps", ())]
+    if absent := [path for path in wanted if _maker(path, makers) is None]:
+        raise PublishError(
+            f"{lock} knows nothing of {', '.join(absent)}. Run `dvc repro`, which makes and records them."
+        )
+    stream = io.BytesIO()
+    YAML(typ="safe", pure=True).dump(
+        {"schema": "2.0", "stages": {name: entries[name] for name in sorted(needed)}}, stream
+    )
+    return stream.getvalue()
+
+
+def _maker(path: str, makers: Mapping[str, str]) -> str | None:
+    """Return the stage whose output is the path or holds it."""
+    return next((makers[place] for place in (path, *map(str, Path(path).parents)) if place in makers), None)
+
+
+def parameter_files(experiment: Experiment, root: Path) -> dict[str, Path | bytes]:
+    """Return params.yaml and every file it names, by their names in the repository, so that readers can run it again.
+
+    Their copy of params.yaml publishes nothing: it would try to write to this repository.
+    """
+    params = re.sub(r"(?m)^publish:[^#\n]*", "publish: none", (root / "params.yaml").read_text(encoding="utf-8"))
+    execution = "experiments/execution.yaml"
+    files: dict[str, Path | bytes] = {
+        f"{PARAMETERS}/params.yaml": params.encode(),
+        f"{PARAMETERS}/{execution}": root / execution,
+    }
+    for key, folder in CHOICE_FOLDERS.items():
+        chosen = getattr(experiment.params, key)
+        for choice in chosen.values() if isinstance(chosen, dict) else [chosen]:
+            name = f"experiments/{folder}/{choice}.yaml"
+            if key != "publish":
+                files[f"{PARAMETERS}/{name}"] = root / name
+    for judge in (experiment.judge, experiment.heldout_judge):
+        if rubric := getattr(judge, "rubric", None):
+            name = f"experiments/rubric/{rubric}.txt"
+            files[f"{PARAMETERS}/{name}"] = root / name
+    return files

@@ -1,0 +1,316 @@
+"""The model card: use, units, method, results with intervals, data, limits, reproduction, citation."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+from huggingface_hub import ModelCardData
+from safetensors import safe_open
+
+from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
+from alignslm.prompts import read_prompts
+from alignslm.provenance import UnitContract
+from alignslm.publishing import facts, sources
+from alignslm.publishing.cards import TAGS, Published, markdown_table, render
+from alignslm.publishing.citations import citations
+from alignslm.publishing.model import hub_name_of_start
+from alignslm.publishing.results import (
+    counted,
+    curriculum,
+    differences_table,
+    eval_results,
+    results_table,
+)
+from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
+from alignslm.report.inputs import TrainingLog
+from alignslm.report.metrics import Report
+from alignslm.report.wording import change
+from alignslm.units import UnitVocabulary
+
+CONTRACT_WORDS = {
+    "encoder": "encoder", "revision": "its revision", "layer": "layer", "sample_rate_hz": "sample rate (Hz)",
+    "frame_rate_hz": "units a second, before repeats are collapsed", "padding": "padding of the sound",
+    "num_units": "number of units", "deduplicated": "repeats collapsed", "codebook_sha256": "codebook (sha256)",
+}  # fmt: skip
+SHOWN_UNITS = 60
+
+
+def model_card(published: Published, report: Report) -> bytes:
+    """Return README.md of a model repository."""
+    values = {
+        **_names(published),
+        **_use(published),
+        **_meaning(published),
+        **_method(published),
+        **_results(published, report),
+        **_data(published),
+    }
+    return render("model_card.md", _metadata(published, report), **values)
+
+
+def _metadata(published: Published, report: Report) -> ModelCardData:
+    experiment, config = published.experiment, published.config
+    base = getattr(getattr(experiment.lm, "weights", None), "repo", None)
+    return ModelCardData(
+        language=config.language,
+        license=config.model.licence if config.model else None,
+        library_name="transformers",
+        pipeline_tag="audio-to-audio",
+        tags=TAGS,
+        base_model=base,
+        datasets=[published.dataset_repo] if published.dataset_repo else None,
+        model_name=title_of(published),
+        eval_results=eval_results(report, experiment, published.round),
+    )
+
+
+def title_of(published: Published) -> str:
+    """Return the model's name."""
+    params = published.experiment.params
+    return f"{params.lm} aligned on {params.corpus}, round {published.round}"
+
+
+def _names(published: Published) -> dict[str, object]:
+    repo = published.model_repo or ""
+    config = published.config
+    assert config.model is not None  # noqa: S101 (there is no model card without a model)
+    return {
+        "title": title_of(published),
+        "repo": repo,
+        "folder": repo.partition("/")[2],
+        "tag": published.tag,
+        "round": published.round,
+        "dataset_repo": published.dataset_repo,
+        "code": config.code,
+        "licence": config.model.licence,
+        "adapter": config.model.adapter,
+        "start": config.model.start,
+        "speech": config.model.speech,
+        "toy": facts.is_toy(published.experiment),
+        "hub_start": hub_name_of_start(published.experiment, published.round),
+    }
+
+
+def _use(published: Published) -> dict[str, object]:
+    folder, params = published.artifacts / "checkpoints" / published.round, published.experiment.params
+    vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
+    prompt = _example(published)
+    begin = [] if vocabulary.bos_id is None else [str(vocabulary.bos_id)]
+    end = "" if vocabulary.eos_id is None else ", or fewer where the model ends by itself"
+    base = published.experiment.params.rounds[published.round].prev
+    return {
+        "parameters": _parameters(folder),
+        "dtype": json.loads((folder / "config.json").read_text())["dtype"],
+        "offset": vocabulary.offset,
+        "num_units": vocabulary.num_units,
+        "specials": _specials(vocabulary),
+        "prompt_units": prompt["units"][:SHOWN_UNITS],
+        "prompt_seconds": f"{prompt['end_s']:.1f}",
+        "split": params.evaluation.split,
+        "ids_expression": f"[{', '.join([*begin, f'*(unit + {vocabulary.offset} for unit in units)'])}]",
+        "end_told": end,
+        "adapter_base": _adapter_base(published, base),
+        "speech_weights": _elsewhere(published),
+    }
+
+
+def _example(published: Published) -> dict[str, object]:
+    """Return the first prompt of the split that is reported on."""
+    prompts = read_prompts(
+        published.artifacts / "prompts.parquet", published.artifacts / "prompt_transcripts.parquet"
+    ).filter(pl.col("split") == published.experiment.params.evaluation.split)
+    return prompts.row(0, named=True)
+
+
+def _parameters(folder: Path) -> str:
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no mapping)
+                size = 1
+                for length in weights.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return f"{total / 1e9:.2f} B" if total >= 1e9 else f"{total / 1e6:.2f} M"
+
+
+def _specials(vocabulary: UnitVocabulary) -> str:
+    named = {"sequences begin with": vocabulary.bos_id, "end with": vocabulary.eos_id, "padding is": vocabulary.pad_id}
+    return ", ".join(f"{what} {token}" if token is not None else f"{what} nothing" for what, token in named.items())
+
+
+def _adapter_base(published: Published, base: str) -> str:
+    config = published.config.model
+    if config and config.start:
+        return "the model in `start/`"
+    hub = hub_name_of_start(published.experiment, published.round)
+    return f"`{hub}`" if hub else f"checkpoint `{base}` of this experiment, which is not published here"
+
+
+def _elsewhere(published: Published) -> str:
+    """Say which speech models are fetched from their own publishers when they are used."""
+    experiment = published.experiment
+    named = {key: getattr(getattr(experiment, key), "weights", None) for key in ("encoder", "vocoder", "asr")}
+    fetched = [f"{key} from {sources.told(source)}" for key, source in named.items() if source is not None]
+    return f" (large weights are fetched from their publishers: {'; '.join(fetched)})" if fetched else ""
+
+
+def _meaning(published: Published) -> dict[str, object]:
+    folder = published.artifacts / "checkpoints" / published.round
+    contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
+    rows = [(words, _value(getattr(contract, key))) for key, words in CONTRACT_WORDS.items()]
+    return {"units": facts.units_told(contract), "contract": rows}
+
+
+def _value(value: str | float | None) -> str:
+    """Return a field of the unit contract as a cell."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{value}`" if isinstance(value, str) else f"{value:g}"
+
+
+def _method(published: Published) -> dict[str, object]:
+    experiment, name = published.experiment, published.round
+    params, trainer = experiment.params, experiment.trainer
+    chain = curriculum(experiment, name)
+    log = TrainingLog.model_validate_json((published.artifacts / "training" / f"{name}.json").read_text())
+    return {
+        "aligned": "preference-optimised" if set(trainer.losses) != {"sft"} else "fine-tuned on its best samples",
+        "base": sources.base_model(experiment),
+        "curriculum": [params.rounds[chain[0]].prev, *chain],
+        "judge": facts.judge_told(experiment),
+        "prompts_cut": facts.CUTS[params.prompts.cut],
+        "max_s": f"{params.prompts.max_s:g}",
+        "draws": params.sampling.draws,
+        "temperature": f"{params.sampling.temperature:g}",
+        "top_p": f"{params.sampling.top_p:g}",
+        "max_units": params.sampling.max_units,
+        "encoder": sources.choice_of(params.encoder, experiment.encoder),
+        "vocoder": sources.choice_of(params.vocoder, experiment.vocoder),
+        "asr": sources.choice_of(params.asr, experiment.asr),
+        "utility": facts.utility_told(experiment),
+        "selection": facts.selection_told(experiment, name),
+        "lora_r": trainer.lora.r,
+        "lora_alpha": f"{trainer.lora.alpha:g}",
+        "loss": loss_told({str(loss): weight for loss, weight in trainer.losses.items()}),
+        "beta": f"{trainer.beta:g}",
+        "learning_rate": f"{trainer.learning_rate:g}",
+        "batch_size": trainer.batch_size,
+        "rounds": facts.round_rows(experiment, published.artifacts, chain),
+        "steps": log.steps,
+        "best": log.best,
+    }
+
+
+def loss_told(losses: dict[str, float]) -> str:
+    """Return the training objective in words."""
+    known = {"sigmoid": "DPO", "sft": "the likelihood of the chosen sample"}
+    terms = [f"{known.get(name, name)}" + ("" if weight == 1 else f" × {weight:g}") for name, weight in losses.items()]
+    return " + ".join(terms)
+
+
+def _results(published: Published, report: Report) -> dict[str, object]:
+    experiment, name = published.experiment, published.round
+    results, differences = results_table(report, experiment, name), differences_table(report, experiment, name)
+    evaluation = experiment.params.evaluation
+    counts = "; ".join(
+        f"{n} {what}{f' ({missing} not measured)' if missing else ''}" for what, n, missing in counted(report, name)
+    )
+    return {
+        "main_result": _main_result(published, report),
+        "asked": f"On prompts of the `{evaluation.split}` split, which took no part in training, {evaluation.draws} draws "
+        f"each, and on benchmarks of likelihood ({counts}).",
+        "results": markdown_table(results.headings, results.rows),
+        "differences": markdown_table(differences.headings, differences.rows),
+        "reading": list(_reading(published, report)),
+    }
+
+
+def _main_result(published: Published, report: Report) -> str:
+    """Return the judged change against base and against fine-tuning, of the judge that took no part."""
+    params = published.experiment.params
+    parts = []
+    for against, words in ((BASE, "the base model"), (FINETUNED, "fine-tuning on the chosen samples alone")):
+        found = report.comparison(published.round, against, CONTINUATION, "heldout_judge")
+        if found is not None and found.delta is not None:
+            parts.append(f"{change(found)} against {words}")
+    if not parts:
+        return "see Results"
+    return f"score of the held-out judge `{params.heldout_judge}` (1 to 5): {'; '.join(parts)}"
+
+
+def _reading(published: Published, report: Report) -> Iterator[str]:
+    experiment = published.experiment
+    bootstrap = experiment.params.evaluation.bootstrap
+    yield (
+        f"Intervals are percentile bootstraps ({bootstrap.resamples} resamples) over prompts, or over item pairs of a "
+        "benchmark, for these trained weights: another training seed can move a number by more. Differences are paired; no "
+        "correction is made for looking at many of them."
+    )
+    controls = experiment.params.controls
+    if FINETUNED in controls:
+        yield (
+            "`sft` was fine-tuned on the chosen samples of the first round alone: what it also reaches is not owed to "
+            "preferences."
+        )
+    if "ntp" in controls:
+        yield "`ntp` had more next-unit training on the same speech."
+    for control, item in controls.items():
+        if item.source == "corpus":
+            yield (
+                f"`{control}` are the prompts' true continuations through the same vocoder and recogniser: the ceiling "
+                "of the judges."
+            )
+        elif item.temperature_scale != 1.0:
+            yield (
+                f"`{control}` is checkpoint `{item.checkpoint}` sampled at {item.temperature_scale:g} times the "
+                "temperature: a gain that it shows too may be mere sharpening."
+            )
+    for flag in report.flags:
+        if flag.model == published.round:
+            yield (
+                f"⚠ Its {flag.metric} score ({flag.value:.2f}) lies above the true continuations' interval: it pleases "
+                "that judge more than the truth does."
+            )
+
+
+def _data(published: Published) -> dict[str, object]:
+    experiment, lineage = published.experiment, published.lineage
+    own = (
+        f"It belongs to the code at {code_url(published)}."
+        if published.config.code
+        else (
+            f"The code is alignslm {lineage.packages['alignslm']}"
+            + (f", commit `{lineage.commit}`." if lineage.commit else ".")
+        )
+    )
+    return {
+        "training_data": sources.training_data(experiment),
+        "published_base": getattr(experiment.lm, "weights", None) is not None,
+        "limits": [*facts.shared_limits(experiment), *_limits(published)],
+        "code_told": own,
+        "stages": f"checkpoint@{published.round} report",
+        "lineage": facts.lineage_rows(lineage, experiment, published.artifacts, published.round),
+        "citations": citations(experiment),
+    }
+
+
+def code_url(published: Published) -> str:
+    """Return where the code is, at its commit where one is known."""
+    commit = published.lineage.commit
+    return f"{published.config.code}" + (f" at commit `{commit}`" if commit else "")
+
+
+def _limits(published: Published) -> Iterator[str]:
+    experiment = published.experiment
+    seconds, units = experiment.params.prompts.max_s, experiment.params.sampling.max_units
+    yield (
+        f"It was trained to continue prompts of up to {seconds:g} s by up to {units} units of speech like its corpus; "
+        "nothing else was tried."
+    )
+    yield "It was not tested for offensive, biased or false content; it is no assistant and knows no facts."
+    if not facts.is_toy(experiment):
+        yield "Speech it continues keeps no speaker's consent: do not use it to imitate or deceive people."

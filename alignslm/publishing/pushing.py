@@ -1,0 +1,144 @@
+"""From an experiment's artifacts to its repositories: build what is to be pushed, then push it."""
+
+import shutil
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from alignslm.config.experiment import Experiment
+from alignslm.config.publishing import HubPublishing
+from alignslm.publishing import PublishError, Pushed, Receipt
+from alignslm.publishing.cards import Published
+from alignslm.publishing.dataset import subsets_of
+from alignslm.publishing.dataset_card import dataset_card
+from alignslm.publishing.dataset_card import title_of as dataset_title
+from alignslm.publishing.hub import Target, push, require_token, with_manifest
+from alignslm.publishing.lineage import PARAMETERS, lineage_of, parameter_files
+from alignslm.publishing.model import Bundle, model_files
+from alignslm.publishing.model_card import model_card
+from alignslm.publishing.model_card import title_of as model_title
+from alignslm.publishing.pairs import read_sources
+from alignslm.publishing.results import read_report
+from alignslm.storage import writing
+
+CARD = "README.md"
+WORK = Path(".work")
+Kind = Literal["model", "dataset"]
+
+
+class Package(NamedTuple):
+    """A bundle with where it goes."""
+
+    bundle: Bundle
+    target: Target
+
+
+def publish(experiment: Experiment, name: str, root: Path) -> Receipt:
+    """Push a round's model and pairs, as far as its choice of publishing asks, and return the receipt.
+
+    The token is looked for before anything is built. Artifacts are only read. Raises PublishError.
+    """
+    require_token()
+    work = root / WORK / f"publish-{name}"
+    packages = packages_of(experiment, name, root, work)
+    pushed: dict[Kind, Pushed] = {kind: push(item.bundle, item.target) for kind, item in packages.items()}
+    shutil.rmtree(work, ignore_errors=True)
+    return Receipt(round=name, status="pushed", reason=None, pushed=pushed)
+
+
+def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> dict[Kind, Package]:
+    """Build everything that a round publishes; parquet files are written below `work`, what exists is used in place."""
+    published = published_of(experiment, name, root)
+    shutil.rmtree(work, ignore_errors=True)
+    with writing(work):
+        work.mkdir(parents=True)
+    packages: dict[Kind, Package] = {}
+    if published.model_repo:
+        packages["model"] = _packed(published, "model", _model(published, root), model_title(published))
+    if published.dataset_repo:
+        packages["dataset"] = _packed(published, "dataset", _dataset(published, root, work), dataset_title(published))
+    return packages
+
+
+def published_of(experiment: Experiment, name: str, root: Path) -> Published:
+    """Look up where a round goes and what it rests on. PublishError where it is no round, or publishing is off."""
+    config, rounds = experiment.publish, experiment.params.rounds
+    if not isinstance(config, HubPublishing):
+        raise PublishError("publishing is off (`publish: none` in params.yaml); choose a file of experiments/publish.")
+    if name not in rounds:
+        raise PublishError(f"{name!r} is no round of params.yaml; there are {', '.join(rounds)}.")
+    wanted = [
+        f"artifacts/checkpoints/{name}",
+        *(f"artifacts/eval/{system}" for system in (name, *experiment.params.controls)),
+    ]
+    repos = {key: pattern.replace("{round}", name) for key, pattern in config.repositories()}
+    return Published(
+        experiment=experiment,
+        config=config,
+        round=name,
+        lineage=lineage_of(root, wanted),
+        artifacts=root / "artifacts",
+        model_repo=repos.get("model.repo"),
+        dataset_repo=repos.get("dataset.repo"),
+    )
+
+
+def _packed(published: Published, kind: Kind, bundle: Bundle, title: str) -> Package:
+    experiment = published.lineage.experiment_id
+    repo = published.model_repo if kind == "model" else published.dataset_repo
+    target = Target(
+        repo=str(repo),
+        repo_type=kind,
+        private=published.config.private,
+        tag=published.tag,
+        message=f"{title} (experiment {experiment})",
+    )
+    return Package(with_manifest(bundle, kind=kind, round=published.round, experiment=experiment), target)
+
+
+def _model(published: Published, root: Path) -> Bundle:
+    experiment, name = published.experiment, published.round
+    assert published.config.model is not None  # noqa: S101 (asked before)
+    report = read_report(root / "reports" / "metrics.json", experiment, name)
+    return {
+        **model_files(experiment, name, published.config.model, published.artifacts),
+        **_origin(published, root),
+        f"{PARAMETERS}/metrics.json": report.to_json().encode(),
+        CARD: model_card(published, report),
+    }
+
+
+def _dataset(published: Published, root: Path, work: Path) -> Bundle:
+    experiment, name = published.experiment, published.round
+    config = published.config.dataset
+    assert config is not None  # noqa: S101 (asked before)
+    sources = read_sources(name, config, published.artifacts, work)
+    subsets = subsets_of(
+        config,
+        sources,
+        work,
+        evaluated=published.artifacts / "eval" / name,
+        evaluated_on=experiment.params.evaluation.split,
+    )
+    card = dataset_card(published, subsets, sample_rate_hz=sources.sample_rate_hz)
+    files = {file: path for subset in subsets for file, path in subset.files.items()}
+    return {**files, **_origin(published, root), CARD: card}
+
+
+def _origin(published: Published, root: Path) -> Bundle:
+    return {
+        **parameter_files(published.experiment, root),
+        f"{PARAMETERS}/dvc.lock": published.lineage.lock,
+    }
+
+
+def write_preview(packages: dict[Kind, Package], folder: Path) -> None:
+    """Write every file that would be pushed to folder/model and folder/dataset. PublishError where there is something."""
+    for kind, package in packages.items():
+        place = folder / kind
+        if place.exists():
+            raise PublishError(f"{place} is there already; name another folder, or remove it.")
+        with writing(place):
+            for name, file in sorted(package.bundle.items()):
+                path = place / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, path)

@@ -1,0 +1,72 @@
+"""What the Hub's refusals mean, and what to do about each. All of them leave artifacts and repository as they were."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+
+from huggingface_hub import errors
+
+AGAIN = (
+    "Then run the same command again: what was sent already is not sent twice, and nothing shows until all is there."
+)
+SETTINGS = "https://huggingface.co/settings/tokens"
+_FULL = ("storage", "quota", "limit reached", "upgrade")
+_ERROR_FROM = 500  # status codes from here on are the server's fault
+
+
+def refusal(error: BaseException, repo: str, repo_type: str) -> str:
+    """Return one message: which repository, what was refused, what to do."""
+    answered = next((found for found in _causes(error) if isinstance(found, errors.HfHubHTTPError)), None)
+    told = _answer(answered, repo) if answered is not None else _silence(error)
+    return f"the {repo_type} repository {repo} was not published: {told} {AGAIN}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from: the client's threads wrap what went wrong in them."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _answer(error: errors.HfHubHTTPError, repo: str) -> str:
+    """Explain what the server said."""
+    status, owner = error.response.status_code, repo.partition("/")[0]
+    said = f"the Hub answers {status}" + (f" ({error.server_message.strip()})" if error.server_message else "")
+    full = status != HTTPStatus.TOO_MANY_REQUESTS and any(word in said.lower() for word in _FULL)
+    if full or status == HTTPStatus.PAYMENT_REQUIRED:
+        return f"{said}. Make room in {owner}'s storage, or name another owner."
+    match status:
+        case HTTPStatus.UNAUTHORIZED:
+            return f"{said}: the token is not valid, or has expired. Set HF_TOKEN to one that may write ({SETTINGS})."
+        case HTTPStatus.FORBIDDEN:
+            return (
+                f"{said}: the token may not write there. Is {owner!r} your account, or an organisation that lets you? "
+                f"Give the token the right to write ({SETTINGS}), or name another owner."
+            )
+        case HTTPStatus.NOT_FOUND:
+            return (
+                f"{said}: it went away meanwhile, or the token may not see it. Check its name and the token's rights."
+            )
+        case HTTPStatus.CONFLICT:
+            return f"{said}: it exists, but the token may not see it. Use a token of its owner, or name another repository."
+        case HTTPStatus.PRECONDITION_FAILED:
+            return f"{said}: somebody else committed meanwhile."
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return f"{said}: too many requests. Wait as long as it asks."
+        case _ if status >= _ERROR_FROM:
+            return f"{said}: the Hub is in trouble (https://status.huggingface.co). Wait."
+        case _:
+            return f"{said or _first_line(error)}."
+
+
+def _silence(error: BaseException) -> str:
+    """Explain an error to which no server answered: no network, a broken connection, or data the Hub does not take."""
+    *_, first = _causes(error)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set. Unset it."
+    if isinstance(first, ValueError):
+        return f"{_first_line(first)}."
+    return f"the Hub cannot be reached, or the connection broke ({type(first).__name__}: {_first_line(first)}). Check the network."
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:300]

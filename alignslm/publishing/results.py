@@ -1,0 +1,155 @@
+"""The report's numbers of one round: in the Hub's model-index form, and as the tables of its card."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import EvalResult
+from pydantic import ValidationError
+
+from alignslm.config.experiment import Experiment
+from alignslm.publishing import PublishError
+from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
+from alignslm.report.metrics import Metric, Report
+from alignslm.report.wording import arrow, change, heading, headline, style, with_error
+
+SAME_AS_PPL = "log_ppl"  # the logarithm of a number that is there
+
+
+class Table(NamedTuple):
+    """Headings, and rows of as many cells."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def read_report(path: Path, experiment: Experiment, name: str) -> Report:
+    """Return the report without systems that a round's card does not speak of: later rounds, and rounds beside it.
+
+    What those scored must not change this round's repository. PublishError where there is no report.
+    """
+    if not path.is_file():
+        raise PublishError(
+            f"{path} does not exist. Make the report with `dvc repro report`, or fetch it with `dvc pull`."
+        )
+    try:
+        report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise PublishError(
+            f"{path} is no report of this version ({error.error_count()} faults). Run `dvc repro report`."
+        ) from error
+    others = set(experiment.params.rounds) - set(curriculum(experiment, name))
+    kept = Report(
+        metrics=tuple(metric for metric in report.metrics if metric.model not in others),
+        comparisons=tuple(item for item in report.comparisons if not {item.model, item.against} & others),
+        flags=tuple(flag for flag in report.flags if flag.model not in others),
+    )
+    if not any(metric.model == name for metric in kept.metrics):
+        raise PublishError(f"{path} holds no number of {name}. Run `dvc repro report`.")
+    return kept
+
+
+def curriculum(experiment: Experiment, name: str) -> list[str]:
+    """Return the rounds that led to a round, the first one first, itself last."""
+    rounds, chain = experiment.params.rounds, [name]
+    while (prev := rounds[chain[0]].prev) in rounds:
+        chain.insert(0, prev)
+    return chain
+
+
+def eval_results(report: Report, experiment: Experiment, name: str) -> list[EvalResult]:
+    """Return a round's metrics for the model-index: scaled as printed, with interval, error and counts as arguments."""
+    return [_result(metric, experiment) for metric in report.metrics if metric.model == name and _is_shown(metric)]
+
+
+def _is_shown(metric: Metric) -> bool:
+    return metric.value is not None and metric.metric != SAME_AS_PPL
+
+
+def _result(metric: Metric, experiment: Experiment) -> EvalResult:
+    how = style(metric.benchmark, metric.metric)
+    task, dataset, title = _place(metric, experiment)
+    ends = None if metric.ci95 is None else [_scaled(end, how.factor) for end in metric.ci95]
+    return EvalResult(
+        task_type="audio-to-audio",
+        task_name=task,
+        dataset_type=dataset,
+        dataset_name=title,
+        dataset_split=experiment.params.evaluation.split if metric.benchmark in {CONTINUATION, SPEECH} else "test",
+        metric_type=metric.metric.replace("/", "-"),
+        metric_name=f"{how.label} ({how.unit})" if how.unit else how.label,
+        metric_value=_scaled(metric.value, how.factor),
+        metric_args={
+            "ci95": ends, "stderr": _scaled(metric.stderr, how.factor), "n": metric.n, "n_missing": metric.n_missing
+        },
+    )  # fmt: skip
+
+
+def _place(metric: Metric, experiment: Experiment) -> tuple[str, str, str]:
+    """Return what was asked, of which data, and how that is called."""
+    if metric.benchmark in {CONTINUATION, SPEECH}:
+        corpus, split = experiment.params.corpus, experiment.params.evaluation.split
+        return "Speech continuation", f"{corpus}-prompts", f"{corpus}, prompts of the {split} split"
+    return "Likelihood of speech", experiment.params.benchmarks[metric.benchmark], metric.benchmark
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else round(value * factor, 4)
+
+
+def systems_of(report: Report) -> list[str]:
+    """Return the systems of a report that are models or the ceiling: not recorded speech."""
+    return list(dict.fromkeys(metric.model for metric in report.metrics if metric.benchmark != SPEECH))
+
+
+def results_table(report: Report, experiment: Experiment, name: str) -> Table:
+    """Return the headline metrics ± half a 95 % interval: a row a metric, this round and what it is held against."""
+    systems = systems_of(report)
+    controls = experiment.params.controls
+    ceiling = [name for name in systems if name in controls and controls[name].source == "corpus"]
+    order = [name, *(system for system in systems if system not in {name, *ceiling}), *ceiling]
+    headings = [
+        "",
+        *(
+            f"**{system}**" if system == name else f"{system}{' (ceiling)' if system in ceiling else ''}"
+            for system in order
+        ),
+    ]
+    rows = [
+        [
+            heading(*column, arrow=arrow(report, *column)),
+            *(_bold(with_error(report.metric(system, *column)), bold=system == name) for system in order),
+        ]
+        for column in headline(report)
+    ]
+    return Table(headings, rows)
+
+
+def _bold(text: str, *, bold: bool) -> str:
+    return f"**{text}**" if bold else text
+
+
+def differences_table(report: Report, experiment: Experiment, name: str) -> Table:
+    """Return the paired differences of a round to the base model, to the fine-tuned control and to its own start."""
+    wanted = dict.fromkeys([BASE, FINETUNED, experiment.params.rounds[name].prev])
+    against = [system for system in wanted if any((c.model, c.against) == (name, system) for c in report.comparisons)]
+    rows = [
+        [
+            heading(*column, arrow=arrow(report, *column)),
+            *(change(report.comparison(name, system, *column)) for system in against),
+        ]
+        for column in headline(report)
+    ]
+    return Table(["", *(f"{name} – {system}" for system in against)], rows)
+
+
+def counted(report: Report, name: str) -> Iterator[tuple[str, int, int]]:
+    """Yield (what, rows measured, rows missing) of a round: judged continuations, then each benchmark's item pairs."""
+    for metric in report.metrics:
+        first = metric.metric == "judge" if metric.benchmark == CONTINUATION else metric.metric == ACCURACY
+        if metric.model == name and first and metric.benchmark != SPEECH:
+            yield (
+                "judged continuations" if metric.benchmark == CONTINUATION else metric.benchmark,
+                metric.n,
+                metric.n_missing,
+            )
