@@ -20,6 +20,7 @@ ROWS = [
     {"report", "lineage"},
     {"plan", "publishing"},
     {"play"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 ]

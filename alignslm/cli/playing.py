@@ -74,6 +74,41 @@ def continue_(
 
 
 @command
+def demo(
+    root: Root = Path(),
+    *,
+    models: Annotated[
+        str | None, typer.Option("--models", "-m", help="Models to offer, comma-separated; else every checkpoint.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets the network in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 7860,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page in the browser.")] = False,
+    export_space: Annotated[
+        Path | None, typer.Option("--export-space", help="Write the page as a folder for a Space instead.")
+    ] = None,
+) -> None:
+    """Show a page to talk to the models: record or upload speech, hear their continuations side by side.
+
+    It is served on this machine only, asks no other host and shares nothing. Needs the extra [bold]demo[/].
+
+    [bold]alignslm demo[/]                                    http://127.0.0.1:7860
+
+    [bold]alignslm demo --models base,r1 --export-space space[/]     a folder to upload as a Space
+    """
+    from alignslm.demo.page import serve
+    from alignslm.demo.space import export_space as export
+
+    named = models.split(",") if models else None
+    if export_space is None:
+        serve(root, named, host=host, port=port, opened=browser)
+    else:
+        export(root, named, export_space)
+        typer.echo(f"wrote {export_space}; try it with `python {export_space / 'app.py'}`")
+
+
+@command
 def import_preferences(
     source: Annotated[str, typer.Argument(help="A .jsonl or .parquet file, a folder of them, or a Hub dataset's id.")],
     root: Root = Path(),

@@ -1,0 +1,127 @@
+"""The page: speech in by file or microphone, every model's continuations side by side. It asks no other host."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from alignslm.failures import is_told
+from alignslm.play.cards import inline_cards
+from alignslm.play.finding import checkpoint_folder, checkpoints
+from alignslm.play.prompt import PlayError
+from alignslm.play.studio import Speaker, Studio
+
+Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float], str]
+TITLE = "What does a spoken language model say next?"
+INTRO = (
+    "Say the beginning of something, or upload a sound file. The models below continue it in speech, without having "
+    "seen a word of text; the recogniser writes down what they say."
+)
+MOST_DRAWS = 10
+
+
+class DemoError(PlayError):
+    """The page cannot be shown or exported."""
+
+
+def load_gradio() -> Any:
+    """Return the gradio module, its telemetry off. DemoError says how to install it where it is not."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise DemoError(
+            "the page needs gradio, which is not installed: `pip install 'alignslm[demo]'`, or `pip install "
+            "-e '.[demo]'` in a clone. `alignslm continue` needs it not."
+        ) from None
+    return gradio
+
+
+def chosen_models(models: Sequence[str] | None, root: Path) -> list[str]:
+    """Return the models to offer, all found: those named, or every checkpoint of the experiment. Raises PlayError."""
+    found = list(models or checkpoints(root))
+    if not found:
+        raise DemoError(f"no checkpoint below {root / 'artifacts'}: run `dvc repro`, `dvc pull`, or name --models")
+    for model in found:
+        checkpoint_folder(model, root)
+    return found
+
+
+def answering(studio: Studio) -> Answer:
+    """Return the function behind the button: a sound file and settings in, a piece of HTML out, faults included."""
+
+    @cache
+    def speaker(model: str) -> Speaker:
+        return studio.speaker(model)
+
+    def answer(  # noqa: PLR0917 - gradio passes the values of its components by position
+        file: str | None, models: Sequence[str], draws: float, temperature: float, seconds: float, seed: float
+    ) -> str:
+        if not file:
+            return told("Record something or upload a sound file first.")
+        if not models:
+            return told("Choose a model first.")
+        try:
+            prompt = studio.prompt(file, seconds=seconds)
+            takes = {
+                model: speaker(model).continuations(prompt, draws=int(draws), temperature=temperature, seed=int(seed))
+                for model in models
+            }
+        except Exception as error:
+            if not is_told(error):
+                raise
+            return told(str(error).replace(file, Path(file).name))
+        return str(inline_cards(prompt, takes))
+
+    return answer
+
+
+def told(message: str) -> str:
+    """Return a message as a piece of HTML that screen readers read out."""
+    return f'<p role="alert">{escape(message)}</p>'
+
+
+def build_page(studio: Studio, models: Sequence[str]) -> Any:
+    """Return the page as gradio.Blocks, not yet shown."""
+    gr, params = load_gradio(), studio.params
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}\n{INTRO}")
+        with gr.Row():
+            sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Prompt", buttons=[])
+            with gr.Column():
+                offered = gr.CheckboxGroup(list(models), value=list(models)[:3], label="Models")
+                draws = gr.Slider(1, MOST_DRAWS, value=2, step=1, label="Continuations a model")
+                warmth = params.sampling.temperature
+                temperature = gr.Slider(0.1, 2.0, value=warmth, step=0.05, label="Temperature: higher is bolder")
+                longest = params.prompts.max_s
+                seconds = gr.Slider(0.5, longest, value=longest, step=0.1, label="Seconds used of the prompt")
+                seed = gr.Number(params.seeds.evaluation, precision=0, minimum=0, label="Seed")
+        button = gr.Button("Continue", variant="primary")
+        shown = gr.HTML()
+        asked = [sound, offered, draws, temperature, seconds, seed]
+        button.click(answering(studio), asked, shown, api_name="continue")
+    return page
+
+
+def launch_options(gr: Any) -> dict[str, Any]:
+    """Return how the page is served: fonts of the reader's system, no share link, no link to gradio's site."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return {"theme": gr.themes.Base(**fonts), "share": False, "footer_links": [], "ssr_mode": False}
+
+
+def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, opened: bool) -> None:
+    """Show the page until the program is ended; `opened` shows it in the reader's browser."""
+    gr = load_gradio()
+    names = chosen_models(models, root)
+    page = build_page(Studio.open(root), names)
+    page.launch(server_name=host, server_port=port, inbrowser=opened, **launch_options(gr))
+
+
+def space_page(root: Path, models: Sequence[str]) -> None:
+    """Show the page where a Space runs it: host and port come from the Space's own variables."""
+    page = build_page(Studio.open(root), chosen_models(models, root))
+    page.launch(**launch_options(load_gradio()))

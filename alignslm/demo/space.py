@@ -1,0 +1,102 @@
+"""The page as a folder that can be uploaded as a Space: models, the code that plays them, and what it needs."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import requires
+from pathlib import Path
+
+import alignslm
+from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
+from alignslm.play.finding import checkpoint_folder
+from alignslm.storage import writing
+
+# What trains, evaluates and reports, and what gradio brings itself: a Space that only plays installs faster without.
+LEFT_OUT = frozenset({
+    "accelerate", "datasets", "dvc", "espeakng-loader", "fastapi", "matplotlib", "onnxruntime", "openai", "peft",
+    "speechmos", "trl", "uvicorn",
+})  # fmt: skip
+SPEECH = ("encoder", "vocoder", "asr")
+APP = '''\
+"""The page of a Space; written by `alignslm demo --export-space`."""
+
+from pathlib import Path
+
+from alignslm.demo.page import space_page
+
+space_page(Path(__file__).parent, {models!r})
+'''
+README = """\
+---
+title: {title}
+emoji: 🗣️
+colorFrom: blue
+colorTo: gray
+sdk: gradio
+sdk_version: {gradio}
+python_version: "3.11"
+app_file: app.py
+pinned: false
+---
+
+# {title}
+
+Say the beginning of something: a textless spoken language model continues it, before and after alignment by AI
+feedback (Align-SLM, arXiv 2411.01834, an unofficial open implementation). Models: {models}.
+
+`python app.py` shows the same page on this machine, once `requirements.txt` and gradio {gradio} are installed. Upload
+the folder to a Space of the kind Gradio: `hf upload OWNER/NAME . --repo-type space`.
+"""
+
+
+def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None:
+    """Write app.py, requirements.txt, README.md, the models and this package into a new folder.
+
+    Checkpoints of the experiment and of folders are copied; those of the Hub are named and fetched by the Space.
+    Raises PlayError where a model is not found, DemoError where `folder` holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DemoError(f"{folder} is not empty; name a new folder for the Space")
+    names = chosen_models(models, root)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy(Path(alignslm.__file__).parent, folder / "alignslm")
+        _copy(root / "experiments", folder / "experiments")
+        shutil.copyfile(root / "params.yaml", folder / "params.yaml")
+        for name in SPEECH:
+            _copy(_made(root / "artifacts" / name), folder / "artifacts" / name)
+        inside = [_model(name, root, folder) for name in names]
+        version = load_gradio().__version__
+        (folder / "app.py").write_text(APP.format(models=inside), encoding="utf-8")
+        (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
+        readme = README.format(title=TITLE, gradio=version, models=", ".join(names))
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def requirements() -> list[str]:
+    """Return what playing needs, with the bounds of this package; gradio is the Space's own `sdk_version`."""
+    lines = [line for line in requires("alignslm") or [] if "extra ==" not in line]
+    return sorted(line for line in lines if re.split(r"[^\w.-]", line)[0].lower() not in LEFT_OUT)
+
+
+def _model(name: str, root: Path, folder: Path) -> str:
+    """Copy a model's checkpoint and return what the Space calls it; a repository of the Hub stays where it is."""
+    own = root / "artifacts" / "checkpoints" / name
+    if not own.is_dir() and not Path(name).expanduser().is_dir():
+        return name
+    source = checkpoint_folder(name, root)
+    _copy(source, folder / "artifacts" / "checkpoints" / source.name)
+    return source.name
+
+
+def _made(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DemoError(f"{folder} is not there: run `dvc repro` or `dvc pull` first")
+    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder: links followed, and writable, which what DVC links is not."""
+    shutil.copytree(
+        source, target, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    )
