@@ -19,7 +19,7 @@ ROWS = [
     {"storyworld", "corpora"},
     {"report", "lineage"},
     {"plan", "publishing"},
-    {"play"},
+    {"play", "bench"},
     {"demo"},
     {"cli"},
     {"__main__"},

@@ -1,3 +1,5 @@
+import random
+
 import polars as pl
 import pytest
 
@@ -68,6 +70,55 @@ def test_a_truncated_file_is_one_clear_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(TableError, match=r"cannot be read as parquet .* Delete it and run `dvc repro`"):
         tables.read(tables.ENCODED, path)
+
+
+def test_a_flipped_bit_is_one_clear_error_and_never_another_number(tmp_path):
+    """Without checksums of pages four flips of five would give other numbers, and no error."""
+    path, chance = tmp_path / "units.parquet", random.Random(0)
+    tables.write(units_frame([f"{number:04d}" for number in range(2000)]), tables.ENCODED, path, CONTRACT)
+    good, content = tables.read(tables.ENCODED, path), path.read_bytes()
+    refused = 0
+    for _ in range(100):
+        flipped = bytearray(content)
+        flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert tables.read(tables.ENCODED, path).equals(good)
+        except TableError as error:
+            refused += 1
+            assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+            assert "run `dvc repro`" in str(error)  # noqa: PT017
+    assert refused > 80
+
+
+def test_batches_are_the_table_whatever_their_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignslm.tables.writing.GROUP_ROWS", 3)
+    frame = units_frame([f"{number:02d}" for number in range(11)])
+    tables.write(frame, tables.ENCODED, tmp_path / "one.parquet")
+    tables.write_shards([frame], tables.ENCODED, tmp_path / "many", part_rows=4)
+    for path in (tmp_path / "one.parquet", tmp_path / "many"):
+        for rows, sizes in ((1, [1] * 11), (4, [4, 4, 3]), (50, [11])):
+            made = list(tables.batches(tables.ENCODED, path, rows=rows))
+            assert list(map(len, made)) == sizes
+            assert pl.concat(made).equals(frame)
+        narrow = list(tables.batches(tables.ENCODED, path, rows=50, columns=["units", "utterance_id"]))
+        assert narrow[0].columns == ["units", "utterance_id"]
+
+
+def test_batches_verify_as_reading_does(tmp_path):
+    tables.write_shards([units_frame(("a", "b"))], tables.ENCODED, tmp_path / "units", part_rows=1)
+    first, second = sorted((tmp_path / "units").iterdir())
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(TableError) as told:
+        list(tables.batches(tables.ENCODED, tmp_path / "units", rows=1))
+    assert str(told.value) == f"{tmp_path}/units, from row 1 starts at ('b',), at or before ('b',); sort first"
+
+
+def test_a_table_grown_out_of_order_does_not_appear(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignslm.tables.writing.GROUP_ROWS", 1)
+    with pytest.raises(TableError, match=r"starts at \('a',\), at or before \('b',\); sort first"):
+        tables.write_frames([units_frame(("b",)), units_frame(("a",))], tables.ENCODED, tmp_path / "units.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_table_or_version_is_refused(tmp_path):

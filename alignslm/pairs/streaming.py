@@ -18,7 +18,7 @@ from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
 from alignslm.pairs.utility import standings, utility
 from alignslm.tables import TableError
 
-BATCH_ROWS = 1 << 17  # continuations, some 100 MB with their units
+BATCH_ROWS = 1 << 16  # continuations, some 30 MB with their units
 
 
 class Sources(NamedTuple):

@@ -1,6 +1,6 @@
 """How a table is read: whole, part by part, or in batches, and never without a look at what it says it is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,31 +24,40 @@ def parts(path: Path) -> list[Path]:
 
 
 def _read_part(table: Table, path: Path, columns: list[str] | None) -> tuple[pl.DataFrame, str | None]:
-    with _readable(path):
-        metadata = pq.read_schema(path).metadata or {}
-        frame = pl.read_parquet(path, columns=columns)
-    contract = _require_identity(metadata, table, path)
-    return frame, contract
+    with _opened(path) as file:
+        contract = _require_identity(file, table, path)
+        frame = pl.DataFrame(pl.from_arrow(file.read(columns=columns)))
+        return frame if columns is None else frame.select(columns), contract
+
+
+def _require_valid(frame: pl.DataFrame, table: Table, where: str) -> None:
+    try:
+        verify(frame, table, where=where)
+    except TableError as error:
+        raise TableError(f"{error}. Delete it and run `dvc repro`.") from None
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file whose pages are checked against their checksums as they are read. Raises TableError."""
     try:
-        yield
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, UnicodeDecodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise TableError(f"{path} cannot be read as parquet ({error}). Delete it and run `dvc repro`.") from error
 
 
-def _require_identity(metadata: Mapping[bytes, bytes], table: Table, path: Path) -> str | None:
+def _require_identity(file: pq.ParquetFile, table: Table, path: Path) -> str | None:
     """Raise TableError unless a file says that it holds this table in this version; return its unit contract."""
-    found = (metadata.get(b"alignslm.table", b"?").decode(), metadata.get(b"alignslm.version", b"?").decode())
+    metadata = {key.decode(errors="replace"): value for key, value in (file.metadata.metadata or {}).items()}
+    found = tuple(metadata.get(f"alignslm.{what}", b"?").decode(errors="replace") for what in ("table", "version"))
     if found != (table.name, str(table.version)):
         raise TableError(
             f"{path} holds table {found[0]!r} version {found[1]}, expected {table.name!r} version {table.version}. "
             "It was written by another version of alignslm: run `dvc repro` to remake it."
         )
-    contract = metadata.get(b"alignslm.unit_contract")
-    return contract.decode() if contract else None
+    contract = metadata.get("alignslm.unit_contract")
+    return contract.decode(errors="replace") if contract else None
 
 
 def iterate(table: Table, path: Path, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
@@ -67,15 +76,15 @@ def batches(table: Table, path: Path, *, rows: int, columns: list[str] | None = 
     for number, frame in enumerate(rechunk(_decoded(table, path, rows, columns), rows)):
         if columns is None:
             where = f"{path}, from row {number * rows}"
-            verify(frame, table, where=where)
+            _require_valid(frame, table, where)
             last = require_later(frame, table, last, where=where)
         yield frame
 
 
 def _decoded(table: Table, path: Path, rows: int, columns: list[str] | None) -> Iterator[pl.DataFrame]:
     for part in parts(path):
-        with _readable(part), pq.ParquetFile(part) as file:
-            _require_identity(file.schema_arrow.metadata or {}, table, part)
+        with _opened(part) as file:
+            _require_identity(file, table, part)
             for batch in file.iter_batches(batch_size=rows, columns=columns):
                 yield pl.DataFrame(pl.from_arrow(batch))
 
@@ -90,8 +99,12 @@ class Slice(NamedTuple):
 
 def slices(path: Path, rows: int) -> list[Slice]:
     """Cut a table on disk, file by file, into slices of at most `rows` rows, without reading them."""
-    counts = [(file, pq.read_metadata(file).num_rows) for file in parts(path)]
-    return [Slice(file, start, rows) for file, count in counts for start in range(0, count, rows)]
+    return [Slice(file, start, rows) for file in parts(path) for start in range(0, _count(file), rows)]
+
+
+def _count(path: Path) -> int:
+    with _opened(path) as file:
+        return file.metadata.num_rows
 
 
 def read_slice(table: Table, place: Slice) -> pl.DataFrame:
@@ -104,7 +117,7 @@ def read(table: Table, path: Path, columns: list[str] | None = None) -> pl.DataF
     """Read a whole table (or some columns of it) and verify it when all columns are read."""
     frame = pl.concat(list(iterate(table, path, columns)))
     if columns is None:
-        verify(frame, table, where=str(path))
+        _require_valid(frame, table, str(path))
     return frame
 
 

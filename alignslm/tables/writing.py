@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -14,7 +15,8 @@ from alignslm.tables.promises import arrange, require_later, verify
 from alignslm.tables.schemas import Table
 
 PART_ROWS = 500  # rows of audio in one file: some 60 MB, few enough to hold, many enough to keep files few
-GROUP_ROWS = 1 << 17  # rows of one row group, all that a reader of batches must decode at once
+FORM: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}  # a flipped bit is no other number
+GROUP_ROWS = 1 << 16  # rows of one row group, all that a reader of batches must decode at once
 
 
 def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract | None = None) -> None:
@@ -40,7 +42,7 @@ def growing(table: Table, path: Path, contract: UnitContract | None = None) -> I
     if contract is not None:
         metadata["alignslm.unit_contract"] = contract.model_dump_json()
     schema = pl.DataFrame(schema=dict(table.schema)).to_arrow().schema.with_metadata(metadata)
-    with replacing(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema, **FORM) as writer:
         grown = Grown(writer, table, path)
         yield grown
         grown.finish()
