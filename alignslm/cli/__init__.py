@@ -227,4 +227,25 @@ def seeds(
     print_combined(model, against, folders, root, as_json=as_json)
 
 
+@command
+def publish_preview(
+    name: Annotated[str, typer.Argument(metavar="ROUND", help="A round of params.yaml, such as r2.")],
+    folder: Annotated[Path, typer.Argument(help="Where model/ and dataset/ are written.")],
+    root: Root = Path(),
+    *,
+    choice: Annotated[
+        str | None, typer.Option("--choice", help="A file of experiments/publish, instead of params.yaml's.")
+    ] = None,
+) -> None:
+    """Write what the stage publish would push, cards included, to look at before anything leaves this machine.
+
+    Needs no network and no token.
+
+    [bold]alignslm publish-preview r2 preview --choice mine[/]
+    """
+    from alignslm.cli.publishing import print_preview
+
+    print_preview(name, folder, root, choice=choice)
+
+
 app.add_typer(playing)  # last: help lists its commands last

@@ -72,6 +72,11 @@ def set_values(values: dict[str, Plain], root: Path = Path(), *, named: str) -> 
     return _write(_edited(values, root, named), root)
 
 
+def preview_values(values: dict[str, Plain], root: Path = Path(), *, named: str) -> Edited:
+    """Return what `set_values` would make of root/params.yaml, which is left alone."""
+    return _edited(values, root, named)
+
+
 def _write(edited: Edited, root: Path) -> list[Change]:
     path = root / "params.yaml"
     if edited.changes:

@@ -10,6 +10,7 @@ from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.publishing.lineage import Lineage
 
+FENCE = "```python"  # not in the templates: formatters of Markdown would take their gaps for code
 TAGS = ["alignslm", "align-slm", "textless", "spoken-language-model", "speech", "preference-optimization"]
 
 
@@ -40,11 +41,12 @@ def render(template: str, metadata: ModelCardData | DatasetCardData, **values: o
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    text = environment.get_template(template).render(**values)
+    text = environment.get_template(template).render(python=FENCE, **values)
     return f"---\n{metadata.to_yaml()}\n---\n\n{text}".encode()
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
     """Return a table whose first column names the row and whose others are numbers."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    bound = [[cell.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}") for cell in row] for row in rows]
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *bound]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

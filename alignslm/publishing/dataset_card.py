@@ -1,9 +1,10 @@
-"""The dataset card: what a row is, how pairs were made, how many there are, whose speech it is, what they are unfit for."""
+"""The dataset card: what a row is, how pairs were made and counted, whose speech it is, what they are unfit for."""
 
 from collections.abc import Iterator, Sequence
 
 from huggingface_hub import DatasetCardData
 
+from alignslm.config.experiment import Experiment
 from alignslm.lm.checkpoint import CONTRACT_FILE
 from alignslm.provenance import UnitContract
 from alignslm.publishing import facts, sources
@@ -20,7 +21,7 @@ ROWS = {
     "judged": "one score of one held-out continuation of that model",
 }
 COLUMNS = {
-    "`prompt`": "recorded speech, cut where the prompt ends",
+    "`prompt`": "the utterance of the corpus, cut where the prompt ends",
     "`chosen`, `rejected`": "spoken continuations, without the prompt",
     "`prompt_text`": "the corpus's own text of the prompt, or what the recogniser heard where it has none",
     "`*_text`": "what the recogniser heard in the continuation; null: nothing",
@@ -98,7 +99,7 @@ def _metadata(published: Published, subsets: Sequence[Subset]) -> DatasetCardDat
 
 def _subset_rows(subsets: Sequence[Subset], splits: Sequence[str]) -> Iterator[list[str]]:
     for subset in subsets:
-        yield [f"`{subset.name}`", *(str(subset.num_rows.get(split, "")) for split in splits), ROWS[subset.name]]
+        yield [f"`{subset.name}`", *(str(subset.num_rows.get(split, "–")) for split in splits), ROWS[subset.name]]
 
 
 def _made(published: Published) -> dict[str, object]:
@@ -109,8 +110,9 @@ def _made(published: Published) -> dict[str, object]:
     )
     prev = params.rounds[name].prev
     return {
-        "prompts_told": f"Beginnings of training and validation utterances ({facts.CUTS[params.prompts.cut]}, at most {params.prompts.max_s:g} s).",
-        "base_told": f"checkpoint `{prev}` ({sources.base_model(experiment)})" if prev == "base" else f"checkpoint `{prev}`, the round before",
+        "prompts_told": f"Beginnings of training and validation utterances ({facts.CUTS[params.prompts.cut]}, at most "
+        f"{params.prompts.max_s:g} s).",
+        "base_told": _base_told(experiment, prev),
         "draws": params.sampling.draws,
         "temperature": f"{params.sampling.temperature:g}",
         "top_p": f"{params.sampling.top_p:g}",
@@ -123,6 +125,10 @@ def _made(published: Published) -> dict[str, object]:
         "encoder": sources.choice_of(params.encoder, experiment.encoder),
         "units": facts.units_told(contract),
     }  # fmt: skip
+
+
+def _base_told(experiment: Experiment, prev: str) -> str:
+    return f"the base model, {sources.base_model(experiment)}" if prev == "base" else f"the model of round `{prev}`"
 
 
 def _limits(published: Published) -> Iterator[str]:

@@ -86,7 +86,7 @@ def round_rows(experiment: Experiment, artifacts: Path, rounds: list[str]) -> li
     rows = []
     for name in rounds:
         item, account = experiment.params.rounds[name], read_account(artifacts, name)
-        limits = (item.chosen_min, item.rejected_max, item.margin_min)
+        limits: tuple[float | None, ...] = (item.chosen_min, item.rejected_max, item.margin_min)
         if not isinstance(experiment.selector, ThresholdSelector):
             limits = (None, None, item.margin_min)
         told = ["–" if limit is None else f"{limit:g}" for limit in limits]
@@ -104,7 +104,7 @@ def lineage_rows(lineage: Lineage, experiment: Experiment, artifacts: Path, name
         ("code", code_state(lineage)),
         ("base model", f"`{params.lm}`, {base_identity(artifacts)}"),
         ("round", f"`{name}`, from `{item.prev}`"),
-        ("weights", f"`{_weights(artifacts, item.prev)}` before, `{_weights(artifacts, name)}` after (alignslm's hash)"),
+        ("weights", " → ".join(f"`{_weights(artifacts, each)}`" for each in (item.prev, name)) + " (alignslm's hash)"),
         ("thresholds", _thresholds(item)),
         ("judges", f"`{params.judge}` trains, `{params.heldout_judge}` only reports"),
         ("choices", ", ".join(f"{key} `{getattr(params, key)}`" for key in CHOICES)),
@@ -149,6 +149,6 @@ def shared_limits(experiment: Experiment) -> Iterator[str]:
     )
     if is_toy(experiment):
         yield (
-            "Training judge and held-out judge were fitted on texts of one grammar, so they agree more than independent "
-            "judges would."
+            "Training judge and held-out judge were fitted on texts of one grammar, so they agree more than "
+            "independent judges would."
         )

@@ -133,14 +133,14 @@ def _opened(api: HfApi, target: Target) -> _Head:
         info = api.repo_info(target.repo, repo_type=target.repo_type)
     if target.private and not info.private:
         raise PublishError(
-            f"{target.repo} is public, but publishing is set to `private: true`; nothing was pushed. Make it private in "
-            "its settings on the Hub, name another repository, or write private: false."
+            f"{target.repo} is public, but publishing is set to `private: true`; nothing was pushed. Make it private "
+            "in its settings on the Hub, name another repository, or write private: false."
         )
-    names = {file.rfilename for file in info.siblings or ()}
+    names = set(api.list_repo_files(target.repo, repo_type=target.repo_type, revision=info.sha))
     if MANIFEST not in names and names - NOBODYS:
         raise PublishError(
-            f"{target.repo} exists and holds files that no push of alignslm made ({_some(names - NOBODYS)}); nothing was "
-            "pushed, so nothing is overwritten. Name another repository, or empty that one."
+            f"{target.repo} exists and holds files that no push of alignslm made ({_some(names - NOBODYS)}); nothing "
+            "was pushed, so nothing is overwritten. Name another repository, or empty that one."
         )
     ours = _manifest(api, target, str(info.sha)) & names if MANIFEST in names else set()
     return _Head(str(info.sha), bool(info.private), frozenset(ours))

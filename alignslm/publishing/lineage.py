@@ -10,12 +10,24 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
 from alignslm.publishing import PublishError
 from alignslm.report.origin import git
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
 CODE = ("alignslm", "stages", "dvc.yaml")
+EXECUTION = Execution(  # of nobody's machine: addresses stay here, and what computes must not change what is pushed
+    device="auto",
+    engine="local",
+    ray_address="auto",
+    replicas="auto",
+    workers=2,
+    batch_rows=16,
+    shard_rows=500,
+    strict=False,
+    training_processes=1,
+)
 PARAMETERS = "experiment"  # folder in the repository
 
 
@@ -88,10 +100,9 @@ def parameter_files(experiment: Experiment, root: Path) -> dict[str, Path | byte
     Their copy of params.yaml publishes nothing: it would try to write to this repository.
     """
     params = re.sub(r"(?m)^publish:[^#\n]*", "publish: none", (root / "params.yaml").read_text(encoding="utf-8"))
-    execution = "experiments/execution.yaml"
     files: dict[str, Path | bytes] = {
         f"{PARAMETERS}/params.yaml": params.encode(),
-        f"{PARAMETERS}/{execution}": root / execution,
+        f"{PARAMETERS}/experiments/execution.yaml": EXECUTION.model_dump_json(indent=1).encode() + b"\n",
     }
     for key, folder in CHOICE_FOLDERS.items():
         chosen = getattr(experiment.params, key)

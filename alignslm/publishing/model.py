@@ -28,7 +28,7 @@ def model_files(experiment: Experiment, name: str, config: ModelRepository, arti
     """Return the files of a round's model, cards and parameters left out. Nothing is copied: weights stay in place."""
     checkpoint = artifacts / "checkpoints" / name
     start = artifacts / "checkpoints" / experiment.params.rounds[name].prev
-    files = dict(plain_files(checkpoint))
+    files: Bundle = dict(plain_files(checkpoint))
     vocabulary = UnitVocabulary.model_validate_json((checkpoint / VOCABULARY_FILE).read_text())
     files["generation_config.json"] = generation_config(
         vocabulary,

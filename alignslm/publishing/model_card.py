@@ -1,6 +1,7 @@
 """The model card: use, units, method, results with intervals, data, limits, reproduction, citation."""
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import polars as pl
 from huggingface_hub import ModelCardData
 from safetensors import safe_open
 
+from alignslm.config.experiment import Experiment
+from alignslm.config.models import LlamaScratch
 from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
 from alignslm.prompts import read_prompts
 from alignslm.provenance import UnitContract
@@ -25,7 +28,7 @@ from alignslm.publishing.results import (
 from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
 from alignslm.report.inputs import TrainingLog
 from alignslm.report.metrics import Report
-from alignslm.report.wording import change
+from alignslm.report.wording import change, heading, headline
 from alignslm.units import UnitVocabulary
 
 CONTRACT_WORDS = {
@@ -34,6 +37,13 @@ CONTRACT_WORDS = {
     "num_units": "number of units", "deduplicated": "repeats collapsed", "codebook_sha256": "codebook (sha256)",
 }  # fmt: skip
 SHOWN_UNITS = 60
+DEFINITIONS = {
+    "grammatical": "Grammatical: share of texts that the story grammar can produce word for word after that prompt; a "
+    "program checks it, no model.",
+    "auto_bleu": "Auto-BLEU: share of a continuation's repeated bigrams.",
+    "distinct": "Distinct: share of different texts among all of a system's continuations; it falls as samples narrow.",
+    "dnsmos_ovrl": "Predicted MOS: what DNSMOS believes that listeners would say of {n} clips; nobody listened.",
+}
 
 
 def model_card(published: Published, report: Report) -> bytes:
@@ -95,7 +105,7 @@ def _names(published: Published) -> dict[str, object]:
 def _use(published: Published) -> dict[str, object]:
     folder, params = published.artifacts / "checkpoints" / published.round, published.experiment.params
     vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
-    prompt = _example(published)
+    prompt, end_s = _example(published)
     begin = [] if vocabulary.bos_id is None else [str(vocabulary.bos_id)]
     end = "" if vocabulary.eos_id is None else ", or fewer where the model ends by itself"
     base = published.experiment.params.rounds[published.round].prev
@@ -105,8 +115,8 @@ def _use(published: Published) -> dict[str, object]:
         "offset": vocabulary.offset,
         "num_units": vocabulary.num_units,
         "specials": _specials(vocabulary),
-        "prompt_units": prompt["units"][:SHOWN_UNITS],
-        "prompt_seconds": f"{prompt['end_s']:.1f}",
+        "prompt_units": textwrap.fill(str(prompt)[1:-1], 96, subsequent_indent=" " * 9),
+        "prompt_seconds": f"{end_s:.1f}",
         "split": params.evaluation.split,
         "ids_expression": f"[{', '.join([*begin, f'*(unit + {vocabulary.offset} for unit in units)'])}]",
         "end_told": end,
@@ -115,12 +125,13 @@ def _use(published: Published) -> dict[str, object]:
     }
 
 
-def _example(published: Published) -> dict[str, object]:
-    """Return the first prompt of the split that is reported on."""
+def _example(published: Published) -> tuple[list[int], float]:
+    """Return the units of the first prompt of the split that is reported on, and where it ends in seconds."""
     prompts = read_prompts(
         published.artifacts / "prompts.parquet", published.artifacts / "prompt_transcripts.parquet"
     ).filter(pl.col("split") == published.experiment.params.evaluation.split)
-    return prompts.row(0, named=True)
+    row = prompts.row(0, named=True)
+    return row["units"][:SHOWN_UNITS], row["end_s"]
 
 
 def _parameters(folder: Path) -> str:
@@ -207,8 +218,8 @@ def _method(published: Published) -> dict[str, object]:
 
 def loss_told(losses: dict[str, float]) -> str:
     """Return the training objective in words."""
-    known = {"sigmoid": "DPO", "sft": "the likelihood of the chosen sample"}
-    terms = [f"{known.get(name, name)}" + ("" if weight == 1 else f" × {weight:g}") for name, weight in losses.items()]
+    known = {"sigmoid": "DPO", "sft": "negative log-likelihood of the chosen continuation"}
+    terms = [("" if weight == 1 else f"{weight:g} × ") + known.get(name, name) for name, weight in losses.items()]
     return " + ".join(terms)
 
 
@@ -221,8 +232,8 @@ def _results(published: Published, report: Report) -> dict[str, object]:
     )
     return {
         "main_result": _main_result(published, report),
-        "asked": f"On prompts of the `{evaluation.split}` split, which took no part in training, {evaluation.draws} draws "
-        f"each, and on benchmarks of likelihood ({counts}).",
+        "asked": f"On prompts of the `{evaluation.split}` split, which took no part in training, {evaluation.draws} "
+        f"draws each, and on benchmarks of likelihood ({counts}).",
         "results": markdown_table(results.headings, results.rows),
         "differences": markdown_table(differences.headings, differences.rows),
         "reading": list(_reading(published, report)),
@@ -247,8 +258,8 @@ def _reading(published: Published, report: Report) -> Iterator[str]:
     bootstrap = experiment.params.evaluation.bootstrap
     yield (
         f"Intervals are percentile bootstraps ({bootstrap.resamples} resamples) over prompts, or over item pairs of a "
-        "benchmark, for these trained weights: another training seed can move a number by more. Differences are paired; no "
-        "correction is made for looking at many of them."
+        "benchmark, for these trained weights: another training seed can move a number by more. Differences are "
+        "paired; no correction is made for looking at many of them."
     )
     controls = experiment.params.controls
     if FINETUNED in controls:
@@ -269,12 +280,49 @@ def _reading(published: Published, report: Report) -> Iterator[str]:
                 f"`{control}` is checkpoint `{item.checkpoint}` sampled at {item.temperature_scale:g} times the "
                 "temperature: a gain that it shows too may be mere sharpening."
             )
+    yield from _benchmarks(experiment)
+    yield from _definitions(published, report)
+    yield from _costs(published, report)
     for flag in report.flags:
         if flag.model == published.round:
             yield (
                 f"⚠ Its {flag.metric} score ({flag.value:.2f}) lies above the true continuations' interval: it pleases "
                 "that judge more than the truth does."
             )
+
+
+def _benchmarks(experiment: Experiment) -> Iterator[str]:
+    """Say which benchmark a short name stands for, and that toys are not their namesakes."""
+    named = ", ".join(f"`{name}` is `{choice}`" for name, choice in experiment.params.benchmarks.items())
+    toys = any(config.kind.startswith("toy-") for config in experiment.benchmarks.values())
+    warning = (
+        ": small tests made of the same story world, not the public benchmarks of those names. No figure here may be "
+        "compared with published ones"
+        if toys
+        else ""
+    )
+    yield f"Benchmarks: {named}{warning}."
+
+
+def _definitions(published: Published, report: Report) -> Iterator[str]:
+    for column in headline(report):
+        metric = report.metric(published.round, *column)
+        if metric is not None and metric.metric in DEFINITIONS:
+            yield DEFINITIONS[metric.metric].format(n=metric.n)
+
+
+def _costs(published: Published, report: Report) -> Iterator[str]:
+    """Say in which headline metrics the round is worse than the base model beyond chance: what alignment cost."""
+    worse = []
+    for column in headline(report):
+        found = report.comparison(published.round, BASE, *column)
+        metric = report.metric(published.round, *column)
+        if found is None or found.delta is None or metric is None or not found.significant:
+            continue
+        if metric.higher_is_better is not None and (found.delta > 0) != metric.higher_is_better:
+            worse.append(f"{heading(*column, arrow='').strip()} {change(found)}")
+    if worse:
+        yield f"**What it cost**, against the base model: {'; '.join(worse)}."
 
 
 def _data(published: Published) -> dict[str, object]:
@@ -289,7 +337,7 @@ def _data(published: Published) -> dict[str, object]:
     )
     return {
         "training_data": sources.training_data(experiment),
-        "published_base": getattr(experiment.lm, "weights", None) is not None,
+        "base_terms": "" if isinstance(experiment.lm, LlamaScratch) else " Its licence binds this model too.",
         "limits": [*facts.shared_limits(experiment), *_limits(published)],
         "code_told": own,
         "stages": f"checkpoint@{published.round} report",

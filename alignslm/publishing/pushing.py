@@ -132,7 +132,7 @@ def _origin(published: Published, root: Path) -> Bundle:
 
 
 def write_preview(packages: dict[Kind, Package], folder: Path) -> None:
-    """Write every file that would be pushed to folder/model and folder/dataset. PublishError where there is something."""
+    """Write what would be pushed to folder/model and folder/dataset. PublishError where one of them is there."""
     for kind, package in packages.items():
         place = folder / kind
         if place.exists():

@@ -10,6 +10,16 @@ AGAIN = (
 )
 SETTINGS = "https://huggingface.co/settings/tokens"
 _FULL = ("storage", "quota", "limit reached", "upgrade")
+_MEANINGS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: ": the token is not valid, or has expired. Set HF_TOKEN to one that may write "
+    f"({SETTINGS}).",
+    HTTPStatus.FORBIDDEN: ": the token may not write there. Is {owner!r} your account, or an organisation that lets "
+    f"you? Give the token the right to write ({SETTINGS}), or name another owner.",
+    HTTPStatus.NOT_FOUND: ": it went away meanwhile, or the token may not see it. Check name and rights.",
+    HTTPStatus.CONFLICT: ": it exists, but the token may not see it. Use its owner's token, or another name.",
+    HTTPStatus.PRECONDITION_FAILED: ": somebody else committed meanwhile.",
+    HTTPStatus.TOO_MANY_REQUESTS: ": too many requests. Wait as long as it asks.",
+}
 _ERROR_FROM = 500  # status codes from here on are the server's fault
 
 
@@ -34,28 +44,9 @@ def _answer(error: errors.HfHubHTTPError, repo: str) -> str:
     full = status != HTTPStatus.TOO_MANY_REQUESTS and any(word in said.lower() for word in _FULL)
     if full or status == HTTPStatus.PAYMENT_REQUIRED:
         return f"{said}. Make room in {owner}'s storage, or name another owner."
-    match status:
-        case HTTPStatus.UNAUTHORIZED:
-            return f"{said}: the token is not valid, or has expired. Set HF_TOKEN to one that may write ({SETTINGS})."
-        case HTTPStatus.FORBIDDEN:
-            return (
-                f"{said}: the token may not write there. Is {owner!r} your account, or an organisation that lets you? "
-                f"Give the token the right to write ({SETTINGS}), or name another owner."
-            )
-        case HTTPStatus.NOT_FOUND:
-            return (
-                f"{said}: it went away meanwhile, or the token may not see it. Check its name and the token's rights."
-            )
-        case HTTPStatus.CONFLICT:
-            return f"{said}: it exists, but the token may not see it. Use a token of its owner, or name another repository."
-        case HTTPStatus.PRECONDITION_FAILED:
-            return f"{said}: somebody else committed meanwhile."
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return f"{said}: too many requests. Wait as long as it asks."
-        case _ if status >= _ERROR_FROM:
-            return f"{said}: the Hub is in trouble (https://status.huggingface.co). Wait."
-        case _:
-            return f"{said or _first_line(error)}."
+    if status >= _ERROR_FROM:
+        return f"{said}: the Hub is in trouble (https://status.huggingface.co). Wait."
+    return said + _MEANINGS.get(status, ".").format(owner=owner)
 
 
 def _silence(error: BaseException) -> str:
@@ -65,7 +56,8 @@ def _silence(error: BaseException) -> str:
         return "HF_HUB_OFFLINE is set. Unset it."
     if isinstance(first, ValueError):
         return f"{_first_line(first)}."
-    return f"the Hub cannot be reached, or the connection broke ({type(first).__name__}: {_first_line(first)}). Check the network."
+    what = f"{type(first).__name__}: {_first_line(first)}"
+    return f"the Hub cannot be reached, or the connection broke ({what}). Check the network."
 
 
 def _first_line(error: BaseException) -> str:

@@ -90,7 +90,8 @@ def _place(metric: Metric, experiment: Experiment) -> tuple[str, str, str]:
     if metric.benchmark in {CONTINUATION, SPEECH}:
         corpus, split = experiment.params.corpus, experiment.params.evaluation.split
         return "Speech continuation", f"{corpus}-prompts", f"{corpus}, prompts of the {split} split"
-    return "Likelihood of speech", experiment.params.benchmarks[metric.benchmark], metric.benchmark
+    choice = experiment.params.benchmarks[metric.benchmark]
+    return "Likelihood of speech", choice, choice
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -148,8 +149,6 @@ def counted(report: Report, name: str) -> Iterator[tuple[str, int, int]]:
     for metric in report.metrics:
         first = metric.metric == "judge" if metric.benchmark == CONTINUATION else metric.metric == ACCURACY
         if metric.model == name and first and metric.benchmark != SPEECH:
-            yield (
-                "judged continuations" if metric.benchmark == CONTINUATION else metric.benchmark,
-                metric.n,
-                metric.n_missing,
-            )
+            judged = metric.benchmark == CONTINUATION
+            what = "judged continuations" if judged else f"item pairs of {metric.benchmark}"
+            yield what, metric.n, metric.n_missing

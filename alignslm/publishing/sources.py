@@ -14,7 +14,8 @@ from alignslm.config.speech import StoryWorld
 from alignslm.lm.pretrained import SOURCE_FILE
 from alignslm.provenance import file_sha256
 
-CC_BY = "CC BY 4.0"
+UNKNOWN = "not known to the code that wrote this card; ask whoever publishes it"
+CC_BY = "Licence: CC BY 4.0"
 
 
 def told(source: AnySource) -> str:
@@ -34,16 +35,16 @@ def base_model(experiment: Experiment) -> str:
     lm, name = experiment.lm, experiment.params.lm
     if isinstance(lm, LlamaScratch):
         return (
-            f"`{name}`: a Llama of {lm.layers} layers and hidden size {lm.hidden_size} over units, trained from "
-            f"scratch for this run on the training speech below ({lm.steps} steps of {lm.batch_size} utterances)"
+            f"`{name}`, a Llama of {lm.layers} layers and hidden size {lm.hidden_size} over units, trained from "
+            f"scratch on the training speech of this run ({lm.steps} steps of {lm.batch_size} utterances)"
         )
     if isinstance(lm, WarmStart):
         return (
-            f"`{name}`: the text model {told(lm.weights)}, its token embedding exchanged for one of units, "
-            f"then trained on the training speech below ({lm.steps} steps of {lm.batch_size} utterances; TWIST's "
+            f"`{name}`, the text model {told(lm.weights)}, its token embedding exchanged for one of units, "
+            f"then trained on the training speech of this run ({lm.steps} steps of {lm.batch_size} utterances; TWIST's "
             "initialisation)"
         )
-    return f"`{name}`: {told(lm.weights)}"
+    return f"`{name}`, {told(lm.weights)}"
 
 
 def base_identity(artifacts: Path) -> str:
@@ -70,7 +71,7 @@ def training_data(experiment: Experiment) -> list[tuple[str, str]]:
             f"`{corpus.voice}`, {corpus.words_per_minute} words a minute). No person's voice, no collected text."
             f"{drifted}"
         )
-        return [(what, "made by the code of this run")]
+        return [(what, "Nobody else's licence binds it")]
     return [(f"{name}: {_part(part)}", _licence(part)) for name, part in _parts(corpus)]
 
 
@@ -92,23 +93,23 @@ def _licence(part: PartConfig) -> str:
         case LibriSpeechPart() | MlsPart():
             return CC_BY
         case ParquetPart():
-            return "as its page on the Hub says" if isinstance(part.source, HubSource) else "not known to this code"
+            return f"Licence: {'that of its page on the Hub' if isinstance(part.source, HubSource) else UNKNOWN}"
         case ListedPart():
-            return "not known to this code; ask whoever publishes this repository"
+            return f"Licence: {UNKNOWN}"
 
 
 def judge_of(choice: str, judge: object) -> str:
     """Return what scores continuations."""
     match judge:
         case CausalLmJudge():
-            return f"`{choice}`: {told(judge.weights)}"
+            return f"`{choice}` ({told(judge.weights)})"
         case OpenAiJudge():
-            return f"`{choice}`: `{judge.model}` behind {judge.base_url}"
+            return f"`{choice}` (`{judge.model}` behind {judge.base_url})"
         case _:
-            return f"`{choice}`: a small text model fitted on clean texts of the corpus, not a general judge"
+            return f"`{choice}` (a small text model fitted on clean texts of the corpus, no general judge)"
 
 
 def choice_of(choice: str, config: object) -> str:
     """Return a model of the speech side: its name, and where its weights are from."""
     weights = getattr(config, "weights", None)
-    return f"`{choice}`" if weights is None else f"`{choice}`: {told(weights)}"
+    return f"`{choice}`" if weights is None else f"`{choice}` ({told(weights)})"
