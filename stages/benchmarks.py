@@ -7,9 +7,10 @@ import polars as pl
 import typer
 
 from alignslm import tables
+from alignslm.benchmarks.endings import own_endings
 from alignslm.benchmarks.items import encode_items
 from alignslm.benchmarks.official import encode_found, find_items, fingerprint
-from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
+from alignslm.config.evaluation import OwnEndings, ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
@@ -37,6 +38,8 @@ def _make(name: str, experiment: Experiment, encoder: Encoder, execution: Execut
     config, rows = experiment.benchmarks[name], execution.shard_rows
     if isinstance(config, ToyLexical | ToySyntactic | ToyStoryCloze):
         return _write(name, [_spoken(config, experiment.corpus, encoder, execution)], encoder.contract)
+    if isinstance(config, OwnEndings):
+        return _write(name, own_endings(config, layout.UTTERANCES, encoder), encoder.contract)
     found = find_items(config)
     params = {"config": config, "files": fingerprint(found)}
     with work_folder(f"benchmark-{name}", script=__file__, params=params, inputs=[layout.ENCODER]) as work:

@@ -18,22 +18,11 @@ from alignslm.benchmarks.numbered import numbered
 from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.config.benchmarks import Reformatted, Salmon, SpokenStoryCloze
 from alignslm.config.sources import FolderSource
-from alignslm.encoder import Encoded
-from alignslm.units import deduplicate
+from tests.level_encoder import FRAME, LevelEncoder
 from tests.tiny_lm import CONTRACT
 
 CURE = "Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data."
 RATE_HZ = CONTRACT.sample_rate_hz
-FRAME = round(RATE_HZ / CONTRACT.frame_rate_hz)
-
-
-class LevelEncoder:
-    """A frame's unit is its loudness in twentieths: audio made of levels comes back as those levels."""
-
-    contract = CONTRACT
-
-    def encode(self, waveforms):
-        return [Encoded(*deduplicate(np.rint(w.reshape(-1, FRAME).mean(1) * 20).astype(np.int64))) for w in waveforms]
 
 
 @cache  # libsndfile writes the time into a float file's header

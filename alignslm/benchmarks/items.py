@@ -24,7 +24,7 @@ class SpokenItem(NamedTuple):
     polarity: str
     subtype: str
     voice: str
-    text: str
+    text: str | None
     waveform: np.ndarray
     context_end_s: float | None
 

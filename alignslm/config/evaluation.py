@@ -39,7 +39,24 @@ class ToyStoryCloze(Config):
 
 
 ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
-BenchmarkConfig = Annotated[ToyBenchmark | OfficialBenchmark, Field(discriminator="kind")]
+
+
+class OwnEndings(Config):
+    """True against foreign endings of the corpus's own held-out speech: T-StoryCloze's question where no text is known.
+
+    Every item is `context_s` of an utterance and `ending_s` after it, or after the same point of another utterance.
+    """
+
+    kind: Literal["own-endings"]
+    seed: Seed
+    split: Literal["dev", "test"]
+    pairs: PositiveCount = Field(description="so many at most; utterances too short for context and ending give none")
+    context_s: Positive
+    ending_s: Positive
+    same_speaker: bool = Field(description="foreign endings are of the context's own speaker: no voice gives them away")
+
+
+BenchmarkConfig = Annotated[ToyBenchmark | OwnEndings | OfficialBenchmark, Field(discriminator="kind")]
 
 
 class Control(Config):

@@ -38,6 +38,10 @@ COPY = (
     "a copy in slamkit's form: pairs are told by number, and neither voice, frequency nor type is left, so every "
     "recording counts the same. Its sWUGGY holds in-vocabulary words only"
 )
+OWN_ENDINGS = (
+    "the corpus's own speech, the wrong ending being another utterance's from the same point on; no published "
+    "benchmark, and comparable between systems on one corpus only"
+)
 SALMON = "SALMon has no column here: the papers quoted do not report it"
 KINDS = {
     "swuggy": SWUGGY,
@@ -46,6 +50,7 @@ KINDS = {
     "tstorycloze": T_STORYCLOZE,
     "reformatted": COPY,
     "salmon": SALMON,
+    "own-endings": OWN_ENDINGS,
 }
 
 
