@@ -65,7 +65,7 @@ class ProcessPool:
                 try:
                     yield from _pump(executor, again, source, flight, room=QUEUED * self.replicas)
                 except BrokenProcessPool:
-                    losses.update(flight)
+                    losses.update(list(flight))
                 else:
                     return
             if blamed := [number for number in flight if losses[number] >= ATTEMPTS]:

@@ -1,0 +1,278 @@
+"""The engines: the same bytes through real stages by one process, two processes, and two actors of a real Ray."""
+
+import hashlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from alignslm.config.execution import Execution
+from alignslm.engine import EngineError, WorkerLostError, pool_of, ray_cluster
+from alignslm.engine.local import ProcessPool
+from alignslm.engine.work import Once, WithModel, agreed, once
+from alignslm.lm.checkpoint import load_lm
+from alignslm.provenance import ContractError
+from alignslm.shards import map_tasks
+from alignslm.tables import TableError
+from tests import engine_world as world
+from tests.tiny_lm import CONTRACT
+
+STAGES = ("continuations", "speech", "transcripts", "scores")
+HERE = Execution(
+    device="cpu",
+    engine="local",
+    ray_address="auto",
+    replicas=1,
+    workers=1,
+    batch_rows=8,
+    shard_rows=100,
+    strict=True,
+    training_processes=1,
+)
+TWO = HERE.model_copy(update={"replicas": 2, "shard_rows": 2, "batch_rows": 3})
+
+
+@pytest.fixture(scope="module")
+def ray_address(tmp_path_factory):
+    """A Ray of two cores on loopback: no dashboard, a small store of objects, no tokens, no usage figures sent."""
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as place:  # sockets: a path of 107 letters at most
+        context = ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            _temp_dir=place,
+            _node_ip_address="127.0.0.1",
+            logging_level="ERROR",
+        )
+        yield context.address_info["gcs_address"]
+        ray.shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def pool(request):
+    if request.param == "local":
+        return ProcessPool(2, gpus=[], strict=True)
+    address = request.getfixturevalue("ray_address")
+    return pool_of(TWO.model_copy(update={"engine": "ray", "ray_address": address}))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return world.make_world(tmp_path_factory.mktemp("world"))
+
+
+def run_stages(root, execution: Execution, monkeypatch, stages=STAGES) -> dict[str, str]:
+    """Run a round's stages in `root` under these settings; return the hash of every artifact that there is then."""
+    monkeypatch.chdir(root)
+    for stage in stages:
+        for old in root.glob(f"artifacts/{stage}/**/*.parquet"):
+            old.unlink()
+    world.edit_yaml(root / "experiments/execution.yaml", execution.model_dump())
+    for stage in stages:
+        importlib.import_module(f"stages.{stage}").main("r1")
+    assert not list(root.glob(".work/**/part-*"))
+    files = sorted(path for kind in (*STAGES, "replies") for path in root.glob(f"artifacts/{kind}/**/*.parquet"))
+    assert len(files) == len(STAGES) + 1
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def alone(made):
+    with pytest.MonkeyPatch.context() as patch:
+        return run_stages(made, HERE, patch)
+
+
+def test_two_processes_make_the_bytes_of_one(made, alone, monkeypatch, capsys):
+    # Each stage costs two starts of torch: what this one leaves out, the actors below do.
+    done = run_stages(made, TWO, monkeypatch, stages=("continuations", "speech"))
+    assert done == alone
+
+
+def test_two_actors_of_a_ray_make_the_bytes_of_one_process(made, alone, monkeypatch, ray_address):
+    actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address, "shard_rows": 5, "batch_rows": 64})
+    done = run_stages(made, actors, monkeypatch, stages=("continuations", "transcripts", "scores"))
+    assert done == alone
+
+
+def test_other_shards_and_batches_change_nothing_in_one_process(made, alone, monkeypatch):
+    assert run_stages(made, HERE.model_copy(update={"shard_rows": 4, "batch_rows": 1}), monkeypatch) == alone
+
+
+# --- the pools ---
+
+
+def run(function, tasks, folder, pool=None):
+    return pl.concat(map_tasks(tasks, function, folder=folder, label="work", pool=pool))
+
+
+def test_a_killed_worker_is_replaced_and_its_shards_are_redone(pool, tmp_path):
+    mortal = partial(world.squared_by_mortals, flag=str(tmp_path / "deaths"), deaths=1)
+    found = run(mortal, range(7), tmp_path / "pool", pool)
+    assert (tmp_path / "deaths").stat().st_size == 2
+    assert found.equals(run(world.squared, range(7), tmp_path / "here"))
+    parts = [sorted((tmp_path / place).glob("part-*")) for place in ("pool", "here")]
+    assert [part.read_bytes() for part in parts[0]] == [part.read_bytes() for part in parts[1]]
+
+
+def test_a_shard_that_kills_every_worker_ends_the_run_and_the_others_are_kept(pool, tmp_path, capsys):
+    mortal = partial(world.squared_by_mortals, flag=str(tmp_path / "deaths"), deaths=99)
+    with pytest.raises(WorkerLostError, match=r"^work: (shard 3|one of the shards .*3.*) lost the process") as error:
+        run(mortal, [0, 1, 2], tmp_path / "work", pool)
+    assert str(error.value).endswith(
+        "lost the process that worked on it 3 times. Was it killed, or is memory too small? Lower replicas, batch_rows "
+        "or shard_rows in experiments/execution.yaml and run the same command again: finished shards are kept."
+    )
+    assert (tmp_path / "deaths").stat().st_size == 3
+    capsys.readouterr()
+    assert run(world.squared, [0, 1, 2], tmp_path / "work").equals(run(world.squared, [0, 1, 2], tmp_path / "here"))
+    assert "of 3 shards kept from an interrupted run" in capsys.readouterr().out
+
+
+def test_workers_are_other_processes_that_stand_in_the_same_folder(pool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = run(world.whose, range(20), tmp_path / "work", pool)
+    assert found["n"].to_list() == list(range(20))
+    assert os.getpid() not in found["process"]
+    assert found["folder"].unique().to_list() == [str(tmp_path)]
+    for process in found["process"].unique():
+        give_up = time.monotonic() + 20
+        while Path(f"/proc/{process}").exists() and "Z" not in Path(f"/proc/{process}/stat").read_text().split()[2]:
+            assert time.monotonic() < give_up, "a worker outlived its work"
+            time.sleep(0.05)
+
+
+def test_an_error_of_the_work_itself_comes_as_it_was_raised_and_is_not_tried_again(pool, tmp_path):
+    with pytest.raises(TableError) as error:
+        run(world.refused, [7], tmp_path / "work", pool)
+    assert str(error.value) == "row 7 is wrong. Run `dvc repro`."
+
+
+def test_a_model_is_loaded_once_a_process_and_never_travels(pool, tmp_path):
+    log = tmp_path / "loads"
+    model = once(world.loading, str(log))
+    model()  # a function inside a function: it could not travel
+    assert run(WithModel(model, world.counted), range(12), tmp_path / "work", pool)["n"].to_list() == list(range(1, 13))
+    loads = log.read_text().split()
+    assert len(loads) == len(set(loads)) <= 3
+
+
+# --- one process ---
+
+
+def test_one_process_is_no_pool(monkeypatch):
+    assert pool_of(HERE) is None
+    assert pool_of(HERE.model_copy(update={"replicas": "auto"})) is None
+    assert isinstance(pool_of(TWO), ProcessPool)
+
+
+def test_strict_gives_a_model_one_row_at_a_time():
+    assert HERE.rows_at_once == 1
+    assert HERE.model_copy(update={"strict": False}).rows_at_once == 8
+
+
+def test_finished_shards_wait_on_disk_for_those_before_them(tmp_path):
+    class Backwards:
+        def run(self, function, tasks, *, label):
+            yield from [(number, function(task)) for number, task in tasks][::-1]
+
+    found = map_tasks([4, 5, 6], world.squared, folder=tmp_path, label="work", pool=Backwards())
+    assert next(found)["n"].to_list() == [4]
+    assert len(list(tmp_path.glob("part-*.sha256"))) == 3
+    assert [frame["n"][0] for frame in found] == [5, 6]
+
+
+def test_a_model_of_other_units_is_refused_where_it_is_loaded(made):
+    other = CONTRACT.model_copy(update={"codebook_sha256": "11"})
+    folder = made / "artifacts/checkpoints/base"
+    model = agreed(once(load_lm, folder, device="cpu"), other, mine=Path("mine"), theirs=Path("theirs"))
+    assert isinstance(model, Once)
+    with pytest.raises(ContractError, match="codebook_sha256: '00' in mine, '11' in theirs"):
+        model()
+
+
+PARENT = """
+import sys
+from functools import partial
+from pathlib import Path
+from alignslm.engine.local import ProcessPool
+from alignslm.shards import map_tasks
+from tests.engine_world import whose
+if __name__ == "__main__":
+    for frame in map_tasks(range(9), whose, folder=Path(sys.argv[1]), label="work", pool=ProcessPool(2, gpus=[], strict=True)):
+        print(frame["process"][0], flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, str(script), str(tmp_path / "work")]
+    parent = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    assert worker != parent.pid
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    give_up = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+# --- what is not there ---
+
+
+def test_a_cluster_too_small_is_told(ray_address):
+    wide = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address, "replicas": 5})
+    with pytest.raises(EngineError) as error:
+        pool_of(wide)
+    assert str(error.value) == (
+        "replicas is 5, but the Ray cluster has room for 4 (0 GPUs, 2 CPUs). Lower replicas in "
+        "experiments/execution.yaml, or add machines to the cluster."
+    )
+    with pytest.raises(EngineError, match=r"^device is cuda, but the Ray cluster has no GPU; set device: auto"):
+        pool_of(wide.model_copy(update={"device": "cuda"}))
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EngineError) as error:
+        ray_cluster.connect("auto")
+    assert str(error.value) == (
+        "engine is ray, but Ray is not installed: `pip install 'alignslm[ray]'` on every machine of the cluster, or "
+        "set engine: local in experiments/execution.yaml."
+    )
+
+
+def test_without_a_cluster_the_command_that_starts_one_is_named():
+    code = (
+        "from alignslm.engine import EngineError\nfrom alignslm.engine.ray_cluster import connect\n"
+        "try: connect('auto')\nexcept EngineError as error: print(error)"
+    )
+    variables = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with tempfile.TemporaryDirectory(
+        prefix="ray", dir="/tmp"
+    ) as place:  # where a cluster of this machine would be known
+        variables |= {"RAY_TMPDIR": place}
+        done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(
+        "engine is ray, but no Ray cluster answers at this machine. Start one with `ray start --head` here, add "
+        "machines with `ray start --address=HOST:6379`, and give ray_address (or RAY_ADDRESS) its HOST:PORT; or set "
+        "engine: local in experiments/execution.yaml. Ray says: "
+    )
