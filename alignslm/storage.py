@@ -78,6 +78,12 @@ def _named(error: Exception) -> int | None:
     return int(told[1]) if told and int(told[1]) in DISK_ERRORS else None
 
 
+def refusal(path: Path) -> str | None:
+    """Return why the disk would refuse a file at or below `path`, or None where it would take it."""
+    number = _probed(path)
+    return os.strerror(number) if number else None
+
+
 def _probed(path: Path) -> int | None:
     """Return the number of the disk error that a write beside `path` meets."""
     place = next((folder for folder in [path, *path.parents] if folder.is_dir()), Path())

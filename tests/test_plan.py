@@ -80,6 +80,8 @@ def root(tmp_path, monkeypatch):
     for name in ("SPEECH", "ALIGNED", "LM", "PLAN_TEST_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "dvc.yaml").write_text(DVC)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".dvc").mkdir()
     return tmp_path
 
 
@@ -197,6 +199,49 @@ def test_too_little_disk(root):
     assert lines[-1].startswith(
         f"missing: disk: about {hours * 3600 * 16000 * 2 * 0.6 / 1e9:.0f} GB are wanted (corpus "
     )
+
+
+def faults(root):
+    from alignslm.plan.workspace import workspace_faults
+
+    return list(workspace_faults(root))
+
+
+def test_a_folder_without_dvc_or_git(root):
+    (root / ".git").rmdir()
+    assert faults(root) == [
+        f"git: {root} is no git repository, and DVC was set up with one; run `git init`, or let DVC do without: `dvc config core.no_scm true`"
+    ]
+    assert plan("--offline")[0] == 1
+    (root / ".dvc/config").write_text("[core]\n    no_scm = True\n")
+    assert faults(root) == []
+    (root / ".dvc/config").unlink()
+    (root / ".dvc").rmdir()
+    assert faults(root) == [f"DVC: {root} is in no DVC repository; run `git init && dvc init` there"]
+
+
+def test_a_cache_that_may_not_be_written(root):
+    """As DVC writes it, and in the system's own folder, which refuses root as well."""
+    (root / ".dvc/config").write_text("['remote \"s\"']\n    url = s3://b\n[cache]\n    dir = elsewhere\n")
+    assert faults(root) == []
+    (root / ".dvc/config.local").write_text("[cache]\n    dir = /sys/alignslm\n")
+    (told,) = faults(root)
+    assert told.startswith("DVC: its cache /sys/alignslm cannot be written (")
+    assert told.endswith("); make it writable, make room, or name another: `dvc cache dir --local FOLDER`")
+
+
+def test_a_dvc_that_is_at_work_is_named(root):
+    code = "from dvc.lock import Lock\nlock = Lock('.dvc/tmp/lock')\nlock.lock()\nprint('held', flush=True)\ninput()"
+    (root / ".dvc/tmp").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        (told,) = faults(root)
+        holder.communicate("\n")
+    assert told.startswith(f"DVC: process {holder.pid} (`{sys.executable} -c")
+    assert told.endswith("`) is at work in this repository; wait until it is done, or end it")
+    assert faults(root) == []
 
 
 def test_faults_of_the_parameters_come_first(root):

@@ -11,6 +11,7 @@ from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
 from alignslm.fetching import FetchError, expanded
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume
+from alignslm.plan.workspace import workspace_faults
 
 FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
 
@@ -18,6 +19,7 @@ FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
 def missing_from(experiment: Experiment, fetches: list[Fetch], volume: Volume, root: Path) -> list[str]:
     """Return one sentence for each thing that is missing, each with what would provide it."""
     return [
+        *workspace_faults(root),
         *(f"{fetch.key}: {fetch.fault}" for fetch in fetches if fetch.fault),
         *_subsets(experiment),
         *_keys(experiment),
