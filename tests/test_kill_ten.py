@@ -1,0 +1,10 @@
+"""Minutes, not seconds: run with `pytest -m long tests/test_kill_ten.py`."""
+
+import pytest
+
+from tests import kill_ten
+
+
+@pytest.mark.long
+def test_ten_stages_killed_at_random_moments_end_in_the_bytes_of_a_run_from_nothing(tmp_path):
+    assert kill_ten.main(0, tmp_path) == []
