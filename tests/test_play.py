@@ -1,0 +1,412 @@
+# ruff: noqa: E501 (a message is easier to compare on one line)
+"""Speech in, continuations out: the pipeline's own draws, the same bytes for the same command, and a page to hear them on."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import runpy
+import shutil
+import sys
+import wave
+
+import huggingface_hub.constants
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from playwright.sync_api import expect, sync_playwright
+from typer.testing import CliRunner
+
+from alignslm import audio, tables
+from alignslm.cli import app
+from alignslm.closure import _closure
+from alignslm.demo.page import DemoError, answering, build_page, launch_options, load_gradio
+from alignslm.demo.space import LEFT_OUT, export_space, requirements
+from alignslm.play import PlayError, Speaker, Studio
+from alignslm.play.cards import inline_cards
+from alignslm.play.prompt import SILENCE_RMS
+from alignslm.provenance import ContractError
+from tests.micro import ROOT
+from tests.playing_world import build
+from tests.test_listening_page import DESKTOP, PHONE, chromium
+from tests.tiny_hub import point_hub_at, serving
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("play") / "experiment")
+
+
+@pytest.fixture(scope="module")
+def studio(world):
+    return Studio.open(world)
+
+
+@pytest.fixture(scope="module")
+def speaker(studio):
+    return studio.speaker("base")
+
+
+@pytest.fixture(scope="module")
+def prompt_id(world):
+    return pl.read_parquet(world / "artifacts/prompts.parquet").filter(split="test")["prompt_id"][0]
+
+
+@pytest.fixture(scope="module")
+def recording(studio, prompt_id, tmp_path_factory):
+    """A prompt of the experiment as a file."""
+    prompt = studio.prompt(prompt_id)
+    path = tmp_path_factory.mktemp("said") / "prompt.wav"
+    soundfile.write(path, prompt.waveform, prompt.sample_rate_hz, subtype="PCM_16")
+    return path
+
+
+def run(*words):
+    return CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# --- draws ---
+
+
+def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world, speaker, prompt_id):
+    takes = speaker.continuations(prompt_id, draws=2)
+    folder = world / "artifacts/samples/base"
+    drawn = tables.read(tables.CONTINUATIONS, folder / "continuations.parquet").filter(prompt_id=prompt_id)
+    spoken = tables.read(tables.SPEECH, folder / "speech")
+    heard = tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet")
+    assert len(takes) == len(drawn) == 2
+    for take, row in zip(takes, drawn.to_dicts(), strict=True):
+        sound = spoken.filter(continuation_id=row["continuation_id"])["audio"][0]
+        words = heard.filter(source_id=row["continuation_id"]).row(0, named=True)
+        assert (list(take.units), take.seed, take.finish) == (row["units"], row["seed"], row["finish"])
+        assert np.array_equal(take.waveform, audio.decode(sound["bytes"])[0])
+        assert (take.text, take.heard) == (words["text"], words["status"])
+
+
+def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path):
+    speaker = Speaker.load("base", root=world)
+    takes = speaker.continuations(recording, draws=3)
+    takes[0].save(tmp_path / "continuation.wav")
+
+    assert len(takes) == 3
+    assert len({take.units for take in takes}) > 1
+    said, rate_hz = soundfile.read(tmp_path / "continuation.wav")
+    assert (len(said), rate_hz) == (len(takes[0].waveform), RATE)
+    assert all(audio.rms(take.waveform) > 10 * SILENCE_RMS and take.seconds > 0.3 for take in takes)
+    assert all(re.fullmatch(r"[a-z' ]+", take.text) for take in takes if take.heard == "ok")
+
+
+def test_name_and_format_of_a_file_change_nothing(speaker, recording, tmp_path):
+    waveform, rate_hz = soundfile.read(recording, dtype="float32")
+    (tmp_path / "other name.flac").write_bytes(audio.encode_flac(waveform, rate_hz))
+    soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate_hz, subtype="PCM_16")
+    units = [[take.units for take in speaker.continuations(name, draws=2)] for name in sorted(tmp_path.iterdir())]
+    assert units == [[take.units for take in speaker.continuations(recording, draws=2)]] * 2
+
+
+def test_more_draws_keep_the_fewer_and_settings_matter(speaker, recording):
+    prompt = speaker.studio.prompt(recording)
+    three = [take.units for take in speaker.continuations(prompt, draws=3)]
+    assert [take.units for take in speaker.continuations(prompt, draws=1)] == three[:1]
+    assert [take.units for take in speaker.continuations(prompt, draws=3, seed=1)] != three
+    greedy = {take.units for take in speaker.continuations(prompt, draws=3, temperature=1e-4)}
+    assert len(greedy) == 1
+    assert len({take.units for take in speaker.continuations(prompt, draws=3, top_p=1e-6)}) == 1
+
+
+# --- what cannot be continued ---
+
+
+def said(path, waveform, rate_hz=RATE):
+    soundfile.write(path, waveform, rate_hz)
+    return path
+
+
+NOISE = np.random.default_rng(0).normal(0, 0.1, RATE * 6).astype(np.float32)
+LONG = "{} lasts 6.0 s; the model has learnt to continue prompts of up to 4 s (prompts.max_s). Take its beginning with --prompt-seconds 4, or cut it yourself."
+SILENT = "{} is silent ({}; speech is above -60). Was the microphone off, or does speech begin later than the part that is used?"
+SHORT = r"0.wav is too short: 0.10 s of it give \d units, and the model has learnt to continue 10 or more \(prompts.min_units\). Say more."
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (NOISE, re.escape(LONG)),
+        (NOISE * 0, re.escape(SILENT).replace(r"\{\}", "{}", 1).replace(r"\{\}", "-180 dB full scale")),
+        (NOISE[:0], re.escape(SILENT).replace(r"\{\}", "{}", 1).replace(r"\{\}", "no samples")),
+        (NOISE[: RATE // 10], SHORT),
+        (
+            np.full(RATE, np.nan, np.float32),
+            "{} holds samples that are NaN or infinite: it is damaged. Export it again.",
+        ),
+    ],
+    ids=["long", "silence", "nothing", "short", "broken"],
+)
+def test_sound_that_cannot_be_continued_says_why(studio, tmp_path, waveform, message):
+    path = tmp_path / "0.wav"
+    soundfile.write(path, waveform, RATE, subtype="FLOAT")
+    seconds = None if len(waveform) == len(NOISE) and waveform.any() else 4
+    with pytest.raises(PlayError) as error:
+        studio.prompt(path, seconds=seconds)
+    pattern = message.replace(r"\{\}", "{}").replace("{}", re.escape(str(path)), 1)
+    assert re.fullmatch(pattern, str(error.value))
+
+
+def test_files_that_are_no_sound_say_what_would_be(studio, tmp_path):
+    text = tmp_path / "a.wav"
+    text.write_text("words")
+    with pytest.raises(
+        PlayError, match=rf"{text} is no sound file that can be read here: .* Wav, flac, ogg and mp3 can; "
+    ):
+        studio.prompt(text)
+    with pytest.raises(
+        PlayError, match=re.escape("b.wav is no file. Name a sound file (wav, flac, ogg, mp3), or the id of a prompt.")
+    ):
+        studio.prompt("b.wav")
+    with pytest.raises(PlayError, match="a prompt of -1 s holds no speech; give a positive number of seconds"):
+        studio.prompt(text, seconds=-1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"draws": 0}, "draws must be at least 1, got 0"),
+        ({"temperature": 0.0}, "temperature must be a number above 0, got 0; 0.01 is nearly greedy"),
+        ({"top_p": 1.5}, "top_p must lie above 0 and at most at 1, got 1.5"),
+    ],
+)
+def test_impossible_sampling_is_refused(speaker, prompt_id, wanted, message):
+    with pytest.raises(PlayError, match=re.escape(message)):
+        speaker.continuations(prompt_id, **wanted)
+
+
+# --- models ---
+
+
+def test_models_that_are_not_there_say_what_is_and_how_to_get_them(world, studio, tmp_path):
+    there = world / "artifacts/checkpoints"
+    with pytest.raises(PlayError) as error:
+        studio.speaker("r9")
+    assert str(error.value) == (
+        f"no checkpoint 'r9' below {there} (there: base). Make it with `dvc repro`, fetch it with `dvc pull`, or name a "
+        "folder or a repository of the Hub (owner/name)."
+    )
+    for name in ("params.yaml", "experiments"):
+        (shutil.copytree if (world / name).is_dir() else shutil.copy)(world / name, tmp_path / name)
+    with pytest.raises(PlayError) as error:
+        Studio.open(tmp_path)
+    absent = " and ".join(str(tmp_path / "artifacts" / name) for name in ("encoder", "vocoder", "asr"))
+    assert str(error.value) == (
+        f"{absent} not there: speech cannot become units and units not speech. Make them with `dvc repro`, or fetch "
+        "them with `dvc pull`; another experiment's folder is named with --root."
+    )
+
+
+def test_a_model_of_other_units_is_refused_in_one_message(world, studio, tmp_path):
+    shutil.copytree(world / "artifacts/checkpoints/base", tmp_path / "other")
+    path = tmp_path / "other/unit_contract.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_units": 500, "layer": 11}))
+    with pytest.raises(ContractError) as error:
+        studio.speaker(str(tmp_path / "other"))
+    assert f"(layer: 11 in {tmp_path / 'other'}, None in {world / 'artifacts/encoder'}; num_units: 500 in" in str(
+        error.value
+    )
+
+
+def test_a_model_of_the_hub_says_what_the_local_one_says(world, studio, speaker, prompt_id, tmp_path, monkeypatch):
+    folder = world / "artifacts/checkpoints/base"
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with serving() as served:
+        point_hub_at(served.url, monkeypatch)
+        served.repos["someone/base"] = files
+        takes = studio.speaker("someone/base@main").continuations(prompt_id, draws=2)
+    assert [take.units for take in takes] == [take.units for take in speaker.continuations(prompt_id, draws=2)]
+    assert takes[0].model == "someone/base@main"
+
+
+# --- the command ---
+
+
+def test_the_command_writes_a_folder_that_only_its_question_decides(world, recording, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    twin = tmp_path / "twin"
+    shutil.copytree("artifacts/checkpoints/base", twin)
+    words = ["continue", recording, "--compare", f"base,{twin}", "-n", 2, "--seed", 7, "--out"]
+    first, again = tmp_path / "one" / "first", tmp_path / "again"
+    result = run(*words, first)
+    assert result.exit_code == 0, result.output
+    assert run(*words, again).exit_code == run(*words, again).exit_code == 0
+    assert bytes_of(first) == bytes_of(again)
+    names = {f"{model}-{n}{end}.wav" for model in ("base", "twin") for n in (1, 2) for end in ("", "-after-prompt")}
+    assert set(bytes_of(first)) == names | {"prompt.wav", "transcript.jsonl", "index.html"}
+    rows = [json.loads(line) for line in (first / "transcript.jsonl").read_text().splitlines()]
+    assert [(row["model"], row["draw"]) for row in rows] == [("base", 0), ("base", 1), (str(twin), 0), (str(twin), 1)]
+    assert [row["units"] for row in rows[:2]] == [row["units"] for row in rows[2:]]  # the same weights, the same chance
+    for row in rows:
+        lengths = [frames(first / row[name]) for name in ("audio", "audio_after_prompt")]
+        assert lengths[1] - lengths[0] == frames(first / "prompt.wav")
+        assert row["seconds"] == round(lengths[0] / RATE, 3)
+        assert (row["text"] or f"({row['heard']})") in result.stdout
+    assert "base: 2 drawn, " in result.stderr
+    page = (first / "index.html").read_text()
+    assert page.count("<audio") == 1 + 4 * 2
+    assert re.findall(r'src="([^"]+)"', page)[:3] == ["prompt.wav", "base-1-after-prompt.wav", "base-1.wav"]
+
+
+def frames(path):
+    with wave.open(str(path)) as stored:
+        return stored.getnframes()
+
+
+def test_the_command_refuses_before_it_draws(world, recording, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    (tmp_path / "mine.txt").write_text("precious")
+    for words, message in (
+        (["--compare", "base,base"], "base is to be compared with itself; name every model once"),
+        (["--compare", "base,r9"], "no checkpoint 'r9' below artifacts/checkpoints"),
+        (
+            ["-m", "base", "--out", tmp_path],
+            f"{tmp_path} is there already and holds no transcript.jsonl: name another place with --out",
+        ),
+    ):
+        result = run("continue", recording, *words)
+        assert result.exit_code == 1
+        assert message in result.stderr
+    assert bytes_of(tmp_path) == {"mine.txt": b"precious"}
+
+
+def test_a_name_cannot_write_into_the_page(studio, prompt_id):
+    prompt = studio.prompt(prompt_id)
+    hostile = type(prompt)(**{**vars(prompt), "name": "<script>alert(1)</script>", "text": "<b>"})
+    html = inline_cards(hostile, {"<i>": []})
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "<i>" not in html
+
+
+# --- the page ---
+
+
+@pytest.fixture(scope="module")
+def served(studio):
+    gr = load_gradio()
+    page = build_page(studio, ["base"])
+    _, url, shared = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options(gr))
+    assert shared is None
+    yield url
+    page.close()
+
+
+@pytest.fixture
+def visited(served):
+    """A browser's page; at the end it must have asked nobody but its server and thrown nothing."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        page = browser.new_context(**DESKTOP).new_page()
+        requests, errors = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(served)
+        yield page
+        browser.close()
+    assert [url for url in requests if not url.startswith((served, "data:", "blob:"))] == []
+    assert errors == []
+
+
+def test_a_file_is_continued_on_the_page(visited, speaker, recording):
+    visited.get_by_role("button", name="Continue").click()
+    expect(visited.get_by_role("alert")).to_have_text("Record something or upload a sound file first.")
+    visited.locator("input[type=file]").first.set_input_files(recording)
+    expect(visited.get_by_role("button", name="Reset audio")).to_be_visible()
+    visited.get_by_role("button", name="Continue").click()
+    column = visited.get_by_role("region", name="base")
+    expect(column).to_be_visible(timeout=30_000)
+    takes = speaker.continuations(recording, draws=2, prompt_seconds=4.0)
+    expect(column.locator("p")).to_have_text([take.text or "(no word was recognised)" for take in takes])
+    heard = visited.evaluate("""async () => Promise.all([...document.querySelectorAll(".takes audio")].map(async sound => {
+        sound.muted = true
+        await sound.play()
+        return sound.duration
+    }))""")
+    assert heard == pytest.approx(
+        [takes[0].prompt.seconds, *(s for take in takes for s in (take.prompt.seconds + take.seconds, take.seconds))],
+        abs=0.01,
+    )
+    visited.set_viewport_size(PHONE["viewport"])
+    assert visited.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if folder := os.environ.get("ALIGNSLM_SCREENSHOTS"):
+        visited.screenshot(path=f"{folder}/demo.png", full_page=True)
+
+
+def test_the_page_tells_faults_in_its_own_words(studio, tmp_path):
+    answer = answering(studio)
+    silence = str(said(tmp_path / "quiet.wav", np.zeros(RATE)))
+    assert answer(silence, ["base"], 2, 0.8, 4.0, 0).startswith(
+        '<p role="alert">quiet.wav is silent (-180 dB full scale; '
+    )
+    assert answer(silence, [], 2, 0.8, 4.0, 0) == '<p role="alert">Choose a model first.</p>'
+
+
+def test_without_gradio_the_command_says_how_to_install_it(world, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    result = run("demo", "--root", world)
+    assert (result.exit_code, result.stderr.replace("\n", " ")) == (
+        1,
+        "the page needs gradio, which is not installed: `pip install 'alignslm[demo]'`, or `pip install -e '.[demo]'` in a clone. `alignslm continue` needs it not. ",
+    )
+
+
+# --- the Space ---
+
+
+def test_a_space_is_whole_and_shows_the_same_page(world, tmp_path, monkeypatch):
+    space = tmp_path / "space"
+    result = run("demo", "--root", world, "--models", "base", "--export-space", space)
+    assert result.exit_code == 0, result.output
+    shown = {}
+    gr = load_gradio()
+    monkeypatch.setattr(gr.Blocks, "launch", lambda page, **options: shown.update(page=page, **options))
+    runpy.run_path(str(space / "app.py"), run_name="__main__")
+    assert (shown["share"], shown["page"].analytics_enabled, shown["page"].title) == (
+        False,
+        False,
+        "What does a spoken language model say next?",
+    )
+    matter = (space / "README.md").read_text().split("---\n")[1]
+    assert f"sdk: gradio\nsdk_version: {gr.__version__}\n" in matter
+    assert "app_file: app.py\n" in matter
+    assert not [path for path in space.rglob("*") if path.is_file() and not os.access(path, os.W_OK)]
+    code = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / "alignslm").rglob("*.py")}
+    assert {path.relative_to(space): path.read_bytes() for path in (space / "alignslm").rglob("*.py")} == code
+    with pytest.raises(DemoError, match=re.escape(f"{space} is not empty; name a new folder for the Space")):
+        export_space(world, None, space)
+
+
+def test_a_space_installs_what_its_page_imports():
+    """Of what is left out, nothing may be imported when the modules of the page are."""
+    distributions = importlib.metadata.packages_distributions()
+    names = {
+        name.split(".")[0]
+        for file in _closure(ROOT / "alignslm/demo/page.py")
+        for node in ast.parse(file.read_text()).body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [getattr(node, "module", None) or "alignslm"]
+        )
+    }
+    needed = {found.lower() for name in names for found in distributions.get(name, ())}
+    assert {"torch", "transformers", "soundfile"} <= needed
+    assert needed & LEFT_OUT == set()
+    assert {re.split(r"[^\w.-]", line)[0] for line in requirements()} & LEFT_OUT == set()
