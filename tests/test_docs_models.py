@@ -1,4 +1,4 @@
-"""docs/models.md: every YAML block is a valid choice, every command names what exists."""
+"""docs/models.md, judges.md and data.md: every YAML block is a valid choice, every command names what exists."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from alignslm.config.sources import Source
 from alignslm.config.speech import EncoderConfig, VocoderConfig
 from tests.micro import ROOT
 
-PAGE = (ROOT / "docs/models.md").read_text()
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("models.md", "judges.md", "data.md"))
 CHOICES = re.findall(r"```yaml\n(kind: .*?)```", PAGE, re.DOTALL)
 KINDS = {"hubert": EncoderConfig, "hf": LmConfig, "unit-hifigan": VocoderConfig, "causal-lm": JudgeConfig}
 
