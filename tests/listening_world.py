@@ -43,12 +43,13 @@ def frame(rows: list[dict], table: tables.Table) -> pl.DataFrame:
     return pl.DataFrame([{**dict.fromkeys(table.schema), **row} for row in rows], schema=dict(table.schema))
 
 
-def build(folder: Path, *, prompts: int = 6) -> Path:
-    """Write artifacts of `prompts` prompts and return their folder."""
+def build(folder: Path, *, prompts: int = 6, seconds: float | None = None) -> Path:
+    """Write artifacts of `prompts` prompts and return their folder; every sound is cut after `seconds`."""
+    samples = None if seconds is None else round(seconds * RATE_HZ)
     names = [content_id("prompt", number) for number in range(prompts)]
     utterances, made = [], []
     for number, name in enumerate(names):
-        head, tail = say(f"a {NOUNS[number]}"), say("the dog ran")
+        head, tail = say(f"a {NOUNS[number]}")[:samples], say("the dog ran")[:samples]
         utterances.append({
             "utterance_id": f"u{number}", "split": "test", "speaker_id": "s", "num_samples": len(head) + len(tail),
             "sample_rate_hz": RATE_HZ,
@@ -62,11 +63,11 @@ def build(folder: Path, *, prompts: int = 6) -> Path:
                         tables.UTTERANCES, folder / "corpus" / "utterances")  # fmt: skip
     tables.write(frame(made, tables.PROMPTS), tables.PROMPTS, folder / "prompts.parquet")
     for system in SYSTEMS:
-        _write_system(system, names, folder / "samples" / system)
+        _write_system(system, names, folder / "samples" / system, samples)
     return folder
 
 
-def _write_system(system: str, names: list[str], folder: Path) -> None:
+def _write_system(system: str, names: list[str], folder: Path, samples: int | None) -> None:
     drawn, spoken = [], []
     for name in names:
         for draw in range(1 if system == "true" else 2):
@@ -76,7 +77,7 @@ def _write_system(system: str, names: list[str], folder: Path) -> None:
                 "units": [draw], "finish": "eos", "logprob_nats": -1.0,
             })  # fmt: skip
             silent = system == "sft" and name == names[0]
-            wave = np.zeros(0, np.float32) if silent else LOUDER[system] * say(ENDINGS[system])
+            wave = np.zeros(0, np.float32) if silent else LOUDER[system] * say(ENDINGS[system])[:samples]
             spoken.append({
                 "continuation_id": continuation, "num_samples": len(wave), "sample_rate_hz": RATE_HZ,
                 "status": "empty" if silent else "ok", "audio": {"bytes": encode_flac(wave, RATE_HZ), "path": None},

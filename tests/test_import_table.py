@@ -12,7 +12,7 @@ ROWS = [
     {"progress", "provenance", "storage", "closure"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
     {"engine"},
-    {"shards"},
+    {"shards", "playable"},
     {"utterances", "recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
     {"training", "benchmarks", "listening", "preferences"},

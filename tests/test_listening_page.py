@@ -171,6 +171,44 @@ def test_without_connection_the_answer_waits_and_arrives_once(browser, base, stu
     assert (answers(study, 2)[1][0].score, answers(study, 2)[1][0].changes) == (3, 0)
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A study of clips of a fifth of a second each: a single frame of FLAC, were they not made longer."""
+    folder = tmp_path_factory.mktemp("short")
+    cut = [STUDY.model_copy(update={"prompts": 3, "pause_s": 0.0}), build(folder / "artifacts", seconds=0.1)]
+    build_study(*cut, folder / "study")
+    ratings = Ratings(folder / "study" / "ratings.sqlite")
+    ratings.invite(1)
+    ratings.close()
+    return folder / "study"
+
+
+def test_the_shortest_clips_play_where_a_phone_loads_no_more_than_their_head(browser, short):
+    _, clips = read_study(short)
+    assert clips["duration_s"].max() < 0.3
+    rater, _ = answers(short, 0)
+    with served(short) as (base, _):
+        context = browser.new_context(**PHONE)
+        context.route("**/r/*", lambda route: route.fulfill(body=frugal(route)))
+        page = context.new_page()
+        page.goto(f"{base}/r/{rater.token}")
+        for number in (1, 2, 3):
+            expect(page.locator("#count")).to_have_text(f"{number} of 3")
+            page.wait_for_timeout(300)  # a browser may still go on loading what it plays at once
+            page.get_by_role("button", name="Play", exact=True).tap()
+            wait_until_heard(page)
+            page.get_by_role("button", name="some sense").tap()
+        expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+        context.close()
+
+
+def frugal(route):
+    """The page as a phone that saves data takes it: sound is not loaded ahead, whatever the page asks for."""
+    told = route.fetch().text()
+    assert told.count('preload="auto"') == 1
+    return told.replace('preload="auto"', 'preload="metadata"')
+
+
 def test_a_dark_phone_and_a_wide_desktop_show_everything(browser, base, study):
     rater, _ = answers(study, 3)
     with visit(browser, base, rater, PHONE, color_scheme="dark") as page:

@@ -12,6 +12,7 @@ from alignslm.config.listening import ORIGINAL, ListeningStudy
 from alignslm.config.model import Config
 from alignslm.listening.design import Trial, trials
 from alignslm.listening.loudness import common_loudness, normalised
+from alignslm.playable import FLAC_FRAME
 from alignslm.provenance import content_id
 from alignslm.recordings import hearing_order, recordings_of
 from alignslm.utterances import decode_at
@@ -128,6 +129,8 @@ def _write(
         sound = np.concatenate([head, pause, normalised(tail, choice.sample_rate_hz, lufs=study.lufs)])
         continuation = prompt if system == ORIGINAL else ids[system][prompt]
         clip_id = content_id("clip", choice.seed, system, prompt, continuation)
+        short = max(0, FLAC_FRAME + 1 - len(sound))  # all clips are FLAC, so one too short for it ends in silence
+        sound = np.pad(sound, (0, short))
         clip_path(partial, clip_id).write_bytes(audio.encode_flac(sound, choice.sample_rate_hz))
         boundary_s = (len(head) + len(pause)) / choice.sample_rate_hz
         rows.append((clip_id, prompt, system, continuation, boundary_s, len(sound) / choice.sample_rate_hz))

@@ -1,14 +1,12 @@
 """The report as one self-contained HTML page: no script, no network, sound and figures inside."""
 
 import base64
-import io
 from pathlib import Path
 
-import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from alignslm.audio import decode
+from alignslm.playable import playable
 from alignslm.report.beside import ablation_sheet, others_sheet, published_sheet
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.inputs import ReportInputs
@@ -27,7 +25,6 @@ from alignslm.report.tabulate import (
 from alignslm.report.verdict import verdict, warnings
 from alignslm.report.wording import DASH
 
-FLAC_FRAME = 4096  # samples; Chromium cannot rewind a FLAC of one frame, and plays none of it
 SECTIONS = {
     "differences": (
         "Difference to the base model",
@@ -84,13 +81,9 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
 
 
 def _sound(flac: bytes) -> str:
-    """Return sound as the tables hold it; clips too short for a browser's FLAC as WAV of the same samples."""
-    waveform, sample_rate_hz = decode(flac)
-    if len(waveform) > FLAC_FRAME:
-        return f"data:audio/flac;base64,{base64.b64encode(flac).decode()}"
-    stream = io.BytesIO()
-    soundfile.write(stream, waveform, sample_rate_hz, format="WAV", subtype="PCM_16")
-    return f"data:audio/wav;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    """Return sound as the tables hold it, in a form that a browser plays, inside an address."""
+    kind, data = playable(flac)
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _svg(panel: Panel) -> Markup:
