@@ -123,7 +123,7 @@ def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, mo
         "copied": Measured(kind="reformatted", split=None, copy_of="sblimp"),
     }
     assert found.convention == "scored-sum"
-    assert "likelier, of the whole item, summed over units." in " ".join(protocols(found))
+    assert "the higher log-likelihood, of the whole item, summed over units." in " ".join(protocols(found))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_report_holds_both_with_errors_counts_and_directions(world):
     for n in (1, 2):
         found = report.metric("base", "continuation", f"distinct_{n}")
         assert found.value == pytest.approx(naive_distinct(draws, sorted(draws[0]), n))
-        assert (found.n, found.n_missing, found.higher_is_better) == (prompts, 0, True)
+        assert (found.n, found.n_missing, found.higher_is_better) == (prompts, 0, None)
         assert found.ci95[0] < found.value < found.ci95[1]
     recorded = report.metric("recorded-continuations", "speech", "word_error_rate")
     known = inputs.word_errors.filter(system="recorded-continuations", prompt_id=min(draws[0]))

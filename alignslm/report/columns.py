@@ -31,8 +31,8 @@ DIRECTIONS: dict[str, bool | None] = {
     "auto_bleu": False,
     "distinct": True,
     "distinct_per_draw": True,
-    "distinct_1": True,
-    "distinct_2": True,
+    "distinct_1": None,  # nonsense that a recogniser spells anew each time raises them as well
+    "distinct_2": None,
     "finished": True,
     "num_words": None,
     "num_units": None,

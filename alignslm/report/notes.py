@@ -57,7 +57,8 @@ def _numbers(setting: Setting) -> Iterator[str]:
     )
     yield (
         "Distinct-1 and distinct-2 are different words and word pairs over all of them, one draw of every prompt taken "
-        "together; they fall as texts get longer. Silence is the share of frames of 20 ms that lie 40 dB below the "
+        "together; they fall as texts get longer, and rise with words that do not exist, so more is not better. "
+        "Silence is the share of frames of 20 ms that lie 40 dB below the "
         "clip's loudest or below -60 dB full scale. Unit error is the edit distance between the units spoken and those "
         "that the encoder finds in the sound, over those spoken: no text is needed. Word error compares what the "
         "recogniser hears of the true continuations with their known texts: as recorded, what is lost is the "

@@ -79,9 +79,9 @@ def _with_split(name: str, item: Measured) -> str:
 
 def _likelihood(setting: Setting) -> str:
     return (
-        f"An answer is right if the true side is likelier, {convention_words(setting.convention)}. Published rows rest "
-        "on conventions of their own, which summaries do not tell: summed or per unit, with or without the end of "
-        "sequence. All of them stand under Every metric of every model."
+        f"An answer is right if the true side has the higher log-likelihood, {convention_words(setting.convention)}. "
+        "Published rows rest on conventions of their own, which summaries do not tell: summed or per unit, with or "
+        "without the end of sequence. All of them stand under Every metric of every model."
     )
 
 
