@@ -102,6 +102,8 @@ def make_repository(root: Path) -> None:
         edit(root / "experiments" / f"{choice}.yaml", changes)
     shutil.copy(root / "experiments/judge/ngram.yaml", root / "experiments/judge/trigram.yaml")
     edit(root / "experiments/judge/trigram.yaml", {"order": 3})
+    shutil.copy(root / "experiments/benchmark/toy-storycloze.yaml", root / "experiments/benchmark/other-stories.yaml")
+    edit(root / "experiments/benchmark/other-stories.yaml", {"seed": 8})
     edit(root / "params.yaml", PARAMS)
     start_history(root)
 

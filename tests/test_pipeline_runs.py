@@ -203,6 +203,17 @@ def test_another_judge_reruns_scores_onward(micro):
     assert repro(micro) == []
 
 
+def test_another_benchmark_reruns_items_evaluation_and_report_only(micro):
+    before = hashes(micro)
+    ran = repro(micro, "-S", "benchmarks.storycloze=other-stories", command=("dvc", "exp", "run"))
+    assert set(ran) == {"benchmarks@storycloze", "eval@r1", "control_eval@base", "control_eval@true", "report"}
+    changed = {name for name, found in hashes(micro).items() if before.get(name) != found}
+    assert changed  # other items were scored, and nothing else is another
+    assert all(name.startswith(("artifacts/benchmarks/", "artifacts/eval/")) for name in changed)
+    edit(micro / "params.yaml", {"benchmarks": {"storycloze": "toy-storycloze"}})
+    assert repro(micro) == []
+
+
 def test_a_new_round_runs_that_round_only(micro):
     ran = repro(micro, "-S", f"+rounds.r2={SECOND_ROUND}", command=("dvc", "exp", "run"))
     assert set(ran) == ROUND_2 | {"samples@r2", "mos", "eval@r2", "report", "publish@r1", "publish@r2"}
