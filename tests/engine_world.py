@@ -1,11 +1,5 @@
-"""A round's inputs with models of almost no size, and work that loses its worker: what tests of engines run on.
+"""A round's inputs, with models of almost no size."""
 
-Everything here is a function of this module, for workers import it by name.
-"""
-
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +29,7 @@ def make_world(root: Path) -> Path:
         root / "params.yaml",
         ("judge: story  ", "judge: ngram  "),
         ("heldout_judge: ngram", "heldout_judge: story"),
-        ("{draws: 5, temperature: 0.8, top_p: 0.95, max_units: 160}", "{draws: 3, temperature: 1, top_p: 1, max_units: 20}"),
+        ("draws: 5, temperature: 0.8, top_p: 0.95, max_units: 160", "draws: 3, temperature: 1, top_p: 1, max_units: 9"),
     )  # fmt: skip
     experiment, artifacts, rng = load_experiment(root), root / "artifacts", np.random.default_rng(0)
     tables.write(prompts(rng), tables.PROMPTS, artifacts / "prompts.parquet", CONTRACT)
@@ -80,36 +74,3 @@ def edit_yaml(path: Path, changes: dict[str, object]) -> None:
     content.update(changes)
     with path.open("w") as stream:
         yaml.dump(content, stream)
-
-
-def squared(number: int) -> pl.DataFrame:
-    return pl.DataFrame({"n": [number], "square": [number**2]})
-
-
-def squared_by_mortals(number: int, *, flag: str, deaths: int) -> pl.DataFrame:
-    """Square, but kill the process itself the first `deaths` times that 2 comes."""
-    if number == 2:
-        with open(flag, "a") as stream:
-            stream.write("x")
-        if Path(flag).stat().st_size <= deaths:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return squared(number)
-
-
-def whose(number: int) -> pl.DataFrame:
-    return pl.DataFrame({"n": [number], "process": [os.getpid()], "folder": [str(Path.cwd())]})
-
-
-def refused(number: int) -> pl.DataFrame:
-    raise tables.TableError(f"row {number} is wrong. Run `dvc repro`.")
-
-
-def loading(log: str) -> Callable[[int], int]:
-    """Load a model of which one may count how often it was loaded."""
-    with open(log, "a") as stream:
-        stream.write(f"{os.getpid()}\n")
-    return lambda number: number + 1
-
-
-def counted(number: int, model: Callable[[int], int]) -> pl.DataFrame:
-    return pl.DataFrame({"n": [model(number)]})

@@ -171,12 +171,16 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
 
 
 TIMES = ("runtime", "per_second", "total_flos")  # differ from run to run, and an artifact must not
+RESTARTED = ("num_tokens", "train_loss")  # counted, or averaged, from where a killed run was taken up again
 
 
 def write_log(run: TrainingRun, best: Best | None, path: Path) -> None:
     """Write the run's figures as JSON: steps, the kept checkpoint (null where the last one is kept), the log."""
     rows = [
-        {"step": row.step, "figures": {k: v for k, v in row.figures.items() if not any(t in k for t in TIMES)}}
+        {
+            "step": row.step,
+            "figures": {k: v for k, v in row.figures.items() if not any(t in k for t in (*TIMES, *RESTARTED))},
+        }
         for row in run.log
     ]
     content = {"steps": run.steps, "best": asdict(best) if best else None, "log": rows}

@@ -1,0 +1,43 @@
+"""Work for the workers of an engine, some of which kills them. Workers import it by name, so it imports little."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from alignslm.tables import TableError
+
+
+def squared(number: int) -> pl.DataFrame:
+    return pl.DataFrame({"n": [number], "square": [number**2]})
+
+
+def squared_by_mortals(number: int, *, flag: str, deaths: int) -> pl.DataFrame:
+    """Square, but kill the process itself the first `deaths` times that 2 comes."""
+    if number == 2:
+        with Path(flag).open("a") as stream:
+            stream.write("x")
+        if Path(flag).stat().st_size <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return squared(number)
+
+
+def whose(number: int) -> pl.DataFrame:
+    return pl.DataFrame({"n": [number], "process": [os.getpid()], "folder": [str(Path.cwd())]})
+
+
+def refused(number: int) -> pl.DataFrame:
+    raise TableError(f"row {number} is wrong. Run `dvc repro`.")
+
+
+def loading(log: str) -> Callable[[int], int]:
+    """Load a model of which one may count how often it was loaded."""
+    with Path(log).open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    return lambda number: number + 1
+
+
+def counted(number: int, model: Callable[[int], int]) -> pl.DataFrame:
+    return pl.DataFrame({"n": [model(number)]})

@@ -1,0 +1,131 @@
+"""Two processes that train together on loopback (gloo): one process's result, and a killed one taken up again."""
+
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from safetensors.torch import load_file
+
+from alignslm import tables
+from alignslm.device import resolve_device
+from alignslm.lm.checkpoint import save_lm
+from alignslm.provenance import tree_sha256
+from alignslm.training.processes import ProcessesError, _require, is_first, start_processes
+from stages import checkpoint, layout
+from tests.engine_world import edit_yaml
+from tests.sample_experiment import write_experiment
+from tests.test_training import pairs
+from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
+
+ROOT = Path(__file__).parent.parent
+TRAINER = {"max_steps": 40, "batch_size": 4, "evaluations": 4, "min_pairs": 4, "learning_rate": 1e-2}
+TOLERANCE = 1e-4  # of a weight: gradients of two halves are added in another order than those of one whole
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A round's pairs and base model; 16 training pairs, whole batches of 4."""
+    root = tmp_path_factory.mktemp("world")
+    write_experiment(root)
+    edit_yaml(root / "experiments/trainer/dpo.yaml", TRAINER)
+    lm = tiny_lm()
+    save_lm(lm.model, VOCABULARY, CONTRACT, root / layout.checkpoint("base"))
+    drawn = pairs(21).with_row_index("number")
+    named = {"pair_id": "p", "prompt_id": "q", "chosen_id": "c", "rejected_id": "r"}
+    numbered = pl.col("number") + 10
+    names = [pl.format("{}{}", pl.lit(letter), numbered).alias(column) for column, letter in named.items()]
+    scores = [pl.lit(1.0).alias(name) for name in ("chosen_utility", "rejected_utility", "margin")]
+    tables.write(drawn.with_columns(*names, *scores), tables.PAIRS, root / layout.table("pairs", "r1"), CONTRACT)
+    return root
+
+
+def train(world, monkeypatch, processes: int) -> tuple[dict, str]:
+    """Run the stage; return the weights and the hash of everything it published."""
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    edit_yaml(world / "experiments/execution.yaml", {"training_processes": processes})
+    checkpoint.main("r1", "r1")
+    made = [layout.checkpoint("r1"), layout.training("r1")]
+    assert not list(Path(".work").glob("checkpoint-*/*/*"))
+    return load_file(layout.checkpoint("r1") / "model.safetensors"), tree_sha256(made)
+
+
+@pytest.fixture(scope="module")
+def alone(world):
+    with pytest.MonkeyPatch.context() as patch:
+        return train(world, patch, 1)
+
+
+@pytest.fixture(scope="module")
+def shared(world, alone):
+    with pytest.MonkeyPatch.context() as patch:
+        return train(world, patch, 2)
+
+
+def test_two_processes_end_where_one_does(alone, shared):
+    before = tiny_lm().model.state_dict()
+    assert alone[0].keys() == shared[0].keys()
+    moved = max(float((alone[0][name] - before[name]).abs().max()) for name in alone[0])
+    apart = max(float((alone[0][name] - shared[0][name]).abs().max()) for name in alone[0])
+    assert moved > 100 * TOLERANCE
+    assert apart < TOLERANCE
+
+
+def kill_second(root: Path, killed: list[int]) -> None:
+    """Kill the second process as soon as a checkpoint is sealed."""
+    give_up = time.monotonic() + 200
+    while not list(root.glob(".work/checkpoint-r1/*/sealed-*")):
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+    for folder in Path("/proc").glob("[0-9]*"):
+        if is_second(folder):
+            killed.append(int(folder.name))
+            os.kill(killed[-1], signal.SIGKILL)
+
+
+def is_second(folder: Path) -> bool:
+    try:
+        parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        return parent == os.getpid() and b"\0RANK=1\0" in (folder / "environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(world, shared, monkeypatch, capfd):
+    killer = threading.Thread(target=kill_second, args=(world, killed := []))
+    killer.start()
+    _, again = train(world, monkeypatch, 2)
+    killer.join()
+    said = capfd.readouterr().out
+    assert len(killed) == 1
+    assert re.search(r"stages.checkpoint: process \d of 2 was lost \(SIG(KILL|ABRT)\), attempt 1 of 3", said)
+    assert re.search(r"training goes on after step \d+ of an interrupted run", said)
+    assert said.count("checkpoint@r1: 21 pairs in, 40 steps out") == 1
+    assert again == shared[1]
+
+
+def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):
+    assert not start_processes("stages.base", [], processes=1)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not start_processes("stages.base", [], processes=4)
+    with pytest.raises(ProcessesError) as error:
+        _require(4, 2)
+    assert str(error.value) == (
+        "4 processes train together (WORLD_SIZE), but training_processes is 2 in experiments/execution.yaml; make the "
+        "two equal, or leave torchrun out and let the stage start them"
+    )
+
+
+def test_every_process_has_its_own_gpu_and_one_writes(monkeypatch):
+    assert resolve_device("cuda") == "cuda"
+    assert is_first()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "9")
+    assert resolve_device("cuda") == "cuda:1"
+    assert resolve_device("cpu") == "cpu"
+    assert not is_first()
