@@ -1,0 +1,233 @@
+"""Pushing to a stand-in of the Hub with the real client: one commit a push, nothing twice, every refusal told."""
+
+import hashlib
+import json
+import re
+
+import huggingface_hub.constants
+import pytest
+
+from alignslm.publishing import PublishError
+from alignslm.publishing.hub import Target, push, with_manifest
+from alignslm.publishing.refusals import AGAIN
+from tests.hub_stand_in import READER, TOKEN, Repo, serving
+from tests.tiny_hub import point_hub_at
+
+TARGET = Target("me/talk", "model", private=True, tag="r1-0f", message="first words")
+CARD = b"---\nlicense: mit\n---\n\n# Talk\n"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with serving() as running:
+        point_hub_at(running.url, monkeypatch)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield running
+
+
+def bundle(folder, **changed):
+    weights = folder / "weights"
+    weights.write_bytes(b"w" * 1000)
+    return with_manifest(
+        {"README.md": CARD, "model.safetensors": weights, "config.json": b"{}", **changed}, kind="model"
+    )
+
+
+def test_a_first_push_makes_a_private_repository_with_one_commit_and_a_tag(hub, tmp_path):
+    files = bundle(tmp_path)
+    pushed = push(files, TARGET)
+    repo = hub.repos["model", "me/talk"]
+    assert repo.private
+    assert [commit.message for commit in repo.commits] == ["initial commit", "first words"]
+    assert repo.tags == {"r1-0f": repo.head.oid}
+    assert (pushed.commit, pushed.tag, pushed.endpoint) == (repo.head.oid, "r1-0f", hub.url)
+    assert set(repo.head.files) == {".gitattributes", *files}
+    assert repo.head.files["model.safetensors"] == b"w" * 1000
+    assert {name: file.sha256 for name, file in pushed.files.items()} == {
+        name: hashlib.sha256(repo.head.files[name]).hexdigest() for name in files
+    }
+
+
+def test_the_same_again_makes_no_commit_and_sends_no_large_file(hub, tmp_path):
+    first = push(bundle(tmp_path), TARGET)
+    hub.requests.clear()
+    assert push(bundle(tmp_path), TARGET) == first
+    assert len(hub.repos["model", "me/talk"].commits) == 2
+    assert hub.sent("PUT") == hub.sent("POST", "/commit/") == hub.sent("POST", "/tag/") == []
+
+
+def test_a_change_is_one_commit_that_sends_what_changed_and_takes_away_what_went(hub, tmp_path):
+    push(bundle(tmp_path, **{"part-2.safetensors": b"2" * 10, "old.json": b"[]"}), TARGET)
+    repo = hub.repos["model", "me/talk"]
+    repo.add("by hand, on the website", {**repo.head.files, "notes.txt": b"mine"})
+    uploads = len(hub.sent("PUT"))
+    pushed = push(bundle(tmp_path, **{"part-2.safetensors": b"3" * 10}), TARGET._replace(tag="r1-1e", message="second"))
+    assert len(repo.commits) == 4
+    assert len(hub.sent("PUT")) == uploads + 1
+    assert repo.head.files["part-2.safetensors"] == b"3" * 10
+    assert "old.json" not in repo.head.files
+    assert repo.head.files["notes.txt"] == b"mine"
+    assert repo.tags == {"r1-0f": repo.commits[1].oid, "r1-1e": pushed.commit}
+
+
+def test_a_tag_of_the_same_experiment_moves_with_its_card(hub, tmp_path):
+    push(bundle(tmp_path), TARGET)
+    pushed = push(bundle(tmp_path, **{"README.md": CARD + b"more\n"}), TARGET)
+    assert hub.repos["model", "me/talk"].tags == {"r1-0f": pushed.commit}
+
+
+def test_a_push_that_broke_before_its_commit_shows_nothing_and_goes_on(hub, tmp_path):
+    hub.refuse["POST /commit/"] = (400, "no")
+    with pytest.raises(PublishError):
+        push(bundle(tmp_path), TARGET)
+    repo = hub.repos["model", "me/talk"]
+    assert len(repo.commits) == 1
+    assert len(hub.sent("PUT")) == 1
+    hub.refuse.clear()
+    push(bundle(tmp_path), TARGET)
+    assert len(repo.commits) == 2
+    assert len(hub.sent("PUT")) == 1  # kept from the first
+
+
+SETTINGS = "https://huggingface.co/settings/tokens"
+NOT_VALID = f"the token is not valid, or has expired. Set HF_TOKEN to one that may write ({SETTINGS})."
+NO_RIGHT = (
+    "the token may not write there. Is {!r} your account, or an organisation that lets you? Give the token the right to "
+    f"write ({SETTINGS}), or name another owner."
+)
+
+
+def refused(tmp_path, target=TARGET) -> str:
+    with pytest.raises(PublishError) as told:
+        push(bundle(tmp_path), target)
+    assert TOKEN not in str(told.value)
+    assert READER not in str(told.value)
+    return str(told.value)
+
+
+def test_without_a_token_nothing_is_asked(hub, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    assert refused(tmp_path) == (
+        "no token of the Hub was found, so nothing was pushed. Set HF_TOKEN to one that may write "
+        "(https://huggingface.co/settings/tokens), or run `hf auth login`."
+    )
+    assert hub.requests == []
+
+
+def test_a_wrong_token(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    said = refused(tmp_path)
+    assert said == (
+        "the model repository me/talk was not published: the Hub answers 401 (Invalid credentials in Authorization "
+        f"header): {NOT_VALID} {AGAIN}"
+    )
+    assert hub.repos == {}
+
+
+def test_a_token_that_may_only_read(hub, tmp_path, monkeypatch):
+    push(bundle(tmp_path), TARGET)
+    monkeypatch.setenv("HF_TOKEN", READER)
+    said = refused(tmp_path)
+    assert said == (
+        f"the model repository me/talk was not published: the Hub answers 403 (Authorization error.): "
+        f"{NO_RIGHT.format('me')} {AGAIN}"
+    )
+
+
+def test_an_organisation_that_is_not_ours(hub, tmp_path):
+    said = refused(tmp_path, TARGET._replace(repo="they/talk", repo_type="dataset"))
+    assert said == (
+        "the dataset repository they/talk was not published: the Hub answers 403 (You don't have the rights to create a "
+        f'dataset under the namespace "they"): {NO_RIGHT.format("they")} {AGAIN}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("refuse", "told"),
+    [
+        (
+            ("POST /commit/", 403, "Private repository storage limit reached"),
+            "the Hub answers 403 (Private repository storage limit reached). Make room in me's storage, or name another "
+            "owner.",
+        ),
+        (
+            ("POST /preupload/", 429, "You have reached your rate limit"),
+            "the Hub answers 429 (You have reached your rate limit): too many requests. Wait as long as it asks.",
+        ),
+        (
+            ("POST /commit/", 412, "A commit has happened since."),
+            "the Hub answers 412 (A commit has happened since.): somebody else committed meanwhile.",
+        ),
+        (
+            ("POST /commit/", 502, "Bad gateway"),
+            "the Hub answers 502 (Bad gateway): the Hub is in trouble (https://status.huggingface.co). Wait.",
+        ),
+    ],
+    ids=["full", "rate", "meanwhile", "down"],
+)
+def test_what_the_hub_refuses(hub, tmp_path, monkeypatch, refuse, told):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    part, status, message = refuse
+    hub.refuse[part] = (status, message)
+    assert refused(tmp_path) == f"the model repository me/talk was not published: {told} {AGAIN}"
+
+
+def test_without_a_network(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    said = refused(tmp_path)
+    assert re.fullmatch(
+        r"the model repository me/talk was not published: the Hub cannot be reached, or the connection broke "
+        r"\(\w+: .*Connection refused\)\. Check the network\. " + re.escape(AGAIN),
+        said,
+    )
+
+
+def test_a_card_that_the_hub_does_not_take(hub, tmp_path):
+    with pytest.raises(
+        PublishError,
+        match=r"was not published: the Hub answers 400 \(while parsing a flow node expected the node content",
+    ):
+        push(bundle(tmp_path, **{"README.md": b"---\na: [\n---\n"}), TARGET)
+    assert len(hub.repos["model", "me/talk"].commits) == 1
+
+
+def test_a_public_repository_is_not_written_to_where_private_was_asked(hub, tmp_path):
+    push(bundle(tmp_path), TARGET._replace(private=False))
+    repo = hub.repos["model", "me/talk"]
+    assert not repo.private
+    assert refused(tmp_path) == (
+        "me/talk is public, but publishing is set to `private: true`; nothing was pushed. Make it private in its settings "
+        "on the Hub, name another repository, or write private: false."
+    )
+    assert len(repo.commits) == 2
+
+
+def test_a_repository_that_holds_other_work_is_left_alone(hub, tmp_path):
+    hub.repos["model", "me/talk"] = Repo(private=True)
+    hub.repos["model", "me/talk"].add("mine", {"README.md": b"#", "model.safetensors": b"years of work"})
+    assert refused(tmp_path) == (
+        "me/talk exists and holds files that no push of alignslm made (model.safetensors); nothing was pushed, so nothing "
+        "is overwritten. Name another repository, or empty that one."
+    )
+    assert hub.repos["model", "me/talk"].head.files["model.safetensors"] == b"years of work"
+
+
+@pytest.mark.parametrize("secret", [TOKEN, "hf_" + "A1" * 17])
+def test_a_file_that_holds_a_token_is_not_sent(hub, tmp_path, secret):
+    params = tmp_path / "params.yaml"
+    params.write_text(f"key: {secret}\n")
+    with pytest.raises(PublishError) as told:
+        push(bundle(tmp_path, **{"experiment/params.yaml": params}), TARGET)
+    assert str(told.value) == (
+        f"experiment/params.yaml (made of {params}) holds a token of the Hub, so nothing was pushed. Take it out and let "
+        "HF_TOKEN hold it, or `hf auth login`; a token that was ever written to a file is best revoked."
+    )
+    assert hub.requests == []
+
+
+def test_the_manifest_names_every_file_and_says_nothing_of_the_day(tmp_path):
+    content = json.loads(bundle(tmp_path)["alignslm.json"])
+    assert set(content["files"]) == {"README.md", "model.safetensors", "config.json"}
+    assert bundle(tmp_path)["alignslm.json"] == bundle(tmp_path)["alignslm.json"]
