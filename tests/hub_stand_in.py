@@ -1,6 +1,6 @@
-"""A stand-in of the Hub on loopback that takes pushes: repositories with commits, tags, LFS objects, accounts and rights.
+"""A stand-in of the Hub on loopback that takes pushes: repositories with commits, tags, LFS objects and rights.
 
-The real client talks to it over HTTP. What it answers is what the Hub answers, as far as publishing and loading need it.
+The real client talks to it over HTTP. It answers as the Hub does, as far as publishing and loading need it.
 """
 
 import base64
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD  # noqa: N815 (http.server's names)
 
     def log_message(self, *args: object) -> None:
         """Stay quiet."""
@@ -200,7 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._on(repo, kind, found["repo"], found["what"], found["rest"] or "", body)
         return True
 
-    def _on(self, repo: Repo, kind: str, name: str, what: str | None, rest: str, body: bytes) -> None:
+    def _on(  # noqa: C901, PLR0911 (one arm a request)
+        self, repo: Repo, kind: str, name: str, what: str | None, rest: str, body: bytes
+    ) -> None:
         if what in {"preupload", "commit", "tag"} and (self.token != TOKEN or not name.startswith("me/")):
             return self._refused(403, "Authorization error.")
         if what == "refs":

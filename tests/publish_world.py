@@ -1,4 +1,4 @@
-"""One round's artifacts, complete enough to be published: real tables, a real tiny model with its adapter, a dvc.lock."""
+"""One round's artifacts, complete enough to be published: real tables, a tiny model with its adapter, a dvc.lock."""
 
 import json
 import shutil

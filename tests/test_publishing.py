@@ -1,4 +1,5 @@
-"""A round published and taken up again: pushed, killed half-way, pushed again unchanged, loaded by readers' own tools."""
+# ruff: noqa: E501 (whole messages)
+"""A round published: pushed, killed half-way, pushed again unchanged, loaded by readers' own tools."""
 
 import hashlib
 import json
@@ -294,9 +295,6 @@ def test_the_parameters_in_the_repository_make_the_same_experiment_and_publish_n
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    none = tmp_path / "experiment/experiments/publish/none.yaml"
-    none.parent.mkdir()
-    none.write_text("kind: none\n")
     there, here = load_experiment(tmp_path / "experiment"), load_experiment(world)
     assert there.publish.kind == "none"
     assert there.model_dump(exclude={"publish", "params"}) == here.model_dump(exclude={"publish", "params"})
@@ -388,7 +386,7 @@ def choices(tmp_path_factory) -> Path:
     return root
 
 
-WRONG = "may hold letters, digits, '-', '_' and '.', begins with a letter or digit, does not end in '-', '.' or '.git', and has no '--' or '..'"  # noqa: E501
+WRONG = "may hold letters, digits, '-', '_' and '.', begins with a letter or digit, does not end in '-', '.' or '.git', and has no '--' or '..'"
 
 
 @pytest.mark.parametrize(
@@ -426,7 +424,7 @@ WRONG = "may hold letters, digits, '-', '_' and '.', begins with a letter or dig
             {"tag": "v1"},
             "tag: 'v1' holds no {experiment}, so two experiments would want the same tag; add it",
         ),
-        ({"tag": "a b{experiment}"}, "tag: 'a b{experiment}' is no tag; letters, digits, '.', '-', '_', {round} and {experiment} may be in it"),  # noqa: E501
+        ({"tag": "a b{experiment}"}, "tag: 'a b{experiment}' is no tag; letters, digits, '.', '-', '_', {round} and {experiment} may be in it"),
         ({"token": "hf_abc"}, "token: unknown key; known: kind, rounds, private, tag, language, code, model, dataset"),
     ],
 )  # fmt: skip

@@ -255,7 +255,7 @@ def _unfit_repositories(experiment: Experiment) -> Iterator[Conflict]:
             message = f"{PLACEHOLDER_OWNER!r} is a placeholder; write your account's or organisation's name"
             yield Conflict(("publish",), tuple(key.split(".")), message)
         elif len(rounds) > 1 and "{round}" not in repo:
-            message = f"{' and '.join(rounds)} would overwrite each other in {repo}; add {{round}}, or write rounds: last"
+            message = f"{', '.join(rounds)} would overwrite each other in {repo}; add {{round}}, or write rounds: last"
             yield Conflict(("publish",), tuple(key.split(".")), message)
 
 

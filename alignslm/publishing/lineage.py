@@ -102,6 +102,7 @@ def parameter_files(experiment: Experiment, root: Path) -> dict[str, Path | byte
     params = re.sub(r"(?m)^publish:[^#\n]*", "publish: none", (root / "params.yaml").read_text(encoding="utf-8"))
     files: dict[str, Path | bytes] = {
         f"{PARAMETERS}/params.yaml": params.encode(),
+        f"{PARAMETERS}/experiments/publish/none.yaml": b"kind: none\n",
         f"{PARAMETERS}/experiments/execution.yaml": EXECUTION.model_dump_json(indent=1).encode() + b"\n",
     }
     for key, folder in CHOICE_FOLDERS.items():

@@ -40,7 +40,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _answer(error: errors.HfHubHTTPError, repo: str) -> str:
     """Explain what the server said."""
     status, owner = error.response.status_code, repo.partition("/")[0]
-    said = f"the Hub answers {status}" + (f" ({' '.join(error.server_message.split())})" if error.server_message else "")
+    words = " ".join((error.server_message or "").split())
+    said = f"the Hub answers {status}" + (f" ({words})" if words else "")
     full = status != HTTPStatus.TOO_MANY_REQUESTS and any(word in said.lower() for word in _FULL)
     if full or status == HTTPStatus.PAYMENT_REQUIRED:
         return f"{said}. Make room in {owner}'s storage, or name another owner."
