@@ -22,7 +22,10 @@ from alignslm.report.wording import (
 
 
 class Cell(NamedTuple):
-    """Text of one cell, its mark ("", "better", "worse", "moved", "ns", "ours" or "flag"), and a second line."""
+    """Text of one cell, a second line, and its mark.
+
+    Marks are "", "better", "worse", "moved", "ns", "ours", "flag", and "figure" for a long name.
+    """
 
     text: str
     mark: str = ""
@@ -134,26 +137,16 @@ def _mark(report: Report, comparison: Comparison | None) -> str:
 
 def every_metric_sheet(report: Report) -> Sheet:
     """Every metric of every model: value, standard error, interval, counts."""
-    rows = []
+    rows: list[list[Cell | str]] = []
     for m in report.metrics:
         how = style(m.benchmark, m.metric)
+        named: list[Cell | str] = [m.model, Cell(how.label, "figure"), m.benchmark, m.metric, how.unit]
         numbers = [number(m.value, how), number(m.stderr, how), interval(m.ci95, how)]
-        rows.append([m.model, how.label, m.benchmark, m.metric, how.unit, *numbers, str(m.n), str(m.n_missing)])
-    headings = [
-        "model",
-        "figure",
-        "benchmark",
-        "metric",
-        "unit",
-        "value",
-        "standard error",
-        "95 % interval",
-        "n",
-        "missing",
-    ]
-    return sheet_of(
-        "Every metric of every model; n counts measured rows, missing ones were not scored 0.", headings, rows
-    )
+        rows.append([*named, *numbers, str(m.n), str(m.n_missing)])
+    names = ["model", "figure", "benchmark", "metric", "unit"]
+    headings = [*names, "value", "standard error", "95 % interval", "n", "missing"]
+    caption = "Every metric of every model; n counts measured rows, missing ones were not scored 0."
+    return sheet_of(caption, headings, rows)
 
 
 def every_comparison_sheet(report: Report) -> Sheet:
@@ -163,7 +156,7 @@ def every_comparison_sheet(report: Report) -> Sheet:
         how, mark = style(c.benchmark, c.metric), _mark(report, c)
         numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
         verdict = "" if c.significant else "n.s."
-        named = [c.model, c.against, how.label, c.benchmark, c.metric, how.unit]
+        named: list[Cell | str] = [c.model, c.against, Cell(how.label, "figure"), c.benchmark, c.metric, how.unit]
         rows.append([*named, *numbers, verdict, str(c.n), str(c.n_missing)])
     names = ["model", "against", "figure", "benchmark", "metric", "unit"]
     headings = [*names, "difference", "95 % interval", "", "n", "missing"]
