@@ -1,6 +1,7 @@
 import random
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from alignslm import tables
@@ -188,3 +189,14 @@ def test_chunks_in_memory_do_not_show_in_the_file(tmp_path):
         tables.write_shards(frames, tables.SPEECH, tmp_path / name)
     part = "part-00000.parquet"
     assert (tmp_path / "one" / part).read_bytes() == (tmp_path / "many" / part).read_bytes()
+
+
+def test_batches_that_were_read_are_let_go(tmp_path, monkeypatch):
+    """pyarrow's own iterator of batches keeps all of them until its end."""
+    monkeypatch.setattr("alignslm.tables.writing.GROUP_ROWS", 2000)
+    ids = [f"{number:06d}" for number in range(60_000)]
+    tables.write(units_frame(ids).with_columns(split=pl.Series(ids)), tables.ENCODED, tmp_path / "units.parquet")
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() for _ in tables.batches(tables.ENCODED, tmp_path / "units.parquet", rows=2000)]
+    assert len(held) == 30
+    assert max(held[20:]) - before < 1.5 * (max(held[:10]) - before) + 2**16

@@ -73,7 +73,7 @@ def batches(table: Table, path: Path, *, rows: int, columns: list[str] | None = 
     Memory is bounded by `rows` and a row group. Verified as `read` verifies, where all columns are read.
     """
     last = None
-    for number, frame in enumerate(rechunk(_decoded(table, path, rows, columns), rows)):
+    for number, frame in enumerate(rechunk(_decoded(table, path, columns), rows)):
         if columns is None:
             where = f"{path}, from row {number * rows}"
             _require_valid(frame, table, where)
@@ -81,12 +81,13 @@ def batches(table: Table, path: Path, *, rows: int, columns: list[str] | None = 
         yield frame
 
 
-def _decoded(table: Table, path: Path, rows: int, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+def _decoded(table: Table, path: Path, columns: list[str] | None) -> Iterator[pl.DataFrame]:
     for part in parts(path):
         with _opened(part) as file:
             _require_identity(file, table, part)
-            for batch in file.iter_batches(batch_size=rows, columns=columns):
-                yield pl.DataFrame(pl.from_arrow(batch))
+            for group in range(file.num_row_groups):  # pyarrow's own batches keep what they have read until the end
+                frame = pl.DataFrame(pl.from_arrow(file.read_row_group(group, columns=columns)))
+                yield frame if columns is None else frame.select(columns)
 
 
 class Slice(NamedTuple):
