@@ -8,11 +8,12 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help venv repro test lint browser check clean
+.PHONY: help venv repro test bench lint browser check clean
 
 help:
 	@echo "make repro   run the experiment of params.yaml; the report is reports/index.html"
 	@echo "make test    lint, types, spelling and all tests"
+	@echo "make bench   time our paths against plain ones on this machine, about five minutes"
 	@echo "make lint    lint, types and spelling only"
 	@echo "make clean   forget results (artifacts, reports, caches), keep the environment"
 
@@ -49,6 +50,10 @@ browser:
 # A file of tests a core, each on one thread: small nets gain little from more, and lose much where cores are shared.
 test: lint browser
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+
+# Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.
+bench: venv
+	alignslm bench --repeats 3 --json bench.json
 
 clean:
 	rm -rf artifacts reports .work .dvc/cache .dvc/tmp dvc.lock

@@ -1,10 +1,12 @@
 """Where models compute, and in which arithmetic."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 def resolve_device(name: str) -> str:
@@ -22,3 +24,31 @@ def exact_float32() -> Iterator[None]:
     """
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         yield
+
+
+class _OneDnnLinear(TorchFunctionMode):
+    """Sends torch.nn.functional.linear of fp32 tensors to oneDNN, and everything else where it was going.
+
+    PyTorch multiplies fp32 matrices with MKL, which leaves half of an AMD processor's speed unused (measured: 103
+    against 235 GFLOP/s on one core, the same on any number of rows). oneDNN comes with PyTorch, but is asked for fp32
+    products only through an operator without a public name; where that is missing, nothing changes but the speed. It
+    has no gradient: for inference only.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.nn.functional.linear and not kwargs and args[0].dtype is args[1].dtype is torch.float32:
+            bias = args[2] if len(args) > 2 else None
+            return torch.ops.mkldnn._linear_pointwise(args[0], args[1], bias, "none", [], "")  # noqa: SLF001
+        return func(*args, **(kwargs or {}))
+
+
+def fast_linear(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which fp32 linear layers on a CPU are quick; on other devices it does nothing."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return _OneDnnLinear() if known and device.type == "cpu" else nullcontext()

@@ -6,10 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.lm import linear
+from alignslm.device import fast_linear
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.likelihood import Scored, log_likelihoods, unit_log_likelihoods
-from alignslm.lm.linear import fast_linear
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
 
 LM = tiny_lm()
@@ -61,7 +60,7 @@ def test_equal_sequences_and_contexts_are_computed_once(monkeypatch):
 def test_without_the_quick_operator_only_speed_changes(monkeypatch):
     items = [Scored([1, 2], [3, 4, 5], eos=True)]
     [quick] = unit_log_likelihoods(LM, items, batch_rows=1)
-    monkeypatch.setattr(linear.torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     [plain] = unit_log_likelihoods(LM, items, batch_rows=1)
     np.testing.assert_allclose(quick, plain, atol=1e-5)
 

@@ -249,3 +249,32 @@ def publish_preview(
 
 
 app.add_typer(playing)  # last: help lists its commands last
+
+
+@command
+def bench(
+    stages: Annotated[list[str] | None, typer.Argument(help="What to measure; none measures everything.")] = None,
+    *,
+    size: Annotated[
+        str | None, typer.Option(help="Models: tiny, 25m, twist-1.3b, twist-7b; none: 25m, on a GPU twist-1.3b.")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", "-n", min=1, help="Turns that are timed.")] = 5,
+    scale: Annotated[str, typer.Option(help="Amounts of work, such as 1,2,4,8.")] = "1",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write machine and figures as JSON.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw time and memory over --scale: .svg or .png.")] = None,
+) -> None:
+    """Time our paths and the plain ones by turns, on the same work, with equal answers.
+
+    sampling, storycloze, sblimp, vocoder, judge, perplexity, hubert, preference. Models have random weights; nothing is
+    fetched. An experiment is not needed.
+
+    [bold]alignslm bench sampling[/]
+
+    [bold]alignslm bench vocoder --scale 1,2,4,8 --figure growth.svg[/]
+    """
+    from alignslm.cli.bench import print_bench
+
+    print_bench(
+        stages or [], size=size, scales=scale, repeats=repeats, device=device, json_file=json_file, figure=figure
+    )

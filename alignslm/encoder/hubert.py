@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from alignslm.config.hubert import Hubert
 from alignslm.config.model import Config
-from alignslm.device import exact_float32, resolve_device
+from alignslm.device import exact_float32, fast_linear, resolve_device
 from alignslm.encoder import Encoded
 from alignslm.encoder.checkpoint_facts import Facts, facts_of
 from alignslm.encoder.codebook import nearest, obtain_codebook
@@ -144,7 +144,7 @@ class HubertEncoder:
     def features(self, samples: torch.Tensor) -> torch.Tensor:
         """Return (frames, width), the output of the chosen layer for (samples,) as they are."""
         inputs = samples[None].to(self._device, _DTYPES[self.config.dtype])
-        with exact_float32():
+        with exact_float32(), fast_linear(inputs.device):
             found = self._model(inputs, output_hidden_states=True).hidden_states
         return found[self.config.layer][0]
 

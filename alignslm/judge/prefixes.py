@@ -13,6 +13,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from alignslm.device import fast_linear
+
 Ids: TypeAlias = tuple[int, ...]
 KeyValues: TypeAlias = "list[tuple[torch.Tensor, torch.Tensor]]"  # a layer: (rows, heads, positions, size) each
 LEAF_STEP, STEM_STEP = 4, 8
@@ -85,7 +87,8 @@ class SharedPrefixes:
             return []
         cache = DynamicCache()
         ids = torch.tensor([self.head], device=self.model.device)
-        self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        with fast_linear(self.model.device):
+            self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return _read(cache, len(self.head))
 
     def run(self, sequences: Sequence[Parted], reduce: Reduce, *, last_only: bool) -> list[list[float]]:
@@ -98,13 +101,14 @@ class SharedPrefixes:
         by_stem: dict[int, dict[Ids, list[int]]] = defaultdict(lambda: defaultdict(list))
         for row, sequence in enumerate(sequences):
             by_stem[rounded(len(sequence.stem), self.stem_step)][sequence.stem].append(row)
-        for width, stems in sorted(by_stem.items()):
-            ordered = sorted(stems)
-            for start in range(0, len(ordered), STEMS_HELD * self.rows):
-                some = ordered[start : start + STEMS_HELD * self.rows]
-                keys = self._read_stems(some, width)
-                places = {row: place for place, stem in enumerate(some) for row in stems[stem]}
-                found |= self._leaves(sequences, places, keys, width, reduce, last_only=last_only)
+        with fast_linear(self.model.device):
+            for width, stems in sorted(by_stem.items()):
+                ordered = sorted(stems)
+                for start in range(0, len(ordered), STEMS_HELD * self.rows):
+                    some = ordered[start : start + STEMS_HELD * self.rows]
+                    keys = self._read_stems(some, width)
+                    places = {row: place for place, stem in enumerate(some) for row in stems[stem]}
+                    found |= self._leaves(sequences, places, keys, width, reduce, last_only=last_only)
         return [found[row] for row in range(len(sequences))]
 
     def _padded(self, ids: Sequence[Ids], width: int) -> torch.Tensor:

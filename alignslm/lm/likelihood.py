@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache
 
+from alignslm.device import fast_linear
 from alignslm.lm.buckets import grouped, padded_length, sliced
 from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.linear import fast_linear
 from alignslm.lm.positions import require_positions
 
 Ids: TypeAlias = tuple[int, ...]

@@ -1,0 +1,184 @@
+"""The causal judge: against one pass a question, an answer written out, and one pass a story for perplexity."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from alignslm.bench.case import Answer, Case, Cost, Path, largest_difference
+from alignslm.bench.models import SHAPES, Size, decoder, token_flop
+from alignslm.config.llm_judges import CausalLmJudge, ExpectedRating
+from alignslm.config.rubrics import Rubric
+from alignslm.config.sources import FolderSource
+from alignslm.judge import Story
+from alignslm.judge.causal_lm import CausalLmTextJudge
+from alignslm.judge.questions import left_padded
+
+PROMPTS, DRAWS, ROWS, WRITTEN = 24, 5, 16, 64
+VOCABULARY, TINY_VOCABULARY = 8000, 200
+RUBRIC_WORDS = 250  # about as many as the rubrics of experiments/rubric have tokens
+PREFIX = "score : "
+PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+ONE_DIGIT, NATS = 1e-3, 1e-3  # tolerances in float32: of a rating, of ln perplexity
+
+
+def tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of one token a word, `w0` and so on, with the digits and what the questions hold."""
+    words = [PAD, BOS, EOS, UNKNOWN, *"12345", "score", ":"]
+    words += [f"w{number}" for number in range(size - len(words))]
+    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNKNOWN))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    named = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNKNOWN}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **named)
+
+
+def stories(count: int, *, words: int, seed: int) -> list[Story]:
+    """Return `DRAWS` continuations of each of `count` prompts: 8 to 15 words, then 10 to 30."""
+    rng = np.random.default_rng(seed)
+
+    def said(low: int, high: int) -> str:
+        return " ".join(f"w{number}" for number in rng.integers(0, words, rng.integers(low, high)))
+
+    prompts = [said(8, 16) for _ in range(count)]
+    return [Story(prompt, said(10, 31)) for prompt in prompts for _ in range(DRAWS)]
+
+
+def _judge(size: Size, device: str) -> CausalLmTextJudge:
+    shape = SHAPES[size]
+    vocabulary = TINY_VOCABULARY if size == "tiny" else VOCABULARY
+    rubric = " ".join(f"w{number % 50}" for number in range(20 if size == "tiny" else RUBRIC_WORDS))
+    config = CausalLmJudge(
+        kind="causal-lm",
+        weights=FolderSource(kind="folder", path="."),
+        dtype="float32" if shape.dtype is torch.float32 else "bfloat16",
+        rubric="bench",
+        answer_prefix=PREFIX,
+        score=ExpectedRating(mode="expected-value"),
+        perplexity=False,
+        rows=ROWS,
+    )
+    model = decoder(shape, vocab_size=vocabulary, device=device)
+    model.generation_config.max_length = None
+    text = f"{rubric} w1 {{prompt}} w2 {{continuation}} w3"
+    return CausalLmTextJudge(config, Rubric.parse(text, where="bench"), model, tokenizer(vocabulary))
+
+
+def _asked(judge: CausalLmTextJudge, given: list[Story]) -> list[tuple[int, ...]]:
+    parted = [judge.questions.parted(story) for story in given]
+    return [(*head, *sequence.stem, *sequence.leaf) for head, sequence in parted]
+
+
+def _ratings(judge: CausalLmTextJudge, logits: torch.Tensor) -> Answer:
+    """Return the mean digit of logits (rows, vocabulary), an array a row."""
+    digits = logits[:, torch.tensor(judge.questions.digit_ids(), device=logits.device)].float().softmax(-1)
+    return list((digits @ torch.arange(1.0, 6.0, device=logits.device))[:, None].cpu().numpy())
+
+
+@torch.inference_mode()
+def _one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
+    """Ask each question whole, in a pass of its own."""
+    found: Answer = []
+    for ids in _asked(judge, given):
+        logits = judge.model(torch.tensor([ids], device=judge.model.device), logits_to_keep=1).logits
+        found += _ratings(judge, logits[:, -1])
+    return found
+
+
+@torch.inference_mode()
+def _generate(judge: CausalLmTextJudge, given: list[Story], *, written: int) -> Answer:
+    """Have answers of `written` tokens written out in padded batches; rate by the digits' scores at the first token.
+
+    Random weights write no rating that could be parsed, so the scores that generate returns are compared instead.
+    """
+    model: PreTrainedModel = judge.model
+    found: Answer = []
+    asked = _asked(judge, given)
+    for start in range(0, len(asked), ROWS):
+        some = asked[start : start + ROWS]
+        padded, mask = left_padded(some, max(map(len, some)), judge.questions.pad)
+        generate: Any = model.generate
+        answered = generate(
+            input_ids=torch.tensor(padded, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            min_new_tokens=written,
+            max_new_tokens=written,
+            do_sample=False,
+            pad_token_id=judge.questions.pad,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        found += _ratings(judge, answered.logits[0])
+    return found
+
+
+def _expected(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
+    return [np.array([one.score]) for one in judge.judge(given)]
+
+
+def case(size: Size, *, scale: int, device: str) -> Case:
+    """Build the work of rating: a rubric of 250 tokens, five continuations a prompt."""
+    judge, given = _work(size, scale, device)
+    written = 8 if size == "tiny" else WRITTEN
+    heads = judge.questions.head()
+    shape, vocab = SHAPES[size], judge.model.config.vocab_size
+    distinct = [len(ids) - len(heads) for ids in _asked(judge, given)]
+    shared = sum(len(story.prompt.split()) for story in given) * (1 - 1 / DRAWS)
+    paths: dict[str, Path] = {
+        "ours": lambda: _expected(judge, given),
+        "question by question": lambda: _one_by_one(judge, given),
+        "generate and parse": lambda: _generate(judge, given, written=written),
+    }
+    flop = (sum(distinct) - shared) * token_flop(shape, vocab_size=0, positions=len(heads))
+    return Case(
+        stage="judge",
+        shape=f"{len(given)} stories, a rubric of {len(heads)} tokens; written answers of {written} tokens",
+        model=judge.model,
+        counted="stories",
+        amount=len(given),
+        paths=paths,
+        difference=largest_difference,
+        tolerance=ONE_DIGIT if shape.dtype is torch.float32 else 0.5,
+        cost=Cost(flop + 2.0 * len(given) * vocab * shape.hidden, None),
+    )
+
+
+def perplexity_case(size: Size, *, scale: int, device: str) -> Case:
+    """Build the work of perplexity: five continuations a prompt."""
+    judge, given = _work(size, scale, device)
+    shape, vocab = SHAPES[size], judge.model.config.vocab_size
+    said = sum(len(story.continuation.split()) for story in given if story.continuation)
+    read = said + sum(len(story.prompt.split()) for story in given) / DRAWS
+    return Case(
+        stage="perplexity",
+        shape=f"{len(given)} stories, {DRAWS} a prompt",
+        model=judge.model,
+        counted="stories",
+        amount=len(given),
+        paths={
+            "ours": lambda: [np.log([np.nan if value is None else value]) for value in judge.perplexities(given)],
+            "story by story": lambda: _nats_one_by_one(judge, given),
+        },
+        difference=largest_difference,
+        tolerance=NATS if shape.dtype is torch.float32 else 0.05,
+        cost=Cost(read * token_flop(shape, vocab_size=0, positions=20) + 2.0 * said * vocab * shape.hidden, None),
+    )
+
+
+@torch.inference_mode()
+def _nats_one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
+    """Read each story whole, and average the nats of the continuation's tokens."""
+    found: Answer = []
+    for story in given:
+        context, all_ids = judge.questions.plain(story)
+        ids = torch.tensor([all_ids], device=judge.model.device)
+        nats = judge.model(ids).logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[0, :, 0]
+        found.append(-nats[len(context) - 1 :].double().mean(0, keepdim=True).cpu().numpy())
+    return found
+
+
+def _work(size: Size, scale: int, device: str) -> tuple[CausalLmTextJudge, list[Story]]:
+    count = scale * (2 if size == "tiny" else PROMPTS * SHAPES[size].work)
+    words = (TINY_VOCABULARY if size == "tiny" else VOCABULARY) - 20
+    return _judge(size, device), stories(count, words=words, seed=0)

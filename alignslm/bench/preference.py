@@ -1,0 +1,135 @@
+"""The optimiser step of DPO: against TRL's trainer as it comes, which computes the reference in every step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from alignslm.bench.case import Answer, Case, Cost, largest_difference
+from alignslm.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
+from alignslm.config.models import Lora, PreferenceTrainer
+from alignslm.lm.checkpoint import UnitLm
+from alignslm.training.adapter import lora_config
+from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, preference_rows, unit_tokenizer
+from alignslm.training.run import plain_attention
+
+PAIRS, STEPS = 8, 2
+REFERENCES = ["ref_chosen_logps", "ref_rejected_logps"]
+
+
+def pairs_table(num_units: int, *, count: int, longest: int) -> pl.DataFrame:
+    """Return pairs of a prompt and two continuations of half of `longest` to `longest` units."""
+    rng = np.random.default_rng(0)
+
+    def speech(low: int, high: int) -> list[int]:
+        return rng.integers(0, num_units, rng.integers(low, high)).tolist()
+
+    rows = [
+        {
+            "prompt_units": speech(longest // 4, longest // 2),
+            "chosen_units": speech(longest // 2, longest + 1),
+            "chosen_finish": "eos",
+            "rejected_units": speech(longest // 2, longest + 1),
+            "rejected_finish": "limit",
+        }
+        for _ in range(count)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _config(shape: Shape, *, pairs: int) -> PreferenceTrainer:
+    """Return the paper's objective and adapter."""
+    return PreferenceTrainer(
+        kind="preference",
+        losses={"sigmoid": 1.0},
+        beta=0.1,
+        lora=Lora(r=32, alpha=8, target_modules="all-linear"),
+        learning_rate=1e-4,
+        schedule="constant",
+        epochs=1,
+        max_steps=1000,
+        batch_size=pairs,
+        micro_batch_size=None,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        evaluations=1,
+        min_pairs=1,
+        autocast="bfloat16" if shape.dtype is torch.bfloat16 else "float32",
+    )
+
+
+def _stepper(
+    lm: UnitLm, pairs: pl.DataFrame, config: PreferenceTrainer, *, cached: bool, steps: int
+) -> Callable[[], Answer]:
+    """Return a function that trains on the first batches and answers with losses and norms of gradients.
+
+    Equal seeds give both paths the same adapter and order.
+    """
+    arguments = preference_arguments(
+        config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(mkdtemp(prefix="alignslm-bench-"))
+    )
+    arguments.precompute_ref_log_probs = cached
+    rows = preference_rows(lm, pairs, batch_rows=64)
+    torch.manual_seed(0)
+    trainer = UnitPreferenceTrainer(
+        model=lm.model,
+        args=arguments,
+        train_dataset=rows if cached else rows.remove_columns(REFERENCES),
+        eval_dataset=rows if cached else rows.remove_columns(REFERENCES),
+        processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
+        peft_config=lora_config(config.lora),
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.create_optimizer_and_scheduler(num_training_steps=1000)
+    prepare: Any = trainer.accelerator.prepare
+    model, optimizer = prepare(trainer.model, trainer.optimizer)
+    batches = list(trainer.get_train_dataloader())[:steps]
+
+    def run() -> Answer:
+        found = []
+        for batch in batches:
+            found.append(float(trainer.training_step(model, dict(batch))))
+            found.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)))
+            optimizer.step()
+            optimizer.zero_grad()
+        return [np.array(found)]
+
+    return run
+
+
+def case(size: Size, *, scale: int, device: str) -> Case:
+    """Build the work: steps of LoRA on every linear layer, continuations of 64 to 128 units."""
+    shape, tiny = SHAPES[size], size == "tiny"
+    count = 2 if tiny else PAIRS * shape.work
+    steps = STEPS * scale
+    config = _config(shape, pairs=count)
+    pairs = pairs_table(shape.num_units, count=count * steps, longest=12 if tiny else 128)
+    ours, theirs = unit_lm(shape, device=device), unit_lm(shape, device=device)
+    step = _stepper(ours, pairs, config, cached=True, steps=steps)
+
+    def plainly() -> Answer:
+        with plain_attention(ours.model):
+            return step()
+
+    lengths = pairs.select(pl.col("prompt_units", "chosen_units", "rejected_units").list.len()).rows()
+    tokens = [prompt + side for prompt, *sides in lengths for side in sides]
+    vocab = ours.model.config.vocab_size
+    return Case(
+        stage="preference",
+        shape=f"{steps} steps of {count} pairs, LoRA r 32 on all linear layers",
+        model=ours.model,
+        counted="pairs",
+        amount=count * steps,
+        paths={
+            "ours": plainly,
+            "reference in each step": _stepper(theirs, pairs, config, cached=False, steps=steps),
+        },
+        difference=largest_difference,
+        tolerance=1e-4 if shape.dtype is torch.float32 else 0.1,
+        # forward, and backward to the activations: the weights below the adapter have no gradient
+        cost=Cost(sum(2 * n * token_flop(shape, vocab_size=vocab, positions=n / 2) for n in tokens), None),
+    )

@@ -1,0 +1,118 @@
+"""Drawing continuations: against transformers' generate on padded batches, num_return_sequences draws a prompt."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from alignslm.bench.case import Answer, Case, Cost, scaled, share_of_unequal_rows
+from alignslm.bench.models import SHAPES, Shape, Size, token_flop, unit_lm, weight_bytes
+from alignslm.config.feedback import Sampling
+from alignslm.lm.checkpoint import UnitLm
+from alignslm.lm.sampling import nucleus_choice, sample
+
+PROMPTS, DRAWS, BATCH_ROWS = 24, 5, 64
+UNEQUAL = 0.05  # a draw flips where its uniform number falls into the rounding between two ways to compute
+
+
+class GivenDraws(LogitsProcessor):
+    """Leaves one token a row: what the row's own uniform number chooses, so that both paths draw the same.
+
+    Takes the place of generate's temperature and top-p, and about as long: a softmax, a sort, two sums.
+    """
+
+    def __init__(self, uniforms: torch.Tensor, lm: UnitLm, config: Sampling, *, width: int) -> None:
+        self.uniforms, self.config, self.width = uniforms, config, width
+        self.forbidden = list({0, 1} - {lm.vocabulary.eos_id})
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
+        """Return scores (rows, vocabulary) that are -inf but for the chosen token."""
+        scores[:, self.forbidden] = -torch.inf
+        uniform = self.uniforms[:, input_ids.shape[1] - self.width]
+        chosen = nucleus_choice(scores.float(), uniform, temperature=self.config.temperature, top_p=self.config.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+
+def _padded_generate(
+    lm: UnitLm, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int
+) -> Answer:
+    """Continue prompts in the order they come, padded on the left, a batch until its last row has ended."""
+    found: Answer = []
+    size = max(1, batch_rows // config.draws)
+    for start in range(0, len(prompts), size):
+        ids = [lm.vocabulary.encode(units, bos=True) for units in prompts[start : start + size]]
+        width = max(map(len, ids))
+        tokens = torch.tensor([[0] * (width - len(row)) + row for row in ids], device=lm.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=lm.device)
+        streams = [seed for row in seeds[start : start + size] for seed in row]
+        uniforms = np.stack(
+            [np.random.Generator(np.random.Philox(key=seed)).random(config.max_units, np.float32) for seed in streams]
+        )
+        given = GivenDraws(torch.from_numpy(uniforms).to(lm.device), lm, config, width=width)
+        generate: Any = lm.model.generate
+        written = generate(
+            input_ids=tokens,
+            attention_mask=mask,
+            max_new_tokens=config.max_units,
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=config.draws,
+            pad_token_id=0,
+            eos_token_id=lm.vocabulary.eos_id,
+            logits_processor=LogitsProcessorList([given]),
+        )
+        found += [np.array(lm.vocabulary.decode(_until_end(row, lm))) for row in written[:, width:].tolist()]
+    return found
+
+
+def _until_end(ids: list[int], lm: UnitLm) -> list[int]:
+    eos = lm.vocabulary.eos_id
+    return ids[: ids.index(eos)] if eos in ids else ids
+
+
+def _ours(lm: UnitLm, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int) -> Answer:
+    drawn = sample(lm, prompts, seeds, config, batch_rows=batch_rows)
+    return [np.array(draw.units) for row in drawn for draw in row]
+
+
+def case(size: Size, *, scale: int, device: str) -> Case:
+    """Build the work: prompts of 16 to 96 units, up to 128 units a draw."""
+    shape = SHAPES[size]
+    tiny = size == "tiny"
+    lm = unit_lm(shape, device=device)
+    config = Sampling(draws=DRAWS, temperature=0.8, top_p=0.95, max_units=12 if tiny else 128)
+    rng = np.random.default_rng(0)
+    count = 4 if tiny else PROMPTS * shape.work
+    lengths = scaled(rng.integers(3, 9, count).tolist() if tiny else rng.integers(16, 97, count).tolist(), scale)
+    prompts = [rng.integers(0, shape.num_units, length).tolist() for length in lengths]
+    seeds = [[DRAWS * row + draw for draw in range(DRAWS)] for row in range(len(prompts))]
+    batch_rows = BATCH_ROWS * shape.work
+    lm.model.generation_config.max_length = None
+    drawn = [len(row) for row in _ours(lm, prompts, seeds, config, batch_rows=batch_rows)]
+    return Case(
+        stage="sampling",
+        shape=f"{len(prompts)} prompts of {min(lengths)} to {max(lengths)} units, {DRAWS} draws of at most "
+        f"{config.max_units}, {batch_rows} rows at once",
+        model=lm.model,
+        counted="units",
+        amount=sum(drawn),
+        paths={
+            "ours": lambda: _ours(lm, prompts, seeds, config, batch_rows=batch_rows),
+            "padded generate": lambda: _padded_generate(lm, prompts, seeds, config, batch_rows=batch_rows),
+        },
+        difference=share_of_unequal_rows,
+        tolerance=0.0 if tiny else UNEQUAL,
+        cost=_cost(lm, shape, lengths, drawn, batch_rows=batch_rows),
+    )
+
+
+def _cost(lm: UnitLm, shape: Shape, lengths: list[int], drawn: list[int], *, batch_rows: int) -> Cost:
+    """Read every prompt once and every unit drawn once; weights once for `batch_rows` units, keys and values each."""
+    vocab = lm.model.config.vocab_size
+    prompts = sum(n * token_flop(shape, vocab_size=vocab, positions=n / 2) for n in lengths)
+    past = [lengths[row // DRAWS] + n / 2 for row, n in enumerate(drawn)]
+    draws = sum(n * token_flop(shape, vocab_size=vocab, positions=p) for n, p in zip(drawn, past, strict=True))
+    held = 2 * shape.layers * shape.hidden * shape.dtype.itemsize  # keys and values of one position
+    cached = held * sum(n * p for n, p in zip(drawn, past, strict=True))
+    return Cost(prompts + draws, weight_bytes(lm.model) * sum(drawn) / batch_rows + cached)

@@ -1,0 +1,58 @@
+"""The benchmarks by name."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from alignslm.bench import hubert, judge, likelihood, preference, sampling, vocoder
+from alignslm.bench.case import Case
+from alignslm.bench.harness import Result, measure
+from alignslm.bench.machine import Machine
+from alignslm.bench.models import Size
+
+
+class Build(Protocol):
+    """Builds the work of a stage at `scale` times its usual amount."""
+
+    def __call__(self, size: Size, *, scale: int, device: str) -> Case:
+        """Return the case; models are on `device`."""
+        ...
+
+
+STAGES: dict[str, Build] = {
+    "sampling": sampling.case,
+    "storycloze": likelihood.storycloze,
+    "sblimp": likelihood.sblimp,
+    "vocoder": vocoder.case,
+    "judge": judge.case,
+    "perplexity": judge.perplexity_case,
+    "hubert": hubert.case,
+    "preference": preference.case,
+}
+
+
+class UnknownStageError(ValueError):
+    """No benchmark has this name."""
+
+
+def run(
+    stages: Sequence[str],
+    *,
+    size: Size,
+    scales: Sequence[int],
+    repeats: int,
+    machine: Machine,
+    told: Callable[[Result], None],
+) -> list[Result]:
+    """Measure stages, each at every scale; `told` hears of each as it is done. Raises UnknownStageError first."""
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise UnknownStageError(f"no benchmark {unknown[0]!r}; there are {', '.join(STAGES)}, pairs")
+    results = []
+    for stage in stages:
+        for scale in scales:
+            torch.manual_seed(0)
+            case = STAGES[stage](size, scale=scale, device=machine.device)
+            results.append(measure(case, size=size, scale=scale, repeats=repeats, machine=machine))
+            told(results[-1])
+    return results

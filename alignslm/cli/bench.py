@@ -1,0 +1,106 @@
+"""`alignslm bench`: our paths against plain ones, as a table and as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from alignslm.bench.growth import draw_growth
+from alignslm.bench.harness import Result, Spread
+from alignslm.bench.machine import Machine, describe
+from alignslm.bench.models import SHAPES, Size
+from alignslm.bench.stages import STAGES, run
+from alignslm.cli.planning import told_bytes
+from alignslm.device import resolve_device
+
+WIDTH = 110  # of a table with seconds and ratios of three figures each
+
+
+class SizeError(ValueError):
+    """There is no model of this size."""
+
+
+def print_bench(
+    stages: Sequence[str],
+    *,
+    size: str | None,
+    scales: str,
+    repeats: int,
+    device: str,
+    json_file: Path | None,
+    figure: Path | None,
+) -> None:
+    """Measure, print a table a stage as it is done, and write what was asked for."""
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
+    device = resolve_device(device)
+    name = _size(size, device)
+    machine = describe(device, SHAPES[name].dtype)
+    console.print(machine_line(machine), soft_wrap=True)
+    results = run(
+        stages or list(STAGES),
+        size=name,
+        scales=_scales(scales),
+        repeats=repeats,
+        machine=machine,
+        told=lambda result: print_result(result, machine, console),
+    )
+    if json_file:
+        content = {"machine": asdict(machine), "results": [asdict(result) for result in results]}
+        json_file.write_text(json.dumps(content, indent=1) + "\n")
+    if figure:
+        draw_growth(results, figure)
+
+
+def _size(size: str | None, device: str) -> Size:
+    size = size or ("25m" if torch.device(device).type == "cpu" else "twist-1.3b")
+    if size not in get_args(Size):
+        raise SizeError(f"no model of size {size!r}; there are {', '.join(get_args(Size))}")
+    return cast("Size", size)
+
+
+def _scales(text: str) -> list[int]:
+    if not all(part.isdigit() and int(part) for part in text.split(",")):
+        raise SizeError(f"--scale is {text!r}; expected whole numbers such as 1,2,4,8")
+    return [int(part) for part in text.split(",")]
+
+
+def machine_line(machine: Machine) -> str:
+    """Say what was measured on, with its two roofs."""
+    return (
+        f"{machine.name}, {machine.cores} cores, {machine.threads} threads, {told_bytes(machine.memory_bytes)}, "
+        f"torch {machine.torch}, {machine.device}, {machine.dtype}: products {machine.flop_per_s / 1e9:.0f} GFLOP/s, "
+        f"copies {machine.bytes_per_s / 1e9:.0f} GB/s"
+    )
+
+
+def print_result(result: Result, machine: Machine, console: Console) -> None:
+    """Print a row a path; the ratio says how many times longer it takes than ours."""
+    scale = f", scale {result.scale}" if result.scale > 1 else ""
+    table = Table(title=f"{result.stage}: {result.shape}{scale}", title_justify="left", title_style="bold")
+    for column in ("path", "seconds", "times ours", f"{result.counted}/s", "peak memory", "difference"):
+        table.add_column(column, justify="left" if column == "path" else "right")
+    for path in result.paths:
+        peak = "not measured" if path.peak_bytes is None else told_bytes(path.peak_bytes)
+        ratio = _spread(path.ratio) if path.path != "ours" else ""
+        table.add_row(
+            path.path,
+            _spread(path.seconds),
+            ratio,
+            f"{path.per_s:.1f}",
+            peak,
+            f"{path.difference:.2g}" if ratio else "",
+        )
+    console.print(table)
+    share = f"{result.flop_share:.0%} of the matrix rate of this {'GPU' if machine.device != 'cpu' else 'processor'}"
+    bandwidth = "" if result.bytes_share is None else f", {result.bytes_share:.0%} of its memory bandwidth"
+    console.print(f"ours: {share}{bandwidth}; {result.parameters / 1e6:.1f} million weights, {result.repeats} turns\n")
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.median:.2f} [{spread.least:.2f}, {spread.most:.2f}]"

@@ -1,0 +1,144 @@
+"""Every benchmark compares equal answers, and its figures are what they are called. No time is asserted."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from alignslm.bench.case import Case, Cost, UnequalError, largest_difference, share_of_unequal_rows
+from alignslm.bench.growth import draw_growth
+from alignslm.bench.harness import Spread, measure
+from alignslm.bench.machine import Machine
+from alignslm.bench.memory import peak_bytes
+from alignslm.bench.models import SHAPES, decoder, token_flop
+from alignslm.bench.stages import STAGES, UnknownStageError, run
+from alignslm.cli import app
+
+MACHINE = Machine("test", 2, 2, 1 << 30, torch.__version__, "cpu", "float32", 1e9, 1e9)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_paths_of_every_benchmark_answer_alike(stage):
+    [result] = run([stage], size="tiny", scales=[1], repeats=1, machine=MACHINE, told=lambda _: None)
+    assert result.stage == stage
+    assert result.paths[0].path == "ours"
+    assert len(result.paths) > 1
+    assert result.flop_share > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_answers_are_loud_enough_to_show_a_difference(stage):
+    """What is compared varies by far more than the tolerance."""
+    case = STAGES[stage]("tiny", scale=1, device="cpu")
+    values = np.concatenate([row.astype(float).ravel() for row in case.paths["ours"]()])
+    assert np.ptp(values) > 10 * case.tolerance
+
+
+def toy(ours, theirs, **changes):
+    case = Case(
+        stage="toy",
+        shape="two rows",
+        model=torch.nn.Linear(3, 2),
+        counted="rows",
+        amount=2,
+        paths={"ours": lambda: ours, "theirs": lambda: theirs},
+        difference=largest_difference,
+        tolerance=0.5,
+        cost=Cost(4e9, 2e9),
+    )
+    return replace(case, **changes)
+
+
+def test_unequal_answers_are_refused():
+    case = toy([np.array([1.0]), np.array([2.0])], [np.array([1.0]), np.array([3.0])])
+    with pytest.raises(UnequalError) as error:
+        measure(case, size="tiny", scale=1, repeats=1, machine=MACHINE)
+    assert str(error.value) == (
+        "bench toy: theirs and ours differ by 1, which is more than 0.5; their times say nothing"
+    )
+
+
+@pytest.mark.parametrize("theirs", [[np.array([np.nan])], [np.array([1.0, 1.0])], []])
+def test_nan_another_shape_and_a_missing_row_are_unequal(theirs):
+    with pytest.raises(UnequalError):
+        measure(toy([np.array([1.0])], theirs), size="tiny", scale=1, repeats=1, machine=MACHINE)
+
+
+def test_paths_take_turns_after_one_untimed_call_each():
+    calls = []
+    paths = {name: lambda name=name: calls.append(name) or [np.zeros(1)] for name in ("ours", "theirs", "others")}
+    result = measure(toy([], [], paths=paths), size="tiny", scale=1, repeats=2, machine=MACHINE)
+    assert calls == ["ours", "theirs", "others"] * 3
+    assert result.paths[0].ratio == Spread(1, 1, 1)
+    assert result.parameters == 8
+    taken = result.paths[0].seconds.median
+    assert result.paths[0].per_s == pytest.approx(2 / taken)
+    assert result.flop_share == pytest.approx(4 / taken)
+    assert result.bytes_share == pytest.approx(2 / taken)
+
+
+def test_differences_by_hand():
+    assert largest_difference([np.array([1.0, 2.0]), np.zeros(0)], [np.array([1.5, 1.75]), np.zeros(0)]) == 0.5
+    assert share_of_unequal_rows([np.array([1, 2]), np.array([3])], [np.array([1, 2]), np.array([3, 4])]) == 0.5
+    assert share_of_unequal_rows([np.array([1])], []) == 1.0
+
+
+def test_peak_memory_is_that_of_the_call_alone():
+    held = torch.ones(10 << 20)  # 40 MB before
+    peak = peak_bytes(lambda: float(torch.ones(25 << 20).sum()), device="cpu")
+    again = peak_bytes(lambda: None, device="cpu")
+    assert held.numel()
+    if peak is None:
+        pytest.skip("this system does not tell")
+    assert 95 << 20 <= peak <= 130 << 20
+    assert again < 10 << 20
+
+
+def test_flop_of_a_token_is_twice_the_weights_it_meets():
+    shape = SHAPES["25m"]
+    model = decoder(shape, vocab_size=103, device="cpu")
+    weights = sum(p.numel() for name, p in model.named_parameters() if "norm" not in name and "embed" not in name)
+    assert token_flop(shape, vocab_size=103, positions=0) == 2 * weights
+    assert token_flop(shape, vocab_size=103, positions=10) - 2 * weights == 10 * 4 * 6 * 512
+    assert weights >= 20e6
+
+
+def test_command_prints_and_writes(tmp_path):
+    file, figure = tmp_path / "bench.json", tmp_path / "growth.svg"
+    asked = ["bench", "sblimp", "--size", "tiny", "-n", "1", "--scale", "1,2", "--device", "cpu"]
+    said = CliRunner().invoke(app, [*asked, "--json", str(file), "--figure", str(figure)])
+    assert said.exit_code == 0, said.output
+    assert "item by item" in said.output
+    assert "GFLOP/s" in said.output
+    content = json.loads(file.read_text())
+    assert [result["scale"] for result in content["results"]] == [1, 2]
+    assert content["machine"]["device"] == "cpu"
+    assert figure.read_text().count("sblimp")
+
+
+def test_growth_is_drawn_equal_for_equal_figures(tmp_path):
+    results = run(["sblimp"], size="tiny", scales=[1], repeats=1, machine=MACHINE, told=lambda _: None)
+    draw_growth(results, tmp_path / "one.png")
+    draw_growth(results, tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["bench", "sampling", "--size", "9b"], "no model of size '9b'; there are tiny, 25m, twist-1.3b, twist-7b"),
+        (["bench", "x", "--size", "tiny", "--scale", "0"], "--scale is '0'; expected whole numbers such as 1,2,4,8"),
+    ],
+)
+def test_faults_are_told(asked, message):
+    said = CliRunner().invoke(app, [*asked, "--device", "cpu"])
+    assert said.exit_code == 1
+    assert message in said.output
+
+
+def test_an_unknown_benchmark_is_told_before_anything_runs():
+    with pytest.raises(UnknownStageError, match="no benchmark 'samplng'; there are sampling, storycloze"):
+        run(["sampling", "samplng"], size="tiny", scales=[1], repeats=1, machine=MACHINE, told=print)
