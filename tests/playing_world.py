@@ -19,9 +19,9 @@ from tests.micro import CHOICES, PARAMS, copy_project, edit
 SMALLER = {
     "corpus/storyworld": {"stories": {"train": 30, "valid": 3, "dev": 1, "test": 2}, "texts": 20},
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 10},
-    "lm/llama-tiny": {"steps": 40, "warmup_steps": 4},
+    "lm/llama-tiny": {"steps": 25, "warmup_steps": 4},
     "vocoder/conv-griffinlim": {"fit_utterances": 24, "steps": 40},
-    "asr/char-ctc": {"fit_utterances": 24, "steps": 60},
+    "asr/char-ctc": {"fit_utterances": 24, "steps": 40},
 }
 PROMPTS = {"train": 4, "valid": 2, "dev": 0, "test": 2}
 
