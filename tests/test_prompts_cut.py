@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alignslm import audio, tables
 from alignslm.asr import Transcript
-from alignslm.asr.prompts import transcribe_recorded
+from alignslm.asr.prompts import transcribe_recorded, transcribe_recorded_of
 from alignslm.config.models import Prompts
 from alignslm.prompts import End, PromptError, end_of, make_prompts, with_heard_texts
 from tests.tiny_librispeech import RATE_HZ, spoken
@@ -148,6 +148,11 @@ def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_
     }
     waveform, _ = audio.decode(rows[0]["audio"]["bytes"])
     assert len(waveform) == rows[0]["num_samples"]
+    first, second = tables.parts(tmp_path / "u")
+    third = {"prompts": prompts[2:], "side": side, "shard_rows": 2}
+    by_part = [transcribe_recorded_of(part, Listener(), **third) for part in (first, second)]
+    assert [len(part) for part in by_part] == [0, 1]
+    assert by_part[1].equals(heard[2:])
 
 
 def heard(*rows):

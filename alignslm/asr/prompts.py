@@ -38,6 +38,8 @@ def transcribe_recorded_of(
     """Transcribe those prompts' utterances that lie in `part`, one file of the utterances table."""
     here = prompts.join(tables.read(tables.UTTERANCES, part, ["utterance_id"]), on="utterance_id", how="semi")
     nothing = pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))
+    if here.is_empty():  # a part of a large corpus is not read for nothing
+        return nothing
     return pl.concat([nothing, *transcribe_recorded(here, part, recogniser, side=side, shard_rows=shard_rows)])
 
 
