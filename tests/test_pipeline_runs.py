@@ -61,6 +61,8 @@ def test_dvc_shows_metrics_and_plots(micro):
     assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
     assert "index.html" in run(micro, "dvc", "plots", "show")
     assert "checkpoint@r1" in run(micro, "dvc", "dag", "--mermaid")
+    assert "reports/metrics.json" in run(micro, "dvc", "metrics", "diff", "--all")  # the last commit had none
+    assert "index.html" in run(micro, "dvc", "plots", "diff")
 
 
 def test_an_execution_setting_runs_nothing_and_changes_no_byte(micro):
