@@ -213,8 +213,8 @@ def test_execution_may_be_another_file(root, monkeypatch):
     monkeypatch.setenv("ALIGNSLM_EXECUTION", "other.yaml")
     assert message(load_execution) == (
         "other.yaml:1: shard_rows: this key is missing; nothing here has a default\n"
-        "other.yaml:2: replicas: must be 'auto', found 0 (number); or: must be at least 1, found 0\n"
-        "other.yaml:3: workers: must be at least 1, found 0"
+        "other.yaml:4: replicas: must be 'auto', found 0 (number); or: must be at least 1, found 0\n"
+        "other.yaml:5: workers: must be at least 1, found 0"
     )
 
 

@@ -20,6 +20,7 @@ Task = TypeVar("Task")
 SENT = ("ALIGNSLM_", "HF_", "TOKENIZERS_", "TRANSFORMERS_")  # variables that say where models and caches lie
 CPUS_CLAIMED = 0.5  # enough to be counted; two actors of a whole CPU each find no place on two cores
 WAIT_S = 30.0
+KNOCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -139,16 +140,24 @@ def connect(address: str) -> None:
         ) from error
     if ray.is_initialized():
         return
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
     try:
+        if named:
+            _knock(named)
         ray.init(address=address, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"engine is ray, but no Ray cluster answers at {named or 'this machine'}. Start one with "
             "`ray start --head` here, add machines with `ray start --address=HOST:6379`, and give ray_address (or "
-            "RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. Ray says: "
+            "RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. What was said: "
             f"{str(error).partition(chr(10))[0]}"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError or ValueError where nothing listens at HOST:PORT: Ray itself tries for more than ten minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _size(execution: Execution) -> tuple[int, float, int]:
