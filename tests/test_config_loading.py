@@ -209,11 +209,17 @@ def test_missing_files(tmp_path, monkeypatch):
 
 def test_execution_may_be_another_file(root, monkeypatch):
     assert load_execution(root).workers == 1
-    Path("other.yaml").write_text((EXECUTION.replace("shard_rows: 100\n", "").replace("replicas: 1", "replicas: 0").replace("workers: 1", "workers: 0")))
+    Path("other.yaml").write_text(
+        (
+            EXECUTION.replace("shard_rows: 100\n", "")
+            .replace("replicas: 1", "replicas: 0")
+            .replace("workers: 1", "workers: 0")
+        )
+    )
     monkeypatch.setenv("ALIGNSLM_EXECUTION", "other.yaml")
     assert message(load_execution) == (
         "other.yaml:1: shard_rows: this key is missing; nothing here has a default\n"
-        "other.yaml:4: replicas: must be 'auto', found 0 (number); or: must be at least 1, found 0\n"
+        "other.yaml:4: replicas: must be 'auto', found 0; or: must be at least 1, found 0\n"
         "other.yaml:5: workers: must be at least 1, found 0"
     )
 
