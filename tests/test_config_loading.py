@@ -210,11 +210,9 @@ def test_missing_files(tmp_path, monkeypatch):
 def test_execution_may_be_another_file(root, monkeypatch):
     assert load_execution(root).workers == 1
     Path("other.yaml").write_text(
-        (
-            EXECUTION.replace("shard_rows: 100\n", "")
-            .replace("replicas: 1", "replicas: 0")
-            .replace("workers: 1", "workers: 0")
-        )
+        EXECUTION.replace("shard_rows: 100\n", "")
+        .replace("replicas: 1", "replicas: 0")
+        .replace("workers: 1", "workers: 0")
     )
     monkeypatch.setenv("ALIGNSLM_EXECUTION", "other.yaml")
     assert message(load_execution) == (
