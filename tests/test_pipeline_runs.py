@@ -61,7 +61,11 @@ def test_dvc_shows_metrics_and_plots(micro):
     assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
     assert "index.html" in run(micro, "dvc", "plots", "show")
     assert "checkpoint@r1" in run(micro, "dvc", "dag", "--mermaid")
-    assert "reports/metrics.json" in run(micro, "dvc", "metrics", "diff", "--all")  # the last commit had none
+    compared = json.loads(run(micro, "dvc", "metrics", "diff", "--json"))  # the last commit had none
+    told = compared["reports/summary.json"]["r1.continuation.judge"]
+    report = json.loads((micro / "reports/metrics.json").read_text())
+    wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge"}
+    assert told["new"] == next(metric["value"] for metric in report["metrics"] if metric.items() >= wanted.items())
     assert "index.html" in run(micro, "dvc", "plots", "diff")
 
 

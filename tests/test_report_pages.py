@@ -87,7 +87,7 @@ def test_equal_inputs_give_equal_bytes(inputs, written, tmp_path):
     write_report(inputs, ORIGIN, tmp_path)
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert {"index.html", "report.md", "metrics.json", "plots/training.csv"} <= set(map(str, files))
+    assert {"index.html", "report.md", "metrics.json", "summary.json", "plots/training.csv"} <= set(map(str, files))
     assert [name for name in files if (written / name).read_bytes() != (tmp_path / name).read_bytes()] == []
 
 
@@ -99,6 +99,15 @@ def test_plots_of_an_earlier_report_are_removed_and_other_files_kept(inputs, tmp
     write_report(inputs, ORIGIN, tmp_path)
     assert not (plots / "scores-r9.svg").exists()
     assert (plots / "notes.txt").exists()
+
+
+def test_the_summary_is_every_value_by_name(written):
+    report = json.loads((written / "metrics.json").read_text())
+    summary = json.loads((written / "summary.json").read_text())
+    found = {
+        (m, b, n): value for m, rest in summary.items() for b, values in rest.items() for n, value in values.items()
+    }
+    assert found == {(one["model"], one["benchmark"], one["metric"]): one["value"] for one in report["metrics"]}
 
 
 def test_page_needs_no_network_and_no_script(written, elements):

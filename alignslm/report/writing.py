@@ -1,4 +1,4 @@
-"""Write the report: metrics.json, index.html, report.md, and plots with the data behind them."""
+"""Write the report: metrics.json, summary.json, index.html, report.md, and plots with the data behind them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +46,7 @@ def write_report(inputs: ReportInputs, origin: Origin, folder: Path) -> Report:
     _write(folder / "index.html", page(report, inputs, drawn, origin))
     _write(folder / "report.md", markdown(report, inputs, origin))
     _write(folder / "metrics.json", report.to_json())
+    _write(folder / "summary.json", report.to_summary())
     return report
 
 
