@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from alignslm import tables
 from alignslm.device import resolve_device
 from alignslm.lm.checkpoint import save_lm
-from alignslm.provenance import tree_sha256
+from alignslm.provenance import file_sha256
 from alignslm.training.processes import ProcessesError, _require, is_first, start_processes
 from stages import checkpoint, layout
 from tests.engine_world import edit_yaml
@@ -44,15 +44,17 @@ def world(tmp_path_factory):
     return root
 
 
-def train(world, monkeypatch, processes: int) -> tuple[dict, str]:
-    """Run the stage; return the weights and the hash of everything it published."""
+def train(world, monkeypatch, processes: int) -> tuple[dict, dict[str, str]]:
+    """Run the stage; return the weights and the hash of every file that it published."""
     monkeypatch.chdir(world)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     edit_yaml(world / "experiments/execution.yaml", {"training_processes": processes})
     checkpoint.main("r1", "r1")
-    made = [layout.checkpoint("r1"), layout.training("r1")]
+    files = sorted(file for file in layout.checkpoint("r1").rglob("*") if file.is_file())
+    made = {str(file): file_sha256(file) for file in files}
+    log = layout.training("r1").read_text()
     assert not list(Path(".work").glob("checkpoint-*/*/*"))
-    return load_file(layout.checkpoint("r1") / "model.safetensors"), tree_sha256(made)
+    return load_file(layout.checkpoint("r1") / "model.safetensors"), made | {"log": log}
 
 
 @pytest.fixture(scope="module")

@@ -175,11 +175,14 @@ RESTARTED = ("num_tokens", "train_loss")  # counted, or averaged, from where a k
 
 
 def write_log(run: TrainingRun, best: Best | None, path: Path) -> None:
-    """Write the run's figures as JSON: steps, the kept checkpoint (null where the last one is kept), the log."""
+    """Write the run's figures as JSON: steps, the kept checkpoint (null where the last one is kept), the log.
+
+    Figures are sorted by name, as those are that a killed run's checkpoint held.
+    """
     rows = [
         {
             "step": row.step,
-            "figures": {k: v for k, v in row.figures.items() if not any(t in k for t in (*TIMES, *RESTARTED))},
+            "figures": {k: v for k, v in sorted(row.figures.items()) if not any(t in k for t in (*TIMES, *RESTARTED))},
         }
         for row in run.log
     ]
