@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import itertools
+import json
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
