@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from alignslm.bench.case import Case, Cost, UnequalError, largest_difference, share_of_unequal_rows
 from alignslm.bench.growth import draw_growth
 from alignslm.bench.harness import Spread, measure
+from alignslm.bench.judge import work
 from alignslm.bench.machine import Machine
 from alignslm.bench.memory import peak_bytes
 from alignslm.bench.models import SHAPES, decoder, token_flop
@@ -35,6 +36,16 @@ def test_answers_are_loud_enough_to_show_a_difference(stage):
     case = STAGES[stage]("tiny", scale=1, device="cpu")
     values = np.concatenate([row.astype(float).ravel() for row in case.paths["ours"]()])
     assert np.ptp(values) > 10 * case.tolerance
+
+
+def test_questions_share_the_rubric_alone():
+    """A tokenizer that knew none of the judge's probing words would make one head of rubric and first words."""
+    judge, [story, *_] = work("tiny", "cpu", prompts=1)
+    head, parted = judge.questions.parted(story)
+    assert head == judge.questions.head()
+    assert judge.questions.tokenizer.decode(head).split()[-2:] == ["w19", "w1"]
+    assert len(parted.stem) == len(story.prompt.split()) + 1
+    assert len(parted.leaf) == len(story.continuation.split()) + 3
 
 
 def toy(ours, theirs, **changes):

@@ -16,17 +16,18 @@ from alignslm.judge import Story
 from alignslm.judge.causal_lm import CausalLmTextJudge
 from alignslm.judge.questions import left_padded
 
-PROMPTS, DRAWS, ROWS, WRITTEN = 24, 5, 16, 64
+PROMPTS, READ_PROMPTS, DRAWS, ROWS, WRITTEN = 16, 60, 5, 16, 64  # a shard has 500 stories
 VOCABULARY, TINY_VOCABULARY = 8000, 200
 RUBRIC_WORDS = 250  # about as many as the rubrics of experiments/rubric have tokens
 PREFIX = "score : "
+PROBES = ("x", "|", "the", "and")  # the judge compares questions about these to see where questions differ
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 ONE_DIGIT, NATS = 1e-3, 1e-3  # tolerances in float32: of a rating, of ln perplexity
 
 
 def tokenizer(size: int) -> PreTrainedTokenizerFast:
     """Return a tokenizer of one token a word, `w0` and so on, with the digits and what the questions hold."""
-    words = [PAD, BOS, EOS, UNKNOWN, *"12345", "score", ":"]
+    words = [PAD, BOS, EOS, UNKNOWN, *"12345", "score", ":", *PROBES]
     words += [f"w{number}" for number in range(size - len(words))]
     made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNKNOWN))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -119,7 +120,7 @@ def _expected(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
 
 def case(size: Size, *, scale: int, device: str) -> Case:
     """Build the work of rating: a rubric of 250 tokens, five continuations a prompt."""
-    judge, given = _work(size, scale, device)
+    judge, given = work(size, device, prompts=PROMPTS * scale)
     written = 8 if size == "tiny" else WRITTEN
     heads = judge.questions.head()
     shape, vocab = SHAPES[size], judge.model.config.vocab_size
@@ -146,7 +147,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
 
 def perplexity_case(size: Size, *, scale: int, device: str) -> Case:
     """Build the work of perplexity: five continuations a prompt."""
-    judge, given = _work(size, scale, device)
+    judge, given = work(size, device, prompts=READ_PROMPTS * scale)
     shape, vocab = SHAPES[size], judge.model.config.vocab_size
     said = sum(len(story.continuation.split()) for story in given if story.continuation)
     read = said + sum(len(story.prompt.split()) for story in given) / DRAWS
@@ -178,7 +179,8 @@ def _nats_one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
     return found
 
 
-def _work(size: Size, scale: int, device: str) -> tuple[CausalLmTextJudge, list[Story]]:
-    count = scale * (2 if size == "tiny" else PROMPTS * SHAPES[size].work)
+def work(size: Size, device: str, *, prompts: int) -> tuple[CausalLmTextJudge, list[Story]]:
+    """Return a judge of random weights, and what it is asked."""
+    count = 2 if size == "tiny" else prompts * SHAPES[size].work
     words = (TINY_VOCABULARY if size == "tiny" else VOCABULARY) - 20
     return _judge(size, device), stories(count, words=words, seed=0)

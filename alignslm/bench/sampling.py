@@ -77,11 +77,11 @@ def _ours(lm: UnitLm, prompts: list[list[int]], seeds: list[list[int]], config: 
 
 
 def case(size: Size, *, scale: int, device: str) -> Case:
-    """Build the work: prompts of 16 to 96 units, up to 128 units a draw."""
+    """Build the work: prompts of 16 to 96 units, up to 96 units a draw."""
     shape = SHAPES[size]
     tiny = size == "tiny"
     lm = unit_lm(shape, device=device)
-    config = Sampling(draws=DRAWS, temperature=0.8, top_p=0.95, max_units=12 if tiny else 128)
+    config = Sampling(draws=DRAWS, temperature=0.8, top_p=0.95, max_units=12 if tiny else 96)
     rng = np.random.default_rng(0)
     count = 4 if tiny else PROMPTS * shape.work
     lengths = scaled(rng.integers(3, 9, count).tolist() if tiny else rng.integers(16, 97, count).tolist(), scale)
