@@ -263,16 +263,26 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write machine and figures as JSON.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw time and memory over --scale: .svg or .png.")] = None,
+    continuations: Annotated[float, typer.Option(help="Of `pairs`: how many are simulated, such as 1.4e6.")] = 1.4e6,
+    every_metric: Annotated[bool, typer.Option(help="Of `pairs`: give every metric a weight.")] = False,
+    root: Root = Path(),
 ) -> None:
     """Time our paths and the plain ones by turns, on the same work, with equal answers.
 
     sampling, storycloze, sblimp, vocoder, judge, perplexity, hubert, preference. Models have random weights; nothing is
-    fetched. An experiment is not needed.
+    fetched. An experiment is not needed, but by [bold]pairs[/]: selection from simulated tables of any size, alone.
 
     [bold]alignslm bench sampling[/]
 
     [bold]alignslm bench vocoder --scale 1,2,4,8 --figure growth.svg[/]
+
+    [bold]alignslm bench pairs --continuations 1.4e6[/]
     """
+    if stages == ["pairs"]:
+        from alignslm.cli.bench_pairs import print_pairs
+
+        print_pairs(round(continuations), every_metric=every_metric, root=root)
+        return
     from alignslm.cli.bench import print_bench
 
     print_bench(
