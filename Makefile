@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 TORCH := torch==2.13.0
+MARKS ?= not long
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
@@ -12,7 +13,7 @@ export DVC_NO_ANALYTICS := true
 
 help:
 	@echo "make repro   run the experiment of params.yaml; the report is reports/index.html"
-	@echo "make test    lint, types, spelling and all tests"
+	@echo "make test    lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
 	@echo "make bench   time our paths against plain ones on this machine, about five minutes"
 	@echo "make lint    lint, types and spelling only"
 	@echo "make clean   forget results (artifacts, reports, caches), keep the environment"
@@ -49,7 +50,7 @@ browser:
 
 # A file of tests a core, each on one thread: small nets gain little from more, and lose much where cores are shared.
 test: lint browser
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "$(MARKS)"
 
 # Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.
 bench: venv

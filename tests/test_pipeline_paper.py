@@ -19,6 +19,8 @@ from tests import paper_shaped
 from tests.chat_server import transformers_serve
 from tests.micro import run, stages_of
 
+pytestmark = pytest.mark.long
+
 TABLES = {table.name: table for table in vars(tables).values() if isinstance(table, tables.Table)}
 SPEECH = {"corpus", "encoder", "units", "prompts", "vocoder", "asr", "prompt_transcripts", "benchmarks@swuggy"}
 JUDGES = {"judge@mistral-7b-written", "judge@mistral-7b-v0.3"}

@@ -22,6 +22,8 @@ from tests.sample_experiment import write_experiment
 from tests.test_training import pairs
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 TRAINER = {"max_steps": 40, "batch_size": 4, "evaluations": 4, "min_pairs": 4, "learning_rate": 1e-2}
 TOLERANCE = 1e-4  # of a weight: gradients of two halves are added in another order than those of one whole
