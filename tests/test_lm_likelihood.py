@@ -72,3 +72,15 @@ def test_quick_linear_layers_multiply_as_defined(bias):
     with torch.inference_mode(), fast_linear(torch.device("cpu")):
         torch.testing.assert_close(layer(rows), expected)
         assert layer.bfloat16()(rows.bfloat16()).dtype == torch.bfloat16
+
+
+def test_small_layers_stay_where_they_are():
+    weight, rows = torch.randn(40, 30), torch.randn(5, 30)
+    plain = torch.nn.functional.linear(rows, weight)
+    with torch.inference_mode(), fast_linear(torch.device("cpu"), least_weights=1201):
+        assert torch.equal(torch.nn.functional.linear(rows, weight), plain)
+    with torch.inference_mode(), fast_linear(torch.device("cpu"), least_weights=1200) as quick:
+        again = [torch.nn.functional.linear(rows, weight) for _ in range(2)]
+    assert torch.equal(*again)
+    torch.testing.assert_close(again[0], plain)
+    assert quick is None or len(quick._laid_out) == 1  # laid out once, however often it is used
