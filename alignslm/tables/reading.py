@@ -124,8 +124,9 @@ def read(table: Table, path: Path, columns: list[str] | None = None) -> pl.DataF
 
 def contract_of(table: Table, path: Path) -> UnitContract:
     """Return the unit contract a table was written under. Raises TableError where it carries none."""
-    with _opened(parts(path)[0]) as file:
-        text = _require_identity(file, table, path)
+    first = parts(path)[0]
+    with _opened(first) as file:
+        text = _require_identity(file, table, first)
     if text is None:
         raise TableError(f"{path} carries no unit contract, so its units have no meaning. Remake it with `dvc repro`.")
     return UnitContract.model_validate_json(text)
