@@ -5,7 +5,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +66,8 @@ def test_light_commands_import_nothing_heavy(tmp_path, words):
         f"try: app({words!r})\n"
         f"finally: print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     )
-    began = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (result.stderr, result.returncode) == ("[]\n", 0)
-    assert time.monotonic() - began < 5  # 0.2 s on an idle core; the bound only catches a heavy import
 
 
 def test_faults_are_told_without_a_traceback(tmp_path):

@@ -3,7 +3,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -294,8 +293,6 @@ def test_loading_imports_nothing_heavy():
 
 def test_repository_files_are_valid():
     assert library_faults(REPOSITORY) == []
-    began = time.monotonic()
     experiment = load_experiment(REPOSITORY)
-    assert time.monotonic() - began < 1
     assert warnings(experiment) == []
     load_execution(REPOSITORY)

@@ -4,7 +4,6 @@ One repository serves all tests of this file, in order; the checkpoints are tiny
 """
 
 import json
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,9 +61,7 @@ def table_of(path: Path) -> tables.Table:
 
 def refused_for_want_of_a_key(paper: Paper, *changes: str) -> str:
     """Ask for gpt4o without a key; return what was said."""
-    began = time.monotonic()
     said = paper.dvc("exp", "run", "-S", "judge=gpt4o", *changes, check=False)
-    assert time.monotonic() - began < 60  # seconds, on a machine that does nothing else
     assert (
         "experiments/judge/gpt4o.yaml:6: key_variable: the environment variable OPENAI_API_KEY is not set, and "
         "https://api.openai.com/v1 wants a key for 'gpt-4o-2024-11-20'; export OPENAI_API_KEY=..., or choose another "
