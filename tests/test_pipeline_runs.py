@@ -61,7 +61,8 @@ def test_dvc_shows_metrics_and_plots(micro):
     assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
     assert "index.html" in run(micro, "dvc", "plots", "show")
     assert "checkpoint@r1" in run(micro, "dvc", "dag", "--mermaid")
-    compared = json.loads(run(micro, "dvc", "metrics", "diff", "--json"))  # the last commit had none
+    said = run(micro, "dvc", "metrics", "diff", "--json")  # the last commit had none, as it says behind the JSON
+    compared, _ = json.JSONDecoder().raw_decode(said)
     told = compared["reports/summary.json"]["r1.continuation.judge"]
     report = json.loads((micro / "reports/metrics.json").read_text())
     wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge"}
