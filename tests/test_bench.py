@@ -126,6 +126,7 @@ def test_command_prints_and_writes(tmp_path):
     assert "GFLOP/s" in said.output
     content = json.loads(file.read_text())
     assert [result["scale"] for result in content["results"]] == [1, 2]
+    assert [len(result["paths"]) for result in content["results"]] == [2, 1]
     assert content["machine"]["device"] == "cpu"
     assert figure.read_text().count("sblimp")
 

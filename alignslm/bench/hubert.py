@@ -10,6 +10,7 @@ from alignslm.config.hubert import Hubert
 from alignslm.config.sources import FolderSource
 from alignslm.encoder.checkpoint_facts import Facts, framing_of
 from alignslm.encoder.hubert import HubertEncoder
+from alignslm.units import deduplicate
 
 UTTERANCES, LAYER, UNITS = 6, 11, 500
 STRIDES = (5, 2, 2, 2, 2, 2, 4)  # the last is 2 in the original; 25 Hz as mHuBERT of TWIST has them
@@ -37,7 +38,7 @@ def _plain(model: HubertModel, codebook: torch.Tensor, waveforms: list[np.ndarra
     for waveform in waveforms:
         samples = torch.from_numpy(waveform)[None].to(codebook.device)
         features = model(samples, output_hidden_states=True).hidden_states[LAYER][0]
-        found.append(torch.cdist(features, codebook).argmin(-1).cpu().numpy())
+        found.append(deduplicate(torch.cdist(features, codebook).argmin(-1).cpu().numpy())[0])
     return found
 
 
@@ -85,7 +86,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
         counted="seconds of audio",
         amount=sum(map(len, waveforms)) / RATE_HZ,
         paths={
-            "ours": lambda: [ours.frames(one) for one in waveforms],
+            "ours": lambda: [one.units for one in ours.encode(waveforms)],
             "whole model": lambda: _plain(plain, centroids, waveforms),
         },
         difference=share_of_unequal_rows,

@@ -120,7 +120,8 @@ class HubertEncoder:
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
         """Return units and durations of every mono float32 waveform at the contract's sample rate."""
         require_waveforms(waveforms, min_samples=max(1, self.framing.receptive_samples - 2 * self.config.pad_samples))
-        return [self._deduplicated(index, self.frames(waveform)) for index, waveform in enumerate(waveforms)]
+        with fast_linear(torch.device(self._device)):
+            return [self._deduplicated(index, self.frames(waveform)) for index, waveform in enumerate(waveforms)]
 
     def frames(self, waveform: np.ndarray) -> np.ndarray:
         """Return the unit of every frame before deduplication, (frames,) int64.
@@ -144,7 +145,7 @@ class HubertEncoder:
     def features(self, samples: torch.Tensor) -> torch.Tensor:
         """Return (frames, width), the output of the chosen layer for (samples,) as they are."""
         inputs = samples[None].to(self._device, _DTYPES[self.config.dtype])
-        with exact_float32(), fast_linear(inputs.device):
+        with exact_float32():
             found = self._model(inputs, output_hidden_states=True).hidden_states
         return found[self.config.layer][0]
 
