@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 help:
 	@echo "make repro   run the experiment of params.yaml; the report is reports/index.html"
 	@echo "make test    lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
-	@echo "make bench   time our paths against plain ones on this machine, about five minutes"
+	@echo "make bench   time our paths against plain ones on this machine, some seven minutes"
 	@echo "make lint    lint, types and spelling only"
 	@echo "make clean   forget results (artifacts, reports, caches), keep the environment"
 

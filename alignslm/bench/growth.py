@@ -24,6 +24,7 @@ def draw_growth(results: Sequence[Result], file: Path) -> None:
     scales = sorted({result.scale for result in results})
     time.plot(scales, [scale / scales[0] for scale in scales], color="black", linestyle=":", label="linear")
     time.set(xlabel="work", ylabel="time, relative", xticks=scales)
-    memory.set(xlabel="work", ylabel="peak memory above the models, MB", xticks=scales, yscale="log")
+    memory.set(xlabel="work", ylabel="peak memory above the models, MB", xticks=scales)
+    memory.set_ylim(bottom=0)
     time.legend(fontsize="small")
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
