@@ -67,7 +67,10 @@ def _is_alive(process: int) -> bool:
         return False
     except PermissionError:  # alive, and another user's
         return True
-    return True
+    try:  # a process that was killed keeps its number until its parent, or whoever adopted it, takes note
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # no /proc here, or gone meanwhile
+        return True
 
 
 def _named(error: Exception) -> int | None:

@@ -148,8 +148,10 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
 
 def test_what_a_killed_process_left_half_written_is_swept_away_and_a_live_ones_is_not(tmp_path):
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)  # noqa: PLW1510
+    unnoticed = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, unnoticed.pid, os.WEXITED | os.WNOWAIT)  # dead, and its number not given back
     dead, alive = int(gone.stdout), os.getppid()
-    for pid in (dead, alive):
+    for pid in (dead, unnoticed.pid, alive):
         (tmp_path / f".texts.parquet.{pid}.partial").write_text("half")
         (tmp_path / f".folder.{pid}.partial").mkdir()
         (tmp_path / f".folder.{pid}.partial" / "part-00000.parquet").write_text("half")
@@ -157,6 +159,7 @@ def test_what_a_killed_process_left_half_written_is_swept_away_and_a_live_ones_i
     tables.write_shards([FRAME], tables.TEXTS, tmp_path / "folder")
     left = {"folder", "texts.parquet", f".texts.parquet.{alive}.partial", f".folder.{alive}.partial"}
     assert {path.name for path in tmp_path.iterdir()} == left
+    unnoticed.wait()
 
 
 def test_safetensors_and_torch_still_write(tmp_path):
