@@ -26,10 +26,15 @@ UNKILLABLE_S = 0.2  # of a stage's start, in which its name is only being printe
 
 
 def hashes(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of every artifact and of the report's figures, by path."""
+    """Return the SHA-256 of every artifact and of the report's figures, by path.
+
+    What a killed process left half written has a hidden name and is no artifact; the next write of that file sweeps it.
+    """
     files = [path for folder in ("artifacts", "reports") for path in sorted((root / folder).rglob("*"))]
     return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.is_file() and not path.name.endswith(".partial")
     }
 
 
