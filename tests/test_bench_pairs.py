@@ -1,5 +1,7 @@
 """The benchmark of selection: its tables are what stages write, and it measures the real stage."""
 
+import os
+
 import polars as pl
 import pytest
 
@@ -36,9 +38,11 @@ def test_simulated_tables_are_valid_and_repeatable(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ranked", [False, True])
 def test_the_real_stage_is_measured_and_nothing_is_left(tmp_path, ranked):
     (tmp_path / "work").mkdir()
+    ours = bytearray(os.urandom(1_000_000) * 1000)  # our own peak is not the stage's
+    assert len(ours) == 1e9
     measured = run(2000, draws=5, seed=0, ranked=ranked, root=ROOT, folder=tmp_path / "work")
     assert 0 < measured.pairs < 4 * measured.written.selectable
-    assert 50e6 < measured.peak_bytes < 2e9
+    assert 50e6 < measured.peak_bytes < 900e6
     assert measured.cpu_s > 0
     first, second = told(measured)
     assert first.startswith(f"simulated: {measured.written.continuations} continuations of ")
