@@ -14,6 +14,7 @@ from alignslm import tables
 from alignslm.benchmarks.continuation import GrammarCheck, judged_rows
 from alignslm.benchmarks.spoken import measure_speech
 from alignslm.config.evaluation import Evaluation
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import Encoder, load_encoder
@@ -38,9 +39,11 @@ def _grammar(experiment: Experiment) -> GrammarCheck | None:
     return can_continue
 
 
-def _speech(system: str, continuations: pl.DataFrame, experiment: Experiment, work: Path) -> pl.DataFrame:
+def _speech(
+    system: str, continuations: pl.DataFrame, experiment: Experiment, execution: Execution, work: Path
+) -> pl.DataFrame:
     """Measure every continuation's sound; its own length stands beside what was measured."""
-    folder, execution = layout.sample(system), load_execution()
+    folder = layout.sample(system)
     loaded = once(load_encoder, experiment.encoder, layout.ENCODER, device=execution.device)
     contract = tables.contract_of(tables.CONTINUATIONS, folder / "continuations.parquet")
     encoder = agreed(loaded, contract, mine=layout.ENCODER, theirs=folder)
@@ -61,13 +64,13 @@ def _measure(rows: pl.DataFrame, encoder: Encoder, *, continuations: pl.DataFram
     return measure_speech(rows, continuations, encoder)
 
 
-def _judged(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
+def _judged(system: str, experiment: Experiment, execution: Execution, work: Path) -> pl.DataFrame:
     folder = layout.sample(system)
     continuations = tables.read(tables.CONTINUATIONS, folder / "continuations.parquet")
     transcripts = tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet")
-    speech = _speech(system, continuations, experiment, work / "sound")
+    speech = _speech(system, continuations, experiment, execution, work / "sound")
     stories = stories_of(continuations, transcripts, read_prompts(*layout.PROMPT_TABLES))
-    params, execution = experiment.params, load_execution()
+    params = experiment.params
     asked = {
         "judge": (experiment.judge, params.judge),
         "heldout_judge": (experiment.heldout_judge, params.heldout_judge),
@@ -85,14 +88,14 @@ def _judged(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
     return judged_rows(stories, continuations, speech, judges, model=system, grammar=_grammar(experiment))
 
 
-def _item_scores(system: str, experiment: Experiment, work: Path) -> pl.DataFrame:
+def _item_scores(system: str, experiment: Experiment, execution: Execution, work: Path) -> pl.DataFrame:
     control = experiment.params.controls.get(system)
     if control and (control.source == "corpus" or control.temperature_scale != 1.0):
         # A likelihood knows no temperature: that system's are its checkpoint's, reported there.
         return pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
 
-    execution, rows = load_execution(), load_execution().shard_rows
+    rows = execution.shard_rows
     source = layout.checkpoint(experiment.params.checkpoint_of(system))
     lm = once(load_lm, source, device=execution.device)
     for folder in map(layout.benchmark, experiment.params.benchmarks):
@@ -154,12 +157,12 @@ def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
 def main(system: Annotated[str, typer.Argument(help="a control or a round of params.yaml")]) -> None:
     """Run the stage for one system."""
     with stage(f"eval@{system}") as log:
-        experiment = load_experiment()
+        experiment, execution = load_experiment(), load_execution()
         folder = layout.evaluation(system)
         with _work(system, experiment) as work:
-            judged = _judged(system, experiment, work / "judged")
+            judged = _judged(system, experiment, execution, work / "judged")
             tables.write(judged, tables.JUDGED, folder / "judged.parquet")
-            scored = _item_scores(system, experiment, work / "items")
+            scored = _item_scores(system, experiment, execution, work / "items")
             tables.write(scored, tables.ITEM_SCORES, folder / "item_scores.parquet")
         log.rows(
             inputs={"continuations": judged["continuation_id"].n_unique()},

@@ -70,10 +70,11 @@ def _work(system: str, experiment: Experiment) -> AbstractContextManager[Path]:
     return work_folder(f"samples-{system}", script=__file__, params=values, inputs=inputs)
 
 
-def _hear_recordings(system: str, prompts: pl.DataFrame, recogniser: Once[Recogniser], work: Path) -> None:
+def _hear_recordings(
+    system: str, prompts: pl.DataFrame, recogniser: Once[Recogniser], execution: Execution, work: Path
+) -> None:
     """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
-    known, execution = prompts.filter(pl.col("continuation_text").is_not_null()), load_execution()
-    rows = execution.shard_rows
+    known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), execution.shard_rows
     heard = map_tasks(
         tables.parts(layout.UTTERANCES),
         WithModel(recogniser, partial(transcribe_recorded_of, prompts=known, side="continuation", shard_rows=rows)),
@@ -84,9 +85,9 @@ def _hear_recordings(system: str, prompts: pl.DataFrame, recogniser: Once[Recogn
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, layout.sample(system) / "recorded.parquet")
 
 
-def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path) -> int:
+def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, execution: Execution, work: Path) -> int:
     """Draw, speak and transcribe; return how many continuations there are."""
-    execution, folder, label = load_execution(), layout.sample(system), f"samples@{system}"
+    folder, label = layout.sample(system), f"samples@{system}"
     contract = tables.contract_of(tables.PROMPTS, layout.PROMPTS)
     drawing = work / ("strict" if execution.strict else "batched")
     rows, pool = execution.shard_rows, pool_of(execution)
@@ -111,18 +112,18 @@ def _make(system: str, prompts: pl.DataFrame, experiment: Experiment, work: Path
     )
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, folder / "transcripts.parquet")
     if _is_corpus(system, experiment.params):
-        _hear_recordings(system, prompts, recogniser, work)
+        _hear_recordings(system, prompts, recogniser, execution, work)
     return len(drawn)
 
 
 def main(system: Annotated[str, typer.Argument(help="a control or a round of params.yaml")]) -> None:
     """Run the stage for one system."""
     with stage(f"samples@{system}") as log:
-        experiment = load_experiment()
+        experiment, execution = load_experiment(), load_execution()
         split = experiment.params.evaluation.split
         prompts = tables.read(tables.PROMPTS, layout.PROMPTS).filter(pl.col("split") == split)
         with _work(system, experiment) as work:
-            drawn = _make(system, prompts, experiment, work)
+            drawn = _make(system, prompts, experiment, execution, work)
         log.rows(inputs={"prompts": len(prompts)}, outputs={"continuations": drawn})
 
 
