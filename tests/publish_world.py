@@ -13,13 +13,13 @@ from alignslm import tables
 from alignslm.config.loading import load_experiment
 from alignslm.config.models import Lora
 from alignslm.lm.checkpoint import save_lm
-from alignslm.pairs.account import account
-from alignslm.pairs.selection import select_pairs
+from alignslm.pairs.streaming import Sources
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from alignslm.training.adapter import lora_config, save_adapter_and_merge
 from tests import report_world
 from tests.micro import edit
+from tests.pair_selection import selected
 from tests.report_world import RATE_HZ, tone
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 
@@ -137,20 +137,23 @@ def _write_round(artifacts: Path, root: Path) -> None:
     tables.write(_frame(scores, tables.SCORES), tables.SCORES, artifacts / "scores/r1.parquet")
     drawn_table = _frame(continuations, tables.CONTINUATIONS)
     tables.write(drawn_table, tables.CONTINUATIONS, artifacts / "continuations/r1.parquet", CONTRACT)
-    _write_pairs(artifacts, root, _frame(scores, tables.SCORES), drawn_table, prompts)
+    _write_pairs(artifacts, root)
 
 
-def _write_pairs(artifacts: Path, root: Path, scores: pl.DataFrame, drawn: pl.DataFrame, prompts: pl.DataFrame) -> None:
+def _write_pairs(artifacts: Path, root: Path) -> None:
     experiment = load_experiment(root)
-    item = experiment.params.rounds["r1"]
-    pairs, rejections = select_pairs(
-        scores, drawn, prompts, weights=experiment.params.weights, selector=experiment.selector, round=item, name="r1"
+    params = experiment.params
+    names = ("scores/r1.parquet", "continuations/r1.parquet", "prompts.parquet")
+    made = selected(
+        Sources(*(artifacts / name for name in names)),
+        weights=params.weights,
+        selector=experiment.selector,
+        rules=params.rounds["r1"],
     )
-    tables.write(pairs, tables.PAIRS, artifacts / "pairs/r1.parquet", CONTRACT)
-    tables.write(rejections, tables.REJECTIONS, artifacts / "rejections/r1.parquet")
-    books = account(pairs, rejections, scores, auto_bleu_max=item.auto_bleu_max)
+    tables.write(made.pairs, tables.PAIRS, artifacts / "pairs/r1.parquet", CONTRACT)
+    tables.write(made.rejections, tables.REJECTIONS, artifacts / "rejections/r1.parquet")
     (artifacts / "accounts").mkdir()
-    (artifacts / "accounts/r1.json").write_text(books.model_dump_json())
+    (artifacts / "accounts/r1.json").write_text(made.account.model_dump_json())
 
 
 def _prompts() -> pl.DataFrame:

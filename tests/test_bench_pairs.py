@@ -10,8 +10,8 @@ from alignslm.bench import round_tables
 from alignslm.bench.pairs import BenchError, run, told
 from alignslm.bench.round_tables import write_round
 from tests.micro import ROOT
+from tests.pair_selection import RULES
 from tests.sample_experiment import edit, write_experiment
-from tests.test_pairs import RULES
 
 
 def simulated(folder):

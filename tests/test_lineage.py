@@ -14,7 +14,8 @@ from alignslm.cli import app
 from alignslm.config.loading import load_experiment
 from alignslm.lineage import LineageError, speech_of, trace
 from alignslm.lm.rows import continuation_id
-from alignslm.pairs.selection import select_pairs
+from alignslm.pairs.streaming import Sources
+from tests.pair_selection import selected
 from tests.sample_experiment import write_experiment
 
 RATE_HZ = 8000
@@ -80,13 +81,13 @@ def root(tmp_path_factory) -> Path:
     ]
     tables.write_shards([frame(tables.UTTERANCES, utterances)], tables.UTTERANCES, folder / "corpus" / "utterances")
     prompts = [(p, f"u-{p}", "train", 0.05, 2, [1, 2], [3], None if p == "p-mixed" else "a", "b c") for p in DRAWS]
-    prompts = write(prompts, tables.PROMPTS, folder / "prompts.parquet")
+    write(prompts, tables.PROMPTS, folder / "prompts.parquet")
     write(
         [("p-mixed", "a heard", "ok", 0.5, None, None, None)],
         tables.TRANSCRIPTS,
         folder / "prompt_transcripts.parquet",
     )
-    continuations = write(drawn("r1"), tables.CONTINUATIONS, folder / "continuations/r1.parquet")
+    write(drawn("r1"), tables.CONTINUATIONS, folder / "continuations/r1.parquet")
     tables.write_shards([spoken("r1")], tables.SPEECH, folder / "speech/r1")
     write(heard("r1"), tables.TRANSCRIPTS, folder / "transcripts/r1.parquet")
     scores = [
@@ -94,16 +95,14 @@ def root(tmp_path_factory) -> Path:
         for prompt, draws in DRAWS.items()
         for draw, (score, bleu, words, status) in enumerate(draws)
     ]
-    scores = write(scores, tables.SCORES, folder / "scores/r1.parquet")
+    write(scores, tables.SCORES, folder / "scores/r1.parquet")
     replies = [(name_of(p, d), "story", "ok", f"I say {d}") for p in DRAWS for d in range(5)]
     write(replies, tables.REPLIES, folder / "replies/r1.parquet")
     params = experiment.params
-    pairs, rejections = select_pairs(
-        scores, continuations, prompts, weights=params.weights, selector=experiment.selector,
-        round=params.rounds["r1"], name="r1",
-    )  # fmt: skip
-    tables.write(pairs, tables.PAIRS, folder / "pairs/r1.parquet")
-    tables.write(rejections, tables.REJECTIONS, folder / "rejections/r1.parquet")
+    sources = Sources(*(folder / name for name in ("scores/r1.parquet", "continuations/r1.parquet", "prompts.parquet")))
+    made = selected(sources, weights=params.weights, selector=experiment.selector, rules=params.rounds["r1"])
+    tables.write(made.pairs, tables.PAIRS, folder / "pairs/r1.parquet")
+    tables.write(made.rejections, tables.REJECTIONS, folder / "rejections/r1.parquet")
     for system in ("base", "r1"):
         purpose = f"evaluation {system}" if system == "r1" else "evaluation"
         samples = folder / "samples" / system

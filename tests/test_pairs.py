@@ -1,53 +1,23 @@
 """Pair selection against a loop written from the paper, and books that close."""
 
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.config.feedback import BestWorstSelector, Round, ThresholdSelector, Weights
-from alignslm.pairs.account import account
+from alignslm.config.feedback import BestWorstSelector, ThresholdSelector, Weights
 from alignslm.pairs.diagnosis import NoPairsError
-from alignslm.pairs.selection import REASONS, select_pairs
-from alignslm.tables import CONTINUATIONS, PAIRS, PROMPTS, REJECTIONS, SCORES, TableError, arrange, verify
+from alignslm.pairs.selection import REASONS
+from alignslm.tables import PAIRS, REJECTIONS, verify
+from tests.pair_selection import RULES, THRESHOLDS, selected, written
 
-JUDGE_ALONE = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0)
-RULES = Round(prev="base", chosen_min=3, rejected_max=2, margin_min=1.5, auto_bleu_max=0.1, warmup_steps=0)
-THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, min_words=2)
 BEST_WORST = BestWorstSelector(kind="best-worst", min_words=2)
 
 
-def frames(rows):
-    """Tables from dicts: prompt, units, score, and optionally split, auto_bleu, num_words, status, ppl."""
-    rows = [
-        {"split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok", "ppl": 9.0, "id": f"c{i:02d}", "draw": i}
-        | {"units": [i]}
-        | row
-        for i, row in enumerate(rows)
-    ]
-    common = [{"continuation_id": r["id"], "prompt_id": r["prompt"], "draw": r["draw"]} for r in rows]
-    scores = [
-        c | {"llm_score": r["score"]} | {k: r[k] for k in ("ppl", "auto_bleu", "num_words", "status")}
-        for c, r in zip(common, rows, strict=True)
-    ]
-    drawn = [
-        c | {"model_id": "m", "seed": 0, "units": r["units"], "finish": "limit", "logprob_nats": -1.0}
-        for c, r in zip(common, rows, strict=True)
-    ]
-    splits = {r["prompt"]: r["split"] for r in rows}
-    prompts = [
-        {"prompt_id": p, "utterance_id": p, "split": s, "end_s": 1.0, "num_units": 1, "units": [7]}
-        | {"continuation_units": [8], "prompt_text": None, "continuation_text": None}
-        for p, s in splits.items()
-    ]
-    return tuple(
-        arrange(pl.DataFrame(content, schema=dict(kind.schema)), kind)
-        for content, kind in ((scores, SCORES), (drawn, CONTINUATIONS), (prompts, PROMPTS))
-    )
-
-
-def select(rows, *, selector=THRESHOLDS, weights=JUDGE_ALONE, rules=RULES):
-    return select_pairs(*frames(rows), weights=weights, selector=selector, round=rules, name="r1")
+@pytest.fixture(scope="module")
+def select(tmp_path_factory):
+    """What selection makes of rows: pairs, rejections and the account."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return lambda rows, **options: selected(written(folder, rows), **options)
 
 
 def slow_candidates(mine, *, selector, rules):
@@ -118,14 +88,14 @@ def pools(draw):
     sure = {"prompt": "w", "split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok"}
     rows += [sure | {"units": [8], "score": 5.0}, sure | {"units": [9], "score": 1.0}]
     order = draw(st.permutations(range(len(rows))))
-    return [r | {"id": f"c{number:02d}", "draw": number} for r, number in zip(rows, order, strict=True)]
+    return [r | {"id": f"{r['prompt']}-m-{number:02d}", "draw": number} for r, number in zip(rows, order, strict=True)]
 
 
 @settings(max_examples=150, deadline=None)
-@given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([0.0, 1.0, 2.0]))
-def test_equals_the_slow_loop_and_the_books_close(rows, selector, margin_min):
+@given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([0.0, 1.0, 2.0]), st.integers(1, 20))
+def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, margin_min, batch_rows):
     rules = RULES.model_copy(update={"margin_min": margin_min})
-    pairs, rejections = select(rows, selector=selector, rules=rules)
+    pairs, rejections, books = select(rows, selector=selector, rules=rules, batch_rows=batch_rows)
     expected, reasons = slow_selection([dict(r) for r in rows], selector=selector, rules=rules)
     assert set(pairs.select("chosen_id", "rejected_id").iter_rows()) == expected
     assert len(pairs) == len(expected)
@@ -135,29 +105,17 @@ def test_equals_the_slow_loop_and_the_books_close(rows, selector, margin_min):
     accounted = {*pairs["prompt_id"], *rejections["prompt_id"]}
     assert accounted == {r["prompt"] for r in rows if r["split"] != "test"}
     assert set(reasons.values()) <= set(REASONS)
+    assert books.train.prompts + books.valid.prompts == len(accounted)
+    assert books.train.pairs + books.valid.pairs == len(expected)
 
 
-@settings(max_examples=40, deadline=None)
-@given(pools(), st.randoms(use_true_random=False), st.sampled_from([THRESHOLDS, BEST_WORST]))
-def test_row_order_changes_nothing(rows, chance, selector):
-    tables = frames(rows)
-    mixed = [frame.sample(fraction=1, shuffle=True, seed=chance.randrange(2**31)) for frame in tables]
-    mixture = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0.5)
-    rules = RULES.model_copy(update={"rejected_max": 2.9, "margin_min": 0.5})  # the sure pair passes in any pool
-    first, second = (
-        select_pairs(*some, weights=mixture, selector=selector, round=rules, name="r1") for some in (tables, mixed)
-    )
-    assert first[0].equals(second[0])
-    assert first[1].equals(second[1])
-
-
-def test_a_pair_carries_what_training_needs():
+def test_a_pair_carries_what_training_needs(select):
     rows = [
         {"prompt": "p", "score": 4.0, "units": [1, 2], "id": "good"},
         {"prompt": "p", "score": 1.0, "units": [3], "id": "bad"},
         {"prompt": "p", "score": 2.5, "units": [4], "id": "middle"},
     ]
-    pairs, rejections = select(rows)
+    pairs, rejections, _ = select(rows)
     assert pairs.to_dicts() == [
         {
             "pair_id": "good-bad",
@@ -178,39 +136,39 @@ def test_a_pair_carries_what_training_needs():
     assert rejections.is_empty()
 
 
-def test_a_vetoed_continuation_is_rejected_whatever_its_score():
+def test_a_vetoed_continuation_is_rejected_whatever_its_score(select):
     rows = [
         {"prompt": "p", "score": 5.0, "auto_bleu": 0.11, "id": "babble"},
         {"prompt": "p", "score": 3.2, "auto_bleu": 0.1, "id": "speech"},
     ]
-    pairs, _ = select(rows)
+    pairs, *_ = select(rows)
     assert pairs.select("chosen_id", "rejected_id", "margin").row(0) == ("speech", "babble", pytest.approx(-1.8))
 
 
-def test_perplexity_feedback_takes_lowest_against_highest_perplexity():
+def test_perplexity_feedback_takes_lowest_against_highest_perplexity(select):
     rows = [{"prompt": "p", "score": None, "ppl": ppl, "id": f"ppl{ppl:g}"} for ppl in (30.0, 10.0, 90.0, 50.0)]
     rows += [{"prompt": "p", "score": None, "ppl": 2.0, "auto_bleu": 0.5, "id": "babble"}]
-    pairs, _ = select(rows, selector=BEST_WORST, weights=Weights(llm_score=0, ppl=1, auto_bleu=0, num_words=0))
+    pairs, *_ = select(rows, selector=BEST_WORST, weights=Weights(llm_score=0, ppl=1, auto_bleu=0, num_words=0))
     assert pairs.select("chosen_id", "rejected_id").rows() == [("ppl10", "ppl90")]
 
 
-def test_ties_go_to_the_smaller_id_on_both_sides():
+def test_ties_go_to_the_smaller_id_on_both_sides(select):
     rows = [
         {"prompt": "p", "score": score, "id": name} for name, score in zip("dcbafe", (4, 4, 4, 1, 1, 1), strict=True)
     ]
     one_each = THRESHOLDS.model_copy(update={"max_chosen": 1, "max_rejected": 1})
-    pairs, _ = select(rows, selector=one_each)
+    pairs, *_ = select(rows, selector=one_each)
     assert pairs.select("chosen_id", "rejected_id").rows() == [("b", "a")]
 
 
-def test_equal_utility_is_no_preference_even_without_a_margin():
+def test_equal_utility_is_no_preference_even_without_a_margin(select):
     rows = [{"prompt": p, "score": s} for p, s in (("p", 3.0), ("p", 3.0), ("q", 3.0), ("q", 2.9))]
-    pairs, rejections = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"margin_min": 0.0}))
+    pairs, rejections, _ = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"margin_min": 0.0}))
     assert pairs["prompt_id"].to_list() == ["q"]
     assert rejections.rows() == [("p", "train", "margin too small")]
 
 
-def test_silence_is_worst_and_has_no_margin():
+def test_silence_is_worst_and_has_no_margin(select):
     rows = [
         {"prompt": "p", "score": 4.0, "id": "speech"},
         {"prompt": "p", "score": 1.0, "id": "noise"},
@@ -224,20 +182,18 @@ def test_silence_is_worst_and_has_no_margin():
             "id": "quiet",
         },
     ]
-    pairs, _ = select(rows, selector=BEST_WORST)
+    pairs, *_ = select(rows, selector=BEST_WORST)
     assert pairs.select("rejected_id", "rejected_utility", "margin").rows() == [("quiet", None, None)]
 
 
-def test_account_by_hand():
+def test_account_by_hand(select):
     sure = [{"prompt": "a", "score": 4.0, "units": [1, 2, 3]}, {"prompt": "a", "score": 1.0, "units": [4]}]
     babble = [
         {"prompt": "b", "score": 3.0, "units": [5]},
         {"prompt": "b", "score": 3.0, "units": [6, 7], "auto_bleu": 0.4},
     ]
     dull = [{"prompt": "c", "score": 2.5, "split": "valid"}, {"prompt": "d", "score": 2.5}]
-    tables = frames(sure + babble + dull)
-    pairs, rejections = select_pairs(*tables, weights=JUDGE_ALONE, selector=THRESHOLDS, round=RULES, name="r1")
-    books = account(pairs, rejections, tables[0], auto_bleu_max=0.1)
+    books = select(sure + babble + dull).account
     nothing = dict.fromkeys(REASONS, 0)
     assert books.train.model_dump() == {
         "prompts": 3,
@@ -252,7 +208,7 @@ def test_account_by_hand():
     assert (books.valid.prompts, books.valid.pairs, books.valid.mean_margin) == (1, 0, None)
 
 
-def test_no_pair_at_all_names_counts_scores_and_keys():
+def test_no_pair_at_all_names_counts_scores_and_keys(select):
     rows = [{"prompt": p, "score": s} for p in "ab" for s in (2.0, 2.9)]
     with pytest.raises(NoPairsError) as caught:
         select(rows)
@@ -274,16 +230,7 @@ def test_no_pair_at_all_names_counts_scores_and_keys():
         ([{"prompt": "a", "score": 3.0, "split": "valid"}], "no train prompt has a continuation (1 continuations"),
     ],
 )
-def test_no_pair_for_other_causes(rows, message):
+def test_no_pair_for_other_causes(select, rows, message):
     with pytest.raises(NoPairsError) as caught:
         select(rows)
     assert message in str(caught.value)
-
-
-def test_scores_and_continuations_must_be_about_the_same_rows():
-    scores, continuations, prompts = frames([{"prompt": "a", "score": 4.0}, {"prompt": "a", "score": 1.0}])
-    options = {"weights": JUDGE_ALONE, "selector": THRESHOLDS, "round": RULES, "name": "r1"}
-    with pytest.raises(TableError, match=r"^continuations -> scores: 1 values of 'continuation_id' have no parent row"):
-        select_pairs(scores[:1], continuations, prompts, **options)
-    with pytest.raises(TableError, match=r"^scores -> continuations: 1 values of 'continuation_id' have no parent row"):
-        select_pairs(scores, continuations[:1], prompts, **options)

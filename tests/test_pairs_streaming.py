@@ -1,4 +1,4 @@
-"""Selection from tables on disk, batch by batch, against selection in memory."""
+"""Selection from tables on disk, batch by batch: how they are cut leaves no trace, and bad tables are refused."""
 
 import polars as pl
 import pytest
@@ -7,67 +7,33 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.feedback import Weights
-from alignslm.pairs.account import Books, account
 from alignslm.pairs.diagnosis import NoPairsError
-from alignslm.pairs.selection import select_pairs
-from alignslm.pairs.streaming import Sources, in_step, stream_pairs
+from alignslm.pairs.streaming import in_step, stream_pairs
 from alignslm.pairs.utility import standings, utility
 from alignslm.tables import CONTINUATIONS, PAIRS, PROMPTS, REJECTIONS, SCORES, TableError
-from tests.test_pairs import BEST_WORST, JUDGE_ALONE, RULES, THRESHOLDS, frames, pools
+from tests.pair_selection import JUDGE_ALONE, RULES, THRESHOLDS, frames, selected, written
+from tests.test_pairs import BEST_WORST, pools
 
 MIXTURE = Weights(llm_score=1, ppl=0.5, auto_bleu=0.5, num_words=0.5)
 EASY = RULES.model_copy(update={"rejected_max": 4.0, "margin_min": 0.0})
 
 
-def as_stages_name_them(rows):
-    """Ids that begin with their prompt's."""
-    return [row | {"id": f"{row['prompt']}-m-{number:02d}"} for number, row in enumerate(rows)]
-
-
-def written(folder, rows):
-    """Tables of some rows, in files."""
-    scores, continuations, prompts = frames(rows)
-    sources = Sources(folder / "scores.parquet", folder / "continuations.parquet", folder / "prompts.parquet")
-    tables.write(scores, SCORES, sources.scores)
-    tables.write(continuations, CONTINUATIONS, sources.continuations)
-    tables.write(prompts, PROMPTS, sources.prompts)
-    return sources
-
-
-def streamed(sources, *, batch_rows, weights=JUDGE_ALONE, selector=THRESHOLDS, rules=RULES):
-    """Pairs, rejections and books."""
-    books, pairs, rejections = Books(auto_bleu_max=rules.auto_bleu_max), [], []
-    for made in stream_pairs(
-        sources, weights=weights, selector=selector, round=rules, name="r1", batch_rows=batch_rows
-    ):
-        pairs.append(made.pairs)
-        rejections.append(made.rejections)
-        books.add(*made)
-    return pl.concat(pairs), pl.concat(rejections), books.close()
-
-
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([JUDGE_ALONE, MIXTURE]))
-def test_equals_selection_in_memory_whatever_the_batch(tmp_path, rows, selector, weights):
-    rows = as_stages_name_them(rows)
-    sources, options = written(tmp_path, rows), {"weights": weights, "selector": selector}
-    scores, continuations, prompts = frames(rows)
-
-    def in_memory():
-        made = select_pairs(scores, continuations, prompts, round=EASY, name="r1", **options)
-        return *made, account(*made, scores, auto_bleu_max=EASY.auto_bleu_max)
-
-    expected = outcome(in_memory)
-    for batch_rows in (1, 3, 1000):
-        made = outcome(lambda size=batch_rows: streamed(sources, batch_rows=size, rules=EASY, **options))
-        assert type(made) is type(expected)
-        assert made == expected if isinstance(made, str) else same(made, expected)
+def test_the_size_of_a_batch_changes_nothing(tmp_path, rows, selector, weights):
+    sources = written(tmp_path, rows)
+    whole, *cut = (
+        outcome(sources, batch_rows=size, rules=EASY, weights=weights, selector=selector) for size in (1000, 1, 3)
+    )
+    for made in cut:
+        assert type(made) is type(whole)
+        assert made == whole if isinstance(made, str) else same(made, whole)
 
 
-def outcome(select):
+def outcome(sources, **options):
     """What a selection gives, or says."""
     try:
-        return select()
+        return selected(sources, **options)
     except NoPairsError as error:
         return str(error)
 
@@ -92,7 +58,7 @@ def prompts_of(number):
 
 
 def test_steps_cut_between_prompts_and_hold_every_row_once(tmp_path):
-    sources = written(tmp_path, as_stages_name_them(prompts_of(9)))
+    sources = written(tmp_path, prompts_of(9))
     steps = list(in_step(sources, 4, units=True))
     assert len(steps) > 3
     for step in steps:
@@ -103,7 +69,7 @@ def test_steps_cut_between_prompts_and_hold_every_row_once(tmp_path):
 
 def test_a_file_grown_group_by_group_does_not_show_it(tmp_path, monkeypatch):
     monkeypatch.setattr("alignslm.tables.writing.GROUP_ROWS", 4)
-    sources = written(tmp_path, as_stages_name_them(prompts_of(9)))
+    sources = written(tmp_path, prompts_of(9))
     options = {"weights": JUDGE_ALONE, "selector": THRESHOLDS, "round": RULES, "name": "r1"}
     content = set()
     for batch_rows in (1, 5, 100):
@@ -124,14 +90,14 @@ def test_a_file_grown_group_by_group_does_not_show_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("lost", ["scores", "continuations"])
 @pytest.mark.parametrize("row", [4, 26])
 def test_scores_of_other_draws_are_refused(tmp_path, lost, row):
-    sources = written(tmp_path, as_stages_name_them(prompts_of(9)))
+    sources = written(tmp_path, prompts_of(9))
     table = {"scores": SCORES, "continuations": CONTINUATIONS}[lost]
     path = getattr(sources, lost)
     frame = tables.read(table, path)
     tables.write(frame.with_row_index("n").filter(pl.col("n") != row), table, path)
     kept = sources.continuations if lost == "scores" else sources.scores
     with pytest.raises(TableError) as told:
-        streamed(sources, batch_rows=9)
+        selected(sources, batch_rows=9)
     assert str(told.value) == (
         f"{kept} holds continuation {frame['continuation_id'][row]!r} and {path} does not: they were made from "
         "different draws. Run `dvc repro` to remake what is out of date."
@@ -141,7 +107,7 @@ def test_scores_of_other_draws_are_refused(tmp_path, lost, row):
 def test_draws_that_do_not_stand_together_are_refused(tmp_path):
     rows = [{"prompt": p, "score": s, "id": n} for p, s, n in (("p", 4.0, "a"), ("q", 4.0, "b"), ("p", 1.0, "c"))]
     with pytest.raises(TableError) as told:
-        streamed(written(tmp_path, rows), batch_rows=10)
+        selected(written(tmp_path, rows), batch_rows=10)
     assert str(told.value) == (
         f"{tmp_path}/continuations.parquet: the draws of prompt 'p' do not stand together (continuation 'c'); "
         "continuation ids must begin with their prompt's id, as stages write them. Run `dvc repro` to remake it."
@@ -149,7 +115,7 @@ def test_draws_that_do_not_stand_together_are_refused(tmp_path):
 
 
 def test_a_prompt_that_is_not_there_is_named(tmp_path):
-    sources = written(tmp_path, as_stages_name_them(prompts_of(3)))
+    sources = written(tmp_path, prompts_of(3))
     tables.write(tables.read(PROMPTS, sources.prompts)[:2], PROMPTS, sources.prompts)
     with pytest.raises(TableError, match="continuations -> prompts: 3 values of 'prompt_id' have no parent row"):
-        streamed(sources, batch_rows=100)
+        selected(sources, batch_rows=100)

@@ -8,8 +8,8 @@ import pytest
 
 from alignslm import tables
 from stages import pairs
+from tests.pair_selection import frames
 from tests.sample_experiment import write_experiment
-from tests.test_pairs import frames
 from tests.test_tables import CONTRACT
 
 ROWS = [

@@ -67,15 +67,6 @@ class Books:
         )
 
 
-def account(
-    pairs: pl.DataFrame, rejections: pl.DataFrame, scores: pl.DataFrame, *, auto_bleu_max: float
-) -> PairAccount:
-    """Count a round's pairs; `scores` and `auto_bleu_max` tell which rejected ones were vetoed or empty."""
-    books = Books(auto_bleu_max=auto_bleu_max)
-    books.add(pairs, rejections, scores)
-    return books.close()
-
-
 def _facts(pairs: pl.DataFrame, auto_bleu_max: float) -> pl.DataFrame:
     """Return what is averaged of each pair, under the names of SplitAccount."""
     length = pl.col("chosen_units").list.len().cast(pl.Int32) - pl.col("rejected_units").list.len().cast(pl.Int32)

@@ -1,11 +1,21 @@
-"""Turn scored continuations into preference pairs, and account for every prompt that gave none."""
+"""Turn scored continuations into preference pairs, and account for every prompt that gave none.
+
+A train or valid prompt that had continuations has either pairs or one row in REJECTIONS with one of `REASONS`;
+continuations of other splits are left alone. Rules (paper, AI feedback):
+
+* chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `auto_bleu_max`;
+* `thresholds`: chosen at utility >= `chosen_min`; rejected at utility <= `rejected_max`, or vetoed by
+  auto-BLEU, or nothing said; the best `max_chosen` against the worst `max_rejected`;
+* `best-worst`: the best against the worst of all, thresholds unused;
+* no pair of identical unit sequences, none below `margin_min` (see `_fits_margin`).
+
+A judgement that failed is not measured: such a continuation is neither. Ties go to the smaller continuation_id.
+"""
 
 import polars as pl
 
-from alignslm.config.feedback import BestWorstSelector, Round, SelectorConfig, ThresholdSelector, Weights
-from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
-from alignslm.pairs.utility import utility
-from alignslm.tables import PAIRS, REJECTIONS, arrange, require_keys
+from alignslm.config.feedback import BestWorstSelector, Round, SelectorConfig, ThresholdSelector
+from alignslm.tables import PAIRS, REJECTIONS, arrange
 
 NOT_SCORED = "no continuation scored"
 NO_CANDIDATE = "neither chosen nor rejected candidate"
@@ -16,42 +26,6 @@ MARGIN = "margin too small"
 REASONS = (NOT_SCORED, NO_CANDIDATE, NO_CHOSEN, NO_REJECTED, IDENTICAL, MARGIN)
 
 SPLITS = ("train", "valid")
-
-
-def select_pairs(
-    scores: pl.DataFrame,
-    continuations: pl.DataFrame,
-    prompts: pl.DataFrame,
-    *,
-    weights: Weights,
-    selector: SelectorConfig,
-    round: Round,  # noqa: A002 - the paper's noun
-    name: str,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the tables PAIRS and REJECTIONS of one curriculum round.
-
-    A train or valid prompt that had continuations has either pairs or one row in REJECTIONS with one of
-    `REASONS`; continuations of other splits are left alone. Rules (paper, AI feedback):
-
-    * chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `auto_bleu_max`;
-    * `thresholds`: chosen at utility >= `chosen_min`; rejected at utility <= `rejected_max`, or vetoed by
-      auto-BLEU, or nothing said; the best `max_chosen` against the worst `max_rejected`;
-    * `best-worst`: the best against the worst of all, thresholds unused;
-    * no pair of identical unit sequences, none below `margin_min` (see `_fits_margin`).
-
-    A judgement that failed is not measured: such a continuation is neither. Ties go to the smaller
-    continuation_id, so row order changes nothing. `name` is the round's key in params.yaml, for messages.
-    Raises TableError where scores and continuations are not about the same rows, and NoPairsError where the
-    train split gives no pair.
-    """
-    require_keys(scores, "continuation_id", continuations, "continuation_id", names="scores -> continuations")
-    require_keys(continuations, "continuation_id", scores, "continuation_id", names="continuations -> scores")
-    require_keys(continuations, "prompt_id", prompts, "prompt_id", names="continuations -> prompts")
-    pool = utility(pool_of(scores, continuations, prompts, round), weights)
-    pairs, rejections = pairs_of(pool, continuations, prompts, selector=selector, round=round)
-    if pairs.filter(split="train").is_empty():
-        raise NoPairsError(explain_no_pairs(pool, reasons_of(rejections), selector=selector, round=round, name=name))
-    return pairs, rejections
 
 
 def pairs_of(

@@ -54,10 +54,11 @@ def stream_pairs(
     name: str,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Selected]:
-    """Yield what `select_pairs` returns for the same tables, prompt by prompt in key order, a batch at a time.
+    """Yield a round's PAIRS and REJECTIONS, prompt by prompt in key order, a batch at a time.
 
-    The size of a batch changes nothing. Raises TableError and NoPairsError as `select_pairs` does, the latter at the
-    end; and TableError where the draws of a prompt do not stand together.
+    The size of a batch changes nothing. `name` is the round's key in params.yaml, for messages. Raises TableError
+    where scores and continuations are not about the same rows or the draws of a prompt do not stand together, and,
+    at the end, NoPairsError where the train split gave no pair.
     """
     pools = (_pool(step, round) for step in in_step(sources, batch_rows, units=False))
     ranks = standings(pools, weights)

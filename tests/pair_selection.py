@@ -1,0 +1,81 @@
+"""A round's pairs by the product's own way, from tables on disk, and the three tables of rows made by hand."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from alignslm import tables
+from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector, Weights
+from alignslm.pairs.account import Books, PairAccount
+from alignslm.pairs.streaming import BATCH_ROWS, Sources, stream_pairs
+from alignslm.tables import CONTINUATIONS, PROMPTS, SCORES
+
+JUDGE_ALONE = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0)
+RULES = Round(prev="base", chosen_min=3, rejected_max=2, margin_min=1.5, auto_bleu_max=0.1, warmup_steps=0)
+THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, min_words=2)
+
+
+class Selection(NamedTuple):
+    pairs: pl.DataFrame
+    rejections: pl.DataFrame
+    account: PairAccount
+
+
+def selected(
+    sources: Sources,
+    *,
+    weights: Weights = JUDGE_ALONE,
+    selector: SelectorConfig = THRESHOLDS,
+    rules: Round = RULES,
+    batch_rows: int = BATCH_ROWS,
+) -> Selection:
+    """What the stage `pairs` makes of these tables."""
+    books, pairs, rejections = Books(auto_bleu_max=rules.auto_bleu_max), [], []
+    for made in stream_pairs(
+        sources, weights=weights, selector=selector, round=rules, name="r1", batch_rows=batch_rows
+    ):
+        pairs.append(made.pairs)
+        rejections.append(made.rejections)
+        books.add(*made)
+    return Selection(pl.concat(pairs), pl.concat(rejections), books.close())
+
+
+def written(folder: Path, rows: list[dict]) -> Sources:
+    """Tables of some rows, in files."""
+    sources = Sources(folder / "scores.parquet", folder / "continuations.parquet", folder / "prompts.parquet")
+    for frame, table, path in zip(frames(rows), (SCORES, CONTINUATIONS, PROMPTS), sources, strict=True):
+        tables.write(frame, table, path)
+    return sources
+
+
+def frames(rows: list[dict]) -> tuple[pl.DataFrame, ...]:
+    """Tables from dicts: prompt, units, score, and optionally split, auto_bleu, num_words, status, ppl, id, draw.
+
+    As stages name them, ids begin with their prompt's.
+    """
+    rows = [
+        {"split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok", "ppl": 9.0, "draw": i}
+        | {"units": [i], "id": f"{row['prompt']}-m-{i:02d}"}
+        | row
+        for i, row in enumerate(rows)
+    ]
+    common = [{"continuation_id": r["id"], "prompt_id": r["prompt"], "draw": r["draw"]} for r in rows]
+    scores = [
+        c | {"llm_score": r["score"]} | {k: r[k] for k in ("ppl", "auto_bleu", "num_words", "status")}
+        for c, r in zip(common, rows, strict=True)
+    ]
+    drawn = [
+        c | {"model_id": "m", "seed": 0, "units": r["units"], "finish": "limit", "logprob_nats": -1.0}
+        for c, r in zip(common, rows, strict=True)
+    ]
+    splits = {r["prompt"]: r["split"] for r in rows}
+    prompts = [
+        {"prompt_id": p, "utterance_id": p, "split": s, "end_s": 1.0, "num_units": 1, "units": [7]}
+        | {"continuation_units": [8], "prompt_text": None, "continuation_text": None}
+        for p, s in splits.items()
+    ]
+    return tuple(
+        tables.arrange(pl.DataFrame(content, schema=dict(kind.schema)), kind)
+        for content, kind in ((scores, SCORES), (drawn, CONTINUATIONS), (prompts, PROMPTS))
+    )
