@@ -1,9 +1,11 @@
 """The files of a dataset repository: pairs, rejections and what else is chosen, each a subset of the viewer."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
+from datasets import Features
 
 from alignslm import tables
 from alignslm.config.publishing import DatasetRepository
@@ -51,24 +53,27 @@ def subsets_of(
 
 
 def _pairs(sources: Sources, folder: Path) -> Subset:
-    form, splits = pair_features(sources), {}
-    counts = {SPLITS[split]: int((sources.pairs["split"] == split).sum()) for split in SPLITS}
-    for split, shown in SPLITS.items():
-        if counts[shown]:
-            splits[shown] = write_split(
-                pair_rows(sources, split), form, folder, split=shown, num_shards=shards(counts[shown])
-            )
-    return Subset("pairs", splits, counts)
+    counts = {shown: int((sources.pairs["split"] == split).sum()) for split, shown in SPLITS.items()}
+    rows = {shown: pair_rows(sources, split) for split, shown in SPLITS.items()}
+    return _spoken("pairs", rows, counts, pair_features(sources), folder)
 
 
 def _continuations(sources: Sources, folder: Path) -> Subset:
-    form, splits = continuation_features(sources), {}
     counts = {shown: len(continuations_in(sources, split)) for split, shown in SPLITS.items()}
-    for split, shown in SPLITS.items():
-        if counts[shown]:
-            rows = continuation_rows(sources, split)
-            splits[shown] = write_split(rows, form, folder, split=shown, num_shards=shards(counts[shown]))
-    return Subset("continuations", splits, counts)
+    rows = {shown: continuation_rows(sources, split) for split, shown in SPLITS.items()}
+    return _spoken("continuations", rows, counts, continuation_features(sources), folder)
+
+
+def _spoken(
+    name: str, rows: Mapping[str, Iterator[pl.DataFrame]], counts: dict[str, int], form: Features, folder: Path
+) -> Subset:
+    """Write frames with audio, of those splits that hold rows."""
+    splits = {
+        split: write_split(rows[split], form, folder, split=split, num_shards=shards(count))
+        for split, count in counts.items()
+        if count
+    }
+    return Subset(name, splits, counts)
 
 
 def _rejections(sources: Sources, folder: Path) -> Subset:

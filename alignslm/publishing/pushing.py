@@ -18,10 +18,10 @@ from alignslm.publishing.model_card import model_card
 from alignslm.publishing.model_card import title_of as model_title
 from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.results import read_report
+from alignslm.shards import WORK
 from alignslm.storage import writing
 
 CARD = "README.md"
-WORK = Path(".work")
 Kind = Literal["model", "dataset"]
 
 
