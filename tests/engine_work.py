@@ -24,6 +24,16 @@ def squared_by_mortals(number: int, *, flag: str, deaths: int) -> pl.DataFrame:
     return squared(number)
 
 
+def third_dies(function: Callable[..., pl.DataFrame], *task: object, flag: str, **options: object) -> pl.DataFrame:
+    """Do what `function` does, but kill the process itself at the third call of all processes."""
+    with Path(flag).open("a") as stream:
+        stream.write("x")
+        stream.flush()
+        if stream.tell() == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return function(*task, **options)
+
+
 def whose(number: int) -> pl.DataFrame:
     return pl.DataFrame({"n": [number], "process": [os.getpid()], "folder": [str(Path.cwd())]})
 

@@ -1,12 +1,9 @@
-"""The engines: the same bytes through real stages by one process, two processes, and two actors of a real Ray."""
+"""The pools of the engines: two processes, two actors of a real Ray. What is lost is redone, what is absent is told."""
 
-import hashlib
-import importlib
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -14,53 +11,22 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from alignslm.config.execution import Execution
 from alignslm.engine import EngineError, WorkerLostError, pool_of, ray_cluster
 from alignslm.engine.local import ProcessPool
 from alignslm.engine.work import Once, WithModel, agreed, once
-from alignslm.lm.checkpoint import load_lm
+from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.provenance import ContractError
 from alignslm.shards import map_tasks
 from alignslm.tables import TableError
-from tests import engine_work, engine_world
-from tests.tiny_lm import CONTRACT
-
-STAGES = ("continuations", "speech", "transcripts", "scores")
-HERE = Execution(
-    device="cpu",
-    engine="local",
-    ray_address="auto",
-    replicas=1,
-    workers=1,
-    batch_rows=8,
-    shard_rows=100,
-    strict=True,
-    training_processes=1,
-)
-TWO = HERE.model_copy(update={"replicas": 2, "shard_rows": 2, "batch_rows": 3})
+from tests import engine_work
+from tests.engine_settings import HERE, TWO, loopback_ray
+from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 
 
 @pytest.fixture(scope="module")
-def ray_address(tmp_path_factory):
-    """A Ray of two cores on loopback: no dashboard, a small store of objects, no tokens, no usage figures sent."""
-    os.environ |= {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
-    import ray
-
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as place:  # sockets: a path of 107 letters at most
-        context = ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=80 * 2**20,
-            _temp_dir=place,
-            _node_ip_address="127.0.0.1",
-            logging_level="ERROR",
-        )
-        yield context.address_info["gcs_address"]
-        ray.shutdown()
+def ray_address():
+    with loopback_ray() as address:
+        yield address
 
 
 @pytest.fixture(params=["local", "ray"])
@@ -69,51 +35,6 @@ def pool(request):
         return ProcessPool(2, gpus=[], strict=True)
     address = request.getfixturevalue("ray_address")
     return pool_of(TWO.model_copy(update={"engine": "ray", "ray_address": address}))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return engine_world.make_world(tmp_path_factory.mktemp("world"))
-
-
-def run_stages(root, execution: Execution, monkeypatch, stages=STAGES) -> dict[str, str]:
-    """Run a round's stages in `root` under these settings; return the hash of every artifact that there is then."""
-    monkeypatch.chdir(root)
-    for stage in stages:
-        for old in root.glob(f"artifacts/{stage}/**/*.parquet"):
-            old.unlink()
-    engine_world.edit_yaml(root / "experiments/execution.yaml", execution.model_dump())
-    for stage in stages:
-        importlib.import_module(f"stages.{stage}").main("r1")
-    assert not list(root.glob(".work/**/part-*"))
-    files = sorted(path for kind in (*STAGES, "replies") for path in root.glob(f"artifacts/{kind}/**/*.parquet"))
-    assert len(files) == len(STAGES) + 1
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@pytest.fixture(scope="module")
-def alone(made):
-    with pytest.MonkeyPatch.context() as patch:
-        return run_stages(made, HERE, patch)
-
-
-def test_two_processes_make_the_bytes_of_one(made, alone, monkeypatch, capsys):
-    # Each stage costs two starts of torch: what this one leaves out, the actors below do.
-    done = run_stages(made, TWO, monkeypatch, stages=("continuations", "speech"))
-    assert done == alone
-
-
-def test_two_actors_of_a_ray_make_the_bytes_of_one_process(made, alone, monkeypatch, ray_address):
-    actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address, "shard_rows": 5, "batch_rows": 64})
-    done = run_stages(made, actors, monkeypatch, stages=("continuations", "transcripts", "scores"))
-    assert done == alone
-
-
-def test_other_shards_and_batches_change_nothing_in_one_process(made, alone, monkeypatch):
-    assert run_stages(made, HERE.model_copy(update={"shard_rows": 4, "batch_rows": 1}), monkeypatch) == alone
-
-
-# --- the pools ---
 
 
 def run(function, tasks, folder, pool=None):
@@ -200,10 +121,10 @@ def test_finished_shards_wait_on_disk_for_those_before_them(tmp_path):
     assert [frame["n"][0] for frame in found] == [5, 6]
 
 
-def test_a_model_of_other_units_is_refused_where_it_is_loaded(made):
+def test_a_model_of_other_units_is_refused_where_it_is_loaded(tmp_path):
     other = CONTRACT.model_copy(update={"codebook_sha256": "11"})
-    folder = made / "artifacts/checkpoints/base"
-    model = agreed(once(load_lm, folder, device="cpu"), other, mine=Path("mine"), theirs=Path("theirs"))
+    save_lm(tiny_lm().model, VOCABULARY, CONTRACT, tmp_path / "base")
+    model = agreed(once(load_lm, tmp_path / "base", device="cpu"), other, mine=Path("mine"), theirs=Path("theirs"))
     assert isinstance(model, Once)
     with pytest.raises(ContractError, match="codebook_sha256: '00' in mine, '11' in theirs"):
         model()

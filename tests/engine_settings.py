@@ -1,0 +1,43 @@
+"""Settings of the engines under test, and a Ray on loopback."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alignslm.config.execution import Execution
+
+HERE = Execution(
+    device="cpu",
+    engine="local",
+    ray_address="auto",
+    replicas=1,
+    workers=1,
+    batch_rows=8,
+    shard_rows=100,
+    strict=True,
+    training_processes=1,
+    training_sharding="none",
+)
+TWO = HERE.model_copy(update={"replicas": 2, "shard_rows": 2, "batch_rows": 3})
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+STORE_BYTES = 80 * 2**20  # of a Ray's objects
+
+
+@contextmanager
+def loopback_ray() -> Iterator[str]:
+    """Run a Ray of two cores; give its address: no dashboard, a small store, no tokens, no usage figures sent."""
+    os.environ |= QUIET
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as place:  # sockets: a path of 107 letters at most
+        context = ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            _temp_dir=place,
+            _node_ip_address="127.0.0.1",
+            logging_level="ERROR",
+        )
+        yield context.address_info["gcs_address"]
+        ray.shutdown()
