@@ -9,6 +9,7 @@ import polars as pl
 
 from alignslm import audio, tables
 from alignslm.provenance import content_id
+from alignslm.utterances import cells_of
 
 
 class Recording(NamedTuple):
@@ -26,21 +27,26 @@ def hearing_order(prompt_id: str) -> str:
 
 
 def recordings_of(utterances: Path, prompts: pl.DataFrame) -> Iterator[Recording]:
-    """Yield the recordings of prompts (prompt_id, utterance_id, end_s), one shard of audio in memory at a time.
+    """Yield the recordings of prompts as `recordings_in` does; TableError where the table lacks an utterance."""
+    known = tables.read(tables.UTTERANCES, utterances, ["utterance_id"])
+    missing = prompts.join(known, on="utterance_id", how="anti")["utterance_id"]
+    if len(missing):
+        raise tables.TableError(
+            f"{utterances}: {missing.n_unique()} utterances of prompts are absent, first {missing.min()!r}"
+        )
+    yield from recordings_in(utterances, prompts)
 
-    Cut at `end_s`, to the sample; several prompts may be cut from one utterance. TableError where an utterance is
-    not in the table.
+
+def recordings_in(utterances: Path, prompts: pl.DataFrame) -> Iterator[Recording]:
+    """Yield the recordings of those prompts (prompt_id, utterance_id, end_s) whose utterances are in the table.
+
+    Cut at `end_s`, to the sample; several prompts may be cut from one utterance. `utterances` is the table or one of
+    its files, of which one is in memory at a time, and none that no prompt asks for.
     """
     wanted = prompts.select("prompt_id", "utterance_id", "end_s")
-    missing = set(wanted["utterance_id"])
-    for shard in tables.iterate(tables.UTTERANCES, utterances, ["utterance_id", "audio"]):
-        found = wanted.join(shard, on="utterance_id", how="inner", maintain_order="left")
-        for prompt_id, utterance_id, end_s, record in found.iter_rows():
+    for cells in cells_of(utterances, set(wanted["utterance_id"])):
+        found = wanted.join(cells, on="utterance_id", how="inner", maintain_order="left")
+        for prompt_id, _, end_s, record in found.iter_rows():
             waveform, rate_hz = audio.decode(record["bytes"])
             at = round(end_s * rate_hz)
-            missing.discard(utterance_id)
             yield Recording(prompt_id, waveform[:at], waveform[at:], rate_hz)
-    if missing:
-        raise tables.TableError(
-            f"{utterances}: {len(missing)} utterances of prompts are absent, first {min(missing)!r}"
-        )

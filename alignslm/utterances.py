@@ -1,6 +1,6 @@
-"""Audio of utterances: decoding cells, streaming shards, choosing which to fit on."""
+"""Audio of utterances: decoding cells, reading the wanted ones, choosing which to fit on."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,26 @@ def decode_at(record: dict[str, bytes], sample_rate_hz: int) -> np.ndarray:
     return audio.resample(waveform, from_hz=found_hz, to_hz=sample_rate_hz)
 
 
-def waveforms_of(path: Path, utterance_ids: set[str], sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (utterance_id, waveform) of the wanted utterances, reading one shard of audio at a time."""
-    if not utterance_ids:  # a published model needs none, and the corpus may be large
+def cells_of(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFrame]:
+    """Yield utterance_id and audio cell of those wanted utterances that the table holds, one file of it at a time.
+
+    `path` is the utterances table or one of its files. Audio is read of files only that hold a wanted utterance: a
+    corpus may be large.
+    """
+    if not utterance_ids:  # a published model needs none, and there may be no corpus
         return
-    for frame in tables.iterate(tables.UTTERANCES, path, ["utterance_id", "audio"]):
-        for utterance_id, record in frame.filter(pl.col("utterance_id").is_in(list(utterance_ids))).iter_rows():
+    wanted = pl.DataFrame({"utterance_id": list(utterance_ids)}, schema={"utterance_id": pl.String})
+    for part in tables.parts(path):
+        here = tables.read(tables.UTTERANCES, part, ["utterance_id"])
+        if not here.join(wanted, on="utterance_id", how="semi").is_empty():
+            cells = tables.read(tables.UTTERANCES, part, ["utterance_id", "audio"])
+            yield cells.join(wanted, on="utterance_id", how="semi", maintain_order="left")
+
+
+def waveforms_of(path: Path, utterance_ids: Collection[str], sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (utterance_id, waveform) of the wanted utterances, as `cells_of` reads them."""
+    for cells in cells_of(path, utterance_ids):
+        for utterance_id, record in cells.iter_rows():
             yield utterance_id, decode_at(record, sample_rate_hz)
 
 

@@ -11,6 +11,7 @@ from alignslm.audio import encode_flac
 from alignslm.benchmarks.endings import join, own_endings, plan_endings
 from alignslm.benchmarks.items import ItemError, paired
 from alignslm.config.evaluation import OwnEndings
+from alignslm.provenance import row_seed
 from tests.level_encoder import LevelEncoder
 from tests.tiny_lm import CONTRACT
 
@@ -109,3 +110,26 @@ def test_items_hold_a_context_and_two_endings(tmp_path):
         assert own in row["units"]
         assert foreign in row["units_negative"]
         assert row["num_samples"] == row["num_samples_negative"] == 1.6 * RATE_HZ
+
+
+def test_items_come_in_the_order_of_their_table_whatever_is_in_memory(tmp_path, monkeypatch):
+    """More items than one file of the table holds; of each, what a single step gives."""
+    chance = np.random.default_rng(0)
+    write_corpus(tmp_path / "utterances", {f"x{i}": tuple(chance.integers(1, 9, 2)) for i in range(9)})
+    whole = pl.concat(own_endings(config(), tmp_path / "utterances", LevelEncoder()))
+    monkeypatch.setattr("alignslm.benchmarks.endings._ITEMS_AT_ONCE", 5)
+    steps = own_endings(config(), tmp_path / "utterances", LevelEncoder())
+    assert tables.write_shards(steps, tables.ITEMS, tmp_path / "items", part_rows=4) == 18
+    assert tables.read(tables.ITEMS, tmp_path / "items").equals(whole)
+
+
+@given(st.lists(st.sampled_from(["anna", "ben"]), min_size=3, max_size=12), st.integers(0, 99), st.booleans())
+def test_a_foreign_ending_is_drawn_from_all_others(speakers, seed, same_speaker):
+    """Against the definition: a list of all that may lend an ending, and one draw from it."""
+    rows = utterances(*((f"u{i:02d}", "test", speaker, 2.0) for i, speaker in enumerate(speakers)))
+    plan = plan_endings(config(seed=seed, same_speaker=same_speaker), rows)
+    for own, foreign, speaker in plan.iter_rows():
+        others = [f"u{i:02d}" for i, who in enumerate(speakers) if who == speaker or not same_speaker]
+        others.remove(own)
+        drawn = np.random.default_rng(row_seed(seed, "own-endings", own)).integers(len(others))
+        assert foreign == others[drawn]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alignslm import audio, tables
 from alignslm.asr import Transcript
-from alignslm.asr.prompts import transcribe_recorded, transcribe_recorded_of
+from alignslm.asr.prompts import transcribe_recorded_of
 from alignslm.config.models import Prompts
 from alignslm.prompts import End, PromptError, end_of, make_prompts, with_heard_texts
 from tests.tiny_librispeech import RATE_HZ, spoken
@@ -138,7 +138,8 @@ def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_
     prompts = utterances.select(
         "utterance_id", prompt_id="p-" + pl.col("utterance_id"), end_s=pl.Series([0.5, 1.0, 3.0])
     )
-    heard = pl.concat(transcribe_recorded(prompts, tmp_path / "u", Listener(), side=side, shard_rows=shard_rows))
+    whole = {"prompts": prompts, "side": side, "shard_rows": shard_rows}
+    heard = transcribe_recorded_of(tmp_path / "u", Listener(), **whole)
     cuts = {f"p-{row['utterance_id']}": row["num_samples"] for row in rows}
     for name, end_s in prompts.select("prompt_id", "end_s").iter_rows():
         at = min(round(end_s * RATE_HZ), cuts[name])

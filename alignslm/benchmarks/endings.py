@@ -1,20 +1,24 @@
 """True against foreign endings of the corpus's own speech: StoryCloze's question without a text."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
+from typing import IO, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from alignslm import tables
-from alignslm.benchmarks.items import ItemError, SpokenItem, encode_items
+from alignslm.benchmarks.items import ItemError, SpokenItem, encode_items, item_id
 from alignslm.config.evaluation import OwnEndings
 from alignslm.encoder import Encoder
 from alignslm.provenance import content_id, row_seed
+from alignslm.storage import writing
 from alignslm.utterances import waveforms_of
 
 FADE_S = 0.005
-_PAIRS_AT_ONCE = 256  # waveforms of so many are in memory
+_ITEMS_AT_ONCE = 512  # waveforms of so many are in memory
 
 
 def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
@@ -27,12 +31,10 @@ def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
     needed_s = config.context_s + config.ending_s
     fitting = utterances.filter(split=config.split).filter(pl.col("duration_s") >= needed_s).sort("utterance_id")
     rows = []
-    for (speaker,), of_speaker in fitting.partition_by("speaker_id", as_dict=True).items():
-        others = of_speaker if config.same_speaker else fitting
-        ids = others["utterance_id"].to_list()
-        rows += [
-            (own, _foreign(own, ids, config.seed), str(speaker)) for own in of_speaker["utterance_id"] if len(ids) > 1
-        ]
+    for pool in fitting.partition_by("speaker_id") if config.same_speaker else [fitting]:
+        ids = pool["utterance_id"].to_list()
+        speakers = pool["speaker_id"] if len(ids) > 1 else ()
+        rows += [(ids[at], _foreign(ids, at, config.seed), str(speaker)) for at, speaker in enumerate(speakers)]
     if not rows:
         raise ItemError(
             f"{len(fitting)} utterances of the {config.split} split last {needed_s:g} s, and none has another one "
@@ -43,9 +45,10 @@ def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(sorted(chosen), schema=["utterance_id", "foreign", "speaker_id"], orient="row")
 
 
-def _foreign(own: str, ids: list[str], seed: int) -> str:
-    others = [other for other in ids if other != own]
-    return others[int(np.random.default_rng(row_seed(seed, "own-endings", own)).integers(len(others)))]
+def _foreign(ids: list[str], own: int, seed: int) -> str:
+    """Draw one of `ids` that is not ids[own]."""
+    drawn = int(np.random.default_rng(row_seed(seed, "own-endings", ids[own])).integers(len(ids) - 1))
+    return ids[drawn + (drawn >= own)]
 
 
 def join(context: np.ndarray, ending: np.ndarray, *, sample_rate_hz: int) -> np.ndarray:
@@ -58,21 +61,65 @@ def join(context: np.ndarray, ending: np.ndarray, *, sample_rate_hz: int) -> np.
 
 
 def own_endings(config: OwnEndings, path: Path, encoder: Encoder) -> Iterator[pl.DataFrame]:
-    """Yield rows of the items table, some pairs at a time, from the utterances table at `path`."""
+    """Yield rows of the items table in the order of its key, some at a time, from the utterances table at `path`.
+
+    Audio is read once, file by file; what items need of it waits in a temporary file, not in memory.
+    """
     columns = ["utterance_id", "split", "speaker_id", "num_samples", "sample_rate_hz"]
     utterances = tables.read(tables.UTTERANCES, path, columns)
     plan = plan_endings(config, utterances.with_columns(duration_s=pl.col("num_samples") / pl.col("sample_rate_hz")))
-    for block in plan.iter_slices(_PAIRS_AT_ONCE):
-        spoken = list(_spoken(config, block, path, encoder.contract.sample_rate_hz))
-        yield encode_items(spoken, encoder, sample_rate_hz=encoder.contract.sample_rate_hz)
+    rate_hz = encoder.contract.sample_rate_hz
+    with TemporaryFile() as file:
+        heard = _Heard(config, file, rate_hz)
+        for name, waveform in waveforms_of(path, {*plan["utterance_id"], *plan["foreign"]}, rate_hz):
+            heard.keep(name, waveform)
+        sides = iter(_sides(plan))
+        while some := list(islice(sides, _ITEMS_AT_ONCE)):
+            yield encode_items([heard.item(side) for side in some], encoder, sample_rate_hz=rate_hz)
 
 
-def _spoken(config: OwnEndings, plan: pl.DataFrame, path: Path, rate_hz: int) -> Iterator[SpokenItem]:
-    cut, end = round(config.context_s * rate_hz), round((config.context_s + config.ending_s) * rate_hz)
-    wanted = {*plan["utterance_id"], *plan["foreign"]}
-    parts = {name: (wave[:cut], wave[cut:end]) for name, wave in waveforms_of(path, wanted, rate_hz)}
-    for own, foreign, speaker in plan.iter_rows():
-        for polarity, ending in (("positive", own), ("negative", foreign)):
-            waveform = join(parts[own][0], parts[ending][1], sample_rate_hz=rate_hz)
-            pair_id = content_id("own-endings", own)
-            yield SpokenItem(pair_id, polarity, "ending", speaker, None, waveform, config.context_s)
+class _Side(NamedTuple):
+    """Whose beginning and whose ending one side of a pair is."""
+
+    pair_id: str
+    polarity: str
+    own: str
+    ending: str
+    speaker: str
+
+
+def _sides(plan: pl.DataFrame) -> list[_Side]:
+    sides = [
+        _Side(content_id("own-endings", own), polarity, own, ending, speaker)
+        for own, foreign, speaker in plan.iter_rows()
+        for polarity, ending in (("positive", own), ("negative", foreign))
+    ]
+    return sorted(sides, key=lambda side: item_id(side.pair_id, side.polarity))
+
+
+class _Heard:
+    """Contexts and endings of utterances, in a file."""
+
+    def __init__(self, config: OwnEndings, file: IO[bytes], rate_hz: int) -> None:
+        self._config, self._file, self._rate_hz = config, file, rate_hz
+        self._cut = round(config.context_s * rate_hz)
+        self._end = round((config.context_s + config.ending_s) * rate_hz)
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def keep(self, name: str, waveform: np.ndarray) -> None:
+        """Keep what an utterance can give to items."""
+        kept = waveform[: self._end].astype(np.float32, copy=False)
+        self._places[name] = self._file.tell(), kept.nbytes
+        with writing(Path(gettempdir()) / "endings"):
+            self._file.write(kept.tobytes())
+
+    def item(self, side: _Side) -> SpokenItem:
+        """Return one side of a pair as it sounds."""
+        context, ending = self._read(side.own)[: self._cut], self._read(side.ending)[self._cut :]
+        waveform = join(context, ending, sample_rate_hz=self._rate_hz)
+        return SpokenItem(side.pair_id, side.polarity, "ending", side.speaker, None, waveform, self._config.context_s)
+
+    def _read(self, name: str) -> np.ndarray:
+        start, size = self._places[name]
+        self._file.seek(start)
+        return np.frombuffer(self._file.read(size), np.float32)

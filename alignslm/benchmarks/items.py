@@ -29,6 +29,11 @@ class SpokenItem(NamedTuple):
     context_end_s: float | None
 
 
+def item_id(pair_id: str, polarity: str) -> str:
+    """Return the key of one side of a pair."""
+    return content_id(pair_id, polarity)
+
+
 def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_hz: int) -> pl.DataFrame:
     """Encode items into rows of the items table. Context and target are cut at a run boundary (see `prompts.cut`)."""
     rate = encoder.contract.sample_rate_hz
@@ -39,11 +44,11 @@ def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_
         context, target = cut(
             units.tolist(), durations.tolist(), end_s=end_s, frame_rate_hz=encoder.contract.frame_rate_hz
         )
-        item_id = content_id(item.pair_id, item.polarity)
+        name = item_id(item.pair_id, item.polarity)
         flac = audio.encode_flac(item.waveform, sample_rate_hz)
         rows.append(
             {
-                "item_id": item_id,
+                "item_id": name,
                 "pair_id": item.pair_id,
                 "polarity": item.polarity,
                 "subtype": item.subtype,
@@ -53,7 +58,7 @@ def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_
                 "units": target,
                 "num_samples": len(item.waveform),
                 "audio_sha256": hashlib.sha256(flac).hexdigest(),
-                "audio": {"bytes": flac, "path": f"{item_id}.flac"},
+                "audio": {"bytes": flac, "path": f"{name}.flac"},
             }
         )
     return tables.arrange(pl.DataFrame(rows, schema=dict(tables.ITEMS.schema)), tables.ITEMS)
