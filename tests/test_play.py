@@ -393,6 +393,17 @@ def test_a_space_is_whole_and_shows_the_same_page(world, tmp_path, monkeypatch):
         export_space(world, None, space)
 
 
+def test_a_space_that_cannot_be_whole_is_not_begun(world, tmp_path):
+    shutil.copytree(world / "artifacts/checkpoints/base", tmp_path / "base")
+    own = world / "artifacts/checkpoints/base"
+    with pytest.raises(DemoError) as error:
+        export_space(world, ["base", str(tmp_path / "base")], tmp_path / "space")
+    assert str(error.value) == f"{own} and {tmp_path / 'base'} would both be 'base' in the Space; rename one"
+    with pytest.raises(PlayError, match=r"artifacts/asr not there: speech cannot become units"):
+        export_space(tmp_path, [str(tmp_path / "base")], tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
 def test_a_space_installs_what_its_page_imports():
     """Of what is left out, nothing may be imported when the modules of the page are."""
     distributions = importlib.metadata.packages_distributions()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import alignslm
 from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
-from alignslm.play.finding import checkpoint_folder
+from alignslm.play.finding import checkpoint_folder, speech_folders
 from alignslm.storage import writing
 
 # What trains, evaluates and reports, and what gradio brings itself: a Space that only plays installs faster without.
@@ -16,7 +16,6 @@ LEFT_OUT = frozenset({
     "accelerate", "datasets", "dvc", "espeakng-loader", "fastapi", "matplotlib", "onnxruntime", "openai", "peft",
     "speechmos", "trl", "uvicorn",
 })  # fmt: skip
-SPEECH = ("encoder", "vocoder", "asr")
 APP = '''\
 """The page of a Space; written by `alignslm demo --export-space`."""
 
@@ -53,20 +52,22 @@ def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None
     """Write app.py, requirements.txt, README.md, the models and this package into a new folder.
 
     Checkpoints of the experiment and of folders are copied; those of the Hub are named and fetched by the Space.
-    Raises PlayError where a model is not found, DemoError where `folder` holds something already.
+    Nothing is written where that cannot be done. Raises PlayError where a model is not found, DemoError where `folder`
+    holds something already or two models would have one name.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DemoError(f"{folder} is not empty; name a new folder for the Space")
-    names = chosen_models(models, root)
+    names, speech, version = chosen_models(models, root), speech_folders(root), load_gradio().__version__
+    inside, own = _inside(names, root)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _copy(Path(alignslm.__file__).parent, folder / "alignslm")
         _copy(root / "experiments", folder / "experiments")
         shutil.copyfile(root / "params.yaml", folder / "params.yaml")
-        for name in SPEECH:
-            _copy(_made(root / "artifacts" / name), folder / "artifacts" / name)
-        inside = [_model(name, root, folder) for name in names]
-        version = load_gradio().__version__
+        for name, source in speech.items():
+            _copy(source, folder / "artifacts" / name)
+        for name, source in own.items():
+            _copy(source, folder / "artifacts" / "checkpoints" / name)
         (folder / "app.py").write_text(APP.format(models=inside), encoding="utf-8")
         (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
         readme = README.format(title=TITLE, gradio=version, models=", ".join(names))
@@ -79,20 +80,23 @@ def requirements() -> list[str]:
     return sorted(line for line in lines if re.split(r"[^\w.-]", line)[0].lower() not in LEFT_OUT)
 
 
-def _model(name: str, root: Path, folder: Path) -> str:
-    """Copy a model's checkpoint and return what the Space calls it; a repository of the Hub stays where it is."""
-    own = root / "artifacts" / "checkpoints" / name
-    if not own.is_dir() and not Path(name).expanduser().is_dir():
-        return name
-    source = checkpoint_folder(name, root)
-    _copy(source, folder / "artifacts" / "checkpoints" / source.name)
-    return source.name
-
-
-def _made(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DemoError(f"{folder} is not there: run `dvc repro` or `dvc pull` first")
-    return folder
+def _inside(models: Sequence[str], root: Path) -> tuple[list[str], dict[str, Path]]:
+    """Return what the Space calls its models, and the folders of those that are copied; the Hub keeps its own."""
+    names: list[str] = []
+    folders: dict[str, Path] = {}
+    for model in models:
+        own = root / "artifacts" / "checkpoints" / model
+        if not own.is_dir() and not Path(model).expanduser().is_dir():
+            names.append(model)
+            continue
+        source = checkpoint_folder(model, root)
+        if source.name in folders:
+            raise DemoError(
+                f"{folders[source.name]} and {source} would both be {source.name!r} in the Space; rename one"
+            )
+        folders[source.name] = source
+        names.append(source.name)
+    return names, folders
 
 
 def _copy(source: Path, target: Path) -> None:

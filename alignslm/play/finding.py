@@ -1,4 +1,4 @@
-"""From a model's name to its folder: a checkpoint of the experiment, a folder, or a repository of the Hub."""
+"""Where models lie: speech models of the experiment, and checkpoints by name, folder or repository of the Hub."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,19 @@ from alignslm.play.prompt import PlayError
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?")
 FILES = ("*.json", "*.safetensors")
+SPEECH = ("encoder", "vocoder", "asr")
+
+
+def speech_folders(root: Path) -> dict[str, Path]:
+    """Return where encoder, vocoder and recogniser of the experiment lie. PlayError where one was not made yet."""
+    folders = {name: root / "artifacts" / name for name in SPEECH}
+    absent = [str(folder) for folder in folders.values() if not folder.is_dir()]
+    if absent:
+        raise PlayError(
+            f"{' and '.join(absent)} not there: speech cannot become units and units not speech. Make them with "
+            "`dvc repro`, or fetch them with `dvc pull`; another experiment's folder is named with --root."
+        )
+    return folders
 
 
 def checkpoints(root: Path) -> list[str]:

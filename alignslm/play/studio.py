@@ -18,7 +18,7 @@ from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import Encoder, load_encoder
 from alignslm.lm.checkpoint import UnitLm, load_lm
 from alignslm.lm.rows import draw_continuations
-from alignslm.play.finding import checkpoint_folder
+from alignslm.play.finding import checkpoint_folder, speech_folders
 from alignslm.play.prompt import PlayError, Prompt, prompt_key, read_sound
 from alignslm.play.take import Take
 from alignslm.prompts import read_prompts
@@ -48,13 +48,7 @@ class Studio:
         """
         root = Path(root)
         experiment, execution = load_experiment(root), load_execution(root)
-        folders = {name: root / "artifacts" / name for name in ("encoder", "vocoder", "asr")}
-        absent = [str(folder) for folder in folders.values() if not folder.is_dir()]
-        if absent:
-            raise PlayError(
-                f"{' and '.join(absent)} not there: speech cannot become units and units not speech. Make them with "
-                "`dvc repro`, or fetch them with `dvc pull`; another experiment's folder is named with --root."
-            )
+        folders = speech_folders(root)
         encoder = load_encoder(experiment.encoder, folders["encoder"], device=execution.device)
         vocoder = load_vocoder(experiment.vocoder, folders["vocoder"], device=execution.device)
         vocoder.contract.require(encoder.contract, mine=str(folders["vocoder"]), theirs=str(folders["encoder"]))
