@@ -20,13 +20,14 @@ HERE = Execution(
     training_sharding="none",
 )
 TWO = HERE.model_copy(update={"replicas": 2, "shard_rows": 2, "batch_rows": 3})
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no tokens, no usage figures sent
 STORE_BYTES = 80 * 2**20  # of a Ray's objects
+LOOPBACK = ("127.0.0.2", "127.0.0.3")  # for 127.0.0.1 Ray takes an address that others see
 
 
 @contextmanager
 def loopback_ray() -> Iterator[str]:
-    """Run a Ray of two cores; give its address: no dashboard, a small store, no tokens, no usage figures sent."""
+    """Run a Ray of two cores; give its address."""
     os.environ |= QUIET
     import ray
 
@@ -36,7 +37,7 @@ def loopback_ray() -> Iterator[str]:
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
             _temp_dir=place,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=LOOPBACK[0],
             logging_level="ERROR",
         )
         yield context.address_info["gcs_address"]

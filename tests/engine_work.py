@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,24 @@ def third_dies(function: Callable[..., pl.DataFrame], *task: object, flag: str, 
         if stream.tell() == 3:
             os.kill(os.getpid(), signal.SIGKILL)
     return function(*task, **options)
+
+
+def stuck(function: Callable[..., pl.DataFrame], *task: object, machine: str, flags: str) -> pl.DataFrame:
+    """Do what `function` does, but on one machine of a Ray (its node id) only once, and then no more.
+
+    Before the other machines go beyond their first task they wait until that one is stuck.
+    """
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    first, is_stuck = Path(flags, f"{node}-first"), Path(flags, "stuck")
+    if first.exists() and node == machine:
+        is_stuck.touch()
+        time.sleep(600)
+    while first.exists() and not is_stuck.exists():
+        time.sleep(0.01)
+    first.touch()
+    return function(*task)
 
 
 def whose(number: int) -> pl.DataFrame:

@@ -1,14 +1,15 @@
-"""Actors on a Ray cluster that is there already, each with a model of its own: Ray places, restarts and retries."""
+"""Actors on a Ray cluster that is there already, each with a model of its own: Ray places them and restarts them."""
 
 import logging
 import os
 import socket
 import sys
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 
@@ -21,6 +22,7 @@ SENT = ("ALIGNSLM_", "HF_", "TOKENIZERS_", "TRANSFORMERS_")  # variables that sa
 CPUS_CLAIMED = 0.5  # enough to be counted; two actors of a whole CPU each find no place on two cores
 WAIT_S = 30.0
 KNOCK_S = 10.0
+PAUSE_S = 0.2  # until a lost actor is asked again whether it has a place
 
 
 @dataclass(frozen=True)
@@ -87,21 +89,10 @@ class RayPool:
     ) -> Iterator[tuple[int, pl.DataFrame]]:
         """See `alignslm.engine.Pool`. The actors go when the last shard is done, or the run ends otherwise."""
         import ray
-        from ray.util import ActorPool
 
         actors = self._place(function, label)
-        pool = ActorPool(actors * QUEUED)
-        source, flight = iter(tasks), set[int]()
         try:
-            while True:
-                for item in islice(source, QUEUED * len(actors) - len(flight)):
-                    flight.add(item[0])
-                    pool.submit(_hand_over, item)
-                if not flight:
-                    return
-                number, frame = _result(pool, flight, label)
-                flight.remove(number)
-                yield number, frame
+            yield from _Run(actors, iter(tasks), label).results()
         finally:
             for actor in actors:
                 ray.kill(actor)
@@ -113,8 +104,7 @@ class RayPool:
         actor = ray.remote(_Replica).options(
             num_cpus=CPUS_CLAIMED,
             num_gpus=1 if self.gpus else 0,
-            max_restarts=-1,
-            max_task_retries=ATTEMPTS - 1,
+            max_restarts=-1,  # tasks are retried by `_Run`
             scheduling_strategy="SPREAD",
         )
         variables = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
@@ -171,17 +161,91 @@ def _size(execution: Execution) -> tuple[int, float, int]:
     return gpus, resources.get("CPU", 1.0), sum(node["Alive"] for node in ray.nodes())
 
 
-def _hand_over(actor: Any, item: tuple[int, object]) -> Any:
-    return actor.apply.remote(*item)
+class _Run(Generic[Task]):
+    """Tasks on their way through the actors.
+
+    Ray's own retries are not used. While a machine that is gone has not been declared dead, which takes many seconds,
+    its actors fail at once and again: that would use up every retry of shards that are to blame for nothing. So a
+    lost actor gets no shard until it answers from its new place, and its shards go to the others.
+    """
+
+    def __init__(self, actors: list[Any], tasks: Iterator[tuple[int, Task]], label: str) -> None:
+        self.free, self.tasks, self.label = deque(actors * QUEUED), tasks, label
+        self.again: deque[tuple[int, Task]] = deque()
+        self.flight: dict[Any, tuple[Any, tuple[int, Task]]] = {}
+        self.away: dict[Any, Any] = {}  # what lost actors were asked
+        self.losses: Counter[int] = Counter()
+        self.told = time.monotonic()
+
+    def results(self) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield every number and frame as they come."""
+        import ray
+
+        while True:
+            self._hand_over()
+            if not self.flight and not self.again:
+                return
+            for answer in ray.wait([*self.flight, *self.away], num_returns=1, timeout=WAIT_S)[0]:
+                if answer in self.away:
+                    self._welcome(answer)
+                elif finished := self._take(answer):
+                    yield finished
+
+    def _hand_over(self) -> None:
+        """Give tasks to actors that have room, first those to be done again."""
+        while self.free and (item := self.again.popleft() if self.again else next(self.tasks, None)):
+            actor = self.free.popleft()
+            self.flight[actor.apply.remote(*item)] = actor, item
+
+    def _take(self, answer: Any) -> tuple[int, pl.DataFrame] | None:
+        """Return a finished shard, None where it was lost; an error of the work itself comes as it was raised there."""
+        import ray
+        from ray.exceptions import RayTaskError
+
+        actor, item = self.flight.pop(answer)
+        try:
+            number, frame = ray.get(answer)
+        except RayTaskError as error:
+            raise error.cause from error
+        except _losses() as error:
+            self._lose(actor, item, error)
+            return None
+        del self.losses[number]
+        self.free.append(actor)
+        return number, frame
+
+    def _lose(self, actor: Any, item: tuple[int, Task], error: Exception) -> None:
+        number, _ = item
+        self.losses[number] += 1
+        if self.losses[number] >= ATTEMPTS:
+            suspects = [one for one, times in self.losses.items() if times >= ATTEMPTS - 1]  # lost together
+            raise lost(suspects, label=self.label) from error
+        print(f"{self.label}: a worker was lost; shard {number + 1} is begun again", flush=True)
+        self.again.append(item)
+        self.away[actor.ready.remote()] = actor
+
+    def _welcome(self, answer: Any) -> None:
+        """Let an actor that answers work again; ask another one again."""
+        import ray
+
+        actor = self.away.pop(answer)
+        try:
+            ray.get(answer)
+        except _losses():
+            time.sleep(PAUSE_S)
+            self._tell_of_waiting()
+            self.away[actor.ready.remote()] = actor
+        else:
+            self.free.append(actor)
+
+    def _tell_of_waiting(self) -> None:
+        if not self.flight and time.monotonic() - self.told > WAIT_S:
+            self.told = time.monotonic()
+            print(f"{self.label}: all replicas are lost and wait for a place on the cluster", flush=True)
 
 
-def _result(pool: Any, flight: Iterable[int], label: str) -> tuple[int, pl.DataFrame]:
-    """Return the next finished shard; an error of the work itself comes as it was raised there."""
-    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+def _losses() -> tuple[type[Exception], ...]:
+    """Return what Ray raises where an actor, its machine, or a result that lay there is gone."""
+    from ray import exceptions
 
-    try:
-        return pool.get_next_unordered()
-    except RayTaskError as error:
-        raise error.cause from error
-    except (RayActorError, OutOfMemoryError) as error:
-        raise lost(flight, label=label) from error
+    return exceptions.RayActorError, exceptions.OutOfMemoryError, exceptions.NodeDiedError, exceptions.ObjectLostError
