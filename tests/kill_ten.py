@@ -1,9 +1,10 @@
 """Ten stages killed with SIGKILL, each at a random moment, against a run that nothing disturbed.
 
-    python -m tests.kill_ten [SEED] [FOLDER]      # some five minutes on two cores
+    python -m tests.kill_ten [SEED] [FOLDER]      # some four minutes of one core
 
 Both repositories start from nothing, with caches of their own: equal bytes also show that deleting artifacts/ and
-the DVC cache and running again gives the same tables.
+the DVC cache and running again gives the same tables. After every kill the whole shards on disk are counted; the next
+run has to say that it kept as many.
 """
 
 import hashlib
@@ -15,14 +16,124 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, Self
 
+from alignslm.provenance import file_sha256
 from tests.micro import ENVIRONMENT, edit, make_repository, run
 
 KILLS = 10
-SHARD_ROWS = 6  # enough shards that a killed stage has some to keep
-UNKILLABLE_S = 0.2  # of a stage's start, in which its name is only being printed
+BY_SHARDS = 5  # so many of them when a random number of shards is durable, the others after a random time
+SHARD_ROWS = 4  # enough shards that a killed stage has some to keep
+LIMIT_S = 300.0  # of one `dvc repro`, which takes a third of it
+LOOK_S = 0.005
+# What every kind of stage needs, and no more of it: no controls, which are rounds' evaluation over again.
+SMALLER = {
+    "params.yaml": {
+        "controls": {},
+        "prompts": {"train": 16, "valid": 6, "dev": 1, "test": 6, "cut": "sentence", "max_s": 4.0, "min_units": 10},
+    },
+    "experiments/corpus/storyworld.yaml": {"stories": {"train": 40, "valid": 8, "dev": 1, "test": 8}},
+    "experiments/benchmark/toy-storycloze.yaml": {"stories": 2, "harder_stories": 2},
+    "experiments/execution.yaml": {"shard_rows": SHARD_ROWS},
+}
+
+
+class Moment(NamedTuple):
+    """When a stage is killed: so many seconds after it began, or when so many of its shards are durable."""
+
+    seconds: float | None
+    shards: int | None
+
+
+class Stage(NamedTuple):
+    """What an undisturbed run showed of a stage: how long it took, and the most shards that were seen on disk."""
+
+    seconds: float
+    shards: int
+
+
+class Repro:
+    """A `dvc repro` of which one knows which stage runs, and for how long."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.lines = root, list[str]()
+        self.began = self.stage_began = time.monotonic()
+        self.stage: str | None = None
+        self.process = subprocess.Popen(
+            ("dvc", "repro"),
+            cwd=root,
+            env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if found := re.search(r"Running stage '([^']+)'", line):
+                self.stage_began, self.stage = time.monotonic(), found[1]
+
+    def watch(self, look: Callable[["Repro"], bool]) -> bool:
+        """Look again and again; return True as soon as `look` does, False when all stages are done."""
+        while self.process.poll() is None:
+            if look(self):
+                return True
+            if time.monotonic() - self.began > LIMIT_S:
+                raise AssertionError(f"no end after {LIMIT_S:.0f} s:\n" + "\n".join(self.lines[-30:]))
+            time.sleep(LOOK_S)
+        self.reader.join()
+        assert self.process.returncode == 0, "a run that was not killed failed:\n" + "\n".join(self.lines[-30:])
+        return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing running, whatever happened."""
+        if self.process.poll() is None:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill DVC, the stage and its processes, and wait until the last of them is dead."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        give_up = time.monotonic() + 20
+        while living(self.process.pid):
+            assert time.monotonic() < give_up
+            time.sleep(LOOK_S)
+        self.reader.join()
+
+
+def living(group: int) -> bool:
+    """Tell whether a process of this group lives."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, member_of = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # gone meanwhile
+            continue
+        if int(member_of) == group and state != "Z":
+            return True
+    return False
+
+
+def seals(root: Path) -> list[Path]:
+    """Return the seals of durable shards, while folders come and go."""
+    found = [Path(folder, name) for folder, _, names in os.walk(root / ".work") for name in names]
+    return [path for path in found if path.match("part-*.sha256")]
+
+
+def whole_shards(root: Path) -> int:
+    """Count the shards whose content is what their seal says."""
+    parts = [(seal, seal.with_suffix(".parquet")) for seal in seals(root)]
+    return sum(part.exists() and file_sha256(part) == seal.read_text().strip() for seal, part in parts)
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -38,60 +149,90 @@ def hashes(root: Path) -> dict[str, str]:
     }
 
 
-def begin(root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ("dvc", "repro"),
-        cwd=root,
-        env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def undisturbed(root: Path) -> dict[str, Stage]:
+    """Run all stages and return what was seen of each, in their order."""
+    seen: dict[str, Stage] = {}
+
+    def look(running: Repro) -> bool:
+        if name := running.stage:
+            before = seen.get(name, Stage(0.0, 0))
+            seen[name] = Stage(time.monotonic() - running.stage_began, max(before.shards, len(seals(root))))
+        return False
+
+    with Repro(root) as running:
+        running.watch(look)
+    return seen
 
 
-def undisturbed(root: Path) -> dict[str, float]:
-    """Run all stages and return how many seconds each took."""
-    process = begin(root)
-    began = [
-        (found[1], time.monotonic())
-        for line in process.stdout
-        if (found := re.search(r"Running stage '([^']+)'", line))
-    ]
-    assert process.wait() == 0
-    ends = [*(moment for _, moment in began[1:]), time.monotonic()]
-    return {name: end - moment for (name, moment), end in zip(began, ends, strict=True)}
+def choose(stages: dict[str, Stage], rng: random.Random) -> dict[str, Moment]:
+    """Choose stages to be killed, and their moments."""
+    *names, _ = stages  # after the last one nothing would be left to be killed, were it quicker this time
+    sharded = [name for name in names if stages[name].shards > 2]
+    by_shards = {name: Moment(None, rng.randrange(1, stages[name].shards)) for name in rng.sample(sharded, BY_SHARDS)}
+    others = rng.sample([name for name in names if name not in by_shards], KILLS - BY_SHARDS)
+    return by_shards | {name: Moment(rng.uniform(0, stages[name].seconds), None) for name in others}
 
 
-def run_until_killed(root: Path, wanted: dict[str, float]) -> str | None:
-    """Run until a wanted stage has worked for its seconds, kill everything, and return the stage; None at the end."""
-    process = begin(root)
-    for line in process.stdout:
-        if "kept from an interrupted run" in line or "training goes on" in line:
-            print(f"    {line.strip()}", flush=True)
-        found = re.search(r"Running stage '([^']+)'", line)
-        if found and found[1] in wanted:
-            time.sleep(UNKILLABLE_S + wanted[found[1]])
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return found[1]
-    assert process.wait() == 0, "a run that was not killed failed"
-    return None
+def run_until_killed(root: Path, wanted: dict[str, Moment]) -> tuple[Repro, str | None]:
+    """Run until a wanted stage has come to its moment, and kill everything.
+
+    Returns the run and the stage, None at the pipeline's end. A stage that ends before its moment is killed when the
+    next one has begun: that is a moment too.
+    """
+    met: list[str] = []
+
+    def look(running: Repro) -> bool:
+        if running.stage in wanted and running.stage not in met:
+            met.append(running.stage)
+        if not met:
+            return False
+        seconds, shards = wanted[met[0]]
+        late = seconds is not None and time.monotonic() - running.stage_began >= seconds
+        enough = shards is not None and len(seals(root)) >= shards
+        return running.stage != met[0] or late or enough
+
+    with Repro(root) as running:
+        killed = running.watch(look)
+    return running, met[0] if killed else None
+
+
+def kept(running: Repro) -> int:
+    """Add up the shards that a run says it kept, and print its words."""
+    told = [line for line in running.lines if re.search("kept from an interrupted|half written|goes on", line)]
+    print("".join(f"    {line}\n" for line in told), end="", flush=True)
+    assert not any("is at it in this workspace" in line for line in running.lines), "a killed stage lived on"
+    return sum(int(found[1]) for line in told if (found := re.search(r": (\d+) of \d+ shards kept", line)))
+
+
+def disturbed(root: Path, wanted: dict[str, Moment]) -> None:
+    """Run and kill until every wanted stage was killed, then to the end; hold each run to what it found on disk."""
+    on_disk, total = 0, 0
+    while True:
+        running, name = run_until_killed(root, wanted)
+        said = kept(running)
+        # A run that was killed before it came to its shards has said nothing, and they are still there.
+        assert said == on_disk or (name and said == 0 and whole_shards(root) == on_disk), (said, on_disk)
+        total += said
+        if name is None:
+            break
+        on_disk = whole_shards(root)
+        after = time.monotonic() - running.stage_began
+        print(f"killed {name} ({wanted.pop(name)}) in {running.stage}, {after:.1f} s; {on_disk} shards", flush=True)
+    assert not wanted, f"never seen: {wanted}"
+    assert total >= BY_SHARDS, "hardly a shard was kept"
 
 
 def main(seed: int, folder: Path) -> list[str]:
     """Return the artifacts that differ."""
-    rng, calm, killed = random.Random(seed), folder / "calm", folder / "killed"
+    calm, killed = folder / "calm", folder / "killed"
     make_repository(calm)
-    edit(calm / "experiments/execution.yaml", {"shard_rows": SHARD_ROWS})
+    for name, changes in SMALLER.items():
+        edit(calm / name, changes)
+    run(calm, "git", "commit", "-q", "-a", "-m", "smaller")
     shutil.copytree(calm, killed)  # the same commit: the report names it
-    seconds = undisturbed(calm)
-    print(f"undisturbed: {len(seconds)} stages, {sum(seconds.values()):.0f} s", flush=True)
-    chosen = rng.sample(sorted(seconds), KILLS)
-    wanted = {name: rng.uniform(0, seconds[name]) for name in chosen}
-    while name := run_until_killed(killed, wanted):
-        print(f"killed {name} after {wanted.pop(name):.1f} of {seconds[name]:.1f} s", flush=True)
-    assert not wanted, f"never seen: {wanted}"
+    stages = undisturbed(calm)
+    print(f"undisturbed: {len(stages)} stages, {sum(stage.seconds for stage in stages.values()):.0f} s", flush=True)
+    disturbed(killed, choose(stages, random.Random(seed)))
     mine, theirs = hashes(killed), hashes(calm)
     assert "up to date" in run(killed, "dvc", "status")
     return sorted(path for path in mine.keys() | theirs.keys() if mine.get(path) != theirs.get(path))
