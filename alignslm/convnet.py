@@ -1,13 +1,14 @@
 """Masked residual convolutions and the short training loop that vocoder and recogniser share."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from alignslm.threads import side_by_side
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -121,7 +122,8 @@ def map_alone(function: Callable[[Row], Result], rows: Iterable[Row]) -> list[Re
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(torch.inference_mode()(function), rows))
+        return side_by_side(
+            torch.inference_mode()(function), rows, threads=threads, enter=lambda: torch.set_num_threads(1)
+        )
     finally:
         torch.set_num_threads(threads)

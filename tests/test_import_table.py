@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
     {"__init__"},
     {"config", "failures"},
-    {"progress", "provenance", "storage", "closure"},
+    {"progress", "provenance", "storage", "closure", "threads"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
     {"engine"},
     {"shards", "playable"},

@@ -1,6 +1,5 @@
 """Measures of spoken continuations that need neither text nor judge: silence, and units that do not survive speech."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -8,6 +7,7 @@ import polars as pl
 
 from alignslm.benchmarks.distance import edit_distance
 from alignslm.encoder import Encoder
+from alignslm.threads import side_by_side
 from alignslm.utterances import decode_at
 
 FRAME_S = 0.02
@@ -39,8 +39,7 @@ def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder)
     the sound has more units than were meant. Null where nothing was spoken.
     """
     rate_hz = encoder.contract.sample_rate_hz
-    with ThreadPoolExecutor() as pool:  # libsndfile lets go of the interpreter
-        waveforms = list(pool.map(partial(decode_at, sample_rate_hz=rate_hz), speech["audio"]))
+    waveforms = side_by_side(partial(decode_at, sample_rate_hz=rate_hz), speech["audio"])
     meant = speech.select("continuation_id").join(
         spoken.select("continuation_id", "units"), on="continuation_id", validate="1:1", maintain_order="left"
     )

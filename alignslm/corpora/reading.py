@@ -4,7 +4,6 @@ import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from alignslm.config.corpora import ParquetPart, Recordings
 from alignslm.corpora.index import INDEX, place, refuse
 from alignslm.failures import Problem
 from alignslm.shards import map_shards
+from alignslm.threads import side_by_side
 
 ALIGNMENT_SLACK_S = 0.1  # an aligner's last frame may end a little behind the audio
 EMPTY_FLAC_BYTES = 42  # a header alone, which `audio.decode` knows to hold no samples
@@ -40,18 +40,17 @@ def read_all(
     """Yield the utterances table shard by shard; see `alignslm.corpora.utterances_of`."""
     problems: list[Problem] = []
     seen: dict[bytes, str] = {}
-    with ThreadPoolExecutor(workers) as pool:
-        shards = map_shards(
-            index,
-            lambda rows: _read_rows(rows, roots, config, pool),
-            folder=work,
-            shard_rows=shard_rows,
-            label="corpus",
-        )
-        for shard in shards:
-            problems += _problems(shard) + _copies(shard, seen)
-            if not problems:  # what is wrong is told for the whole corpus, but a corpus with faults is not written
-                yield tables.arrange(shard, tables.UTTERANCES)
+    shards = map_shards(
+        index,
+        lambda rows: _read_rows(rows, roots, config, workers=workers),
+        folder=work,
+        shard_rows=shard_rows,
+        label="corpus",
+    )
+    for shard in shards:
+        problems += _problems(shard) + _copies(shard, seen)
+        if not problems:  # what is wrong is told for the whole corpus, but a corpus with faults is not written
+            yield tables.arrange(shard, tables.UTTERANCES)
     refuse(problems, total=len(index))
 
 
@@ -71,12 +70,11 @@ def _copies(shard: pl.DataFrame, seen: dict[bytes, str]) -> list[Problem]:
     return problems
 
 
-def _read_rows(
-    rows: pl.DataFrame, roots: Mapping[str, Path], config: Recordings, pool: ThreadPoolExecutor
-) -> pl.DataFrame:
+def _read_rows(rows: pl.DataFrame, roots: Mapping[str, Path], config: Recordings, *, workers: int) -> pl.DataFrame:
     """Return rows with audio, num_samples, and `problem` and `place` where something is wrong."""
     encoded = _bytes_of(rows, roots, config)
-    read = list(pool.map(lambda data, ends: _check(data, ends, config), encoded, rows["word_ends_s"].to_list()))
+    given = zip(encoded, rows["word_ends_s"].to_list(), strict=True)
+    read = side_by_side(lambda pair: _check(*pair, config), given, threads=workers)
     names = zip(rows["utterance_id"], rows["file"], rows["row"].is_null(), strict=True)
     paths = [
         f"{name}{Path(file).suffix if own else _suffix(data)}"

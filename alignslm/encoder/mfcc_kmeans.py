@@ -1,7 +1,6 @@
 """Units by k-means over stacked MFCC: a speech tokeniser that fits in seconds on a CPU."""
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from alignslm.config.speech import MfccKmeans
 from alignslm.encoder import Encoded
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.provenance import UnitContract, file_sha256
+from alignslm.threads import side_by_side
 from alignslm.units import deduplicate
 
 NUM_MELS = 40
@@ -142,8 +142,7 @@ class MfccKmeansEncoder:
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
         """Return units and durations of every mono float32 waveform; each is computed by itself, on any core."""
         require_waveforms(waveforms)
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(self._encode, waveforms))
+        return side_by_side(self._encode, waveforms)
 
     def _encode(self, waveform: np.ndarray) -> Encoded:
         return Encoded(*deduplicate(nearest(features(waveform, self.config), self.codebook)))

@@ -6,7 +6,6 @@ networks hear it is done here, and compared with it in the tests.
 
 import importlib.util
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from alignslm.config.mos import Dnsmos
 from alignslm.mos import MosError, Opinion, unheard
 from alignslm.mos.source import read_identity, write_source
 from alignslm.provenance import file_sha256
+from alignslm.threads import side_by_side
 
 SAMPLE_RATE_HZ = 16000
 SEGMENT_S = 9.01
@@ -143,8 +143,7 @@ class DnsmosPredictor:
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> list[Opinion]:
         """Return overall, signal, background and P.808 scores; samples beyond [-1, 1] are clipped."""
-        with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(self._rate, waveforms))
+        return side_by_side(self._rate, waveforms, threads=self._workers)
 
     def _rate(self, waveform: np.ndarray) -> Opinion:
         if (nothing := unheard(waveform)) is not None:

@@ -1,19 +1,18 @@
 """Continuations in, speech out, row by row (paper, section 3, step 3)."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import polars as pl
 
 from alignslm import audio, tables
+from alignslm.threads import side_by_side
 from alignslm.vocoder import Vocoder
 
 
 def speak(continuations: pl.DataFrame, vocoder: Vocoder) -> pl.DataFrame:
     """Speak every continuation: rows of the speech table. A continuation without units is status `empty`."""
     waveforms = vocoder.synthesize(continuations["units"].to_list())
-    with ThreadPoolExecutor() as pool:  # libsndfile lets go of the interpreter
-        encoded = pool.map(partial(audio.encode_flac, sample_rate_hz=vocoder.sample_rate_hz), waveforms)
+    encoded = side_by_side(partial(audio.encode_flac, sample_rate_hz=vocoder.sample_rate_hz), waveforms)
     rows = [
         {
             "continuation_id": name,

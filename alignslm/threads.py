@@ -1,0 +1,29 @@
+"""Rows side by side on threads, for functions that leave the interpreter: NumPy, libsndfile, ONNX, torch."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+def side_by_side(
+    function: Callable[[Row], Result],
+    rows: Iterable[Row],
+    *,
+    threads: int | None = None,
+    enter: Callable[[], object] = lambda: None,
+) -> list[Result]:
+    """Return function(row) of every row in order, on `threads` threads (as many as there are cores).
+
+    `enter` is called first in each of them. NumPy's matrix products get one thread meanwhile: theirs wait for the next
+    product by spinning, and take the cores from the threads here (measured on two cores: 2.5 times the processor time
+    for log-mel frames and a small convolutional net).
+    """
+    count = threads or os.cpu_count() or 1
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(count, initializer=enter) as pool:
+        return list(pool.map(function, rows))
