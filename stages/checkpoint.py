@@ -9,7 +9,7 @@ from alignslm.config.loading import load_execution, load_experiment
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.progress import stage
 from alignslm.shards import work_folder
-from alignslm.training.adapter import save_adapter_and_merge
+from alignslm.training.adapter import on_whole_base, save_adapter_and_merge
 from alignslm.training.preference import train_preferences
 from alignslm.training.processes import is_first, start_processes, together
 from alignslm.training.run import write_log
@@ -31,7 +31,7 @@ def main(
         source, parent = layout.table("pairs", pairs_of), layout.checkpoint(params.parent_of(pairs_of))
         pairs = tables.read(tables.PAIRS, source)
         contract = tables.contract_of(tables.PAIRS, source)
-        lm = load_lm(parent, device=execution.device)
+        lm = load_lm(parent, device=execution.device, processes=execution.processes_sharing)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
         seed, warmup = params.seeds.training, (given or params.rounds[pairs_of]).warmup_steps
         with work_folder(
@@ -46,7 +46,8 @@ def main(
             )
             if is_first():
                 folder = layout.checkpoint(name)
-                save_lm(save_adapter_and_merge(model, folder / "adapter"), lm.vocabulary, contract, folder)
+                merged = save_adapter_and_merge(on_whole_base(model, parent), folder / "adapter")
+                save_lm(merged, lm.vocabulary, contract, folder)
                 write_log(run, best, layout.training(name))
         log.figures({"best_step": best.step, "accuracy": best.reward_accuracy, "margin": best.reward_margin})
         log.rows(inputs={"pairs": len(pairs)}, outputs={"steps": run.steps})

@@ -205,6 +205,7 @@ batch_rows: 8
 shard_rows: 100
 strict: false
 training_processes: 1
+training_sharding: none
 """
 PRESETS = {
     "swap": "description: judges swapped\nset: {judge: ngram, heldout_judge: story}\n",

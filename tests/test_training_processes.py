@@ -26,6 +26,7 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parent.parent
 TRAINER = {"max_steps": 40, "batch_size": 4, "evaluations": 4, "min_pairs": 4, "learning_rate": 1e-2}
+SHARED = "artifacts/checkpoints/base: 2 processes share its 22112 parameters, the first holds 11456\n"
 TOLERANCE = 1e-4  # of a weight: gradients of two halves are added in another order than those of one whole
 
 
@@ -46,11 +47,11 @@ def world(tmp_path_factory):
     return root
 
 
-def train(world, monkeypatch, processes: int) -> tuple[dict, dict[str, str]]:
+def train(world, monkeypatch, processes: int, sharding: str = "none") -> tuple[dict, dict[str, str]]:
     """Run the stage; return the weights and the hash of every file that it published."""
     monkeypatch.chdir(world)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    edit_yaml(world / "experiments/execution.yaml", {"training_processes": processes})
+    edit_yaml(world / "experiments/execution.yaml", {"training_processes": processes, "training_sharding": sharding})
     checkpoint.main("r1", "r1")
     files = sorted(file for file in layout.checkpoint("r1").rglob("*") if file.is_file())
     made = {str(file): file_sha256(file) for file in files}
@@ -66,18 +67,25 @@ def alone(world):
 
 
 @pytest.fixture(scope="module")
-def shared(world, alone):
+def of_two(world, alone):
+    """What two processes make: each with the whole model, and each with a part of it."""
     with pytest.MonkeyPatch.context() as patch:
-        return train(world, patch, 2)
+        return {sharding: train(world, patch, 2, sharding) for sharding in ("none", "full")}
 
 
-def test_two_processes_end_where_one_does(alone, shared):
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_end_where_one_does(alone, of_two, sharding):
     before = tiny_lm().model.state_dict()
-    assert alone[0].keys() == shared[0].keys()
+    found = of_two[sharding][0]
+    assert alone[0].keys() == found.keys()
     moved = max(float((alone[0][name] - before[name]).abs().max()) for name in alone[0])
-    apart = max(float((alone[0][name] - shared[0][name]).abs().max()) for name in alone[0])
+    apart = max(float((alone[0][name] - found[name]).abs().max()) for name in alone[0])
     assert moved > 100 * TOLERANCE
     assert apart < TOLERANCE
+
+
+def test_sharing_a_model_changes_no_byte_of_what_is_published(of_two):
+    assert of_two["full"][1] == of_two["none"][1]
 
 
 def kill_second(root: Path, killed: list[int]) -> None:
@@ -100,17 +108,19 @@ def is_second(folder: Path) -> bool:
         return False
 
 
-def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(world, shared, monkeypatch, capfd):
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(world, of_two, sharding, monkeypatch, capfd):
     killer = threading.Thread(target=kill_second, args=(world, killed := []))
     killer.start()
-    _, again = train(world, monkeypatch, 2)
+    _, again = train(world, monkeypatch, 2, sharding)
     killer.join()
     said = capfd.readouterr().out
     assert len(killed) == 1
     assert re.search(r"stages.checkpoint: process \d of 2 was lost \(SIG(KILL|ABRT)\), attempt 1 of 3", said)
     assert re.search(r"training goes on after step \d+ of an interrupted run", said)
     assert said.count("checkpoint@r1: 21 pairs in, 40 steps out") == 1
-    assert again == shared[1]
+    assert again == of_two[sharding][1]
+    assert (SHARED in said) == (sharding == "full")
 
 
 def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from alignslm.device import resolve_device
 from alignslm.lm.identity import recorded_model_id, weights_id, write_record
+from alignslm.lm.sharding import shared_model
 from alignslm.provenance import UnitContract
 from alignslm.storage import writing
 from alignslm.units import UnitVocabulary
@@ -73,10 +74,11 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
         write_record(folder, weights_id(model))
 
 
-def load_lm(folder: Path, *, device: str) -> UnitLm:
+def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLm:
     """Load a checkpoint folder in the dtype it was saved in, evaluation mode, dropout off.
 
-    Raises CheckpointError where the folder is missing, says nothing of its units or contradicts itself.
+    Where several `processes` are to share it, each holds a part of its frozen weights, see `shared_model`. Raises
+    CheckpointError where the folder is missing, says nothing of its units or contradicts itself.
     """
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
         if not (folder / name).exists():
@@ -86,10 +88,14 @@ def load_lm(folder: Path, *, device: str) -> UnitLm:
             )
     vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
     contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_saved_dtype(folder), local_files_only=True)
+    dtype = _saved_dtype(folder)
+    if processes > 1:
+        model = shared_model(folder, dtype=dtype, processes=processes)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model.eval().to(resolve_device(device))
     _require_agreement(model, vocabulary, folder)
     silence_dropout(model)
-    model.eval().to(resolve_device(device))
     return UnitLm(model, vocabulary, contract, recorded_model_id(folder) or weights_id(model))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 RECORD_FILE = "weights.json"
@@ -26,7 +27,8 @@ def weights_id(model: PreTrainedModel) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor  # all processes that share it call
+        digest.update(whole.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -27,6 +27,7 @@ EXECUTION = Execution(  # of nobody's machine: addresses stay here, and what com
     shard_rows=500,
     strict=False,
     training_processes=1,
+    training_sharding="none",
 )
 PARAMETERS = "experiment"  # folder in the repository
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from alignslm.config.models import Lora
+from alignslm.lm.checkpoint import load_lm
+from alignslm.lm.sharding import is_shared
 from alignslm.storage import writing
 
 
@@ -16,6 +18,26 @@ def lora_config(config: Lora) -> LoraConfig:
     return LoraConfig(
         r=config.r, lora_alpha=int(config.alpha), lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
     )
+
+
+def on_whole_base(model: PeftModel, base: Path) -> PeftModel:
+    """Return an adapted model with all its weights: `model` itself, where processes do not share them.
+
+    Else its active adapter on the base read again from checkpoint folder `base`, in the CPU's memory: the base was
+    frozen, so nothing is gathered and no process waits for another.
+    """
+    if not is_shared(model):
+        return model
+    name, trained, read = str(model.active_adapter), model.get_base_model(), load_lm(base, device="cpu").model
+    if not isinstance(trained, PreTrainedModel):
+        raise TypeError(f"an adapter sits on a {type(trained).__name__}, expected a transformers model")
+    read.config.use_cache = trained.config.use_cache  # what a trainer changes beside the weights
+    read.model_tags = trained.model_tags
+    whole = get_peft_model(read, model.peft_config[name], adapter_name=name)
+    if not isinstance(whole, PeftModel):
+        raise TypeError(f"PEFT made a {type(whole).__name__}, expected an adapted model")
+    set_peft_model_state_dict(whole, get_peft_model_state_dict(model, adapter_name=name), adapter_name=name)
+    return whole
 
 
 def save_adapter_and_merge(model: PeftModel, folder: Path) -> PreTrainedModel:

@@ -12,7 +12,14 @@ from alignslm.config.pretrained_lm import WarmStart
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.positions import require_positions
 from alignslm.training.adapter import lora_config
-from alignslm.training.run import TrainingRun, batch_arguments, plain_attention, run_arguments, run_trainer
+from alignslm.training.run import (
+    TrainingRun,
+    admit_shared,
+    batch_arguments,
+    plain_attention,
+    run_arguments,
+    run_trainer,
+)
 from alignslm.units import UnitVocabulary
 
 PAD_ID, BOS_ID, EOS_ID, OFFSET = 0, 1, 2, 3
@@ -74,6 +81,7 @@ def _fit(
         what="training utterances",
         cure="leave them out of the corpus, or choose a model with more positions",
     )
+    admit_shared(arguments, model)
     trainer = Trainer(
         model=model,
         args=arguments,

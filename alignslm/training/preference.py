@@ -10,8 +10,10 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import torch
 from datasets import Dataset
 from peft import PeftModel
 from tokenizers import Tokenizer
@@ -29,12 +31,15 @@ from alignslm.training.processes import is_first, together
 from alignslm.training.run import (
     Best,
     TrainingRun,
+    admit_shared,
     batch_arguments,
     plain_attention,
     run_trainer,
     shared_arguments,
 )
 from alignslm.units import UnitVocabulary
+
+IGNORED = -100  # label that transformers leaves out of the loss
 
 
 class TooFewPairsError(ValueError):
@@ -99,13 +104,39 @@ def _require_positions(lm: UnitLm, rows: dict[str, list[list[int]]]) -> None:
 
 
 class UnitPreferenceTrainer(DPOTrainer):
-    """TRL's DPO trainer on rows that are token ids with reference log-probabilities already."""
+    """TRL's DPO trainer on rows that are token ids with reference log-probabilities already.
+
+    They are announced when TRL has made its trainer: asked to compute them, it would first hash every weight for a
+    cache of its own, which takes minutes at 7B and fails where processes share the weights.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.precompute_ref_logps = True
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the trainer's own signature
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        """Leave the rejected sides out of training steps whose only loss is `sft`: TRL reads them and uses none."""
+        if return_outputs or not model.training or self.loss_types != ["sft"]:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        ids, attention, completion = (
+            inputs[name].chunk(2)[0] for name in ("input_ids", "attention_mask", "completion_mask")
+        )
+        labels = ids.masked_fill(completion == 0, IGNORED)
+        return (
+            self.loss_weights[0] * model(input_ids=ids, attention_mask=attention, labels=labels, use_cache=False).loss
+        )
 
 
 def is_better(now: Best, best: Best, *, num_pairs: int) -> bool:
@@ -183,7 +214,6 @@ def preference_arguments(
         bf16=config.autocast == "bfloat16",
         gradient_checkpointing=False,
         max_length=None,  # pairs are never cut: TRL would drop the end of a continuation without a word
-        precompute_ref_log_probs=True,
     )
 
 
@@ -210,9 +240,11 @@ def train_preferences(
             "(rounds.*.chosen_min, rejected_max, margin_min), or lower the trainer's min_pairs."
         )
     best = KeepBest(work / "best", num_pairs=len(valid))
+    arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
+    admit_shared(arguments, lm.model)
     trainer = UnitPreferenceTrainer(
         model=lm.model,
-        args=preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work),
+        args=arguments,
         train_dataset=preference_rows(lm, train, batch_rows=batch_rows),
         eval_dataset=preference_rows(lm, valid, batch_rows=batch_rows),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),

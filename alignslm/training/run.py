@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -20,6 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from alignslm.lm.sharding import ShardingError, is_shared
 from alignslm.progress import track
 from alignslm.storage import replacing, writing
 from alignslm.training.durable import SealCheckpoints, last_whole_checkpoint
@@ -148,9 +150,29 @@ class StepProgress(TrainerCallback):
         next(self.steps, None)
 
 
+def admit_shared(arguments: TrainingArguments, model: torch.nn.Module) -> None:
+    """Let transformers make a trainer for a model whose weights processes share; `run_trainer` then saves all.
+
+    It refuses to save more than weights of such a model, because an optimiser of shared weights would be saved in part
+    only. Here the optimiser has the weights of an adapter, and every process holds all of it.
+    """
+    arguments.save_only_model = is_shared(model)
+
+
+def _save_all(trainer: Trainer) -> None:
+    weights = trainer.model.named_parameters() if trainer.model is not None else ()
+    if shared := [name for name, weight in weights if weight.requires_grad and isinstance(weight, DTensor)]:
+        raise ShardingError(f"processes share {shared[0]}, which is trained: its optimiser cannot be saved")
+    trainer.args.save_only_model = False
+
+
 def run_trainer(trainer: Trainer) -> TrainingRun:
-    """Train to the end, from the last whole checkpoint in the run's folder where there is one."""
+    """Train to the end, from the last whole checkpoint in the run's folder where there is one.
+
+    Raises ShardingError where weights are trained of which processes hold parts.
+    """
     folder = Path(str(trainer.args.output_dir))
+    _save_all(trainer)
     trainer.remove_callback(PrinterCallback)
     if is_first():
         trainer.add_callback(StepProgress("training step"))

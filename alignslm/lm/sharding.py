@@ -1,0 +1,62 @@
+"""A frozen model whose weights several processes share (FSDP2, torch's `fully_shard`).
+
+Each holds a part of every weight; a layer is gathered before it computes, and given up after that.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.distributed.configuration_utils import DistributedConfig
+
+
+class ShardingError(ValueError):
+    """An architecture whose layers cannot be shared by processes."""
+
+
+def shared_model(folder: Path, *, dtype: torch.dtype, processes: int) -> PreTrainedModel:
+    """Load a checkpoint of which each of `processes` reads and holds its part of every weight; nothing of it trains.
+
+    All processes call it at the same time, and compute with it equally often: every layer is gathered from all.
+    Raises ShardingError where the model would be gathered as one.
+    """
+    config = DistributedConfig(fsdp_size=processes)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, distributed_config=config)
+    if not _shares_layers(model):
+        raise ShardingError(
+            f"{folder}: transformers cannot share the layers of a {model.config.model_type} model among processes, "
+            "each would gather it whole. Set training_sharding: none in experiments/execution.yaml."
+        )
+    # PEFT takes a model with a size of tensor parallelism, 1 included, for one whose adapter has to be gathered, and
+    # gathers all that the model has, in every process and at every checkpoint.
+    model._tp_size = None  # noqa: SLF001
+    # Frozen before anything is gathered. An adapter freezes what it finds, and would miss the parts of weights that
+    # happen to be gathered then.
+    model.requires_grad_(False)
+    # The tensors that weights are gathered into are made in the first pass, and kept. Made in inference mode, which
+    # likelihoods are computed in, none could be trained through.
+    with torch.no_grad():
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    if distributed.get_rank() == 0:
+        held, total = parameters_held(model)
+        print(f"{folder}: {processes} processes share its {total} parameters, the first holds {held}", flush=True)
+    return model
+
+
+def _shares_layers(model: PreTrainedModel) -> bool:
+    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return any(isinstance(layer, FSDPModule) for stack in stacks for layer in stack)
+
+
+def is_shared(model: torch.nn.Module) -> bool:
+    """Tell whether processes share the weights of a model."""
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def parameters_held(model: torch.nn.Module) -> tuple[int, int]:
+    """Return how many parameters this process holds, and how many the model has."""
+    weights = [(w.to_local() if isinstance(w, DTensor) else w, w) for w in model.parameters()]
+    return sum(mine.numel() for mine, _ in weights), sum(whole.numel() for _, whole in weights)
