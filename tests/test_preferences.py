@@ -109,6 +109,11 @@ def slamkit_rows(count=8):
     ]
 
 
+def write_bytes(path, content):
+    path.write_bytes(content)
+    return path
+
+
 def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" if not isinstance(row, str) else row + "\n" for row in rows))
     return path
@@ -407,16 +412,41 @@ def test_faulty_sound_is_listed_by_file_and_row(root, spoken, tmp_path):
             "no columns hold prompt, chosen and rejected; there are: question. Name them: --columns a,b,c",
         ),
         (
+            lambda folder: write_bytes(folder / "a.jsonl", b'{"prompt": [1]\n'),
+            "a.jsonl cannot be read: no JSON (Expecting ',' delimiter)",
+        ),
+        (
+            lambda folder: write_bytes(folder / "a.jsonl", b'{"prompt": "\xe9"}'),
+            "a.jsonl cannot be read: no JSON (not UTF-8)",
+        ),
+        (lambda folder: write_bytes(folder / "a.jsonl", b""), "the first row of {}/a.jsonl cannot be read: no row"),
+        (lambda folder: write_bytes(folder / "a.parquet", b"PAR"), "a.parquet cannot be read: unreadable parquet ("),
+        (
             lambda folder: write_lines(folder / "valid.jsonl", slamkit_rows(1)).parent,
             "no file serves training (there are: valid.jsonl); name one with --train",
         ),
     ],
-    ids=["absent", "empty", "columns", "split"],
+    ids=["absent", "empty", "columns", "half a line", "bytes", "no line", "half a file", "split"],
 )
 def test_sources_that_hold_no_preferences_say_what_is_missing(root, tmp_path, make_source, message):
     result = run(make_source(tmp_path), "--name", "x", "--units-of", "mfcc-kmeans")
     assert result.exit_code == 1
-    assert message in result.stderr
+    assert message.format(tmp_path) in result.stderr
+
+
+def test_a_column_of_text_is_no_name_of_a_sound_file(root, tmp_path):
+    file = write_lines(tmp_path / "a.jsonl", [dict.fromkeys(SIDES, "a long story " * 40)])
+    result = run(file, "--name", "x", "--columns", "prompt,chosen,rejected")
+    assert result.stderr == "the first row's chosen side is no units and no sound (no such sound file)\n"
+
+
+def test_a_file_that_validates_does_not_train(root, tmp_path):
+    rows = slamkit_rows(8)
+    write_lines(tmp_path / "some.jsonl", rows[:5])
+    write_lines(tmp_path / "heldout.jsonl", rows[5:])
+    result = run(tmp_path, "--name", "split", "--units-of", "mfcc-kmeans", "--valid", "held*")
+    assert result.stdout.startswith("8 rows: 5 training and 3 validation pairs\n"), result.output
+    assert choice(root, "split")["files"] == {"train": ["some.jsonl"], "valid": ["held*"]}
 
 
 # --- pairs ---

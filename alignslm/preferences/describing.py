@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def describe(asked: Asked, root: Path) -> AnyPreferences:
     folder = obtain(below(source, root), patterns=[f"*{suffix}" for suffix in SUFFIXES]).path
     names = [path.relative_to(folder).as_posix() for path in chosen_files(folder, None) if path.suffix in SUFFIXES]
     files = _split(names, train or asked.train, asked.valid)
-    first = first_row(folder / next(name for name in names if Path(name).match(files["train"][0])))
+    first = _first_row(folder / next(name for name in names if fnmatch(name, files["train"][0])))
     columns = dict(zip(SIDES, asked.columns or _columns(first), strict=True))
     chosen = first.get(columns["chosen"])
     held = _units(asked) if _is_units(chosen) else _spoken(chosen, folder)
@@ -62,6 +63,13 @@ def describe(asked: Asked, root: Path) -> AnyPreferences:
         "warmup_steps": 0,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
+
+
+def _first_row(file: Path) -> Mapping[str, Any]:
+    first = first_row(file)
+    if isinstance(first, str):
+        raise PreferenceError(f"the first row of {file} cannot be read: {first}")
+    return first
 
 
 def source_of(asked: Asked, root: Path) -> tuple[DatasetSource | FolderSource, str | None]:
@@ -83,8 +91,9 @@ def _split(names: Sequence[str], train: str | None, valid: str | None) -> dict[s
         raise PreferenceError(f"no file of preferences is there: {' or '.join(SUFFIXES)} are read")
     guessed = [name for name in names if re.search(r"valid|dev", name)]
     validating = [valid] if valid else guessed if train is None else []
-    training = [train] if train else [name for name in names if name not in guessed and "test" not in name]
-    if not training or not any(Path(name).match(training[0]) for name in names):
+    kept = [name for name in names if name not in guessed and not (valid and fnmatch(name, valid))]
+    training = [train] if train else [name for name in kept if "test" not in name]
+    if not training or not any(fnmatch(name, training[0]) for name in names):
         raise PreferenceError(f"no file serves training (there are: {', '.join(names)}); name one with --train")
     return {"train": training, "valid": validating}
 

@@ -114,14 +114,22 @@ def raw_rows(config: AnyPreferences, place: RowSlice) -> Iterator[RawRow]:
 
 
 def _from_line(line: bytes, where: str, split: str, config: AnyPreferences) -> RawRow:
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        return RawRow(where, split, {}, f"no JSON ({error.args[0].partition(':')[0]})")
-    if not isinstance(values, dict):
-        return RawRow(where, split, {}, "no JSON object")
+    values = _object(line)
+    if isinstance(values, str):
+        return RawRow(where, split, {}, values)
     absent = [key for key in _columns(config) if key not in values]
     return RawRow(where, split, values, f"no key {', '.join(absent)}" if absent else None)
+
+
+def _object(line: bytes) -> Mapping[str, Any] | str:
+    """Return the JSON object that a line holds, or what is wrong with it."""
+    try:
+        found = json.loads(line)
+    except UnicodeDecodeError:
+        return "no JSON (not UTF-8)"
+    except ValueError as error:
+        return f"no JSON ({error.args[0].partition(':')[0]})"
+    return found if isinstance(found, dict) else "no JSON object"
 
 
 def _parquet_rows(file: Path, place: RowSlice, config: AnyPreferences) -> Iterator[Mapping[str, Any]]:
@@ -137,20 +145,14 @@ def _parquet_rows(file: Path, place: RowSlice, config: AnyPreferences) -> Iterat
             at += size
 
 
-def first_row(file: Path) -> Mapping[str, Any]:
-    """Return a file's first row, all its columns; an empty mapping where it has none or cannot be read."""
+def first_row(file: Path) -> Mapping[str, Any] | str:
+    """Return a file's first row, all its columns, or why there is none."""
     if file.suffix == ".jsonl":
         with file.open("rb") as stream:
             line = stream.readline()
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _object(line) if line else "no row"
     try:
         with pq.ParquetFile(file) as stored:
-            for batch in stored.iter_batches(batch_size=1):
-                return batch.to_pylist()[0]
-    except (OSError, pa.ArrowException):
-        return {}
-    return {}
+            return next((batch.to_pylist()[0] for batch in stored.iter_batches(batch_size=1)), "no row")
+    except (OSError, pa.ArrowException) as error:
+        return f"unreadable parquet ({error})"

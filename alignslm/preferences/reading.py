@@ -107,8 +107,15 @@ def sound_bytes(value: Any, folder: Path) -> bytes | str:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
         file = folder / value
-        return file.read_bytes() if file.is_file() else "no such sound file"
+        return file.read_bytes() if _is_file(file) else "no such sound file"
     return value if isinstance(value, bytes) and value else "no sound"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a column of text: too long for a name
+        return False
 
 
 def _sound(value: Any, config: SpokenPreferences, folder: Path) -> np.ndarray | str:
