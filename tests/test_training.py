@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import torch
 from transformers import Trainer
+from trl import DPOTrainer
 
 from alignslm.config.models import LlamaScratch, Lora, NextUnitTrainer, PreferenceTrainer
 from alignslm.lm.checkpoint import load_lm, save_lm
@@ -125,6 +126,32 @@ def test_the_loss_mixture_adds_the_mean_likelihood_of_the_chosen(tmp_path):
     metrics = trainer_for(lm, frame, config, tmp_path).evaluate()
     token_mean, pair_mean = -10 * sum(nats) / sum(sizes), -10 * np.mean(np.array(nats) / np.array(sizes))
     assert min(abs(metrics["eval_loss"] - token_mean), abs(metrics["eval_loss"] - pair_mean)) < 1e-3
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+
+@pytest.mark.parametrize(("losses", "halves"), [({"sft": 10.0}, 1), ({"sigmoid": 1.0, "sft": 10.0}, 2)])
+def test_rejected_sides_are_computed_only_where_a_loss_reads_them(tmp_path, monkeypatch, losses, halves):
+    """Loss and gradients of a training step are those of TRL's own, which always computes both sides."""
+    config = TRAINER.model_copy(update={"losses": losses, "batch_size": 8})
+    trainer = trainer_for(tiny_lm(), pairs(8), config, tmp_path)
+    shake_adapter(trainer.model)
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    theirs = DPOTrainer.compute_loss(trainer, trainer.model, batch)
+    expected = gradients(trainer.model, theirs)
+    seen = []
+    hook = trainer.model.register_forward_pre_hook(lambda _, __, given: seen.append(given), with_kwargs=True)
+    ours = trainer.compute_loss(trainer.model, batch)
+    hook.remove()
+    assert [len(given["input_ids"]) for given in seen] == [8 * halves]
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
+    assert torch.allclose(gradients(trainer.model, ours), expected, rtol=1e-4, atol=1e-6)
+    assert float(expected.abs().max()) > 1e-3
 
 
 def test_no_end_of_sequence_is_invented_for_a_cut_continuation():
