@@ -40,6 +40,7 @@ def stories(count: int, *, words: int, seed: int) -> list[Story]:
     rng = np.random.default_rng(seed)
 
     def said(low: int, high: int) -> str:
+        """Return `low` to `high` - 1 words, drawn evenly."""
         return " ".join(f"w{number}" for number in rng.integers(0, words, rng.integers(low, high)))
 
     prompts = [said(8, 16) for _ in range(count)]

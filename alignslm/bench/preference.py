@@ -26,6 +26,7 @@ def pairs_table(num_units: int, *, count: int, longest: int) -> pl.DataFrame:
     rng = np.random.default_rng(0)
 
     def speech(low: int, high: int) -> list[int]:
+        """Return `low` to `high` - 1 units, drawn evenly; some repeat."""
         return rng.integers(0, num_units, rng.integers(low, high)).tolist()
 
     rows = [
@@ -112,6 +113,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
     step = _stepper(ours, pairs, config, cached=True, steps=steps)
 
     def plainly() -> Answer:
+        """Take a step with plain attention, as training on a CPU does."""
         with plain_attention(ours.model):
             return step()
 

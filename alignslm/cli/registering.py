@@ -15,8 +15,11 @@ def commands_of(app: typer.Typer) -> Callable[[Command], Command]:
     """Return a decorator that adds functions to an app; `continue_` becomes `continue`, `export_zrc` `export-zrc`."""
 
     def command(function: Command) -> Command:
+        """Add a function as a command of its own name."""
+
         @wraps(function)
         def run(*args: Any, **options: Any) -> None:
+            """Call the function, and end with its message where it fails."""
             with told():
                 function(*args, **options)
 

@@ -56,11 +56,13 @@ def answering(studio: Studio) -> Answer:
 
     @cache
     def speaker(model: str) -> Speaker:
+        """Load a model when it is first asked for, and keep it."""
         return studio.speaker(model)
 
     def answer(  # noqa: PLR0917 - gradio passes the values of its components by position
         file: str | None, models: Sequence[str], draws: float, temperature: float, seconds: float, seed: float
     ) -> str:
+        """Continue the sound with every chosen model; what is wrong is told as HTML too."""
         if not file:
             return told("Record something or upload a sound file first.")
         if not models:

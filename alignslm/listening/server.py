@@ -99,23 +99,28 @@ def create_app(session: Session) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, str]:
+        """Answer that the server is up."""
         return {"status": "ok"}
 
     @app.get("/r/{token}")
     def page(token: str) -> HTMLResponse:
+        """Give a rater the page; a token that nobody has is refused."""
         session.rater(token)
         return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
     @app.get("/api/session/{token}")
     def state(token: str) -> dict[str, object]:
+        """Tell a rater's page what is to be heard, and what was rated."""
         return session.state(token)
 
     @app.post("/api/ratings")
     def rate(answer: Answer) -> dict[str, object]:
+        """Store a rating."""
         return session.record(answer)
 
     @app.get("/audio/{clip_id}.flac")
     def sound(clip_id: str) -> FileResponse:
+        """Give a clip of this study; no other file can be asked for."""
         if clip_id not in session.clip_ids:
             raise RefusedError(404, "No such clip.")
         return FileResponse(clip_path(session.folder, clip_id), media_type="audio/flac")

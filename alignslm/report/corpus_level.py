@@ -71,6 +71,7 @@ def distinct_values(draws: Iterable[Mapping[str, str | None]], *, n: int) -> Val
     tallies = [_tally(texts, n) for texts in draws]
 
     def share(left_out: str | None) -> float:
+        """Return distinct-n without one prompt, the mean over draws."""
         return fmean(found for tally in tallies if (found := tally.share(left_out)) is not None)
 
     measured = {prompt for tally in tallies for prompt in tally.by_prompt}
@@ -104,6 +105,7 @@ def word_error_values(rows: pl.DataFrame) -> Values:
     errors, total = (sum(pair[place] for pair in counts.values()) for place in (0, 1))
 
     def rate(left_out: str | None) -> float:
+        """Return the error rate without one prompt."""
         less_errors, less = counts.get(left_out or "", (0, 0))
         return (errors - less_errors) / (total - less)
 
