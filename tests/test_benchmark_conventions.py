@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from alignslm import tables
 from alignslm.benchmarks.conventions import Convention, conventions_of
 from alignslm.benchmarks.scoring import EosError, score_items
-from alignslm.report.columns import columns_of
+from alignslm.report.columns import Rows, columns_of
 from alignslm.report.metrics import summarise
 from tests.test_benchmarks import CONFIG, items
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
@@ -104,13 +104,12 @@ def test_the_report_lists_conventions_beside_the_declared_figure_and_compares_th
     found, _ = scores(20)
     other = found.with_columns(pl.lit("base").alias("model"))
     report = summarise(
-        NO_JUDGED,
-        pl.concat([other, found]),
-        {},
+        Rows(NO_JUDGED, pl.concat([other, found]), {}),
         models=["base", "m"],
         rounds={},
         bootstrap=CONFIG.bootstrap,
         seed=0,
+        ceiling_model="true",
     )
     mine = {m.metric: m.value for m in report.metrics if m.model == "m"}
     assert sorted(mine) == ["accuracy", *(f"accuracy@{name}" for name in sorted(NAMES))]
@@ -122,7 +121,7 @@ def test_salmon_has_its_parts_and_no_mean_over_them():
     parts = pl.when(pl.col("pair_id") < "p3").then(pl.lit("rir_consistency")).otherwise(pl.lit("bg_alignment"))
     kind = pl.when(pl.col("pair_id") < "p3").then(pl.lit("consistency")).otherwise(pl.lit("alignment"))
     found, _ = scores(6, subtype=parts, type=kind)
-    metrics = [metric for _, metric in columns_of(NO_JUDGED, found, {}, "m") if "@" not in metric]
+    metrics = [metric for _, metric in columns_of(Rows(NO_JUDGED, found, {}), "m") if "@" not in metric]
     assert metrics == ["accuracy/bg_alignment", "accuracy/rir_consistency"]
 
 
@@ -134,6 +133,6 @@ def test_voices_are_averaged_before_pairs():
         pl.Series("voice", ["v", "w", "v"]),
         pl.Series("correct", [1.0, 1.0, 0.0]),
     )
-    column = columns_of(NO_JUDGED, made, {}, "m")["b", "accuracy"]
+    column = columns_of(Rows(NO_JUDGED, made, {}), "m")["b", "accuracy"]
     assert dict(zip(column.clusters, column.values, strict=True)) == {"a": 1.0, "b": 0.0}
     assert np.mean(column.values) == 0.5

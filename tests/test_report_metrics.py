@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from alignslm import tables
 from alignslm.config.models import Bootstrap
-from alignslm.report.columns import ReportError
+from alignslm.report.columns import ReportError, Rows
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
 from alignslm.report.writing import report_of
@@ -40,7 +40,8 @@ def heard(texts):
 
 
 def summary(frame, *, models, items=NO_ITEMS, transcripts=None, rounds=None, bootstrap=BOOTSTRAP):
-    return summarise(frame, items, transcripts or {}, models=models, rounds=rounds or {}, bootstrap=bootstrap, seed=0)
+    measured = Rows(frame, items, transcripts or {})
+    return summarise(measured, models=models, rounds=rounds or {}, bootstrap=bootstrap, seed=0, ceiling_model="true")
 
 
 @pytest.fixture(scope="module")
@@ -248,15 +249,18 @@ def test_row_order_changes_no_bit(world):
     inputs, report = world
     shuffled = inputs.judged.sample(fraction=1.0, shuffle=True, seed=1)
     again = summarise(
-        shuffled,
-        inputs.item_scores.reverse(),
-        inputs.transcripts,
+        Rows(
+            shuffled,
+            inputs.item_scores.reverse(),
+            inputs.transcripts,
+            inputs.mos.sample(fraction=1.0, shuffle=True, seed=2),
+            inputs.word_errors.reverse(),
+        ),
         models=SETTING.models,
         rounds=SETTING.previous,
         bootstrap=SETTING.bootstrap,
         seed=0,
-        mos=inputs.mos.sample(fraction=1.0, shuffle=True, seed=2),
-        word_errors=inputs.word_errors.reverse(),
+        ceiling_model=SETTING.ceiling_model,
     )
     assert again == report
 

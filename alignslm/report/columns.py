@@ -56,27 +56,28 @@ class Column(NamedTuple):
     higher_is_better: bool | None
 
 
-def columns_of(
-    judged: pl.DataFrame,
-    item_scores: pl.DataFrame,
-    transcripts: Mapping[str, pl.DataFrame],
-    model: str,
-    mos: pl.DataFrame | None = None,
-    *,
-    word_errors: pl.DataFrame | None = None,
-) -> dict[tuple[str, str], Column]:
-    """Return a model's columns by (benchmark, metric), in the order of the report.
+class Rows(NamedTuple):
+    """What numbers are made of, rows of any models: JUDGED, ITEM_SCORES, TRANSCRIPTS by model, MOS and WORD_ERRORS.
 
-    Reads JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows of any models, and TRANSCRIPTS by model; what a model lacks has
-    no column.
+    The last two are None where nobody measured them.
     """
-    rows = judged.filter(model=model)
+
+    judged: pl.DataFrame
+    item_scores: pl.DataFrame
+    transcripts: Mapping[str, pl.DataFrame]
+    mos: pl.DataFrame | None = None
+    word_errors: pl.DataFrame | None = None
+
+
+def columns_of(measured: Rows, model: str) -> dict[tuple[str, str], Column]:
+    """Return a model's columns by (benchmark, metric), in the order of the report; what it lacks has no column."""
+    rows, mos, word_errors = measured.judged.filter(model=model), measured.mos, measured.word_errors
     found = [*_judged_columns(rows)]
-    if model in transcripts and not rows.is_empty():
-        found += _diversity_columns(rows, transcripts[model], model)
+    if model in measured.transcripts and not rows.is_empty():
+        found += _diversity_columns(rows, measured.transcripts[model], model)
     rank = {name: place for place, name in enumerate(DIRECTIONS)}
     found.sort(key=lambda column: (rank.get(column.metric, len(rank)), column.metric))
-    found += _item_columns(item_scores.filter(model=model))
+    found += _item_columns(measured.item_scores.filter(model=model))
     found += _speech_columns(mos.filter(system=model)) if mos is not None else []
     found += _word_error_columns(word_errors.filter(system=model)) if word_errors is not None else []
     return {(column.benchmark, column.metric): column for column in found}

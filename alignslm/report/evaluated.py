@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignslm import tables
-from alignslm.report.columns import Column, ReportError, columns_of
+from alignslm.report.columns import Column, ReportError, Rows, columns_of
 from alignslm.statistics import Floats, mean_within
 
 Key = tuple[str, str]  # benchmark, metric
@@ -37,13 +37,13 @@ def read_columns(artifacts: Path, model: str) -> dict[Key, Column]:
         known = f"It has {', '.join(found)}." if found else "It has no eval folder."
         raise ReportError(f"{artifacts} holds no evaluation of {model!r}. {known} Make one with `dvc repro`.")
     transcripts, mos = artifacts / "samples" / model / "transcripts.parquet", artifacts / "mos" / f"{model}.parquet"
-    return columns_of(
-        tables.read(tables.JUDGED, folder / "judged.parquet"),
-        tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet"),
-        {model: tables.read(tables.TRANSCRIPTS, transcripts)} if transcripts.exists() else {},
-        model,
-        tables.read(tables.MOS, mos) if mos.exists() else None,
+    measured = Rows(
+        judged=tables.read(tables.JUDGED, folder / "judged.parquet"),
+        item_scores=tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet"),
+        transcripts={model: tables.read(tables.TRANSCRIPTS, transcripts)} if transcripts.exists() else {},
+        mos=tables.read(tables.MOS, mos) if mos.exists() else None,
     )
+    return columns_of(measured, model)
 
 
 def comparable(left: Column, right: Column) -> bool:

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import numpy as np
-import polars as pl
 from pydantic import ConfigDict, Field
 
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
-from alignslm.report.columns import BASE, FINETUNED, Column, columns_of
+from alignslm.report.columns import BASE, FINETUNED, Column, Rows, columns_of
 from alignslm.report.evaluated import pair, shared_keys
 from alignslm.statistics import Estimate, mean_interval, paired_difference
 
@@ -98,19 +97,15 @@ class Report(Config):
 
 
 def summarise(
-    judged: pl.DataFrame,
-    item_scores: pl.DataFrame,
-    transcripts: Mapping[str, pl.DataFrame],
+    measured: Rows,
     *,
     models: Iterable[str],
     rounds: Mapping[str, str],
     bootstrap: Bootstrap,
     seed: int,
-    ceiling_model: str = "true",
-    mos: pl.DataFrame | None = None,
-    word_errors: pl.DataFrame | None = None,
+    ceiling_model: str,
 ) -> Report:
-    """Summarise JUDGED and ITEM_SCORES rows of all `models`, in their order; TRANSCRIPTS by model give `distinct`.
+    """Summarise what was measured of all `models`, in their order.
 
     * Judged metrics cluster by prompt, likelihood benchmarks by item pair. `ppl` is the geometric mean, exp of
       the mean log perplexity; `log_ppl` is that mean, in nats, and the one that is compared.
@@ -129,11 +124,9 @@ def summarise(
     Raises ReportError on values that are infinite and on perplexities below 0.
     """
     order = list(models)
-    heard = {name for frame in (mos, word_errors) if frame is not None for name in frame["system"].unique()}
-    columns = {
-        model: columns_of(judged, item_scores, transcripts, model, mos, word_errors=word_errors)
-        for model in [*order, *sorted(heard - set(order))]
-    }
+    speech = (measured.mos, measured.word_errors)
+    heard = {name for frame in speech if frame is not None for name in frame["system"].unique()}
+    columns = {model: columns_of(measured, model) for model in [*order, *sorted(heard - set(order))]}
     metrics = [
         metric
         for model in columns

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from alignslm.report.columns import Rows
 from alignslm.report.drift import drift_table
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.markdown import markdown
@@ -16,16 +17,12 @@ def report_of(inputs: ReportInputs) -> Report:
     """Summarise what was measured, under the experiment's own bootstrap and seed."""
     setting = inputs.setting
     return summarise(
-        inputs.judged,
-        inputs.item_scores,
-        inputs.transcripts,
+        Rows(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),
         models=setting.models,
         rounds=setting.previous,
         bootstrap=setting.bootstrap,
         seed=setting.seed,
         ceiling_model=setting.ceiling_model,
-        mos=inputs.mos,
-        word_errors=inputs.word_errors,
     )
 
 
