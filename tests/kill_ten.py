@@ -48,6 +48,9 @@ class Moment(NamedTuple):
     seconds: float | None
     shards: int | None
 
+    def __str__(self) -> str:
+        return f"after {self.seconds:.1f} s" if self.shards is None else f"at shard {self.shards}"
+
 
 class Stage(NamedTuple):
     """What an undisturbed run showed of a stage: how long it took, and the most shards that were seen on disk."""
@@ -216,8 +219,8 @@ def disturbed(root: Path, wanted: dict[str, Moment]) -> None:
         if name is None:
             break
         on_disk = whole_shards(root)
-        after = time.monotonic() - running.stage_began
-        print(f"killed {name} ({wanted.pop(name)}) in {running.stage}, {after:.1f} s; {on_disk} shards", flush=True)
+        where = "" if running.stage == name else f", which had ended, in {running.stage}"
+        print(f"killed {name} {wanted.pop(name)}{where}: {on_disk} shards durable", flush=True)
     assert not wanted, f"never seen: {wanted}"
     assert total >= BY_SHARDS, "hardly a shard was kept"
 

@@ -1,7 +1,7 @@
 """Real stages through the engines: the same bytes by one process, two processes, and two actors of a real Ray.
 
-Every process or actor costs a start of torch, so each stage goes through one engine at least, the dear ones through
-one alone; what the engines do to any shard is in test_engine.py.
+Every process or actor costs a start of torch, so not every stage goes through both (units through actors:
+test_engine_machines.py). What the engines do to any shard is in test_engine.py.
 """
 
 import hashlib
@@ -121,13 +121,13 @@ def test_two_processes_make_the_bytes_of_one_though_one_is_killed(made, alone, m
 
 @pytest.mark.long
 def test_two_actors_make_the_bytes_of_one_process_though_one_is_killed(
-    made, alone, monkeypatch, pooled, tmp_path, ray_address
+    made, alone, monkeypatch, pooled, tmp_path, ray_address, capsys
 ):
     mortal(monkeypatch, "stages.eval", "_score", tmp_path / "calls")
     actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address})
-    done = run_stages(made, actors, monkeypatch, "units", "samples true", "eval base")
+    done = run_stages(made, actors, monkeypatch, "samples true", "eval base")
     assert done == alone
     sampled = [f"samples@true {what}" for what in ("spoken", "heard", "recorded")]
     evaluated = [f"eval@base {what}" for what in ("sound", "judge", "heldout_judge", "items")]
-    assert pooled == ["units", *sampled, *evaluated]
-    assert (tmp_path / "calls").stat().st_size > 3
+    assert pooled == [*sampled, *evaluated]
+    assert "eval@base items: a worker was lost; shard" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Minutes, not seconds: run with `pytest -m long tests/test_kill_ten.py`."""
+"""Minutes, not seconds: run with `pytest -m long -s tests/test_kill_ten.py` to see it work."""
 
 import pytest
 
