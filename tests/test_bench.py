@@ -118,7 +118,7 @@ def test_flop_of_a_token_is_twice_the_weights_it_meets():
 
 
 def test_command_prints_and_writes(tmp_path):
-    file, figure = tmp_path / "bench.json", tmp_path / "growth.svg"
+    file, figure = tmp_path / "made" / "bench.json", tmp_path / "drawn" / "growth.svg"
     asked = ["bench", "sblimp", "--size", "tiny", "-n", "1", "--scale", "1,2", "--device", "cpu"]
     said = CliRunner().invoke(app, [*asked, "--json", str(file), "--figure", str(figure)])
     assert said.exit_code == 0, said.output
@@ -143,6 +143,7 @@ def test_growth_is_drawn_equal_for_equal_figures(tmp_path):
     [
         (["bench", "sampling", "--size", "9b"], "no model of size '9b'; there are tiny, 25m, twist-1.3b, twist-7b"),
         (["bench", "x", "--size", "tiny", "--scale", "0"], "--scale is '0'; expected whole numbers such as 1,2,4,8"),
+        (["bench", "--figure", "growth.xyz"], "--figure is growth.xyz; its ending names its format: .svg or .png"),
     ],
 )
 def test_faults_are_told(asked, message):

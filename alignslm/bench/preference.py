@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -70,20 +70,19 @@ def _stepper(
 
     Equal seeds give both paths the same adapter and order.
     """
-    arguments = preference_arguments(
-        config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(mkdtemp(prefix="alignslm-bench-"))
-    )
-    arguments.precompute_ref_log_probs = cached
     rows = preference_rows(lm, pairs, batch_rows=64)
     torch.manual_seed(0)
-    trainer = UnitPreferenceTrainer(
-        model=lm.model,
-        args=arguments,
-        train_dataset=rows if cached else rows.remove_columns(REFERENCES),
-        eval_dataset=rows if cached else rows.remove_columns(REFERENCES),
-        processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
-        peft_config=lora_config(config.lora),
-    )
+    with TemporaryDirectory(prefix="alignslm-bench-") as work:  # a trainer wants one, and writes nothing in these steps
+        arguments = preference_arguments(config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(work))
+        trainer = UnitPreferenceTrainer(
+            model=lm.model,
+            args=arguments,
+            train_dataset=rows if cached else rows.remove_columns(REFERENCES),
+            eval_dataset=rows if cached else rows.remove_columns(REFERENCES),
+            processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
+            peft_config=lora_config(config.lora),
+        )
+    trainer.precompute_ref_logps = cached
     trainer.current_gradient_accumulation_steps = 1
     trainer.create_optimizer_and_scheduler(num_training_steps=1000)
     prepare: Any = trainer.accelerator.prepare

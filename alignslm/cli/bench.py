@@ -17,12 +17,14 @@ from alignslm.bench.models import SHAPES, Size
 from alignslm.bench.stages import STAGES, run
 from alignslm.cli.planning import told_bytes
 from alignslm.device import resolve_device
+from alignslm.storage import replacing
 
+FIGURES = (".svg", ".png")
 WIDTH = 110  # of a table with seconds and ratios of three figures each
 
 
-class SizeError(ValueError):
-    """There is no model of this size."""
+class AskedError(ValueError):
+    """What was asked for cannot be measured, or not be drawn."""
 
 
 def print_bench(
@@ -36,6 +38,7 @@ def print_bench(
     figure: Path | None,
 ) -> None:
     """Measure, print a table a stage as it is done, and write what was asked for."""
+    _require_drawable(figure)
     console = Console(highlight=False)
     console.width = max(console.width, WIDTH)
     device = resolve_device(device)
@@ -52,21 +55,28 @@ def print_bench(
     )
     if json_file:
         content = {"machine": asdict(machine), "results": [asdict(result) for result in results]}
-        json_file.write_text(json.dumps(content, indent=1) + "\n")
+        with replacing(json_file) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n")
     if figure:
+        figure.parent.mkdir(parents=True, exist_ok=True)
         draw_growth(results, figure)
+
+
+def _require_drawable(figure: Path | None) -> None:
+    if figure is not None and figure.suffix not in FIGURES:
+        raise AskedError(f"--figure is {figure}; its ending names its format: {' or '.join(FIGURES)}")
 
 
 def _size(size: str | None, device: str) -> Size:
     size = size or ("25m" if torch.device(device).type == "cpu" else "twist-1.3b")
     if size not in get_args(Size):
-        raise SizeError(f"no model of size {size!r}; there are {', '.join(get_args(Size))}")
+        raise AskedError(f"no model of size {size!r}; there are {', '.join(get_args(Size))}")
     return cast("Size", size)
 
 
 def _scales(text: str) -> list[int]:
     if not all(part.isdigit() and int(part) for part in text.split(",")):
-        raise SizeError(f"--scale is {text!r}; expected whole numbers such as 1,2,4,8")
+        raise AskedError(f"--scale is {text!r}; expected whole numbers such as 1,2,4,8")
     return [int(part) for part in text.split(",")]
 
 
