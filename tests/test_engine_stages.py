@@ -125,9 +125,8 @@ def test_two_actors_make_the_bytes_of_one_process_though_one_is_killed(
 ):
     mortal(monkeypatch, "stages.eval", "_score", tmp_path / "calls")
     actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address})
-    done = run_stages(made, actors, monkeypatch, "samples true", "eval base")
+    done = run_stages(made, actors, monkeypatch, "speech r1", "eval base")
     assert done == alone
-    sampled = [f"samples@true {what}" for what in ("spoken", "heard", "recorded")]
     evaluated = [f"eval@base {what}" for what in ("sound", "judge", "heldout_judge", "items")]
-    assert pooled == [*sampled, *evaluated]
+    assert pooled == ["speech@r1", *evaluated]
     assert "eval@base items: a worker was lost; shard" in capsys.readouterr().out
