@@ -40,6 +40,9 @@ def shared_model(folder: Path, *, dtype: torch.dtype, processes: int) -> PreTrai
     # likelihoods are computed in, none could be trained through.
     with torch.no_grad():
         model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # embedding and head would stay gathered
+            module.reshard()
     if distributed.get_rank() == 0:
         held, total = parameters_held(model)
         print(f"{folder}: {processes} processes share its {total} parameters, the first holds {held}", flush=True)

@@ -1,6 +1,7 @@
 """The LoRA adapter: configuration, and what is kept of it."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -31,7 +32,8 @@ def on_whole_base(model: PeftModel, base: Path) -> PeftModel:
     name, trained, read = str(model.active_adapter), model.get_base_model(), load_lm(base, device="cpu").model
     if not isinstance(trained, PreTrainedModel):
         raise TypeError(f"an adapter sits on a {type(trained).__name__}, expected a transformers model")
-    read.config.use_cache = trained.config.use_cache  # what a trainer changes beside the weights
+    read.config, read.generation_config = deepcopy(trained.config), trained.generation_config  # a trainer changes both
+    read.config.distributed_config = None
     read.model_tags = trained.model_tags
     whole = get_peft_model(read, model.peft_config[name], adapter_name=name)
     if not isinstance(whole, PeftModel):
