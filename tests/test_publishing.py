@@ -25,6 +25,7 @@ from alignslm.config.loading import load_experiment
 from alignslm.lm.checkpoint import load_lm
 from alignslm.publishing import PublishError, Receipt
 from alignslm.publishing.lineage import lock_slice
+from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.pushing import packages_of, publish
 from alignslm.report.metrics import Report
 from stages.publish import main
@@ -252,6 +253,14 @@ def test_every_prompt_and_every_continuation_is_accounted_for(hub, world, receip
         assert len(drawn) == publish_world.SPLITS[ours] * publish_world.DRAWS
     silent = split_of(hub, "continuations", "train").filter(pl.col("audio").is_null())
     assert silent["continuation_id"].to_list() == ["p-train-00-1"]
+
+
+def test_continuations_that_stay_here_are_not_read(world, tmp_path):
+    config = load_experiment(world).publish.dataset.model_copy(update={"continuations": False, "prompt_audio": False})
+    folder = tmp_path / "artifacts"
+    shutil.copytree(world / "artifacts", folder, ignore=shutil.ignore_patterns("continuations", "checkpoints"))
+    sources = read_sources("r1", config, folder, tmp_path / "work")
+    assert (len(sources.continuations), len(sources.pairs) > 0) == (0, True)
 
 
 def test_a_row_holds_what_the_tables_hold(hub, world, receipt):

@@ -10,6 +10,7 @@ import pytest
 
 from alignslm.publishing import PublishError
 from alignslm.publishing.hub import Target, push, with_manifest
+from alignslm.publishing.pushing import Package, write_preview
 from alignslm.publishing.refusals import AGAIN
 from tests.hub_stand_in import READER, TOKEN, Repo, serving
 from tests.tiny_hub import point_hub_at
@@ -48,6 +49,20 @@ def test_a_first_push_makes_a_private_repository_with_one_commit_and_a_tag(hub, 
     assert {name: file.sha256 for name, file in pushed.files.items()} == {
         name: hashlib.sha256(repo.head.files[name]).hexdigest() for name in files
     }
+
+
+def test_a_preview_is_written_whole_or_not_at_all(tmp_path):
+    packages = {kind: Package(bundle(tmp_path), TARGET) for kind in ("model", "dataset")}
+    (tmp_path / "out" / "dataset").mkdir(parents=True)
+    with pytest.raises(PublishError) as error:
+        write_preview(packages, tmp_path / "out")
+    assert str(error.value) == f"{tmp_path}/out/dataset is there already; name another folder, or remove it."
+    assert not (tmp_path / "out" / "model").exists()
+    (tmp_path / "out" / "dataset").rmdir()
+    write_preview(packages, tmp_path / "out")
+    for kind in packages:
+        assert (tmp_path / "out" / kind / "README.md").read_bytes() == CARD
+        assert (tmp_path / "out" / kind / "model.safetensors").read_bytes() == b"w" * 1000
 
 
 def test_the_same_again_makes_no_commit_and_sends_no_large_file(hub, tmp_path):

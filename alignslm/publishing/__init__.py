@@ -1,9 +1,10 @@
 """A round's model and preference pairs as repositories of the Hugging Face Hub, and the receipt of what was pushed.
 
-    bundles = bundles_of(experiment, "r2", Path(), work)      # what would be pushed: name in the repository -> file
+    packages = packages_of(experiment, "r2", Path(), work)    # what would be pushed, and where to
     receipt = publish(experiment, "r2", Path())               # pushes it
 
-This module imports nothing heavy: where publishing is off, it is all that runs.
+Both are in `alignslm.publishing.pushing`. This module imports nothing heavy: where publishing is off, it is all that
+runs.
 """
 
 from collections.abc import Sequence

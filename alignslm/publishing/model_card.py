@@ -1,6 +1,7 @@
 """The model card: use, units, method, results with intervals, data, limits, reproduction, citation."""
 
 import json
+import math
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,10 +125,7 @@ def _parameters(folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="np") as weights:
             for name in weights.keys():  # noqa: SIM118 (no mapping)
-                size = 1
-                for length in weights.get_slice(name).get_shape():
-                    size *= length
-                total += size
+                total += math.prod(weights.get_slice(name).get_shape())
     return f"{total / 1e9:.2f} B" if total >= 1e9 else f"{total / 1e6:.2f} M"
 
 

@@ -21,7 +21,10 @@ SIDES = ("chosen", "rejected")
 
 
 class Sources(NamedTuple):
-    """The tables of one round, without audio. `speech` and `recorded` are folders of it, read shard by shard."""
+    """The tables of one round, without audio. `speech` and `recorded` are folders of it, read shard by shard.
+
+    `continuations` has no row where they are not published.
+    """
 
     pairs: pl.DataFrame
     prompts: pl.DataFrame
@@ -43,13 +46,16 @@ def read_sources(name: str, config: DatasetRepository, artifacts: Path, work: Pa
     speech = artifacts / "speech" / name
     rates = tables.read(tables.SPEECH, speech, ["sample_rate_hz"])["sample_rate_hz"]
     heard = prompts.filter(pl.col("prompt_id").is_in(pairs["prompt_id"].unique().to_list()))
+    drawn = pl.DataFrame(schema=dict(tables.CONTINUATIONS.schema))  # the largest table, and not everybody wants it
+    if config.continuations:
+        drawn = tables.read(tables.CONTINUATIONS, artifacts / "continuations" / f"{name}.parquet")
     rate_hz = 0
     if config.prompt_audio:
         rate_hz = _cut_recordings(artifacts / "corpus" / "utterances", heard, work / "recorded")
     return Sources(
         pairs=pairs,
         prompts=prompts,
-        continuations=tables.read(tables.CONTINUATIONS, artifacts / "continuations" / f"{name}.parquet"),
+        continuations=drawn,
         said=texts.select(pl.col("source_id").alias("continuation_id"), "text").join(
             scores.select("continuation_id", *SCORES), on="continuation_id", how="full", coalesce=True
         ),

@@ -133,10 +133,11 @@ def _origin(published: Published, root: Path) -> Bundle:
 
 def write_preview(packages: dict[Kind, Package], folder: Path) -> None:
     """Write what would be pushed to folder/model and folder/dataset. PublishError where one of them is there."""
-    for kind, package in packages.items():
-        place = folder / kind
+    for place in (folder / kind for kind in packages):
         if place.exists():
             raise PublishError(f"{place} is there already; name another folder, or remove it.")
+    for kind, package in packages.items():
+        place = folder / kind
         with writing(place):
             for name, file in sorted(package.bundle.items()):
                 path = place / name
