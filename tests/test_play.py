@@ -358,6 +358,14 @@ def test_the_page_tells_faults_in_its_own_words(studio, tmp_path):
     assert answer(silence, [], 2, 0.8, 4.0, 0) == '<p role="alert">Choose a model first.</p>'
 
 
+def test_an_emptied_seed_is_the_experiments_own(studio, recording):
+    answer, own = answering(studio), studio.params.seeds.evaluation
+    without, with_own, with_another = (
+        answer(str(recording), ["base"], 1, 0.8, 4.0, seed) for seed in (None, own, own + 1)
+    )
+    assert without == with_own != with_another
+
+
 def test_without_gradio_the_command_says_how_to_install_it(world, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = run("demo", "--root", world)

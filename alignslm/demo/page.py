@@ -13,7 +13,7 @@ from alignslm.play.finding import checkpoint_folder, checkpoints
 from alignslm.play.prompt import PlayError
 from alignslm.play.studio import Speaker, Studio
 
-Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float], str]
+Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float | None], str]
 TITLE = "What does a spoken language model say next?"
 INTRO = (
     "Say the beginning of something, or upload a sound file. The models below continue it in speech, without having "
@@ -60,7 +60,7 @@ def answering(studio: Studio) -> Answer:
         return studio.speaker(model)
 
     def answer(  # noqa: PLR0917 - gradio passes the values of its components by position
-        file: str | None, models: Sequence[str], draws: float, temperature: float, seconds: float, seed: float
+        file: str | None, models: Sequence[str], draws: float, temperature: float, seconds: float, seed: float | None
     ) -> str:
         """Continue the sound with every chosen model; what is wrong is told as HTML too."""
         if not file:
@@ -69,8 +69,9 @@ def answering(studio: Studio) -> Answer:
             return told("Choose a model first.")
         try:
             prompt = studio.prompt(file, seconds=seconds)
+            whole = None if seed is None else int(seed)  # an emptied field: the experiment's own
             takes = {
-                model: speaker(model).continuations(prompt, draws=int(draws), temperature=temperature, seed=int(seed))
+                model: speaker(model).continuations(prompt, draws=int(draws), temperature=temperature, seed=whole)
                 for model in models
             }
         except Exception as error:
