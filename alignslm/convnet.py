@@ -1,9 +1,10 @@
 """Masked residual convolutions and the short training loop that vocoder and recogniser share."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ Result = TypeVar("Result")
 
 WARMUP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
+LEAST_STD = 1e-3  # a feature that never moves is not blown up
 
 
 class DivergedError(ArithmeticError):
@@ -50,6 +52,18 @@ class ConvStack(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+def standardised(rows: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return rows (frames, features) less their mean and over their standard deviation, and these two (features,).
+
+    Both are taken over the frames of all rows, in float64; everything returned is float32.
+    """
+    count = sum(len(row) for row in rows)
+    mean = sum(row.sum(axis=0, dtype=np.float64) for row in rows) / count
+    squares = sum(np.square(row - mean).sum(axis=0) for row in rows)
+    mean32, std32 = mean.astype(np.float32), np.sqrt(squares / count).clip(LEAST_STD).astype(np.float32)
+    return [(row - mean32) / std32 for row in rows], mean32, std32
 
 
 def length_mask(lengths: Tensor, num_frames: int) -> Tensor:

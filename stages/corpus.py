@@ -18,6 +18,7 @@ from alignslm.corpora.index import NOTHING_LEFT, Left, fingerprint
 from alignslm.corpora.texts import texts_of
 from alignslm.progress import stage
 from alignslm.shards import work_folder
+from alignslm.storage import replacing
 from alignslm.storyworld.corpus import speak_corpus, story_texts
 from stages import layout
 
@@ -54,7 +55,8 @@ def main() -> None:
         with _make(config, execution) as made:
             rows = tables.write_shards(books.watch(made.utterances, pinned), tables.UTTERANCES, layout.UTTERANCES)
             account = books.close(made.left).model_dump_json(indent=1)
-            layout.CORPUS_ACCOUNT.write_text(account + "\n", encoding="utf-8")
+            with replacing(layout.CORPUS_ACCOUNT) as partial:
+                partial.write_text(account + "\n", encoding="utf-8")
             tables.write(made.texts, tables.TEXTS, layout.TEXTS)
         log.rows(inputs={}, outputs={"utterances": rows, "texts": len(made.texts)})
 

@@ -5,9 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alignslm.audio import log_mel
 from alignslm.config.speech import ConvGriffinLim
+from alignslm.convnet import LEAST_STD, standardised
 from alignslm.provenance import UnitContract
 from alignslm.units import deduplicate
 from alignslm.vocoder import SpokenUnits, load_vocoder, prepare_vocoder
@@ -206,3 +209,16 @@ def test_mel_inversion_gives_back_the_mel_of_a_smooth_spectrum():
     average = torch.from_numpy(np.log(np.exp(mel[5:-5]).mean(axis=0, keepdims=True)))
     power = magnitude_of(average, sample_rate_hz=RATE_HZ, num_bins=257)[0, 10:-10] ** 2
     np.testing.assert_allclose(power.numpy(), 0.375 * 512, rtol=0.25)  # noise variance x sum of squared Hann
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 9))
+def test_rows_are_standardised_over_all_their_frames(lengths, seed):
+    rng = np.random.default_rng(seed)
+    rows = [(rng.standard_normal((length, 3)) * [1, 5, 0] + [0, -40, 7]).astype(np.float32) for length in lengths]
+    every = np.concatenate(rows).astype(np.float64)
+    standard, mean, std = standardised(rows)
+    np.testing.assert_allclose(mean, every.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(std, np.maximum(every.std(axis=0), LEAST_STD), rtol=1e-4, atol=1e-5)
+    for row, given_row in zip(standard, rows, strict=True):
+        np.testing.assert_allclose(row, (given_row - mean) / std, rtol=1e-6)
+        assert row.dtype == np.float32

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from alignslm.asr import RecogniserError, Transcript
 from alignslm.audio import log_mel, rms
 from alignslm.config.speech import CharCtc
-from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded
+from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded, standardised
+from alignslm.threads import side_by_side
 
 KERNEL_SIZE = 5
 STRIDE = 2
@@ -82,15 +83,15 @@ def fit(config: CharCtc, spoken: Sequence[tuple[np.ndarray, str]], folder: Path)
     texts = [_plain(text) for _, text in spoken]
     alphabet = sorted(set("".join(texts)))
     labels = [[alphabet.index(character) + 1 for character in text] for text in texts]
-    mels = [_mel_of(config, waveform) for waveform, _ in spoken]
+    mels = side_by_side(lambda row: _mel_of(config, row[0]), spoken)
     usable = [i for i, mel in enumerate(mels) if labels[i] and needed_frames(labels[i]) <= _num_outputs(len(mel))]
     if not usable:
         raise RecogniserError(
             f"none of {len(spoken)} training utterances has a text that fits its audio; is the train split without "
             f"texts, or the audio not at {config.sample_rate_hz} Hz?"
         )
-    mean, std = _mel_statistics([mels[i] for i in usable])
-    rows = [(torch.from_numpy((mels[i] - mean) / std), torch.tensor(labels[i])) for i in usable]
+    inputs, mean, std = standardised([mels[i] for i in usable])
+    rows = [(torch.from_numpy(mel), torch.tensor(labels[i])) for mel, i in zip(inputs, usable, strict=True)]
     with seeded(config.seed):
         model = MelToCharacters(config, num_classes=len(alphabet) + 1)
         model.mel_mean.copy_(torch.from_numpy(mean))
@@ -106,13 +107,6 @@ def fit(config: CharCtc, spoken: Sequence[tuple[np.ndarray, str]], folder: Path)
     _save(model, config, alphabet, folder)
     last = losses[-max(1, config.steps // 10) :]
     return {"loss_nats": float(np.mean(last)), "unalignable": float(len(spoken) - len(usable))}
-
-
-def _mel_statistics(mels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (num_mels,) float32 over all frames."""
-    every = np.concatenate(mels)
-    mean, std = every.mean(axis=0, dtype=np.float64), every.std(axis=0, dtype=np.float64).clip(1e-3)
-    return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _num_outputs(num_mel_frames: int) -> int:

@@ -41,8 +41,6 @@ from alignslm.units import UnitVocabulary
 
 IGNORED = -100  # label that transformers leaves out of the loss
 
-IGNORED = -100  # label that transformers leaves out of the loss
-
 
 class TooFewPairsError(ValueError):
     """The pairs table holds too few pairs to train or to choose a checkpoint on."""
@@ -127,25 +125,7 @@ class UnitPreferenceTrainer(DPOTrainer):
         model: torch.nn.Module,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - the trainer's own signature
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> Any:
-        """Leave the rejected sides out of training steps whose only loss is `sft`: TRL reads them and uses none."""
-        if return_outputs or not model.training or self.loss_types != ["sft"]:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        ids, attention, completion = (
-            inputs[name].chunk(2)[0] for name in ("input_ids", "attention_mask", "completion_mask")
-        )
-        labels = ids.masked_fill(completion == 0, IGNORED)
-        return (
-            self.loss_weights[0] * model(input_ids=ids, attention_mask=attention, labels=labels, use_cache=False).loss
-        )
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the trainer's own signature
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Leave the rejected sides out of training steps whose only loss is `sft`: TRL reads them and uses none."""
         if return_outputs or not model.training or self.loss_types != ["sft"]:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from alignslm.audio import fft_size, log_mel
 from alignslm.config.speech import ConvGriffinLim
-from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded
+from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded, standardised
 from alignslm.provenance import UnitContract
+from alignslm.threads import side_by_side
 from alignslm.units import expand
 from alignslm.vocoder import SpokenUnits, VocoderError, check_units
 from alignslm.vocoder.griffin_lim import griffin_lim, magnitude_of, pulse_phase
@@ -120,10 +121,9 @@ def fit(
     units = [np.asarray(row.units, np.int64) for row in utterances]
     log_durations = [np.log(np.asarray(row.durations, np.float32)) for row in utterances]
     frames = [expand(row.units, row.durations).astype(np.int64) for row in utterances]
-    mels = [_mel_of(config, row, ratio * len(repeated)) for row, repeated in zip(utterances, frames, strict=True)]
-    every = np.concatenate(mels)
-    mean, std = every.mean(axis=0, dtype=np.float64), every.std(axis=0, dtype=np.float64).clip(1e-3)
-    normal = [((mel - mean) / std).astype(np.float32) for mel in mels]
+    lengths = [ratio * len(repeated) for repeated in frames]
+    mels = side_by_side(lambda row: _mel_of(config, *row), zip(utterances, lengths, strict=True))
+    normal, mean, std = standardised(mels)
     parts: list[tuple[float, float]] = []
 
     with seeded(config.seed):
