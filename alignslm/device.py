@@ -65,10 +65,19 @@ class _OneDnnLinear(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def fast_linear(device: torch.device, *, least_weights: int = 0) -> AbstractContextManager[object]:
+def fast_linear(
+    device: torch.device, *, least_weights: int = 0, model: torch.nn.Module | None = None
+) -> AbstractContextManager[object]:
     """Return a context in which fp32 linear layers on a CPU are quick; on other devices it does nothing.
 
-    Layers of fewer than `least_weights` weights stay as they are: of few rows, MKL is quicker at small matrices.
+    Layers of fewer than `least_weights` weights stay as they are: of few rows, MKL is quicker at small matrices. A
+    `model` that has only such layers is left alone: to look at each of its calls would be the only effect.
     """
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return _OneDnnLinear(least_weights) if known and device.type == "cpu" else nullcontext()
+    if not known or device.type != "cpu" or (model is not None and _largest_linear(model) < least_weights):
+        return nullcontext()
+    return _OneDnnLinear(least_weights)
+
+
+def _largest_linear(model: torch.nn.Module) -> int:
+    return max((part.weight.numel() for part in model.modules() if isinstance(part, torch.nn.Linear)), default=0)

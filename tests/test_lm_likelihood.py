@@ -84,3 +84,11 @@ def test_small_layers_stay_where_they_are():
     assert torch.equal(*again)
     torch.testing.assert_close(again[0], plain)
     assert quick is None or len(quick._laid_out) == 1  # laid out once, however often it is used
+
+
+def test_a_model_of_small_layers_only_is_left_alone():
+    model = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.ReLU(), torch.nn.Linear(40, 20))
+    with fast_linear(torch.device("cpu"), least_weights=1201, model=model) as quick:
+        assert quick is None
+    with fast_linear(torch.device("cpu"), least_weights=1200, model=model) as quick:
+        assert (quick is not None) == torch.backends.mkldnn.is_available()

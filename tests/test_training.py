@@ -10,6 +10,7 @@ from trl import DPOTrainer
 
 from alignslm.config.models import LlamaScratch, Lora, NextUnitTrainer, PreferenceTrainer
 from alignslm.lm.checkpoint import load_lm, save_lm
+from alignslm.training import preference
 from alignslm.training.adapter import lora_config, save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training, scratch_vocabulary, train_base
 from alignslm.training.preference import (
@@ -18,6 +19,7 @@ from alignslm.training.preference import (
     is_better,
     preference_arguments,
     preference_rows,
+    reference_log_probs,
     train_preferences,
     unit_tokenizer,
 )
@@ -152,6 +154,27 @@ def test_rejected_sides_are_computed_only_where_a_loss_reads_them(tmp_path, monk
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
     assert torch.allclose(gradients(trainer.model, ours), expected, rtol=1e-4, atol=1e-6)
     assert float(expected.abs().max()) > 1e-3
+
+
+def test_references_are_computed_only_where_they_are_read(tmp_path, monkeypatch):
+    """Validation pairs need them for rewards; training pairs only where a loss compares with the reference."""
+    asked: list[int] = []
+
+    def counted(lm, frame, side, *, batch_rows):
+        asked.append(len(frame))
+        return reference_log_probs(lm, frame, side, batch_rows=batch_rows)
+
+    monkeypatch.setattr(preference, "reference_log_probs", counted)
+    frame = pairs(16)
+    for losses, expected in (({"sft": 1.0}, [4, 4]), ({"sigmoid": 1.0}, [12, 12, 4, 4])):
+        config = TRAINER.model_copy(update={"losses": losses})
+        _, run, best = train_preferences(
+            config, tiny_lm(), frame, warmup_steps=0, seed=0, batch_rows=8, work=tmp_path / next(iter(losses))
+        )
+        assert asked == expected
+        assert run.steps == 9
+        assert 0 <= best.reward_accuracy <= 1
+        asked.clear()
 
 
 def test_no_end_of_sequence_is_invented_for_a_cut_continuation():

@@ -145,7 +145,7 @@ def sample(
     results: list[list[Draw]] = [[] for _ in prompts]
     by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
     size = max(1, batch_rows // max(1, len(seeds[0])))
-    with fast_linear(lm.device, least_weights=LEAST_WEIGHTS):
+    with fast_linear(lm.device, least_weights=LEAST_WEIGHTS, model=lm.model):
         for start in range(0, len(by_length), size):
             rows = by_length[start : start + size]
             drawn = _sample_batch(lm, [encoded[row] for row in rows], [list(seeds[row]) for row in rows], config)

@@ -69,8 +69,8 @@ def reference_log_probs(lm: UnitLm, pairs: pl.DataFrame, side: str, *, batch_row
     return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_rows=batch_rows)]
 
 
-def preference_rows(lm: UnitLm, pairs: pl.DataFrame, *, batch_rows: int) -> Dataset:
-    """Turn pairs into the columns TRL's collator reads: token ids and reference log-probabilities.
+def preference_rows(lm: UnitLm, pairs: pl.DataFrame, *, batch_rows: int, references: bool = True) -> Dataset:
+    """Turn pairs into the columns TRL's collator reads: token ids and, if wanted, `references`: log-probabilities.
 
     Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only where
     the model drew one: a continuation cut at the length limit must not teach that speech ends there.
@@ -87,11 +87,9 @@ def preference_rows(lm: UnitLm, pairs: pl.DataFrame, *, batch_rows: int) -> Data
         },
     }
     _require_positions(lm, rows)
-    references = {
-        f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_rows=batch_rows)
-        for side in ("chosen", "rejected")
-    }
-    return Dataset.from_dict(rows | references)
+    sides = ("chosen", "rejected") if references else ()
+    found = {f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_rows=batch_rows) for side in sides}
+    return Dataset.from_dict(rows | found)
 
 
 def _require_positions(lm: UnitLm, rows: dict[str, list[list[int]]]) -> None:
@@ -245,7 +243,7 @@ def train_preferences(
     trainer = UnitPreferenceTrainer(
         model=lm.model,
         args=arguments,
-        train_dataset=preference_rows(lm, train, batch_rows=batch_rows),
+        train_dataset=preference_rows(lm, train, batch_rows=batch_rows, references=list(config.losses) != ["sft"]),
         eval_dataset=preference_rows(lm, valid, batch_rows=batch_rows),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora),
