@@ -1,4 +1,4 @@
-"""The table of docs/daily.md against dvc.yaml: what each parameter makes run again, first and after that."""
+"""The table of the README against dvc.yaml: what each parameter makes run again, first and after that."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from alignslm.cli.pipeline import Stage, read_stages, sources
 ROOT = Path(__file__).parent.parent
 STAGES = read_stages(ROOT)
 ROW = re.compile(r"^\| (`[^|]+`[^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
-PAGE = (ROOT / "docs" / "daily.md").read_text()
+PAGE = (ROOT / "README.md").read_text()
 SECTION = PAGE.split("## What a change runs again", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
 ROWS = ROW.findall(SECTION)
 EVERY = {stage.name for stage in STAGES if stage.name == "report" or stage.name.startswith("publish@")}
