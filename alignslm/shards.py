@@ -31,14 +31,21 @@ FORM = [Path(__file__), Path(tables.__file__).parent]
 Task = TypeVar("Task")
 
 
+class InputError(ValueError):
+    """What a stage reads is not there."""
+
+
 @contextmanager
 def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs: Sequence[Path]) -> Iterator[Path]:
     """Give the folder for one stage run under these parameters, inputs and the science that `script` rests on.
 
     Publish inside the block: when it ends well the folder goes, and with it what runs under other parameters left
     behind; when it fails, the folder stays for the next run. One run of a stage works at a time; another waits for
-    it. Under torchrun the processes share the folder, and the first one keeps it.
+    it. Under torchrun the processes share the folder, and the first one keeps it. Raises InputError where an input was
+    not made yet.
     """
+    if absent := [path for path in inputs if not path.exists()]:
+        raise InputError(f"{absent[0]} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
     described = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in params.items()}
     code = tree_sha256([*science(Path(script).resolve()), *FORM])
     text = json.dumps([stage, described, tree_sha256(inputs), code], sort_keys=True)

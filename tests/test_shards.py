@@ -1,5 +1,6 @@
 """Resumable work: durable shards, one run at a time, and what interrupted runs leave."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 
 from alignslm import tables
-from alignslm.shards import FORM, map_shards, map_table, map_tasks, work_folder
+from alignslm.shards import FORM, InputError, map_shards, map_table, map_tasks, work_folder
 
 ROWS = pl.DataFrame({"id": list(range(10))})
 SCRIPT = str(Path(__file__).parent.parent / "stages" / "pairs.py")
@@ -176,6 +177,16 @@ def test_a_run_that_ends_well_leaves_nothing_and_one_that_fails_leaves_its_shard
         assert failed.exists()
     assert not failed.exists()  # left by an earlier run of this stage, and of no use to the next
     assert not other.exists()
+
+
+def test_an_input_that_was_not_made_yet_is_told(here):
+    message = "artifacts/encoder does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`."
+    with (
+        pytest.raises(InputError, match=f"^{re.escape(message)}$"),
+        work_folder("units", script=__file__, params={}, inputs=[Path("artifacts/encoder")]),
+    ):
+        raise AssertionError("the stage must not begin")
+    assert not Path(".work").exists()
 
 
 def test_stages_leave_each_others_work_alone(here):
