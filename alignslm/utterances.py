@@ -1,6 +1,7 @@
 """Audio of utterances: decoding cells, reading the wanted ones, choosing which to fit on."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import polars as pl
 
 from alignslm import audio, tables
 from alignslm.provenance import content_id
+from alignslm.threads import side_by_side
 
 
 def decode_at(record: dict[str, bytes], sample_rate_hz: int) -> np.ndarray:
@@ -16,6 +18,11 @@ def decode_at(record: dict[str, bytes], sample_rate_hz: int) -> np.ndarray:
         return np.zeros(0, np.float32)
     waveform, found_hz = audio.decode(record["bytes"])
     return audio.resample(waveform, from_hz=found_hz, to_hz=sample_rate_hz)
+
+
+def waveforms_at(cells: Iterable[dict[str, bytes]], sample_rate_hz: int) -> list[np.ndarray]:
+    """Decode audio cells as `decode_at` does, side by side: libsndfile lets go of the interpreter."""
+    return side_by_side(partial(decode_at, sample_rate_hz=sample_rate_hz), cells)
 
 
 def cells_of(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFrame]:

@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from alignslm.config.models import NextUnitTrainer
 from alignslm.lm.checkpoint import DTYPES, UnitLm, load_lm, save_lm
 from alignslm.lm.identity import RECORD_FILE
 from alignslm.lm.sharding import ShardingError, parameters_held
@@ -17,24 +16,13 @@ from alignslm.training.adapter import on_whole_base, save_adapter_and_merge
 from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import reference_log_probs, train_preferences
 from alignslm.training.processes import is_first
-from tests.test_training import COUNTING, LORA, TRAINER, pairs
+from tests.test_training import COUNTING, NEXT_UNIT, TRAINER, pairs
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_model
 
 DTYPE = {"llama": "float32", "opt": "float32", "qwen2": "bfloat16"}  # qwen2: embedding and head are one
 CASES = {**{family: family for family in DTYPE}, "sft": "llama"}  # that loss has a pass of its own
 STEPS = {"micro_batch_size": 1, "max_steps": 6, "evaluations": 2}
-NTP = NextUnitTrainer(
-    kind="next-unit",
-    lora=LORA,
-    learning_rate=0.01,
-    schedule="linear",
-    steps=6,
-    batch_size=4,
-    micro_batch_size=1,
-    weight_decay=0.0,
-    warmup_steps=1,
-    autocast="float32",
-)
+NTP = NEXT_UNIT.model_copy(update={"steps": 6, "batch_size": 4, "micro_batch_size": 1, "warmup_steps": 1})
 
 
 def write_models(root: Path) -> None:

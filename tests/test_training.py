@@ -45,6 +45,19 @@ TRAINER = PreferenceTrainer(
     autocast="float32",
 )
 
+NEXT_UNIT = NextUnitTrainer(
+    kind="next-unit",
+    lora=LORA,
+    learning_rate=0.01,
+    schedule="linear",
+    steps=20,
+    batch_size=8,
+    micro_batch_size=None,
+    weight_decay=0.0,
+    warmup_steps=2,
+    autocast="float32",
+)
+
 
 def pairs(count=12, seed=0):
     """Chosen continuations count up, rejected ones are random; every third is cut at the limit."""
@@ -371,21 +384,9 @@ def test_preference_training_that_must_start_anew_keeps_no_best_of_the_run_befor
 
 
 def test_continued_training_starts_from_the_given_model(tmp_path):
-    config = NextUnitTrainer(
-        kind="next-unit",
-        lora=LORA,
-        learning_rate=0.01,
-        schedule="linear",
-        steps=20,
-        batch_size=8,
-        micro_batch_size=None,
-        weight_decay=0.0,
-        warmup_steps=2,
-        autocast="float32",
-    )
     lm = tiny_lm()
     before = np.mean([np.sum(naive_log_probs(lm, VOCABULARY.encode(u, bos=True))) for u in COUNTING])
-    model, _ = continue_training(config, lm, COUNTING, seed=0, work=tmp_path / "work")
+    model, _ = continue_training(NEXT_UNIT, lm, COUNTING, seed=0, work=tmp_path / "work")
     after_lm = type(lm)(save_adapter_and_merge(model, tmp_path / "adapter"), VOCABULARY, CONTRACT, "after")
     after = np.mean([np.sum(naive_log_probs(after_lm, VOCABULARY.encode(u, bos=True))) for u in COUNTING])
     assert after > before + 5

@@ -1,14 +1,11 @@
 """Measures of spoken continuations that need neither text nor judge: silence, and units that do not survive speech."""
 
-from functools import partial
-
 import numpy as np
 import polars as pl
 
 from alignslm.benchmarks.distance import edit_distance
 from alignslm.encoder import Encoder
-from alignslm.threads import side_by_side
-from alignslm.utterances import decode_at
+from alignslm.utterances import waveforms_at
 
 FRAME_S = 0.02
 BELOW_LOUDEST_DB = 40.0
@@ -39,7 +36,7 @@ def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder)
     the sound has more units than were meant. Null where nothing was spoken.
     """
     rate_hz = encoder.contract.sample_rate_hz
-    waveforms = side_by_side(partial(decode_at, sample_rate_hz=rate_hz), speech["audio"])
+    waveforms = waveforms_at(speech["audio"], rate_hz)
     meant = speech.select("continuation_id").join(
         spoken.select("continuation_id", "units"), on="continuation_id", validate="1:1", maintain_order="left"
     )

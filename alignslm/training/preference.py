@@ -8,6 +8,7 @@ is pinned, and a test compares loss and rewards with a hand computation.
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,11 @@ def _require_positions(lm: UnitLm, rows: dict[str, list[list[int]]]) -> None:
     )
 
 
+def reads_rejected(losses: Collection[str]) -> bool:
+    """Tell whether any loss reads rejected sides and references: all do but `sft`."""
+    return set(losses) != {"sft"}
+
+
 class UnitPreferenceTrainer(DPOTrainer):
     """TRL's DPO trainer on rows that are token ids with reference log-probabilities already.
 
@@ -126,7 +132,7 @@ class UnitPreferenceTrainer(DPOTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Leave the rejected sides out of training steps whose only loss is `sft`: TRL reads them and uses none."""
-        if return_outputs or not model.training or self.loss_types != ["sft"]:
+        if return_outputs or not model.training or reads_rejected(self.loss_types):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         ids, attention, completion = (
             inputs[name].chunk(2)[0] for name in ("input_ids", "attention_mask", "completion_mask")
@@ -243,7 +249,7 @@ def train_preferences(
     trainer = UnitPreferenceTrainer(
         model=lm.model,
         args=arguments,
-        train_dataset=preference_rows(lm, train, batch_rows=batch_rows, references=list(config.losses) != ["sft"]),
+        train_dataset=preference_rows(lm, train, batch_rows=batch_rows, references=reads_rejected(config.losses)),
         eval_dataset=preference_rows(lm, valid, batch_rows=batch_rows),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora),
