@@ -13,6 +13,7 @@ from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.positions import require_positions
 from alignslm.training.adapter import lora_config
 from alignslm.training.run import (
+    IGNORED,
     TrainingRun,
     admit_shared,
     batch_arguments,
@@ -59,7 +60,7 @@ class NextUnitCollator:
         """Pad rows of `ids` into one batch."""
         longest = max(len(row["ids"]) for row in rows)
         ids = torch.full((len(rows), longest), self.pad_id)
-        labels = torch.full((len(rows), longest), -100)
+        labels = torch.full((len(rows), longest), IGNORED)
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
         for number, row in enumerate(rows):
             size = len(row["ids"])

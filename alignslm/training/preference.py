@@ -30,6 +30,7 @@ from alignslm.storage import replacing
 from alignslm.training.adapter import lora_config
 from alignslm.training.processes import is_first, together
 from alignslm.training.run import (
+    IGNORED,
     Best,
     TrainingRun,
     admit_shared,
@@ -39,8 +40,6 @@ from alignslm.training.run import (
     shared_arguments,
 )
 from alignslm.units import UnitVocabulary
-
-IGNORED = -100  # label that transformers leaves out of the loss
 
 
 class TooFewPairsError(ValueError):

@@ -27,6 +27,8 @@ from alignslm.storage import replacing, writing
 from alignslm.training.durable import SealCheckpoints, last_whole_checkpoint
 from alignslm.training.processes import is_first, together
 
+IGNORED = -100  # label that transformers leaves out of the loss
+
 
 class BatchError(ValueError):
     """A batch cannot be shared by the processes and passes asked for."""
