@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import soundfile
 
 LOG_FLOOR = 1e-6
@@ -30,6 +29,8 @@ def resample(waveform: np.ndarray, *, from_hz: int, to_hz: int) -> np.ndarray:
         raise AudioError(f"sample rates must be positive, got {from_hz} Hz and {to_hz} Hz")
     if from_hz == to_hz or not signal.size:
         return signal
+    import scipy.signal  # half a second that most stages, which never resample, need not wait
+
     divisor = gcd(from_hz, to_hz)
     up, down = to_hz // divisor, from_hz // divisor
     return scipy.signal.resample_poly(signal, up, down, window=_low_pass(max(up, down))).astype(np.float32)
@@ -38,6 +39,8 @@ def resample(waveform: np.ndarray, *, from_hz: int, to_hz: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _low_pass(rate: int) -> np.ndarray:
     """Return the filter that `resample_poly` designs by default: anew for every call, and slower than it filters."""
+    import scipy.signal
+
     return scipy.signal.firwin(20 * rate + 1, 1 / rate, window=("kaiser", 5.0)).astype(np.float32)
 
 
@@ -135,8 +138,9 @@ def frames_of(waveform: np.ndarray, *, window_samples: int, hop_samples: int, ce
 
 
 @lru_cache(maxsize=16)
-def _window(window_samples: int) -> np.ndarray:
-    return scipy.signal.get_window("hann", window_samples).astype(np.float32)
+def hann(window_samples: int) -> np.ndarray:
+    """Return the periodic Hann window, (window_samples,) float32. NumPy has the symmetric one, a sample longer."""
+    return np.hanning(window_samples + 1)[:-1].astype(np.float32)
 
 
 def log_mel(
@@ -157,7 +161,7 @@ def log_mel(
     cut = frames_of(signal, window_samples=window_samples, hop_samples=hop_samples, centre=centre)
     if not len(cut):
         return np.zeros((0, num_mels), np.float32)
-    spectrum = scipy.fft.rfft(cut * _window(window_samples), fft_size(window_samples), axis=1)
+    spectrum = scipy.fft.rfft(cut * hann(window_samples), fft_size(window_samples), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     bank = mel_filterbank(sample_rate_hz=sample_rate_hz, num_mels=num_mels, num_bins=power.shape[1])
     return np.log(np.maximum(power @ bank, np.float32(LOG_FLOOR)))

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 from alignslm.config.models import Bootstrap
 
@@ -90,7 +89,9 @@ def sign_test(a: npt.ArrayLike, b: npt.ArrayLike) -> SignTest:
     differences = left - right
     wins, losses = int((differences > EQUAL).sum()), int((differences < -EQUAL).sum())
     ties = int((~np.isnan(differences)).sum()) - wins - losses
-    p = scipy.stats.binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
+    from scipy.stats import binomtest  # imported where it is used: most of a report's importing time otherwise
+
+    p = binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
     return SignTest(wins, losses, ties, float(p))
 
 
@@ -108,8 +109,10 @@ def mean_over_runs(means: npt.ArrayLike, *, confidence: float) -> Estimate:
     value = float(np.sort(measured).mean())
     if n < 2:
         return Estimate(value, None, None, None, n, n_missing)
+    from scipy.stats import t
+
     stderr = float(np.sort(measured).std(ddof=1) / np.sqrt(n))
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * stderr
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * stderr
     return Estimate(value, stderr, value - half, value + half, n, n_missing)
 
 

@@ -82,7 +82,7 @@ def copy_project(root: Path) -> None:
     for name in CODE:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, root / name)
         else:
             shutil.copy(source, root / name)
 

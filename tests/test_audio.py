@@ -60,6 +60,12 @@ def test_num_frames_is_what_log_mel_returns(num_samples, window, hop, centre):
         assert len(mel) == 1 + num_samples // hop
 
 
+@pytest.mark.parametrize("samples", [2, 48, 320, 400, 551, 1024])
+def test_the_window_is_scipys_periodic_hann(samples):
+    expected = scipy.signal.get_window("hann", samples).astype(np.float32)
+    np.testing.assert_array_equal(audio.hann(samples), expected)
+
+
 def test_silence_is_the_floor_and_a_tone_peaks_in_its_band():
     options = {"sample_rate_hz": RATE_HZ, "num_mels": 40, "window_samples": 400, "hop_samples": 160}
     assert np.all(audio.log_mel(np.zeros(1600, np.float32), **options) == np.float32(np.log(1e-6)))

@@ -1,6 +1,9 @@
 """Imports go one way. A package may import those of the rows above its own, never a sibling or a row below."""
 
 import ast
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,15 @@ def test_the_library_knows_neither_stages_nor_dvc_and_one_module_knows_trl():
     assert not [file for file in FILES if {name.split(".")[0] for name in imports(file)} & {"stages", "dvc"}]
     users = [file for file in FILES if any(name.split(".")[0] == "trl" for name in imports(file))]
     assert [str(file.relative_to(ROOT)) for file in users] == ["training/preference.py"]
+
+
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "scipy.signal", "scipy.stats", "scipy.optimize", "matplotlib")
+WORK_WITH_THEM_FROM_THE_START = {"base", "checkpoint", "continuations", "ntp", "report"}
+
+
+def test_a_stage_waits_for_no_library_before_it_knows_that_it_needs_it():
+    stages = {file.stem for file in (ROOT.parent / "stages").glob("*.py")} - {"__init__"}
+    light = sorted(stages - WORK_WITH_THEM_FROM_THE_START)
+    code = f"import json, sys, {', '.join(f'stages.{stage}' for stage in light)}; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & set(HEAVY)

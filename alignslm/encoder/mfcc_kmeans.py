@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 from safetensors.numpy import load_file, save_file
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from alignslm.audio import log_mel
@@ -99,6 +98,8 @@ def fit(config: MfccKmeans, waveforms: Iterable[np.ndarray], folder: Path) -> No
             f"{len(used)} utterances give {len(points)} frames, fewer than the {config.num_units} units asked for. "
             "Give more utterances (fit_utterances) or fewer units (num_units)."
         )
+    from sklearn.cluster import KMeans  # a second that encoding, which has its codebook, need not wait
+
     with threadpool_limits(limits=1):  # several threads add in varying order: another codebook every run
         means = KMeans(config.num_units, n_init=1, random_state=config.seed, algorithm="lloyd").fit(points)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.stats import rankdata
 
 from alignslm.config.feedback import Calibration
 from alignslm.config.model import Config
@@ -94,6 +92,7 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
     The offset is solved for every slope so that the first mean holds; the second then falls as the slope grows.
     Raises CalibrationError where no slope up to `STEEPEST` separates the two as far as asked.
     """
+    from scipy.optimize import brentq  # takes longer to import than a fitted judge takes to judge
 
     def fitted(slope: float) -> Sigmoid:
         centre = float(np.mean(true_nats))
@@ -121,8 +120,8 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
 def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     """Return the probability that a random positive exceeds a random negative, ties counting half."""
     high, low = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
-    ranks = rankdata(np.concatenate([high, low]))
-    return float((ranks[: len(high)].sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
+    below, not_above = (np.searchsorted(np.sort(low), high, side=side).sum() for side in ("left", "right"))
+    return float((below + not_above) / (2 * len(high) * len(low)))
 
 
 def calibrate(

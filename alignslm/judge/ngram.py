@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
-from scipy.optimize import minimize_scalar
 
 from alignslm.config.feedback import NgramJudge
 from alignslm.judge import Judgement, Story
@@ -232,6 +231,8 @@ def _best_tilt(
     vocabulary: Vocabulary, ngrams: WordNgrams, tilt: PromptTilt, stories: Sequence[Story]
 ) -> tuple[float, float]:
     """Return the shrinkage and strength under which the stories' continuations are likeliest."""
+    from scipy.optimize import minimize_scalar  # takes longer to import than a fitted judge takes to judge
+
     encoded = [[vocabulary.encode(text) for text in story] for story in stories]
     read = [(sorted(set(p)), c, ngrams.along(p, c)) for p, c in encoded if c]
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
-from alignslm.audio import frames_of
+from alignslm.audio import frames_of, hann
 from alignslm.config.mos import Dnsmos
 from alignslm.mos import MosError, Opinion, unheard
 from alignslm.mos.source import read_identity, write_source
@@ -120,7 +119,7 @@ def mel_decibels(segment: np.ndarray) -> np.ndarray:
     """
     sound = segment[:-HOP_SAMPLES].astype(np.float32)
     frames = frames_of(sound, window_samples=WINDOW_SAMPLES, hop_samples=HOP_SAMPLES, centre=True)
-    spectrum = scipy.fft.rfft(frames * scipy.signal.get_window("hann", WINDOW_SAMPLES).astype(np.float32), axis=1)
+    spectrum = scipy.fft.rfft(frames * hann(WINDOW_SAMPLES), axis=1)
     power = (np.abs(spectrum) ** 2) @ _slaney_bank()
     decibels = 10 * np.log10(np.maximum(power, 1e-10))
     decibels -= decibels.max()
