@@ -24,11 +24,12 @@ ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "test@example.org",
 }
 CHOICES = {
+    "execution": {"workers": 1},  # a spawned worker takes longer to start than all of the speech to be made
     "corpus/storyworld": {"stories": {"train": 48, "valid": 12, "dev": 1, "test": 12}, "texts": 500, "drift": 0.0},
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 20},
-    "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "steps": 60},
-    "vocoder/conv-griffinlim": {"fit_utterances": 40, "channels": 64, "layers": 3, "steps": 60},
-    "asr/char-ctc": {"fit_utterances": 40, "channels": 96, "layers": 4, "steps": 120, "batch_size": 8},
+    "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "steps": 40, "warmup_steps": 10},
+    "vocoder/conv-griffinlim": {"fit_utterances": 40, "channels": 48, "layers": 3, "steps": 25},
+    "asr/char-ctc": {"fit_utterances": 40, "channels": 96, "layers": 4, "steps": 80, "batch_size": 8},
     "mos/dnsmos-quick": {"max_clips": 1},
     "trainer/dpo-nll": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
     "trainer/sft": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
