@@ -32,8 +32,9 @@ venv: $(VENV)/installed
 check: venv
 	alignslm check
 
+# What `dvc repro` does, with libraries imported once for all stages instead of once a stage.
 repro: venv check
-	dvc repro
+	python -m alignslm.warm dvc repro
 
 lint: venv
 	ruff check .

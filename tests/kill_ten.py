@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from alignslm.provenance import file_sha256
-from tests.micro import ENVIRONMENT, edit, make_repository, run
+from tests.micro import ENVIRONMENT, WARM, edit, make_repository, run
 
 KILLS = 10
 BY_SHARDS = 5  # so many of them when a random number of shards is durable, the others after a random time
@@ -67,7 +67,7 @@ class Repro:
         self.began = self.stage_began = time.monotonic()
         self.stage: str | None = None
         self.process = subprocess.Popen(
-            ("dvc", "repro"),
+            (*WARM, "dvc", "repro"),
             cwd=root,
             env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -105,7 +105,7 @@ class Repro:
             self.kill()
 
     def kill(self) -> None:
-        """Kill DVC, the stage and its processes, and wait until the last of them is dead."""
+        """Kill DVC, the process that forks, the stage and its processes, and wait until the last of them is dead."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         give_up = time.monotonic() + 20

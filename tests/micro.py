@@ -28,8 +28,8 @@ CHOICES = {
     "corpus/storyworld": {"stories": {"train": 48, "valid": 12, "dev": 1, "test": 12}, "texts": 500, "drift": 0.0},
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 20},
     "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "steps": 40, "warmup_steps": 10},
-    "vocoder/conv-griffinlim": {"fit_utterances": 40, "channels": 48, "layers": 3, "steps": 25},
-    "asr/char-ctc": {"fit_utterances": 40, "channels": 96, "layers": 4, "steps": 80, "batch_size": 8},
+    "vocoder/conv-griffinlim": {"fit_utterances": 40, "channels": 64, "layers": 3, "steps": 50},
+    "asr/char-ctc": {"fit_utterances": 40, "channels": 96, "layers": 4, "steps": 100, "batch_size": 8},
     "mos/dnsmos-quick": {"max_clips": 1},
     "trainer/dpo-nll": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
     "trainer/sft": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
@@ -58,6 +58,7 @@ PARAMS = {
         "true": {"checkpoint": "base", "source": "corpus", "temperature_scale": 1.0},
     },
 }
+WARM = (sys.executable, "-m", "alignslm.warm")
 SECOND_ROUND = "{prev: r1, chosen_min: 3.4, rejected_max: 2.4, margin_min: 0.0, auto_bleu_max: 1.0, warmup_steps: 0}"
 
 
@@ -114,6 +115,6 @@ def stages_of(said: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", said)
 
 
-def repro(root: Path, *arguments: str, command: tuple[str, ...] = ("dvc", "repro")) -> list[str]:
-    """Run DVC and return the names of the stages that ran, in order."""
-    return stages_of(run(root, *command, *arguments))
+def repro(root: Path, *arguments: str, command: tuple[str, ...] = ("dvc", "repro"), warm: bool = True) -> list[str]:
+    """Run DVC as `make repro` does, or with every stage on its own; return the stages that ran, in order."""
+    return stages_of(run(root, *(WARM if warm else ()), *command, *arguments))

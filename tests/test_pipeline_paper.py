@@ -16,7 +16,7 @@ from alignslm.lm.checkpoint import load_lm
 from alignslm.provenance import UnitContract, file_sha256
 from tests import paper_shaped
 from tests.chat_server import transformers_serve
-from tests.micro import run, stages_of
+from tests.micro import WARM, run, stages_of
 
 pytestmark = pytest.mark.long
 
@@ -37,7 +37,7 @@ class Paper(NamedTuple):
     variables: dict[str, str]
 
     def dvc(self, *arguments: str, check: bool = True) -> str:
-        return run(self.root, "dvc", *arguments, check=check, variables=self.variables)
+        return run(self.root, *WARM, "dvc", *arguments, check=check, variables=self.variables)
 
     def forget_changes(self) -> None:
         run(self.root, "git", "checkout", "-q", "params.yaml", "experiments")

@@ -1,0 +1,217 @@
+"""A stage that is a fork of a process with its libraries loaded does what a stage that starts alone does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alignslm import warm
+from tests.micro import ENVIRONMENT, ROOT
+
+PROBE = """
+import json, os, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+def doubled(number):
+    return 2 * number
+
+def told():
+    return {
+        "arguments": sys.argv[1:],
+        "folder": os.getcwd(),
+        "variable": os.environ.get("PROBE"),
+        "handed": "ALIGNSLM_WARM" in os.environ,
+        "loaded": sorted({"torch", "transformers", "trl", "polars"} & {*sys.modules}),
+        "parent": os.getppid(),
+        "terminal": os.isatty(1),
+    }
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "tell":
+            print(json.dumps(told()))
+        case "exit":
+            sys.exit(3)
+        case "message":
+            sys.exit("no such choice")
+        case "raise":
+            raise KeyError("lost")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "wait":
+            print(os.getpid(), flush=True)
+            time.sleep(600)
+        case "workers":
+            with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+                print(list(pool.map(doubled, range(3))))
+"""
+
+
+class Project:
+    """A folder with a stage `probe`, run alone or through a warm process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("alignslm/__init__.py", "alignslm/warm.py", "stages/__init__.py"):
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+        (root / "stages/probe.py").write_text(PROBE)
+        self.address, self.pid = "", 0
+
+    def start(self, *arguments: str, address: str | None = None) -> "subprocess.Popen[str]":
+        variables = {warm.VARIABLE: self.address if address is None else address, "PROBE": "17"}
+        return subprocess.Popen(
+            (sys.executable, "-m", "stages.probe", *arguments),
+            cwd=self.root,
+            env={**ENVIRONMENT, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, address: str | None = None) -> tuple[int, str, str]:
+        process = self.start(*arguments, address=address)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Iterator[Project]:
+    found = Project(tmp_path_factory.mktemp("warm"))
+    tell = f"import os, time; print(os.environ[{warm.VARIABLE!r}], flush=True); time.sleep(600)"
+    command = (sys.executable, "-m", "alignslm.warm", sys.executable, "-c", tell)
+    with subprocess.Popen(command, cwd=found.root, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found.address, found.pid = server.stdout.readline().strip(), server.pid
+        yield found
+        server.kill()
+
+
+def ends(process: int) -> bool:
+    """Wait until a process that is nobody's child here is dead; False if it still lives after half a minute."""
+    status, give_up = Path(f"/proc/{process}/stat"), time.monotonic() + 30
+    while time.monotonic() < give_up:
+        try:
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_fork_has_its_libraries_and_everything_else_of_the_process_that_asked(project):
+    status, out, err = project.run("tell", "a b", "--flag")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {
+        "arguments": ["tell", "a b", "--flag"],
+        "folder": str(project.root),
+        "variable": "17",
+        "handed": False,
+        "loaded": ["torch", "transformers", "trl"],  # not Polars, which a fork may not inherit
+        "parent": project.pid,
+        "terminal": False,
+    }
+
+
+def test_where_nobody_answers_a_stage_goes_on_alone(project, tmp_path):
+    status, out, err = project.run("tell", address=str(tmp_path / "gone"))
+    assert (status, err) == (0, "")
+    told = json.loads(out)
+    assert (told["loaded"], told["parent"]) == ([], os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "last_line"),
+    [("exit", 3, ""), ("message", 1, "no such choice"), ("raise", 1, "KeyError: 'lost'")],
+)
+def test_status_and_message_are_those_of_a_stage_alone(project, asked, status, last_line):
+    for address in (project.address, ""):
+        found, out, err = project.run(asked, address=address)
+        assert (found, out, err.strip().rpartition("\n")[2]) == (status, "", last_line)
+
+
+def test_a_killed_fork_is_told_as_killed_and_the_next_stage_runs(project):
+    assert project.run("kill") == (137, "", "")
+    assert project.run("exit")[0] == 3
+
+
+def test_a_fork_ends_with_the_process_that_asked_for_it(project):
+    asking = project.start("wait")
+    assert asking.stdout is not None
+    fork = int(asking.stdout.readline())
+    os.kill(fork, 0)
+    asking.send_signal(signal.SIGKILL)
+    asking.wait()
+    assert ends(fork)
+
+
+def test_an_interrupt_ends_all_and_is_told_once(project):
+    command = (sys.executable, "-m", "alignslm.warm", sys.executable, "-m", "stages.probe", "wait")
+    with subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        fork = int(running.stdout.readline())
+        os.killpg(running.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert said.count("KeyboardInterrupt") == 1
+    assert ends(fork)
+
+
+def test_a_stage_runs_the_code_that_is_there_when_it_starts(project):
+    probe = project.root / "stages/probe.py"
+    probe.write_text(PROBE.replace("sys.exit(3)", "sys.exit(4)"))
+    try:
+        assert project.run("exit")[0] == 4
+    finally:
+        probe.write_text(PROBE)
+
+
+def test_a_forks_own_processes_find_the_stage(project):
+    assert project.run("workers") == (0, "[0, 2, 4]\n", "")
+
+
+def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
+    told = f'echo "${warm.VARIABLE}"; exit 7'
+    done = subprocess.run(
+        (sys.executable, "-m", "alignslm.warm", "sh", "-c", told),
+        cwd=ROOT,
+        env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("place", "told"), [("GPUS", (Path(__file__),)), ("sys.platform", "darwin")])
+def test_where_a_fork_is_not_safe_the_command_runs_alone(monkeypatch, place, told):
+    monkeypatch.setattr(f"alignslm.warm.{place}", told)
+    with pytest.raises(SystemExit) as ended:
+        warm.main(["sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5'])
+    assert ended.value.code == 5
+
+
+def test_without_a_command_its_use_is_told():
+    command = (sys.executable, "-m", "alignslm.warm")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "usage: python -m alignslm.warm COMMAND" in done.stderr
