@@ -16,7 +16,7 @@ from alignslm import warm
 from tests.micro import ENVIRONMENT, ROOT
 
 PROBE = """
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -40,6 +40,9 @@ if __name__ == "__main__":
             print(json.dumps(told()))
         case "exit":
             sys.exit(3)
+        case "late":
+            atexit.register(print, "cleaned", end="")
+            print("done", end=" ")
         case "message":
             sys.exit("no such choice")
         case "raise":
@@ -137,6 +140,11 @@ def test_status_and_message_are_those_of_a_stage_alone(project, asked, status, l
     for address in (project.address, ""):
         found, out, err = project.run(asked, address=address)
         assert (found, out, err.strip().rpartition("\n")[2]) == (status, "", last_line)
+
+
+def test_what_is_left_for_the_end_is_done(project):
+    for address in (project.address, ""):
+        assert project.run("late", address=address) == (0, "done cleaned", "")
 
 
 def test_a_killed_fork_is_told_as_killed_and_the_next_stage_runs(project):
