@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.micro import ENVIRONMENT, SECOND_ROUND, edit, make_repository, repro, run
+from tests.micro import ENVIRONMENT, SECOND_ROUND, WARM, edit, make_repository, repro, run, stages_of
 
 AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "mos", "eval@r1", "report", "publish@r1"}
 ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
@@ -28,7 +28,9 @@ ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts",
 def micro(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("micro")
     make_repository(root)
-    ran = repro(root)
+    said = run(root, *WARM, "dvc", "repro")
+    assert "Warning" not in said
+    ran = stages_of(said)
     assert {"corpus", "base", "pairs@r1", "checkpoint@r1", "sft", "ntp", "control_eval@true", "report"} <= set(ran)
     return root
 

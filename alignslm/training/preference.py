@@ -215,7 +215,7 @@ def preference_arguments(
         eval_steps=every,
         save_steps=every,
         bf16=config.autocast == "bfloat16",
-        gradient_checkpointing=False,
+        activation_checkpointing=False,  # TRL turns it on
         max_length=None,  # pairs are never cut: TRL would drop the end of a continuation without a word
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ from alignslm.progress import track
 from alignslm.storage import replacing, writing
 from alignslm.training.durable import SealCheckpoints, last_whole_checkpoint
 from alignslm.training.processes import is_first, together
+
+# TRL 1.16 and PEFT 0.21 still ask by the name that transformers 5 gave up.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 IGNORED = -100  # label that transformers leaves out of the loss
 
