@@ -79,14 +79,17 @@ def hand_over(module: str, address: str) -> None:
 def main(command: Sequence[str]) -> Never:
     """Run `command`; the stages it starts are forks of this process. Ends with the command's exit status."""
     if sys.platform != "linux" or any(gpu.exists() for gpu in GPUS):
-        raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 the user's own command
+        _run_alone(command)
     ended: list[int] = []
     atexit.register(_skip_teardown, ended)  # the first to be registered is the last to run
     own, folder = os.getpid(), tempfile.mkdtemp(prefix="alignslm-warm-")
     address = f"{folder}/socket"
     try:
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(address)
+            try:
+                listener.bind(address)
+            except OSError:  # the folder for temporary files has a name that is too long for a socket
+                _run_alone(command)
             listener.listen()
             listener.settimeout(_LOOK_S)
             running = subprocess.Popen(command, env={**os.environ, VARIABLE: address})  # noqa: S603 the user's own command
@@ -98,6 +101,10 @@ def main(command: Sequence[str]) -> Never:
     if asked is not None:
         _run_stage(asked, ended)
     raise SystemExit(running.returncode)
+
+
+def _run_alone(command: Sequence[str]) -> Never:
+    raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 the user's own command
 
 
 def _serve(listener: socket.socket, running: "subprocess.Popen[bytes]") -> socket.socket | None:
@@ -176,4 +183,7 @@ def _end_with(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or sys.exit("usage: python -m alignslm.warm COMMAND ...   (such as dvc repro)"))
+    if not sys.argv[1:] or shutil.which(sys.argv[1]) is None:
+        told = f"{sys.argv[1]}: no such command; " if sys.argv[1:] else ""
+        raise SystemExit(f"{told}usage: python -m alignslm.warm COMMAND ...   (such as dvc repro)")
+    main(sys.argv[1:])

@@ -28,7 +28,7 @@ def told():
         "arguments": sys.argv[1:],
         "folder": os.getcwd(),
         "variable": os.environ.get("PROBE"),
-        "handed": "ALIGNSLM_WARM" in os.environ,
+        "foreign": sorted({"ALIGNSLM_WARM", "OF_THE_SERVER"} & {*os.environ}),
         "loaded": sorted({"torch", "transformers", "trl", "polars"} & {*sys.modules}),
         "parent": os.getppid(),
         "terminal": os.isatty(1),
@@ -38,6 +38,9 @@ if __name__ == "__main__":
     match sys.argv[1]:
         case "tell":
             print(json.dumps(told()))
+        case "version":
+            import alignslm
+            print(alignslm.__version__, os.getcwd())
         case "exit":
             sys.exit(3)
         case "late":
@@ -91,7 +94,8 @@ def project(tmp_path_factory) -> Iterator[Project]:
     found = Project(tmp_path_factory.mktemp("warm"))
     tell = f"import os, time; print(os.environ[{warm.VARIABLE!r}], flush=True); time.sleep(600)"
     command = (sys.executable, "-m", "alignslm.warm", sys.executable, "-c", tell)
-    with subprocess.Popen(command, cwd=found.root, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as server:
+    variables = {**ENVIRONMENT, "OF_THE_SERVER": "1"}
+    with subprocess.Popen(command, cwd=found.root, env=variables, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         found.address, found.pid = server.stdout.readline().strip(), server.pid
         yield found
@@ -118,7 +122,7 @@ def test_a_fork_has_its_libraries_and_everything_else_of_the_process_that_asked(
         "arguments": ["tell", "a b", "--flag"],
         "folder": str(project.root),
         "variable": "17",
-        "handed": False,
+        "foreign": [],
         "loaded": ["torch", "transformers", "trl"],  # not Polars, which a fork may not inherit
         "parent": project.pid,
         "terminal": False,
@@ -176,7 +180,11 @@ def test_an_interrupt_ends_all_and_is_told_once(project):
         assert running.stdout is not None
         fork = int(running.stdout.readline())
         os.killpg(running.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
-        _, said = running.communicate(timeout=60)
+        try:
+            _, said = running.communicate(timeout=60)
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 1
     assert said.count("KeyboardInterrupt") == 1
     assert ends(fork)
@@ -189,6 +197,12 @@ def test_a_stage_runs_the_code_that_is_there_when_it_starts(project):
         assert project.run("exit")[0] == 4
     finally:
         probe.write_text(PROBE)
+
+
+def test_a_stage_of_another_folder_runs_that_folders_code(project, tmp_path):
+    other = Project(tmp_path)
+    (tmp_path / "alignslm/__init__.py").write_text('__version__ = "another"')
+    assert other.run("version", address=project.address) == (0, f"another {tmp_path}\n", "")
 
 
 def test_a_forks_own_processes_find_the_stage(project):
@@ -218,8 +232,26 @@ def test_where_a_fork_is_not_safe_the_command_runs_alone(monkeypatch, place, tol
     assert ended.value.code == 5
 
 
-def test_without_a_command_its_use_is_told():
-    command = (sys.executable, "-m", "alignslm.warm")
+@pytest.mark.parametrize(
+    ("given", "told"), [((), "usage: python -m alignslm.warm"), (("dcv", "repro"), "dcv: no such command; usage: ")]
+)
+def test_without_a_command_its_use_is_told(given, told):
+    command = (sys.executable, "-m", "alignslm.warm", *given)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "usage: python -m alignslm.warm COMMAND" in done.stderr
+    assert done.stderr.startswith(told)
+
+
+def test_where_no_socket_fits_the_command_runs_alone(tmp_path):
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    done = subprocess.run(
+        (sys.executable, "-m", "alignslm.warm", "sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5'),
+        cwd=ROOT,
+        env={**ENVIRONMENT, "TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (5, "")
+    assert not list(deep.iterdir())
