@@ -135,6 +135,16 @@ def test_stages_killed_at_random_moments_end_in_the_same_bytes(micro):
     assert not list((micro / "artifacts").rglob(".*"))
 
 
+def test_a_lock_file_that_dvc_left_half_written_is_deleted_and_nothing_runs_again(micro):
+    before, lock = hashes(micro), micro / "dvc.lock"
+    written = lock.read_bytes()
+    lock.write_bytes(written[: written.rindex(b"    outs:") + len(b"    outs:\n    -")])
+    assert "'./dvc.lock' validation failed" in run(micro, "dvc", "repro", check=False)
+    lock.unlink()
+    assert repro(micro) == []
+    assert hashes(micro) == before
+
+
 def share(micro: Path, clone: Path, *, url: str, variables: dict[str, str], options: tuple[str, ...] = ()) -> None:
     """Push everything that `micro` made to a remote, clone it, and pull."""
     run(micro, "dvc", "remote", "add", "--force", "--default", "storage", url)
