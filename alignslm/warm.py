@@ -76,9 +76,14 @@ def hand_over(module: str, address: str) -> None:
     raise SystemExit(told[0] if told else _KILLED)
 
 
+def forks_here() -> bool:
+    """Tell whether this machine's stages may be forks."""
+    return sys.platform == "linux" and not any(gpu.exists() for gpu in GPUS)
+
+
 def main(command: Sequence[str]) -> Never:
     """Run `command`; the stages it starts are forks of this process. Ends with the command's exit status."""
-    if sys.platform != "linux" or any(gpu.exists() for gpu in GPUS):
+    if not forks_here():
         _run_alone(command)
     ended: list[int] = []
     atexit.register(_skip_teardown, ended)  # the first to be registered is the last to run
