@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignslm.config.feedback import Sampling
-from alignslm.config.models import Lora, NextUnitTrainer, PreferenceTrainer
+from alignslm.config.models import PreferenceTrainer
 from alignslm.lm.checkpoint import UnitLm, load_lm, save_lm, silence_dropout
 from alignslm.lm.likelihood import Scored, unit_log_likelihoods
 from alignslm.lm.positions import TooLongError
@@ -17,7 +17,7 @@ from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training
 from alignslm.training.preference import preference_rows, train_preferences, unit_tokenizer
 from alignslm.units import UnitVocabulary
-from tests.test_training import TRAINER, pairs, trainer_for
+from tests.test_training import NEXT_UNIT, TRAINER, pairs, trainer_for
 from tests.tiny_lm import CONTRACT, NUM_UNITS, naive_log_probs, tiny_model
 
 FAMILIES = ["opt", "llama", "qwen2", "mistral"]
@@ -139,20 +139,6 @@ def test_positions_are_used_to_the_last_and_no_further(family):
         assert len(unit_log_likelihoods(lm, [whole], batch_rows=1)[0]) == 17 - max(1, context)
     with pytest.raises(TooLongError, match=r"^1 of 1 sequences to be scored need more than the 16 positions"):
         unit_log_likelihoods(lm, [Scored([1], [1] * 17, eos=False)], batch_rows=1)
-
-
-NEXT_UNIT = NextUnitTrainer(
-    kind="next-unit",
-    lora=Lora(r=2, alpha=4, target_modules="all-linear"),
-    learning_rate=0.01,
-    schedule="linear",
-    steps=2,
-    batch_size=2,
-    micro_batch_size=None,
-    weight_decay=0.0,
-    warmup_steps=0,
-    autocast="float32",
-)
 
 
 def test_training_refuses_what_is_too_long(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alignslm import warm
-from tests.micro import ENVIRONMENT, ROOT
+from tests.micro import ENVIRONMENT, ROOT, WARM
 
 PROBE = """
 import atexit, json, os, signal, sys, time
@@ -95,7 +95,7 @@ def project(tmp_path_factory) -> Iterator[Project]:
         pytest.skip("on this machine every stage starts alone")
     found = Project(tmp_path_factory.mktemp("warm"))
     tell = f"import os, time; print(os.environ[{warm.VARIABLE!r}], flush=True); time.sleep(600)"
-    command = (sys.executable, "-m", "alignslm.warm", sys.executable, "-c", tell)
+    command = (*WARM, sys.executable, "-c", tell)
     variables = {**ENVIRONMENT, "OF_THE_SERVER": "1"}
     with subprocess.Popen(command, cwd=found.root, env=variables, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -169,7 +169,7 @@ def test_a_fork_ends_with_the_process_that_asked_for_it(project):
 
 
 def test_an_interrupt_ends_all_and_is_told_once(project):
-    command = (sys.executable, "-m", "alignslm.warm", sys.executable, "-m", "stages.probe", "wait")
+    command = (*WARM, sys.executable, "-m", "stages.probe", "wait")
     with subprocess.Popen(
         command,
         cwd=project.root,
@@ -211,17 +211,21 @@ def test_a_forks_own_processes_find_the_stage(project):
     assert project.run("workers") == (0, "[0, 2, 4]\n", "")
 
 
-@pytest.mark.usefixtures("project")
-def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
-    told = f'echo "${warm.VARIABLE}"; exit 7'
-    done = subprocess.run(
-        (sys.executable, "-m", "alignslm.warm", "sh", "-c", told),
+def warmed(*command: str, temporary: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command behind a warm process whose temporary files go to a folder of their own."""
+    return subprocess.run(
+        (*WARM, *command),
         cwd=ROOT,
-        env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+        env={**ENVIRONMENT, "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
+    done = warmed("sh", "-c", f'echo "${warm.VARIABLE}"; exit 7', temporary=tmp_path)
     assert (done.returncode, done.stderr) == (7, "")
     assert Path(done.stdout.strip()).is_relative_to(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -238,9 +242,8 @@ def test_where_a_fork_is_not_safe_the_command_runs_alone(monkeypatch, place, tol
 @pytest.mark.parametrize(
     ("given", "told"), [((), "usage: python -m alignslm.warm"), (("dcv", "repro"), "dcv: no such command; usage: ")]
 )
-def test_without_a_command_its_use_is_told(given, told):
-    command = (sys.executable, "-m", "alignslm.warm", *given)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_without_a_command_its_use_is_told(given, told, tmp_path):
+    done = warmed(*given, temporary=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(told)
 
@@ -248,13 +251,6 @@ def test_without_a_command_its_use_is_told(given, told):
 def test_where_no_socket_fits_the_command_runs_alone(tmp_path):
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
-    done = subprocess.run(
-        (sys.executable, "-m", "alignslm.warm", "sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5'),
-        cwd=ROOT,
-        env={**ENVIRONMENT, "TMPDIR": str(deep)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warmed("sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5', temporary=deep)
     assert (done.returncode, done.stderr) == (5, "")
     assert not list(deep.iterdir())

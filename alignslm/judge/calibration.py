@@ -119,8 +119,8 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
 
 def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     """Return the probability that a random positive exceeds a random negative, ties counting half."""
-    high, low = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
-    below, not_above = (np.searchsorted(np.sort(low), high, side=side).sum() for side in ("left", "right"))
+    high, low = np.asarray(positive, np.float64), np.sort(np.asarray(negative, np.float64))
+    below, not_above = (np.searchsorted(low, high, side=side).sum() for side in ("left", "right"))
     return float((below + not_above) / (2 * len(high) * len(low)))
 
 
