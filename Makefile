@@ -51,7 +51,7 @@ browser:
 
 # A file of tests a core, each on one thread: small nets gain little from more, and lose much where cores are shared.
 test: lint browser
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "$(MARKS)"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "$(MARKS)"
 
 # Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.
 bench: venv
