@@ -98,8 +98,7 @@ def minimise(
     )
     losses = []
     for step, batch in enumerate(rows):
-        with torch.autocast("cpu", torch.bfloat16):  # cheaper products; losses are taken in float32
-            loss = loss_of(batch)
+        loss = loss_of(batch)
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss):
             raise DivergedError(

@@ -68,7 +68,8 @@ def log_likelihoods(lm: UnitLm, items: Sequence[Scored], *, batch_rows: int) -> 
 
     What sequences share is computed once: equal ones wholly, those of one context its keys and values. Contexts are
     batched by exact length, targets padded on the right to a length that follows from the sequence alone, so that
-    neither batch nor neighbours change a value. Raises TooLongError as `unit_log_likelihoods` does.
+    neither batch nor neighbours change a value in float32. (bfloat16 products may round by the shape of the batch, as
+    they do where a processor has no instructions for them.) Raises TooLongError as `unit_log_likelihoods` does.
     """
     splits = [_split(lm, item) for item in items]
     require_positions(
