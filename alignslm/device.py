@@ -73,8 +73,13 @@ def fast_linear(
     Layers of fewer than `least_weights` weights stay as they are: of few rows, MKL is quicker at small matrices. A
     `model` that has only such layers is left alone: to look at each of its calls would be the only effect.
     """
-    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if not known or device.type != "cpu" or (model is not None and _largest_linear(model) < least_weights):
+    backends = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # no MKL on ARM
+    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if (
+        not (backends and known)
+        or device.type != "cpu"
+        or (model is not None and _largest_linear(model) < least_weights)
+    ):
         return nullcontext()
     return _OneDnnLinear(least_weights)
 

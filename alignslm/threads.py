@@ -1,11 +1,12 @@
 """Rows side by side on threads, for functions that leave the interpreter: NumPy, libsndfile, ONNX, torch."""
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
+
+from alignslm.machine import cores
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -24,6 +25,6 @@ def side_by_side(
     product by spinning, and take the cores from the threads here (measured on two cores: 2.5 times the processor time
     for log-mel frames and a small convolutional net).
     """
-    count = threads or os.cpu_count() or 1
+    count = threads or cores()
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(count, initializer=enter) as pool:
         return list(pool.map(function, rows))

@@ -6,6 +6,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.asr import prepare_asr
 from alignslm.audio import resample
+from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.speech import AsrConfig
@@ -36,6 +37,7 @@ def main() -> None:
     """Run the stage."""
     with stage("asr") as log:
         experiment = load_experiment()
+        warn_emulated(experiment, load_execution(), "asr")
         config = experiment.asr
         texts = tables.read(tables.UTTERANCES, layout.UTTERANCES, ["utterance_id", "split", "text"])
         chosen = pick(texts.drop_nulls("text"), "train", config.fit_utterances, "asr")

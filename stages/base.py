@@ -3,6 +3,7 @@
 import polars as pl
 
 from alignslm import tables
+from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
 from alignslm.shards import work_folder
@@ -18,6 +19,7 @@ def main() -> None:
         return
     with stage("base") as log:
         experiment = load_experiment()
+        warn_emulated(experiment, load_execution(), "lm")
         config, seed = experiment.lm, experiment.params.seeds.base
         contract = tables.contract_of(tables.ENCODED, layout.UNITS)
         encoded = tables.read(tables.ENCODED, layout.UNITS).filter(pl.col("split") == "train")

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from alignslm import tables
+from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.progress import stage
@@ -26,7 +27,9 @@ def main(
     with stage(f"checkpoint@{name}") as log:
         experiment, execution = load_experiment(), load_execution()
         params = experiment.params
-        config = experiment.sft if name == "sft" else experiment.trainer
+        key = "sft" if name == "sft" else "trainer"
+        warn_emulated(experiment, execution, key)
+        config = getattr(experiment, key)
         given = experiment.given.get(pairs_of)
         source, parent = layout.table("pairs", pairs_of), layout.checkpoint(params.parent_of(pairs_of))
         pairs = tables.read(tables.PAIRS, source)

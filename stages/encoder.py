@@ -1,7 +1,8 @@
 """Fit or fetch the speech-to-unit encoder, on training speech only."""
 
 from alignslm import tables
-from alignslm.config.loading import load_experiment
+from alignslm.config.arithmetic import warn_emulated
+from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import prepare_encoder
 from alignslm.progress import stage
 from alignslm.utterances import pick, waveforms_of
@@ -11,7 +12,9 @@ from stages import layout
 def main() -> None:
     """Run the stage."""
     with stage("encoder") as log:
-        config = load_experiment().encoder
+        experiment = load_experiment()
+        warn_emulated(experiment, load_execution(), "encoder")
+        config = experiment.encoder
         utterances = tables.read(tables.UTTERANCES, layout.UTTERANCES, ["utterance_id", "split"])
         chosen = pick(utterances, "train", config.fit_utterances, "encoder")
         waveforms = (wave for _, wave in waveforms_of(layout.UTTERANCES, set(chosen), config.sample_rate_hz))

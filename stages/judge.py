@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from alignslm import tables
+from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.readiness import require_judges
 from alignslm.judge import Story, prepare_judge
@@ -15,12 +16,14 @@ from stages import layout
 def main(choice: Annotated[str, typer.Argument(help="file in experiments/judge/, as params.yaml names it")]) -> None:
     """Run the stage for one judge."""
     with stage(f"judge@{choice}") as log:
-        experiment = load_experiment()
+        experiment, execution = load_experiment(), load_execution()
         require_judges(experiment)
-        config = experiment.judge if choice == experiment.params.judge else experiment.heldout_judge
+        key = "judge" if choice == experiment.params.judge else "heldout_judge"
+        warn_emulated(experiment, execution, key)
+        config = getattr(experiment, key)
         texts = tables.read(tables.TEXTS, layout.TEXTS)
         stories = [Story(*row) for row in texts.select("prompt_text", "continuation_text").iter_rows()]
-        log.figures(prepare_judge(config, stories, layout.judge(choice), device=load_execution().device))
+        log.figures(prepare_judge(config, stories, layout.judge(choice), device=execution.device))
         log.rows(inputs={"texts": len(stories)}, outputs={"judge": 1})
 
 

@@ -3,6 +3,7 @@
 import polars as pl
 
 from alignslm import tables
+from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.progress import stage
@@ -20,6 +21,7 @@ def main() -> None:
         return
     with stage("ntp") as log:
         experiment, execution = load_experiment(), load_execution()
+        warn_emulated(experiment, execution, "ntp")
         config, seed = experiment.ntp, experiment.params.seeds.training
         encoded = tables.read(tables.ENCODED, layout.UNITS).filter(pl.col("split") == "train")
         parent = layout.checkpoint("base")

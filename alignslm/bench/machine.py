@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from alignslm.device import fast_linear
+from alignslm.machine import cores
 
 REPEATS = 5
 CPU_SIDE, GPU_SIDE = 1024, 8192  # of the square matrices multiplied
@@ -38,7 +39,7 @@ def describe(device: str, dtype: torch.dtype) -> Machine:
     memory = torch.cuda.get_device_properties(device).total_memory if cuda else _memory()
     return Machine(
         name=torch.cuda.get_device_name(device) if cuda else _processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         threads=torch.get_num_threads(),
         memory_bytes=memory,
         torch=torch.__version__,

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignslm.config.arithmetic import emulated
 from alignslm.config.crosschecks import warnings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
@@ -20,7 +21,8 @@ def print_check(root: Path, *, everything: bool) -> None:
     experiment = checked(root, everything=everything)
     console = Console(highlight=False)
     console.print(summary(experiment))
-    for warning in warnings(experiment):
+    slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
+    for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text("params.yaml and its choices are valid", style="green"))
 

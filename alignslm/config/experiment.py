@@ -1,6 +1,8 @@
 """params.yaml as one typed value, and the choices it names."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -102,6 +104,23 @@ class Experiment(Config):
     benchmarks: dict[Name, BenchmarkConfig]
     given: dict[Name, PreferencesConfig]
     publish: PublishConfig
+
+    def choices(self) -> "Iterator[Choice]":
+        """Yield every choice with the file it was read from, in the order of `CHOICE_FOLDERS`."""
+        for key, folder in CHOICE_FOLDERS.items():
+            names, configs = getattr(self.params, key), getattr(self, key)
+            for name, config in (
+                [(names[at], configs[at]) for at in names] if isinstance(names, dict) else [(names, configs)]
+            ):
+                yield Choice(key, Path("experiments", folder, f"{name}.yaml"), config)
+
+
+class Choice(NamedTuple):
+    """A chosen file: the key of params.yaml that names it, its path below the experiment's folder, its content."""
+
+    key: str
+    file: Path
+    config: Config
 
 
 # Which folder of experiments/ holds the files that a key of params.yaml chooses among.

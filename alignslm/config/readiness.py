@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignslm.config.document import read_document
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
+from alignslm.config.experiment import Experiment
 from alignslm.config.faults import ConfigError, Fault
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
-from alignslm.config.model import Config
 from alignslm.config.rubrics import Rubric, RubricError
 from alignslm.config.sources import FolderSource, sources_in
 
@@ -41,20 +40,12 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
     """Return the folders and files of this machine that choices name and that are not there."""
     found: dict[tuple[Path, str], Fault] = {}
-    for file, config in _chosen(experiment, root):
-        for key, source in sources_in(config, ""):
+    for choice in experiment.choices():
+        for key, source in sources_in(choice.config, ""):
             if isinstance(source, FolderSource) and (reason := _absence(source, root)):
+                file = root / choice.file
                 found[file, key] = _fault(file, f"{key}.path", reason)
     return list(found.values())
-
-
-def _chosen(experiment: Experiment, root: Path) -> Iterator[tuple[Path, Config]]:
-    for key, folder in CHOICE_FOLDERS.items():
-        names, configs = getattr(experiment.params, key), getattr(experiment, key)
-        for name, config in (
-            [(names[at], configs[at]) for at in names] if isinstance(names, dict) else [(names, configs)]
-        ):
-            yield root / "experiments" / folder / f"{name}.yaml", config
 
 
 def _absence(source: FolderSource, root: Path) -> str | None:

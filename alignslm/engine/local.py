@@ -18,6 +18,7 @@ from typing import TypeVar
 import polars as pl
 
 from alignslm.engine import ATTEMPTS, QUEUED, lost
+from alignslm.machine import cores
 
 Task = TypeVar("Task")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -48,8 +49,8 @@ class ProcessPool:
 
     def __init__(self, replicas: int, *, gpus: list[str], strict: bool) -> None:
         self.replicas, self.gpus = replicas, gpus
-        cores = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or os.cpu_count() or 1)
-        self.threads = 1 if strict else max(1, cores // replicas)
+        threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or cores())
+        self.threads = 1 if strict else max(1, threads // replicas)
 
     def run(
         self, function: Callable[[Task], pl.DataFrame], tasks: Iterable[tuple[int, Task]], *, label: str

@@ -8,6 +8,7 @@ import torch
 from torch import distributed
 
 from alignslm.failures import told
+from alignslm.machine import cores
 
 ATTEMPTS = 3  # a run that loses a process to a signal goes on from its last checkpoint, so many times in all
 
@@ -81,7 +82,7 @@ def _launch(module: str, arguments: Sequence[str], *, processes: int) -> str | N
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # One thread a process unless more are asked for: more than there are cores is slower than one.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

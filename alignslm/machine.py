@@ -1,0 +1,39 @@
+"""What this machine has: processor cores, a GPU, instructions for bfloat16. Light to import: no torch."""
+
+import os
+import platform
+from pathlib import Path
+
+GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+_CPUINFO = Path("/proc/cpuinfo")
+# Feature names of products of bfloat16 in /proc/cpuinfo: AVX512-BF16 and AMX on x86, BF16 on ARM.
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+# Values of ONEDNN_MAX_CPU_ISA (the library that multiplies bfloat16 on x86) that leave these instructions unused.
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
+
+def cores() -> int:
+    """Return how many cores this process may use: affinity and container quotas count, not what the machine has."""
+    from joblib import cpu_count
+
+    return cpu_count()
+
+
+def has_gpu() -> bool:
+    """Return whether the driver of a GPU is loaded (NVIDIA or AMD, on Linux)."""
+    return any(gpu.exists() for gpu in GPUS)
+
+
+def multiplies_bfloat16() -> bool | None:
+    """Return whether the processor has instructions for bfloat16 products; None where this cannot be known.
+
+    It is read from /proc/cpuinfo, so it is known on Linux only. ONEDNN_MAX_CPU_ISA is honoured.
+    """
+    if platform.machine() in {"x86_64", "AMD64"} and os.environ.get("ONEDNN_MAX_CPU_ISA", "") in _WITHOUT_BFLOAT16:
+        return False
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    features = {name for line in lines if line.lower().startswith(("flags", "features")) for name in line.split()[1:]}
+    return bool(features & _BFLOAT16) if features else None
