@@ -1,4 +1,9 @@
-"""Disks that are full or may not be written: one error that names the path and what to do."""
+"""The one way to write a file: a new one beside it, renamed when it is whole. Disks that refuse are told in one error.
+
+DVC links outputs to the objects of its cache, so that opening one for writing would alter the cached object as well,
+under the hash of what it was. A renamed file leaves it alone, whoever else has it open, and is never met half written.
+A test holds every module to this one (tests/test_writers.py).
+"""
 
 import errno
 import os
@@ -49,6 +54,63 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, lines ended by a newline alone on every system; see `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes; see `replacing`."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy the content of a file, links followed; see `replacing`."""
+    with replacing(path) as partial:
+        shutil.copyfile(source, partial)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write to; when the block ends well its files take their places in `folder`.
+
+    Other files of `folder` stay. For libraries that are told a folder and not a file. Raises StorageError as `writing`
+    does.
+    """
+    with _fresh(folder) as partial:
+        yield partial
+        for file in sorted(path for path in partial.rglob("*") if path.is_file()):
+            place = folder / file.relative_to(partial)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write to; when the block ends well it takes the place of `folder`, else it goes.
+
+    Raises StorageError as `writing` does.
+    """
+    with _fresh(folder) as partial:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+
+
+@contextmanager
+def _fresh(folder: Path) -> Iterator[Path]:
+    partial = partial_of(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with writing(folder):
+            partial.mkdir(parents=True)
+            yield partial
+    finally:  # a corpus may be as large as the disk: no half of one is left behind
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def partial_of(path: Path) -> Path:

@@ -18,7 +18,7 @@ from alignslm.corpora.index import NOTHING_LEFT, Left, fingerprint
 from alignslm.corpora.texts import texts_of
 from alignslm.progress import stage
 from alignslm.shards import work_folder
-from alignslm.storage import replacing
+from alignslm.storage import write_text
 from alignslm.storyworld.corpus import speak_corpus, story_texts
 from stages import layout
 
@@ -55,8 +55,7 @@ def main() -> None:
         with _make(config, execution) as made:
             rows = tables.write_shards(books.watch(made.utterances, pinned), tables.UTTERANCES, layout.UTTERANCES)
             account = books.close(made.left).model_dump_json(indent=1)
-            with replacing(layout.CORPUS_ACCOUNT) as partial:
-                partial.write_text(account + "\n", encoding="utf-8")
+            write_text(layout.CORPUS_ACCOUNT, account + "\n")
             tables.write(made.texts, tables.TEXTS, layout.TEXTS)
         log.rows(inputs={}, outputs={"utterances": rows, "texts": len(made.texts)})
 

@@ -13,7 +13,7 @@ from alignslm.preferences.pairing import make_pairs, refuse, require_units
 from alignslm.preferences.reading import find_slices, read_slice
 from alignslm.progress import stage
 from alignslm.shards import map_tasks, work_folder
-from alignslm.storage import replacing
+from alignslm.storage import write_text
 from stages import layout
 
 
@@ -37,8 +37,7 @@ def main(name: Annotated[str, typer.Argument(help="a key of params.yaml's given"
             )
             pairs, account = make_pairs(pl.concat(read), config, source=identity)
             tables.write(pairs, tables.PAIRS, layout.table("pairs", name), encoder.contract)
-            with replacing(layout.account(name)) as partial:
-                partial.write_text(account.model_dump_json(indent=1) + "\n")
+            write_text(layout.account(name), account.model_dump_json(indent=1) + "\n")
         log.figures({"left_out": account.rows - len(pairs)})
         log.rows(inputs={"rows": account.rows}, outputs={"pairs": len(pairs)})
 

@@ -9,7 +9,7 @@ from alignslm.config.loading import load_experiment
 from alignslm.pairs.account import Books
 from alignslm.pairs.streaming import Sources, stream_pairs
 from alignslm.progress import stage
-from alignslm.storage import replacing
+from alignslm.storage import write_text
 from stages import layout
 
 
@@ -37,8 +37,7 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
                 rejections.add(made.rejections)
                 books.add(*made)
         account = books.close()
-        with replacing(layout.account(name)) as partial:
-            partial.write_text(account.model_dump_json(indent=1) + "\n")
+        write_text(layout.account(name), account.model_dump_json(indent=1) + "\n")
         prompts = account.train.prompts + account.valid.prompts
         log.rows(inputs={"prompts": prompts}, outputs={"pairs": pairs.rows})
 

@@ -19,6 +19,7 @@ from alignslm.asr import RecogniserError, Transcript
 from alignslm.audio import log_mel, rms
 from alignslm.config.speech import CharCtc
 from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded, standardised
+from alignslm.storage import replacing, write_text
 from alignslm.threads import side_by_side
 
 KERNEL_SIZE = 5
@@ -124,10 +125,10 @@ def _loss(model: MelToCharacters, rows: Sequence[tuple[Tensor, Tensor]]) -> Tens
 
 
 def _save(model: MelToCharacters, config: CharCtc, alphabet: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as partial:
+        save_file(model.state_dict(), partial)
     settings = {"config": config.model_dump(mode="json"), "alphabet": alphabet}
-    (folder / "recogniser.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(folder / "recogniser.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 class CharCtcRecogniser:

@@ -14,6 +14,7 @@ from alignslm.asr import RecogniserError
 from alignslm.config.model import Config
 from alignslm.config.whisper import Whisper
 from alignslm.fetching import obtain, obtain_again
+from alignslm.storage import write_text
 
 transformers_logging.disable_progress_bar()  # a bar for every tensor drowns the stage's own progress
 
@@ -36,9 +37,8 @@ def fetch(config: Whisper, folder: Path) -> dict[str, float]:
     weights = obtain(config.weights, patterns=PATTERNS)
     processor, model = load_processor(weights.path, config), load_model(weights.path, config)
     decoder_prompt(config, processor, model)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / SOURCE_FILE).write_text(Origin(weights=weights.identity).model_dump_json(indent=2) + "\n")
+    write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
+    write_text(folder / SOURCE_FILE, Origin(weights=weights.identity).model_dump_json(indent=2) + "\n")
     return {"million_parameters": model.num_parameters() / 1e6}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignslm.bench.harness import Result
+from alignslm.storage import replacing
 
 
 def draw_growth(results: Sequence[Result], file: Path) -> None:
@@ -27,4 +28,6 @@ def draw_growth(results: Sequence[Result], file: Path) -> None:
     memory.set(xlabel="work", ylabel="peak memory above the models, MB", xticks=scales)
     memory.set_ylim(bottom=0)
     time.legend(fontsize="small")
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    with replacing(file) as partial:
+        drawn = file.suffix.removeprefix(".")
+        figure.savefig(partial, format=drawn, metadata={"Date": None} if drawn == "svg" else None)

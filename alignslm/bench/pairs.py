@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from alignslm.bench.round_tables import Written, write_round
 from alignslm.config.loading import load_experiment
+from alignslm.storage import copy_file, replacing
 
 
 class BenchError(ValueError):
@@ -45,7 +46,7 @@ def run(
     name = next(iter(experiment.params.rounds))
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-pairs-") as place:
         work = Path(place)
-        shutil.copy(root / "params.yaml", work)
+        copy_file(root / "params.yaml", work / "params.yaml")
         shutil.copytree(root / "experiments", work / "experiments")
         if ranked:
             _weigh_everything(work / "params.yaml")
@@ -67,7 +68,8 @@ def _weigh_everything(params: Path) -> None:
     yaml = YAML()
     content = yaml.load(params.read_text(encoding="utf-8"))
     content["weights"] = dict.fromkeys(content["weights"], 1.0)
-    yaml.dump(content, params)
+    with replacing(params) as partial:
+        yaml.dump(content, partial)
 
 
 # Linux counts a parent's peak as its child's own where memory is shared until the child's program starts, so a small

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from alignslm.config.model import Config
+from alignslm.storage import write_text
 
 Task: TypeAlias = Literal["lexical", "syntactic"]
 SHOWN = 5
@@ -123,11 +124,9 @@ def write_submission(folder: Path, parts: list[Part], *, meta: Path | None, year
     """
     for part in parts:
         rows = recording_scores(part).iter_rows()
-        path = folder / part.task / f"{part.split}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{name} {score!r}\n" for name, score in rows))
-    (folder / "params.yaml").write_text(PARAMS)
-    (folder / "meta.yaml").write_text(TEMPLATE.format(year=year) if meta is None else meta.read_text())
+        write_text(folder / part.task / f"{part.split}.txt", "".join(f"{name} {score!r}\n" for name, score in rows))
+    write_text(folder / "params.yaml", PARAMS)
+    write_text(folder / "meta.yaml", TEMPLATE.format(year=year) if meta is None else meta.read_text())
     expected = {(part.task, part.split): set(part.items["item_id"]) for part in parts}
     if problems := score_problems(folder, expected):
         raise SubmissionError(f"{folder} is no valid submission: " + "; ".join(problems))

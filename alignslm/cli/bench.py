@@ -17,7 +17,7 @@ from alignslm.bench.models import SHAPES, Size
 from alignslm.bench.stages import STAGES, run
 from alignslm.cli.planning import told_bytes
 from alignslm.device import resolve_device
-from alignslm.storage import replacing
+from alignslm.storage import write_text
 
 FIGURES = (".svg", ".png")
 WIDTH = 110  # of a table with seconds and ratios of three figures each
@@ -55,10 +55,8 @@ def print_bench(
     )
     if json_file:
         content = {"machine": asdict(machine), "results": [asdict(result) for result in results]}
-        with replacing(json_file) as partial:
-            partial.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(json_file, json.dumps(content, indent=1) + "\n")
     if figure:
-        figure.parent.mkdir(parents=True, exist_ok=True)
         draw_growth(results, figure)
 
 

@@ -13,6 +13,7 @@ from alignslm.listening.analysis import Analysis, Interval, analyse, automatic_s
 from alignslm.listening.export import export, ratings_table
 from alignslm.listening.storage import Ratings
 from alignslm.listening.study import build_study, read_study
+from alignslm.storage import write_text
 
 DATABASE = "ratings.sqlite"
 DASH = "–"
@@ -93,7 +94,7 @@ def print_analysis(folder: Path, artifacts: Path) -> None:
     ratings = Ratings.existing(folder / DATABASE)
     found = analyse(study, ratings.raters(), ratings_table(folder, ratings), automatic_scores(artifacts, study))
     ratings.close()
-    (folder / "analysis.json").write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "analysis.json", found.model_dump_json(indent=2) + "\n")
     _show(found)
 
 

@@ -23,6 +23,7 @@ from alignslm.preferences.files import fetch
 from alignslm.preferences.pairing import PreferenceError, make_pairs, problems_of, refuse
 from alignslm.preferences.reading import find_slices, read_slice
 from alignslm.progress import track
+from alignslm.storage import write_text
 
 
 def print_imported(asked: Asked, name: str, root: Path, *, units_of: str | None) -> None:
@@ -35,8 +36,7 @@ def print_imported(asked: Asked, name: str, root: Path, *, units_of: str | None)
     folder, identity = fetch(config, root)
     config = pinned(config, identity)
     found = check_rows(config, folder, experiment, rows=load_execution(root).shard_rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml_of(config), encoding="utf-8")
+    write_text(file, yaml_of(config))
     try:
         listed = _into_params(name, experiment, root)
     except ConfigError:

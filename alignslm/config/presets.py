@@ -14,6 +14,7 @@ from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.loading import resolve
 from alignslm.config.model import Config, Name
 from alignslm.config.validation import validate
+from alignslm.storage import write_text
 
 # A preset that names one of these mappings names it whole: entries that it leaves out are removed.
 WHOLE_MAPPINGS = ("rounds", "controls", "benchmarks", "given")
@@ -80,9 +81,7 @@ def preview_values(values: dict[str, Plain], root: Path = Path(), *, named: str)
 def _write(edited: Edited, root: Path) -> list[Change]:
     path = root / "params.yaml"
     if edited.changes:
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(edited.text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, edited.text)
     return edited.changes
 
 

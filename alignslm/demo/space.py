@@ -9,7 +9,7 @@ from pathlib import Path
 import alignslm
 from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
 from alignslm.play.finding import checkpoint_folder, speech_folders
-from alignslm.storage import writing
+from alignslm.storage import copy_file, write_text, writing
 
 # What trains, evaluates and reports, and what gradio brings itself: a Space that only plays installs faster without.
 LEFT_OUT = frozenset({
@@ -63,15 +63,15 @@ def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None
         folder.mkdir(parents=True, exist_ok=True)
         _copy(Path(alignslm.__file__).parent, folder / "alignslm")
         _copy(root / "experiments", folder / "experiments")
-        shutil.copyfile(root / "params.yaml", folder / "params.yaml")
+        copy_file(root / "params.yaml", folder / "params.yaml")
         for name, source in speech.items():
             _copy(source, folder / "artifacts" / name)
         for name, source in own.items():
             _copy(source, folder / "artifacts" / "checkpoints" / name)
-        (folder / "app.py").write_text(APP.format(models=inside), encoding="utf-8")
-        (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
+        write_text(folder / "app.py", APP.format(models=inside))
+        write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements()))
         readme = README.format(title=TITLE, gradio=version, models=", ".join(names))
-        (folder / "README.md").write_text(readme, encoding="utf-8")
+        write_text(folder / "README.md", readme)
 
 
 def requirements() -> list[str]:

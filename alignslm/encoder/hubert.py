@@ -29,6 +29,7 @@ from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.encoder.windows import windows
 from alignslm.fetching import obtain, obtain_again
 from alignslm.provenance import UnitContract, file_sha256
+from alignslm.storage import replacing, write_text
 from alignslm.units import deduplicate
 
 transformers_logging.disable_progress_bar()  # a bar for every tensor drowns the stage's own progress
@@ -56,11 +57,11 @@ def prepare(config: Hubert, folder: Path) -> None:
     facts.require_fitting(config)
     facts.require_width(codebook.shape[1], layer=config.layer)
     load_model(config, weights.path)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({"codebook": codebook}, folder / _CODEBOOK)
-    (folder / _CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+    with replacing(folder / _CODEBOOK) as partial:
+        save_file({"codebook": codebook}, partial)
+    write_text(folder / _CONFIG, config.model_dump_json(indent=2) + "\n")
     origin = Origin(weights=weights.identity, codebook=codebook_identity)
-    (folder / _SOURCE).write_text(origin.model_dump_json(indent=2) + "\n")
+    write_text(folder / _SOURCE, origin.model_dump_json(indent=2) + "\n")
 
 
 def load_model(config: Hubert, path: Path) -> HubertModel:

@@ -14,6 +14,7 @@ from alignslm.config.speech import MfccKmeans
 from alignslm.encoder import Encoded
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.provenance import UnitContract, file_sha256
+from alignslm.storage import replacing, write_text
 from alignslm.threads import side_by_side
 from alignslm.units import deduplicate
 
@@ -102,9 +103,9 @@ def fit(config: MfccKmeans, waveforms: Iterable[np.ndarray], folder: Path) -> No
 
     with threadpool_limits(limits=1):  # several threads add in varying order: another codebook every run
         means = KMeans(config.num_units, n_init=1, random_state=config.seed, algorithm="lloyd").fit(points)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({"codebook": means.cluster_centers_.astype(np.float32)}, folder / _CODEBOOK)
-    (folder / _CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+    with replacing(folder / _CODEBOOK) as partial:
+        save_file({"codebook": means.cluster_centers_.astype(np.float32)}, partial)
+    write_text(folder / _CONFIG, config.model_dump_json(indent=2) + "\n")
 
 
 class MfccKmeansEncoder:

@@ -14,6 +14,7 @@ from alignslm.config.model import Config
 from alignslm.judge import Judgement, Story
 from alignslm.metrics import words
 from alignslm.provenance import content_id
+from alignslm.storage import write_text
 
 Floats = npt.NDArray[np.float64]
 HELD_BACK_OF_TEN = 1  # tenths of the stories a judge is calibrated on instead of fitted to
@@ -45,7 +46,7 @@ class Sigmoid(Config):
 
     def save(self, path: Path) -> None:
         """Write the parameters as JSON."""
-        path.write_text(json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n")
+        write_text(path, json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Sigmoid":

@@ -24,6 +24,7 @@ from alignslm.judge.questions import Questions, UnreadableQuestionError
 from alignslm.judge.replies import Reply, judged
 from alignslm.judge.writing import write_answers
 from alignslm.metrics import words
+from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
 PROBE = Story("tom walks along the beach in the morning", "he finds a shell and takes it home")
@@ -43,12 +44,10 @@ def prepare(config: CausalLmJudge, folder: Path, *, device: str, root: Path) -> 
     fetched = obtain(config.weights, patterns=PATTERNS)
     judge = CausalLmTextJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
     figures = judge.probe()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUBRIC_FILE).write_text(rubric.text, encoding="utf-8")
-    (folder / SETTINGS_FILE).write_text(
-        json.dumps(config.model_dump(mode="json", exclude={"weights"}), indent=1, sort_keys=True) + "\n"
-    )
-    (folder / SOURCE_FILE).write_text(json.dumps({"weights": fetched.identity}, indent=1) + "\n")
+    settings = config.model_dump(mode="json", exclude={"weights"})
+    write_text(folder / RUBRIC_FILE, rubric.text)
+    write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    write_text(folder / SOURCE_FILE, json.dumps({"weights": fetched.identity}, indent=1) + "\n")
     return figures
 
 

@@ -14,6 +14,7 @@ from alignslm.config.feedback import NgramJudge
 from alignslm.judge import Judgement, Story
 from alignslm.judge.calibration import Sigmoid, calibrate, split_held_back
 from alignslm.metrics import words
+from alignslm.storage import replacing, write_text
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -169,11 +170,11 @@ class NgramTextJudge:
 
     def save(self, folder: Path) -> None:
         """Write counts as safetensors, words and parameters as JSON."""
-        folder.mkdir(parents=True, exist_ok=True)
         counts = {"ngrams": self.ngrams.ngrams, "ngram_counts": self.ngrams.counts, "joint": self.tilt.joint}
         marginals = {"prompts": self.tilt.prompts, "continuations": self.tilt.continuations}
-        save_file(counts | marginals, folder / "counts.safetensors")
-        (folder / "words.json").write_text(json.dumps(self.vocabulary.known) + "\n")
+        with replacing(folder / "counts.safetensors") as partial:
+            save_file(counts | marginals, partial)
+        write_text(folder / "words.json", json.dumps(self.vocabulary.known) + "\n")
         parameters = {
             "order": self.ngrams.order,
             "discount": self.ngrams.discount,
@@ -181,7 +182,7 @@ class NgramTextJudge:
             "shrinkage": self.shrinkage,
             "strength": self.strength,
         }
-        (folder / "ngram.json").write_text(json.dumps(parameters, indent=1) + "\n")
+        write_text(folder / "ngram.json", json.dumps(parameters, indent=1) + "\n")
         if self.sigmoid is not None:
             self.sigmoid.save(folder / "calibration.json")
 

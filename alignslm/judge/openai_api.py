@@ -13,6 +13,7 @@ from alignslm.judge.asking import Asker, AskingError, Malformed
 from alignslm.judge.replies import Reply, judged
 from alignslm.judge.reply_store import Answer, ReplyStore
 from alignslm.metrics import words
+from alignslm.storage import write_text
 
 RUBRIC_FILE = "rubric.txt"
 SETTINGS_FILE = "settings.json"
@@ -37,10 +38,9 @@ def prepare(config: OpenAiJudge, folder: Path, *, root: Path) -> dict[str, float
             f"{config.base_url} answered {reply.body[:300]!r}, which is no chat completion; check base_url in the "
             "judge's file (OpenAI's ends with /v1)."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUBRIC_FILE).write_text(rubric.text, encoding="utf-8")
+    write_text(folder / RUBRIC_FILE, rubric.text)
     settings = config.model_dump(mode="json", exclude=EXECUTION)
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     return {}
 
 

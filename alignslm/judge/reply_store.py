@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from alignslm.config.llm_judges import Budget
 from alignslm.config.model import Config, Count
 from alignslm.fetching.url import cache_folder
+from alignslm.storage import write_text
 
 
 class BudgetError(ValueError):
@@ -54,7 +55,7 @@ class ReplyStore:
         self.folder, self.budget = store_folder(identity), budget
         self.ledger = self.folder / "ledger.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "identity.json").write_text(identity + "\n")
+        write_text(self.folder / "identity.json", identity + "\n")
         self._lock = threading.Lock()
         self.requests, self.tokens = self._spent()
 

@@ -17,6 +17,7 @@ from alignslm.config.feedback import StoryLmJudge
 from alignslm.judge import Judgement, Story
 from alignslm.judge.calibration import Sigmoid, calibrate, split_held_back
 from alignslm.metrics import words
+from alignslm.storage import replacing, write_text
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNKNOWN = range(4)
@@ -101,10 +102,10 @@ class StoryLmTextJudge:
 
     def save(self, folder: Path) -> None:
         """Write the weights, words.json and the calibration."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.model.state_dict(), folder / "model.safetensors")
+        with replacing(folder / "model.safetensors") as partial:
+            save_file(self.model.state_dict(), partial)
         shape = {"hidden_size": self.model.recurrent.hidden_size, "layers": self.model.recurrent.num_layers}
-        (folder / "words.json").write_text(json.dumps(shape | {"words": self.known}) + "\n")
+        write_text(folder / "words.json", json.dumps(shape | {"words": self.known}) + "\n")
         if self.sigmoid is not None:
             self.sigmoid.save(folder / "calibration.json")
 

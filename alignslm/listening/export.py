@@ -8,6 +8,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.listening.storage import Rater, Ratings
 from alignslm.listening.study import Study, read_study
+from alignslm.storage import write_text
 
 EXPECTED = {"rater_id": pl.String, "prompt_id": pl.String, "system": pl.String, "position": pl.Int32}
 
@@ -52,5 +53,5 @@ def export(folder: Path, ratings: Ratings) -> pl.DataFrame:
     """Write folder/ratings.parquet and folder/ratings.csv, and return the rows."""
     frame = ratings_table(folder, ratings)
     tables.write(frame, tables.RATINGS, folder / "ratings.parquet")
-    frame.write_csv(folder / "ratings.csv")
+    write_text(folder / "ratings.csv", frame.write_csv())
     return frame

@@ -1,6 +1,5 @@
 """Build a blinded study from the samples of an experiment, and read it back."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from alignslm.listening.loudness import common_loudness, normalised
 from alignslm.playable import FLAC_FRAME
 from alignslm.provenance import content_id
 from alignslm.recordings import hearing_order, recordings_of
+from alignslm.storage import replacing_folder
 from alignslm.utterances import decode_at
 
 
@@ -65,7 +65,8 @@ def build_study(config: ListeningStudy, artifacts: Path, folder: Path) -> Study:
     every = [*heads.values(), *parts.values()]
     lufs = common_loudness(every, config.sample_rate_hz, wanted_lufs=config.loudness_lufs)
     study = Study(choice=config, prompts=tuple(chosen), lufs=lufs)
-    _write(study, heads, parts, {name: dict(ids.iter_rows()) for name, ids in drawn.items()}, folder)
+    with replacing_folder(folder) as partial:  # a study is there whole, or not at all
+        _write(study, heads, parts, {name: dict(ids.iter_rows()) for name, ids in drawn.items()}, partial)
     return study
 
 
@@ -115,12 +116,9 @@ def _write(
     heads: Mapping[str, np.ndarray],
     parts: Mapping[tuple[str, str], np.ndarray],
     ids: Mapping[str, Mapping[str, str]],
-    folder: Path,
+    partial: Path,
 ) -> None:
-    """Write everything beside the folder first: a study is there whole, or not at all."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "audio").mkdir(parents=True)
+    (partial / "audio").mkdir()
     choice = study.choice
     pause = np.zeros(round(choice.pause_s * choice.sample_rate_hz), np.float32)
     rows = []
@@ -137,4 +135,3 @@ def _write(
     frame = pl.DataFrame(rows, schema=dict(tables.CLIPS.schema), orient="row")
     tables.write(frame, tables.CLIPS, partial / "clips.parquet")
     (partial / "study.json").write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder)

@@ -12,7 +12,7 @@ from alignslm.device import resolve_device
 from alignslm.lm.identity import recorded_model_id, weights_id, write_record
 from alignslm.lm.sharding import shared_model
 from alignslm.provenance import UnitContract
-from alignslm.storage import writing
+from alignslm.storage import filling, write_text
 from alignslm.units import UnitVocabulary
 
 transformers_logging.disable_progress_bar()  # a bar for every file of weights drowns the stage's own progress
@@ -65,13 +65,13 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
     The dtype of the weights is the checkpoint's. An adapter in the folder gets both files too: published alone, it
     would not say which unit a token id is.
     """
-    with writing(folder):
-        model.save_pretrained(folder)
-        for place in (folder, folder / ADAPTER_FOLDER):
-            if place.is_dir():
-                (place / VOCABULARY_FILE).write_text(vocabulary.model_dump_json(indent=1) + "\n")
-                (place / CONTRACT_FILE).write_text(contract.model_dump_json(indent=1) + "\n")
-        write_record(folder, weights_id(model))
+    with filling(folder) as partial:
+        model.save_pretrained(partial)
+    for place in (folder, folder / ADAPTER_FOLDER):
+        if place.is_dir():
+            write_text(place / VOCABULARY_FILE, vocabulary.model_dump_json(indent=1) + "\n")
+            write_text(place / CONTRACT_FILE, contract.model_dump_json(indent=1) + "\n")
+    write_record(folder, weights_id(model))
 
 
 def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLm:

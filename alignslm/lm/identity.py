@@ -10,6 +10,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from alignslm.storage import write_text
+
 RECORD_FILE = "weights.json"
 _BLOCK_BYTES = 1 << 16
 _BLOCKS = 64
@@ -35,7 +37,7 @@ def weights_id(model: PreTrainedModel) -> str:
 def write_record(folder: Path, model_id: str) -> None:
     """Keep the identity of the weights in `folder`, with what is needed to see that they are still the same."""
     content = {"model_id": model_id, "files": _files(folder)}
-    (folder / RECORD_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    write_text(folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def recorded_model_id(folder: Path) -> str | None:

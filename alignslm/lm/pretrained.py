@@ -8,6 +8,7 @@ from alignslm.config.sources import Source
 from alignslm.fetching import Fetched, obtain
 from alignslm.lm.checkpoint import CheckpointError, save_lm, silence_dropout
 from alignslm.provenance import ContractError, UnitContract
+from alignslm.storage import write_text
 
 SOURCE_FILE = "source.json"
 _SETTINGS = ("config.json", "generation_config.json")
@@ -65,4 +66,4 @@ def fetch_checkpoint(source: Source) -> Fetched:
 def write_source(source: Source, identity: str, folder: Path) -> None:
     """Keep where the weights came from: the source as configured, and what it was resolved to."""
     content = {"source": source.model_dump(), "identity": identity}
-    (folder / SOURCE_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    write_text(folder / SOURCE_FILE, json.dumps(content, indent=1) + "\n")

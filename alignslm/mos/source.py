@@ -5,6 +5,7 @@ from pathlib import Path
 from alignslm.config.model import Config
 from alignslm.config.mos import MosConfig
 from alignslm.mos import MosError
+from alignslm.storage import write_text
 
 FILE = "source.json"
 
@@ -18,9 +19,8 @@ class MosSource(Config):
 
 def write_source(config: MosConfig, identity: str, folder: Path) -> None:
     """Write `folder`/source.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = MosSource(choice=config, identity=identity).model_dump_json(indent=2)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / FILE, text + "\n")
 
 
 def read_identity(config: MosConfig, folder: Path) -> str:

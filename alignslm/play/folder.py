@@ -1,14 +1,13 @@
 """Continuations as a folder: sound files, a transcript of one JSON object a line, and a page with players."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alignslm.play.cards import Sources, page
 from alignslm.play.prompt import PlayError, Prompt
 from alignslm.play.take import Take, write_sound
-from alignslm.storage import partial_of, writing
+from alignslm.storage import replacing_folder, write_text
 
 TRANSCRIPT, PAGE, PROMPT = "transcript.jsonl", "index.html", "prompt.wav"
 
@@ -21,30 +20,22 @@ def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: P
     """
     if folder.exists() and not (folder / TRANSCRIPT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PlayError(f"{folder} is there already and holds no {TRANSCRIPT}: name another place with --out")
-    partial = partial_of(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with writing(folder):
-            partial.mkdir(parents=True)
-            _write(prompt, models, partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing_folder(folder) as partial:
+        _write(prompt, models, partial)
 
 
 def _write(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -> None:
     write_sound(prompt.waveform, prompt.sample_rate_hz, folder / PROMPT)
-    whole, alone = {}, {}
-    with (folder / TRANSCRIPT).open("w", encoding="utf-8") as transcript:
-        for stem, (model, takes) in zip(_stems(models), models.items(), strict=True):
-            for number, take in enumerate(takes):
-                files = f"{stem}-{take.draw + 1}.wav", f"{stem}-{take.draw + 1}-after-prompt.wav"
-                alone[number, model], whole[number, model] = files
-                take.save(folder / files[0])
-                take.save(folder / files[1], prompt=True)
-                print(json.dumps(_row(take, *files), ensure_ascii=False), file=transcript)
-    (folder / PAGE).write_text(page(prompt, models, Sources(PROMPT, whole, alone)), encoding="utf-8")
+    whole, alone, rows = {}, {}, []
+    for stem, (model, takes) in zip(_stems(models), models.items(), strict=True):
+        for number, take in enumerate(takes):
+            files = f"{stem}-{take.draw + 1}.wav", f"{stem}-{take.draw + 1}-after-prompt.wav"
+            alone[number, model], whole[number, model] = files
+            take.save(folder / files[0])
+            take.save(folder / files[1], prompt=True)
+            rows.append(json.dumps(_row(take, *files), ensure_ascii=False))
+    write_text(folder / TRANSCRIPT, "".join(f"{row}\n" for row in rows))
+    write_text(folder / PAGE, page(prompt, models, Sources(PROMPT, whole, alone)))
 
 
 def _stems(models: Mapping[str, Sequence[Take]]) -> list[str]:

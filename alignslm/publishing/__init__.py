@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from alignslm.config.model import Config, Count
-from alignslm.storage import replacing
+from alignslm.storage import write_text
 
 
 class PublishError(ValueError):
@@ -59,5 +59,4 @@ def unpublished(name: str, chosen: Sequence[str]) -> Receipt:
 
 def write_receipt(receipt: Receipt, path: Path) -> None:
     """Write the receipt as JSON; it holds no secret and no time."""
-    with replacing(path) as partial:
-        partial.write_text(receipt.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(path, receipt.model_dump_json(indent=1) + "\n")

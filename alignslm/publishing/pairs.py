@@ -13,7 +13,7 @@ from alignslm.config.publishing import DatasetRepository
 from alignslm.prompts import read_prompts
 from alignslm.publishing.parquet import SHARD_ROWS, audio, features
 from alignslm.recordings import recordings_of
-from alignslm.storage import writing
+from alignslm.storage import replacing_folder
 
 SPLITS = {"train": "train", "valid": "validation"}  # ours -> the Hub's
 SCORES = ("llm_score", "ppl", "auto_bleu", "num_words")
@@ -70,11 +70,10 @@ def read_sources(name: str, config: DatasetRepository, artifacts: Path, work: Pa
 def _cut_recordings(utterances: Path, prompts: pl.DataFrame, folder: Path) -> int:
     """Write every prompt's recording to `folder`; return their sample rate, 0 where there is no prompt."""
     rate_hz = 0
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as partial:
         for recording in recordings_of(utterances, prompts):
             rate_hz = recording.sample_rate_hz
-            (folder / f"{recording.prompt_id}.flac").write_bytes(encode_flac(recording.prompt, rate_hz))
+            (partial / f"{recording.prompt_id}.flac").write_bytes(encode_flac(recording.prompt, rate_hz))
     return rate_hz
 
 

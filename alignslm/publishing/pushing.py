@@ -19,7 +19,7 @@ from alignslm.publishing.model_card import title_of as model_title
 from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.results import read_report
 from alignslm.shards import WORK
-from alignslm.storage import writing
+from alignslm.storage import copy_file, write_bytes, writing
 
 CARD = "README.md"
 Kind = Literal["model", "dataset"]
@@ -138,8 +138,5 @@ def write_preview(packages: dict[Kind, Package], folder: Path) -> None:
             raise PublishError(f"{place} is there already; name another folder, or remove it.")
     for kind, package in packages.items():
         place = folder / kind
-        with writing(place):
-            for name, file in sorted(package.bundle.items()):
-                path = place / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, path)
+        for name, file in sorted(package.bundle.items()):
+            write_bytes(place / name, file) if isinstance(file, bytes) else copy_file(file, place / name)

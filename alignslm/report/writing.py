@@ -11,6 +11,7 @@ from alignslm.report.metrics import Report, summarise
 from alignslm.report.origin import Origin
 from alignslm.report.page import page
 from alignslm.report.plots import models_table, panels, scores_table, training_table
+from alignslm.storage import write_text
 
 
 def report_of(inputs: ReportInputs) -> Report:
@@ -40,10 +41,10 @@ def write_report(inputs: ReportInputs, origin: Origin, folder: Path) -> Report:
         "scores.csv": scores_table(inputs.rounds).write_csv(),
     }
     _replace(plots, folder / "plots")
-    _write(folder / "index.html", page(report, inputs, drawn, origin))
-    _write(folder / "report.md", markdown(report, inputs, origin))
-    _write(folder / "metrics.json", report.to_json())
-    _write(folder / "summary.json", report.to_summary())
+    write_text(folder / "index.html", page(report, inputs, drawn, origin))
+    write_text(folder / "report.md", markdown(report, inputs, origin))
+    write_text(folder / "metrics.json", report.to_json())
+    write_text(folder / "summary.json", report.to_summary())
     return report
 
 
@@ -53,8 +54,4 @@ def _replace(files: Mapping[str, str], folder: Path) -> None:
         if old.suffix in {".svg", ".csv"} and old.name not in files:
             old.unlink()
     for name, text in files.items():
-        _write(folder / name, text)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / name, text)

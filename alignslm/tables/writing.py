@@ -1,6 +1,5 @@
 """How a table reaches the disk: arranged, verified, and whole or not at all."""
 
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from alignslm.provenance import UnitContract
-from alignslm.storage import partial_of, replacing, writing
+from alignslm.storage import replacing, replacing_folder
 from alignslm.tables.promises import arrange, require_later, verify
 from alignslm.tables.schemas import Table
 
@@ -105,19 +104,9 @@ def write_shards(
     Parts hold `part_rows` rows however the frames were cut, so that the shard size of a run, an execution setting,
     leaves no trace. One part is in memory at a time; the folder appears under its name only when complete.
     """
-    partial = partial_of(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    with writing(folder):
-        partial.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as partial:
         arranged = (arrange(frame, table) for frame in frames)
-        rows = _write_parts(rechunk(arranged, part_rows), table, partial, contract, named=folder)
-    except BaseException:  # a corpus may be as large as the disk: no half of one is left behind
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-    return rows
+        return _write_parts(rechunk(arranged, part_rows), table, partial, contract, named=folder)
 
 
 def _write_parts(

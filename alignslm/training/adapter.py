@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from alignslm.config.models import Lora
 from alignslm.lm.checkpoint import load_lm
 from alignslm.lm.sharding import is_shared
-from alignslm.storage import writing
+from alignslm.storage import filling, write_text
 
 
 def lora_config(config: Lora) -> LoraConfig:
@@ -48,9 +48,9 @@ def save_adapter_and_merge(model: PeftModel, folder: Path) -> PreTrainedModel:
     The next round starts from the merged model with a fresh adapter: continuing a PeftModel would silently make
     the reference a copy of the adapter, and a reload by name would make it the old base.
     """
-    with writing(folder):
-        model.save_pretrained(str(folder))
-        for file in folder.rglob("adapter_config.json"):
+    with filling(folder) as partial:
+        model.save_pretrained(str(partial))
+        for file in partial.rglob("adapter_config.json"):
             _sort_targets(file)
     return model.merge_and_unload()
 
@@ -60,4 +60,4 @@ def _sort_targets(file: Path) -> None:
     config = json.loads(file.read_text())
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignslm.provenance import tree_sha256
-from alignslm.storage import replacing
+from alignslm.storage import write_text
 from alignslm.training.processes import is_first, together
 
 STATE = "trainer_state.json"  # the last file of a checkpoint that the trainer writes
@@ -25,8 +25,7 @@ class SealCheckpoints(TrainerCallback):
         if state.is_world_process_zero and folder.is_dir():
             for old in folder.parent.glob("sealed-*"):  # the trainer keeps one checkpoint
                 old.unlink()
-            with replacing(_seal(folder)) as partial:
-                partial.write_text(tree_sha256([folder]) + "\n")
+            write_text(_seal(folder), tree_sha256([folder]) + "\n")
 
 
 def last_whole_checkpoint(work: Path) -> Path | None:

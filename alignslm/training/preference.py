@@ -26,7 +26,7 @@ from alignslm.config.models import PreferenceTrainer
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.likelihood import Scored, unit_log_likelihoods
 from alignslm.lm.positions import require_positions
-from alignslm.storage import replacing
+from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
 from alignslm.training.processes import is_first, together
 from alignslm.training.run import (
@@ -182,9 +182,9 @@ class KeepBest(TrainerCallback):
         if is_better(now, self.best, num_pairs=self.num_pairs):
             self.best = now
             if is_first():
-                model.save_pretrained(str(self.folder))
-                with replacing(self.record) as partial:
-                    partial.write_text(json.dumps(asdict(now)))
+                with filling(self.folder) as partial:
+                    model.save_pretrained(str(partial))
+                write_text(self.record, json.dumps(asdict(now)))
 
 
 def _steps(config: PreferenceTrainer, num_pairs: int) -> int:

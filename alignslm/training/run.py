@@ -24,7 +24,7 @@ from transformers import (
 
 from alignslm.lm.sharding import ShardingError, is_shared
 from alignslm.progress import track
-from alignslm.storage import replacing, writing
+from alignslm.storage import write_text, writing
 from alignslm.training.durable import SealCheckpoints, last_whole_checkpoint
 from alignslm.training.processes import is_first, together
 
@@ -215,5 +215,4 @@ def write_log(run: TrainingRun, best: Best | None, path: Path) -> None:
         for row in run.log
     ]
     content = {"steps": run.steps, "best": asdict(best) if best else None, "log": rows}
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")

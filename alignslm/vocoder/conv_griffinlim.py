@@ -15,6 +15,7 @@ from alignslm.audio import fft_size, log_mel
 from alignslm.config.speech import ConvGriffinLim
 from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded, standardised
 from alignslm.provenance import UnitContract
+from alignslm.storage import replacing, write_text
 from alignslm.threads import side_by_side
 from alignslm.units import expand
 from alignslm.vocoder import SpokenUnits, VocoderError, check_units
@@ -159,10 +160,10 @@ def _duration_loss(model: UnitToMel, units: Sequence[np.ndarray], log_durations:
 
 
 def _save(model: UnitToMel, config: ConvGriffinLim, contract: UnitContract, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as partial:
+        save_file(model.state_dict(), partial)
     settings = {"config": config.model_dump(mode="json"), "contract": contract.model_dump(mode="json")}
-    (folder / "vocoder.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(folder / "vocoder.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 class ConvGriffinLimVocoder:

@@ -15,6 +15,7 @@ from alignslm.config.unit_hifigan import UnitHifigan
 from alignslm.convnet import map_alone
 from alignslm.device import exact_float32, resolve_device
 from alignslm.provenance import UnitContract
+from alignslm.storage import replacing, write_text
 from alignslm.units import expand
 from alignslm.vocoder import VocoderError, check_units
 from alignslm.vocoder.unit_hifigan_checkpoint import choose, only_file, read_names, read_network, read_shape
@@ -59,10 +60,10 @@ def fetch(config: UnitHifigan, contract: UnitContract, folder: Path) -> dict[str
     network = read_network(weights.path, shape)
     identities["weights"] = weights.identity
     voice = Voice(contract=contract, shape=shape, sources=identities, **chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / MODEL_FILE)
+    with replacing(folder / MODEL_FILE) as partial:
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
     text = json.dumps(voice.model_dump(mode="json"), indent=2, sort_keys=True)
-    (folder / VOICE_FILE).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / VOICE_FILE, text + "\n")
     return {"million_parameters": sum(value.numel() for value in network.parameters()) / 1e6}
 
 
