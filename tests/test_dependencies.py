@@ -1,4 +1,4 @@
-"""What is installed is what is needed: two lock files, the closures of what pyproject.toml declares, and of its imports."""
+"""What is installed is what is needed: two lock files, each the closure of what pyproject.toml declares."""
 
 import ast
 import importlib.metadata
