@@ -1,33 +1,45 @@
 # Two commands on a fresh machine: `make repro` (the experiment) and `make test` (everything checked).
-# Only make, git and python >= 3.11 are needed; all else is installed into .venv.
+# Only make, git and python >= 3.11 are needed; all else is installed into .venv: by the first what an experiment needs
+# (requirements.lock.txt), by the second also what linting and testing need (requirements-dev.lock.txt).
 
 PYTHON ?= python3
 VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 MARKS ?= not long
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help venv repro test bench lint browser check clean
+.PHONY: help repro check test lint bench venv dev browser clean
 
 help:
-	@echo "make repro   run the experiment of params.yaml; the report is reports/index.html"
-	@echo "make test    lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
-	@echo "make bench   time our paths against plain ones on this machine, some seven minutes"
-	@echo "make lint    lint, types and spelling only"
-	@echo "make clean   forget results (artifacts, reports, caches), keep the environment"
+	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
+	@echo "make check    check params.yaml and what it chooses, and print what they say; repro does this first"
+	@echo "make test     lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
+	@echo "make lint     lint, types and spelling only"
+	@echo "make bench    time our paths against plain ones on this machine, some seven minutes"
+	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
+	@echo "make dev      also install what test and lint need; they do this first"
+	@echo "make browser  install Chromium, which test needs, where it is missing and we may; test does this first"
+	@echo "make clean    forget results (artifacts, reports, caches), keep the environment"
 
 # torch first and alone: where a CPU build is at hand it satisfies the rest, and the lock pins no CUDA companion.
 $(VENV)/installed: requirements.lock.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alignslm needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock.txt
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) $(TORCH)
+	$(PIP) -r requirements.lock.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock.txt
+	$(PIP) -r requirements-dev.lock.txt
 	touch $@
 
 venv: $(VENV)/installed
+
+dev: $(VENV)/installed-dev
 
 check: venv
 	alignslm check
@@ -36,7 +48,7 @@ check: venv
 repro: venv check
 	python -m alignslm.warm dvc repro
 
-lint: venv
+lint: dev
 	ruff check .
 	ruff format --check .
 	mypy

@@ -110,6 +110,13 @@ def make_repository(root: Path) -> None:
     start_history(root)
 
 
+def loopback_only(record: Path) -> dict[str, str]:
+    """Return variables under which no process connects to another machine, and each try is a line of `record`."""
+    switches = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+    place = {"PYTHONPATH": str(ROOT / "tests/loopback"), "ALIGNSLM_CONNECTIONS": str(record)}
+    return {**place, **dict.fromkeys(switches, "")}
+
+
 def stages_of(said: str) -> list[str]:
     """Return the names of the stages that DVC says it ran, in order."""
     return re.findall(r"Running stage '([^']+)'", said)

@@ -176,16 +176,6 @@ def test_a_cluster_too_small_is_told(ray_address):
         pool_of(wide.model_copy(update={"device": "cuda"}))
 
 
-def test_without_ray_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EngineError) as error:
-        ray_cluster.connect("auto")
-    assert str(error.value) == (
-        "engine is ray, but Ray is not installed: `pip install 'alignslm[ray]'` on every machine of the cluster, or "
-        "set engine: local in experiments/execution.yaml."
-    )
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
 def test_without_a_cluster_the_command_that_starts_one_is_named(monkeypatch, address):
     ray = pytest.importorskip("ray")

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "machine", "warm"},
+    {"__init__", "extras", "machine", "warm"},
     {"config", "failures"},
     {"progress", "provenance", "storage", "closure", "threads"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},

@@ -18,17 +18,31 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.micro import ENVIRONMENT, SECOND_ROUND, WARM, edit, make_repository, repro, run, stages_of
+from tests.micro import (
+    ENVIRONMENT,
+    SECOND_ROUND,
+    WARM,
+    edit,
+    loopback_only,
+    make_repository,
+    repro,
+    run,
+    stages_of,
+)
 
 AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "mos", "eval@r1", "report", "publish@r1"}
 ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
+
+
+def connections_of(root: Path) -> Path:
+    return root.with_name("connections.txt")
 
 
 @pytest.fixture(scope="module")
 def micro(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("micro")
     make_repository(root)
-    said = run(root, *WARM, "dvc", "repro")
+    said = run(root, *WARM, "dvc", "repro", variables=loopback_only(connections_of(root)))
     assert "Warning" not in said
     ran = stages_of(said)
     assert {"corpus", "base", "pairs@r1", "checkpoint@r1", "sft", "ntp", "control_eval@true", "report"} <= set(ran)
@@ -38,6 +52,14 @@ def micro(tmp_path_factory) -> Path:
 def hashes(root: Path) -> dict[str, str]:
     files = sorted(path for path in (root / "artifacts").rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_no_process_of_the_run_wanted_a_connection(micro):
+    lines = connections_of(micro).read_text().splitlines()
+    started = [line for line in lines if line.startswith("started ")]
+    for command in ("alignslm.warm dvc repro", "dvc repro", "stages.checkpoint r1 r1", "stages.checkpoint sft r1"):
+        assert any(line.endswith(command) for line in started), command
+    assert [line for line in lines if line not in started] == []
 
 
 def test_nothing_changed_runs_nothing(micro):

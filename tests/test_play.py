@@ -8,7 +8,6 @@ import os
 import re
 import runpy
 import shutil
-import sys
 import wave
 
 import huggingface_hub.constants
@@ -364,15 +363,6 @@ def test_an_emptied_seed_is_the_experiments_own(studio, recording):
         answer(str(recording), ["base"], 1, 0.8, 4.0, seed) for seed in (None, own, own + 1)
     )
     assert without == with_own != with_another
-
-
-def test_without_gradio_the_command_says_how_to_install_it(world, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    result = run("demo", "--root", world)
-    assert (result.exit_code, result.stderr.replace("\n", " ")) == (
-        1,
-        "the page needs gradio, which is not installed: `pip install 'alignslm[demo]'`, or `pip install -e '.[demo]'` in a clone. `alignslm continue` needs it not. ",
-    )
 
 
 # --- the Space ---

@@ -13,7 +13,7 @@ from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
 from alignslm.config.faults import ConfigError
 from alignslm.config.loading import library_faults, load_execution, load_experiment
 from alignslm.config.presets import list_presets
-from alignslm.config.readiness import require_judges
+from alignslm.config.readiness import execution_faults, judge_faults
 
 
 def print_check(root: Path, *, everything: bool) -> None:
@@ -38,7 +38,8 @@ def checked(root: Path, *, everything: bool) -> Experiment:
     if faults:
         raise ConfigError(faults)
     experiment = load_experiment(root)
-    require_judges(experiment, root)
+    if lacks := [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]:
+        raise ConfigError(lacks)
     return experiment
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 from alignslm.cli.pipeline import read_stages
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
+from alignslm.config.readiness import execution_faults
 from alignslm.plan import Plan, plan_of
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume
@@ -25,9 +26,10 @@ def print_plan(root: Path, *, preset: str | None, offline: bool) -> None:
     told = [*fetch_lines(plan.fetches), *volume_lines(plan.volume), *memory_lines(plan, execution.batch_rows), stages]
     for line in told:
         console.print(Text(line), soft_wrap=True)
-    for line in plan.missing:
+    missing = [*plan.missing, *map(str, execution_faults(execution, root))]
+    for line in missing:
         console.print(Text(f"missing: {line}", style="red"), soft_wrap=True)
-    if plan.missing:
+    if missing:
         raise typer.Exit(1)
     console.print(Text("nothing is missing", style="green"))
 

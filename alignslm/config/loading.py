@@ -77,10 +77,15 @@ def resolve(document: Document, root: Path) -> Experiment:
     return experiment
 
 
-def load_execution(root: Path = Path()) -> Execution:
+def execution_file(root: Path = Path()) -> Path:
     """Return root/experiments/execution.yaml, or the file that the variable ALIGNSLM_EXECUTION names."""
     named = os.environ.get(EXECUTION_VARIABLE)
-    document = read_document(Path(named) if named else root / "experiments" / "execution.yaml")
+    return Path(named) if named else root / "experiments" / "execution.yaml"
+
+
+def load_execution(root: Path = Path()) -> Execution:
+    """Return the settings of `execution_file`. Raises ConfigError listing its faults."""
+    document = read_document(execution_file(root))
     result = document if isinstance(document, list) else validate(document, _adapter(Execution), Execution)
     if isinstance(result, list):
         raise ConfigError(result)

@@ -1,4 +1,4 @@
-"""What choices need besides their files: a judge's key and rubric, folders. Looked for before anything runs."""
+"""What choices need besides their files: keys, rubrics, packages, folders. Looked for before anything runs."""
 
 import os
 import re
@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignslm.config.document import read_document
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.faults import ConfigError, Fault
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.loading import execution_file
 from alignslm.config.rubrics import Rubric, RubricError
 from alignslm.config.sources import FolderSource, sources_in
+from alignslm.extras import lacking
 
 
 def require_ready(experiment: Experiment, root: Path = Path()) -> None:
@@ -48,6 +51,12 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
     return list(found.values())
 
 
+def execution_faults(execution: Execution, root: Path = Path()) -> list[Fault]:
+    """Return what the engine lacks, at its line."""
+    told = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
+    return [_fault(execution_file(root), "engine", told)] if told else []
+
+
 def _absence(source: FolderSource, root: Path) -> str | None:
     path = Path(os.path.expandvars(source.path)).expanduser()
     if unset := re.search(r"\$\{?(\w+)", str(path)):
@@ -61,6 +70,8 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[Fault]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
+    if isinstance(judge, OpenAiJudge) and (told := lacking("openai", by="kind: openai")):
+        yield _fault(file, "kind", told)
     if isinstance(judge, OpenAiJudge) and judge.key_variable and not os.environ.get(judge.key_variable, "").strip():
         yield _fault(
             file,

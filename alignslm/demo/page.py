@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from alignslm.extras import needed
 from alignslm.failures import is_told
 from alignslm.play.cards import inline_cards
 from alignslm.play.finding import checkpoint_folder, checkpoints
@@ -27,17 +28,10 @@ class DemoError(PlayError):
 
 
 def load_gradio() -> Any:
-    """Return the gradio module, its telemetry off. DemoError says how to install it where it is not."""
+    """Return the gradio module, its telemetry off. MissingPackageError where it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
+    with needed("gradio", by="alignslm demo"):
         import gradio
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise DemoError(
-            "the page needs gradio, which is not installed: `pip install 'alignslm[demo]'`, or `pip install "
-            "-e '.[demo]'` in a clone. `alignslm continue` needs it not."
-        ) from None
     return gradio
 
 

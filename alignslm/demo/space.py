@@ -11,10 +11,9 @@ from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
 from alignslm.play.finding import checkpoint_folder, speech_folders
 from alignslm.storage import copy_file, write_text, writing
 
-# What trains, evaluates and reports, and what gradio brings itself: a Space that only plays installs faster without.
+# What trains, evaluates and reports: a Space that only plays installs faster without.
 LEFT_OUT = frozenset({
-    "accelerate", "datasets", "dvc", "espeakng-loader", "fastapi", "matplotlib", "onnxruntime", "openai", "peft",
-    "speechmos", "trl", "uvicorn",
+    "accelerate", "datasets", "dvc", "espeakng-loader", "matplotlib", "onnxruntime", "peft", "speechmos", "trl",
 })  # fmt: skip
 APP = '''\
 """The page of a Space; written by `alignslm demo --export-space`."""

@@ -16,6 +16,7 @@ import polars as pl
 from alignslm.config.execution import Execution
 from alignslm.engine import ATTEMPTS, QUEUED, EngineError, lost
 from alignslm.engine.local import share_threads
+from alignslm.extras import needed
 
 Task = TypeVar("Task")
 SENT = ("ALIGNSLM_", "HF_", "TOKENIZERS_", "TRANSFORMERS_")  # variables that say where models and caches lie
@@ -121,13 +122,8 @@ class RayPool:
 
 def connect(address: str) -> None:
     """Join the running cluster at `address`, once a process. Raises EngineError where there is none."""
-    try:
+    with needed("ray", by="engine: ray"):
         import ray
-    except ImportError as error:
-        raise EngineError(
-            "engine is ray, but Ray is not installed: `pip install 'alignslm[ray]'` on every machine of the cluster, "
-            "or set engine: local in experiments/execution.yaml."
-        ) from error
     if ray.is_initialized():
         return
     named = os.environ.get("RAY_ADDRESS") if address == "auto" else address

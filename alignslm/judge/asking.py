@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeAlias
 
-import openai
 from pydantic import BaseModel, Field, ValidationError
 
 from alignslm.config.llm_judges import OpenAiJudge
+from alignslm.extras import needed
 from alignslm.judge.reply_store import Answer, LedgerLine, ReplyStore
+
+with needed("openai", by="kind: openai"):
+    import openai
 
 FIRST_WAIT_S = 0.5
 LONGEST_BACKOFF_S = 30.0

@@ -4,14 +4,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import Field, StrictInt
 
 from alignslm.config.model import Config
+from alignslm.extras import needed
 from alignslm.listening.storage import Rater, Rating, Ratings, StorageError
 from alignslm.listening.study import Study, clip_path, read_study
+
+with needed("fastapi", by="alignslm listen serve"):
+    from fastapi import FastAPI, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 PAGE = Path(__file__).parent / "page.html"
 HEADERS = {
@@ -170,7 +173,8 @@ def _guard(app: FastAPI) -> None:
 
 def serve(folder: Path, *, host: str, port: int) -> None:
     """Serve a study until interrupted. StudyError or StorageError where the folder holds none."""
-    import uvicorn
+    with needed("uvicorn", by="alignslm listen serve"):
+        import uvicorn
 
     ratings = Ratings.existing(folder / "ratings.sqlite")
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, Recordings
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.extras import lacking
 from alignslm.fetching import FetchError, expanded
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume
@@ -22,6 +23,7 @@ def missing_from(experiment: Experiment, fetches: list[Fetch], volume: Volume, r
         *workspace_faults(root),
         *(f"{fetch.key}: {fetch.fault}" for fetch in fetches if fetch.fault),
         *_subsets(experiment),
+        *_packages(experiment),
         *_keys(experiment),
         *_rubrics(experiment, root),
         *_budgets(experiment, volume),
@@ -43,6 +45,12 @@ def _subsets(experiment: Experiment) -> Iterator[str]:
         absent = [subset for split in SPLITS for subset in part.subsets.of(split) if not (folder / subset).is_dir()]
         if absent and folder.is_dir():
             yield f"corpus.parts.{name}: {folder} has no {', '.join(absent)}; unpack them there"
+
+
+def _packages(experiment: Experiment) -> Iterator[str]:
+    for key in ("judge", "heldout_judge"):
+        if isinstance(getattr(experiment, key), OpenAiJudge) and (told := lacking("openai", by="kind: openai")):
+            yield f"{key}: {told}"
 
 
 def _keys(experiment: Experiment) -> Iterator[str]:
