@@ -37,8 +37,8 @@ class Paper(NamedTuple):
     models: Path
     variables: dict[str, str]
 
-    def dvc(self, *arguments: str, check: bool = True) -> str:
-        return run(self.root, *WARM, "dvc", *arguments, check=check, variables=self.variables)
+    def dvc(self, *arguments: str, warm: bool = True, fails: bool = False) -> str:
+        return run(self.root, *(WARM if warm else ()), "dvc", *arguments, fails=fails, variables=self.variables)
 
     def forget_changes(self) -> None:
         run(self.root, "git", "checkout", "-q", "params.yaml", "experiments")
@@ -62,7 +62,7 @@ def table_of(path: Path) -> tables.Table:
 
 def refused_for_want_of_a_key(paper: Paper, *changes: str) -> str:
     """Ask for gpt4o without a key; return what was said."""
-    said = paper.dvc("exp", "run", "-S", "judge=gpt4o", *changes, check=False)
+    said = paper.dvc("exp", "run", "-S", "judge=gpt4o", *changes, warm=False, fails=True)
     names(
         said,
         "gpt-4o-2024-11-20",
@@ -88,7 +88,7 @@ def test_without_its_key_a_judge_stops_the_run_before_anything_is_made(paper):
 def test_nothing_is_missing_and_the_plan_says_what_is_read(paper):
     said = run(paper.root, "alignslm", "plan", "--offline", variables=paper.variables)
     assert "lm.weights: $ALIGNSLM_MODELS/TWIST-1.3B (not pinned," in said
-    names(said, "28")
+    names(said, "prompts: 28, 28")
     assert "nothing is missing" in said
 
 
@@ -166,6 +166,6 @@ def test_slam_with_a_judge_behind_a_real_server(paper):
 def test_a_forced_rerun_of_scores_asks_nothing_although_the_server_is_gone(paper):
     scores = paper.root / "artifacts/scores/r1.parquet"
     before, asked = scores.read_bytes(), paper.ledger()
-    assert stages_of(paper.dvc("repro", "--force", "--single-item", "scores@r1")) == ["scores@r1"]
+    assert stages_of(paper.dvc("repro", "--force", "--single-item", "scores@r1", warm=False)) == ["scores@r1"]
     assert scores.read_bytes() == before
     assert paper.ledger() == asked
