@@ -1,7 +1,6 @@
 """The embedded recogniser on real tones: each letter is a pitch, so what it should hear is known."""
 
 import itertools
-import re
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from alignslm.asr.char_ctc import (
 )
 from alignslm.config.speech import CharCtc
 from alignslm.convnet import DivergedError
+from tests.messages import names
 
 RATE_HZ = 16000
 PITCHES_HZ = {"a": 400.0, "b": 900.0, "c": 2000.0, " ": 4500.0}
@@ -137,14 +137,16 @@ def test_padding_and_mask_change_nothing_for_a_row():
 
 
 def test_errors_say_what_to_do(tmp_path):
-    message = "none of 1 training utterances has a text that fits its audio; is the train split without texts, or"
-    with pytest.raises(RecogniserError, match=re.escape(message)):
+    with pytest.raises(RecogniserError) as raised:
         fit(CONFIG, [(say("a"), "")], tmp_path)
-    with pytest.raises(RecogniserError, match=r"holds no recogniser \(recogniser.json is missing\): `dvc repro asr`"):
+    names(raised.value, "1 training utterances", "text", "audio", "train split")
+    with pytest.raises(RecogniserError) as raised:
         CharCtcRecogniser.load(tmp_path)
+    names(raised.value, "dvc repro asr", "recogniser.json")
     unstable = CONFIG.model_copy(update={"learning_rate": 1e30, "steps": 20})
-    with pytest.raises(DivergedError, match=r"the loss is \S+ at step \d+ of 20; lower learning_rate"):
+    with pytest.raises(DivergedError) as raised:
         fit(unstable, SPOKEN, tmp_path)
+    names(raised.value, "loss", "step", "20", "learning_rate")
 
 
 @pytest.mark.parametrize(

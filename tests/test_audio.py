@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from alignslm import audio
+from tests.messages import names
 
 RATE_HZ = 16000
 
@@ -89,12 +90,9 @@ def test_mel_filterbank_triangles():
 
 
 def test_too_many_mels_name_the_empty_band():
-    message = (
-        "80 mel bands are too fine for 33 spectrum bins at 16000 Hz: band 0 covers no bin. "
-        "Lower num_mels or raise window_samples."
-    )
-    with pytest.raises(audio.AudioError, match=re.escape(message)):
+    with pytest.raises(audio.AudioError) as raised:
         audio.mel_filterbank(sample_rate_hz=RATE_HZ, num_mels=80, num_bins=33)
+    names(raised.value, "80 mel bands", "33", "16000 Hz", "band 0", "num_mels", "window_samples")
 
 
 @given(hnp.arrays(np.int16, st.integers(0, 300)))
@@ -123,14 +121,16 @@ def test_stereo_is_refused_unless_mixed(tmp_path):
     stereo = np.array([[0.5, 0.25], [0.0, -0.5]], np.float32)
     soundfile.write(tmp_path / "a.wav", stereo, 8000, subtype="FLOAT")
     data = (tmp_path / "a.wav").read_bytes()
-    with pytest.raises(audio.AudioError, match="audio has 2 channels, expected one; pass channels='mix'"):
+    with pytest.raises(audio.AudioError) as raised:
         audio.decode(data)
+    names(raised.value, "2 channels", "channels='mix'")
     np.testing.assert_array_equal(audio.decode(data, channels="mix")[0], np.float32([0.375, -0.25]))
 
 
 def test_noise_is_no_audio():
-    with pytest.raises(audio.AudioError, match="5 bytes are no audio that libsndfile can read"):
+    with pytest.raises(audio.AudioError) as raised:
         audio.decode(b"hello")
+    names(raised.value, "5 bytes", "libsndfile")
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), [(22050, 16000), (16000, 24000), (48000, 16000)])
@@ -156,10 +156,12 @@ def test_resampling_to_the_same_rate_changes_nothing():
 
 
 def test_waveforms_are_one_dimensional_and_rates_positive():
-    with pytest.raises(audio.AudioError, match=re.escape("a waveform must be (samples,), got shape (2, 3)")):
+    with pytest.raises(audio.AudioError) as raised:
         audio.resample(np.zeros((2, 3)), from_hz=8000, to_hz=4000)
-    with pytest.raises(audio.AudioError, match="sample rates must be positive, got 8000 Hz and 0 Hz"):
+    names(raised.value, "(samples,)", "(2, 3)")
+    with pytest.raises(audio.AudioError) as raised:
         audio.resample(np.zeros(3), from_hz=8000, to_hz=0)
+    names(raised.value, "8000 Hz", "0 Hz", "positive")
 
 
 def test_rms_by_hand():

@@ -17,6 +17,7 @@ from alignslm.bench.memory import peak_bytes
 from alignslm.bench.models import SHAPES, decoder, token_flop
 from alignslm.bench.stages import STAGES, UnknownStageError, run
 from alignslm.cli import app
+from tests.messages import names
 
 MACHINE = Machine("test", 2, 2, 1 << 30, torch.__version__, "cpu", "float32", 1e9, 1e9)
 
@@ -67,9 +68,7 @@ def test_unequal_answers_are_refused():
     case = toy([np.array([1.0]), np.array([2.0])], [np.array([1.0]), np.array([3.0])])
     with pytest.raises(UnequalError) as error:
         measure(case, size="tiny", scale=1, repeats=1, machine=MACHINE)
-    assert str(error.value) == (
-        "bench toy: theirs and ours differ by 1, which is more than 0.5; their times say nothing"
-    )
+    names(error.value, "toy", "1", "0.5")
 
 
 @pytest.mark.parametrize("theirs", [[np.array([np.nan])], [np.array([1.0, 1.0])], []])
@@ -141,17 +140,18 @@ def test_growth_is_drawn_equal_for_equal_figures(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["bench", "sampling", "--size", "9b"], "no model of size '9b'; there are tiny, 25m, twist-1.3b, twist-7b"),
-        (["bench", "x", "--size", "tiny", "--scale", "0"], "--scale is '0'; expected whole numbers such as 1,2,4,8"),
-        (["bench", "--figure", "growth.xyz"], "--figure is growth.xyz; its ending names its format: .svg or .png"),
+        (["bench", "sampling", "--size", "9b"], ("'9b'", "25m", "twist-1.3b", "twist-7b")),
+        (["bench", "x", "--size", "tiny", "--scale", "0"], ("--scale", "'0'", "1,2,4,8")),
+        (["bench", "--figure", "growth.xyz"], ("--figure", "growth.xyz", ".svg", ".png")),
     ],
 )
 def test_faults_are_told(asked, message):
     said = CliRunner().invoke(app, [*asked, "--device", "cpu"])
     assert said.exit_code == 1
-    assert message in said.output
+    names(said.output, *message)
 
 
 def test_an_unknown_benchmark_is_told_before_anything_runs():
-    with pytest.raises(UnknownStageError, match="no benchmark 'samplng'; there are sampling, storycloze"):
+    with pytest.raises(UnknownStageError) as raised:
         run(["sampling", "samplng"], size="tiny", scales=[1], repeats=1, machine=MACHINE, told=print)
+    names(raised.value, "'samplng'", "sampling, storycloze")

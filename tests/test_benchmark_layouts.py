@@ -19,9 +19,10 @@ from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.config.benchmarks import Reformatted, Salmon, SpokenStoryCloze
 from alignslm.config.sources import FolderSource
 from tests.level_encoder import FRAME, LevelEncoder
+from tests.messages import names
 from tests.tiny_lm import CONTRACT
 
-CURE = "Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data."
+CURE = ("fetch", "release", "data")
 RATE_HZ = CONTRACT.sample_rate_hz
 
 
@@ -104,23 +105,28 @@ def test_whole_stories_beside_their_beginnings_are_refused(tmp_path):
     put(root, s_mutual=[1, 2], s_correct=[1, 2, 4], s_incorrect=[1, 2, 5])
     with pytest.raises(ItemError) as error:
         items_of(cloze(root), tmp_path)
-    assert str(error.value) == (
-        f"{root}: 2 problems among 2 recordings:\n  begins with its own mutual file: a whole story, where an ending is "
-        f"expected (2): s_correct, s_incorrect\n{CURE}"
-    )
+    first, whole, cure = str(error.value).splitlines()
+    names(first, root, "2 problems", "2 recordings")
+    names(whole, "mutual", "(2): s_correct, s_incorrect")
+    names(cure, *CURE)
 
 
 def test_what_is_wrong_with_named_stories_is_listed(tmp_path):
     put(tmp_path, a_correct=[1], a_incorrect=[2], a_mutual=[3], b_correct=[1], b_incorrect=[1], c_correct=[1])
     put(tmp_path, d_mutual=[1], **{"17": [1]})
-    assert message(cloze(tmp_path)).splitlines() == [
-        f"{tmp_path}: 5 problems among 5 recordings:",
-        "  mutual file without endings (1): d",
-        "  name is not STORY_correct, STORY_incorrect or STORY_mutual (1): 17.wav",
-        "  no mutual file, though other stories have one (2): b, c",
-        "  not one positive and one negative of one subtype (1): c voice '': positive",
-        CURE,
-    ]
+    for line, facts in zip(
+        message(cloze(tmp_path)).splitlines(),
+        [
+            (tmp_path, "5"),
+            ("mutual", "(1): d"),
+            ("STORY_correct", "STORY_incorrect", "STORY_mutual", "(1): 17.wav"),
+            ("mutual", "(2): b, c"),
+            ("positive", "negative", "(1): c"),
+            CURE,
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
 
 
 def test_numbered_stories_are_whole_and_paired_by_number(tmp_path):
@@ -132,9 +138,7 @@ def test_numbered_stories_are_whole_and_paired_by_number(tmp_path):
 
 
 def test_a_release_without_recordings_is_refused(tmp_path):
-    assert message(cloze(tmp_path)) == (
-        f"{tmp_path} holds no recordings of this benchmark. Fetch the release, or correct `data`."
-    )
+    names(message(cloze(tmp_path)), "data", tmp_path)
 
 
 # --- slamkit's copies
@@ -156,20 +160,26 @@ def test_subfolders_have_numbers_of_their_own(tmp_path):
     found = find_items(copies(tmp_path, subfolders=True))
     assert pairs_of(found) == {"easy/0": ("easy/0_a.wav", "easy/1_a.wav"), "hard/0": ("hard/0_a.wav", "hard/1_a.wav")}
     assert set(found.rows.select("pair_id", "subtype").rows()) == {("easy/0", "easy"), ("hard/0", "hard")}
-    assert "  wav files outside the folders that are read (2): easy, hard" in message(copies(tmp_path)).splitlines()
+    outside = [line for line in message(copies(tmp_path)).splitlines() if line.endswith("(2): easy, hard")]
+    assert len(outside) == 1
 
 
 def test_a_missing_a_doubled_and_a_nameless_file_are_refused(tmp_path):
     put(tmp_path, **{"0_a": [1], "1_a": [2], "2_b": [3], "2_c": [4], "4_d": [5], "x_5": [6], "6+e": [7]})
-    assert message(copies(tmp_path)).splitlines() == [
-        f"{tmp_path}: 8 problems among 5 recordings:",
-        "  name does not begin with a number and '_' (2): 6+e.wav, x_5.wav",
-        "  not one positive and one negative of one subtype (2): 1 voice '': positive+positive, 2 voice '': positive",
-        "  number is missing, so pairs behind it would shift (1): ./3",
-        "  number stands more than once, so nothing says which file is the right one (2): 2_b.wav, 2_c.wav",
-        "  odd number of files (1): .: 5",
-        CURE,
-    ]
+    for line, facts in zip(
+        message(copies(tmp_path)).splitlines(),
+        [
+            (tmp_path, "8", "5"),
+            ("number", "'_'", "(2): 6+e.wav, x_5.wav"),
+            ("positive", "negative", "(2): 1", "positive+positive"),
+            ("missing", "(1): ./3"),
+            ("number", "(2): 2_b.wav, 2_c.wav"),
+            ("odd", "(1)", "5"),
+            CURE,
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
 
 
 # --- SALMon
@@ -212,13 +222,18 @@ def write_part(root, part, rows):
 def test_what_is_wrong_with_salmons_wavs_is_listed(tmp_path):
     put(tmp_path, **{"rir_consistency/sample_0_0": [1], "rir_consistency/sample_0_1": [2]})
     put(tmp_path, **{"rir_consistency/sample_1_0": [1], "rir_consistency/sample_2_2": [1]})
-    assert message(salmon(tmp_path)).splitlines() == [
-        f"{tmp_path}: 3 problems among 3 recordings:",
-        "  name is not sample_NUMBER_0 or sample_NUMBER_1 (1): rir_consistency/sample_2_2.wav",
-        "  neither wavs nor parquet files (1): bg_alignment",
-        "  not one positive and one negative of one subtype (1): rir_consistency/001 voice '': positive",
-        CURE,
-    ]
+    for line, facts in zip(
+        message(salmon(tmp_path)).splitlines(),
+        [
+            (tmp_path, "3"),
+            ("sample_NUMBER_0", "sample_NUMBER_1", "(1): rir_consistency/sample_2_2.wav"),
+            ("parquet", "(1): bg_alignment"),
+            ("positive", "negative", "(1): rir_consistency/001"),
+            CURE,
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
 
 
 def test_what_is_wrong_with_salmons_parquet_is_listed(tmp_path):
@@ -231,12 +246,17 @@ def test_what_is_wrong_with_salmons_parquet_is_listed(tmp_path):
     pq.write_table(pa.table({"ind": [1]}), tmp_path / "gender_consistency" / "x.parquet")
     found = message(salmon(tmp_path, "rir_consistency", "bg_alignment", "gender_consistency")).splitlines()
     both = "negative+negative+positive+positive"
-    assert found[1:4] == [
-        "  ind stands twice (2): rir_consistency/004-negative, rir_consistency/004-positive",
-        "  no column task, positive_audio, negative_audio; columns are ind (1): gender_consistency/x.parquet",
-        f"  not one positive and one negative of one subtype (1): rir_consistency/004 voice '': {both}",
-    ]
-    assert found[4] == "  task is 'sentiment_alignment', expected 'bg_alignment' (1): bg_alignment/train.parquet row 0"
+    for line, facts in zip(
+        found[1:4],
+        [
+            ("ind", "(2): rir_consistency/004-negative, rir_consistency/004-positive"),
+            ("column", "task, positive_audio, negative_audio", "ind", "(1): gender_consistency/x.parquet"),
+            ("(1): rir_consistency/004", both),
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
+    names(found[4], "sentiment_alignment", "'bg_alignment'", "(1): bg_alignment/train.parquet row 0")
 
 
 def test_levels_come_back_as_units():

@@ -1,5 +1,5 @@
-# ruff: noqa: E501 (a message is easier to compare on one line)
-"""Every kind of fault, by its whole message; all faults at once; YAML 1.2; and nothing heavy imported."""
+# ruff: noqa: E501 (a fault and its facts are easier to compare on one line)
+"""Every kind of fault, by its place, cause and cure; all faults at once; YAML 1.2; and nothing heavy imported."""
 
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from alignslm.config.crosschecks import pairs_per_prompt, warnings
 from alignslm.config.document import Document, parse_document
 from alignslm.config.faults import ConfigError, Fault, nearest
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from tests.messages import names
 from tests.sample_experiment import EXECUTION, PARAMS, edit, write_experiment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -44,90 +45,93 @@ def test_the_sample_is_valid_and_typed(root):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("judge: story  ", "judge: storj  ", "params.yaml:8: judge: no file experiments/judge/storj.yaml; did you mean 'story'? choices: ngram, story"),
-        ("judge: story  ", "judge: zzzzz  ", "params.yaml:8: judge: no file experiments/judge/zzzzz.yaml; choices: ngram, story"),
-        ("judge: story  ", "judge: ../../x", "params.yaml:8: judge: must match ^[a-z0-9][a-z0-9._-]*$, found '../../x' (text)"),
-        ("judge: story  ", "judge: [a, b] ", "params.yaml:8: judge: expected text, found a list"),
-        ("  swuggy: swuggy", "  swuggy: swugy", "params.yaml:15: benchmarks.swuggy: no file experiments/benchmark/swugy.yaml; did you mean 'swuggy'? choices: swuggy"),
-        ("benchmarks:\n  swuggy: swuggy", "benchmarks: {}", "params.yaml:14: benchmarks: needs at least 1 entry, found 0"),
-        ("    chosen_min: 3.2", "    chosen_min: three", "params.yaml:34: rounds.r1.chosen_min: expected a number, found 'three' (text)"),
-        ("    chosen_min: 3.2", "    chosen_min: 6", "params.yaml:34: rounds.r1.chosen_min: must be at most 5, found 6"),
-        ("    chosen_min: 3.2", "    chosen_min: 0.5", "params.yaml:34: rounds.r1.chosen_min: must be at least 1, found 0.5"),
-        ("    chosen_min: 3.2", "    chosen_min: 2", "params.yaml:34: rounds.r1.chosen_min: chosen_min (2.0) must lie above rejected_max (2.2), else one continuation could be both chosen and rejected"),
-        ("    margin_min: 1.0\n", "", "params.yaml:32: rounds.r1.margin_min: this key is missing; nothing here has a default"),
-        ("    prev: base", "    prev: r2", "params.yaml:33: rounds.r1.prev: goes in a circle: r1 -> r2 -> r1"),
-        ("    prev: base", "    prev: r9", "params.yaml:33: rounds.r1.prev: leads to 'r9', which is no checkpoint; known: base, r1, r2"),
-        ("  r1:\n", "  one:\n", "params.yaml:32: rounds.one: must match ^r[0-9]+$, found 'one' (text)"),
-        ("  base: {", "  r1: {", "params.yaml:43: controls: controls and rounds share the name 'r1'; rename the control"),
-        ("cut: sentence", "cut: sentenc", "params.yaml:22: prompts.cut: must be 'sentence', 'raw' or 'word', found 'sentenc' (text); did you mean 'sentence'?"),
-        ("score_eos: false", "score_eos: no", "params.yaml:51: evaluation.score_eos: expected true or false, found 'no' (text)"),
-        ("score_eos: false", "score_eos: 0", "params.yaml:51: evaluation.score_eos: expected true or false, found 0"),
-        ("  draws: 2", "  draws: true", "params.yaml:48: evaluation.draws: expected a whole number, found true (true or false)"),
-        ("  llm_score: 1.0", "  llm_score: 0.0", "params.yaml:26: weights: every metric weight is 0; give at least one a positive weight, e.g. llm_score: 1.0"),
-        ("  llm_score: 1.0", "  llm_score: .inf", "params.yaml:27: weights.llm_score: expected a finite number, found inf"),
-        ("max_s: 4.0", "max_s: 0", "params.yaml:23: prompts.max_s: must be above 0, found 0"),
-        ("  train: 50", "  train: 2.5", "params.yaml:18: prompts.train: expected a whole number, found 2.5"),
-        ("  train: 50", "  train: '50'", "params.yaml:18: prompts.train: expected a whole number, found '50' (text)"),
-        ("  train: 50", "  train: 2020-01-01", "params.yaml:18: prompts.train: expected a whole number, found '2020-01-01' (text)"),
-        ("  train: 50", "  train:", "params.yaml:18: prompts.train: expected a whole number, found nothing (null)"),
-        ("seeds: {base: 0,", "seeds: {", "params.yaml:16: seeds.base: this key is missing; nothing here has a default"),
-        ("seeds: {base: 0, sampling: 0, training: 0, evaluation: 0}", "seeds: 0", "params.yaml:16: seeds: expected a mapping of keys to values, found 0"),
-        ('"true"', "true", 'params.yaml:45: controls: a key must be text, found true; quote it: "true"'),
-        ("  valid: 5", "  train: 5", "params.yaml:19: prompts.train: this key stands on line 18 already; remove one"),
-        ("seeds: {", "seeds: [{", "params.yaml:17: no valid YAML: while parsing a flow sequence (line 16), expected ',' or ']', but got '<scalar>'"),
-        ("trainer: dpo", "trainer: ntp", "experiments/trainer/ntp.yaml:1: kind: 'next-unit' is no kind of trainer (params.yaml:11); known: preference"),
+        ("judge: story  ", "judge: storj  ", ("params.yaml:8: judge", "experiments/judge/storj.yaml", "'story'", "ngram, story")),
+        ("judge: story  ", "judge: zzzzz  ", ("params.yaml:8: judge", "ngram, story", "experiments/judge/zzzzz.yaml")),
+        ("judge: story  ", "judge: ../../x", ("params.yaml:8: judge", "../../x", "^[a-z0-9][a-z0-9._-]*$")),
+        ("judge: story  ", "judge: [a, b] ", ("params.yaml:8: judge", "text", "list")),
+        ("  swuggy: swuggy", "  swuggy: swugy", ("params.yaml:15: benchmarks.swuggy", "experiments/benchmark/swugy.yaml", "'swuggy'")),
+        ("benchmarks:\n  swuggy: swuggy", "benchmarks: {}", ("params.yaml:14: benchmarks", "1", "0")),
+        ("    chosen_min: 3.2", "    chosen_min: three", ("params.yaml:34: rounds.r1.chosen_min", "number", "three")),
+        ("    chosen_min: 3.2", "    chosen_min: 6", ("params.yaml:34: rounds.r1.chosen_min", "5", "6")),
+        ("    chosen_min: 3.2", "    chosen_min: 0.5", ("params.yaml:34: rounds.r1.chosen_min", "1", "0.5")),
+        ("    chosen_min: 3.2", "    chosen_min: 2", ("params.yaml:34: rounds.r1.chosen_min", "chosen_min", "2.0", "rejected_max", "2.2")),
+        ("    margin_min: 1.0\n", "", ("params.yaml:32: rounds.r1.margin_min", "missing")),
+        ("    prev: base", "    prev: r2", ("params.yaml:33: rounds.r1.prev", "r1 -> r2 -> r1")),
+        ("    prev: base", "    prev: r9", ("params.yaml:33: rounds.r1.prev", "base, r1, r2", "'r9'")),
+        ("  r1:\n", "  one:\n", ("params.yaml:32: rounds.one", "one", "^r[0-9]+$")),
+        ("  base: {", "  r1: {", ("params.yaml:43: controls", "'r1'")),
+        ("cut: sentence", "cut: sentenc", ("params.yaml:22: prompts.cut", "'sentence'", "raw", "word", "sentenc")),
+        ("score_eos: false", "score_eos: no", ("params.yaml:51: evaluation.score_eos", "true", "false", "'no'")),
+        ("score_eos: false", "score_eos: 0", ("params.yaml:51: evaluation.score_eos", "true", "false", "0")),
+        ("  draws: 2", "  draws: true", ("params.yaml:48: evaluation.draws", "whole number", "true")),
+        ("  llm_score: 1.0", "  llm_score: 0.0", ("params.yaml:26: weights", "0", "llm_score: 1.0")),
+        ("  llm_score: 1.0", "  llm_score: .inf", ("params.yaml:27: weights.llm_score", "finite", "inf")),
+        ("max_s: 4.0", "max_s: 0", ("params.yaml:23: prompts.max_s", "0")),
+        ("  train: 50", "  train: 2.5", ("params.yaml:18: prompts.train", "whole number", "2.5")),
+        ("  train: 50", "  train: '50'", ("params.yaml:18: prompts.train", "whole number", "'50'")),
+        ("  train: 50", "  train: 2020-01-01", ("params.yaml:18: prompts.train", "whole number", "2020-01-01")),
+        ("  train: 50", "  train:", ("params.yaml:18: prompts.train", "whole number", "null")),
+        ("seeds: {base: 0,", "seeds: {", ("params.yaml:16: seeds.base", "missing")),
+        ("seeds: {base: 0, sampling: 0, training: 0, evaluation: 0}", "seeds: 0", ("params.yaml:16: seeds", "mapping", "0")),
+        ('"true"', "true", ("params.yaml:45: controls", "text", '"true"')),
+        ("  valid: 5", "  train: 5", ("params.yaml:19: prompts.train", "18")),
+        ("seeds: {", "seeds: [{", ("params.yaml:17", "','", "']'", "<scalar>", "YAML", "16")),
+        ("trainer: dpo", "trainer: ntp", ("experiments/trainer/ntp.yaml:1: kind", "next-unit", "trainer", "params.yaml:11", "preference")),
     ],
 )  # fmt: skip
 def test_fault_in_params(root, old, new, expected):
     edit(root / "params.yaml", (old, new))
-    assert message() == expected
+    (line,) = message().splitlines()
+    names(line, *expected)
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
-        ("judge/ngram", "kind: ngram", "kind: ngramm", "1: kind: 'ngramm' is no kind of heldout_judge (params.yaml:9); did you mean 'ngram'? known: ngram, story-lm, causal-lm, openai"),
-        ("judge/ngram", "kind: ngram\n", "# no kind\n", "1: kind: this key is missing; it may be ngram, story-lm, causal-lm, openai"),
-        ("judge/ngram", "true_score: 4.0", "true_score: 6", "6: calibration.true_score: must be below 5, found 6"),
-        ("judge/ngram", "order: 3", "order: 3\nordr: 4", "3: ordr: unknown key; did you mean 'order'?"),
-        ("judge/ngram", "order: 3", "order: 3\nzzz: 4", "3: zzz: unknown key; known: kind, order, discount, calibration"),
-        ("judge/ngram", "  true_score: 4.0", "  true_score: 4.0\n  floor: 4", "7: calibration.floor: unknown key; known: word_floor_nats, true_score, shuffled_score"),
-        ("lm/llama", "kind: llama-scratch", "kind: gpt", "1: kind: 'gpt' is no kind of lm (params.yaml:4); known: llama-scratch, twist, slam, hf, warm-start"),
-        ("trainer/dpo", "target_modules: all-linear", "target_modules: 3", "4: lora.target_modules: must be 'all-linear', found 3; or: expected a list, found 3"),
-        ("trainer/dpo", "{sigmoid: 1}", "{sigmoidal: 1}", "2: losses.sigmoidal: must be 'sigmoid', 'hinge', 'ipo', 'robust', 'apo_zero', 'apo_down', 'sigmoid_norm' or 'sft', found 'sigmoidal' (text); did you mean 'sigmoid'?"),
-        ("trainer/dpo", "max_steps: null", "max_steps: none", "8: max_steps: expected a whole number, found 'none' (text)"),
-        ("trainer/dpo", "min_pairs: 10", "min_pairs: 500", "14: min_pairs: 500 pairs wanted, but 50 prompts give at most 200"),
-        ("vocoder/conv", "hop_samples: 160", "hop_samples: 150", "5: hop_samples: a unit lasts 16000 / 25 = 640 samples (sample_rate_hz over mfcc's frame_rate_hz), which is no multiple of hop_samples (150)"),
-        ("vocoder/conv", "window_samples: 400", "window_samples: 80", "6: window_samples: window_samples must be at least hop_samples (160), or samples are lost"),
-        ("lm/llama", "heads: 2", "heads: 3", "2: hidden_size: hidden_size (64) must be a multiple of 2 x heads (6)"),
-        ("lm/llama", "warmup_steps: 2", "warmup_steps: 10", "9: warmup_steps: warms up for 10 of 10 steps and never trains at full rate"),
-        ("lm/llama", "max_positions: 512", "max_positions: 261", "5: max_positions: 261 positions, but a prompt of 100 units (prompts.max_s), sampling.max_units (160) and 2 special tokens need 262"),
-        ("encoder/mfcc", "stacked_frames: 3", "stacked_frames: 4", "6: stacked_frames: must be odd, found 4: as many frames before as after"),
+        ("judge/ngram", "kind: ngram", "kind: ngramm", ("1: kind", "ngramm", "heldout_judge", "params.yaml:9", "'ngram'", "ngram, story-lm, causal-lm, openai")),
+        ("judge/ngram", "kind: ngram\n", "# no kind\n", ("1: kind", "missing", "ngram, story-lm, causal-lm, openai")),
+        ("judge/ngram", "true_score: 4.0", "true_score: 6", ("6: calibration.true_score", "5", "6")),
+        ("judge/ngram", "order: 3", "order: 3\nordr: 4", ("3: ordr", "unknown", "'order'")),
+        ("judge/ngram", "order: 3", "order: 3\nzzz: 4", ("3: zzz", "unknown", "kind, order, discount, calibration")),
+        ("judge/ngram", "  true_score: 4.0", "  true_score: 4.0\n  floor: 4", ("7: calibration.floor", "unknown", "word_floor_nats, true_score, shuffled_score")),
+        ("lm/llama", "kind: llama-scratch", "kind: gpt", ("1: kind", "'gpt'", "lm", "params.yaml:4", "llama-scratch, twist, slam, hf, warm-start")),
+        ("trainer/dpo", "target_modules: all-linear", "target_modules: 3", ("4: lora.target_modules", "all-linear", "list", "3")),
+        ("trainer/dpo", "{sigmoid: 1}", "{sigmoidal: 1}", ("2: losses.sigmoidal", "'sigmoid'", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "sigmoidal")),
+        ("trainer/dpo", "max_steps: null", "max_steps: none", ("8: max_steps", "whole number", "none")),
+        ("trainer/dpo", "min_pairs: 10", "min_pairs: 500", ("14: min_pairs", "500", "50", "200")),
+        ("vocoder/conv", "hop_samples: 160", "hop_samples: 150", ("5: hop_samples", "16000", "25", "640", "sample_rate_hz", "mfcc", "frame_rate_hz", "150")),
+        ("vocoder/conv", "window_samples: 400", "window_samples: 80", ("6: window_samples", "hop_samples", "160")),
+        ("lm/llama", "heads: 2", "heads: 3", ("2: hidden_size", "64", "heads", "6")),
+        ("lm/llama", "warmup_steps: 2", "warmup_steps: 10", ("9: warmup_steps", "10")),
+        ("lm/llama", "max_positions: 512", "max_positions: 261", ("5: max_positions", "261", "positions", "100", "prompts.max_s", "sampling.max_units", "160", "2", "262")),
+        ("encoder/mfcc", "stacked_frames: 3", "stacked_frames: 4", ("6: stacked_frames", "odd", "4")),
     ],
 )  # fmt: skip
 def test_fault_in_a_choice(root, name, old, new, expected):
     path = Path("experiments") / f"{name}.yaml"
     edit(path, (old, new))
-    assert message() == f"{path}:{expected}"
+    (line,) = message().splitlines()
+    names(line, f"{path}:{expected[0]}", *expected[1:])
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("  train: 50", "  train: 101", "params.yaml:18: prompts.train: 101 prompts wanted, but world holds 100 train stories; lower this, or raise stories.train in experiments/corpus/world.yaml"),
-        ("split: test", "split: dev", "params.yaml:47: evaluation.split: evaluates on 'dev', but prompts.dev is 0"),
-        ("min_units: 20", "min_units: 101", "params.yaml:24: prompts.min_units: no prompt of at most max_s (4 s) can hold more than 100 units"),
+        ("  train: 50", "  train: 101", ("params.yaml:18: prompts.train", "101", "world", "100", "stories.train", "experiments/corpus/world.yaml")),
+        ("split: test", "split: dev", ("params.yaml:47: evaluation.split", "'dev'", "prompts.dev", "0")),
+        ("min_units: 20", "min_units: 101", ("params.yaml:24: prompts.min_units", "max_s", "4", "100")),
     ],
 )  # fmt: skip
 def test_disagreement_shown_in_params(root, old, new, expected):
     edit(root / "params.yaml", (old, new))
-    assert message() == expected
+    (line,) = message().splitlines()
+    names(line, *expected)
 
 
 def test_frame_rate_must_divide_the_sample_rate(root):
     edit(root / "experiments/encoder/mfcc.yaml", ("frame_rate_hz: 25", "frame_rate_hz: 30"))
     lines = message().splitlines()
-    assert lines[0] == "experiments/encoder/mfcc.yaml:3: sample_rate_hz: 16000 Hz is no multiple of frame_rate_hz (30)"
+    names(lines[0], "experiments/encoder/mfcc.yaml:3", "sample_rate_hz", "16000", "frame_rate_hz", "30")
     assert lines[1].startswith("experiments/vocoder/conv.yaml:5: hop_samples: ")
 
 
@@ -135,40 +139,51 @@ def test_all_faults_of_all_files_at_once(root):
     edit(root / "params.yaml", ("    chosen_min: 3.2", "    chosen_mni: 3.2"), ("asr: ctc", "asr: ctcc"))
     edit(root / "experiments/judge/ngram.yaml", ("order: 3", "order: 1"))
     edit(root / "experiments/corpus/world.yaml", ("drift: 0.5", "drift: [0.5"))
-    assert message().splitlines()[:2] == [
-        "experiments/corpus/world.yaml:5: no valid YAML: while parsing a flow sequence (line 4), expected ',' or ']', but got ':'",
-        "experiments/judge/ngram.yaml:2: order: must be at least 2, found 1",
-    ]
-    assert message().splitlines()[2:] == [
-        "params.yaml:7: asr: no file experiments/asr/ctcc.yaml; did you mean 'ctc'? choices: ctc",
-        "params.yaml:32: rounds.r1.chosen_min: this key is missing; nothing here has a default",
-        "params.yaml:34: rounds.r1.chosen_mni: unknown key; did you mean 'chosen_min'?",
-    ]
+    for line, facts in zip(
+        message().splitlines()[:2],
+        [
+            ("experiments/corpus/world.yaml:5", "','", "']'", "':'", "YAML", "4"),
+            ("experiments/judge/ngram.yaml:2: order", "2", "1"),
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
+    for line, facts in zip(
+        message().splitlines()[2:],
+        [
+            ("params.yaml:7: asr", "experiments/asr/ctcc.yaml", "'ctc'"),
+            ("params.yaml:32: rounds.r1.chosen_min", "missing"),
+            ("params.yaml:34: rounds.r1.chosen_mni", "unknown", "'chosen_min'"),
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
 
 
 def test_a_file_chosen_twice_is_told_once(root):
     edit(root / "params.yaml", ("judge: story  ", "judge: ngram  "))
     edit(root / "experiments/judge/ngram.yaml", ("order: 3", "order: 1"))
-    assert message() == "experiments/judge/ngram.yaml:2: order: must be at least 2, found 1"
+    names(message(), "experiments/judge/ngram.yaml:2: order", "2", "1")
+    assert message().count("ngram.yaml") == 1
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "p.yaml:1: expected a mapping of keys to values, found nothing (null)"),
-        ("- 1\n", "p.yaml:1: expected a mapping of keys to values, found a list"),
-        ("a: 1\n---\nb: 2\n", "p.yaml:2: no valid YAML: expected a single document in the stream (line 1), but found another document"),
-        ("a: *b\n", "p.yaml:1: no valid YAML: found undefined alias 'b'"),
-        ("a: &x\n  b: *x\n", "p.yaml:1: a.b: an alias stands inside its own anchor"),
-        ("a: !!python/name:os.system x\n", "p.yaml:1: no valid YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'"),
-        ("a: 1\n? [1, 2]\n: 3\n", 'p.yaml:2: a key must be text, found a list or mapping; quote it: "a list or mapping"'),
-        ("a: {b: 1, b: 2}\na: 3\n", "p.yaml:1: a.b: this key stands on line 1 already; remove one\np.yaml:2: a: this key stands on line 1 already; remove one"),
+        ("", ("p.yaml:1", "mapping", "null")),
+        ("- 1\n", ("p.yaml:1", "mapping", "list")),
+        ("a: 1\n---\nb: 2\n", ("p.yaml:2", "YAML", "1")),
+        ("a: *b\n", ("p.yaml:1", "'b'", "YAML")),
+        ("a: &x\n  b: *x\n", ("p.yaml:1: a.b", "alias", "anchor")),
+        ("a: !!python/name:os.system x\n", ("p.yaml:1", "tag:yaml.org,2002:python/name:os.system", "YAML")),
+        ("a: 1\n? [1, 2]\n: 3\n", ("p.yaml:2", "key", "text", "list")),
+        ("a: {b: 1, b: 2}\na: 3\n", ("p.yaml:1: a.b", "1", "p.yaml:2: a")),
     ],
 )  # fmt: skip
 def test_text_that_is_no_mapping(text, expected):
     faults = parse_document(text, "p.yaml")
     assert isinstance(faults, list)
-    assert "\n".join(str(fault) for fault in faults) == expected
+    names("\n".join(str(fault) for fault in faults), *expected)
 
 
 def test_yaml_1_2_rules():
@@ -195,15 +210,15 @@ def test_a_misspelt_override_that_dvc_accepts_is_refused(root):
     from dvc.utils.hydra import apply_overrides
 
     apply_overrides("params.yaml", ["+sampling.temprture=0.7"])
-    assert "sampling.temprture: unknown key; did you mean 'temperature'?" in message()
+    names(message(), "sampling.temprture", "'temperature'")
 
 
 def test_missing_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message() == "params.yaml: no such file"
-    assert message(load_execution) == "experiments/execution.yaml: no such file"
+    assert message().startswith("params.yaml: ")
+    assert message(load_execution).startswith("experiments/execution.yaml: ")
     Path("params.yaml").write_text(PARAMS)
-    assert "params.yaml:2: corpus: no file experiments/corpus/world.yaml; choices: none" in message()
+    names(message(), "params.yaml:2: corpus", "experiments/corpus/world.yaml", "none")
 
 
 def test_execution_may_be_another_file(root, monkeypatch):
@@ -214,32 +229,33 @@ def test_execution_may_be_another_file(root, monkeypatch):
         .replace("workers: 1", "workers: 0")
     )
     monkeypatch.setenv("ALIGNSLM_EXECUTION", "other.yaml")
-    assert message(load_execution) == (
-        "other.yaml:1: shard_rows: this key is missing; nothing here has a default\n"
-        "other.yaml:4: replicas: must be 'auto', found 0; or: must be at least 1, found 0\n"
-        "other.yaml:5: workers: must be at least 1, found 0"
-    )
+    missing, either, least = message(load_execution).splitlines()
+    names(missing, "other.yaml:1: shard_rows", "missing")
+    names(either, "other.yaml:4: replicas", "'auto'", "1", "0")
+    names(least, "other.yaml:5: workers", "1", "0")
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
-        ("params", "judge: story  ", "judge: ngram  ", "heldout_judge is the training judge (ngram), so no reported score is held out"),
+        ("params", "judge: story  ", "judge: ngram  ", ("heldout_judge", "ngram")),
         ("params", "  llm_score: 1.0", "  llm_score: 0\n  #", None),
-        ("params", "trainer: dpo", "trainer: sft", "trainer sft has no preference term: the rounds are fine-tuning on the chosen samples"),
-        ("params", "sft: sft", "sft: dpo", "sft dpo has a preference term: it is no baseline of fine-tuning on the chosen samples alone"),
-        ("params", "source: corpus", "source: model", "no control has source: corpus, so the report cannot show the ceiling of the judges"),
-        ("params", "    chosen_min: 3.2", "    chosen_min: 4.5", "rounds.r2 has lower thresholds than rounds.r1, which it continues"),
+        ("params", "trainer: dpo", "trainer: sft", ("trainer sft", "preference", "fine-tuning")),
+        ("params", "sft: sft", "sft: dpo", ("sft dpo", "preference", "fine-tuning")),
+        ("params", "source: corpus", "source: model", ("source: corpus", "control")),
+        ("params", "    chosen_min: 3.2", "    chosen_min: 4.5", ("rounds.r2", "rounds.r1")),
         ("params", "auto_bleu: 0.0", "auto_bleu: 0.0 # same", None),
-        ("experiments/asr/ctc", "16000", "22050", "asr works at 22050 Hz, but the corpus holds 16000 Hz: nothing above 8000 Hz is heard"),
+        ("experiments/asr/ctc", "16000", "22050", ("22050", "16000", "8000")),
     ],
 )  # fmt: skip
 def test_warnings(root, name, old, new, expected):
     edit(root / f"{name}.yaml", (old, new))
     if "llm_score" in old:
         edit(root / "params.yaml", ("  num_words: 0.0", "  num_words: 1"))
-        expected = "weights.llm_score and weights.ppl are both 0: pairs do not depend on what the judge says"
-    assert warnings(load_experiment(root)) == ([] if expected is None else [expected])
+        expected = ("weights.llm_score", "weights.ppl", "0", "judge")
+    found = warnings(load_experiment(root))
+    assert len(found) == (expected is not None)
+    names("".join(found), *(expected or ()))
 
 
 @pytest.mark.parametrize(
@@ -257,10 +273,10 @@ def test_best_worst_gives_one_pair(root):
     assert pairs_per_prompt(load_experiment(root)) == 1
 
 
-names = st.text("abcdefghijklmnop_", min_size=5, max_size=12)
+spellings = st.text("abcdefghijklmnop_", min_size=5, max_size=12)
 
 
-@given(st.sets(names, min_size=1, max_size=8), st.data())
+@given(st.sets(spellings, min_size=1, max_size=8), st.data())
 def test_nearest_finds_a_name_itself_and_after_two_letters_swap_places(known, data):
     name = data.draw(st.sampled_from(sorted(known)))
     at = data.draw(st.integers(0, len(name) - 2))
@@ -269,7 +285,7 @@ def test_nearest_finds_a_name_itself_and_after_two_letters_swap_places(known, da
     assert nearest(swapped, {name}) == name
 
 
-@given(names, st.sets(names, max_size=8))
+@given(spellings, st.sets(spellings, max_size=8))
 def test_nearest_is_a_known_name_whatever_their_order(name, known):
     ordered = sorted(known)
     assert nearest(name, ordered) == nearest(name, ordered[::-1])

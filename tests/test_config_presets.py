@@ -14,6 +14,7 @@ from alignslm.config.document import parse_document
 from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import Change, apply_preset, changes, list_presets
+from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -78,25 +79,26 @@ def test_a_preset_twice_changes_nothing_more(root):
     [
         (
             "broken",
-            "params.yaml with preset broken:8: judge: no file experiments/judge/gpt4o.yaml; choices: ngram, story",
+            ("params.yaml", "broken:8: judge", "experiments/judge/gpt4o.yaml", "ngram, story"),
         ),
         (
             "brokn",
-            "experiments/preset/brokn.yaml: no such preset; did you mean 'broken'? presets: broken, longer, shorter, swap",  # noqa: E501
+            ("experiments/preset/brokn.yaml", "'broken'", "broken, longer, shorter, swap"),
         ),
     ],
 )
 def test_a_preset_that_does_not_fit_leaves_the_file_alone(root, name, expected):
     with pytest.raises(ConfigError) as caught:
         apply_preset(name, root)
-    assert str(caught.value) == expected
+    names(caught.value, *expected)
     assert Path("params.yaml").read_text() == PARAMS
 
 
 def test_an_unknown_key_in_a_preset_is_refused(root):
     edit(root / "experiments/preset/swap.yaml", ("judge: ngram,", "jugde: ngram,"))
-    with pytest.raises(ConfigError, match=r"params.yaml with preset swap:\d+: jugde: unknown key"):
+    with pytest.raises(ConfigError) as raised:
         apply_preset("swap", root)
+    names(raised.value, "params.yaml", "preset swap", "jugde", "unknown")
     assert Path("params.yaml").read_text() == PARAMS
 
 
@@ -105,12 +107,17 @@ def test_list_presets_tells_every_fault(root):
     edit(root / "experiments/preset/longer.yaml", ("set:", "sets:"))
     with pytest.raises(ConfigError) as caught:
         list_presets(root)
-    assert [str(fault) for fault in caught.value.faults] == [
-        "experiments/preset/longer.yaml:1: set: this key is missing; nothing here has a default",
-        "experiments/preset/longer.yaml:2: sets: unknown key; did you mean 'set'?",
-        "experiments/preset/swap.yaml:1: description: this key is missing; nothing here has a default",
-        "experiments/preset/swap.yaml:1: descrption_: unknown key; did you mean 'description'?",
-    ]
+    for line, facts in zip(
+        [str(fault) for fault in caught.value.faults],
+        [
+            ("experiments/preset/longer.yaml:1: set", "missing"),
+            ("experiments/preset/longer.yaml:2: sets", "unknown", "'set'"),
+            ("experiments/preset/swap.yaml:1: description", "missing"),
+            ("experiments/preset/swap.yaml:1: descrption_", "unknown", "'description'"),
+        ],
+        strict=True,
+    ):
+        names(line, *facts)
 
 
 @pytest.mark.parametrize("name", list(list_presets(REPOSITORY)))

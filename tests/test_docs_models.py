@@ -23,16 +23,16 @@ KINDS = {"hubert": EncoderConfig, "hf": LmConfig, "unit-hifigan": VocoderConfig,
 @pytest.mark.parametrize("text", CHOICES, ids=lambda text: text.split()[1])
 def test_a_choice_of_the_page_is_valid(text):
     choice = YAML(typ="safe").load(text)
-    TypeAdapter(KINDS.pop(choice["kind"])).validate_python(choice)
+    TypeAdapter(KINDS[choice["kind"]]).validate_python(choice)
 
 
 def test_every_kind_is_shown():
-    assert len(CHOICES) == 4
+    assert {text.split()[1] for text in CHOICES} == set(KINDS)
 
 
 def test_the_sources_of_the_page_are_valid():
     lines = re.findall(r"^weights: (\{.*?\})", PAGE, re.MULTILINE)
-    assert len(lines) == 3 + 4
+    assert len(lines) >= 3 + 4
     for line in lines:
         TypeAdapter(Source).validate_python(YAML(typ="safe").load(line.replace("03cc…", "a" * 64)))
 

@@ -20,6 +20,7 @@ from tests.micro import copy_project
 
 RUNS, S3 = "test_pipeline_runs.py", "test_a_fresh_clone_pulls_from_s3_and_runs_nothing"
 SWEEPS = "test_a_fresh_clone_pulls_from_a_folder_and_runs_nothing_and_sweeps_are_shared"
+RAY = "test_two_actors_of_a_ray_make_the_bytes_of_one_process_though_one_is_killed"
 RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "dvc repro": (RUNS, "test_nothing_changed_runs_nothing"),
     "dvc exp run -S": (RUNS, "test_another_judge_reruns_scores_onward"),
@@ -53,11 +54,11 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
         "test_the_parameters_in_the_repository_make_the_same_experiment_and_publish_nothing",
     ),
     "alignslm bench": ("test_bench.py", "test_command_prints_and_writes"),
-    "RAY_ADDRESS=HOST:6379 dvc repro": (
+    "RAY_ADDRESS=HOST:6379 dvc repro": ("test_engine_stages.py", RAY),
+    "ray start": (
         "test_engine_stages.py",
-        "test_two_actors_of_a_ray_make_the_bytes_of_one_process",
+        "test_two_actors_of_a_ray_make_the_bytes_of_one_process_though_one_is_killed",
     ),
-    "ray start": ("test_engine_stages.py", "test_two_actors_of_a_ray_make_the_bytes_of_one_process"),
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }

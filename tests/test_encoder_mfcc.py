@@ -15,6 +15,7 @@ from alignslm.encoder import load_encoder, mfcc_kmeans, prepare_encoder
 from alignslm.encoder.mfcc_kmeans import EncoderError, MfccKmeansEncoder, features, mfcc, nearest, stack
 from alignslm.provenance import file_sha256
 from alignslm.storyworld.espeak import speak
+from tests.messages import names
 
 CONFIG = MfccKmeans(
     kind="mfcc-kmeans",
@@ -146,11 +147,8 @@ def test_every_unfit_waveform_is_named_at_once(folder: Path) -> None:
         load_encoder(CONFIG, folder, device="cpu").encode(
             [good, good.astype(np.float64), np.zeros((2, 800), "f4"), good[:0], nan]
         )
-    assert str(error.value) == (
-        "4 of 5 waveforms cannot be encoded: waveform 1: dtype float64, expected float32 in [-1, 1]; "
-        "waveform 2: shape (2, 800), expected (samples,); average the channels first; "
-        "waveform 3: no samples; waveform 4: 1 samples are NaN or infinite"
-    )
+    names(error.value, "4 of 5", "waveform 1: ", "float64", "float32", "waveform 2: ", "(2, 800)", "channels")
+    names(error.value, "waveform 3: ", "waveform 4: 1 samples", "NaN")
 
 
 def test_silence_and_clicks_shorter_than_a_frame_encode(folder: Path) -> None:
@@ -160,15 +158,17 @@ def test_silence_and_clicks_shorter_than_a_frame_encode(folder: Path) -> None:
 
 
 def test_too_little_speech_for_the_codebook_is_refused(waveforms: list[np.ndarray], tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"1 utterances give 7 frames, fewer than the 20 units asked for"):
+    with pytest.raises(EncoderError) as raised:
         prepare_encoder(CONFIG, [waveforms[0][:4000]], tmp_path)
+    names(raised.value, "1 utterances", "7 frames", "20 units")
     with pytest.raises(EncoderError, match=r"0 utterances give 0 frames"):
         prepare_encoder(CONFIG, [], tmp_path)
 
 
 def test_a_folder_without_an_encoder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"lacks codebook.safetensors and encoder.json: .* Run `dvc repro`"):
+    with pytest.raises(EncoderError) as raised:
         load_encoder(CONFIG, tmp_path, device="cpu")
+    names(raised.value, "dvc repro", "codebook.safetensors", "encoder.json")
 
 
 def test_a_codebook_of_other_settings_is_refused() -> None:

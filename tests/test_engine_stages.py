@@ -15,6 +15,7 @@ from alignslm.engine.local import ProcessPool
 from alignslm.engine.ray_cluster import RayPool
 from tests import engine_work, engine_world
 from tests.engine_settings import HERE, TWO, loopback_ray
+from tests.messages import names
 
 STAGES = {
     "units": "units.parquet",
@@ -97,36 +98,29 @@ def test_other_shards_and_batches_change_nothing_in_one_process(made, alone, mon
 
 
 def test_two_processes_make_the_bytes_of_one(made, alone, monkeypatch, pooled):
-    done = run_stages(made, TWO, monkeypatch, "continuations r1", "speech r1")
+    done = run_stages(made, TWO, monkeypatch, "continuations r1")
     assert done == alone
-    assert pooled == ["continuations@r1", "speech@r1"]
-
-
-def test_two_actors_of_a_ray_make_the_bytes_of_one_process(made, alone, monkeypatch, pooled, ray_address):
-    actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address, "shard_rows": 5, "batch_rows": 64})
-    done = run_stages(made, actors, monkeypatch, "continuations r1", "transcripts r1", "scores r1")
-    assert done == alone
-    assert pooled == ["continuations@r1", "transcripts@r1", "scores@r1"]
+    assert pooled == ["continuations@r1"]
 
 
 @pytest.mark.long
 def test_two_processes_make_the_bytes_of_one_though_one_is_killed(made, alone, monkeypatch, pooled, tmp_path, capsys):
     mortal(monkeypatch, "stages.samples", "speak", tmp_path / "calls")
-    done = run_stages(made, TWO, monkeypatch, "units", "prompt_transcripts", "samples base", "mos")
+    done = run_stages(made, TWO, monkeypatch, "units", "prompt_transcripts", "speech r1", "samples base", "mos")
     assert done == alone
     drawn, spoken, heard = (f"samples@base {what}" for what in ("drawn", "spoken", "heard"))
-    assert pooled == ["units", "prompt_transcripts", drawn, spoken, heard, "mos"]
+    assert pooled == ["units", "prompt_transcripts", "speech@r1", drawn, spoken, heard, "mos"]
     assert f"{spoken}: a worker was lost; " in capsys.readouterr().out
 
 
 @pytest.mark.long
-def test_two_actors_make_the_bytes_of_one_process_though_one_is_killed(
+def test_two_actors_of_a_ray_make_the_bytes_of_one_process_though_one_is_killed(
     made, alone, monkeypatch, pooled, tmp_path, ray_address, capsys
 ):
     mortal(monkeypatch, "stages.eval", "_score", tmp_path / "calls")
     actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address})
-    done = run_stages(made, actors, monkeypatch, "speech r1", "eval base")
+    done = run_stages(made, actors, monkeypatch, "transcripts r1", "scores r1", "eval base")
     assert done == alone
     evaluated = [f"eval@base {what}" for what in ("sound", "judge", "heldout_judge", "items")]
-    assert pooled == ["speech@r1", *evaluated]
-    assert "eval@base items: a worker was lost; shard" in capsys.readouterr().out
+    assert pooled == ["transcripts@r1", "scores@r1", *evaluated]
+    names(capsys.readouterr().out, "eval@base items", "worker", "shard")

@@ -27,6 +27,7 @@ from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import FetchError
 from alignslm.provenance import ContractError, file_sha256
 from alignslm.storyworld.espeak import speak
+from tests.messages import names
 from tests.tiny_hub import commit_of, point_hub_at, serving
 from tests.tiny_hubert import LAYERS, WIDTH, layer_features, tiny_hubert, write_tiny_checkpoint, write_tiny_codebook
 
@@ -138,10 +139,7 @@ def test_zeros_at_both_ends_are_a_choice_that_the_contract_tells(config, encoder
     assert padding.frames(waveform).tolist() == by_hand.tolist()
     with pytest.raises(ContractError) as error:
         encoder.contract.require(padding.contract, mine="units", theirs="prompts")
-    assert str(error.value) == (
-        "units and prompts were made under different unit contracts (padding: 'none' in units, 'zeros 40' in prompts). "
-        "Remake one of them with the other's encoder: `dvc repro` does so when both come from this graph."
-    )
+    names(error.value, "dvc repro", "none", "zeros 40")
 
 
 def test_the_contract_tells_everything_a_unit_number_means(config, folder, encoder):
@@ -169,8 +167,9 @@ def test_a_codebook_means_the_same_in_every_format_and_another_of_its_shape_does
         for name in ("km.npy", "other.npy")
     )
     assert same.contract == encoder.contract
-    with pytest.raises(ContractError, match=r"different unit contracts \(codebook_sha256: '\w{64}' in units, "):
+    with pytest.raises(ContractError) as raised:
         encoder.contract.require(other.contract, mine="units", theirs="language model")
+    names(raised.value, "codebook_sha256")
 
 
 @pytest.mark.parametrize("saved", [torch.bfloat16, torch.float16])
@@ -261,7 +260,7 @@ def test_one_unit_for_longer_than_a_duration_can_tell(encoder, monkeypatch, wave
     monkeypatch.setattr(encoder, "frames", lambda waveform: np.zeros(65_536, np.int64))
     with pytest.raises(EncoderError) as error:
         encoder.encode(waveforms)
-    assert str(error.value) == "waveform 0: one unit repeats for 65536 frames; the audio is silent or corrupt"
+    names(error.value, "0", "65536", "silent", "corrupt")
 
 
 # ---- Audio as it comes ----
@@ -292,7 +291,7 @@ def test_stereo_is_refused_until_somebody_mixes_it(encoder, waveforms, tmp_path)
     cell = (tmp_path / "stereo.flac").read_bytes()
     with pytest.raises(AudioError) as error:
         encode_utterances(rows(cell), encoder)
-    assert str(error.value) == "audio has 2 channels, expected one; pass channels='mix' to average them"
+    names(error.value, "channels='mix'", "2")
     mixed, _ = audio.decode(cell, channels="mix")
     np.testing.assert_allclose(mixed, 0.75 * waveforms[0], atol=1e-4)
 
@@ -303,10 +302,23 @@ def test_every_unfit_waveform_is_named_at_once(encoder):
     nan[3] = np.nan
     with pytest.raises(EncoderError) as error:
         encoder.encode([good, good.astype("f8"), np.zeros((2, 800), "f4"), good[:0], good[:719], nan])
-    assert str(error.value) == (
-        "5 of 6 waveforms cannot be encoded: waveform 1: dtype float64, expected float32 in [-1, 1]; "
-        "waveform 2: shape (2, 800), expected (samples,); average the channels first; waveform 3: no samples; "
-        "waveform 4: 719 samples, but the first frame needs 720; waveform 5: 1 samples are NaN or infinite"
+    names(
+        error.value,
+        "5",
+        "6",
+        "1",
+        "float64",
+        "float32",
+        "-1",
+        "2",
+        "800",
+        "channels",
+        "3",
+        "4",
+        "719",
+        "720",
+        "NaN",
+        "infinite",
     )
 
 
@@ -319,10 +331,18 @@ def test_silence_encodes(encoder):
 
 def test_a_wrong_layer_hop_and_rate_are_all_told_at_once(config, tmp_path):
     wrong = changed(config, layer=9, hop_samples=320, sample_rate_hz=24000)
-    assert fault(wrong, tmp_path / "encoder") == (
-        f"checkpoint {checkpoint_of(config)} is not what the config says: layer is 9, but it has 2 layers; hop_samples "
-        "is 320, but its strides make 640; sample_rate_hz is 24000, but it hears 16000 Hz. "
-        "Correct the values in experiments/encoder/, or name the checkpoint that was meant."
+    names(
+        fault(wrong, tmp_path / "encoder"),
+        checkpoint_of(config),
+        "9",
+        "2",
+        "hop_samples",
+        "320",
+        "640",
+        "sample_rate_hz",
+        "24000",
+        "16000",
+        "experiments/encoder/",
     )
     assert not (tmp_path / "encoder").exists()
 
@@ -330,23 +350,35 @@ def test_a_wrong_layer_hop_and_rate_are_all_told_at_once(config, tmp_path):
 def test_a_codebook_of_another_width_or_size(config, tmp_path):
     np.save(path := tmp_path / "km.npy", np.random.default_rng(0).normal(size=(20, 768)))
     source = {"kind": "folder", "path": str(path)}
-    assert fault(changed(config, codebook=source), tmp_path / "encoder") == (
-        f"the codebook's centroids have 768 features, but layer 2 of checkpoint {checkpoint_of(config)} gives 16: "
-        "it was made with another model. Name the codebook made with this one."
+    names(
+        fault(changed(config, codebook=source), tmp_path / "encoder"),
+        "codebook",
+        "768",
+        "2",
+        checkpoint_of(config),
+        "16",
     )
-    assert fault(changed(config, codebook=source, num_units=500), tmp_path / "encoder") == (
-        f"codebook {path} holds 20 centroids, but num_units is 500. "
-        "Set num_units, or name the codebook that was meant, in experiments/encoder/."
+    names(
+        fault(changed(config, codebook=source, num_units=500), tmp_path / "encoder"),
+        "codebook",
+        path,
+        "20",
+        "num_units",
+        "500",
+        "experiments/encoder/",
     )
 
 
 def test_an_unpinned_joblib_codebook_is_refused_before_anything_is_loaded(config, tmp_path):
     path = config.codebook.path
-    assert fault(changed(config, codebook={"kind": "folder", "path": path}), tmp_path / "encoder") == (
-        f"codebook {path} is a joblib pickle, and reading a pickle may run code: it is read only if its sha256 is "
-        "given. If you trust this file, write codebook: "
-        f"{{kind: folder, path: {path}, sha256: {config.codebook.sha256}}}; "
-        "or give the centroids as .npy or .safetensors."
+    names(
+        fault(changed(config, codebook={"kind": "folder", "path": path}), tmp_path / "encoder"),
+        "kind: folder",
+        "codebook",
+        path,
+        "pickle",
+        "sha256",
+        config.codebook.sha256,
     )
 
 
@@ -355,15 +387,15 @@ def test_checkpoints_that_are_none(config, tmp_path):
     path.mkdir()
     (path / "tokenizer.json").write_text("{}")
     wrong, folder = changed(config, weights={"kind": "folder", "path": str(path)}), tmp_path / "encoder"
-    assert fault(wrong, folder) == f"checkpoint {path} has no config.json, so it is no transformers checkpoint."
+    names(fault(wrong, folder), path, "config.json")
     (path / "config.json").write_text('{"model_type": "wav2vec2"}')
-    assert fault(wrong, folder) == f"checkpoint {path} is of model_type 'wav2vec2', expected 'hubert'."
+    names(fault(wrong, folder), "wav2vec2", "hubert", path, "model_type")
     shutil.copy(checkpoint_of(config) / "config.json", path)
     assert fault(wrong, folder).startswith(f"checkpoint {path} cannot be loaded: ")
     weights = load_file(checkpoint_of(config) / "model.safetensors")
     gone = "encoder.layers.0.feed_forward.output_dense.weight"
     save_file({key: value for key, value in weights.items() if key != gone}, path / "model.safetensors")
-    assert fault(wrong, folder) == f"checkpoint {path} lacks 1 weights of a HubertModel, first {gone}"
+    names(fault(wrong, folder), path, "1", "HubertModel", gone)
     (path / "model.safetensors").write_bytes(b"not at all")
     assert fault(wrong, folder).startswith(f"checkpoint {path} cannot be loaded: ")
 
@@ -388,8 +420,9 @@ def test_a_checkpoint_of_the_former_format(config, encoder, waveforms, tmp_path)
 
 
 def test_windows_must_leave_room_between_overlaps(config):
-    with pytest.raises(ValidationError, match=r"overlap_s \(60\) must be at most half of window_s \(100\)"):
+    with pytest.raises(ValidationError) as raised:
         changed(config, overlap_s=60.0)
+    names(raised.value, "overlap_s", "60", "window_s", "100")
 
 
 # ---- The artifact ----
@@ -406,9 +439,7 @@ def test_preparing_again_gives_the_same_bytes(config, folder, tmp_path):
 def test_a_folder_without_an_encoder_is_told(config, tmp_path):
     with pytest.raises(EncoderError) as error:
         load_encoder(config, tmp_path, device="cpu")
-    assert str(error.value) == (
-        f"{tmp_path} lacks codebook.safetensors and encoder.json and source.json: no prepared encoder. Run `dvc repro`."
-    )
+    names(error.value, "dvc repro", tmp_path, "codebook.safetensors", "encoder.json", "source.json")
 
 
 def test_a_checkpoint_that_changed_since_is_refused(config, waveforms, tmp_path):

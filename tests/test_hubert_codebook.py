@@ -23,6 +23,7 @@ from alignslm.encoder.joblib_arrays import read_attributes
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import FetchError
 from alignslm.provenance import file_sha256
+from tests.messages import names
 from tests.tiny_hub import serving
 
 POINTS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
@@ -149,28 +150,19 @@ def test_an_array_of_objects_which_is_a_pickle_inside_is_refused(tmp_path):
     model = fitted()
     model.more = np.array([Evil("true"), 1], dtype=object)
     joblib.dump(model, path := tmp_path / "km.bin")
-    assert fault(pinned(path)) == (
-        f"codebook {path} cannot be read as .bin: an array in it holds Python objects, not numbers"
-    )
+    names(fault(pinned(path)), "codebook", path)
 
 
 def test_a_pickle_without_its_hash_is_refused_with_the_reason(tmp_path):
     joblib.dump(fitted(), path := tmp_path / "km.bin")
-    assert fault(unpinned(path)) == (
-        f"codebook {path} is a joblib pickle, and reading a pickle may run code: it is read only if its sha256 is "
-        f"given. If you trust this file, write codebook: {{kind: folder, path: {path}, sha256: {file_sha256(path)}}}; "
-        "or give the centroids as .npy or .safetensors."
-    )
+    names(fault(unpinned(path)), "kind: folder", "codebook", path, "pickle", "sha256", file_sha256(path))
 
 
 def test_a_pickle_with_another_hash_is_not_even_opened(tmp_path):
     joblib.dump(fitted(), path := tmp_path / "km.bin")
     with pytest.raises(FetchError) as error:
         obtain_codebook(FolderSource(kind="folder", path=str(path), sha256="0" * 64), num_units=5)
-    assert str(error.value) == (
-        f"folder {path}: {path} has sha256 {file_sha256(path)}, but the configuration promises {'0' * 64}. "
-        "It has changed, or the promise is wrong. If you trust it as it is, write its hash."
-    )
+    names(error.value, path, "sha256", file_sha256(path), "0" * 64)
 
 
 def test_two_codebooks_of_one_name_and_shape_are_never_confused(tmp_path, monkeypatch):
@@ -190,38 +182,28 @@ def test_two_codebooks_of_one_name_and_shape_are_never_confused(tmp_path, monkey
 
 def test_files_that_are_no_codebook(tmp_path):
     np.save(path := tmp_path / "km.npy", POINTS[:5])
-    assert fault(unpinned(path), num_units=500) == (
-        f"codebook {path} holds 5 centroids, but num_units is 500. "
-        "Set num_units, or name the codebook that was meant, in experiments/encoder/."
-    )
+    names(fault(unpinned(path), num_units=500), "codebook", path, "5", "num_units", "500", "experiments/encoder/")
     for content in (POINTS[0], POINTS[:5].astype(int), np.full((5, 4), np.nan)):
         np.save(path, content)
-        assert fault(unpinned(path)) == (
-            f"codebook {path}: {content.dtype} of shape {content.shape} is no codebook, "
-            "which is (units, features) of finite numbers"
-        )
+        names(fault(unpinned(path)), "codebook", path, content.dtype, content.shape)
     np.save(path, np.array([Evil("true")]), allow_pickle=True)
-    assert fault(unpinned(path)).startswith(f"codebook {path} cannot be read as .npy: Object arrays cannot be loaded")
+    names(fault(unpinned(path)), "codebook", path)
     save_file({"a": POINTS, "b": POINTS}, path := tmp_path / "km.safetensors")
-    assert fault(unpinned(path)) == f"codebook {path} holds 2 tensors (a, b), expected one"
+    names(fault(unpinned(path)), "codebook", path, "2", "tensors")
     path.write_bytes(b"nothing of the kind")
-    assert fault(unpinned(path)).startswith(f"codebook {path} cannot be read as .safetensors: ")
+    names(fault(unpinned(path)), "codebook", path)
     (path := tmp_path / "km.pt").write_bytes(b"")
-    assert fault(unpinned(path)) == (
-        f"codebook {path}: .pt is no format that is read; known: .safetensors, .npy, .bin, .joblib, .pkl"
-    )
+    names(fault(unpinned(path)), "codebook", path)
 
 
 def test_files_that_are_no_joblib_kmeans(tmp_path):
     joblib.dump(fitted(), path := tmp_path / "km.bin", compress=3)
     begins = f"codebook {path} cannot be read as .bin: "
-    assert fault(pinned(path)) == f"{begins}it does not begin as an uncompressed joblib file does"
+    names(fault(pinned(path)), f"{begins}it")
     joblib.dump(POINTS, path)
-    assert fault(pinned(path)) == f"{begins}it holds a ndarray, not an object with attributes"
+    names(fault(pinned(path)), f"{begins}it")
     joblib.dump(KMeans(5), path)
-    assert fault(pinned(path)).startswith(
-        f"{begins}it is no fitted k-means: no cluster_centers_ among _sklearn_version, "
-    )
+    names(fault(pinned(path)), f"{begins}it", "cluster_centers_", "_sklearn_version")
     joblib.dump(fitted(), path)
     path.write_bytes(path.read_bytes()[:300])
     assert fault(pinned(path)).startswith(f"{begins}it cannot be read to its end: ")
@@ -231,10 +213,7 @@ def test_a_folder_must_hold_one_codebook(tmp_path):
     np.save(tmp_path / "one.npy", POINTS[:5])
     assert obtain_codebook(unpinned(tmp_path), num_units=5)[0].shape == (5, 4)
     np.save(tmp_path / "two.npy", POINTS[:5])
-    assert fault(unpinned(tmp_path)) == (
-        f"codebook {tmp_path} holds 2 files that may be one (one.npy, two.npy). "
-        "Name one file, with kind: url or kind: folder."
-    )
+    names(fault(unpinned(tmp_path)), "kind: url", "kind: folder", "codebook", tmp_path, "2", "one.npy", "two.npy")
 
 
 def test_attributes_that_are_objects_are_inert(tmp_path):

@@ -1,7 +1,6 @@
 """Calibration of judges: both means hold, held-back stories are foreign to the fit, refusals say why."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from alignslm.config.feedback import Calibration
 from alignslm.judge import Story
 from alignslm.judge.calibration import CalibrationError, Sigmoid, auc, mean_clamped, shuffled, solve, split_held_back
+from tests.messages import names
 
 CALIBRATION = Calibration(word_floor_nats=-6.0, true_score=4.0, shuffled_score=2.0)
 TEXTS = [Story(f"he saw {number}", f"then he took {number // 2}") for number in range(600)]
@@ -36,13 +36,9 @@ def test_both_means_hold_after_solving(seed, distance, spread, true_score, shuff
 
 def test_a_judge_that_cannot_tell_is_refused():
     alike = np.linspace(-3, -1, 50)
-    message = (
-        "true continuations have -2.00 nats a word, shuffled ones -2.00 (AUC 0.500): no sigmoid puts their mean "
-        "scores at 4.0 and 2.0. Bring calibration.true_score and calibration.shuffled_score closer, or fit the judge "
-        "on more texts."
-    )
-    with pytest.raises(CalibrationError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(CalibrationError) as raised:
         solve(alike, alike, CALIBRATION)
+    names(raised.value, "-2.00", "AUC 0.500", "4.0", "2.0", "calibration.true_score", "calibration.shuffled_score")
 
 
 def test_judgement_by_hand():
@@ -64,10 +60,9 @@ def test_held_back_stories_depend_on_texts_not_on_their_order_or_number():
 
 
 def test_too_few_stories_are_refused():
-    with pytest.raises(
-        CalibrationError, match=r"^30 stories \(30 different\) leave \d+ to calibrate the judge on; 20 are"
-    ):
+    with pytest.raises(CalibrationError) as raised:
         split_held_back(TEXTS[:30])
+    names(raised.value, "30", "20")
 
 
 def test_shuffling_gives_everybody_a_foreign_ending():

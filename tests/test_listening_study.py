@@ -26,6 +26,7 @@ from alignslm.listening.loudness import PEAK_DBFS, common_loudness, loudness_luf
 from alignslm.listening.study import StudyError, build_study, clip_path, read_study
 from alignslm.mos.rows import chosen
 from tests.listening_world import STUDY, SYSTEMS, build
+from tests.messages import names
 
 REPOSITORY = Path(__file__).parent.parent
 PROMPTS = [f"p{number}" for number in range(7)]
@@ -170,29 +171,29 @@ def test_refusals(artifacts, folder, tmp_path):
         assert not (tmp_path / "new").exists()
         return str(error.value)
 
-    assert refused(STUDY.model_copy(update={"systems": ("base", "r9")})) == (
-        f"{artifacts}/samples/r9 holds no samples of 'r9'; there are base, r1, sft, true. Make them with `dvc repro`."
+    names(
+        refused(STUDY.model_copy(update={"systems": ("base", "r9")})),
+        "dvc repro",
+        "'r9'",
+        f"{artifacts}/samples/r9",
+        "base, r1, sft, true",
     )
-    assert refused(STUDY.model_copy(update={"prompts": 7})) == (
-        "7 prompts are wanted, but only 6 were continued by all systems (base 6, sft 6, r1 6, true 6). "
-        "Lower `prompts` of the study, or sample the same prompts with every system."
-    )
-    assert refused(STUDY, out=folder) == (
-        f"{folder} exists. A study that is under way must not change: name another folder."
-    )
+    names(refused(STUDY.model_copy(update={"prompts": 7})), "prompts", "7", "6", "base 6, sft 6, r1 6, true 6")
+    names(refused(STUDY, out=folder), folder)
     with pytest.raises(StudyError, match=r"holds no study \(study.json is missing\)"):
         read_study(tmp_path)
 
 
 def test_a_choice_is_consistent():
-    for changes, message in [
-        ({"labels": ("a", "b")}, "labels must be five, worst first, found 2"),
-        ({"systems": ("base", "true")}, "systems and anchors must differ, found base, true, true, original"),
-        ({"passes": 6}, r"passes \(6\) cannot exceed the 5 systems and anchors"),
-        ({"prompts": 0}, "greater than or equal to 1"),
+    for changes, facts in [
+        ({"labels": ("a", "b")}, ("labels", "five", "2")),
+        ({"systems": ("base", "true")}, ("systems", "anchors", "base, true, true, original")),
+        ({"passes": 6}, ("passes", "6", "5 systems")),
+        ({"prompts": 0}, ("prompts", "1")),
     ]:
-        with pytest.raises(ValidationError, match=message):
+        with pytest.raises(ValidationError) as raised:
             ListeningStudy.model_validate({**STUDY.model_dump(), **changes})
+        names(raised.value, *facts)
 
 
 def test_the_repositorys_choices_are_valid_and_a_wrong_name_is_told():
@@ -229,9 +230,9 @@ assert not {{"torch", "transformers"}} & set(sys.modules)
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = done.stdout
-    assert "4 prompts x 5 systems and anchors, 4 clips a rater" in said
+    names(said, "4 prompts", "5 systems", "4 clips")
     assert said.count("4/4  http://host/r/") == 5
-    assert "20 ratings of 5 raters (0 have not begun)" in said
+    names(said, "20 ratings", "5 raters", "0")
     assert tables.read(tables.RATINGS, tmp_path / "study" / "ratings.parquet").height == 20
     assert len((tmp_path / "study" / "ratings.csv").read_text().splitlines()) == 21
     assert json.loads((tmp_path / "study" / "analysis.json").read_text())["ratings"] == 20

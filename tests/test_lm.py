@@ -8,6 +8,7 @@ from alignslm.config.feedback import Sampling
 from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm, silence_dropout
 from alignslm.lm.likelihood import Scored, unit_log_likelihoods
 from alignslm.lm.sampling import nucleus_choice, sample
+from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 
 LM = tiny_lm()
@@ -147,14 +148,16 @@ def test_a_checkpoint_comes_back_equal(tmp_path):
 
 def test_a_folder_that_says_nothing_of_units_is_refused(tmp_path):
     LM.model.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"has no unit_vocabulary.json, so it is no unit language model"):
+    with pytest.raises(CheckpointError) as raised:
         load_lm(tmp_path, device="cpu")
+    names(raised.value, "unit_vocabulary.json")
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path):
     save_lm(LM.model, VOCABULARY.model_copy(update={"offset": 9}), CONTRACT, tmp_path)
-    with pytest.raises(CheckpointError, match="20 units from id 9 do not fit a vocabulary of 23 tokens"):
+    with pytest.raises(CheckpointError) as raised:
         load_lm(tmp_path, device="cpu")
+    names(raised.value, "20", "9", "vocabulary", "23")
 
 
 def test_functional_dropout_is_silenced_too():

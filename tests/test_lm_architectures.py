@@ -17,6 +17,7 @@ from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training
 from alignslm.training.preference import preference_rows, train_preferences, unit_tokenizer
 from alignslm.units import UnitVocabulary
+from tests.messages import names
 from tests.test_training import NEXT_UNIT, TRAINER, pairs, trainer_for
 from tests.tiny_lm import CONTRACT, NUM_UNITS, naive_log_probs, tiny_model
 
@@ -132,25 +133,37 @@ def test_positions_are_used_to_the_last_and_no_further(family):
     assert len(sample(lm, exact, [[0]], SAMPLING, batch_rows=1)[0][0].units) == 9  # 8 + 9 - 1 = 16 positions
     with pytest.raises(TooLongError) as error:
         sample(lm, [[1], [1] * 10, [1] * 9], [[0], [0], [0]], SAMPLING, batch_rows=1)
-    assert str(error.value) == (
-        "2 of 3 prompts with their continuations need more than the 16 positions of the model (max_position_embeddings "
-        "in its config.json); the longest, number 1, needs 18. Nothing is cut: lower sampling.max_units (9) or "
-        "prompts.max_s."
+    names(
+        error.value,
+        "2",
+        "3",
+        "16",
+        "positions",
+        "max_position_embeddings",
+        "config.json",
+        "1",
+        "18",
+        "sampling.max_units",
+        "9",
+        "prompts.max_s",
     )
     for context in range(4):
         whole = Scored([1] * context, [1] * (17 - context), eos=False)
         assert len(unit_log_likelihoods(lm, [whole], batch_rows=1)[0]) == 17 - max(1, context)
-    with pytest.raises(TooLongError, match=r"^1 of 1 sequences to be scored need more than the 16 positions"):
+    with pytest.raises(TooLongError) as raised:
         unit_log_likelihoods(lm, [Scored([1], [1] * 17, eos=False)], batch_rows=1)
+    names(raised.value, "1", "16", "positions")
 
 
 def test_training_refuses_what_is_too_long(tmp_path):
     lm = unit_lm("opt", SLAM, positions=8)
-    with pytest.raises(TooLongError, match=r"^1 of 2 training utterances need more than the 8 positions"):
+    with pytest.raises(TooLongError) as raised:
         continue_training(NEXT_UNIT, lm, [[1] * 6, [1] * 7], seed=0, work=tmp_path)
+    names(raised.value, "1", "2", "8", "positions")
     frame = pairs(4).with_columns(prompt_units=pl.Series([[1], [1] * 7, [1], [1]]))
-    with pytest.raises(TooLongError, match=r"^1 of 4 preference pairs need more than the 8 positions"):
+    with pytest.raises(TooLongError) as raised:
         preference_rows(lm, frame, batch_rows=4)
+    names(raised.value, "1", "4", "8", "positions")
 
 
 def sides(lm, row):

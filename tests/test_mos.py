@@ -19,6 +19,7 @@ from alignslm.mos import MosError, Opinion, dnsmos, load_mos, prepare_mos
 from alignslm.mos.rows import BLOCK, chosen, rate
 from alignslm.recordings import recordings_of
 from tests.listening_world import frame
+from tests.messages import names
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 QUICK = Dnsmos(kind="dnsmos", release="speechmos-0.0.1.1", personalised=False, segments="all", max_clips=None)
@@ -115,10 +116,7 @@ def test_other_networks_than_the_published_ones_are_refused(tmp_path, monkeypatc
     actual = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(MosError) as error:
         prepare_mos(QUICK, tmp_path)
-    assert str(error.value) == (
-        f"{path} has SHA-256 {actual}, expected {'0' * 64}: not the DNSMOS of speechmos 0.0.1.1, so scores could not "
-        "be compared with anybody's. pip install --force-reinstall speechmos==0.0.1.1"
-    )
+    names(error.value, path, "SHA-256", actual, "0" * 64, "DNSMOS", "--force-reinstall", "speechmos==0.0.1.1")
 
 
 def test_what_was_prepared_is_what_is_loaded(tmp_path):
@@ -186,13 +184,11 @@ def test_what_is_no_torchscript_or_no_score_is_told(tmp_path):
     config = exported(tmp_path / "hub", PairNet())
     with pytest.raises(MosError) as error:
         predictor(tmp_path / "made", config).predict([np.zeros(8, np.float32)])
-    assert str(error.value) == (
-        "mos.jit answers a waveform of 8 samples with (2,), expected one finite number. "
-        "Check `samples` (int16) and `sample_rate_hz` of the choice."
-    )
+    names(error.value, "samples", "sample_rate_hz", "mos.jit", "8", "2", "int16")
     (tmp_path / "hub" / "mos.jit").write_bytes(b"not a network")
-    with pytest.raises(MosError, match=r"mos.jit is no TorchScript file that torch .* can read .*export it with torch"):
+    with pytest.raises(MosError) as raised:
         prepare_mos(config, tmp_path / "made")
+    names(raised.value, "mos.jit", "TorchScript")
 
 
 def clips(system, draws=2, prompts=6):
@@ -236,7 +232,7 @@ def test_every_clip_has_a_row_a_metric():
     assert made.filter(pl.col("status") != "ok")["value"].null_count() == 18
     with pytest.raises(tables.TableError) as error:
         rate(every, heard, sounds[1:], Lengths(), system="a")
-    assert str(error.value) == f"1 clips of 'a' have no sound to rate, first {heard[0]!r}"
+    names(error.value, "'a'", "1", f"{heard[0]!r}")
 
 
 def test_recordings_are_cut_where_the_prompt_ends(tmp_path):
@@ -258,5 +254,6 @@ def test_recordings_are_cut_where_the_prompt_ends(tmp_path):
     }
     joined = np.concatenate([cuts["b"].prompt, cuts["b"].continuation])
     assert np.abs(joined - ramp).max() < 1e-4
-    with pytest.raises(tables.TableError, match=r"1 utterances of prompts are absent, first 'u9'"):
+    with pytest.raises(tables.TableError) as raised:
         list(recordings_of(tmp_path / "utterances", prompts.with_columns(utterance_id=pl.lit("u9"))))
+    names(raised.value, "'u9'", "1")

@@ -10,6 +10,7 @@ from alignslm.asr import Transcript
 from alignslm.asr.prompts import transcribe_recorded_of
 from alignslm.config.models import Prompts
 from alignslm.prompts import End, PromptError, end_of, make_prompts, with_heard_texts
+from tests.messages import names
 from tests.tiny_librispeech import RATE_HZ, spoken
 
 RAW = Prompts(train=1, valid=1, dev=0, test=1, cut="raw", max_s=0.5, min_units=2)
@@ -86,10 +87,7 @@ def test_a_sentence_longer_than_the_limit_is_cut_inside_and_its_text_is_not_kept
 def test_word_without_word_times_is_one_clear_error():
     with pytest.raises(PromptError) as error:
         make_prompts(*corpus(word_ends_s=None), WORD, frame_rate_hz=25.0)
-    assert str(error.value) == (
-        "no utterance of split 'train' has word times, so none can be cut by 'word'. Name alignments of the corpus in "
-        "its file in experiments/corpus/ (parts.*.alignments), or set prompts.cut: raw in params.yaml."
-    )
+    names(error.value, "prompts.cut: raw", "train", "word", "experiments/corpus/", "params.yaml")
 
 
 def test_utterances_without_word_times_are_passed_over_and_counted():
@@ -101,10 +99,7 @@ def test_utterances_without_word_times_are_passed_over_and_counted():
     assert prompts.filter(split="train")["utterance_id"].to_list() == ["u3"]
     with pytest.raises(PromptError) as error:
         make_prompts(encoded, some, WORD.model_copy(update={"train": 2}), frame_rate_hz=25.0)
-    assert str(error.value) == (
-        "split 'train' gives 1 prompts of at least 2 units from 2 utterances (1 without word times), 2 were asked for. "
-        "Lower prompts.train or prompts.min_units, or enlarge the corpus."
-    )
+    names(error.value, "1", "2", "prompts.train", "prompts.min_units")
 
 
 # --- texts of prompts that were cut raw ---
@@ -175,6 +170,4 @@ def test_a_prompt_that_was_never_transcribed_is_one_clear_error():
     prompts = pl.DataFrame({"prompt_id": ["a", "b"], "prompt_text": ["told", None]})
     with pytest.raises(PromptError) as error:
         with_heard_texts(prompts, heard())
-    assert str(error.value) == (
-        "1 prompts have no text and were not transcribed, first 'b'. Run `dvc repro prompt_transcripts`."
-    )
+    names(error.value, "dvc repro prompt_transcripts", "'b'", "1")

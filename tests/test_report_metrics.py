@@ -18,6 +18,7 @@ from alignslm.report.columns import ReportError, Rows
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
 from alignslm.report.writing import report_of
+from tests.messages import names
 from tests.report_world import SETTING, build
 
 BOOTSTRAP = Bootstrap(resamples=200, confidence=0.95)
@@ -180,17 +181,15 @@ def test_distinct_is_compared_only_between_samples_of_one_size(world):
 
 def test_a_judged_continuation_without_transcript_is_an_error():
     frame = judged(("base", "p", 0, "judge", 2.0), ("base", "q", 0, "judge", 2.0))
-    with pytest.raises(
-        ReportError, match=r"^1 judged continuations of 'base' have no transcript row; run `dvc repro`$"
-    ):
+    with pytest.raises(ReportError) as raised:
         summary(frame, models=["base"], transcripts={"base": heard({"p-0": "a"})})
+    names(raised.value, "dvc repro", "base", "1", "transcript")
 
 
 def test_infinite_values_and_impossible_perplexities_are_refused():
-    with pytest.raises(
-        ReportError, match=r"judged table of 'base': judge of continuation p-0 is infinite \(1 such rows\)"
-    ):
+    with pytest.raises(ReportError) as raised:
         summary(judged(("base", "p", 0, "judge", math.inf)), models=["base"])
+    names(raised.value, "base", "p-0", "infinite", "1")
     with pytest.raises(ReportError, match=r"a perplexity of -1\.0 cannot be"):
         summary(judged(("base", "p", 0, "ppl", -1.0)), models=["base"])
 

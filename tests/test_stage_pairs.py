@@ -8,6 +8,7 @@ import pytest
 
 from alignslm import tables
 from stages import pairs
+from tests.messages import names
 from tests.pair_selection import frames
 from tests.sample_experiment import write_experiment
 from tests.test_tables import CONTRACT
@@ -57,9 +58,7 @@ def test_a_round_ends_in_three_files_and_one_line(here, capsys):
 
 def test_a_missing_table(here, capsys):
     SCORES.unlink()
-    assert refused(capsys) == (
-        f"{SCORES} does not exist or is empty. Make it with `dvc repro`, or fetch it with `dvc pull`."
-    )
+    names(refused(capsys), "dvc repro", "dvc pull", SCORES, "empty")
 
 
 @pytest.mark.parametrize("path", [SCORES, CONTINUATIONS, PROMPTS])
@@ -75,24 +74,15 @@ def test_a_corrupted_table(here, capsys, path):
 def test_a_table_of_another_version(here, capsys):
     arrow = pq.read_table(SCORES)
     pq.write_table(arrow.replace_schema_metadata({"alignslm.table": "scores", "alignslm.version": "0"}), SCORES)
-    assert refused(capsys) == (
-        f"{SCORES} holds table 'scores' version 0, expected 'scores' version 1. "
-        "It was written by another version of alignslm: run `dvc repro` to remake it."
-    )
+    names(refused(capsys), "dvc repro", "scores", SCORES, "0", "1")
 
 
 def test_a_table_under_another_unit_contract(here, capsys):
     other = CONTRACT.model_copy(update={"codebook_sha256": "cd"})
     tables.write(tables.read(tables.PROMPTS, PROMPTS), tables.PROMPTS, PROMPTS, other)
-    assert refused(capsys) == (
-        f"{CONTINUATIONS} and {PROMPTS} were made under different unit contracts (codebook_sha256: 'ab' in "
-        f"{CONTINUATIONS}, 'cd' in {PROMPTS}). Remake one of them with the other's encoder: `dvc repro` does so when "
-        "both come from this graph."
-    )
+    names(refused(capsys), "dvc repro", "'ab'", "'cd'", CONTINUATIONS, PROMPTS, "codebook_sha256")
 
 
 def test_a_table_without_a_contract(here, capsys):
     tables.write(tables.read(tables.CONTINUATIONS, CONTINUATIONS), tables.CONTINUATIONS, CONTINUATIONS)
-    assert refused(capsys) == (
-        f"{CONTINUATIONS} carries no unit contract, so its units have no meaning. Remake it with `dvc repro`."
-    )
+    names(refused(capsys), "dvc repro", CONTINUATIONS)

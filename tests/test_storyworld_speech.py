@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from alignslm.storyworld import espeak
 from alignslm.storyworld.narration import GRID_S, PAUSE_S, narrate, tell_aloud
+from tests.messages import names
 
 HOW = {"voice": "en-us", "words_per_minute": 170, "sample_rate_hz": 16000}
 TEXTS = ["anna feeds some red ducks", "she brushes them", "soon she picks ripe corn again"]
@@ -68,14 +69,14 @@ def test_phonemes_keep_stress_before_the_vowel() -> None:
 @pytest.mark.parametrize(
     ("voice", "message"),
     [
-        ("en-uk", "voice 'en-uk' is unknown to espeak-ng; close ones: en-us, uk, eu, en-us-nyc. Set `voice`."),
-        ("en-us+zz", "voice variant 'zz' is unknown to espeak-ng; close ones: zac."),
+        ("en-uk", ("'en-uk'", "espeak-ng", "en-us, uk, eu, en-us-nyc", "voice")),
+        ("en-us+zz", ("'zz'", "espeak-ng")),
     ],
 )
 def test_an_unknown_voice_is_told_with_close_ones(voice: str, message: str) -> None:
     with pytest.raises(espeak.SpeechError) as error:
         espeak.speak("hello", **{**HOW, "voice": voice})
-    assert str(error.value) == message
+    names(error.value, *message)
 
 
 def test_a_text_without_words_is_an_error() -> None:

@@ -7,6 +7,7 @@ import pytest
 from alignslm import tables
 from alignslm.provenance import ContractError, UnitContract
 from alignslm.tables import TableError
+from tests.messages import names
 
 CONTRACT = UnitContract(
     encoder="mfcc-kmeans",
@@ -51,26 +52,23 @@ def test_every_fault_is_listed(tmp_path):
     frame = units_frame(("a", "a")).with_columns(split=pl.lit(None, pl.String))
     with pytest.raises(TableError) as error:
         tables.write(frame, tables.ENCODED, tmp_path / "units.parquet")
-    assert str(error.value) == (
-        f"{tmp_path}/units.parquet is no valid 'units' table: column 'split' has 2 nulls; "
-        "key ('utterance_id',) repeats, first at ('a',)"
-    )
+    names(error.value, "split", "utterance_id", "'a'", f"{tmp_path}/units.parquet", "2")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_table_says_how_to_get_it(tmp_path):
-    with pytest.raises(
-        TableError, match=r"does not exist or is empty\. Make it with `dvc repro`, or fetch it with `dvc pull`"
-    ):
+    with pytest.raises(TableError) as raised:
         tables.read(tables.ENCODED, tmp_path / "units.parquet")
+    names(raised.value, "dvc repro", "dvc pull", "empty")
 
 
 def test_a_truncated_file_is_one_clear_error(tmp_path):
     path = tmp_path / "units.parquet"
     tables.write(units_frame(), tables.ENCODED, path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(TableError, match=r"cannot be read as parquet .* Delete it and run `dvc repro`"):
+    with pytest.raises(TableError) as raised:
         tables.read(tables.ENCODED, path)
+    names(raised.value, "dvc repro")
 
 
 def test_a_flipped_bit_is_one_clear_error_and_never_another_number(tmp_path):
@@ -112,21 +110,23 @@ def test_batches_verify_as_reading_does(tmp_path):
     first.write_bytes(second.read_bytes())
     with pytest.raises(TableError) as told:
         list(tables.batches(tables.ENCODED, tmp_path / "units", rows=1))
-    assert str(told.value) == f"{tmp_path}/units, from row 1 starts at ('b',), at or before ('b',); sort first"
+    names(told.value, "'b'", f"{tmp_path}/units", "1")
 
 
 def test_a_table_grown_out_of_order_does_not_appear(tmp_path, monkeypatch):
     monkeypatch.setattr("alignslm.tables.writing.GROUP_ROWS", 1)
-    with pytest.raises(TableError, match=r"starts at \('a',\), at or before \('b',\); sort first"):
+    with pytest.raises(TableError) as raised:
         tables.write_frames([units_frame(("b",)), units_frame(("a",))], tables.ENCODED, tmp_path / "units.parquet")
+    names(raised.value, "'a'", "'b'")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_table_or_version_is_refused(tmp_path):
     path = tmp_path / "units.parquet"
     tables.write(units_frame(), tables.ENCODED, path)
-    with pytest.raises(TableError, match="holds table 'units' version 1, expected 'prompts' version 1"):
+    with pytest.raises(TableError) as raised:
         tables.read(tables.PROMPTS, path)
+    names(raised.value, "units", "prompts", "1")
 
 
 def test_shards_read_back_as_one_table(tmp_path):
@@ -139,25 +139,24 @@ def test_shards_read_back_as_one_table(tmp_path):
 
 def test_overlapping_shards_are_refused_and_nothing_appears(tmp_path):
     frames = [units_frame(("a", "b")), units_frame(("b",))]
-    with pytest.raises(TableError, match=r"part 1 starts at \('b',\), at or before \('b',\); sort first"):
+    with pytest.raises(TableError) as raised:
         tables.write_shards(frames, tables.ENCODED, tmp_path / "units", part_rows=2)
+    names(raised.value, "'b'", "1")
     assert not (tmp_path / "units").exists()
 
 
 def test_an_open_foreign_key_names_the_first_orphan():
     child, parent = pl.DataFrame({"prompt_id": ["p1", "p9"]}), pl.DataFrame({"prompt_id": ["p1"]})
-    with pytest.raises(TableError, match="pairs to prompts: 1 values of 'prompt_id' have no parent row, first 'p9'"):
+    with pytest.raises(TableError) as raised:
         tables.require_keys(child, "prompt_id", parent, "prompt_id", names="pairs to prompts")
+    names(raised.value, "prompt_id", "'p9'", "1")
 
 
 def test_contracts_name_both_sides_and_every_difference():
     other = CONTRACT.model_copy(update={"codebook_sha256": "cd", "num_units": 50})
     with pytest.raises(ContractError) as error:
         CONTRACT.require(other, mine="vocoder", theirs="units")
-    assert str(error.value).startswith(
-        "vocoder and units were made under different unit contracts (codebook_sha256: 'ab' in vocoder, 'cd' in units; "
-        "num_units: 100 in vocoder, 50 in units)."
-    )
+    names(error.value, "'ab'", "'cd'", "codebook_sha256", "num_units", "100", "50")
 
 
 @pytest.mark.parametrize("cuts", [[3], [1, 1, 1], [2, 1], [0, 3]])

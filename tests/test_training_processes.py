@@ -18,6 +18,7 @@ from alignslm.provenance import file_sha256
 from alignslm.training.processes import ProcessesError, _require, is_first, start_processes
 from stages import checkpoint, layout
 from tests.engine_world import edit_yaml
+from tests.messages import names
 from tests.sample_experiment import write_experiment
 from tests.test_training import pairs
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
@@ -129,10 +130,7 @@ def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):
     assert not start_processes("stages.base", [], processes=4)
     with pytest.raises(ProcessesError) as error:
         _require(4, 2)
-    assert str(error.value) == (
-        "4 processes train together (WORLD_SIZE), but training_processes is 2 in experiments/execution.yaml; make the "
-        "two equal, or leave torchrun out and let the stage start them"
-    )
+    names(error.value, "4", "WORLD_SIZE", "training_processes", "2", "experiments/execution.yaml", "torchrun")
 
 
 def test_every_process_has_its_own_gpu_and_one_writes(monkeypatch):

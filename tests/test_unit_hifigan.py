@@ -1,6 +1,5 @@
 """The unit HiFi-GAN against a slow reading of the published form, alone and in batches of mixed length."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from alignslm.vocoder.rows import speak
 from alignslm.vocoder.unit_hifigan import BATCH_SAMPLES, UnitHifiganVocoder, batches
 from alignslm.vocoder.unit_hifigan_checkpoint import fold_weight_norm
 from alignslm.vocoder.unit_hifigan_net import Tail
+from tests.messages import names
 from tests.tiny_hifigan import (
     NUM_UNITS,
     RATE_HZ,
@@ -150,12 +150,9 @@ def test_a_unit_that_lasts_minutes_is_an_error(tmp_path):
         with torch.no_grad():
             vocoder._network.dur_predictor.proj.weight.zero_()
             vocoder._network.dur_predictor.proj.bias.fill_(bias)
-        message = (
-            f"sequence 1: a unit is predicted to last {told} frames; the checkpoint is broken, "
-            "or was trained on other units than these"
-        )
-        with pytest.raises(VocoderError, match=re.escape(message)):
+        with pytest.raises(VocoderError) as raised:
             vocoder.synthesize([[], [5]])
+        names(raised.value, "sequence 1", f"{told} frames", "checkpoint")
 
 
 def test_without_a_duration_predictor_units_last_one_frame_each_if_they_are_not_deduplicated(tmp_path):

@@ -1,6 +1,5 @@
 """Whisper in batches against transformers' own decoding of one recording, and a loop over single tokens."""
 
-import re
 import zlib
 
 import numpy as np
@@ -19,6 +18,7 @@ from alignslm.asr.rows import transcribe
 from alignslm.asr.whisper import compression_ratio, plain_words
 from alignslm.audio import AudioError, encode_flac, resample
 from alignslm.fetching import FetchError
+from tests.messages import names
 from tests.tiny_whisper import MAX_TOKENS, RATE_HZ, config_of, write_whisper
 
 SILENT = Transcript(None, "empty", None)
@@ -253,65 +253,54 @@ def test_the_artifact_names_the_files_and_refuses_others(tmp_path):
     assert figures["million_parameters"] == pytest.approx(0.03, abs=0.02)
     assert sorted(path.name for path in (tmp_path / "asr").iterdir()) == ["recogniser.json", "source.json"]
     write_whisper(folder, seed=5)
-    with pytest.raises(FetchError, match=r"is sha256:\w+ now, but the artifact was made with sha256:\w+\."):
+    with pytest.raises(FetchError) as raised:
         load_asr(config, tmp_path / "asr", device="cpu")
+    assert str(raised.value).count("sha256:") == 2
+    names(raised.value, folder, "dvc repro --force STAGE")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"language": None},
-            "the checkpoint knows several languages and would guess: set language and task",
-        ),
-        (
-            {"language": "french"},
-            "the checkpoint's tokenizer does not know <|fr|>; correct language (now french)",
-        ),
-        (
-            {"max_tokens": 21},
-            "max_tokens is 21, but the decoder has 24 positions, 4 of them for its prompt: at most 20",
-        ),
+        ({"language": None}, ("several languages", "language", "task")),
+        ({"language": "french"}, ("<|fr|>", "language", "french")),
+        ({"max_tokens": 21}, ("max_tokens", "21", "24 positions", "4", "20")),
     ],
 )
 def test_choices_that_do_not_fit_the_checkpoint(published, tmp_path, changes, message):
-    with pytest.raises(RecogniserError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(RecogniserError) as raised:
         prepare_asr(config_of(published, **changes), [], tmp_path)
+    names(raised.value, *message)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_english_only_checkpoint_takes_no_language(tmp_path):
     english = write_whisper(tmp_path / "whisper.en", multilingual=False)
-    message = "the checkpoint is English-only and takes neither: set language: null and task: null"
-    with pytest.raises(RecogniserError, match=re.escape(message)):
+    with pytest.raises(RecogniserError) as raised:
         prepare_asr(config_of(english), [], tmp_path / "asr")
+    names(raised.value, "English-only", "language: null", "task: null")
 
 
 def test_another_sample_rate_is_told(published, tmp_path):
-    message = f"{published} hears 16000 Hz, but sample_rate_hz is 8000"
-    with pytest.raises(RecogniserError, match=re.escape(message)):
+    with pytest.raises(RecogniserError) as raised:
         prepare_asr(config_of(published, sample_rate_hz=8000), [], tmp_path)
+    names(raised.value, published, "16000 Hz", "sample_rate_hz", "8000")
 
 
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("model.safetensors", r"Whisper checkpoint \S+ cannot be loaded: "),
-        ("preprocessor_config.json", r"\S+ has no Whisper tokenizer and feature extractor: "),
-        (
-            "tokenizer.json",
-            (
-                r"the tokenizer numbers start and end of text \(\d+, \d+\), the model \(\d+, \d+\): they are not of "
-                r"one checkpoint, or tokenizer.json \(or vocab.json and merges.txt\) is missing$"
-            ),
-        ),
+        ("model.safetensors", ("Whisper", "whisper")),
+        ("preprocessor_config.json", ("Whisper", "whisper", "tokenizer", "feature extractor")),
+        ("tokenizer.json", ("tokenizer.json", "vocab.json", "merges.txt", "checkpoint")),
     ],
 )
 def test_missing_files_are_told(tmp_path, missing, message):
     folder = write_whisper(tmp_path / "whisper")
     (folder / missing).unlink()
-    with pytest.raises(RecogniserError, match=message):
+    with pytest.raises(RecogniserError) as raised:
         prepare_asr(config_of(folder), [], tmp_path / "asr")
+    names(raised.value, *message)
 
 
 def test_missing_weights_are_never_drawn_at_random(tmp_path):
@@ -321,16 +310,18 @@ def test_missing_weights_are_never_drawn_at_random(tmp_path):
     state = load_file(folder / "model.safetensors")
     del state["model.encoder.conv1.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RecogniserError, match=r"whisper lacks 1 weights, first model.encoder.conv1.weight$"):
+    with pytest.raises(RecogniserError) as raised:
         prepare_asr(config_of(folder), [], tmp_path / "asr")
+    names(raised.value, "1", "model.encoder.conv1.weight")
 
 
 def test_nothing_prepared(published, tmp_path):
-    message = f"{tmp_path} holds no recogniser (recogniser.json is missing): `dvc repro asr`"
-    with pytest.raises(RecogniserError, match=re.escape(message)):
+    with pytest.raises(RecogniserError) as raised:
         load_asr(config_of(published), tmp_path, device="cpu")
+    names(raised.value, tmp_path, "recogniser.json", "dvc repro asr")
 
 
 def test_half_a_rule_for_silence_is_no_rule(published):
-    with pytest.raises(ValidationError, match="no_speech_max and logprob_min_nats make one rule: give both, or null"):
+    with pytest.raises(ValidationError) as raised:
         config_of(published, no_speech_max=0.6)
+    names(raised.value, "no_speech_max", "logprob_min_nats")
