@@ -1,18 +1,18 @@
-"""The table of the README against dvc.yaml: what each parameter makes run again, first and after that."""
+"""The documented table against dvc.yaml: what each parameter makes run again, first and after that."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from alignslm.cli.overview import grouped
 from alignslm.cli.pipeline import Stage, read_stages, sources
+from tests.documented import PAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
 STAGES = read_stages(ROOT)
 ROW = re.compile(r"^\| (`[^|]+`[^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
-PAGE = (ROOT / "README.md").read_text()
-SECTION = PAGE.split("## What a change runs again", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
+HEADING = "## What a change runs again\n"
+(PAGE,) = (text for page in PAGES if HEADING in (text := page.read_text()))
+SECTION = PAGE.split(HEADING, maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
 ROWS = ROW.findall(SECTION)
 EVERY = {stage.name for stage in STAGES if stage.name == "report" or stage.name.startswith("publish@")}
 

@@ -110,7 +110,7 @@ def demo(
 
 @command
 def samples_page(
-    folder: Annotated[Path, typer.Argument(help="Where index.html and the audio are written.")] = Path("docs/samples"),
+    folder: Annotated[Path, typer.Argument(help="Where index.html and the audio are written.")] = Path("reports/samples"),
     root: Root = Path(),
     *,
     systems: Annotated[str, typer.Option("--systems", help="Systems to show, comma-separated.")] = "base,sft,r1,true",
@@ -121,9 +121,9 @@ def samples_page(
     The first prompts of the evaluation split by id, with every system's first continuation. FOLDER/index.html has
     players and no script; FOLDER.md, next to the folder, is the same page in Markdown. No model is loaded.
 
-    [bold]alignslm samples-page[/]                                 docs/samples/index.html and docs/samples.md
+    [bold]alignslm samples-page[/]                  reports/samples/index.html and reports/samples.md
 
-    [bold]alignslm samples-page ~/site/samples --systems base,r1,r2 --prompts 20[/]
+    [bold]alignslm samples-page docs/samples --systems base,r1,r2 --prompts 20[/]
     """
     from alignslm.config.loading import load_experiment
     from alignslm.report.samples import write_samples
