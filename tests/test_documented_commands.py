@@ -45,6 +45,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "alignslm listen": ("test_listening_server.py", "test_a_killed_server_loses_no_rating_and_raters_resume"),
     "alignslm continue": ("test_play.py", "test_the_command_writes_a_folder_that_only_its_question_decides"),
     "alignslm demo": ("test_play.py", "test_a_file_is_continued_on_the_page"),
+    "alignslm samples-page": ("test_report_samples.py", "test_transcripts_and_scores_are_the_tables"),
     "alignslm import-preferences": (
         "test_preferences.py",
         "test_units_as_slamkit_writes_them_are_trained_on_without_sampling",
@@ -69,6 +70,12 @@ SHELL = ("cd", "export", "git", "hf", "pip", "source")
 def test_commands_are_found():
     assert len(commands()) > 40
     assert {command.page for command in commands()} >= {"README.md", "daily.md", "models.md"}
+
+
+def test_prompts_that_are_continued_exist():
+    prompts = [found.words[2] for found in commands() if found.text.startswith("alignslm continue")]
+    assert len(prompts) > 3
+    assert [prompt for prompt in prompts if not (ROOT / prompt).is_file()] == []
 
 
 @pytest.mark.parametrize("page", [page.name for page in PAGES])

@@ -109,6 +109,32 @@ def demo(
 
 
 @command
+def samples_page(
+    folder: Annotated[Path, typer.Argument(help="Where index.html and the audio are written.")] = Path("reports/samples"),
+    root: Root = Path(),
+    *,
+    systems: Annotated[str, typer.Option("--systems", help="Systems to show, comma-separated.")] = "base,sft,r1,true",
+    num_prompts: Annotated[int, typer.Option("--prompts", "-n", min=1, max=99)] = 12,
+) -> None:
+    """Write samples of a finished experiment to publish: small MP3 files, transcripts and scores, on two pages.
+
+    The first prompts of the evaluation split by id, with every system's first continuation. FOLDER/index.html has
+    players and no script; FOLDER.md, next to the folder, is the same page in Markdown. No model is loaded.
+
+    [bold]alignslm samples-page[/]                  reports/samples/index.html and reports/samples.md
+
+    [bold]alignslm samples-page docs/samples --systems base,r1,r2 --prompts 20[/]
+    """
+    from alignslm.config.loading import load_experiment
+    from alignslm.report.samples import write_samples
+
+    page = write_samples(
+        load_experiment(root), root / "artifacts", folder, systems=systems.split(","), num_prompts=num_prompts
+    )
+    typer.echo(f"wrote {folder / 'index.html'} and {page}")
+
+
+@command
 def import_preferences(
     source: Annotated[str, typer.Argument(help="A .jsonl or .parquet file, a folder of them, or a Hub dataset's id.")],
     root: Root = Path(),

@@ -11,7 +11,7 @@ from alignslm import audio
 from alignslm.play.prompt import PlayError, Prompt
 from alignslm.storage import replacing
 
-FORMATS = (".wav", ".flac", ".ogg")
+FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Take:
         return np.concatenate([heard, self.waveform])
 
     def save(self, path: Path | str, *, prompt: bool = False) -> None:
-        """Write the continuation, after its prompt if wanted, in the format of the suffix: .wav, .flac or .ogg."""
+        """Write the continuation, after its prompt if wanted, in the format of the suffix (see FORMATS)."""
         write_sound(self.with_prompt() if prompt else self.waveform, self.sample_rate_hz, Path(path))
 
 
 def write_sound(waveform: np.ndarray, sample_rate_hz: int, path: Path) -> None:
-    """Write (samples,) float32 in the format that the suffix names; equal samples give equal wav and flac files."""
+    """Write (samples,) float32 in the format that the suffix names; equal samples give equal bytes, but for ogg."""
     if path.suffix not in FORMATS:
         raise PlayError(f"{path} does not say its format: name it with {', '.join(FORMATS)}")
     with replacing(path) as partial:

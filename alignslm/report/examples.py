@@ -13,12 +13,13 @@ from alignslm.prompts import with_heard_texts
 
 @dataclass(frozen=True)
 class Continuation:
-    """One model's first draw: FLAC bytes (empty where nothing was spoken), transcript and judge's score."""
+    """One model's first draw: FLAC bytes (empty where nothing was spoken), transcript and both judges' scores."""
 
     model: str
     flac: bytes
     text: str | None
     score: float | None
+    heldout_score: float | None
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,24 @@ def _cut(flac: bytes, end_s: float) -> bytes:
 
 def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
     """Return the lowest draw of every prompt, by prompt id."""
+    heldout = judged.filter(metric="heldout_judge").select("continuation_id", heldout_score="value")
     rows = (
         judged.filter(metric="judge")
         .join(prompts.select("prompt_id"), on="prompt_id", how="semi")
         .sort("prompt_id", "draw")
         .unique("prompt_id", keep="first", maintain_order=True)
         .join(_texts(folder), left_on="continuation_id", right_on="source_id", how="left")
+        .join(heldout, on="continuation_id", how="left")
     )
     sounds = _sounds(folder / "speech", rows["continuation_id"].to_list())
     return {
-        row["prompt_id"]: Continuation(row["model"], sounds.get(row["continuation_id"], b""), row["text"], row["value"])
+        row["prompt_id"]: Continuation(
+            model=row["model"],
+            flac=sounds.get(row["continuation_id"], b""),
+            text=row["text"],
+            score=row["value"],
+            heldout_score=row["heldout_score"],
+        )
         for row in rows.iter_rows(named=True)
     }
 

@@ -23,7 +23,7 @@ from alignslm.report.tabulate import (
     sound_sheet,
 )
 from alignslm.report.verdict import verdict, warnings
-from alignslm.report.wording import DASH
+from alignslm.report.wording import DASH, with_code
 
 SECTIONS = {
     "differences": (
@@ -74,8 +74,8 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
         pairs=pairs_sheet(inputs),
         examples=inputs.examples,
         published=[published_sheet(report, setting), ablation_sheet(), others_sheet()],
-        protocols=[_code(told) for told in protocols(setting)],
-        notes=[_code(note) for note in notes(setting)],
+        protocols=[with_code(told) for told in protocols(setting)],
+        notes=[with_code(note) for note in notes(setting)],
         footer=footer(setting, origin),
     )
 
@@ -93,10 +93,3 @@ def _svg(panel: Panel) -> Markup:
 
 def _score(value: float | None) -> str:
     return DASH if value is None else f"{value:.2f}"
-
-
-def _code(note: str) -> Markup:
-    """Turn `names` into code elements, everything escaped."""
-    parts = [str(escape(part)) for part in note.split("`")]
-    inner = (f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
-    return Markup("".join(inner))  # noqa: S704 (escaped above)

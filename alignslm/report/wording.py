@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from markupsafe import Markup, escape
+
 from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.metrics import Comparison, Interval, Metric, Report
 
@@ -147,3 +149,10 @@ def arrow(report: Report, benchmark: str, metric: str) -> str:
     """Return ↑ where higher is better, ↓ where lower is, nothing where neither is."""
     found = next(m for m in report.metrics if (m.benchmark, m.metric) == (benchmark, metric))
     return {True: "↑", False: "↓", None: ""}[found.higher_is_better]
+
+
+def with_code(note: str) -> Markup:
+    """Return a note as HTML: `names` as code elements, everything escaped."""
+    parts = [str(escape(part)) for part in note.split("`")]
+    inner = (f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+    return Markup("".join(inner))  # noqa: S704 (escaped above)

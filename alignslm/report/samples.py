@@ -1,0 +1,168 @@
+"""Samples to publish: a page with players, the same page in Markdown, and small MP3 files that both link to."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from alignslm import tables
+from alignslm.audio import decode, resample
+from alignslm.config.experiment import Experiment
+from alignslm.listening.loudness import common_loudness, normalised
+from alignslm.play.take import write_sound
+from alignslm.report.columns import ReportError
+from alignslm.report.examples import Example, read_examples
+from alignslm.report.inputs import Setting, setting_of
+from alignslm.report.wording import DASH, with_code
+from alignslm.storage import replacing
+
+RATE_HZ = 16000
+WANTED_LUFS = -23.0  # as in the listening test
+PROMPT = "prompt"
+CLIP_FILES = re.compile(r"\d\d-.+\.mp3")
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")
+
+
+class SampleClip(NamedTuple):
+    """One audio file, its name relative to the folder of samples, and its duration."""
+
+    file: str
+    duration_s: float
+
+
+class MeanScores(NamedTuple):
+    """A system's mean scores over the prompts of the page and over the whole evaluation: (training, held-out judge)."""
+
+    shown: tuple[float | None, float | None]
+    evaluated: tuple[float | None, float | None]
+
+
+def write_samples(
+    experiment: Experiment, artifacts: Path, folder: Path, *, systems: Sequence[str], num_prompts: int
+) -> Path:
+    """Write the first prompts of the evaluation split by id, with the first continuation of every system.
+
+    `folder` receives index.html and one MP3 file per clip (16 kHz mono); the Markdown page is written next to it and
+    returned. Equal artifacts give equal bytes. MP3 files of an earlier call are removed. Raises ReportError if a system
+    is not part of the experiment, and TableError if artifacts are missing.
+    """
+    setting = setting_of(experiment)
+    if unknown := [name for name in systems if name not in setting.models]:
+        raise ReportError(
+            f"{unknown[0]!r} is not a system of this experiment. Choose from {', '.join(setting.models)}."
+        )
+    judged = pl.concat(tables.read(tables.JUDGED, artifacts / "eval" / name / "judged.parquet") for name in systems)
+    examples = read_examples(artifacts, judged, models=systems, split=setting.split, count=num_prompts)
+    waveforms, lufs = _equally_loud(dict(_waveforms(examples)))
+    _write_clips({_file(*key): waveform for key, waveform in waveforms.items()}, folder)
+    markdown = folder.with_name(f"{folder.name}.md")
+    for path, template in ((folder / "index.html", "samples.html"), (markdown, "samples.md")):
+        text = _render(
+            template,
+            examples=examples,
+            clips={key: SampleClip(_file(*key), len(waveform) / RATE_HZ) for key, waveform in waveforms.items()},
+            names={name: _name(name, setting) for name in systems},
+            means={name: _means(name, examples, judged) for name in systems},
+            prompts_evaluated=judged["prompt_id"].n_unique(),
+            notes=_notes(setting, len(examples), lufs),
+            folder=folder.name,
+        )
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return markdown
+
+
+def _notes(setting: Setting, num_prompts: int, lufs: float) -> tuple[str, ...]:
+    """Return what a listener must know; `names` in backticks."""
+    choices = setting.choices
+    return (
+        f"Not picked by hand: the first {num_prompts} prompts of the split `{setting.split}` by id (a hash).",
+        "Every system's first continuation of each prompt is shown.",
+        "`base` is the unit LM before alignment; `sft` is `base` fine-tuned on the chosen continuations.",
+        "`r1`, `r2`, ... are the models after each round of DPO.",
+        "The ground truth is the speaker's own continuation, encoded to units and synthesized by the same vocoder.",
+        f"Prompts are utterances of the corpus `{choices['corpus']}`, cut where the prompt ends.",
+        f"The vocoder `{choices['vocoder']}` synthesized the continuations.",
+        f"The ASR model `{choices['asr']}` transcribed them; its errors are left in.",
+        f"Scores are from 1 to 5. The training judge (`{choices['judge']}`) built the preference pairs.",
+        f"The held-out judge (`{choices['heldout_judge']}`) only evaluates. Both read transcripts and hear no audio.",
+        f"All clips are set to the same loudness, {lufs:.1f} LUFS (ITU-R BS.1770-4), and are MP3, 16 kHz, mono.",
+        "Written by `alignslm samples-page` after `dvc repro`.",
+    )
+
+
+def _write_clips(waveforms: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Write one MP3 per waveform and remove those of an earlier call."""
+    for name, waveform in waveforms.items():
+        write_sound(waveform, RATE_HZ, folder / name)
+    for path in folder.glob("*.mp3"):
+        if CLIP_FILES.fullmatch(path.name) and path.name not in waveforms:
+            path.unlink()
+
+
+def _waveforms(examples: Sequence[Example]) -> Iterator[tuple[tuple[int, str], np.ndarray]]:
+    """Yield (number of the prompt, system) and (samples,) at RATE_HZ; nothing for a system that produced no speech."""
+    for number, example in enumerate(examples, 1):
+        yield (number, PROMPT), _at_rate(example.prompt_flac)
+        for continuation in example.continuations:
+            if continuation.flac:
+                yield (number, continuation.model), _at_rate(continuation.flac)
+
+
+def _at_rate(flac: bytes) -> np.ndarray:
+    waveform, rate_hz = decode(flac)
+    return resample(waveform, from_hz=rate_hz, to_hz=RATE_HZ)
+
+
+def _equally_loud(waveforms: dict[tuple[int, str], np.ndarray]) -> tuple[dict[tuple[int, str], np.ndarray], float]:
+    """Return all clips at one loudness, and that loudness in LUFS."""
+    lufs = common_loudness(list(waveforms.values()), RATE_HZ, wanted_lufs=WANTED_LUFS)
+    return {key: normalised(waveform, RATE_HZ, lufs=lufs) for key, waveform in waveforms.items()}, lufs
+
+
+def _file(number: int, system: str) -> str:
+    return f"{number:02d}-{system}.mp3"
+
+
+def _name(system: str, setting: Setting) -> str:
+    return "ground truth, resynthesized" if system == setting.ceiling_model else system
+
+
+def _means(system: str, examples: Sequence[Example], judged: pl.DataFrame) -> MeanScores:
+    first = [one for example in examples for one in example.continuations if one.model == system]
+    scores = {"judge": [one.score for one in first], "heldout_judge": [one.heldout_score for one in first]}
+    every = {metric: judged.filter(model=system, metric=metric)["value"].to_list() for metric in scores}
+    return MeanScores(
+        *((_mean(by_metric["judge"]), _mean(by_metric["heldout_judge"])) for by_metric in (scores, every))
+    )
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _render(template: str, **values: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"score": _score, "plain": _plain, "with_code": with_code}
+    return environment.get_template(template).render(**values)
+
+
+def _score(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}"
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line of a table."""
+    return " ".join(MARKDOWN_SPECIAL.sub(r"\\\1", text).split())
