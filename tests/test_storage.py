@@ -116,7 +116,7 @@ def test_a_read_only_work_folder_is_one_line_and_no_traceback(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith(".work/pairs/")
+    assert line.startswith(".work/pairs@r1.lock cannot be written: ")
     assert line.endswith(f"Make the folder writable for this user, or work in one that is {KEPT}")
 
 
