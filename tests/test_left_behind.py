@@ -55,6 +55,13 @@ class Run:
                     return process
         return None
 
+    def wait_for(self, name: str) -> None:
+        give_up = time.monotonic() + LIMIT_S
+        while not self.find(VICTIMS[name]):
+            assert self.dvc.poll() is None, "it ended, see the file `said`"
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+
     def ended(self) -> bool:
         """Wait until nothing of this run lives; False where something still does after a minute."""
         give_up = time.monotonic() + LIMIT_S
@@ -153,11 +160,7 @@ def test_nothing_of_a_run_is_left_behind(repository, case):
     if case.mode == BESIDE and not warm.forks_here():
         pytest.skip("on this machine every stage starts alone")
     with Run(repository, case.mode) as running:
-        give_up = time.monotonic() + LIMIT_S
-        while not running.find(VICTIMS["worker"]):
-            assert running.dvc.poll() is None, (repository / "said").read_text()
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
+        running.wait_for("worker")
         if case.victim == "all":
             os.killpg(running.dvc.pid, case.number)
         else:
@@ -169,21 +172,24 @@ def test_nothing_of_a_run_is_left_behind(repository, case):
     assert not (repository / "artifacts/corpus/texts.parquet").exists(), "the stage was not ended: it came to its end"
 
 
-def test_a_second_run_waits_and_says_for_whom(repository):
-    """Both ways: as `make repro` starts it, and as a stage that somebody starts by hand."""
-    with Run(repository, ALONE) as running:
-        give_up = time.monotonic() + LIMIT_S
-        while not running.find(VICTIMS["worker"]):
-            assert running.dvc.poll() is None
-            assert time.monotonic() < give_up
-        stage = running.find(VICTIMS["stage"])
-        assert stage is not None
-        with subprocess.Popen(
-            (sys.executable, "-m", "stages.corpus"), cwd=repository, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-        ) as second:
+@pytest.mark.parametrize("mode", [ALONE, BESIDE])
+def test_a_second_run_waits_and_says_for_whom(repository, mode):
+    """A stage that somebody starts by hand waits for that stage, `make repro` for the whole of the other run."""
+    if mode == BESIDE and not warm.forks_here():
+        pytest.skip("on this machine every stage starts alone")
+    with Run(repository, mode) as running:
+        running.wait_for("worker")
+        holder = running.find(VICTIMS["stage"]) if mode == ALONE else psutil.Process(running.dvc.pid)
+        assert holder is not None
+        command = (sys.executable, "-m", "stages.corpus") if mode == ALONE else (*WARM, "dvc", "repro")
+        with subprocess.Popen(command, cwd=repository, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as second:
             assert second.stdout is not None
             said = second.stdout.readline()
             second.kill()
-    told = f"corpus: process {stage.pid} (stages/corpus.py) is at it in this workspace since "
-    assert said.startswith(told)
+    who = (
+        f"corpus: process {holder.pid} (stages/corpus.py)"
+        if mode == ALONE
+        else f"dvc: process {holder.pid} (dvc repro)"
+    )
+    assert said.startswith(f"{who} is at it in this workspace since 20")
     assert said.endswith("; waiting until it is done\n")

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from alignslm import warm
+from alignslm.lifeline import KILLED
 from tests.micro import ENVIRONMENT, ROOT, WARM
 
 PROBE = """
-import atexit, json, os, signal, sys, time
+import atexit, json, os, signal, subprocess, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -56,6 +57,14 @@ if __name__ == "__main__":
         case "wait":
             print(os.getpid(), flush=True)
             time.sleep(600)
+        case "launch":
+            subprocess.run([sys.executable, "-m", "stages.probe", "wait"], start_new_session=True)
+        case "stubborn":
+            try:
+                print(os.getpid(), flush=True)
+                time.sleep(600)
+            finally:
+                time.sleep(600)
         case "workers":
             with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
                 print(list(pool.map(doubled, range(3))))
@@ -70,6 +79,8 @@ class Project:
         for name in ("alignslm/__init__.py", "alignslm/lifeline.py", "alignslm/warm.py", "stages/__init__.py"):
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, root / name)
+        lifeline = root / "alignslm/lifeline.py"
+        lifeline.write_text(lifeline.read_text().replace("GRACE_S = 5.0", "GRACE_S = 0.5"))
         (root / "stages/probe.py").write_text(PROBE)
         self.address, self.server = "", 0
 
@@ -170,6 +181,26 @@ def test_a_fork_ends_with_the_process_that_asked_for_it(project):
     asking.send_signal(signal.SIGKILL)
     asking.wait()
     assert ends(fork)
+
+
+def test_what_a_stage_launched_ends_with_it_in_a_session_of_its_own(project):
+    """So torch's launcher starts the processes that train together."""
+    launching = project.start("launch", address="")
+    assert launching.stdout is not None
+    launched = int(launching.stdout.readline())
+    launching.send_signal(signal.SIGKILL)
+    launching.wait()
+    assert ends(launched)
+
+
+def test_a_stage_that_ctrl_c_does_not_end_is_ended_soon(project):
+    for address in (project.address, ""):
+        stubborn = project.start("stubborn", address=address)
+        assert stubborn.stdout is not None
+        process = int(stubborn.stdout.readline())
+        os.kill(process, signal.SIGINT)
+        assert stubborn.wait(60) == KILLED
+        assert ends(process)
 
 
 def test_an_interrupt_ends_all_and_is_told_once(project):
