@@ -5,11 +5,12 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from alignslm.failures import told
+from alignslm.locks import alone
 
 T = TypeVar("T")
 Rows: TypeAlias = int | Mapping[str, int]
@@ -91,16 +92,19 @@ class StageLog:
 def stage(name: str) -> Iterator[StageLog]:
     """Run a stage's body; print one line when it succeeds, or the bare message of an error that is told.
 
+    One process runs a stage of this name in this folder at a time, or several that train together; another waits.
+
     with stage("scores@r1") as log:
         ...
         log.rows(inputs={"transcripts": 2500}, outputs={"scores": 2500})
 
     prints `scores@r1: 2500 transcripts in, 2500 scores out, 12.3 s, peak 812 MB`.
     """
-    log, began = StageLog(), time.monotonic()
-    with told():
+    log, is_first = StageLog(), os.environ.get("RANK", "0") == "0"
+    with told(), alone(name) if is_first else nullcontext():
+        began = time.monotonic()
         yield log
-    if os.environ.get("RANK", "0") == "0":  # of processes that train together, one speaks
+    if is_first:  # of processes that train together, one speaks
         print(summary_line(name, log, seconds=time.monotonic() - began, peak_mb=peak_memory_mb()), flush=True)
 
 

@@ -4,7 +4,6 @@ The folder that holds finished shards is named by a hash of parameters, inputs a
 anything else is never found. It is no artifact: DVC does not know it, and it goes when the stage has published.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,11 +20,11 @@ from pydantic import BaseModel
 from alignslm import tables
 from alignslm.closure import science
 from alignslm.engine import Pool
+from alignslm.locks import WORK
 from alignslm.progress import track
 from alignslm.provenance import file_sha256, tree_sha256
-from alignslm.storage import replacing, writing
+from alignslm.storage import replacing, write_text, writing
 
-WORK = Path(".work")
 # What shards look like: plumbing to DVC, but not to a shard on disk.
 FORM = [Path(__file__), Path(tables.__file__).parent]
 Task = TypeVar("Task")
@@ -40,9 +39,9 @@ def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs
     """Give the folder for one stage run under these parameters, inputs and the science that `script` rests on.
 
     Publish inside the block: when it ends well the folder goes, and with it what runs under other parameters left
-    behind; when it fails, the folder stays for the next run. One run of a stage works at a time; another waits for
-    it. Under torchrun the processes share the folder, and the first one keeps it. Raises InputError where an input was
-    not made yet.
+    behind; when it fails, the folder stays for the next run. One run of a stage works at a time (`progress.stage`).
+    Under torchrun the processes share the folder, and the first one keeps it. Raises InputError where an input was not
+    made yet.
     """
     if absent := [path for path in inputs if not path.exists()]:
         raise InputError(f"{absent[0]} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
@@ -50,31 +49,11 @@ def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs
     code = tree_sha256([*science(Path(script).resolve()), *FORM])
     text = json.dumps([stage, described, tree_sha256(inputs), code], sort_keys=True)
     folder = WORK / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
-    if os.environ.get("RANK", "0") != "0":
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        return
     with writing(folder):
-        WORK.mkdir(exist_ok=True)
-        lock = (WORK / f"{stage}.lock").open("a+")
-    with lock:
-        _wait_for(lock.fileno(), stage)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    if os.environ.get("RANK", "0") == "0":
         shutil.rmtree(folder.parent)
-
-
-def _wait_for(lock: int, stage: str) -> None:
-    """Take the lock, which the system gives back when this process ends, however it ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode().strip()
-        print(f"{stage}: process {holder} is at it in this workspace; waiting until it is done", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
 
 
 def _is_whole(part: Path) -> bool:
@@ -89,8 +68,7 @@ def _store(frame: pl.DataFrame, part: Path) -> None:
     with replacing(part) as partial:
         frame.write_parquet(partial)
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    with replacing(part.with_suffix(".sha256")) as partial:
-        partial.write_text(digest + "\n")
+    write_text(part.with_suffix(".sha256"), digest + "\n")
 
 
 def map_tasks(

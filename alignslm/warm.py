@@ -1,10 +1,13 @@
 """Stages that do not wait for their libraries: one process imports them, and every stage is a fork of it.
 
 Importing torch, transformers and TRL takes a stage two to five seconds, and an experiment of small models has dozens of
-stages. `python -m alignslm.warm dvc repro` imports them once, when the first stage is wanted, and runs any command
-beside that; what a stage does, and every byte it makes, stays as without. DVC starts `python -m stages.NAME` as ever:
-that process finds a socket's address in ALIGNSLM_WARM, hands over its arguments, folder, environment and files, and
-ends as the fork ends. Where nobody answers it goes on by itself.
+stages. `python -m alignslm.warm dvc repro` becomes the command and leaves a child beside it, which imports them once,
+when the first stage is wanted; what a stage does, and every byte it makes, stays as without. DVC starts
+`python -m stages.NAME` as ever: that process finds a socket's address in ALIGNSLM_WARM, hands over its arguments,
+folder, environment and files, and ends as the fork ends. Where nobody answers it goes on by itself.
+
+Nobody outlives what it works for: the child ends with the command, a fork with the child and with the process that
+asked for it, and that one with DVC (`alignslm.lifeline`).
 
 Nothing of alignslm or stages is imported before the fork, so a stage runs the code of its own folder as it is then.
 A fork inherits memory but no threads. Importing computes nothing, and the thread pools that it does start (OpenBLAS,
@@ -19,20 +22,26 @@ import importlib
 import json
 import os
 import runpy
+import select
+import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Never
+
+from alignslm import lifeline
 
 VARIABLE = "ALIGNSLM_WARM"
 LIBRARIES = (
+    "filelock",
     "matplotlib.figure",
+    "psutil",
     "pyarrow.parquet",
     "pydantic",
     "ruamel.yaml",
@@ -48,9 +57,9 @@ LIBRARIES = (
     "trl.trainer.dpo_trainer",
     "typer",
 )
+ELSEWHERE = {"--queue", "--run-all", "--temp"}  # experiments that do not run in this folder, or not now
 GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 _OWN = ("alignslm", "stages")
-_KILLED = 137  # what a shell says of a process that SIGKILL ended
 _LOOK_S = 0.1
 
 
@@ -67,13 +76,20 @@ def hand_over(module: str, address: str) -> None:
             connection.connect(address)
         except OSError:
             return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the fork as well, which ends by it and says so
-        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        environment = {name: value for name, value in os.environ.items() if name not in {VARIABLE, lifeline.VARIABLE}}
         request = {"module": module, "arguments": sys.orig_argv[3:], "folder": str(Path.cwd()), "environ": environment}
         socket.send_fds(connection, [b"."], [0, 1, 2])
         connection.sendall(json.dumps(request).encode() + b"\n")
-        told = b"".join(iter(lambda: connection.recv(1), b""))
-    raise SystemExit(told[0] if told else _KILLED)
+        if connection.recv(1):  # the fork is there; until then Ctrl-C ends this process, and the fork finds it gone
+
+            def pass_on(number: int, _: FrameType | None) -> None:
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    connection.sendall(bytes([number]))
+
+            signal.signal(signal.SIGINT, pass_on)
+            connection.sendall(b".")
+        told = b"".join(iter(lambda: connection.recv(1), b""))  # until the fork has ended
+    raise SystemExit(told[0] if told else lifeline.KILLED)
 
 
 def forks_here() -> bool:
@@ -82,60 +98,112 @@ def forks_here() -> bool:
 
 
 def main(command: Sequence[str]) -> Never:
-    """Run `command`; the stages it starts are forks of this process. Ends with the command's exit status."""
-    if not forks_here():
-        _run_alone(command)
-    ended: list[int] = []
-    atexit.register(_skip_teardown, ended)  # the first to be registered is the last to run
-    own, folder = os.getpid(), tempfile.mkdtemp(prefix="alignslm-warm-")
+    """Become `command`; the stages it starts are forks of a child that this process leaves beside it."""
+    held = _lock_workspace(command)  # noqa: F841 as long as this process lives, under another name too
+    if forks_here():
+        _leave_server()
+    os.execvp(command[0], list(command))  # noqa: S606 the user's own command
+
+
+def _lock_workspace(command: Sequence[str]) -> contextlib.ExitStack:
+    """Wait until no other run works in this folder, which DVC would not; its own locks end a run with an error."""
+    held = contextlib.ExitStack()
+    tool, *arguments = command
+    runs = arguments[:1] == ["repro"] or (arguments[:2] == ["exp", "run"] and not ELSEWHERE & {*arguments})
+    if Path(tool).name == "dvc" and runs:
+        from alignslm.failures import told
+        from alignslm.locks import alone
+
+        with told():
+            held.enter_context(
+                alone("dvc", command=shlex.join(command), on_acquired=lambda file: os.set_inheritable(file, True))
+            )
+    return held
+
+
+def _leave_server() -> None:
+    """Start the child that forks, and say in the environment where it is to be asked."""
+    folder = tempfile.mkdtemp(prefix="alignslm-warm-")
     address = f"{folder}/socket"
+    listener = socket.socket(socket.AF_UNIX)
     try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            try:
-                listener.bind(address)
-            except OSError:  # the folder for temporary files has a name that is too long for a socket
-                _run_alone(command)
-            listener.listen()
-            listener.settimeout(_LOOK_S)
-            running = subprocess.Popen(command, env={**os.environ, VARIABLE: address})  # noqa: S603 the user's own command
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command as well, which decides
-            asked = _serve(listener, running)
+        listener.bind(address)
+    except OSError:  # the folder for temporary files has a name that is too long for a socket
+        shutil.rmtree(folder)
+        return
+    listener.listen()
+    command = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C reaches the child as well, which goes on
+    if os.fork() == 0:
+        _be_server(listener, folder, command)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    os.environ[VARIABLE] = address
+
+
+def _be_server(listener: socket.socket, folder: str, command: int) -> Never:
+    """Serve as long as the command runs, and see its last forks end. In a fork: run the stage."""
+    own, ended = os.getpid(), list[int]()
+    atexit.register(_skip_teardown, ended)  # the first to be registered is the last to run
+    with open(os.devnull, "r+b", buffering=0) as nothing:  # noqa: PTH123 who reads what the command says waits for no child of it
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+    former = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP)]
+    for number, handler in former:
+        if handler == signal.SIG_DFL:  # and not nohup's
+            signal.signal(number, _leave)
+    try:
+        asked = _serve(listener, command)
     finally:
         if os.getpid() == own:
             shutil.rmtree(folder)
     if asked is not None:
-        _run_stage(asked, ended)
-    raise SystemExit(running.returncode)
+        for number, handler in former:
+            signal.signal(number, handler)
+        _run_stage(asked, own, ended)
+    os._exit(0)
 
 
-def _run_alone(command: Sequence[str]) -> Never:
-    raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 the user's own command
+def _leave(number: int, _: FrameType | None) -> Never:
+    raise SystemExit(128 + number)
 
 
-def _serve(listener: socket.socket, running: "subprocess.Popen[bytes]") -> socket.socket | None:
+def _serve(listener: socket.socket, command: int) -> socket.socket | None:
     """Fork for everyone who asks; return None when the command has ended, in a fork the connection to who asked."""
     forks: set[int] = set()
-    while running.poll() is None:
+    listener.settimeout(_LOOK_S)
+    while os.getppid() == command:
         forks = {fork for fork in forks if os.waitpid(fork, os.WNOHANG) == (0, 0)}
         try:
             connection, _ = listener.accept()
         except TimeoutError:
             continue
-        _import_libraries()
-        if (fork := os.fork()) == 0:
-            return connection
+        with connection:
+            _import_libraries(command)
+            if os.getppid() != command or _is_closed(connection):  # importing took a while
+                continue
+            if (fork := os.fork()) == 0:
+                return connection.dup()
         forks.add(fork)
-        connection.close()
+    listener.close()
+    for fork in forks:  # those of a queue's worker, which outlives the command that started it
+        os.waitpid(fork, 0)
     return None
 
 
-def _import_libraries() -> None:
-    if LIBRARIES[0] in sys.modules:
-        return
+def _is_closed(connection: socket.socket) -> bool:
+    """Tell whether who asked is gone; what it had sent may still be there to be read."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP)
+    return bool(poll.poll(0))
+
+
+def _import_libraries(command: int) -> None:
+    """Import what is not imported yet, as long as the command runs."""
     gc.disable()  # half a million objects that stay: looking through them again and again takes a third of the time
     for name in LIBRARIES:
-        with contextlib.suppress(ImportError):  # the stage that needs it tells
-            importlib.import_module(name)
+        if name not in sys.modules and os.getppid() == command:
+            with contextlib.suppress(ImportError):  # the stage that needs it tells
+                importlib.import_module(name)
     gc.enable()
     gc.freeze()  # a fork's collector leaves them alone, so their pages stay shared
 
@@ -148,8 +216,7 @@ def _skip_teardown(ended: Sequence[int]) -> None:
         os._exit(ended[0])
 
 
-def _run_stage(connection: socket.socket, ended: list[int]) -> Never:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _run_stage(connection: socket.socket, server: int, ended: list[int]) -> Never:
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("rb") as told:
         request = json.loads(told.readline())
@@ -165,6 +232,9 @@ def _run_stage(connection: socket.socket, ended: list[int]) -> Never:
     for name in [name for name in sys.modules if name.partition(".")[0] in _OWN]:
         del sys.modules[name]
     importlib.invalidate_caches()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    lifeline.follow(server)
+    _take_over(connection)
     threading.Thread(target=_end_with, args=[connection], daemon=True).start()
     status = 1
     try:
@@ -180,11 +250,22 @@ def _run_stage(connection: socket.socket, ended: list[int]) -> Never:
     raise SystemExit(status)
 
 
-def _end_with(connection: socket.socket) -> None:
-    """End this process when the one that asked for it is gone, as if it had been it."""
+def _take_over(connection: socket.socket) -> None:
+    """Be the one that Ctrl-C ends. What came meanwhile is not lost: it waits here, or has ended who asked."""
     with contextlib.suppress(OSError):
-        connection.recv(1)
-    os._exit(_KILLED)
+        connection.sendall(b".")
+        if connection.recv(1):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            return
+    lifeline.end()
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this process when the one that asked for it is gone, as if it had been it; pass on what interrupts that."""
+    with contextlib.suppress(OSError):
+        while connection.recv(1):
+            os.kill(os.getpid(), signal.SIGINT)
+    lifeline.end()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,17 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
-CODE = ("alignslm", "stages", "experiments", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+CODE = (
+    "alignslm",
+    "stages",
+    "experiments",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+)
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -90,13 +100,13 @@ def copy_project(root: Path) -> None:
         if source.is_dir():
             shutil.copytree(source, root / name)
         else:
+            (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(source, root / name)
 
 
 def start_history(root: Path) -> None:
-    """Make `root` a git and DVC repository."""
+    """Make `root`, a copy of the project with its settings of DVC, a git repository."""
     run(root, "git", "init", "-q")
-    run(root, "dvc", "init", "-q")
     run(root, "git", "add", "-A")
     run(root, "git", "commit", "-q", "-m", "start")
 

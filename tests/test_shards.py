@@ -210,6 +210,7 @@ WORKER = textwrap.dedent(f"""
     import sys, time
     from pathlib import Path
     import polars as pl
+    from alignslm.progress import stage
     from alignslm.shards import map_tasks, work_folder
     pause, seed = float(sys.argv[1]), int(sys.argv[2])
 
@@ -219,7 +220,7 @@ WORKER = textwrap.dedent(f"""
         time.sleep(pause)
         return pl.DataFrame({{"n": [number * seed]}})
 
-    with work_folder("toy", script={SCRIPT!r}, params={{"seed": seed}}, inputs=[]) as work:
+    with stage("toy"), work_folder("toy", script={SCRIPT!r}, params={{"seed": seed}}, inputs=[]) as work:
         made = pl.concat(map_tasks(range(6), slowly, folder=work, label="toy"))
         Path(sys.argv[3]).write_text(str(made["n"].to_list()))
 """)
@@ -241,12 +242,14 @@ def wait_for_shards(here, count, process):
 
 @pytest.mark.parametrize("seed", [2, 3], ids=["same work", "other parameters"])
 def test_two_runs_of_a_stage_at_once_wait_for_each_other(here, seed):
-    first = start(here, 0.5, 2, "first")
+    first = start(here, 1.5, 2, "first")
     wait_for_shards(here, 1, first)
     second = start(here, 0, seed, "second")
     said, _ = second.communicate(timeout=60)
     assert first.wait(timeout=60) == second.returncode == 0
-    assert said == f"toy: process {first.pid} is at it in this workspace; waiting until it is done\n"
+    told = rf"toy: process {first.pid} \(.+\) is at it in this workspace since .+; waiting until it is done\n"
+    assert re.match(told, said)
+    assert "kept" not in said
     assert (here / "first").read_text() == str([n * 2 for n in range(6)])
     assert (here / "second").read_text() == str([n * seed for n in range(6)])
     assert not (here / ".work" / "toy").exists()
@@ -261,7 +264,7 @@ def test_a_killed_run_holds_no_lock_and_its_shards_are_taken_up(here):
     kept = len(list((here / ".work").rglob("part-*.sha256")))
     again = start(here, 0, 2, "out")
     said, _ = again.communicate(timeout=60)
-    assert said == f"toy: {kept} of 6 shards kept from an interrupted run\n"
+    assert said.startswith(f"toy: {kept} of 6 shards kept from an interrupted run\ntoy: 0 rows in")
     assert len((here / "calls.txt").read_text().split()) - done == 6 - kept
     assert (here / "out").read_text() == str([n * 2 for n in range(6)])
 

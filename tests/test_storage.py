@@ -114,7 +114,7 @@ def test_a_read_only_work_folder_is_one_line_and_no_traceback(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith(".work/pairs/")
+    assert line.startswith(".work/pairs@r1.lock")
     names(line, KEPT)
 
 

@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from alignslm import warm
+from alignslm.lifeline import KILLED
 from tests.micro import ENVIRONMENT, ROOT, WARM
 
 PROBE = """
-import atexit, json, os, signal, sys, time
+import atexit, json, os, signal, subprocess, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -55,6 +57,14 @@ if __name__ == "__main__":
         case "wait":
             print(os.getpid(), flush=True)
             time.sleep(600)
+        case "launch":
+            subprocess.run([sys.executable, "-m", "stages.probe", "wait"], start_new_session=True)
+        case "stubborn":
+            try:
+                print(os.getpid(), flush=True)
+                time.sleep(600)
+            finally:
+                time.sleep(600)
         case "workers":
             with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
                 print(list(pool.map(doubled, range(3))))
@@ -66,11 +76,13 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("alignslm/__init__.py", "alignslm/warm.py", "stages/__init__.py"):
+        for name in ("alignslm/__init__.py", "alignslm/lifeline.py", "alignslm/warm.py", "stages/__init__.py"):
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, root / name)
+        lifeline = root / "alignslm/lifeline.py"
+        lifeline.write_text(lifeline.read_text().replace("GRACE_S = 5.0", "GRACE_S = 0.5"))
         (root / "stages/probe.py").write_text(PROBE)
-        self.address, self.pid = "", 0
+        self.address, self.server = "", 0
 
     def start(self, *arguments: str, address: str | None = None) -> "subprocess.Popen[str]":
         variables = {warm.VARIABLE: self.address if address is None else address, "PROBE": "17"}
@@ -95,13 +107,16 @@ def project(tmp_path_factory) -> Iterator[Project]:
         pytest.skip("on this machine every stage starts alone")
     found = Project(tmp_path_factory.mktemp("warm"))
     tell = f"import os, time; print(os.environ[{warm.VARIABLE!r}], flush=True); time.sleep(600)"
-    command = (*WARM, sys.executable, "-c", tell)
     variables = {**ENVIRONMENT, "OF_THE_SERVER": "1"}
-    with subprocess.Popen(command, cwd=found.root, env=variables, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        found.address, found.pid = server.stdout.readline().strip(), server.pid
+    with subprocess.Popen(
+        (*WARM, sys.executable, "-c", tell), cwd=found.root, env=variables, stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        found.address = command.stdout.readline().strip()
+        (found.server,) = (child.pid for child in psutil.Process(command.pid).children())
         yield found
-        server.kill()
+        command.kill()
+    assert ends(found.server)
 
 
 def ends(process: int) -> bool:
@@ -126,7 +141,7 @@ def test_a_fork_has_its_libraries_and_everything_else_of_the_process_that_asked(
         "variable": "17",
         "foreign": [],
         "loaded": ["torch", "transformers", "trl"],  # not Polars, which a fork may not inherit
-        "parent": project.pid,
+        "parent": project.server,
         "terminal": False,
     }
 
@@ -166,6 +181,26 @@ def test_a_fork_ends_with_the_process_that_asked_for_it(project):
     asking.send_signal(signal.SIGKILL)
     asking.wait()
     assert ends(fork)
+
+
+def test_what_a_stage_launched_ends_with_it_in_a_session_of_its_own(project):
+    """So torch's launcher starts the processes that train together."""
+    launching = project.start("launch", address="")
+    assert launching.stdout is not None
+    launched = int(launching.stdout.readline())
+    launching.send_signal(signal.SIGKILL)
+    launching.wait()
+    assert ends(launched)
+
+
+def test_a_stage_that_ctrl_c_does_not_end_is_ended_soon(project):
+    for address in (project.address, ""):
+        stubborn = project.start("stubborn", address=address)
+        assert stubborn.stdout is not None
+        process = int(stubborn.stdout.readline())
+        os.kill(process, signal.SIGINT)
+        assert stubborn.wait(60) == KILLED
+        assert ends(process)
 
 
 def test_an_interrupt_ends_all_and_is_told_once(project):
@@ -231,12 +266,12 @@ def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("place", "told"), [("GPUS", (Path(__file__),)), ("sys.platform", "darwin")])
-def test_where_a_fork_is_not_safe_the_command_runs_alone(monkeypatch, place, told):
-    monkeypatch.setattr(f"alignslm.warm.{place}", told)
-    with pytest.raises(SystemExit) as ended:
-        warm.main(["sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5'])
-    assert ended.value.code == 5
+@pytest.mark.parametrize("unsafe", ["warm.GPUS = (pathlib.Path.cwd(),)", "sys.platform = 'darwin'"])
+def test_where_a_fork_is_not_safe_the_command_runs_alone(unsafe):
+    command = ["sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5']
+    code = f"import pathlib, sys; from alignslm import warm; {unsafe}; warm.main({command!r})"
+    done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, env=ENVIRONMENT, check=False)
+    assert done.returncode == 5
 
 
 @pytest.mark.parametrize(
@@ -254,3 +289,62 @@ def test_where_no_socket_fits_the_command_runs_alone(tmp_path):
     done = warmed("sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5', temporary=deep)
     assert (done.returncode, done.stderr) == (5, "")
     assert not list(deep.iterdir())
+
+
+@pytest.fixture
+def importing(tmp_path) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
+    """Give a run whose warm process is importing its libraries for the first stage."""
+    if not warm.forks_here():
+        pytest.skip("on this machine every stage starts alone")
+    project = Project(tmp_path)
+    (tmp_path / "stages/probe.py").write_text(f"open({str(tmp_path / 'begun')!r}, 'w')\n{PROBE}")
+    command = f"{sys.executable} -m stages.probe exit; true"  # through a shell that stays, as DVC would
+    with subprocess.Popen(
+        (*WARM, "sh", "-c", command), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as running:  # fmt: skip
+        while "numpy" not in maps_of_children(running.pid):
+            assert running.poll() is None
+        yield project, running
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+
+
+def maps_of_children(process: int) -> str:
+    """Return what the children of a process have loaded."""
+    try:
+        return "".join(Path(f"/proc/{child.pid}/maps").read_text() for child in psutil.Process(process).children())
+    except (OSError, psutil.NoSuchProcess):
+        return ""
+
+
+def nothing_lives(group: int) -> bool:
+    """Wait until no process of a group lives; False if one does after half a minute."""
+    members = [process.pid for process in psutil.process_iter() if group_of(process.pid) == group]
+    return all(ends(process) for process in members)
+
+
+def group_of(process: int) -> int | None:
+    try:
+        return os.getpgid(process)
+    except ProcessLookupError:
+        return None
+
+
+def test_an_interrupt_while_libraries_are_imported_is_not_lost(importing):
+    project, running = importing
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert said.count("KeyboardInterrupt") == 1
+    assert nothing_lives(running.pid)
+    assert not (project.root / "begun").exists()
+
+
+@pytest.mark.parametrize("victim", ["command", "stage"])
+def test_no_fork_starts_for_one_that_died_while_libraries_were_imported(importing, victim):
+    project, running = importing
+    (asking,) = (child for child in psutil.Process(running.pid).children() if "stages.probe" in child.cmdline())
+    (asking if victim == "stage" else running).send_signal(signal.SIGKILL)
+    running.wait(60)
+    assert nothing_lives(running.pid)
+    assert not (project.root / "begun").exists()

@@ -2,15 +2,12 @@
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait as wait_for
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.reduction import ForkingPickler
 from typing import TypeVar
@@ -18,6 +15,7 @@ from typing import TypeVar
 import polars as pl
 
 from alignslm.engine import ATTEMPTS, QUEUED, lost
+from alignslm.lifeline import become_worker
 from alignslm.machine import cores
 
 Task = TypeVar("Task")
@@ -113,20 +111,11 @@ def _pump(
 
 def _begin(payload: bytes, gpus: "SimpleQueue[str | None]", threads: int) -> None:
     """Become a worker: choose the GPU before anything looks for one, and end when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    become_worker()
     if (gpu := gpus.get()) is not None:
         os.environ[_VISIBLE] = gpu
     _work.append(ForkingPickler.loads(payload))
     share_threads(threads)
-
-
-def _follow_parent() -> None:
-    """End this process with its parent: a killed one closes no queue, and its workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
 
 
 def _apply(task: Task) -> pl.DataFrame:

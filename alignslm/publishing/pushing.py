@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
+from alignslm.locks import WORK
 from alignslm.publishing import PublishError, Pushed, Receipt
 from alignslm.publishing.cards import Published
 from alignslm.publishing.dataset import subsets_of
@@ -18,7 +19,6 @@ from alignslm.publishing.model_card import model_card
 from alignslm.publishing.model_card import title_of as model_title
 from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.results import read_report
-from alignslm.shards import WORK
 from alignslm.storage import copy_file, write_bytes, writing
 
 CARD = "README.md"

@@ -14,6 +14,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.speech import StoryCounts, StoryWorld
+from alignslm.lifeline import become_worker
 from alignslm.provenance import content_id, row_seed
 from alignslm.shards import map_shards
 from alignslm.storyworld.espeak import require_voice
@@ -130,7 +131,7 @@ def processes(workers: int) -> Iterator[_Map]:
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), become_worker) as executor:
         yield executor.map
 
 

@@ -1,0 +1,112 @@
+"""Processes that end with those they work for, whatever ended them: nothing runs on that nobody waits for.
+
+A signal ends one process. What it had started runs on, adopted by another one, and would write what the next run
+writes as well. So whatever belongs to a stage looks once a second whether the process that started it is still its
+parent: a stage looks after DVC (and after the shell that DVC started it through), its workers and the processes that
+train together after the stage. Parents are asked for, not notified about: that works on every system, and also where
+the parent had no time to do anything (SIGKILL). Ctrl-C ends a stage as Python does, by KeyboardInterrupt, so that what
+is to be cleaned up is; one that has not ended a few seconds later is ended like an orphan.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Never
+
+VARIABLE = "ALIGNSLM_PARENT"  # the process that the children of a stage work for
+KILLED = 137  # what a shell says of a process that SIGKILL ended
+LOOK_S = 1.0
+GRACE_S = 5.0  # from Ctrl-C until a process that is still there is ended
+_following: list[int] = []
+
+
+def follow(parent: int | None = None) -> None:
+    """End this process when its parent is gone, and make sure that Ctrl-C ends it. Call it in the main thread.
+
+    The parent is the process named here, the stage that started this one, or DVC. What a person starts by hand has no
+    parent to follow: closing the terminal ends it, unless it was started to outlive that (nohup).
+    """
+    if os.getpid() in _following:
+        return
+    _following[:] = [os.getpid()]
+    given = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(os.getpid())
+    by_dvc = parent is None and given is None and "DVC_STAGE" in os.environ
+    parent = os.getppid() if by_dvc else parent or (int(given) if given else None)
+    if parent is not None and (os.getppid() != parent or (by_dvc and _adopts(parent))):
+        end()
+    threading.Thread(target=_watch, args=[parent, _interrupts()], kwargs={"by_dvc": by_dvc}, daemon=True).start()
+
+
+def become_worker() -> None:
+    """Make a spawned process follow the one that spawned it: a killed one closes no queue that workers wait at."""
+    import multiprocessing  # ten milliseconds that a stage without workers need not wait
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    parent = multiprocessing.parent_process()
+    follow(parent.pid if parent else None)
+
+
+def end() -> Never:
+    """End this process at once, as SIGKILL would: what it leaves half done, the next run makes again."""
+    os._exit(KILLED)
+
+
+def _adopts(process: int) -> bool:
+    """Tell whether this process was not started by `process`, but left to it by a parent that is gone.
+
+    What adopts lives in another session. Only a process that leads a session was started into another one on purpose,
+    by ssh, setsid or a container.
+    """
+    try:
+        return os.getsid(process) != os.getsid(0) != os.getpid()
+    except ProcessLookupError:
+        return True
+
+
+def _interrupts() -> int:
+    """Return a file that can be read once SIGINT has come, even while the main thread is in a long computation."""
+    seen, told = os.pipe()
+    os.set_blocking(told, False)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    return seen
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Interrupt once: another Ctrl-C would break off the cleaning up after the first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
+
+
+def _watch(parent: int | None, interrupts: int, *, by_dvc: bool) -> None:
+    deadline = float("inf")
+    now = None
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([interrupts], [], [], LOOK_S)
+        if ready and signal.SIGINT in os.read(interrupts, 64):
+            deadline = min(deadline, time.monotonic() + GRACE_S)
+        if parent is not None and os.getppid() != parent:
+            end()
+        if parent is not None and by_dvc:
+            before, now = now, _behind_shell(parent)
+            by_dvc = now is not None
+            if now is not None and (before not in {None, now} or _adopts(now)):
+                end()
+    end()
+
+
+def _behind_shell(parent: int) -> int | None:
+    """Return the process of DVC where `parent` is a shell that it started this stage through, None where it is DVC."""
+    import psutil  # slow to import for a stage of a second, which has ended before it is needed
+
+    try:
+        shell = psutil.Process(parent)
+        command = shell.cmdline()
+        return shell.ppid() if "-c" in command[:-1] and "stages." in command[-1] else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,52 @@
+"""One process at a time: locks on files, which the system takes back from a process that ends, however it ends."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from alignslm.storage import write_text, writing
+
+WORK = Path(".work")
+
+
+@contextmanager
+def alone(name: str, *, command: str | None = None, on_acquired: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Hold the lock `name` of the current folder in this block; while another process holds it, say who, and wait.
+
+    Others are told `command`, else this process's own. `on_acquired` is given the open file that holds the lock.
+    Raises StorageError where it cannot be written.
+    """
+    path = WORK / f"{name}.lock"
+    holder = path.with_suffix(".holder")
+    with writing(path):
+        WORK.mkdir(exist_ok=True)
+        lock = FileLock(path, fallback_to_soft=False, on_acquired=on_acquired)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"{name}: {_told(holder)}; waiting until it is done", flush=True)
+            lock.acquire()
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_text(holder, f"process {os.getpid()} ({command or _own()}) is at it in this workspace since {since}")
+        yield
+    finally:
+        lock.release()
+
+
+def _told(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8")
+    except FileNotFoundError:  # it has the lock and has not said so yet
+        return "another process is at it in this workspace"
+
+
+def _own() -> str:
+    script, *arguments = sys.argv
+    return shlex.join([os.path.relpath(script), *arguments])
