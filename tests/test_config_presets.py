@@ -191,7 +191,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 trees = st.dictionaries(keys, scalars | st.dictionaries(keys, scalars, min_size=1), min_size=1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(trees, trees)
 def test_edits_reach_any_wanted_mapping(current, wanted):
     """Property: applying `changes` to the text of one mapping gives a text that holds every wanted value."""

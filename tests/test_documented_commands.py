@@ -56,10 +56,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     ),
     "alignslm bench": ("test_bench.py", "test_command_prints_and_writes"),
     "RAY_ADDRESS=HOST:6379 dvc repro": ("test_engine_stages.py", RAY),
-    "ray start": (
-        "test_engine_stages.py",
-        "test_two_actors_of_a_ray_make_the_bytes_of_one_process_though_one_is_killed",
-    ),
+    "ray start": ("test_engine_stages.py", RAY),
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }

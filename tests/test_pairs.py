@@ -92,7 +92,7 @@ def pools(draw):
     return [r | {"id": f"{r['prompt']}-m-{number:02d}", "draw": number} for r, number in zip(rows, order, strict=True)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([0.0, 1.0, 2.0]), st.integers(1, 20))
 def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, margin_min, batch_rows):
     rules = RULES.model_copy(update={"margin_min": margin_min})

@@ -19,7 +19,7 @@ MIXTURE = Weights(llm_score=1, ppl=0.5, auto_bleu=0.5, num_words=0.5)
 EASY = RULES.model_copy(update={"rejected_max": 4.0, "margin_min": 0.0})
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([JUDGE_ALONE, MIXTURE]))
 def test_the_size_of_a_batch_changes_nothing(tmp_path, rows, selector, weights):
     sources = written(tmp_path, rows)
