@@ -110,13 +110,15 @@ def demo(
 
 @command
 def samples_page(
-    folder: Annotated[Path, typer.Argument(help="Where index.html and the audio are written.")] = Path("reports/samples"),
+    folder: Annotated[Path, typer.Argument(help="Where index.html and the audio are written.")] = Path(
+        "reports/samples"
+    ),
     root: Root = Path(),
     *,
     systems: Annotated[str, typer.Option("--systems", help="Systems to show, comma-separated.")] = "base,sft,r1,true",
     num_prompts: Annotated[int, typer.Option("--prompts", "-n", min=1, max=99)] = 12,
 ) -> None:
-    """Write samples of a finished experiment to publish: small MP3 files, transcripts and scores, on two pages.
+    """Write samples of a finished experiment to publish: small audio files, transcripts and scores, on two pages.
 
     The first prompts of the evaluation split by id, with every system's first continuation. FOLDER/index.html has
     players and no script; FOLDER.md, next to the folder, is the same page in Markdown. No model is loaded.
