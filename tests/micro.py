@@ -37,7 +37,7 @@ CHOICES = {
     "execution": {"workers": 1},  # a spawned worker takes longer to start than all of the speech to be made
     "corpus/storyworld": {"stories": {"train": 30, "valid": 12, "dev": 1, "test": 12}, "texts": 500, "drift": 0.0},
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 20},
-    "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "steps": 40, "batch_size": 8, "warmup_steps": 10},
+    "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "heads": 4, "steps": 40, "batch_size": 8, "warmup_steps": 10},
     "vocoder/conv-griffinlim": {"fit_utterances": 24, "channels": 64, "layers": 3, "steps": 40, "batch_size": 8},
     "asr/char-ctc": {"fit_utterances": 24, "channels": 64, "layers": 4, "steps": 100, "batch_size": 4},
     "mos/dnsmos-quick": {"max_clips": 1},

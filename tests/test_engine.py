@@ -173,16 +173,6 @@ def test_a_cluster_too_small_is_told(ray_address):
     names(raised.value, "cuda", "Ray", "GPU", "device: auto")
 
 
-<<<<<<< HEAD
-=======
-def test_without_ray_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EngineError) as error:
-        ray_cluster.connect("auto")
-    names(error.value, "pip install 'alignslm[ray]'", "engine: local", "Ray", "experiments/execution.yaml")
-
-
->>>>>>> tests
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
 def test_without_a_cluster_the_command_that_starts_one_is_named(monkeypatch, address):
     ray = pytest.importorskip("ray")

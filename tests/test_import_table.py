@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "extras", "machine", "warm"},
-    {"config", "failures"},
-    {"progress", "provenance", "storage", "closure", "threads"},
+    {"__init__", "extras", "machine", "lifeline", "storage"},
+    {"config", "failures", "locks"},
+    {"progress", "provenance", "closure", "threads", "warm"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
     {"engine"},
     {"shards", "playable"},
