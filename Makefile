@@ -47,6 +47,7 @@ check: venv
 # What `dvc repro` does, with libraries imported once for all stages instead of once a stage.
 repro: venv check
 	python -m alignslm.warm dvc repro
+	@alignslm times
 
 lint: dev
 	ruff check .

@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from alignslm.failures import told
 from alignslm.locks import alone
+from alignslm.times import note_time
 
 T = TypeVar("T")
 Rows: TypeAlias = int | Mapping[str, int]
@@ -105,6 +106,7 @@ def stage(name: str) -> Iterator[StageLog]:
         began = time.monotonic()
         yield log
     if is_first:  # of processes that train together, one speaks
+        note_time(name, seconds=time.monotonic() - began)
         print(summary_line(name, log, seconds=time.monotonic() - began, peak_mb=peak_memory_mb()), flush=True)
 
 

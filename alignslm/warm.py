@@ -30,12 +30,13 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Never
 
-from alignslm import lifeline
+from alignslm import lifeline, times
 
 VARIABLE = "ALIGNSLM_WARM"
 LIBRARIES = (
@@ -100,6 +101,7 @@ def forks_here() -> bool:
 def main(command: Sequence[str]) -> Never:
     """Become `command`; the stages it starts are forks of a child that this process leaves beside it."""
     held = _lock_workspace(command)  # noqa: F841 as long as this process lives, under another name too
+    os.environ[times.RUN] = f"{time.time():.3f}"  # stages note their times under it
     if forks_here():
         _leave_server()
     os.execvp(command[0], list(command))  # noqa: S606 the user's own command

@@ -4,10 +4,13 @@ import atexit
 import ctypes
 import gc
 import os
+import sys
+import time
 
-from alignslm import lifeline, warm
+from alignslm import lifeline, times, warm
 
 if module := warm.stage_asked_for():
+    os.environ[times.STARTED] = f"{time.time():.3f}"
     lifeline.follow()
     if address := os.environ.get(warm.VARIABLE):
         warm.hand_over(module, address)
@@ -22,6 +25,6 @@ atexit.register(gc.freeze)
 # sixth of fitting the recogniser. Kept memory is used again, so the peak stays (measured: within 5 %).
 _KEEP_BYTES = 1 << 30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
-if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # musl has none
     mallopt(_TRIM_THRESHOLD, _KEEP_BYTES)
     mallopt(_MMAP_THRESHOLD, _KEEP_BYTES)

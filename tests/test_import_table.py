@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
     {"__init__", "extras", "machine", "lifeline", "storage"},
-    {"config", "failures", "locks"},
+    {"config", "failures", "locks", "times"},
     {"progress", "provenance", "closure", "threads", "warm"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
     {"engine"},

@@ -172,6 +172,17 @@ def overview(root: Root = Path()) -> None:
 
 
 @command
+def times(root: Root = Path()) -> None:
+    """Print where the time of the last run went: the work of each stage, their start-up, and what lay between them.
+
+    Runs that [bold]make repro[/] starts (python -m alignslm.warm ...) are noted; it prints this at its end.
+    """
+    from alignslm.cli.times import print_times
+
+    print_times(root)
+
+
+@command
 def export_zrc(
     model: Annotated[str, typer.Argument(help="A round or a control of params.yaml, such as r2.")],
     folder: Annotated[Path, typer.Argument(help="Where the submission is written.")],

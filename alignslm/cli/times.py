@@ -1,0 +1,40 @@
+"""`alignslm times`: where the time of the last run went."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from alignslm.times import RunTime, last_run
+
+SHOWN = 8  # the longest stages; the others are one line
+
+
+def print_times(root: Path) -> None:
+    """Print the last run's times, or that there is none to print."""
+    console = Console(highlight=False)
+    run = last_run(root)
+    console.print(
+        "No times: no stage has run in this folder under `make repro`." if run is None else summary(run, rows=SHOWN)
+    )
+
+
+def summary(run: RunTime, *, rows: int) -> Table:
+    """Return the longest stages, the rest of them, start-up and what lay between, each with its share."""
+    table = Table(title=f"Last run: {clock(run.total)}, {len(run.stages)} stages", box=None, title_justify="left")
+    table.add_column("")
+    table.add_column("time", justify="right")
+    table.add_column("share", justify="right")
+    longest = sorted(run.stages, key=lambda stage: stage.began - stage.ended)
+    lines = [(stage.name, stage.ended - stage.began) for stage in longest[:rows]]
+    if rest := longest[rows:]:
+        lines.append((f"{len(rest)} other stages", sum(stage.ended - stage.began for stage in rest)))
+    lines += [("start-up of stages", run.starting), ("between stages (DVC)", run.between)]
+    for name, seconds in lines:
+        table.add_row(name, clock(seconds), f"{100 * seconds / run.total:.0f} %")
+    return table
+
+
+def clock(seconds: float) -> str:
+    """Return `4 min 07 s`, or `3.2 s` below a minute."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
