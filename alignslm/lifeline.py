@@ -95,18 +95,22 @@ def _watch(parent: int | None, interrupts: int, *, by_dvc: bool) -> None:
         if parent is not None and by_dvc:
             before, now = now, _behind_shell(parent)
             by_dvc = now is not None
-            if now is not None and (before not in {None, now} or _adopts(now)):
+            if before not in {None, now} or (now is not None and _adopts(now)):
                 end()
     end()
 
 
 def _behind_shell(parent: int) -> int | None:
-    """Return the process of DVC where `parent` is a shell that it started this stage through, None where it is DVC."""
+    """Return the process of DVC where `parent` is a shell that it started this stage through, None where it is DVC.
+
+    A shell may be a wrapper that starts another one; each was given the stage's command as its last argument.
+    """
     import psutil  # slow to import for a stage of a second, which has ended before it is needed
 
     try:
-        shell = psutil.Process(parent)
-        command = shell.cmdline()
-        return shell.ppid() if "-c" in command[:-1] and "stages." in command[-1] else None
-    except psutil.Error:
-        return None
+        above = parent
+        while "-c" in (command := psutil.Process(above).cmdline())[:-1] and "stages." in command[-1]:
+            above = psutil.Process(above).ppid()
+    except psutil.Error:  # it ended this moment
+        pass
+    return above if above != parent else None
