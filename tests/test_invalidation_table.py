@@ -6,9 +6,10 @@ import pytest
 
 from alignslm.cli.overview import grouped
 from alignslm.cli.pipeline import Stage, read_stages, sources
+from alignslm.config.presets import preview
 from tests.documented import PAGES, ROOT
 
-STAGES = read_stages(ROOT)
+STAGES = read_stages(ROOT, params=preview("embedded-full", ROOT).text)  # two rounds, every control
 ROW = re.compile(r"^\| (`[^|]+`[^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
 MARKER = "| `experiments/execution.yaml`"  # a row of that table and of no other, on whichever page it stands
 (SECTION,) = [part for page in PAGES for part in page.read_text().split("\n## ") if MARKER in part]

@@ -252,7 +252,7 @@ def publish_preview(
 
     Needs no network and no token.
 
-    [bold]alignslm publish-preview r2 preview --choice mine[/]
+    [bold]alignslm publish-preview r1 preview --choice mine[/]
     """
     from alignslm.cli.publishing import print_preview
 

@@ -54,7 +54,7 @@ def continue_(
 
     [bold]alignslm continue prompt.wav[/]
 
-    [bold]alignslm continue prompt.wav --compare base,r1,r2 --draws 3[/]
+    [bold]alignslm continue prompt.wav --compare base,sft,r1 --draws 3[/]
 
     [bold]alignslm continue prompt.ogg -m owner/model --prompt-seconds 3 --temperature 0.7[/]
     """
