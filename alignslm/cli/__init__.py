@@ -37,7 +37,7 @@ def main(
     [bold]alignslm overview[/]                 what does each stage make, and is it there?
     [bold]dvc repro[/]                         make what is missing or out of date
     [bold]alignslm show pairs r1[/]            look into what was made
-    [bold]alignslm compare r2 base[/]          what did alignment change?
+    [bold]alignslm compare r1 base[/]          what did alignment change?
     [bold]alignslm continue prompt.wav[/]      what does a model say next?
     """
     if version:
@@ -184,7 +184,7 @@ def times(root: Root = Path()) -> None:
 
 @command
 def export_zrc(
-    model: Annotated[str, typer.Argument(help="A round or a control of params.yaml, such as r2.")],
+    model: Annotated[str, typer.Argument(help="A round or a control of params.yaml, such as r1.")],
     folder: Annotated[Path, typer.Argument(help="Where the submission is written.")],
     root: Root = Path(),
     *,
@@ -192,7 +192,7 @@ def export_zrc(
 ) -> None:
     """Write a model's sWUGGY and sBLIMP scores as a submission to ZeroSpeech's sLM21 benchmark, and check it.
 
-    [bold]alignslm export-zrc r2 submission[/]
+    [bold]alignslm export-zrc r1 submission[/]
     """
     from alignslm.cli.submission import export_submission
 
@@ -201,7 +201,7 @@ def export_zrc(
 
 @command
 def compare(
-    model: Annotated[str, typer.Argument(help="A round or a control of params.yaml, such as r2.")],
+    model: Annotated[str, typer.Argument(help="A round or a control of params.yaml, such as r1.")],
     against: Annotated[str, typer.Argument(help="The system it is compared with, such as base.")],
     root: Root = Path(),
     *,
@@ -209,7 +209,7 @@ def compare(
 ) -> None:
     """Compare two evaluated systems in everything that both were measured by, with intervals and exact tests.
 
-    [bold]alignslm compare r2 base[/]
+    [bold]alignslm compare r1 base[/]
 
     [bold]alignslm compare r1 sft --json[/]
     """
@@ -220,7 +220,7 @@ def compare(
 
 @command
 def seeds(
-    model: Annotated[str, typer.Argument(help="A round or a control, such as r2.")],
+    model: Annotated[str, typer.Argument(help="A round or a control, such as r1.")],
     against: Annotated[str, typer.Argument(help="The system it is compared with, such as base.")],
     folders: Annotated[list[Path], typer.Argument(help="The artifacts of each run: folders that hold eval/.")],
     root: Root = Path(),
@@ -231,7 +231,7 @@ def seeds(
 
     Runs that differ in their seeds alone, evaluated on the same items. Bootstrap and its seed are those of params.yaml.
 
-    [bold]alignslm seeds r2 base seed-0/artifacts seed-1/artifacts seed-2/artifacts[/]
+    [bold]alignslm seeds r1 base seed-0/artifacts seed-1/artifacts seed-2/artifacts[/]
     """
     from alignslm.cli.seeds import print_combined
 
@@ -240,7 +240,7 @@ def seeds(
 
 @command
 def publish_preview(
-    name: Annotated[str, typer.Argument(metavar="ROUND", help="A round of params.yaml, such as r2.")],
+    name: Annotated[str, typer.Argument(metavar="ROUND", help="A round of params.yaml, such as r1.")],
     folder: Annotated[Path, typer.Argument(help="Where model/ and dataset/ are written.")],
     root: Root = Path(),
     *,

@@ -125,7 +125,7 @@ def samples_page(
 
     [bold]alignslm samples-page[/]                  reports/samples/index.html and reports/samples.md
 
-    [bold]alignslm samples-page docs/samples --systems base,r1,r2 --prompts 20[/]
+    [bold]alignslm samples-page docs/samples --systems base,r1 --prompts 20[/]
     """
     from alignslm.config.loading import load_experiment
     from alignslm.report.samples import write_samples
