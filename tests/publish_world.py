@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from alignslm import tables
 from alignslm.config.loading import load_experiment
 from alignslm.config.models import Lora
+from alignslm.config.presets import apply_preset
 from alignslm.lm.checkpoint import save_lm
 from alignslm.pairs.streaming import Sources
 from alignslm.report.inputs import read_inputs
@@ -58,6 +59,7 @@ def build(root: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     with (root / "experiments/publish/mine.yaml").open("w") as stream:
         YAML().dump(PUBLISH, stream)
+    apply_preset("embedded-full", root)  # two rounds, every control
     edit(root / "params.yaml", {"publish": "mine"})
     artifacts = root / "artifacts"
     _write_report(root)

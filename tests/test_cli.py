@@ -19,6 +19,7 @@ from alignslm.cli.checking import compact
 from alignslm.cli.overview import grouped
 from alignslm.cli.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.cli.tables import cell, size
+from alignslm.config.presets import preview
 from alignslm.provenance import UnitContract
 from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment
@@ -384,7 +385,8 @@ def test_pipeline_that_cannot_be_followed(root, text, expected):
 
 
 def test_the_repository_has_an_overview():
-    names = [stage.name for stage in read_stages(REPOSITORY)]
+    two_rounds = preview("embedded-full", REPOSITORY).text
+    names = [stage.name for stage in read_stages(REPOSITORY, params=two_rounds)]
     assert names[0] == "corpus"
     assert names[names.index("report") + 1 :] == ["publish@r1", "publish@r2"]  # nothing else waits for the report
     assert names.index("scores@r1") < names.index("pairs@r1") < names.index("continuations@r2")

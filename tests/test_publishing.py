@@ -21,6 +21,7 @@ from alignslm import tables
 from alignslm.config.document import read_document
 from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
+from alignslm.config.presets import apply_preset
 from alignslm.lm.checkpoint import load_lm
 from alignslm.publishing import PublishError, Receipt
 from alignslm.publishing.lineage import lock_slice
@@ -389,6 +390,7 @@ def choices(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("choices")
     shutil.copytree(ROOT / "experiments", root / "experiments")
     (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    apply_preset("embedded-full", root)  # two rounds
     edit(root / "params.yaml", {"publish": "mine"})
     return root
 
