@@ -283,7 +283,7 @@ def test_the_model_index_holds_the_reports_numbers_with_their_intervals(hub, wor
     told = {(result.dataset_type, result.metric_type): result for result in card.data.eval_results}
     report = Report.model_validate_json(hub.repos[MODEL].head.files["experiment/metrics.json"])
     judge = report.metric("r1", "continuation", "heldout_judge")
-    found = told["storyworld-prompts", "heldout_judge"]
+    found = told["storyworld-full-prompts", "heldout_judge"]
     assert found.metric_value == round(judge.value, 4)
     assert found.metric_args == {
         "ci95": [round(end, 4) for end in judge.ci95],
@@ -291,7 +291,7 @@ def test_the_model_index_holds_the_reports_numbers_with_their_intervals(hub, wor
         "n": judge.n,
         "n_missing": judge.n_missing,
     }
-    accuracy = told["toy-sblimp", "accuracy"]
+    accuracy = told["toy-sblimp-full", "accuracy"]
     assert accuracy.metric_value == round(100 * report.metric("r1", "sblimp", "accuracy").value, 4)
     assert {metric.model for metric in report.metrics} >= {"base", "sft", "r1", "true"}
     assert "r2" not in {metric.model for metric in report.metrics}
