@@ -22,8 +22,9 @@ class StageTime(NamedTuple):
 
 
 class RunTime(NamedTuple):
-    """Seconds of a run, and of its parts: work of stages, their start-up, and what lay between them (DVC)."""
+    """When a run began (seconds since 1970); its seconds, and those of its parts: work of stages, start-up."""
 
+    began: float
     total: float
     working: float
     starting: float
@@ -52,8 +53,10 @@ def last_run(root: Path = Path()) -> RunTime | None:
         return None
     noted = [StageTime(**json.loads(file.read_text())) for file in runs[-1].glob("*.json")]
     stages = sorted(noted, key=lambda stage: stage.started)
+    began = float(runs[-1].name)
     return RunTime(
-        total=max(stage.ended for stage in stages) - float(runs[-1].name),
+        began=began,
+        total=max(stage.ended for stage in stages) - began,
         working=sum(stage.ended - stage.began for stage in stages),
         starting=sum(stage.began - stage.started for stage in stages),
         stages=stages,

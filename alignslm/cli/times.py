@@ -1,5 +1,6 @@
 """`alignslm times`: where the time of the last run went."""
 
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -14,14 +15,17 @@ def print_times(root: Path) -> None:
     """Print the last run's times, or that there is none to print."""
     console = Console(highlight=False)
     run = last_run(root)
-    console.print(
-        "No times: no stage has run in this folder under `make repro`." if run is None else summary(run, rows=SHOWN)
-    )
+    if run is None:
+        console.print("No times: no stage has run in this folder under `make repro`.")
+        return
+    began = datetime.fromtimestamp(run.began).astimezone().strftime("%Y-%m-%d %H:%M")
+    console.print(f"Run of {began}: {clock(run.total)}, {len(run.stages)} stages")
+    console.print(summary(run, rows=SHOWN))
 
 
 def summary(run: RunTime, *, rows: int) -> Table:
     """Return the longest stages, the rest of them, start-up and what lay between, each with its share."""
-    table = Table(title=f"Last run: {clock(run.total)}, {len(run.stages)} stages", box=None, title_justify="left")
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("time", justify="right")
     table.add_column("share", justify="right")
