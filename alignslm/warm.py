@@ -36,7 +36,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Never
 
-from alignslm import lifeline, times
+from alignslm import lifeline, machine, times
 
 VARIABLE = "ALIGNSLM_WARM"
 LIBRARIES = (
@@ -59,7 +59,6 @@ LIBRARIES = (
     "typer",
 )
 ELSEWHERE = {"--queue", "--run-all", "--temp"}  # experiments that do not run in this folder, or not now
-GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 _OWN = ("alignslm", "stages")
 _LOOK_S = 0.1
 
@@ -95,7 +94,7 @@ def hand_over(module: str, address: str) -> None:
 
 def forks_here() -> bool:
     """Tell whether this machine's stages may be forks."""
-    return sys.platform == "linux" and not any(gpu.exists() for gpu in GPUS)
+    return sys.platform == "linux" and not machine.has_gpu()
 
 
 def main(command: Sequence[str]) -> Never:

@@ -266,7 +266,7 @@ def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("unsafe", ["warm.GPUS = (pathlib.Path.cwd(),)", "sys.platform = 'darwin'"])
+@pytest.mark.parametrize("unsafe", ["warm.machine.GPUS = (pathlib.Path.cwd(),)", "sys.platform = 'darwin'"])
 def test_where_a_fork_is_not_safe_the_command_runs_alone(unsafe):
     command = ["sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5']
     code = f"import pathlib, sys; from alignslm import warm; {unsafe}; warm.main({command!r})"

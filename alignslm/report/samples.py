@@ -17,7 +17,7 @@ from alignslm.report.columns import ReportError
 from alignslm.report.examples import Example, read_examples
 from alignslm.report.inputs import Setting, setting_of
 from alignslm.report.wording import DASH, with_code
-from alignslm.storage import replacing
+from alignslm.storage import replacing, write_text
 
 RATE_HZ = 16000
 OPUS = {"format": "OGG", "subtype": "OPUS"}
@@ -73,8 +73,7 @@ def write_samples(
             notes=_notes(setting, len(examples)),
             folder=folder.name,
         )
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return markdown
 
 
