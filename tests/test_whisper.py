@@ -291,7 +291,7 @@ def test_another_sample_rate_is_told(published, tmp_path):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("model.safetensors", ("Whisper", "whisper")),
+        ("model.safetensors", ("WhisperForConditionalGeneration", "whisper", "model.safetensors")),
         ("preprocessor_config.json", ("Whisper", "whisper", "tokenizer", "feature extractor")),
         ("tokenizer.json", ("tokenizer.json", "vocab.json", "merges.txt", "checkpoint")),
     ],
