@@ -1,4 +1,4 @@
-"""`alignslm why`: chains read from real tables, made by the real selection rule."""
+"""`alignslm trace`: chains read from real tables, made by the real selection rule."""
 
 from pathlib import Path
 
@@ -223,7 +223,7 @@ def test_nothing_made_yet(tmp_path):
 
 
 def why(root, *words):
-    return CliRunner().invoke(app, ["why", *words, "-C", str(root)])
+    return CliRunner().invoke(app, ["trace", *words, "-C", str(root)])
 
 
 def test_the_command_prints_the_chain_and_writes_both_sounds(root, tmp_path):
@@ -234,7 +234,7 @@ def test_the_command_prints_the_chain_and_writes_both_sounds(root, tmp_path):
     assert lines[0] == f"chosen: {name_of('p-pairs', 0)} (round r1)"
     assert "    reply              I say 0" in lines
     assert f"    outcome            rejected against {name_of('p-pairs', 0)} (margin 2.5)" in lines
-    assert f"  sound in {tmp_path / 'pair-rejected.wav'}" in lines
+    assert f"  wrote {tmp_path / 'pair-rejected.wav'}" in lines
     waveform, rate_hz = soundfile.read(tmp_path / "pair-rejected.wav")
     assert (len(waveform), rate_hz) == (800, RATE_HZ)
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralC
 from typer.testing import CliRunner
 
 from alignslm.cli import app
-from alignslm.cli.planning import told_bytes, told_count
+from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.models import Lora
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
 from alignslm.plan.fetches import asked, size_of
@@ -149,13 +149,13 @@ def test_what_is_provided_is_missing_no_more_and_is_counted(root, monkeypatch):
     (root / "artifacts" / "r1").mkdir(parents=True)
     code, lines = plan("--offline")
     assert code == 0
-    assert lines[0] == f"lm.weights: $LM (not pinned, {told_bytes(size_of(root / 'lm'))}, here)"
+    assert lines[0] == f"lm.weights: $LM (not pinned, {format_bytes(size_of(root / 'lm'))}, here)"
     # 4 s of prompt and 160 units at 1.5 frames each and 25 frames a second: 13.6 s, 36.72 words; ten of the rubric
-    names(lines[4], "heldout_judge", "80", "160", told_count(160 * round(46.72 * 1.4)), told_count(160 * 50))
+    names(lines[4], "heldout_judge", "80", "160", format_count(160 * round(46.72 * 1.4)), format_count(160 * 50))
     weights = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 102
     adapter = 2 * (4 * 4 * (32 + 32) + 2 * 4 * (32 + 64))
     cache = 8 * 2 * 2 * (100 + 160) * 32
-    names(lines[5], "GPU", told_bytes(4 * weights), "LoRA", told_bytes(16 * adapter), "8", told_bytes(4 * cache))
+    names(lines[5], "GPU", format_bytes(4 * weights), "LoRA", format_bytes(16 * adapter), "8", format_bytes(4 * cache))
     names(lines[6], "stages: 3", "1")
     assert "secret" not in "\n".join(lines)
 
@@ -358,14 +358,14 @@ def test_a_model_that_is_not_here_is_known_by_its_name():
 
 
 def test_told_figures():
-    assert [told_bytes(n) for n in (0, 999, 1000, 14_500_000_000, 3 * 10**12)] == [
+    assert [format_bytes(n) for n in (0, 999, 1000, 14_500_000_000, 3 * 10**12)] == [
         "0 B",
         "999 B",
         "1.0 kB",
         "14.5 GB",
         "3.0 TB",
     ]
-    assert [told_count(n) for n in (999, 1000, 2_500_000, 10**9)] == [
+    assert [format_count(n) for n in (999, 1000, 2_500_000, 10**9)] == [
         "999",
         "1.0 thousand",
         "2.5 million",

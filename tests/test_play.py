@@ -225,7 +225,7 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
     monkeypatch.chdir(world)
     twin = tmp_path / "twin"
     shutil.copytree("artifacts/checkpoints/base", twin)
-    words = ["continue", recording, "--compare", f"base,{twin}", "-n", 2, "--seed", 7, "--out"]
+    words = ["generate", recording, "--compare", f"base,{twin}", "-n", 2, "--seed", 7, "--out"]
     first, again = tmp_path / "one" / "first", tmp_path / "again"
     result = run(*words, first)
     assert result.exit_code == 0, result.output
@@ -263,7 +263,7 @@ def test_the_command_refuses_before_it_draws(world, recording, tmp_path, monkeyp
             f"{tmp_path} is there already and holds no transcript.jsonl: name another place with --out",
         ),
     ):
-        result = run("continue", recording, *words)
+        result = run("generate", recording, *words)
         assert result.exit_code == 1
         assert message in result.stderr
     assert bytes_of(tmp_path) == {"mine.txt": b"precious"}

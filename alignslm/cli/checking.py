@@ -1,11 +1,15 @@
 """`alignslm check`: the resolved experiment, or its faults."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignslm.cli.options import Root
+from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
 from alignslm.config.crosschecks import warnings
 from alignslm.config.document import Plain
@@ -16,8 +20,22 @@ from alignslm.config.presets import list_presets
 from alignslm.config.readiness import execution_faults, judge_faults
 
 
-def print_check(root: Path, *, everything: bool) -> None:
-    """Print the experiment and its warnings. Raises ConfigError with every fault found."""
+def check(
+    root: Root = Path(),
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also read configs and presets that params.yaml does not name.")
+    ] = False,
+) -> None:
+    """Check params.yaml and every config it names, and print the resolved experiment.
+
+    All problems of all files are listed at once, each as file:line: key: message, and the exit status is then 1.
+    Takes less than a second and loads no model.
+
+    [bold]alignslm check[/]
+
+    [bold]alignslm check --all[/]              also presets and configs that are not in use
+    """
     experiment = checked(root, everything=everything)
     console = Console(highlight=False)
     console.print(summary(experiment))
@@ -45,22 +63,19 @@ def checked(root: Path, *, everything: bool) -> Experiment:
 
 def summary(experiment: Experiment) -> Table:
     """Return one line for each choice and each group of values."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold")
+    rows: list[tuple[str, str, str]] = []
     params = experiment.params.model_dump()
     for key in CHOICE_FOLDERS:
         chosen, values = params.pop(key), experiment.model_dump(mode="json")[key]
         many = chosen.items() if isinstance(chosen, dict) else [(None, chosen)]
         for name, choice in many:
             label = key if name is None else f"{key}.{name}"
-            table.add_row(label, choice, compact(values if name is None else values[name], outermost=True))
+            rows.append((label, choice, compact(values if name is None else values[name], outermost=True)))
     for key, value in experiment.params.model_dump(mode="json", include=set(params)).items():
         groups = value.items() if key in {"rounds", "controls"} else [(None, value)]
         for name, group in groups:
-            table.add_row(key if name is None else f"{key}.{name}", "", compact(group, outermost=True))
-    return table
+            rows.append((key if name is None else f"{key}.{name}", "", compact(group, outermost=True)))
+    return grid(("", "", ""), rows, numbers=(), styles=("bold", "cyan"))
 
 
 def compact(value: Plain, *, outermost: bool = False) -> str:

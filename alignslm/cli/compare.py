@@ -1,13 +1,18 @@
 """`alignslm compare`: two evaluated systems side by side."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from alignslm.cli.wide import figures, wide_console
+from alignslm.cli.options import Against, AsJson, Root, System
+from alignslm.cli.terminal import grid, wide_console
 from alignslm.config.loading import load_experiment
-from alignslm.report.compare import ComparedRow, compare
-from alignslm.report.wording import difference_unit, interval, number, style
+
+if TYPE_CHECKING:
+    from alignslm.report.compare import ComparedRow
 
 EXPLAINED = (
     "95 % intervals: bootstrap over prompts or item pairs. above, below, equal: on how many of them the first system "
@@ -16,10 +21,19 @@ EXPLAINED = (
 )
 
 
-def print_compared(model: str, against: str, root: Path, *, as_json: bool) -> None:
-    """Print every paired difference of two systems, under the bootstrap and the seed of the experiment in `root`."""
+def compare(model: System, against: Against, root: Root = Path(), *, as_json: AsJson = False) -> None:
+    """Compare two evaluated systems on every metric that both have, with intervals and exact tests.
+
+    Bootstrap and its seed are those of params.yaml.
+
+    [bold]alignslm compare r1 base[/]
+
+    [bold]alignslm compare r1 sft --json[/]
+    """
+    from alignslm.report.compare import compare as paired_differences
+
     params = load_experiment(root).params
-    found = compare(
+    found = paired_differences(
         root / "artifacts", model, against, bootstrap=params.evaluation.bootstrap, seed=params.seeds.evaluation
     )
     if as_json:
@@ -27,11 +41,13 @@ def print_compared(model: str, against: str, root: Path, *, as_json: bool) -> No
         return
     headings = ("", model, against, "difference", "95 % interval", "above", "below", "equal", "p", "n", "missing")
     console = wide_console()
-    console.print(figures(headings, (_cells(row) for row in found.rows)))
+    console.print(grid(headings, (_cells(row) for row in found.rows)))
     console.print(Text(EXPLAINED), soft_wrap=True)
 
 
 def _cells(row: ComparedRow) -> tuple[str, ...]:
+    from alignslm.report.wording import difference_unit, interval, number, style
+
     how = style(row.benchmark, row.metric)
     return (
         how.label + difference_unit(how),

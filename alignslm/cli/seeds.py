@@ -1,20 +1,40 @@
-"""`alignslm seeds`: two systems compared over several training runs."""
+"""`alignslm compare-seeds`: two systems compared over several training runs."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.text import Text
 
-from alignslm.cli.wide import figures, wide_console
+from alignslm.cli.options import Against, AsJson, Root, System
+from alignslm.cli.terminal import grid, wide_console
 from alignslm.config.loading import load_experiment
-from alignslm.report.seeds import CombinedRow, combine_runs
-from alignslm.report.wording import difference_unit, interval, number, style
+
+if TYPE_CHECKING:
+    from alignslm.report.seeds import CombinedRow
 
 FEW_RUNS = 5
 
 
-def print_combined(model: str, against: str, folders: Sequence[Path], root: Path, *, as_json: bool) -> None:
-    """Print every combined difference, under the bootstrap and the seed of the experiment in `root`."""
+def compare_seeds(
+    model: System,
+    against: Against,
+    folders: Annotated[list[Path], typer.Argument(help="The artifacts of each run: folders that contain eval/.")],
+    root: Root = Path(),
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two systems over several training runs: how uncertain is the difference over items, runs and both?
+
+    The runs must differ only in their seeds and be evaluated on the same items. Bootstrap and its seed are those of
+    params.yaml.
+
+    [bold]alignslm compare-seeds r1 base seed-0/artifacts seed-1/artifacts seed-2/artifacts[/]
+    """
+    from alignslm.report.seeds import combine_runs
+
     params = load_experiment(root).params
     found = combine_runs(folders, model, against, bootstrap=params.evaluation.bootstrap, seed=params.seeds.evaluation)
     if as_json:
@@ -23,11 +43,13 @@ def print_combined(model: str, against: str, folders: Sequence[Path], root: Path
     headings = ("", *found.runs, "mean", "other items", "other runs", "both", "n", "missing")
     console = wide_console()
     console.print(Text(f"{model} less {against}, {len(found.runs)} runs"), soft_wrap=True)
-    console.print(figures(headings, (_cells(row) for row in found.rows)))
+    console.print(grid(headings, (_cells(row) for row in found.rows)))
     console.print(Text(_explained(len(found.runs))), soft_wrap=True)
 
 
 def _cells(row: CombinedRow) -> list[str]:
+    from alignslm.report.wording import difference_unit, interval, number, style
+
     how = style(row.benchmark, row.metric)
     ends = (row.items_ci95, row.runs_ci95, row.both_ci95)
     return [
