@@ -23,7 +23,7 @@ ROWS = [
     {"storyworld", "corpora"},
     {"report", "lineage"},
     {"plan", "publishing"},
-    {"play", "bench"},
+    {"play"},
     {"demo"},
     {"cli"},
     {"__main__"},
