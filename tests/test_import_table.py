@@ -13,7 +13,7 @@ ROWS = [
     {"__init__", "extras", "machine", "lifeline", "storage"},
     {"config", "failures", "locks", "times"},
     {"progress", "provenance", "closure", "threads", "warm"},
-    {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading"},
+    {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "playable"},
     {"utterances"},
