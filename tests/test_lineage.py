@@ -158,9 +158,9 @@ def test_the_rule_is_read_aloud_for_every_fate(root):
     assert "yes: auto_bleu 0.5 > 0.1" in vetoed["may be rejected"]
     assert vetoed["outcome"] == f"rejected against {name_of('p-pairs', 0)} (margin -0.4)"
     assert "no: num_words 2 >= 3" in rule(root, "p-pairs", 4)["may be chosen"]
-    assert rule(root, "p-pairs", 4)["outcome"] == "in no pair: other draws of this prompt made its pairs"
+    assert rule(root, "p-pairs", 4)["outcome"] == "in no pair: its pairs are of other continuations of this prompt"
     assert rule(root, "p-alike", 1)["outcome"] == (
-        "in no pair: its prompt gave none (neither chosen nor rejected candidate)"
+        "in no pair: its prompt has none (neither chosen nor rejected candidate)"
     )
     assert rule(root, "p-mixed", 1) == {
         "utility": None,

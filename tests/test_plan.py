@@ -127,9 +127,9 @@ def test_everything_missing_is_told_at_once(root):
     for line, facts in zip(
         [line for line in lines if line.startswith("missing: ")],
         [
-            ("lm.weights", "$LM", "variable"),
-            ("heldout_judge", "PLAN_TEST_KEY", "gpt", "https://api.openai.com/v1"),
-            ("heldout_judge", "experiments/rubric/ten-words.txt"),
+            ("experiments/lm/", "weights.path", "$LM", "variable"),
+            ("experiments/judge/gpt.yaml", "rubric", "experiments/rubric/ten-words.txt"),
+            ("experiments/judge/gpt.yaml", "PLAN_TEST_KEY", "gpt", "https://api.openai.com/v1"),
             ("heldout_judge", "160", "100", "budget.requests", "experiments/judge/gpt.yaml"),
         ],
         strict=True,
@@ -174,7 +174,7 @@ def test_a_corpus_without_its_subsets_or_alignments(root, monkeypatch, tmp_path)
     from ruamel.yaml import YAML
 
     from alignslm.config.corpora import Recordings
-    from alignslm.config.loading import load_experiment
+    from alignslm.config.loading import load_execution, load_experiment
     from alignslm.plan import plan_of
 
     speech = write_librispeech(tmp_path / "speech", {"train-clean-100": COUNTS["train-clean-100"]})
@@ -182,11 +182,11 @@ def test_a_corpus_without_its_subsets_or_alignments(root, monkeypatch, tmp_path)
     monkeypatch.setenv("ALIGNED", str(tmp_path / "no"))
     corpus = Recordings.model_validate(YAML(typ="safe").load(CORPUS))
     experiment = load_experiment(root).model_copy(update={"corpus": corpus})
-    made = plan_of(experiment, root, batch_rows=8, ask_hub=False)
+    made = plan_of(experiment, root, execution=load_execution(root), ask_hub=False)
     for line, facts in zip(
         made.missing,
         [
-            ("corpus.parts.speech.alignments", tmp_path / "no"),
+            ("parts.speech.alignments.path", tmp_path / "no"),
             ("corpus.parts.speech", speech, "dev-clean, test-clean"),
         ],
         strict=True,
@@ -206,7 +206,7 @@ def test_too_little_disk(root):
 
 
 def faults(root):
-    from alignslm.plan.workspace import workspace_faults
+    from alignslm.plan.missing import workspace_faults
 
     return list(workspace_faults(root))
 

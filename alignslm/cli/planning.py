@@ -12,7 +12,6 @@ from alignslm.cli.pipeline import read_stages
 from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
-from alignslm.config.readiness import execution_faults
 from alignslm.plan import Plan, plan_of
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume
@@ -38,7 +37,7 @@ def plan(
     edited = None if preset is None else preview(preset, root)
     experiment = load_experiment(root) if edited is None else edited.experiment
     execution = load_execution(root)
-    planned = plan_of(experiment, root, batch_rows=execution.batch_rows, ask_hub=not offline)
+    planned = plan_of(experiment, root, execution=execution, ask_hub=not offline)
     console = Console(highlight=False)
     stages = stage_line(root, None if edited is None else edited.text)
     for line in [
@@ -48,10 +47,9 @@ def plan(
         stages,
     ]:
         console.print(Text(line), soft_wrap=True)
-    missing = [*planned.missing, *map(str, execution_faults(execution, root))]
-    for line in missing:
+    for line in planned.missing:
         console.print(Text(f"missing: {line}", style="red"), soft_wrap=True)
-    if missing:
+    if planned.missing:
         raise typer.Exit(1)
     console.print(Text("nothing is missing", style="green"))
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from alignslm.config.experiment import Experiment
 from alignslm.config.models import Lora
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
-from alignslm.fetching import FetchError, expanded
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAPTER_BYTES = 16  # of a trained parameter: fp32 weight, gradient, and Adam's two moments
@@ -106,10 +105,7 @@ def shape_of(source: HubSource | FolderSource | UrlSource) -> Shape | None:
 
 def _config_file(source: HubSource | FolderSource | UrlSource) -> Path | None:
     if isinstance(source, FolderSource):
-        try:
-            path = expanded(source) / "config.json"
-        except FetchError:  # told among what is missing
-            return None
+        path = source.expanded()[0] / "config.json"
         return path if path.is_file() else None
     if isinstance(source, HubSource):
         from huggingface_hub import try_to_load_from_cache
