@@ -46,7 +46,7 @@ check: venv
 
 # What `dvc repro` does, with libraries imported once for all stages instead of once a stage.
 repro: venv check
-	python -m alignslm.warm dvc repro
+	python -m alignslm.speed dvc repro
 	@alignslm times
 
 lint: dev

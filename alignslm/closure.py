@@ -11,7 +11,7 @@ PACKAGE = "alignslm"
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 PLUMBING = frozenset({
     "config", "tables", "progress", "failures", "shards", "storage", "closure", "fetching", "device", "cli",
-    "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__",
+    "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks", "times", "speed", "__init__",
     "__main__",
 })  # fmt: skip
 

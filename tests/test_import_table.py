@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
     {"__init__", "extras", "machine", "lifeline", "storage"},
     {"config", "failures", "locks", "times"},
-    {"progress", "provenance", "closure", "threads", "warm"},
+    {"progress", "provenance", "closure", "threads", "speed"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "playable"},

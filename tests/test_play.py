@@ -241,7 +241,7 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
         assert lengths[1] - lengths[0] == frames(first / "prompt.wav")
         assert row["seconds"] == round(lengths[0] / RATE, 3)
         assert (row["text"] or f"({row['heard']})") in result.stdout
-    assert "base: 2 drawn, " in result.stderr
+    assert "base: 2 continuations, " in result.stderr
     page = (first / "index.html").read_text()
     assert page.count("<audio") == 1 + 4 * 2
     assert re.findall(r'src="([^"]+)"', page)[:3] == ["prompt.wav", "base-1-after-prompt.wav", "base-1.wav"]
@@ -256,7 +256,7 @@ def test_the_command_refuses_before_it_draws(world, recording, tmp_path, monkeyp
     monkeypatch.chdir(world)
     (tmp_path / "mine.txt").write_text("precious")
     for words, message in (
-        (["--compare", "base,base"], "base is to be compared with itself; name every model once"),
+        (["--compare", "base,base"], "base is compared with itself; name each model once"),
         (["--compare", "base,r9"], "no checkpoint 'r9' below artifacts/checkpoints"),
         (
             ["-m", "base", "--out", tmp_path],

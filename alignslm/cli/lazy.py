@@ -22,9 +22,9 @@ class LazyGroup(TyperGroup):
 
     panels: ClassVar[Mapping[str, Mapping[str, str]]]
 
-    def list_commands(self, _: Any) -> list[str]:
-        """Return the commands' names in the order of the table."""
-        return [name for commands in self.panels.values() for name in commands]
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: TyperCommand(name) for commands in self.panels.values() for name in commands}
 
     def get_command(self, _: Any, name: str) -> TyperCommand | None:
         """Return what help shows of a command, or None if there is no such command."""

@@ -16,7 +16,7 @@ SHOWN = 8  # the longest stages; the others are one line
 def times(root: Root = Path()) -> None:
     """Print how long the last run took: each stage, its start-up, and the time between stages.
 
-    [bold]make repro[/] records times (it runs python -m alignslm.warm dvc repro) and prints this at its end.
+    [bold]make repro[/] records times (it runs python -m alignslm.speed dvc repro) and prints this at its end.
     """
     console = Console(highlight=False)
     run = last_run(root)
