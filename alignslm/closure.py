@@ -18,7 +18,7 @@ PACKAGE = "alignslm"
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 PLUMBING = frozenset({
     "config", "tables", "progress", "failures", "shards", "storage", "closure", "code", "fetching", "device", "cli",
-    "engine", "extras", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__", "__main__",
+    "engine", "extras", "loading", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__", "__main__",
 })  # fmt: skip
 
 _LINE_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
@@ -105,15 +105,19 @@ def _is_science(name: str) -> bool:
 
 @cache
 def _imports(file: Path) -> frozenset[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(_text(file))):
+    return frozenset(named_modules(_text(file)))
+
+
+def named_modules(text: str) -> Iterator[str]:
+    """Yield the names that Python source may import, those named in strings of its own included."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
-            found.add(node.value.partition(":")[0])
-    return frozenset(found)
+            yield node.value.partition(":")[0]
 
 
 @cache

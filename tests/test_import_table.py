@@ -13,7 +13,7 @@ ROWS = [
     {"__init__", "extras", "machine", "lifeline", "storage", "closure"},
     {"config", "failures", "locks", "times", "code"},
     {"progress", "provenance", "threads", "warm"},
-    {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
+    {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading"},
     {"engine"},
     {"shards", "playable"},
     {"utterances"},
