@@ -40,10 +40,15 @@ def code_hash(script: Path) -> str:
     what is written for readers alone left out.
     """
     digest = hashlib.sha256()
-    for path in science(script):
-        for file in _files_of(path):
-            digest.update(f"{path.name}/{file.relative_to(path).as_posix()}\0{_content_hash(file)}\0".encode())
+    files = {file for path in science(script) for file in _files_of(path)}
+    for name, file in sorted((file.relative_to(_home(file, script)).as_posix(), file) for file in files):
+        digest.update(f"{name}\0{_content_hash(file)}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def _home(file: Path, script: Path) -> Path:
+    """Return the folder that holds `stages` or `alignslm`: they may lie apart."""
+    return script.parent.parent if file == script else ROOT
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -99,7 +99,7 @@ def upgrade(
 ) -> None:
     """Say what newer code will rerun and what that costs, and record the code in code.yaml.
 
-    Needed after an upgrade of alignslm, and after a change of stages/: a stage whose code is not the recorded one stops.
+    Needed after an upgrade of alignslm, and after a change of stages/: a stage whose code is not recorded stops.
     It runs nothing itself; [bold]dvc repro[/] does.
 
     [bold]alignslm upgrade[/]
