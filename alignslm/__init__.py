@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         train,
         write_audio,
     )
-    from alignslm.loading import SourceError, load_asr, load_encoder, load_judge, load_lm, load_vocoder
+    from alignslm.load import SourceError, load_asr, load_encoder, load_judge, load_lm, load_vocoder
     from alignslm.play import Speaker, Studio
 
 __version__ = "0.1.0"
@@ -46,7 +46,7 @@ __all__ = [
     "train",
     "write_audio",
 ]
-_MODULES = ("alignslm.loading", "alignslm.api", "alignslm.play")  # in which they are looked up
+_MODULES = ("alignslm.load", "alignslm.api", "alignslm.play")  # in which they are looked up
 
 # TRL reports every trainer that is made to the Hub, and huggingface_hub reads this once, when it is imported.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from alignslm import tables
-from alignslm.loading import Source, SourceError, load_lm, read_config
+from alignslm.load import Source, SourceError, load_lm, read_config
 from alignslm.statistics import Estimate, mean_interval, mean_within
 
 if TYPE_CHECKING:

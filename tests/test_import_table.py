@@ -24,7 +24,7 @@ ROWS = [
     {"report", "lineage"},
     {"plan", "publishing"},
     {"play", "bench"},
-    {"demo", "loading"},
+    {"demo", "load"},
     {"api"},
     {"cli"},
     {"__main__"},
