@@ -69,7 +69,7 @@ test: lint browser
 
 # Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.
 bench: venv
-	alignslm bench --repeats 3 --json bench.json
+	python -m tests.bench --repeats 3 --json bench.json
 
 clean:
 	rm -rf artifacts reports .work .dvc/cache .dvc/tmp dvc.lock
