@@ -17,6 +17,7 @@ class Commands(LazyGroup):
             "check": "alignslm.cli.checking:check",
             "plan": "alignslm.cli.planning:plan",
             "stages": "alignslm.cli.overview:stages",
+            "upgrade": "alignslm.cli.upgrading:upgrade",
             "import-preferences": "alignslm.cli.preferences:import_preferences",
         },
         "After a run": {
