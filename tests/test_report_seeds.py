@@ -206,7 +206,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     told = CliRunner().invoke(app, ["compare-seeds", "r1", "base", *folders, "-C", str(tmp_path)])
     assert told.exit_code == 0, told.output
     lines = [line.split() for line in told.output.splitlines()]
-    assert " ".join(lines[0]) == "r1 less base, 3 runs"
+    assert " ".join(lines[0]) == "r1 minus base, 3 runs"
     assert lines[2][:2] == ["training", "judge"]
     assert " ".join(lines[2][6:]) == "+0.50 +1.00 +1.50 +1.00 [+1.00, +1.00] [−0.24, +2.24] [−0.24, +2.24] 4 0"
     assert "3 runs say little about how runs vary" in told.output

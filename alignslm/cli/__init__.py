@@ -25,7 +25,7 @@ class Commands(LazyGroup):
             "show": "alignslm.cli.tables:show",
             "trace": "alignslm.cli.trace:trace",
             "compare": "alignslm.cli.compare:compare",
-            "compare-seeds": "alignslm.cli.seeds:compare_seeds",
+            "compare-seeds": "alignslm.cli.compare:compare_seeds",
         },
         "Listen": {
             "generate": "alignslm.cli.generate:generate",

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter
 from rich.console import Console
 
 from alignslm.cli.terminal import grid
-from alignslm.config.document import read_document
-from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.listening import ListeningStudy
-from alignslm.config.validation import validate
+from alignslm.config.loading import load_config
 from alignslm.storage import write_text
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ def build(
     from alignslm.listening.storage import Ratings
     from alignslm.listening.study import build_study
 
-    folder, study_config = folder or Path("studies") / config, load_study_config(config)
+    folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningStudy)
     study = build_study(study_config, artifacts, folder)
     ratings = Ratings(folder / DATABASE)
     ratings.invite(raters)
@@ -137,21 +134,6 @@ def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
     ratings.close()
     write_text(folder / "analysis.json", found.model_dump_json(indent=2) + "\n")
     _print_analysis(found)
-
-
-def load_study_config(choice: str, root: Path = Path()) -> ListeningStudy:
-    """Read experiments/listening/CHOICE.yaml. ConfigError lists its faults."""
-    folder = root / "experiments" / "listening"
-    path = folder / f"{choice}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
-        message = f"no file {path.as_posix()}" + suggestion(choice, known, label="choices")
-        raise ConfigError([Fault(path.as_posix(), None, "", message)])
-    document = read_document(path)
-    result = document if isinstance(document, list) else validate(document, TypeAdapter(ListeningStudy), ListeningStudy)
-    if isinstance(result, list):
-        raise ConfigError(result)
-    return result
 
 
 def _print_analysis(found: Analysis) -> None:

@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root, separated
 from alignslm.cli.presets import told_change
-from alignslm.config.document import Plain, read_document
-from alignslm.config.faults import ConfigError, Fault, suggestion
-from alignslm.config.loading import load_execution, load_experiment
+from alignslm.config.document import Plain
+from alignslm.config.faults import ConfigError
+from alignslm.config.loading import load_config, load_execution, load_experiment
 from alignslm.config.preferences import AnyPreferences, UnitPreferences
 from alignslm.config.presets import Change, set_values
 from alignslm.config.pretrained_lm import TrainedOn
 from alignslm.config.speech import EncoderConfig
-from alignslm.config.validation import validate
 from alignslm.storage import write_text
 
 if TYPE_CHECKING:
@@ -125,16 +123,9 @@ def trained_on(choice: str | None, experiment: Experiment, root: Path) -> Traine
     """Return what is known of an encoder's units: from its choice, and its artifact if the experiment has it."""
     if choice is None:
         return None
-    folder = root / "experiments" / "encoder"
-    if not (folder / f"{choice}.yaml").is_file():
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
-        raise ConfigError([Fault(folder.as_posix(), None, choice, "no such encoder" + suggestion(choice, known))])
-    document = read_document(folder / f"{choice}.yaml")
-    config = document if isinstance(document, list) else validate(document, TypeAdapter(EncoderConfig), EncoderConfig)
-    if isinstance(config, list):
-        raise ConfigError(config)
     from alignslm.encoder import load_encoder
 
+    config = load_config("encoder", choice, EncoderConfig, root)
     made = root / "artifacts" / "encoder"
     own = choice == experiment.params.encoder and made.is_dir()
     contract = load_encoder(config, made, device="cpu").contract if own else None
