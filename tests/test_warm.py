@@ -79,7 +79,7 @@ class Project:
         for name in (
             "alignslm/__init__.py",
             "alignslm/lifeline.py",
-            *(f"alignslm/speed/{name}.py" for name in ("__init__", "forkserver", "process")),
+            *(f"alignslm/speed/{name}.py" for name in ("__init__", "__main__", "forkserver", "process")),
             "stages/__init__.py",
         ):
             (root / name).parent.mkdir(exist_ok=True)
