@@ -140,7 +140,9 @@ def test_everything_missing_is_told_at_once(root):
 def test_what_is_provided_is_missing_no_more_and_is_counted(root, monkeypatch):
     choose(root)
     (root / "experiments" / "rubric").mkdir()
-    (root / "experiments" / "rubric" / "ten-words.txt").write_text("one two three four five six seven eight nine ten")
+    (root / "experiments" / "rubric" / "ten-words.txt").write_text(
+        "one two three four five six seven eight {prompt} {continuation}"
+    )
     edit(root / "experiments/judge/gpt.yaml", ("requests: 100", "requests: 160"))
     tiny = OPTConfig(hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=102)
     tiny.save_pretrained(root / "lm")
