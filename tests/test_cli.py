@@ -146,7 +146,7 @@ def test_check_prints_the_resolved_experiment(root):
     )
     assert "benchmarks.swuggy swuggy seed=0 pairs=10" in lines
     assert "controls.true checkpoint=base source=corpus temperature_scale=1" in lines
-    assert lines[-1] == "params.yaml and its choices are valid"
+    assert lines[-1] == "params.yaml and its configs are valid"
 
 
 def test_check_prints_warnings_and_succeeds(root):

@@ -183,7 +183,7 @@ def test_checks_agree_with_what_the_selection_did(root, prompt, draw):
 
 def test_a_prompt_without_text_shows_what_was_heard_in_it(root):
     (chain,) = chains(root, name_of("p-mixed", 0)).values()
-    (step,) = [step for step in chain.steps if step.title == "prompt as heard"]
+    (step,) = [step for step in chain.steps if step.title == "prompt transcript"]
     assert step.facts["text"] == "a heard"
 
 

@@ -107,7 +107,7 @@ def test_the_embedded_experiment_needs_nothing(root):
     code, lines = plan("--offline")
     assert code == 0
     expected = (
-        ("nothing", "fetch"),
+        ("nothing", "download"),
         ("prompts: 65", "0"),
         ("continuations: 550", "80", "2 h"),
         ("judge story: 630",),

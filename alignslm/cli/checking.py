@@ -42,11 +42,11 @@ def check(
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
     for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
-    console.print(Text("params.yaml and its choices are valid", style="green"))
+    console.print(Text("params.yaml and its configs are valid", style="green"))
 
 
 def checked(root: Path, *, everything: bool) -> Experiment:
-    """Load experiment and execution settings, their faults joined into one ConfigError."""
+    """Load the experiment and execution settings. ConfigError lists the problems of both."""
     faults = [] if not everything else library_faults(root)
     for load in (load_experiment, load_execution, *([list_presets] if everything else [])):
         try:
@@ -62,7 +62,7 @@ def checked(root: Path, *, everything: bool) -> Experiment:
 
 
 def summary(experiment: Experiment) -> Table:
-    """Return one line for each choice and each group of values."""
+    """Return one line per config and per group of values."""
     rows: list[tuple[str, str, str]] = []
     params = experiment.params.model_dump()
     for key in CHOICE_FOLDERS:
@@ -79,7 +79,7 @@ def summary(experiment: Experiment) -> Table:
 
 
 def compact(value: Plain, *, outermost: bool = False) -> str:
-    """Return `seed=0  stories={train=4000  valid=100}`; `kind` is left out, the choice's name says it."""
+    """Return `seed=0  stories={train=4000  valid=100}`; `kind` is omitted: the config's name says it."""
     if isinstance(value, dict):
         inside = "  ".join(f"{key}={compact(item)}" for key, item in value.items() if key != "kind")
         return inside if outermost else f"{{{inside}}}"

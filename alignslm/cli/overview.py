@@ -23,15 +23,15 @@ def stages(root: Root = Path()) -> None:
 
 
 def flow_table(stages: list[Stage], root: Path) -> Table:
-    """Return one row a stage, in running order; a description stands where its stage is met first."""
+    """Return one row per stage, in running order; a description is given once, at the first of its stages."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage", style="bold cyan", no_wrap=True)
     table.add_column("reads from", overflow="fold", ratio=1)
     table.add_column("makes", overflow="fold", ratio=2)
-    told: set[str] = set()
+    described: set[str] = set()
     for stage in stages:
-        description = "" if stage.description in told else stage.description
-        told.add(stage.description)
+        description = "" if stage.description in described else stage.description
+        described.add(stage.description)
         table.add_row(stage.name, grouped(sources(stage, stages), stages), _makes(stage, description, root))
     return table
 

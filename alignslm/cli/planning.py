@@ -55,18 +55,18 @@ def plan(
 
 
 def fetch_lines(fetches: list[Fetch]) -> list[str]:
-    """Say every source: the key that names it, where it is, whether it is pinned, how large, here or not."""
+    """Return one line per source: its key, location, whether it is pinned, its size, whether it is here."""
     lines = []
     for fetch in fetches:
         size = "size unknown" if fetch.num_bytes is None else format_bytes(fetch.num_bytes)
         pinned, here = "pinned" if fetch.pinned else "not pinned", "here" if fetch.present else "not here"
         lines.append(f"{fetch.key}: {fetch.name} ({pinned}, {size}, {here})")
-    return lines or ["nothing to fetch: no choice names a source"]
+    return lines or ["nothing to download: no config names a source"]
 
 
 def volume_lines(volume: Volume) -> list[str]:
-    """Say counts of rows and requests, one line a kind."""
-    speech = f"at most {volume.speech_h:.0f} h of speech to make and transcribe"
+    """Return counts of rows and requests, one line per kind."""
+    speech = f"at most {volume.speech_h:.0f} h of speech to synthesize and transcribe"
     lines = [
         f"prompts: {volume.prompts}, {volume.prompts_transcribed} of them to be transcribed",
         f"continuations: {volume.continuations} in all rounds, {volume.evaluated} for evaluation; {speech}",
@@ -81,21 +81,21 @@ def volume_lines(volume: Volume) -> list[str]:
 
 
 def memory_lines(plan: Plan, batch_rows: int) -> list[str]:
-    """Say what language models hold on a GPU; activations are not counted."""
+    """Return the GPU memory of each language model, without activations."""
     lines = []
     for item in plan.memory:
         if item.weights is None:
             lines.append(f"GPU, {item.key}: unknown, its config.json is not on this machine")
             continue
         parts = [f"weights {format_bytes(item.weights)}"]
-        parts += [f"LoRA with optimiser {format_bytes(item.adapter)}"] if item.adapter else []
-        parts += [f"cache of {batch_rows} draws {format_bytes(item.cache)}"] if item.cache else []
+        parts += [f"LoRA with optimizer {format_bytes(item.adapter)}"] if item.adapter else []
+        parts += [f"cache of {batch_rows} sequences {format_bytes(item.cache)}"] if item.cache else []
         lines.append(f"GPU, {item.key}: {', '.join(parts)}")
     return lines
 
 
 def stage_line(root: Path, params: str | None) -> str:
-    """Say how many stages there are and how many have made all their outputs."""
+    """Return how many stages there are, and how many have all their outputs."""
     stages = read_stages(root, params=params)
     done = sum(bool(stage.outs) and all((root / out).exists() for out in stage.outs) for stage in stages)
-    return f"stages: {len(stages)}, {done} of them have made their outputs before, for these values or others"
+    return f"stages: {len(stages)}, {done} of them have outputs, of these parameters or earlier ones"

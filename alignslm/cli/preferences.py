@@ -91,7 +91,7 @@ def import_preferences(
     console = Console(highlight=False, soft_wrap=True)
     for line in [found, f"wrote {file}", *(f"{'.'.join(c.key)}: {told_change(c)}" for c in listed)]:
         console.print(Text(line))
-    console.print(Text(f"train on them, and evaluate: dvc repro control_eval@{name}"))
+    console.print(Text(f"train on them and evaluate: dvc repro control_eval@{name}"))
 
 
 def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, rows: int) -> str:
@@ -112,15 +112,15 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     )
     refuse(problems_of(read), rows=total)
     if not isinstance(config, UnitPreferences):
-        return f"{total} rows of sound at {config.sample_rate_hz} Hz, all readable"
+        return f"{total} rows of speech at {config.sample_rate_hz} Hz, all readable"
     _, account = make_pairs(read, config, source="")
-    left = ", ".join(f"{count} left out: {reason}" for reason, count in account.left_out.items() if count)
+    left = ", ".join(f"{count} excluded: {reason}" for reason, count in account.left_out.items() if count)
     told = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
     return f"{told}; {left}" if left else told
 
 
 def trained_on(choice: str | None, experiment: Experiment, root: Path) -> TrainedOn | None:
-    """Return what is known of an encoder's units: from its choice, and its artifact if the experiment has it."""
+    """Return what is known about an encoder's units, from its config and, if the experiment uses it, its artifact."""
     if choice is None:
         return None
     from alignslm.encoder import load_encoder

@@ -41,13 +41,13 @@ def export_zrc(
     for part in parts:
         console.print(f"{folder / part.task / part.split}.txt: {len(part.items)} scores of {model}")
     for problem in lacking:
-        console.print(f"to be filled in: {problem}")
+        console.print(f"to be completed: {problem}")
     tasks, splits = sorted({part.task for part in parts}), sorted({part.split for part in parts})
     console.print(f"score it: zrc benchmarks:run sLM21 {folder} -s {' '.join(splits)} -t {' '.join(tasks)}")
 
 
 def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
-    """Return every official sLM21 benchmark of the experiment with the model's scores on it."""
+    """Return each official sLM21 benchmark of the experiment with the system's scores."""
     from alignslm import tables
     from alignslm.benchmarks.submission import Part, SubmissionError
 

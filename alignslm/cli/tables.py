@@ -60,9 +60,9 @@ def show(
 
 
 def find_table(words: Sequence[str], root: Path) -> Path:
-    """Return the path given, or the one table below root/artifacts whose path holds every word as a part.
+    """Return the path, or the only table in root/artifacts with every word in its path.
 
-    Raises TableError where no table or several fit, naming those there are.
+    Raises TableError if no table or several match, naming them.
     """
     if len(words) == 1 and (given := Path(words[0])).exists() and (given.is_file() or any(given.glob("part-*"))):
         return given
@@ -74,15 +74,15 @@ def find_table(words: Sequence[str], root: Path) -> Path:
         return fits[0]
     wanted, listed = " ".join(words), "".join(f"\n  {path}" for path in fits or tables)
     if fits:
-        raise TableError(f"{wanted!r} fits {len(fits)} tables; add a word of the path:{listed}")
+        raise TableError(f"{wanted!r} matches {len(fits)} tables; add a word of the path:{listed}")
     guess = nearest(words[0], {part for path in tables for part in (*path.parts, path.stem)})
     hint = f"; did you mean {guess!r}?" if guess else "."
-    found = f" There are:{listed}" if tables else " There are none yet: make them with `dvc repro`."
-    raise TableError(f"no table below {root / 'artifacts'} fits {wanted!r}{hint}{found}")
+    found = f" There are:{listed}" if tables else " There are none yet: run `dvc repro`."
+    raise TableError(f"no table in {root / 'artifacts'} matches {wanted!r}{hint}{found}")
 
 
 def every_table(folder: Path) -> list[Path]:
-    """Return parquet files, and folders of parts, in order."""
+    """Return parquet files, and folders of parts, sorted."""
     files = [path for path in folder.rglob("*.parquet") if not path.name.startswith(".")]
     return sorted({path.parent if path.name.startswith("part-") else path for path in files})
 
@@ -90,7 +90,7 @@ def every_table(folder: Path) -> list[Path]:
 def select(
     files: Sequence[Path], *, rows: int, columns: list[str] | None, where: str | None
 ) -> tuple[pl.DataFrame, int]:
-    """Return the first rows that `where` keeps, and how many it keeps. Raises TableError for a wrong name or SQL."""
+    """Return the first rows that `where` keeps, and how many it keeps. TableError for an unknown column or bad SQL."""
     import polars as pl
 
     from alignslm.tables import TableError

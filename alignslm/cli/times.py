@@ -21,7 +21,7 @@ def times(root: Root = Path()) -> None:
     console = Console(highlight=False)
     run = last_run(root)
     if run is None:
-        console.print("No times: no stage has run in this folder under `make repro`.")
+        console.print("No times: `make repro` has not run a stage in this folder.")
         return
     began = datetime.fromtimestamp(run.began).astimezone().strftime("%Y-%m-%d %H:%M")
     console.print(f"Run of {began}: {clock(run.total)}, {len(run.stages)} stages")
@@ -29,7 +29,7 @@ def times(root: Root = Path()) -> None:
 
 
 def summary(run: RunTime, *, rows: int) -> Table:
-    """Return the longest stages, the rest of them, start-up and what lay between, each with its share."""
+    """Return the longest stages, the others, start-up and the time between stages, each with its fraction."""
     longest = sorted(run.stages, key=lambda stage: stage.began - stage.ended)
     lines = [(stage.name, stage.ended - stage.began) for stage in longest[:rows]]
     if rest := longest[rows:]:
