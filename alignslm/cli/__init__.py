@@ -13,6 +13,7 @@ class Commands(LazyGroup):
 
     panels: ClassVar = {
         "Before a run": {
+            "init": "alignslm.cli.starting:init",
             "preset": "alignslm.cli.presets:preset",
             "check": "alignslm.cli.checking:check",
             "plan": "alignslm.cli.planning:plan",
