@@ -101,7 +101,7 @@ def _print_takes(prompt: Prompt, takes: dict[str, list[Take]], folder: Path) -> 
     console = Console(highlight=False)
     rows = [("prompt", "", f"{prompt.seconds:.1f}", prompt.text or "(no word)")]
     rows += [
-        (model, str(take.draw + 1), f"{take.seconds:.1f}", take.text or f"({take.heard})")
+        (model, str(take.draw + 1), f"{take.seconds:.1f}", take.text or f"({take.status})")
         for model, takes_of_model in takes.items()
         for take in takes_of_model
     ]

@@ -71,12 +71,13 @@ def volume_lines(volume: Volume) -> list[str]:
         f"prompts: {volume.prompts}, {volume.prompts_transcribed} of them to be transcribed",
         f"continuations: {volume.continuations} in all rounds, {volume.evaluated} for evaluation; {speech}",
     ]
-    for asked in volume.asked:
-        requests = f", {asked.requests} requests of about {format_count(asked.read_tokens)} tokens in all"
-        written = f", at most {format_count(asked.written_tokens)} written" if asked.written_tokens else ""
-        lines.append(
-            f"{asked.key} {asked.choice}: {asked.stories} stories{requests if asked.requests else ''}{written}"
-        )
+    for requested in volume.asked:
+        line = f"{requested.key} {requested.choice}: {requested.stories} stories"
+        if requested.requests:
+            line += f", {requested.requests} requests of about {format_count(requested.read_tokens)} tokens in total"
+        if requested.written_tokens:
+            line += f", at most {format_count(requested.written_tokens)} written"
+        lines.append(line)
     return lines
 
 

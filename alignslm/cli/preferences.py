@@ -114,9 +114,9 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     if not isinstance(config, UnitPreferences):
         return f"{total} rows of speech at {config.sample_rate_hz} Hz, all readable"
     _, account = make_pairs(read, config, source="")
-    left = ", ".join(f"{count} excluded: {reason}" for reason, count in account.left_out.items() if count)
-    told = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
-    return f"{told}; {left}" if left else told
+    excluded = ", ".join(f"{count} excluded: {reason}" for reason, count in account.left_out.items() if count)
+    counts = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
+    return f"{counts}; {excluded}" if excluded else counts
 
 
 def trained_on(choice: str | None, experiment: Experiment, root: Path) -> TrainedOn | None:

@@ -64,7 +64,9 @@ def publish_preview(
     for kind, package in packages.items():
         target, place = package.target, folder / kind
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-        seen = "private" if target.private else "public"
-        told = f"{len(package.bundle)} files, {format_bytes(size)}; would go to {target.repo} ({seen} if it is new)"
-        console.print(f"[bold]{place}[/]: {told}")
+        visibility = "private" if target.private else "public"
+        contents = (
+            f"{len(package.bundle)} files, {format_bytes(size)}; would go to {target.repo} ({visibility} if it is new)"
+        )
+        console.print(f"[bold]{place}[/]: {contents}")
         console.print(f"  card {place / CARD}, tag {target.tag}, commit message {target.message!r}")

@@ -14,7 +14,7 @@ from alignslm.cli.times import clock
 from alignslm.template.installed import previous_version, renew
 from alignslm.times import stage_seconds
 
-SAID = {
+OUTCOMES = {
     "added": "new, added",
     "replaced": "replaced by the newer one; you had not edited it",
     "removed": "no longer needed, removed; you had not edited it",
@@ -40,7 +40,7 @@ def upgrade(
     console = Console(highlight=False, soft_wrap=True)
     before = previous_version(root)
     for change in renew(root):
-        console.print(f"{change.path}: {SAID[change.kind]}")
+        console.print(f"{change.path}: {OUTCOMES[change.kind]}")
         console.print(change.difference, end="", markup=False)
     known, now = code.recorded(root), code.current(root)
     changed = sorted(name for name, value in now.items() if not known.stands(name, value))
@@ -49,8 +49,8 @@ def upgrade(
         return
     cost = "results stand, nothing will rerun" if keep else _cost(root, changed)
     versions = f" (alignslm {before} to {__version__})" if before not in {None, __version__} else ""
-    said = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
-    console.print(said if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
+    message = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
+    console.print(message if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
     hashes = {
         name: known.hashes.get(name, value) if keep or name not in changed else value for name, value in now.items()
     }

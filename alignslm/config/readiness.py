@@ -52,8 +52,8 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
 
 def execution_faults(execution: Execution, root: Path = Path()) -> list[Fault]:
     """Return the package that the engine needs, if it is not installed, at its line."""
-    told = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
-    return [_fault(execution_file(root), "engine", told)] if told else []
+    problem = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
+    return [_fault(execution_file(root), "engine", problem)] if problem else []
 
 
 def _absence(source: FolderSource, root: Path) -> str | None:
@@ -69,8 +69,8 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[Fault]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
-    if isinstance(judge, OpenAiJudge) and (told := lacking("openai", by="kind: openai")):
-        yield _fault(file, "kind", told)
+    if isinstance(judge, OpenAiJudge) and (problem := lacking("openai", by="kind: openai")):
+        yield _fault(file, "kind", problem)
     if isinstance(judge, OpenAiJudge) and judge.key_variable and not os.environ.get(judge.key_variable, "").strip():
         yield _fault(
             file,

@@ -58,9 +58,9 @@ def answering(studio: Studio) -> Answer:
     ) -> str:
         """Continue the recording with every chosen model; user errors are returned as HTML."""
         if not file:
-            return told("Record something or upload an audio file first.")
+            return _alert("Record something or upload an audio file first.")
         if not models:
-            return told("Choose a model first.")
+            return _alert("Choose a model first.")
         try:
             prompt = studio.prompt(file, seconds=seconds)
             whole = None if seed is None else int(seed)  # an empty field: the experiment's seed
@@ -71,13 +71,13 @@ def answering(studio: Studio) -> Answer:
         except Exception as error:
             if not is_told(error):
                 raise
-            return told(str(error).replace(file, Path(file).name))
+            return _alert(str(error).replace(file, Path(file).name))
         return str(inline_cards(prompt, takes))
 
     return answer
 
 
-def told(message: str) -> str:
+def _alert(message: str) -> str:
     """Return a message as HTML that screen readers announce."""
     return f'<p role="alert">{escape(message)}</p>'
 
@@ -99,8 +99,8 @@ def build_page(studio: Studio, models: Sequence[str]) -> Any:
                 seed = gr.Number(params.seeds.evaluation, precision=0, minimum=0, label="Seed")
         button = gr.Button("Continue", variant="primary")
         shown = gr.HTML()
-        asked = [sound, offered, draws, temperature, seconds, seed]
-        button.click(answering(studio), asked, shown, api_name="continue")
+        inputs = [sound, offered, draws, temperature, seconds, seed]
+        button.click(answering(studio), inputs, shown, api_name="continue")
     return page
 
 

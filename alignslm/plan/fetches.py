@@ -70,10 +70,9 @@ def size_of(path: Path) -> int:
 
 
 def asked(source: HubSource) -> tuple[int | None, str | None]:
-    """Ask the Hub for a repository's size: (bytes or None, why it may not be read or None).
+    """Ask the Hub for the size of a repository: (bytes or None, why it cannot be read or None).
 
-    Weights of the format that is preferred, safetensors, count where there are any; the same weights in other formats
-    do not. A Hub that cannot be reached knows nothing, which is no fault.
+    If there are weights in safetensors, the same weights in other formats are not counted. An unreachable Hub is not a fault.
     """
     from huggingface_hub import HfApi, errors, get_token
 

@@ -52,12 +52,12 @@ def _subsets(experiment: Experiment) -> Iterator[str]:
 
 
 def _budgets(experiment: Experiment, volume: Volume) -> Iterator[str]:
-    for asked in volume.asked:
-        config = getattr(experiment, asked.key)
-        if isinstance(config, OpenAiJudge) and asked.requests > config.budget.requests:
+    for requested in volume.asked:
+        config = getattr(experiment, requested.key)
+        if isinstance(config, OpenAiJudge) and requested.requests > config.budget.requests:
             yield (
-                f"{asked.key}: {asked.choice} needs {asked.requests} requests, but its budget allows "
-                f"{config.budget.requests}; raise budget.requests in experiments/judge/{asked.choice}.yaml, "
+                f"{requested.key}: {requested.choice} needs {requested.requests} requests, but its budget allows "
+                f"{config.budget.requests}; raise budget.requests in experiments/judge/{requested.choice}.yaml, "
                 "or lower the number of prompts or continuations"
             )
 

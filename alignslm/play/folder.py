@@ -49,7 +49,7 @@ def _row(take: Take, alone: str, whole: str) -> dict[str, object]:
         "model": take.model,
         "draw": take.draw,
         "text": take.text,
-        "heard": take.heard,
+        "status": take.status,
         "prompt": take.prompt.name,
         "prompt_id": take.prompt.prompt_id,
         "prompt_text": take.prompt.text,

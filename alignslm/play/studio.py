@@ -87,10 +87,10 @@ class Studio:
                 f"{name} is too short: {len(waveform) / sample_rate_hz:.2f} s give {len(units)} units, but the "
                 f"model was trained on prompts of at least {least} (prompts.min_units). Record more."
             )
-        (heard,) = self.recogniser.transcribe(
+        (transcript,) = self.recogniser.transcribe(
             [audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.recogniser.sample_rate_hz)]
         )
-        return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, heard.text)
+        return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, transcript.text)
 
     def _of_experiment(self, found: pl.DataFrame) -> Prompt:
         row = found.row(0, named=True)
@@ -129,9 +129,9 @@ class Speaker:
         `Studio.prompt`), TooLongError where prompt and continuation exceed the model's positions.
         """
         studio = self.studio
-        heard = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
+        spoken_prompt = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
         rows = pl.DataFrame(
-            {"prompt_id": [heard.prompt_id], "units": [heard.units]},
+            {"prompt_id": [spoken_prompt.prompt_id], "units": [spoken_prompt.units]},
             schema={"prompt_id": pl.String, "units": tables.UNITS},
         )
         drawn = draw_continuations(
@@ -143,12 +143,12 @@ class Speaker:
             batch_rows=studio.execution.batch_rows,
         )
         spoken = speak(drawn, studio.vocoder)
-        told = transcribe(spoken, studio.recogniser)
-        triples = zip(drawn.to_dicts(), spoken.to_dicts(), told.to_dicts(), strict=True)
-        return [self._take(heard, *triple) for triple in triples]
+        transcripts = transcribe(spoken, studio.recogniser)
+        triples = zip(drawn.to_dicts(), spoken.to_dicts(), transcripts.to_dicts(), strict=True)
+        return [self._take(spoken_prompt, *triple) for triple in triples]
 
     def _take(
-        self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], told: Mapping[str, Any]
+        self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], transcript: Mapping[str, Any]
     ) -> Take:
         waveform, rate_hz = audio.decode(spoken["audio"]["bytes"])
         return Take(
@@ -161,8 +161,8 @@ class Speaker:
             seed=drawn["seed"],
             waveform=waveform,
             sample_rate_hz=rate_hz,
-            text=told["text"],
-            heard=told["status"],
+            text=transcript["text"],
+            status=transcript["status"],
         )
 
 

@@ -18,7 +18,7 @@ FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 class Take:
     """One sample of one model for one prompt.
 
-    `waveform` is (samples,) float32 of the continuation without its prompt, `text` its transcript (None unless `heard`
+    `waveform` is (samples,) float32 of the continuation without its prompt, `text` its transcript (None unless `status`
     is ok), `finish` why it ended, `seed` its own seed, `logprob_nats` its log-likelihood under the model.
     """
 
@@ -32,7 +32,7 @@ class Take:
     waveform: np.ndarray
     sample_rate_hz: int
     text: str | None
-    heard: Literal["ok", "empty", "failed"]
+    status: Literal["ok", "empty", "failed"]
 
     @property
     def seconds(self) -> float:
@@ -41,8 +41,8 @@ class Take:
 
     def with_prompt(self) -> np.ndarray:
         """Return the prompt followed by the continuation, (samples,) at the continuation's rate."""
-        heard = audio.resample(self.prompt.waveform, from_hz=self.prompt.sample_rate_hz, to_hz=self.sample_rate_hz)
-        return np.concatenate([heard, self.waveform])
+        prompt = audio.resample(self.prompt.waveform, from_hz=self.prompt.sample_rate_hz, to_hz=self.sample_rate_hz)
+        return np.concatenate([prompt, self.waveform])
 
     def save(self, path: Path | str, *, prompt: bool = False) -> None:
         """Write the continuation, with `prompt` after its prompt, in the format of the suffix (FORMATS)."""

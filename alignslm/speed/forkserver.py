@@ -88,8 +88,8 @@ def run_in_fork(module: str, address: str) -> None:
 
             signal.signal(signal.SIGINT, pass_on)
             connection.sendall(b".")
-        told = b"".join(iter(lambda: connection.recv(1), b""))  # until the fork has ended
-    raise SystemExit(told[0] if told else lifeline.KILLED)
+        status = b"".join(iter(lambda: connection.recv(1), b""))  # until the fork has ended
+    raise SystemExit(status[0] if status else lifeline.KILLED)
 
 
 def can_fork() -> bool:
@@ -153,14 +153,14 @@ def _be_server(listener: socket.socket, folder: str, command: int) -> Never:
         if handler == signal.SIG_DFL:  # and not nohup's
             signal.signal(number, _leave)
     try:
-        asked = _serve(listener, command)
+        connection = _serve(listener, command)
     finally:
         if os.getpid() == own:
             shutil.rmtree(folder)
-    if asked is not None:
+    if connection is not None:
         for number, handler in former:
             signal.signal(number, handler)
-        _run_stage(asked, own, ended)
+        _run_stage(connection, own, ended)
     os._exit(0)
 
 
@@ -219,8 +219,8 @@ def _skip_teardown(ended: Sequence[int]) -> None:
 
 def _run_stage(connection: socket.socket, server: int, ended: list[int]) -> Never:
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile("rb") as told:
-        request = json.loads(told.readline())
+    with connection.makefile("rb") as stream:
+        request = json.loads(stream.readline())
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
