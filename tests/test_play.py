@@ -88,7 +88,7 @@ def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world,
         words = heard.filter(source_id=row["continuation_id"]).row(0, named=True)
         assert (list(take.units), take.seed, take.finish) == (row["units"], row["seed"], row["finish"])
         assert np.array_equal(take.waveform, audio.decode(sound["bytes"])[0])
-        assert (take.text, take.heard) == (words["text"], words["status"])
+        assert (take.text, take.status) == (words["text"], words["status"])
 
 
 def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path):
@@ -101,7 +101,7 @@ def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path
     said, rate_hz = soundfile.read(tmp_path / "continuation.wav")
     assert (len(said), rate_hz) == (len(takes[0].waveform), RATE)
     assert all(audio.rms(take.waveform) > 10 * SILENCE_RMS and take.seconds > 0.3 for take in takes)
-    assert all(re.fullmatch(r"[a-z' ]+", take.text) for take in takes if take.heard == "ok")
+    assert all(re.fullmatch(r"[a-z' ]+", take.text) for take in takes if take.status == "ok")
 
 
 def test_name_and_format_of_a_file_change_nothing(speaker, recording, tmp_path):
@@ -240,7 +240,7 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
         lengths = [frames(first / row[name]) for name in ("audio", "audio_after_prompt")]
         assert lengths[1] - lengths[0] == frames(first / "prompt.wav")
         assert row["seconds"] == round(lengths[0] / RATE, 3)
-        assert (row["text"] or f"({row['heard']})") in result.stdout
+        assert (row["text"] or f"({row['status']})") in result.stdout
     assert "base: 2 continuations, " in result.stderr
     page = (first / "index.html").read_text()
     assert page.count("<audio") == 1 + 4 * 2

@@ -65,8 +65,6 @@ def publish_preview(
         target, place = package.target, folder / kind
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         visibility = "private" if target.private else "public"
-        contents = (
-            f"{len(package.bundle)} files, {format_bytes(size)}; would go to {target.repo} ({visibility} if it is new)"
-        )
-        console.print(f"[bold]{place}[/]: {contents}")
+        contents = f"{len(package.bundle)} files, {format_bytes(size)}"
+        console.print(f"[bold]{place}[/]: {contents}; would go to {target.repo} ({visibility} if it is new)")
         console.print(f"  card {place / CARD}, tag {target.tag}, commit message {target.message!r}")

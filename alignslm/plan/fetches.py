@@ -72,7 +72,8 @@ def size_of(path: Path) -> int:
 def asked(source: HubSource) -> tuple[int | None, str | None]:
     """Ask the Hub for the size of a repository: (bytes or None, why it cannot be read or None).
 
-    If there are weights in safetensors, the same weights in other formats are not counted. An unreachable Hub is not a fault.
+    If there are weights in safetensors, the same weights in other formats are not counted. An unreachable Hub is
+    not a fault.
     """
     from huggingface_hub import HfApi, errors, get_token
 
