@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "extras", "machine", "lifeline", "storage"},
+    {"__init__", "extras", "machine", "lifeline", "storage", "templates"},
     {"config", "failures", "locks", "times"},
     {"progress", "provenance", "closure", "threads", "warm"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
