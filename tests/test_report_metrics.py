@@ -17,7 +17,7 @@ from alignslm.config.models import Bootstrap
 from alignslm.report.columns import ReportError, Rows
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
-from alignslm.report.systems import previous
+from alignslm.report.systems import evaluated, previous
 from alignslm.report.writing import report_of
 from tests.messages import names
 from tests.report_world import EXPERIMENT, SHIFTS, build
@@ -256,7 +256,7 @@ def test_row_order_changes_no_bit(world):
             inputs.mos.sample(fraction=1.0, shuffle=True, seed=2),
             inputs.word_errors.reverse(),
         ),
-        models=SHIFTS,
+        models=evaluated(EXPERIMENT),
         rounds=previous(EXPERIMENT),
         bootstrap=EXPERIMENT.params.evaluation.bootstrap,
         seed=0,

@@ -329,9 +329,7 @@ def test_every_finding_is_written_out(report):
     found = findings_of(report, EXPERIMENT)
     gained = percent(found.explained["sft"][1])
     shown = (found.gain, found.heldout_gain, found.first_against_sft, found.last_against_sft, found.step)
-    names(
-        " ".join(texts["findings"]), *map(change, shown), gained.replace("%", "\N{NO-BREAK SPACE}%"), "base-cool", "sft"
-    )
+    names(" ".join(texts["findings"]), *map(change, shown), gained, "base-cool", "sft")
     assert [sentence.startswith("r2 scores above the topline") for sentence in texts["warnings"]] == [True, True]
     names(texts["warnings"][0], "training judge", with_error(report.metric("true", "continuation", "judge")).split()[0])
     names(texts["warnings"][1], "held-out judge")

@@ -51,13 +51,20 @@ def sheet_of(headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> S
     return Sheet(tuple(headings), tuple(cells))
 
 
+def transposed(sheet: Sheet) -> Sheet:
+    """Return the table with a row per heading."""
+    columns = zip(*(row[1:] for row in sheet.rows), strict=True)
+    rows = [(Cell(name), *column) for name, column in zip(sheet.headings[1:], columns, strict=True)]
+    return Sheet(("", *(row[0].text for row in sheet.rows)), tuple(rows))
+
+
 def models_of(report: Report) -> list[str]:
     """List the reported models in their order."""
     return list(dict.fromkeys(metric.model for metric in report.metrics))
 
 
-def headline_sheet(report: Report, topline: str) -> Sheet:
-    """Models by headline metrics; a score above the topline's interval is marked."""
+def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> Sheet:
+    """Return `models` (all without a choice) by headline metrics; a score above the topline's interval is marked."""
     columns = headline(report)
     flagged = {(flag.model, CONTINUATION, flag.metric) for flag in report.flags}
     rows: list[list[Cell | str]] = [
@@ -65,7 +72,7 @@ def headline_sheet(report: Report, topline: str) -> Sheet:
             _system(model, topline),
             *(_value(report, model, column, flagged=(model, *column) in flagged) for column in columns),
         ]
-        for model in models_of(report)
+        for model in models or models_of(report)
     ]
     headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
     return sheet_of(["system", *headings], rows)
@@ -116,10 +123,11 @@ def comparison_sheet(report: Report) -> Sheet:
 
 def _change(report: Report, comparison: Comparison | None) -> Cell:
     text, detail = change_parts(comparison)
-    return Cell(text, _mark(report, comparison), detail)
+    return Cell(text, mark_of(report, comparison), detail)
 
 
-def _mark(report: Report, comparison: Comparison | None) -> str:
+def mark_of(report: Report, comparison: Comparison | None) -> str:
+    """Return whether a difference is better, worse, moved (no direction is better) or n.s.; nothing if unmeasured."""
     if comparison is None or comparison.delta is None:
         return ""
     if comparison.direction == "ns":
@@ -147,7 +155,7 @@ def every_comparison_sheet(report: Report) -> Sheet:
     """Every paired difference with the number of prompts or item pairs it rests on."""
     rows: list[list[Cell | str]] = []
     for c in report.comparisons:
-        how, mark = style(c.benchmark, c.metric), _mark(report, c)
+        how, mark = style(c.benchmark, c.metric), mark_of(report, c)
         numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
         verdict = "" if c.significant else "n.s."
         named: list[Cell | str] = [c.model, c.against, Cell(how.label, "figure"), c.benchmark, c.metric, how.unit]
