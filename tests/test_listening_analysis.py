@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.listening import ListeningStudy
-from alignslm.listening.agreement import counts_of, ordinal_alpha
-from alignslm.listening.analysis import AnalysisError, analyse, automatic_scores, pearson, spearman
+from alignslm.listening.analysis import (
+    AnalysisError,
+    analyse,
+    automatic_scores,
+    counts_of,
+    expected_rows,
+    ordinal_alpha,
+    pearson,
+    spearman,
+)
 from alignslm.listening.clustered import differences, mean
-from alignslm.listening.export import expected_rows
 from alignslm.listening.storage import Rater
 from alignslm.listening.study import Study, build_study, read_study
 from alignslm.provenance import content_id
