@@ -44,8 +44,10 @@ dev: $(VENV)/installed-dev
 check: venv
 	alignslm check
 
-# What `dvc repro` does, with libraries imported once for all stages instead of once a stage.
+# What `dvc repro` does, with libraries imported once for all stages instead of once a stage, and under the code that
+# lies here: code.yaml is brought up to date first, and what will rerun is said.
 repro: venv check
+	@alignslm upgrade
 	python -m alignslm.warm dvc repro
 	@alignslm times
 

@@ -92,6 +92,26 @@ def preset(
 
 
 @command
+def upgrade(
+    root: Root = Path(),
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Results made under the code of before stand.")] = False,
+) -> None:
+    """Say what newer code will rerun and what that costs, and record the code in code.yaml.
+
+    Needed after an upgrade of alignslm, and after a change of stages/: a stage whose code is not recorded stops.
+    It runs nothing itself; [bold]dvc repro[/] does.
+
+    [bold]alignslm upgrade[/]
+
+    [bold]alignslm upgrade --keep[/]           nothing reruns; code.yaml says that old results stand
+    """
+    from alignslm.cli.upgrading import print_upgrade
+
+    print_upgrade(root, keep=keep)
+
+
+@command
 def plan(
     root: Root = Path(),
     *,
