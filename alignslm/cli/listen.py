@@ -108,7 +108,7 @@ def serve(
 @listen.command()
 def export(folder: Folder) -> None:
     """Write the ratings, with system names, to ratings.parquet and ratings.csv in the study's folder."""
-    from alignslm.listening.export import export as export_ratings
+    from alignslm.listening.analysis import export as export_ratings
     from alignslm.listening.storage import Ratings
 
     ratings = Ratings.existing(folder / DATABASE)
@@ -123,8 +123,7 @@ def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
 
     Intervals are 95 %, clustered by rater and prompt.
     """
-    from alignslm.listening.analysis import analyse, automatic_scores
-    from alignslm.listening.export import ratings_table
+    from alignslm.listening.analysis import analyse, automatic_scores, ratings_table
     from alignslm.listening.storage import Ratings
     from alignslm.listening.study import read_study
 
