@@ -25,7 +25,7 @@ from alignslm.failures import Problem, listed
 Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
 UNKNOWN_LENGTH = 2**40  # libsndfile says 2**63 - 1 samples of a stream that was stored without its length
-UNREADABLE_PARQUET = (OSError, pa.ArrowException)
+_UNREADABLE = (OSError, pa.ArrowException)
 
 
 class Listing(NamedTuple):
@@ -164,10 +164,21 @@ def parquet_schema(file: Path, columns: Sequence[str]) -> pa.Schema | str:
     """Return the schema of a parquet file that has these columns, or what is wrong with it."""
     try:
         schema = pq.read_schema(file)
-    except UNREADABLE_PARQUET as error:
+    except _UNREADABLE as error:
         return f"unreadable parquet ({error})"
     absent = [column for column in columns if column not in schema.names]
     return f"no column {', '.join(absent)}; columns are {', '.join(schema.names)}" if absent else schema
+
+
+def parquet_columns(file: Path, columns: Sequence[str]) -> pl.DataFrame | str:
+    """Return some columns of a parquet file, or what is wrong with it."""
+    schema = parquet_schema(file, columns)
+    if isinstance(schema, str):
+        return schema
+    try:
+        return pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=list(columns))))
+    except _UNREADABLE as error:
+        return f"unreadable parquet ({error})"
 
 
 def parquet_rows(file: Path, rows: Sequence[int], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:

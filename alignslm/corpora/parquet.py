@@ -5,7 +5,6 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alignslm.config.corpora import SPLITS, ParquetPart, SplitName
 from alignslm.config.sources import FolderSource
@@ -13,7 +12,7 @@ from alignslm.corpora.index import INDEX, spoken
 from alignslm.corpora.layouts import list_subsets
 from alignslm.failures import Problem
 from alignslm.fetching import expanded, obtain
-from alignslm.listing import UNREADABLE_PARQUET, Listing, index_frame, parquet_schema
+from alignslm.listing import Listing, index_frame, parquet_columns, parquet_schema
 
 NEEDED = ("utterance_id", "speaker_id")
 
@@ -74,7 +73,4 @@ def _read(file: Path, columns: list[str], audio: str) -> pl.DataFrame | str:
     kind = schema.field(audio).type
     if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
         return f"column {audio} is {kind}, expected a struct of bytes and path"
-    try:
-        return pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=columns)))
-    except UNREADABLE_PARQUET as error:
-        return f"unreadable parquet ({error})"
+    return parquet_columns(file, columns)
