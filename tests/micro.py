@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from alignslm import code
+
 ROOT = Path(__file__).parent.parent
 CODE = (
     "alignslm",
@@ -102,6 +104,7 @@ def copy_project(root: Path) -> None:
         else:
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(source, root / name)
+    code.write(root, code.current(root))
 
 
 def start_history(root: Path) -> None:

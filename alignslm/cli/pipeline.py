@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignslm.code import FILE as CODE_FILE
 from alignslm.config.document import Document, Plain, parse_document, read_document
 from alignslm.config.faults import ConfigError, Fault
 
@@ -24,7 +25,8 @@ class PipelineError(ValueError):
 class Stage:
     """A stage of dvc.yaml after templating, with the paths it reads and makes, and the values it depends on.
 
-    `params` are keys of params.yaml (`weights`, `rounds.r1`) or, with no key named, whole files.
+    `params` are keys of params.yaml (`weights`, `rounds.r1`) or, with no key named, whole files; `code` are keys of
+    code.yaml.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Stage:
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     params: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
 
 
 def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage]:
@@ -82,7 +85,9 @@ def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
     outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
     described = str(fill(entry.get("desc", ""), context, name))
     deps, params = (tuple(_paths(entry.get(key, []), context, name)) for key in ("deps", "params"))
-    return Stage(name, described, deps, tuple(outs), params)
+    keyed = [listed for listed in _items(entry.get("params", [])) if isinstance(listed, dict)]
+    code = tuple(str(key) for listed in keyed for key in _items(listed.get(CODE_FILE)))
+    return Stage(name, described, deps, tuple(outs), params, code)
 
 
 def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:

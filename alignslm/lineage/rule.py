@@ -7,6 +7,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector
+from alignslm.config.own_code import PythonSelectorConfig
 from alignslm.pairs.utility import utility
 
 SPLITS = ("train", "valid")
@@ -46,6 +47,8 @@ def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFram
 
 def choosable(row: dict[str, object], selector: SelectorConfig, rules: Round) -> list[tuple[bool, str]]:
     """Return what must hold for a continuation to be chosen, each with whether it does."""
+    if isinstance(selector, PythonSelectorConfig):
+        return [(True, f"{selector.object} decides")]
     value, bleu = _number(row["utility"]), _number(row["auto_bleu"])
     words, units = _number(row["num_words"]) or 0, _number(row["num_units"]) or 0
     checks = [
@@ -62,6 +65,8 @@ def choosable(row: dict[str, object], selector: SelectorConfig, rules: Round) ->
 
 def rejectable(row: dict[str, object], selector: SelectorConfig, rules: Round) -> list[tuple[bool, str]]:
     """Return what each suffices for a continuation to be rejected, with whether it holds."""
+    if isinstance(selector, PythonSelectorConfig):
+        return [(True, f"{selector.object} decides")]
     value, bleu = _number(row["utility"]), _number(row["auto_bleu"])
     empty = (row["status"] == "empty", "nothing was said")
     if not isinstance(selector, ThresholdSelector):

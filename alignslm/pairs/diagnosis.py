@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector
+from alignslm.config.feedback import Round, ThresholdSelector
+from alignslm.pairs.own import Selector
 
 
 class NoPairsError(ValueError):
@@ -15,7 +16,7 @@ def explain_no_pairs(
     pool: pl.DataFrame,
     reasons: Mapping[str, int],
     *,
-    selector: SelectorConfig,
+    selector: Selector,
     round: Round,  # noqa: A002 - the paper's noun
     name: str,
 ) -> str:
@@ -47,7 +48,7 @@ def _spread(train: pl.DataFrame, column: str) -> str:
     return f"{column} of {len(values)} of {len(train)} continuations: {shown}"
 
 
-def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: Round, name: str) -> str:
+def _advice(train: pl.DataFrame, selector: Selector, rules: Round, name: str) -> str:
     score = train["llm_score"].drop_nulls()
     if train["utility"].drop_nulls().is_empty():
         failed = train.filter(status="failed").height

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.feedback import Round, SelectorConfig, Weights
+from alignslm.config.feedback import Round, Weights
 from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
+from alignslm.pairs.own import Selector
 from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
 from alignslm.pairs.utility import standings, utility
 from alignslm.tables import TableError
@@ -49,7 +50,7 @@ def stream_pairs(
     sources: Sources,
     *,
     weights: Weights,
-    selector: SelectorConfig,
+    selector: Selector,
     round: Round,  # noqa: A002 - the paper's noun
     name: str,
     batch_rows: int = BATCH_ROWS,
