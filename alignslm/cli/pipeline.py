@@ -7,6 +7,7 @@ is told here; whether a stage is up to date only DVC knows.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from alignslm.code import FILE as CODE_FILE
