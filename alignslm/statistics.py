@@ -25,6 +25,11 @@ class Estimate(NamedTuple):
     n: int
     n_missing: int
 
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """The interval's two ends."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 class SignTest(NamedTuple):
     """In how many pairs a - b is above, below and at 0, and the probability of a split so uneven by chance."""

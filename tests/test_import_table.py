@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "extras", "machine", "lifeline", "storage", "closure"},
+    {"__init__", "extras", "machine", "lifeline", "storage", "closure", "templates"},
     {"config", "failures", "locks", "times", "code"},
     {"progress", "provenance", "threads", "warm", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
