@@ -98,7 +98,8 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     """Read every row as the stage will, without encoding speech. Return counts, or raise with all problems."""
     import polars as pl
 
-    from alignslm.preferences.pairing import make_pairs, problems_of, refuse
+    from alignslm.listing import problems_of
+    from alignslm.preferences.pairing import make_pairs, refuse
     from alignslm.preferences.reading import find_slices, read_slice
     from alignslm.progress import track
 

@@ -49,7 +49,8 @@ def export_zrc(
 def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
     """Return each official sLM21 benchmark of the experiment with the system's scores."""
     from alignslm import tables
-    from alignslm.benchmarks.submission import Part, SubmissionError
+    from alignslm.benchmarks import BenchmarkError
+    from alignslm.benchmarks.submission import Part
 
     scores = tables.read(tables.ITEM_SCORES, artifacts / "eval" / model / "item_scores.parquet")
     parts: dict[tuple[str, str], Part] = {}
@@ -58,11 +59,11 @@ def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
             continue
         task: Task = "lexical" if isinstance(config, Swuggy) else "syntactic"
         if (task, config.split) in parts:
-            raise SubmissionError(f"benchmarks.{name} is a second {task}/{config.split}; keep one of the two")
+            raise BenchmarkError(f"benchmarks.{name} is a second {task}/{config.split}; keep one of the two")
         items = tables.read(tables.ITEMS, artifacts / "benchmarks" / name, ITEM_COLUMNS)
         parts[task, config.split] = Part(task, config.split, items, scores.filter(benchmark=name))
     if not parts:
-        raise SubmissionError(
+        raise BenchmarkError(
             "the experiment scores neither sWUGGY nor sBLIMP as released. Add them to benchmarks in params.yaml, "
             "such as `swuggy: swuggy`, and run `dvc repro`."
         )
