@@ -16,7 +16,7 @@ ROWS = [
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "playable"},
-    {"utterances"},
+    {"utterances", "listing"},
     {"recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
     {"training", "benchmarks", "listening", "preferences"},
