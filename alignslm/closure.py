@@ -10,8 +10,8 @@ PACKAGE = "alignslm"
 
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 PLUMBING = frozenset({
-    "config", "tables", "progress", "failures", "shards", "storage", "closure", "fetching", "device", "cli",
-    "engine", "extras", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__", "__main__",
+    "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "fetching",
+    "device", "cli", "engine", "extras", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__", "__main__",
 })  # fmt: skip
 
 

@@ -56,10 +56,10 @@ PARAMS = {
     "rounds": {
         "r1": {
             "prev": "base",
-            "chosen_min": 3.2,
-            "rejected_max": 2.2,
-            "margin_min": 0.0,
-            "auto_bleu_max": 1.0,
+            "min_chosen_score": 3.2,
+            "max_rejected_score": 2.2,
+            "min_margin": 0.0,
+            "max_auto_bleu": 1.0,
             "warmup_steps": 1,
         }
     },
@@ -69,7 +69,7 @@ PARAMS = {
     },
 }
 WARM = (sys.executable, "-m", "alignslm.warm")
-SECOND_ROUND = "{prev: r1, chosen_min: 3.4, rejected_max: 2.4, margin_min: 0.0, auto_bleu_max: 1.0, warmup_steps: 0}"
+SECOND_ROUND = "{prev: r1, min_chosen_score: 3.4, max_rejected_score: 2.4, min_margin: 0.0, max_auto_bleu: 1.0, warmup_steps: 0}"
 
 
 def edit(path: Path, changes: dict) -> None:

@@ -40,7 +40,7 @@ WRITTEN_BY_WHISPER = (  # what the tiny recogniser makes of speech, for judges t
     "wlwlwlllllll wlllllllllll wlwlhehewhehehehehehe boa' whehehehehehehellll llllhehehehellll oaoaoaggoaoagoaoaoal "
     ",he,he,he,he boa, ,gB t kswg tg the,g ,he,heBlll khew t theny the ,ggoagoah j jhejwhehe,heilll woagoa"
 )
-ROUND = {"prev": "base", "chosen_min": 3.0, "rejected_max": 2.0, "margin_min": 0.0, "auto_bleu_max": 1.0}
+ROUND = {"prev": "base", "min_chosen_score": 3.0, "max_rejected_score": 2.0, "min_margin": 0.0, "max_auto_bleu": 1.0}
 PARAMS = {
     "mos": "dnsmos-quick",
     "heldout_judge": "mistral-7b-v0.3",

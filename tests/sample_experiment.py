@@ -173,13 +173,13 @@ weights:
 rounds:
   r1:
     prev: base
-    chosen_min: 3.2
-    rejected_max: 2.2
-    margin_min: 1.0
-    auto_bleu_max: 0.1
+    min_chosen_score: 3.2
+    max_rejected_score: 2.2
+    min_margin: 1.0
+    max_auto_bleu: 0.1
     warmup_steps: 10
   # harder
-  r2: {prev: r1, chosen_min: 3.9, rejected_max: 2.9, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}
+  r2: {prev: r1, min_chosen_score: 3.9, max_rejected_score: 2.9, min_margin: 1.0, max_auto_bleu: 0.1, warmup_steps: 0}
 
 # Compared with.
 controls:
@@ -215,7 +215,7 @@ set:
   rounds:
     r1: {prev: base}
     r2: {prev: r1}
-    r3: {prev: r2, chosen_min: 4.2, rejected_max: 3.2, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}
+    r3: {prev: r2, min_chosen_score: 4.2, max_rejected_score: 3.2, min_margin: 1.0, max_auto_bleu: 0.1, warmup_steps: 0}
 """,
     "shorter": "description: one round\nset: {rounds: {r1: {prev: base}}}\n",
     "broken": "description: does not exist\nset: {judge: gpt4o}\n",

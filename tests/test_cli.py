@@ -17,7 +17,7 @@ from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import PipelineError, Stage, read_stages, sources
+from alignslm.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.cli.tables import cell, size
 from alignslm.config.presets import preview
 from alignslm.provenance import UnitContract

@@ -51,11 +51,11 @@ def test_the_sample_is_valid_and_typed(root):
         ("judge: story  ", "judge: [a, b] ", ("params.yaml:8: judge", "text", "list")),
         ("  swuggy: swuggy", "  swuggy: swugy", ("params.yaml:15: benchmarks.swuggy", "experiments/benchmark/swugy.yaml", "'swuggy'")),
         ("benchmarks:\n  swuggy: swuggy", "benchmarks: {}", ("params.yaml:14: benchmarks", "1", "0")),
-        ("    chosen_min: 3.2", "    chosen_min: three", ("params.yaml:34: rounds.r1.chosen_min", "number", "three")),
-        ("    chosen_min: 3.2", "    chosen_min: 6", ("params.yaml:34: rounds.r1.chosen_min", "5", "6")),
-        ("    chosen_min: 3.2", "    chosen_min: 0.5", ("params.yaml:34: rounds.r1.chosen_min", "1", "0.5")),
-        ("    chosen_min: 3.2", "    chosen_min: 2", ("params.yaml:34: rounds.r1.chosen_min", "chosen_min", "2.0", "rejected_max", "2.2")),
-        ("    margin_min: 1.0\n", "", ("params.yaml:32: rounds.r1.margin_min", "missing")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: three", ("params.yaml:34: rounds.r1.min_chosen_score", "number", "three")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: 6", ("params.yaml:34: rounds.r1.min_chosen_score", "5", "6")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: 0.5", ("params.yaml:34: rounds.r1.min_chosen_score", "1", "0.5")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: 2", ("params.yaml:34: rounds.r1.min_chosen_score", "min_chosen_score", "2.0", "max_rejected_score", "2.2")),
+        ("    min_margin: 1.0\n", "", ("params.yaml:32: rounds.r1.min_margin", "missing")),
         ("    prev: base", "    prev: r2", ("params.yaml:33: rounds.r1.prev", "r1 -> r2 -> r1")),
         ("    prev: base", "    prev: r9", ("params.yaml:33: rounds.r1.prev", "base, r1, r2", "'r9'")),
         ("  r1:\n", "  one:\n", ("params.yaml:32: rounds.one", "one", "^r[0-9]+$")),
@@ -136,7 +136,7 @@ def test_frame_rate_must_divide_the_sample_rate(root):
 
 
 def test_all_faults_of_all_files_at_once(root):
-    edit(root / "params.yaml", ("    chosen_min: 3.2", "    chosen_mni: 3.2"), ("asr: ctc", "asr: ctcc"))
+    edit(root / "params.yaml", ("    min_chosen_score: 3.2", "    chosen_mni: 3.2"), ("asr: ctc", "asr: ctcc"))
     edit(root / "experiments/judge/ngram.yaml", ("order: 3", "order: 1"))
     edit(root / "experiments/corpus/world.yaml", ("drift: 0.5", "drift: [0.5"))
     for line, facts in zip(
@@ -152,8 +152,8 @@ def test_all_faults_of_all_files_at_once(root):
         message().splitlines()[2:],
         [
             ("params.yaml:7: asr", "experiments/asr/ctcc.yaml", "'ctc'"),
-            ("params.yaml:32: rounds.r1.chosen_min", "missing"),
-            ("params.yaml:34: rounds.r1.chosen_mni", "unknown", "'chosen_min'"),
+            ("params.yaml:32: rounds.r1.min_chosen_score", "missing"),
+            ("params.yaml:34: rounds.r1.chosen_mni", "unknown", "'min_chosen_score'"),
         ],
         strict=True,
     ):
@@ -196,7 +196,7 @@ def test_what_dvc_writes_is_read(root):
     """`dvc exp run -S` spells 1e-6 as 1e-06, which YAML 1.1 readers take for text, and writes new keys behind old ones."""
     from dvc.utils.hydra import apply_overrides
 
-    third = "{prev: r2, chosen_min: 4, rejected_max: 3, margin_min: 1, auto_bleu_max: 0.1, warmup_steps: 0}"
+    third = "{prev: r2, min_chosen_score: 4, max_rejected_score: 3, min_margin: 1, max_auto_bleu: 0.1, warmup_steps: 0}"
     apply_overrides("params.yaml", [f"+rounds.r3={third}", "judge=ngram", "heldout_judge=story"])
     apply_overrides("experiments/lm/llama.yaml", ["learning_rate=1e-6"])
     assert "learning_rate: 1e-06\n" in Path("experiments/lm/llama.yaml").read_text()
@@ -243,7 +243,7 @@ def test_execution_may_be_another_file(root, monkeypatch):
         ("params", "trainer: dpo", "trainer: sft", ("trainer sft", "preference", "fine-tuning")),
         ("params", "sft: sft", "sft: dpo", ("sft dpo", "preference", "fine-tuning")),
         ("params", "source: corpus", "source: model", ("source: corpus", "control")),
-        ("params", "    chosen_min: 3.2", "    chosen_min: 4.5", ("rounds.r2", "rounds.r1")),
+        ("params", "    min_chosen_score: 3.2", "    min_chosen_score: 4.5", ("rounds.r2", "rounds.r1")),
         ("params", "auto_bleu: 0.0", "auto_bleu: 0.0 # same", None),
         ("experiments/asr/ctc", "16000", "22050", ("22050", "16000", "8000")),
     ],

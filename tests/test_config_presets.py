@@ -50,10 +50,10 @@ def test_an_added_round_stands_before_the_comment_that_follows_the_rounds(root):
     assert changed_lines(PARAMS, Path("params.yaml").read_text()) == [
         "+   r3:",
         "+     prev: r2",
-        "+     chosen_min: 4.2",
-        "+     rejected_max: 3.2",
-        "+     margin_min: 1.0",
-        "+     auto_bleu_max: 0.1",
+        "+     min_chosen_score: 4.2",
+        "+     max_rejected_score: 3.2",
+        "+     min_margin: 1.0",
+        "+     max_auto_bleu: 0.1",
         "+     warmup_steps: 0",
     ]
     assert list(load_experiment(root).params.rounds) == ["r1", "r2", "r3"]
@@ -63,7 +63,7 @@ def test_a_preset_names_rounds_whole(root):
     listed = apply_preset("shorter", root)
     assert [(change.key, change.removed) for change in listed] == [(("rounds", "r2"), True)]
     assert changed_lines(PARAMS, Path("params.yaml").read_text()) == [
-        "-   r2: {prev: r1, chosen_min: 3.9, rejected_max: 2.9, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}"
+        "-   r2: {prev: r1, min_chosen_score: 3.9, max_rejected_score: 2.9, min_margin: 1.0, max_auto_bleu: 0.1, warmup_steps: 0}"
     ]
 
 

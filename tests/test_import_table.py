@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "extras", "machine", "lifeline", "storage"},
+    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage"},
     {"config", "failures", "locks", "times"},
-    {"progress", "provenance", "closure", "threads", "warm"},
+    {"progress", "provenance", "closure", "pipeline", "threads", "warm"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device"},
     {"engine"},
     {"shards", "playable"},

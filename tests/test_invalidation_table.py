@@ -5,7 +5,7 @@ import re
 import pytest
 
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import Stage, read_stages, sources
+from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.config.presets import preview
 from tests.documented import PAGES, ROOT
 

@@ -128,8 +128,8 @@ def test_ratings_are_written_answers_and_pairs_follow_the_papers_rule(paper):
     rated = dict(scores.select("continuation_id", "llm_score").iter_rows())
     pairs = pl.read_parquet(paper.root / "artifacts/pairs/r1.parquet")
     assert {"train", "valid"} == set(pairs["split"])
-    assert all(rated[name] >= paper_shaped.ROUND["chosen_min"] for name in pairs["chosen_id"])
-    assert all(rated[name] <= paper_shaped.ROUND["rejected_max"] for name in pairs["rejected_id"])
+    assert all(rated[name] >= paper_shaped.ROUND["min_chosen_score"] for name in pairs["chosen_id"])
+    assert all(rated[name] <= paper_shaped.ROUND["max_rejected_score"] for name in pairs["rejected_id"])
 
 
 def test_training_moved_the_model_and_the_report_shows_it(paper):

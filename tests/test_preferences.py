@@ -23,7 +23,7 @@ import stages.given_pairs
 from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.cli import app
-from alignslm.cli.pipeline import read_stages, sources
+from alignslm.pipeline import read_stages, sources
 from alignslm.config.experiment import Params
 from alignslm.config.loading import load_experiment
 from alignslm.config.preferences import PreferencesConfig

@@ -62,7 +62,7 @@ def test_models_and_feedback_are_the_papers(name):
     assert (keys["prompts"]["cut"], keys["prompts"]["max_s"]) == ("raw", 3.0)
     assert keys["sampling"]["draws"] == 5
     assert keys["weights"] == {"llm_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}
-    rules = {key: (r["chosen_min"], r["rejected_max"], r["auto_bleu_max"], r["warmup_steps"], r["prev"]) for key, r in keys["rounds"].items()}  # fmt: skip
+    rules = {key: (r["min_chosen_score"], r["max_rejected_score"], r["max_auto_bleu"], r["warmup_steps"], r["prev"]) for key, r in keys["rounds"].items()}  # fmt: skip
     assert rules == {"r1": (3.0, 1.0, 0.1, 500, "base"), "r2": (4.0, 2.0, 0.1, 0, "r1")}
 
 

@@ -14,7 +14,7 @@ from alignslm.report.plots import panels
 from alignslm.report.writing import report_of
 from tests.report_world import SETTING, build
 
-LIMITS = {"chosen_min": 3.0, "rejected_max": 2.0}
+LIMITS = {"min_chosen_score": 3.0, "max_rejected_score": 2.0}
 
 
 @pytest.fixture(scope="module")

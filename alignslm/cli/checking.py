@@ -51,13 +51,12 @@ def summary(experiment: Experiment) -> Table:
     table.add_column(overflow="fold")
     params = experiment.params.model_dump()
     for key in CHOICE_FOLDERS:
-        chosen, values = params.pop(key), experiment.model_dump(mode="json")[key]
-        many = chosen.items() if isinstance(chosen, dict) else [(None, chosen)]
-        for name, choice in many:
-            label = key if name is None else f"{key}.{name}"
-            table.add_row(label, choice, compact(values if name is None else values[name], outermost=True))
+        params.pop(key, None)
+    for choice in experiment.choices():
+        values = choice.config.model_dump(mode="json")
+        table.add_row(".".join(choice.path), choice.file.stem, compact(values, outermost=True))
     for key, value in experiment.params.model_dump(mode="json", include=set(params)).items():
-        groups = value.items() if key in {"rounds", "controls"} else [(None, value)]
+        groups = value.items() if key in {"preferences", "systems"} else [(None, value)]
         for name, group in groups:
             table.add_row(key if name is None else f"{key}.{name}", "", compact(group, outermost=True))
     return table

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignslm.cli.pipeline import Stage, read_stages, sources
+from alignslm.pipeline import Stage, read_stages, sources
 
 
 def print_overview(root: Path) -> None:

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from alignslm.cli.pipeline import read_stages
+from alignslm.pipeline import read_stages
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
 from alignslm.config.readiness import execution_faults

@@ -1,4 +1,4 @@
-"""Choices on the feedback side: judge, metric weights, selector, curriculum rounds."""
+"""Choices on the feedback side: judge, metric weights, selector."""
 
 from typing import Annotated, Literal
 
@@ -86,26 +86,6 @@ class BestWorstSelector(Config):
 
 
 SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector, Field(discriminator="kind")]
-
-
-class Round(Config):
-    """One turn of the curriculum. Paper's symbols: chosen_min = s_c, rejected_max = s_r, auto_bleu_max = delta."""
-
-    prev: Name = Field(description="checkpoint that draws this round's continuations and is its DPO reference")
-    chosen_min: Annotated[float, Field(ge=1, le=5)]
-    rejected_max: Annotated[float, Field(ge=1, le=5)]
-    margin_min: Annotated[float, Field(ge=0, le=4)]
-    auto_bleu_max: Fraction
-    warmup_steps: Count
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Round":
-        if self.chosen_min <= self.rejected_max:
-            raise ValueError(
-                f"chosen_min ({self.chosen_min}) must lie above rejected_max ({self.rejected_max}),"
-                " else one continuation could be both chosen and rejected"
-            )
-        return self
 
 
 class Sampling(Config):

@@ -6,7 +6,8 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.experiment import Experiment
-from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import SelectorConfig, ThresholdSelector
 from alignslm.pairs.utility import utility
 
 SPLITS = ("train", "valid")
@@ -17,7 +18,7 @@ def rule_facts(continuation_id: str, name: str, folder: Path, experiment: Experi
 
     The outcome is read from the tables of pairs and rejections; utility and checks follow params.yaml as it is now.
     """
-    rules = experiment.params.rounds[name]
+    rules = experiment.params.preferences[name]
     row = _judged_pool(name, folder, experiment).filter(pl.col("continuation_id") == continuation_id)
     facts: dict[str, object] = {}
     if len(row):
@@ -44,34 +45,34 @@ def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFram
     return utility(pool, experiment.params.weights)
 
 
-def choosable(row: dict[str, object], selector: SelectorConfig, rules: Round) -> list[tuple[bool, str]]:
+def choosable(row: dict[str, object], selector: SelectorConfig, rules: JudgedPreferences) -> list[tuple[bool, str]]:
     """Return what must hold for a continuation to be chosen, each with whether it does."""
     value, bleu = _number(row["utility"]), _number(row["auto_bleu"])
     words, units = _number(row["num_words"]) or 0, _number(row["num_units"]) or 0
     checks = [
         (value is not None, "has a utility"),
-        (bleu is not None and bleu <= rules.auto_bleu_max, f"auto_bleu {_said(bleu)} <= {rules.auto_bleu_max:g}"),
+        (bleu is not None and bleu <= rules.max_auto_bleu, f"auto_bleu {_said(bleu)} <= {rules.max_auto_bleu:g}"),
         (words >= selector.min_words, f"num_words {words:g} >= {selector.min_words}"),
         (units > 0, f"num_units {units:g} > 0"),
     ]
     if isinstance(selector, ThresholdSelector):
-        high = value is not None and value >= rules.chosen_min
-        checks.append((high, f"utility {_said(value)} >= chosen_min {rules.chosen_min:g}"))
+        high = value is not None and value >= rules.min_chosen_score
+        checks.append((high, f"utility {_said(value)} >= min_chosen_score {rules.min_chosen_score:g}"))
     return checks
 
 
-def rejectable(row: dict[str, object], selector: SelectorConfig, rules: Round) -> list[tuple[bool, str]]:
+def rejectable(row: dict[str, object], selector: SelectorConfig, rules: JudgedPreferences) -> list[tuple[bool, str]]:
     """Return what each suffices for a continuation to be rejected, with whether it holds."""
     value, bleu = _number(row["utility"]), _number(row["auto_bleu"])
     empty = (row["status"] == "empty", "nothing was said")
     if not isinstance(selector, ThresholdSelector):
         return [empty, (value is not None, "has a utility")]
-    vetoed = row["status"] == "ok" and bleu is not None and bleu > rules.auto_bleu_max
-    low = value is not None and value <= rules.rejected_max
+    vetoed = row["status"] == "ok" and bleu is not None and bleu > rules.max_auto_bleu
+    low = value is not None and value <= rules.max_rejected_score
     return [
         empty,
-        (vetoed, f"auto_bleu {_said(bleu)} > {rules.auto_bleu_max:g}"),
-        (low, f"utility {_said(value)} <= rejected_max {rules.rejected_max:g}"),
+        (vetoed, f"auto_bleu {_said(bleu)} > {rules.max_auto_bleu:g}"),
+        (low, f"utility {_said(value)} <= max_rejected_score {rules.max_rejected_score:g}"),
     ]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import SelectorConfig, ThresholdSelector
 
 
 class NoPairsError(ValueError):
@@ -16,7 +17,7 @@ def explain_no_pairs(
     reasons: Mapping[str, int],
     *,
     selector: SelectorConfig,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
 ) -> str:
     """Describe the train pool's obstacles, its spread of utility and judge score, and what to change.
@@ -47,7 +48,7 @@ def _spread(train: pl.DataFrame, column: str) -> str:
     return f"{column} of {len(values)} of {len(train)} continuations: {shown}"
 
 
-def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: Round, name: str) -> str:
+def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: JudgedPreferences, name: str) -> str:
     score = train["llm_score"].drop_nulls()
     if train["utility"].drop_nulls().is_empty():
         failed = train.filter(status="failed").height
@@ -61,13 +62,13 @@ def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: Round, name: s
             "transcripts, or choose another `judge` in params.yaml."
         )
     shared = (
-        f"rounds.{name}.margin_min (now {rules.margin_min:g}), "
-        f"rounds.{name}.auto_bleu_max (now {rules.auto_bleu_max:g})"
+        f"preferences.{name}.min_margin (now {rules.min_margin:g}), "
+        f"preferences.{name}.max_auto_bleu (now {rules.max_auto_bleu:g})"
     )
     if isinstance(selector, ThresholdSelector):
         return (
-            f"Lower rounds.{name}.chosen_min (now {rules.chosen_min:g}) or raise rounds.{name}.rejected_max "
-            f"(now {rules.rejected_max:g}) to reach into that spread; then look at {shared} "
+            f"Lower preferences.{name}.min_chosen_score (now {rules.min_chosen_score:g}) or raise preferences.{name}.max_rejected_score "
+            f"(now {rules.max_rejected_score:g}) to reach into that spread; then look at {shared} "
             f"and the selector's min_words (now {selector.min_words})."
         )
     return f"Look at {shared} and the selector's min_words (now {selector.min_words})."

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.feedback import Round, SelectorConfig, Weights
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import SelectorConfig, Weights
 from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
 from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
 from alignslm.pairs.utility import standings, utility
@@ -50,7 +51,7 @@ def stream_pairs(
     *,
     weights: Weights,
     selector: SelectorConfig,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Selected]:
@@ -81,7 +82,7 @@ def stream_pairs(
 _TOLD = ("split", "utility", "llm_score", "status")
 
 
-def _pool(step: Step, rules: Round) -> pl.DataFrame:
+def _pool(step: Step, rules: JudgedPreferences) -> pl.DataFrame:
     return pool_of(step.scores, step.continuations, step.prompts, rules)
 
 

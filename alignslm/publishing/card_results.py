@@ -57,23 +57,23 @@ def _reading(published: Published, report: Report) -> Iterator[str]:
         "benchmark, for these trained weights: another training seed can move a number by more. Differences are "
         "paired; no correction is made for looking at many of them."
     )
-    controls = experiment.params.controls
-    if FINETUNED in controls:
+    systems = experiment.params.systems
+    if FINETUNED in systems:
         yield (
             "`sft` was fine-tuned on the chosen samples of the first round alone: what it also reaches is not owed to "
             "preferences."
         )
-    if "ntp" in controls:
+    if "ntp" in systems:
         yield "`ntp` had more next-unit training on the same speech."
-    for control, item in controls.items():
-        if item.source == "corpus":
+    for system, item in systems.items():
+        if item.checkpoint is None:
             yield (
-                f"`{control}` are the prompts' true continuations through the same vocoder and recogniser: the ceiling "
+                f"`{system}` are the prompts' true continuations through the same vocoder and recogniser: the ceiling "
                 "of the judges."
             )
         elif item.temperature_scale != 1.0:
             yield (
-                f"`{control}` is checkpoint `{item.checkpoint}` sampled at {item.temperature_scale:g} times the "
+                f"`{system}` is checkpoint `{item.checkpoint}` sampled at {item.temperature_scale:g} times the "
                 "temperature: a gain that it shows too may be mere sharpening."
             )
     yield from _benchmarks(experiment)

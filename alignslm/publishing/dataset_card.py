@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from huggingface_hub import DatasetCardData
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.lm.checkpoint import CONTRACT_FILE
 from alignslm.provenance import UnitContract
@@ -56,7 +57,7 @@ def dataset_card(published: Published, subsets: Sequence[Subset], *, sample_rate
         licence=config.licence,
         prompt_audio=config.prompt_audio,
         pairs_told=" and ".join(f"{count} pairs for {split}" for split, count in subsets[0].num_rows.items()),
-        model_told=f"{params.lm}, {params.rounds[published.round].prev}",
+        model_told=f"{params.lm}, {params.aligned[published.round].rule.sampled_from}",
         subsets=list(_subset_rows(subsets, splits)),
         split_names=splits,
         columns=[row for row in COLUMNS.items() if config.prompt_audio or row[0] != "`prompt`"],
@@ -106,9 +107,9 @@ def _made(published: Published) -> dict[str, object]:
     experiment, name = published.experiment, published.round
     params = experiment.params
     contract = UnitContract.model_validate_json(
-        (published.artifacts / "checkpoints" / name / CONTRACT_FILE).read_text()
+        (Artifacts(published.artifacts).checkpoint(name) / CONTRACT_FILE).read_text()
     )
-    prev = params.rounds[name].prev
+    prev = params.aligned[name].rule.sampled_from
     return {
         "prompts_told": f"Beginnings of training and validation utterances ({facts.CUTS[params.prompts.cut]}, at most "
         f"{params.prompts.max_s:g} s).",

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
-from alignslm.config.feedback import Round, ThresholdSelector
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import ThresholdSelector
 from alignslm.config.speech import StoryWorld
 from alignslm.pairs.account import PairAccount, SplitAccount
 from alignslm.provenance import UnitContract
@@ -13,7 +15,7 @@ from alignslm.publishing.lineage import Lineage
 from alignslm.publishing.sources import base_identity, judge_of
 
 CUTS = {"sentence": "their first sentence", "word": "the words that end in time", "raw": "cut at that time"}
-CHOICES = ("corpus", "encoder", "vocoder", "asr", "selector", "trainer")
+CHOICES = ("corpus", "encoder", "vocoder", "asr", "selector")
 _MEASURED = {"llm_score": "the judge's score", "ppl": "perplexity", "auto_bleu": "auto-BLEU", "num_words": "words"}
 
 
@@ -43,15 +45,15 @@ def utility_told(experiment: Experiment) -> str:
 
 def selection_told(experiment: Experiment, name: str) -> str:
     """Return how continuations become pairs."""
-    selector, item = experiment.selector, experiment.params.rounds[name]
+    selector, item = experiment.selector, experiment.params.aligned[name].rule
     never = (
-        f"a continuation with auto-BLEU above {item.auto_bleu_max:g} or fewer than {selector.min_words} words is never "
+        f"a continuation with auto-BLEU above {item.max_auto_bleu:g} or fewer than {selector.min_words} words is never "
         "chosen"
     )
     if isinstance(selector, ThresholdSelector):
         return (
-            f"a prompt's best {selector.max_chosen} at utility {item.chosen_min:g} or more, each against its worst "
-            f"{selector.max_rejected} at {item.rejected_max:g} or less, at least {item.margin_min:g} apart; {never}"
+            f"a prompt's best {selector.max_chosen} at utility {item.min_chosen_score:g} or more, each against its worst "
+            f"{selector.max_rejected} at {item.max_rejected_score:g} or less, at least {item.min_margin:g} apart; {never}"
         )
     return f"a prompt's best continuation by utility against its worst; {never}"
 
@@ -63,7 +65,7 @@ def judge_told(experiment: Experiment) -> str:
 
 def read_account(artifacts: Path, name: str) -> PairAccount:
     """Return the books of a round's pairs."""
-    return PairAccount.model_validate_json((artifacts / "accounts" / f"{name}.json").read_text())
+    return PairAccount.model_validate_json(Artifacts(artifacts).account(name).read_text())
 
 
 def account_rows(account: PairAccount) -> tuple[list[str], list[list[str]]]:
@@ -85,38 +87,39 @@ def round_rows(experiment: Experiment, artifacts: Path, rounds: list[str]) -> li
     """Return thresholds and numbers of pairs of every round of a curriculum."""
     rows = []
     for name in rounds:
-        item, account = experiment.params.rounds[name], read_account(artifacts, name)
-        limits: tuple[float | None, ...] = (item.chosen_min, item.rejected_max, item.margin_min)
+        item = experiment.params.aligned[name]
+        rule, account = item.rule, read_account(artifacts, item.pairs)
+        limits: tuple[float | None, ...] = (rule.min_chosen_score, rule.max_rejected_score, rule.min_margin)
         if not isinstance(experiment.selector, ThresholdSelector):
-            limits = (None, None, item.margin_min)
+            limits = (None, None, rule.min_margin)
         told = ["–" if limit is None else f"{limit:g}" for limit in limits]
-        rows.append([f"`{name}`", f"`{item.prev}`", *told, str(account.train.pairs), str(account.valid.pairs)])
+        rows.append([f"`{name}`", f"`{item.init_from}`", *told, str(account.train.pairs), str(account.valid.pairs)])
     return rows
 
 
 def lineage_rows(lineage: Lineage, experiment: Experiment, artifacts: Path, name: str) -> list[tuple[str, str]]:
     """Return where a round comes from, as (what, value)."""
     params = experiment.params
-    item = params.rounds[name]
+    item, trainer = params.aligned[name], params.checkpoints[name].trainer
     return [
         ("experiment", f"`{lineage.experiment_id}`, the first digits of the next line"),
         ("dvc.lock (sha256)", f"`{lineage.lock_sha256}` of `experiment/dvc.lock`, the part this round rests on"),
         ("code", code_state(lineage)),
         ("base model", f"`{params.lm}`, {base_identity(artifacts)}"),
-        ("round", f"`{name}`, from `{item.prev}`"),
-        ("weights", " → ".join(f"`{_weights(artifacts, each)}`" for each in (item.prev, name)) + " (alignslm's hash)"),
-        ("thresholds", _thresholds(item)),
+        ("round", f"`{name}`, from `{item.init_from}`"),
+        ("weights", " → ".join(f"`{_weights(artifacts, each)}`" for each in (item.init_from, name)) + " (alignslm's hash)"),
+        ("thresholds", _thresholds(item.rule)),
         ("judges", f"`{params.judge}` trains, `{params.heldout_judge}` only reports"),
-        ("choices", ", ".join(f"{key} `{getattr(params, key)}`" for key in CHOICES)),
+        ("choices", ", ".join([*(f"{key} `{getattr(params, key)}`" for key in CHOICES), f"trainer `{trainer}`"])),
         ("seeds", ", ".join(f"{key} {value}" for key, value in params.seeds)),
         ("packages", ", ".join(f"{package} {number}" for package, number in lineage.packages.items())),
     ]  # fmt: skip
 
 
-def _thresholds(item: Round) -> str:
+def _thresholds(item: JudgedPreferences) -> str:
     return (
-        f"chosen ≥ {item.chosen_min:g}, rejected ≤ {item.rejected_max:g}, margin ≥ {item.margin_min:g}, "
-        f"auto-BLEU ≤ {item.auto_bleu_max:g}"
+        f"chosen ≥ {item.min_chosen_score:g}, rejected ≤ {item.max_rejected_score:g}, margin ≥ {item.min_margin:g}, "
+        f"auto-BLEU ≤ {item.max_auto_bleu:g}"
     )
 
 

@@ -10,6 +10,9 @@ import polars as pl
 from huggingface_hub import ModelCardData
 from safetensors import safe_open
 
+from alignslm.config.models import has_preference_term
+from alignslm.config.experiment import preference_trainer
+from alignslm.artifacts import Artifacts
 from alignslm.config.models import LlamaScratch
 from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
 from alignslm.prompts import read_prompts
@@ -89,12 +92,12 @@ def _names(published: Published) -> dict[str, object]:
 
 
 def _use(published: Published) -> dict[str, object]:
-    folder, params = published.artifacts / "checkpoints" / published.round, published.experiment.params
+    folder, params = Artifacts(published.artifacts).checkpoint(published.round), published.experiment.params
     vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
     prompt, end_s = _example(published)
     begin = [] if vocabulary.bos_id is None else [str(vocabulary.bos_id)]
     end = "" if vocabulary.eos_id is None else ", or fewer where the model ends by itself"
-    base = published.experiment.params.rounds[published.round].prev
+    base = published.experiment.params.aligned[published.round].init_from
     return {
         "parameters": _parameters(folder),
         "dtype": json.loads((folder / "config.json").read_text())["dtype"],
@@ -114,7 +117,7 @@ def _use(published: Published) -> dict[str, object]:
 def _example(published: Published) -> tuple[list[int], float]:
     """Return the units of the first prompt of the split that is reported on, and where it ends in seconds."""
     prompts = read_prompts(
-        published.artifacts / "prompts.parquet", published.artifacts / "prompt_transcripts.parquet"
+        *Artifacts(published.artifacts).prompt_tables
     ).filter(pl.col("split") == published.experiment.params.evaluation.split)
     row = prompts.row(0, named=True)
     return row["units"][:SHOWN_UNITS], row["end_s"]
@@ -151,7 +154,7 @@ def _elsewhere(published: Published) -> str:
 
 
 def _meaning(published: Published) -> dict[str, object]:
-    folder = published.artifacts / "checkpoints" / published.round
+    folder = Artifacts(published.artifacts).checkpoint(published.round)
     contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
     rows = [(words, _value(getattr(contract, key))) for key, words in CONTRACT_WORDS.items()]
     return {"units": facts.units_told(contract), "contract": rows}
@@ -168,13 +171,13 @@ def _value(value: str | float | None) -> str:
 
 def _method(published: Published) -> dict[str, object]:
     experiment, name = published.experiment, published.round
-    params, trainer = experiment.params, experiment.trainer
+    params, trainer = experiment.params, preference_trainer(experiment, name)
     chain = curriculum(experiment, name)
-    log = TrainingLog.model_validate_json((published.artifacts / "training" / f"{name}.json").read_text())
+    log = TrainingLog.model_validate_json(Artifacts(published.artifacts).training(name).read_text())
     return {
-        "aligned": "preference-optimised" if set(trainer.losses) != {"sft"} else "fine-tuned on its best samples",
+        "aligned": "preference-optimised" if has_preference_term(trainer) else "fine-tuned on its best samples",
         "base": sources.base_model(experiment),
-        "curriculum": [params.rounds[chain[0]].prev, *chain],
+        "curriculum": [params.aligned[chain[0]].init_from, *chain],
         "judge": facts.judge_told(experiment),
         "prompts_cut": facts.CUTS[params.prompts.cut],
         "max_s": f"{params.prompts.max_s:g}",

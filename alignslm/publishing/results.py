@@ -51,8 +51,8 @@ def read_report(path: Path, experiment: Experiment, name: str) -> Report:
 
 def curriculum(experiment: Experiment, name: str) -> list[str]:
     """Return the rounds that led to a round, the first one first, itself last."""
-    rounds, chain = experiment.params.rounds, [name]
-    while (prev := rounds[chain[0]].prev) in rounds:
+    aligned, chain = experiment.params.aligned, [name]
+    while (prev := aligned[chain[0]].init_from) in aligned:
         chain.insert(0, prev)
     return chain
 
@@ -106,8 +106,7 @@ def systems_of(report: Report) -> list[str]:
 def results_table(report: Report, experiment: Experiment, name: str) -> Table:
     """Return the headline metrics ± half a 95 % interval: a row a metric, this round and what it is held against."""
     systems = systems_of(report)
-    controls = experiment.params.controls
-    ceiling = [name for name in systems if name in controls and controls[name].source == "corpus"]
+    ceiling = [name for name in systems if name in experiment.params.toplines]
     order = [name, *(system for system in systems if system not in {name, *ceiling}), *ceiling]
     headings = [
         "",
@@ -132,7 +131,7 @@ def _bold(text: str, *, bold: bool) -> str:
 
 def differences_table(report: Report, experiment: Experiment, name: str) -> Table:
     """Return the paired differences of a round to the base model, to the fine-tuned control and to its own start."""
-    wanted = dict.fromkeys([BASE, FINETUNED, experiment.params.rounds[name].prev])
+    wanted = dict.fromkeys([BASE, FINETUNED, experiment.params.aligned[name].init_from])
     against = [system for system in wanted if any((c.model, c.against) == (name, system) for c in report.comparisons)]
     rows = [
         [

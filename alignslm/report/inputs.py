@@ -1,6 +1,6 @@
 """What a report is made of, read from the artifacts of one experiment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -11,7 +11,7 @@ from alignslm import tables
 from alignslm.benchmarks.conventions import Convention
 from alignslm.config.benchmarks import Reformatted
 from alignslm.config.evaluation import BenchmarkConfig
-from alignslm.config.experiment import Experiment
+from alignslm.config.experiment import BASE, Experiment, preference_trainer
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
 from alignslm.config.sources import FolderSource
@@ -21,7 +21,6 @@ from alignslm.report.examples import Example, read_examples
 
 NUM_EXAMPLES = 4
 RECORDED = "recorded-continuations"  # as the stage mos names them
-LOGGED_BEFORE_ROUNDS = ("base", "ntp", "sft")
 
 
 class TrainingStep(Config):
@@ -54,9 +53,10 @@ class TrainingLog(Config):
 class Thresholds(Config):
     """Between which scores a round made its pairs (s_c and s_r of the paper)."""
 
-    prev: str
-    chosen_min: float
-    rejected_max: float
+    init_from: str
+    pairs: str
+    min_chosen_score: float
+    max_rejected_score: float
 
 
 class Measured(Config):
@@ -75,6 +75,7 @@ class Setting(Config):
 
     models: tuple[str, ...]
     ceiling_model: str
+    checkpoints: tuple[str, ...]
     rounds: dict[str, Thresholds]
     benchmarks: dict[str, Measured]
     convention: str
@@ -91,7 +92,7 @@ class Setting(Config):
     @property
     def previous(self) -> dict[str, str]:
         """Round -> the checkpoint it was trained from."""
-        return {name: item.prev for name, item in self.rounds.items()}
+        return {name: item.init_from for name, item in self.rounds.items()}
 
     @property
     def last_round(self) -> str:
@@ -124,25 +125,31 @@ class ReportInputs:
 
 
 def setting_of(experiment: Experiment) -> Setting:
-    """Collect what the report says about an experiment. Models: sampled controls, rounds, then the ceiling."""
+    """Collect what the report says about an experiment. Models: baselines, rounds, then the topline."""
     params, evaluation = experiment.params, experiment.params.evaluation
     convention = Convention(evaluation.context, evaluation.normalisation, evaluation.score_eos)
-    sampled = [name for name, item in params.controls.items() if item.source == "model"]
-    spoken = [name for name, item in params.controls.items() if item.source == "corpus"]
+    rounds = {name: item for name, item in params.rounds.items() if name in params.systems}
+    trainer = preference_trainer(experiment, list(rounds)[-1])
     speech, feedback = ("corpus", "encoder", "lm", "vocoder", "asr", "mos"), ("judge", "heldout_judge", "selector")
-    keys = (*speech, *feedback, "trainer", "ntp", "sft")
     return Setting(
-        models=(*sampled, *params.rounds, *spoken),
-        ceiling_model=spoken[0] if spoken else "true",
+        models=tuple(params.ordered_systems),
+        ceiling_model=next(iter(params.toplines), "ground-truth"),
+        checkpoints=(BASE, *(name for name in params.checkpoints if name not in rounds), *rounds),
         rounds={
-            name: Thresholds(prev=item.prev, chosen_min=item.chosen_min, rejected_max=item.rejected_max)
-            for name, item in params.rounds.items()
+            name: Thresholds(
+                init_from=item.init_from,
+                pairs=item.pairs,
+                min_chosen_score=item.rule.min_chosen_score,
+                max_rejected_score=item.rule.max_rejected_score,
+            )
+            for name, item in rounds.items()
         },
         benchmarks={name: _measured(config) for name, config in experiment.benchmarks.items()},
         convention=convention.name(has_context=True),
-        choices={key: getattr(params, key) for key in keys},
-        losses={str(name): weight for name, weight in experiment.trainer.losses.items()},
-        beta=experiment.trainer.beta,
+        choices={key: getattr(params, key) for key in (*speech, *feedback)}
+        | {f"trainer of {name}": item.trainer for name, item in params.checkpoints.items()},
+        losses={str(name): weight for name, weight in trainer.losses.items()},
+        beta=trainer.beta,
         drift=getattr(experiment.corpus, "drift", None),
         split=evaluation.split,
         draws=evaluation.draws,
@@ -174,8 +181,8 @@ def read_inputs(artifacts: Path, setting: Setting) -> ReportInputs:
             model: tables.read(tables.TRANSCRIPTS, artifacts / "samples" / model / "transcripts.parquet")
             for model in models
         },
-        rounds={name: _read_round(artifacts, name) for name in setting.rounds},
-        training=_read_training(artifacts / "training", [*LOGGED_BEFORE_ROUNDS, *setting.rounds]),
+        rounds={name: _read_round(artifacts, item.pairs) for name, item in setting.rounds.items()},
+        training=_read_training(artifacts / "training", setting.checkpoints),
         examples=read_examples(artifacts, pl.concat(judged), models=models, split=setting.split, count=NUM_EXAMPLES),
     )
 
@@ -218,7 +225,7 @@ def _read_round(artifacts: Path, name: str) -> RoundTables:
     )
 
 
-def _read_training(folder: Path, names: list[str]) -> dict[str, TrainingLog]:
+def _read_training(folder: Path, names: Sequence[str]) -> dict[str, TrainingLog]:
     files = {name: folder / f"{name}.json" for name in names}
     return {name: _read_log(path) for name, path in files.items() if path.exists()}
 

@@ -32,7 +32,7 @@ def _models(setting: Setting) -> Iterator[str]:
         "chosen samples, and the paper's plain DPO is another choice of trainer."
     )
     yield (
-        "Controls: `base-cool` samples the base model at a lower temperature, `ntp` had more next-unit training on the "
+        "Controls: `base-low-temp` samples the base model at a lower temperature, `ntp` had more next-unit training on the "
         "corpus, `sft` was fine-tuned on the first round's chosen samples only. A gain that a control also shows is "
         "not owed to preferences."
     )

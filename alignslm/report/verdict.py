@@ -7,7 +7,7 @@ from alignslm.report.inputs import Setting
 from alignslm.report.metrics import JUDGES, Comparison, Report
 from alignslm.report.wording import MINUS, NO_BREAK, TOPIC, change, headline, interval, number, style
 
-COOLED = "base-cool"
+COOLED = "base-low-temp"
 
 
 def verdict(report: Report, setting: Setting) -> list[str]:
