@@ -11,7 +11,8 @@ PACKAGE = "alignslm"
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 PLUMBING = frozenset({
     "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "fetching",
-    "device", "cli", "engine", "extras", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__", "__main__",
+    "device", "cli", "engine", "extras", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__",
+    "__main__",
 })  # fmt: skip
 
 

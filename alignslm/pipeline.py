@@ -41,8 +41,7 @@ class Stage:
         read = {file: _read(root / file) for file in {self.file_of(name) for name in self.params}}
         wanted = [(self.file_of(name), key) for name in self.params for key in self.keys.get(name, (name,))]
         return {
-            f"{file}: {key}": _lookup(key, read[file], self.name) if key != file else read[file]
-            for file, key in wanted
+            f"{file}: {key}": _lookup(key, read[file], self.name) if key != file else read[file] for file, key in wanted
         }
 
     @staticmethod

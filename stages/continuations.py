@@ -19,7 +19,7 @@ def main(name: str) -> None:
         contract = tables.contract_of(tables.PROMPTS, source)
         prompts = tables.read(tables.PROMPTS, source).filter(pl.col("split").is_in(["train", "valid"]))
         checkpoint = run.artifacts.checkpoint(params.preferences[name].sampled_from)
-        lm = run.unit_model(load_lm, checkpoint, table=tables.PROMPTS, path=source)
+        lm = run.unit_model(load_lm, checkpoint, units_of=(tables.PROMPTS, source))
         draw = partial(
             draw_continuations,
             sampling=params.sampling,

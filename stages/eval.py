@@ -36,8 +36,8 @@ def _grammar(experiment: Experiment) -> GrammarCheck | None:
 def _speech(run: Run, continuations: pl.DataFrame, work: Path) -> pl.DataFrame:
     """Measure every continuation's sound; its own length stands beside what was measured."""
     sample = run.artifacts.sample(run.name)
-    place = {"table": tables.CONTINUATIONS, "path": sample.continuations}
-    encoder = run.unit_model(load_encoder, run.experiment.encoder, run.artifacts.encoder, **place)
+    place = (tables.CONTINUATIONS, sample.continuations)
+    encoder = run.unit_model(load_encoder, run.experiment.encoder, run.artifacts.encoder, units_of=place)
     measure = WithModel(encoder, partial(_measure, continuations=continuations))
     measured = run.map_table(tables.SPEECH, sample.speech, measure, work, step="sound")
     lengths = tables.read(tables.SPEECH, sample.speech, ["continuation_id", "num_samples", "sample_rate_hz"])

@@ -64,7 +64,7 @@ def main() -> None:
         split, max_clips = run.params.evaluation.split, config.max_clips
         rating = WithModel(predictor, partial(_rated, artifacts=artifacts, split=split, max_clips=max_clips))
         with run.work() as work:
-            rated = list(run.map_tasks([*run.params.ordered_systems, *RECORDED], rating, work))
+            rated = list(run.map_tasks([*run.params.systems, *RECORDED], rating, work))
             for frame in rated:
                 tables.write(frame, tables.MOS, artifacts.mos_of(frame["system"][0]))
         done = pl.concat(rated)

@@ -51,7 +51,7 @@ class Run:
         entry = self._entry()
         inputs = [Path(dep) for dep in entry.deps if not dep.startswith(CODE)]
         label = self.label.replace("@", "-")
-        with work_folder(label, script=self.script, params=entry.values() | also, inputs=inputs) as work:
+        with work_folder(label, script=self.script, params={**entry.values(), **also}, inputs=inputs) as work:
             yield work
 
     def _entry(self) -> Stage:
@@ -65,9 +65,11 @@ class Run:
         """Return a model to be loaded on the run's device, once in each process."""
         return once(load, *values, device=self.execution.device)
 
-    def unit_model(self, load: Callable[..., Model], *values: object, table: tables.Table, path: Path) -> Once[Model]:
-        """Return a model that reads or writes units; at loading they must be those of the table at `path`."""
-        contract = tables.contract_of(table, path)
+    def unit_model(
+        self, load: Callable[..., Model], *values: object, units_of: tuple[tables.Table, Path]
+    ) -> Once[Model]:
+        """Return a model that reads or writes units; at loading they must be those of the table and path named."""
+        contract, path = tables.contract_of(*units_of), units_of[1]
         return agreed(self.model(load, *values), contract, mine=Path(str(values[-1])), theirs=path)  # type: ignore[type-var]
 
     def map_rows(
@@ -128,4 +130,3 @@ def start(script: str, name: str = "") -> Iterator[Run]:
 def outcomes(frame: pl.DataFrame) -> Mapping[str, int]:
     """Return how many rows have each status."""
     return dict(frame["status"].value_counts().sort("status").iter_rows())
-

@@ -31,7 +31,7 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
     from alignslm.lm.rows import draw_continuations
 
     checkpoint = run.artifacts.checkpoint(system.checkpoint)
-    lm = run.unit_model(load_lm, checkpoint, table=tables.PROMPTS, path=run.artifacts.prompts)
+    lm = run.unit_model(load_lm, checkpoint, units_of=(tables.PROMPTS, run.artifacts.prompts))
     temperature = system.temperature_scale * params.sampling.temperature
     draw = partial(
         draw_continuations,
@@ -58,10 +58,10 @@ def main(name: str) -> None:
         artifacts, sample, source = run.artifacts, run.artifacts.sample(name), run.artifacts.prompts
         contract = tables.contract_of(tables.PROMPTS, source)
         prompts = tables.read(tables.PROMPTS, source).filter(pl.col("split") == run.params.evaluation.split)
+        place = (tables.PROMPTS, source)
         drawn = tables.arrange(pl.concat(_draw(run, prompts, work)), tables.CONTINUATIONS)
         tables.write(drawn, tables.CONTINUATIONS, sample.continuations, contract)
-        place = {"table": tables.PROMPTS, "path": source}
-        vocoder = run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, **place)
+        vocoder = run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=place)
         spoken = run.map_rows(drawn, WithModel(vocoder, speak), work / "spoken", step="spoken")
         tables.write_shards(spoken, tables.SPEECH, sample.speech, contract)
         recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)

@@ -14,8 +14,9 @@ def main(name: str) -> None:
         artifacts, source = run.artifacts, run.artifacts.table("continuations", name)
         contract = tables.contract_of(tables.CONTINUATIONS, source)
         continuations = tables.read(tables.CONTINUATIONS, source)
-        place = {"table": tables.CONTINUATIONS, "path": source}
-        vocoder = run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, **place)
+        vocoder = run.unit_model(
+            load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=(tables.CONTINUATIONS, source)
+        )
         shards = run.map_rows(continuations, WithModel(vocoder, speak), work)
         spoken = tables.write_shards(shards, tables.SPEECH, artifacts.speech(name), contract)
         run.log.rows(inputs={"continuations": len(continuations)}, outputs={"spoken": spoken})

@@ -1,9 +1,9 @@
 """Train a checkpoint from another one, on preference pairs or on the corpus's own speech, and merge its adapter."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
-from peft import PeftModel
 
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
@@ -20,15 +20,18 @@ from alignslm.training.run import Best, TrainingRun, write_log
 from stages.names import requested_name
 from stages.run import Run, start
 
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-def _on_speech(run: Run, lm: UnitLm, encoded: pl.DataFrame, work: Path) -> tuple[PeftModel, TrainingRun, None]:
+
+def _on_speech(run: Run, lm: UnitLm, encoded: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, None]:
     trainer = run.experiment.checkpoints[run.name]
     assert isinstance(trainer, NextUnitTrainer)  # noqa: S101 - the configuration was checked for it
     seed = run.params.seeds.training
     return *continue_training(trainer, lm, encoded["units"].to_list(), seed=seed, work=work), None
 
 
-def _on_pairs(run: Run, lm: UnitLm, pairs: pl.DataFrame, work: Path) -> tuple[PeftModel, TrainingRun, Best]:
+def _on_pairs(run: Run, lm: UnitLm, pairs: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, Best]:
     return train_preferences(
         preference_trainer(run.experiment, run.name),
         lm,

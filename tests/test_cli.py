@@ -17,9 +17,9 @@ from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
 from alignslm.cli.overview import grouped
-from alignslm.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.cli.tables import cell, size
 from alignslm.config.presets import preview
+from alignslm.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.provenance import UnitContract
 from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment

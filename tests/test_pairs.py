@@ -36,8 +36,12 @@ def slow_candidates(mine, *, selector, rules):
     if isinstance(selector, BestWorstSelector):
         bad = [r for r in worst_first if r["status"] == "empty" or r["value"] is not None]
         return good[:1], [r for r in bad if r not in good[:1]][:1]
-    bad = [r for r in worst_first if r["status"] == "empty" or r["veto"] or (r["value"] or 9) <= rules.max_rejected_score]
-    return [r for r in good if r["value"] >= rules.min_chosen_score][: selector.max_chosen], bad[: selector.max_rejected]
+    bad = [
+        r for r in worst_first if r["status"] == "empty" or r["veto"] or (r["value"] or 9) <= rules.max_rejected_score
+    ]
+    return [r for r in good if r["value"] >= rules.min_chosen_score][: selector.max_chosen], bad[
+        : selector.max_rejected
+    ]
 
 
 def slow_fits(chosen, rejected, *, selector, rules):

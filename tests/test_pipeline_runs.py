@@ -287,7 +287,17 @@ def test_a_misspelt_parameter_stops_before_anything_runs(micro):
 def test_thresholds_that_give_no_pair_end_in_one_clear_error_and_lose_nothing(micro):
     edit(micro / "params.yaml", {"selector": "thresholds"})
     before = hashes(micro)
-    said = run(micro, "dvc", "exp", "run", "-S", "rounds.r1.min_chosen_score=5", "-S", "rounds.r1.max_rejected_score=1", fails=True)
+    said = run(
+        micro,
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "rounds.r1.min_chosen_score=5",
+        "-S",
+        "rounds.r1.max_rejected_score=1",
+        fails=True,
+    )
     assert "rounds.r1.min_chosen_score" in said
     assert "Traceback" not in said
     kept = ("artifacts/scores/r1.parquet", "artifacts/continuations/r1.parquet", "artifacts/checkpoints/base/")

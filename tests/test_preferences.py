@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import stages.checkpoint
+import stages.given_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -18,18 +20,16 @@ from ruamel.yaml import YAML
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-import stages.checkpoint
-import stages.given_pairs
 from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.cli import app
-from alignslm.pipeline import read_stages, sources
 from alignslm.config.experiment import Params
 from alignslm.config.loading import load_experiment
 from alignslm.config.preferences import PreferencesConfig
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.rows import encode_utterances
 from alignslm.lm.checkpoint import load_lm, save_lm
+from alignslm.pipeline import read_stages, sources
 from alignslm.preferences.files import fetch
 from alignslm.preferences.pairing import REASONS, PreferenceError, make_pairs
 from alignslm.preferences.reading import SCHEMA, find_slices, read_slice

@@ -41,7 +41,9 @@ class Written(NamedTuple):
     num_bytes: int
 
 
-def write_round(folder: Path, *, continuations: int, draws: int, rules: JudgedPreferences, seed: int, name: str) -> Written:
+def write_round(
+    folder: Path, *, continuations: int, draws: int, rules: JudgedPreferences, seed: int, name: str
+) -> Written:
     """Write the three tables that selection reads below `folder`, shard by shard, as stages lay them out.
 
     About `continuations` are written, `draws` of each train and valid prompt; other prompts stand between them.
@@ -132,7 +134,10 @@ def _continuations(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame
 
 def _scores(rows: pl.DataFrame, rules: JudgedPreferences, rng: np.random.Generator) -> pl.DataFrame:
     """Scores spread as wide as the thresholds lie apart, around their middle."""
-    middle, width = (rules.min_chosen_score + rules.max_rejected_score) / 2, rules.min_chosen_score - rules.max_rejected_score
+    middle, width = (
+        (rules.min_chosen_score + rules.max_rejected_score) / 2,
+        rules.min_chosen_score - rules.max_rejected_score,
+    )
     judged = rng.normal(middle, max(width, 0.5), size=len(rows)).clip(1, 5)
     heard = pl.col("status") == "ok"
     return rows.select(

@@ -6,10 +6,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from alignslm.pipeline import read_stages
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
 from alignslm.config.readiness import execution_faults
+from alignslm.pipeline import read_stages
 from alignslm.plan import Plan, plan_of
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume

@@ -7,10 +7,9 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.text import Text
 
-from alignslm.config.experiment import BASE
 from alignslm.cli.presets import told_change
 from alignslm.config.document import Plain, read_document
-from alignslm.config.experiment import Experiment
+from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.preferences import AnyPreferences, UnitPreferences

@@ -1,5 +1,4 @@
-"""The three nouns of an experiment: preferences (what was judged), checkpoints (what was trained), systems (what is
-evaluated)."""
+"""The nouns of an experiment: preferences were judged, checkpoints were trained, systems are evaluated."""
 
 from typing import Annotated
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
-from alignslm.config.model import Config, Count, Fraction, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
 
 
 class Calibration(Config):

@@ -83,7 +83,7 @@ def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
 def _named_first(document: Document, path: KeyPath, message: str) -> tuple[KeyPath, str]:
     """Follow a validator's message to the key it begins with, "min_chosen_score (2) must lie above ...".
 
-    A dotted key, "checkpoints.r1.init_from leads to ...", is then taken off the message, since the fault shows it anyway.
+    A dotted key, "checkpoints.r1.init_from leads to ...", is then taken off the message: the fault shows it anyway.
     """
     first, _, rest = message.partition(" ")
     named = (*path, *first.split("."))

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.experiment import Experiment
 from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import SelectorConfig, ThresholdSelector
 from alignslm.pairs.utility import utility
 

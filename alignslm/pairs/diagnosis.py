@@ -67,8 +67,8 @@ def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: JudgedPreferen
     )
     if isinstance(selector, ThresholdSelector):
         return (
-            f"Lower preferences.{name}.min_chosen_score (now {rules.min_chosen_score:g}) or raise preferences.{name}.max_rejected_score "
-            f"(now {rules.max_rejected_score:g}) to reach into that spread; then look at {shared} "
-            f"and the selector's min_words (now {selector.min_words})."
+            f"Lower preferences.{name}.min_chosen_score (now {rules.min_chosen_score:g}) or raise "
+            f"preferences.{name}.max_rejected_score (now {rules.max_rejected_score:g}) to reach into that spread; "
+            f"then look at {shared} and the selector's min_words (now {selector.min_words})."
         )
     return f"Look at {shared} and the selector's min_words (now {selector.min_words})."

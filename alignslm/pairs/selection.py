@@ -54,7 +54,9 @@ def reasons_of(rejections: pl.DataFrame) -> dict[str, int]:
     return dict(rejections.filter(split="train")["reason"].value_counts().iter_rows())
 
 
-def pool_of(scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: JudgedPreferences) -> pl.DataFrame:
+def pool_of(
+    scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: JudgedPreferences
+) -> pl.DataFrame:
     """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
     splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
     drawn = continuations.select("continuation_id", "prompt_id", "finish", num_units=pl.col("units").list.len())
@@ -64,7 +66,9 @@ def pool_of(scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataF
     return pool.with_columns(vetoed=vetoed)
 
 
-def _candidates(pool: pl.DataFrame, selector: SelectorConfig, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _candidates(
+    pool: pl.DataFrame, selector: SelectorConfig, rules: JudgedPreferences
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
     value, empty = pl.col("utility"), pl.col("status") == "empty"
     choosable = (

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignslm.artifacts import Artifacts
-from alignslm.config.experiment import Experiment
 from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import ThresholdSelector
 from alignslm.config.speech import StoryWorld
 from alignslm.pairs.account import PairAccount, SplitAccount
@@ -52,8 +52,9 @@ def selection_told(experiment: Experiment, name: str) -> str:
     )
     if isinstance(selector, ThresholdSelector):
         return (
-            f"a prompt's best {selector.max_chosen} at utility {item.min_chosen_score:g} or more, each against its worst "
-            f"{selector.max_rejected} at {item.max_rejected_score:g} or less, at least {item.min_margin:g} apart; {never}"
+            f"a prompt's best {selector.max_chosen} at utility {item.min_chosen_score:g} or more, each against its "
+            f"worst {selector.max_rejected} at {item.max_rejected_score:g} or less, at least {item.min_margin:g} "
+            f"apart; {never}"
         )
     return f"a prompt's best continuation by utility against its worst; {never}"
 
@@ -101,13 +102,14 @@ def lineage_rows(lineage: Lineage, experiment: Experiment, artifacts: Path, name
     """Return where a round comes from, as (what, value)."""
     params = experiment.params
     item, trainer = params.aligned[name], params.checkpoints[name].trainer
+    weights = (f"`{_weights(artifacts, each)}`" for each in (item.init_from, name))
     return [
         ("experiment", f"`{lineage.experiment_id}`, the first digits of the next line"),
         ("dvc.lock (sha256)", f"`{lineage.lock_sha256}` of `experiment/dvc.lock`, the part this round rests on"),
         ("code", code_state(lineage)),
         ("base model", f"`{params.lm}`, {base_identity(artifacts)}"),
         ("round", f"`{name}`, from `{item.init_from}`"),
-        ("weights", " → ".join(f"`{_weights(artifacts, each)}`" for each in (item.init_from, name)) + " (alignslm's hash)"),
+        ("weights", " → ".join(weights) + " (alignslm's hash)"),
         ("thresholds", _thresholds(item.rule)),
         ("judges", f"`{params.judge}` trains, `{params.heldout_judge}` only reports"),
         ("choices", ", ".join([*(f"{key} `{getattr(params, key)}`" for key in CHOICES), f"trainer `{trainer}`"])),

@@ -10,10 +10,9 @@ import polars as pl
 from huggingface_hub import ModelCardData
 from safetensors import safe_open
 
-from alignslm.config.models import has_preference_term
-from alignslm.config.experiment import preference_trainer
 from alignslm.artifacts import Artifacts
-from alignslm.config.models import LlamaScratch
+from alignslm.config.experiment import preference_trainer
+from alignslm.config.models import LlamaScratch, has_preference_term
 from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
 from alignslm.prompts import read_prompts
 from alignslm.provenance import UnitContract
@@ -116,9 +115,9 @@ def _use(published: Published) -> dict[str, object]:
 
 def _example(published: Published) -> tuple[list[int], float]:
     """Return the units of the first prompt of the split that is reported on, and where it ends in seconds."""
-    prompts = read_prompts(
-        *Artifacts(published.artifacts).prompt_tables
-    ).filter(pl.col("split") == published.experiment.params.evaluation.split)
+    prompts = read_prompts(*Artifacts(published.artifacts).prompt_tables).filter(
+        pl.col("split") == published.experiment.params.evaluation.split
+    )
     row = prompts.row(0, named=True)
     return row["units"][:SHOWN_UNITS], row["end_s"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import polars as pl
 from datasets import Features
 
-from alignslm.artifacts import Artifacts
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.audio import encode_flac
 from alignslm.config.publishing import DatasetRepository
 from alignslm.prompts import read_prompts
@@ -39,7 +39,7 @@ class Sources(NamedTuple):
 
 
 def read_sources(name: str, config: DatasetRepository, artifacts: Artifacts, work: Path) -> Sources:
-    """Read the tables of one set of judged preferences, and cut the recordings of its prompts into `work` where they are published."""
+    """Read the tables of judged preferences, and cut their prompts' recordings into `work` where published."""
     prompts = read_prompts(*artifacts.prompt_tables)
     texts = tables.read(tables.TRANSCRIPTS, artifacts.table("transcripts", name))
     scores = tables.read(tables.SCORES, artifacts.table("scores", name))

@@ -32,9 +32,9 @@ def _models(setting: Setting) -> Iterator[str]:
         "chosen samples, and the paper's plain DPO is another choice of trainer."
     )
     yield (
-        "Controls: `base-low-temp` samples the base model at a lower temperature, `ntp` had more next-unit training on the "
-        "corpus, `sft` was fine-tuned on the first round's chosen samples only. A gain that a control also shows is "
-        "not owed to preferences."
+        "Baselines: `base-low-temp` samples the base model at a lower temperature, `ntp` had more next-unit training "
+        "on the corpus, `sft` was fine-tuned on the first round's chosen samples only. A gain that a baseline also "
+        "shows is not owed to preferences."
     )
     yield (
         f"`{setting.ceiling_model}` are the prompts' true continuations through the same vocoder and recogniser: the "

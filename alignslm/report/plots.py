@@ -82,7 +82,10 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
         counts, limits = score_counts(item.scores), inputs.setting.rounds[name]
         figure, axes = new_figure()
         axes.bar(SCORE_EDGES[:-1], counts, width=0.23, align="edge", color=HUES[0])
-        for limit, hue, label in ((limits.max_rejected_score, 1, "rejected ≤"), (limits.min_chosen_score, 2, "chosen ≥")):
+        for limit, hue, label in (
+            (limits.max_rejected_score, 1, "rejected ≤"),
+            (limits.min_chosen_score, 2, "chosen ≥"),
+        ):
             axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:g}")
         axes.set(xlabel="judge's score", ylabel="continuations", xlim=(1, 5))
         axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
