@@ -147,7 +147,7 @@ def setting_of(experiment: Experiment) -> Setting:
         benchmarks={name: _measured(config) for name, config in experiment.benchmarks.items()},
         convention=convention.name(has_context=True),
         choices={key: getattr(params, key) for key in (*speech, *feedback)}
-        | {f"trainer of {name}": item.trainer for name, item in params.checkpoints.items()},
+        | {"trainer": params.checkpoints[list(rounds)[-1]].trainer},
         losses={str(name): weight for name, weight in trainer.losses.items()},
         beta=trainer.beta,
         drift=getattr(experiment.corpus, "drift", None),
