@@ -17,7 +17,7 @@ help:
 	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
 	@echo "make check    check params.yaml and what it chooses, and print what they say; repro does this first"
 	@echo "make test     lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
-	@echo "make lint     lint, types and spelling only"
+	@echo "make lint     lint, types, spelling and the documentation's pages (site/) only"
 	@echo "make bench    time our paths against plain ones on this machine, some seven minutes"
 	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
 	@echo "make dev      also install what test and lint need; they do this first"
@@ -44,8 +44,10 @@ dev: $(VENV)/installed-dev
 check: venv
 	alignslm check
 
-# What `dvc repro` does, with libraries imported once for all stages instead of once a stage.
+# What `dvc repro` does, with libraries imported once for all stages instead of once a stage, and under the code that
+# lies here: code.yaml is brought up to date first, and what will rerun is said.
 repro: venv check
+	@alignslm upgrade
 	python -m alignslm.warm dvc repro
 	@alignslm times
 
@@ -54,6 +56,7 @@ lint: dev
 	ruff format --check .
 	mypy
 	codespell
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 # The listening test is tried in a real browser: Debian's Chromium, installed here where it is missing and we may.
 browser:
@@ -68,7 +71,7 @@ test: lint browser
 
 # Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.
 bench: venv
-	alignslm bench --repeats 3 --json bench.json
+	python -m tests.bench --repeats 3 --json bench.json
 
 clean:
 	rm -rf artifacts reports .work .dvc/cache .dvc/tmp dvc.lock

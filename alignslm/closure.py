@@ -1,6 +1,13 @@
-"""Which modules carry a stage's science: what its script imports, and what those import, without the plumbing."""
+"""Which modules carry a stage's science, and one hash of them: what code.yaml records.
+
+The science is what a stage's script imports, and what those modules import, without the plumbing. Comments and
+docstrings are no part of the hash, so a better explanation reruns nothing.
+"""
 
 import ast
+import hashlib
+import io
+import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,19 +17,71 @@ PACKAGE = "alignslm"
 
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 PLUMBING = frozenset({
-    "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "fetching",
-    "device", "cli", "engine", "extras", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__",
+    "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "code",
+    "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks",
+    "times", "warm", "__init__",
     "__main__",
 })  # fmt: skip
+
+_LINE_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 
 
 def science(script: Path) -> list[Path]:
     """Return a stage's script and the top modules and packages of alignslm that it rests on, sorted.
 
-    These are the code dependencies of the stage in dvc.yaml. Imports inside functions count as well.
+    Imports inside functions count as well, and so does a module that is named in a string, as registries do.
     """
     tops = {name.split(".")[1] for file in _closure(script) for name in _imports(file) if _is_science(name)}
     return sorted([script, *(_top_path(name) for name in tops)])
+
+
+def code_hash(script: Path) -> str:
+    """Return 16 hex digits for the code that a stage's results rest on.
+
+    Equal on every system, Python version and place of installation: relative names and text are hashed, line ends and
+    what is written for readers alone left out.
+    """
+    digest = hashlib.sha256()
+    files = {file for path in science(script) for file in _files_of(path)}
+    for name, file in sorted((file.relative_to(_home(file, script)).as_posix(), file) for file in files):
+        digest.update(f"{name}\0{_content_hash(file)}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _home(file: Path, script: Path) -> Path:
+    """Return the folder that holds `stages` or `alignslm`: they may lie apart."""
+    return script.parent.parent if file == script else ROOT
+
+
+def _files_of(path: Path) -> list[Path]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts)
+
+
+@cache
+def _content_hash(file: Path) -> str:
+    content = without_prose(_text(file)).encode() if file.suffix == ".py" else file.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def without_prose(text: str) -> str:
+    """Return Python source without its comments and docstrings, and without lines that held nothing else."""
+    lines = [*io.StringIO(text)]
+    for token in reversed([*_prose(text)]):  # from the end, so that places stay what they are
+        (row, column), (last, after) = token.start, token.end
+        rest = lines[row - 1][:column].rstrip() + lines[last - 1][after:]
+        lines[row - 1 : last] = [rest] if rest.strip() else []
+    return "".join(lines)
+
+
+def _prose(text: str) -> Iterator[tokenize.TokenInfo]:
+    """Yield comments, and strings that are a statement of their own: docstrings."""
+    before = tokenize.ENCODING
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and before in _LINE_STARTS):
+            yield token
+        if token.type not in {tokenize.COMMENT, tokenize.NL}:
+            before = token.type
 
 
 def _closure(script: Path) -> set[Path]:
@@ -53,13 +112,24 @@ def _is_science(name: str) -> bool:
 
 @cache
 def _imports(file: Path) -> frozenset[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    return frozenset(named_modules(_text(file)))
+
+
+def named_modules(text: str) -> Iterator[str]:
+    """Yield the names that Python source may import, those named in strings of its own included."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
+            yield node.value.partition(":")[0]
+
+
+@cache
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
 
 
 @cache

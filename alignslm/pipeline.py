@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from alignslm.code import FILE as CODE_FILE
 from alignslm.config.document import Document, Plain, parse_document, read_document
 from alignslm.config.faults import ConfigError, Fault
 
@@ -25,7 +26,8 @@ class PipelineError(ValueError):
 class Stage:
     """A stage of dvc.yaml after templating, with the paths it reads and makes, and the values it depends on.
 
-    `params` are keys of params.yaml (`weights`, `checkpoints.r1`) or whole files; `keys` says which keys of a file.
+    `params` are keys of params.yaml (`weights`, `checkpoints.r1`) or whole files; `keys` says which keys of a file,
+    `code` those of code.yaml.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Stage:
     outs: tuple[str, ...]
     params: tuple[str, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
     cmd: str = ""
 
     def values(self, root: Path = Path()) -> dict[str, Plain]:
@@ -105,7 +108,7 @@ def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
         for file, listed in item.items()
         if listed
     }
-    return Stage(name, described, deps, tuple(outs), params, keys, str(entry.get("cmd", "")))
+    return Stage(name, described, deps, tuple(outs), params, keys, keys.get(CODE_FILE, ()), str(entry.get("cmd", "")))
 
 
 def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:

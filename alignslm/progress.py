@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+from alignslm.code import require_recorded
 from alignslm.failures import told
 from alignslm.locks import alone
 from alignslm.times import note_time
@@ -94,6 +95,7 @@ def stage(name: str) -> Iterator[StageLog]:
     """Run a stage's body; print one line when it succeeds, or the bare message of an error that is told.
 
     One process runs a stage of this name in this folder at a time, or several that train together; another waits.
+    Stops where the stage's code is not what code.yaml records.
 
     with stage("scores@r1") as log:
         ...
@@ -103,6 +105,7 @@ def stage(name: str) -> Iterator[StageLog]:
     """
     log, is_first = StageLog(), os.environ.get("RANK", "0") == "0"
     with told(), alone(name) if is_first else nullcontext():
+        require_recorded()
         began = time.monotonic()
         yield log
     if is_first:  # of processes that train together, one speaks

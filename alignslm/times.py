@@ -61,3 +61,10 @@ def last_run(root: Path = Path()) -> RunTime | None:
         starting=sum(stage.began - stage.started for stage in stages),
         stages=stages,
     )
+
+
+def stage_seconds(root: Path = Path()) -> dict[str, float]:
+    """Return how long each stage's work took when a run last noted it, in seconds, by the stage's name."""
+    runs = sorted((root / FOLDER).glob("*"), key=lambda folder: float(folder.name))
+    noted = (StageTime(**json.loads(file.read_text())) for run in runs for file in run.glob("*.json"))
+    return {stage.name: stage.ended - stage.began for stage in noted}

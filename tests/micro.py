@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from alignslm import code
+
 ROOT = Path(__file__).parent.parent
 CODE = (
     "alignslm",
@@ -77,8 +79,10 @@ WARM = (sys.executable, "-m", "alignslm.warm")
 SECOND_ROUND = (
     *(
         "-S",
-        "+preferences.r2={sampled_from: r1, min_chosen_score: 3.4, max_rejected_score: 2.4,"
-        " min_margin: 0.0, max_auto_bleu: 1.0}",
+        (
+            "+preferences.r2={sampled_from: r1, min_chosen_score: 3.4, max_rejected_score: 2.4,"
+            " min_margin: 0.0, max_auto_bleu: 1.0}"
+        ),
     ),
     *("-S", "+checkpoints.r2={init_from: r1, train_on: pairs/r2, trainer: dpo-nll, warmup_steps: 0}"),
     *("-S", "+systems.r2={source: checkpoints/r2}"),
@@ -115,6 +119,7 @@ def copy_project(root: Path) -> None:
         else:
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(source, root / name)
+    code.write(root, code.current(root))
 
 
 def start_history(root: Path) -> None:

@@ -14,7 +14,7 @@ from alignslm.tables import CONTINUATIONS, PROMPTS, SCORES
 
 JUDGE_ALONE = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0)
 RULES = JudgedPreferences(
-    sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1.5, max_auto_bleu=0.1, warmup_steps=0
+    sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1.5, max_auto_bleu=0.1
 )
 THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, min_words=2)
 

@@ -24,8 +24,8 @@ SETTING = Setting(
     models=tuple(SHIFTS),
     ceiling_model="true",
     rounds={
-        "r1": Thresholds(prev="base", min_chosen_score=3.2, max_rejected_score=2.2),
-        "r2": Thresholds(prev="r1", min_chosen_score=3.9, max_rejected_score=2.9),
+        "r1": Thresholds(init_from="base", pairs="r1", min_chosen_score=3.2, max_rejected_score=2.2),
+        "r2": Thresholds(init_from="r1", pairs="r2", min_chosen_score=3.9, max_rejected_score=2.9),
     },
     benchmarks={
         name: Measured(kind=f"toy-{name}", split=None, copy_of=None) for name in ("swuggy", "sblimp", "storycloze")

@@ -5,12 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from alignslm.lm.checkpoint import DTYPES, UnitLm, load_lm, save_lm
-from alignslm.lm.identity import RECORD_FILE
+from alignslm.lm.checkpoint import RECORD_FILE, UnitLm, load_lm, save_lm
 from alignslm.lm.sharding import ShardingError, parameters_held
 from alignslm.training.adapter import on_whole_base, save_adapter_and_merge
 from alignslm.training.next_unit import continue_training
@@ -30,7 +30,7 @@ def write_models(root: Path) -> None:
     models = {family: tiny_model(family, vocab_size=23) for family in DTYPE}
     models["gpt2"] = GPT2LMHeadModel(GPT2Config(vocab_size=23, n_embd=32, n_layer=2, n_head=2, n_positions=64))
     for family, model in models.items():
-        save_lm(model.to(DTYPES[DTYPE.get(family, "float32")]), VOCABULARY, CONTRACT, root / family)
+        save_lm(model.to(getattr(torch, DTYPE.get(family, "float32"))), VOCABULARY, CONTRACT, root / family)
     (root / "llama" / RECORD_FILE).unlink()  # its identity has to be computed
 
 

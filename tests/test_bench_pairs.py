@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from alignslm import tables
-from alignslm.bench import round_tables
-from alignslm.bench.pairs import BenchError, run, told
-from alignslm.bench.round_tables import write_round
+from tests.bench import round_tables
+from tests.bench.pairs import BenchError, run, told
+from tests.bench.round_tables import write_round
 from tests.messages import names
 from tests.micro import ROOT
 from tests.pair_selection import RULES

@@ -63,7 +63,7 @@ def test_a_preset_names_rounds_whole(root):
     listed = apply_preset("shorter", root)
     assert [(change.key, change.removed) for change in listed] == [(("rounds", "r2"), True)]
     assert changed_lines(PARAMS, Path("params.yaml").read_text()) == [
-        "-   r2: {prev: r1, min_chosen_score: 3.9, max_rejected_score: 2.9, min_margin: 1.0, max_auto_bleu: 0.1, warmup_steps: 0}"
+        "-   r2: {sampled_from: r1, min_chosen_score: 3.9, max_rejected_score: 2.9, min_margin: 1.0, max_auto_bleu: 0.1}"
     ]
 
 

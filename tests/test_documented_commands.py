@@ -54,13 +54,13 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
         "test_publishing.py",
         "test_the_parameters_in_the_repository_make_the_same_experiment_and_publish_nothing",
     ),
-    "alignslm bench": ("test_bench.py", "test_command_prints_and_writes"),
+    "python -m tests.bench": ("test_bench.py", "test_command_prints_and_writes"),
     "RAY_ADDRESS=HOST:6379 dvc repro": ("test_engine_stages.py", RAY),
     "ray start": ("test_engine_stages.py", RAY),
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }
-HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm overview")
+HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm overview", "alignslm upgrade")
 SHELL = ("cd", "export", "git", "hf", "pip", "source")
 
 

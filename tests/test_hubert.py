@@ -25,6 +25,7 @@ from alignslm.encoder.hubert import HubertEncoder
 from alignslm.encoder.rows import encode_utterances
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import FetchError
+from alignslm.loading import WeightsError
 from alignslm.provenance import ContractError, file_sha256
 from alignslm.storyworld.espeak import speak
 from tests.messages import names
@@ -80,7 +81,7 @@ def frames_of(encoded) -> list[int]:
 
 
 def fault(config: Hubert, folder: Path) -> str:
-    with pytest.raises(EncoderError) as error:
+    with pytest.raises((EncoderError, WeightsError)) as error:
         prepare_encoder(config, [], folder)
     return str(error.value)
 
@@ -391,13 +392,13 @@ def test_checkpoints_that_are_none(config, tmp_path):
     (path / "config.json").write_text('{"model_type": "wav2vec2"}')
     names(fault(wrong, folder), "wav2vec2", "hubert", path, "model_type")
     shutil.copy(checkpoint_of(config) / "config.json", path)
-    assert fault(wrong, folder).startswith(f"checkpoint {path} cannot be loaded: ")
+    assert fault(wrong, folder).startswith(f"{path} cannot be loaded as HubertModel: ")
     weights = load_file(checkpoint_of(config) / "model.safetensors")
     gone = "encoder.layers.0.feed_forward.output_dense.weight"
     save_file({key: value for key, value in weights.items() if key != gone}, path / "model.safetensors")
     names(fault(wrong, folder), path, "1", "HubertModel", gone)
     (path / "model.safetensors").write_bytes(b"not at all")
-    assert fault(wrong, folder).startswith(f"checkpoint {path} cannot be loaded: ")
+    assert fault(wrong, folder).startswith(f"{path} cannot be loaded as HubertModel: ")
 
 
 def test_a_checkpoint_of_the_former_format(config, encoder, waveforms, tmp_path):

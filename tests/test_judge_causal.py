@@ -31,10 +31,11 @@ from alignslm.config.rubrics import Rubric
 from alignslm.fetching import FetchError
 from alignslm.judge import Story, load_judge, prepare_judge
 from alignslm.judge.causal_lm import CausalLmTextJudge, UnsuitableModelError
-from alignslm.judge.causal_weights import JudgeWeightsError, load_causal
+from alignslm.judge.causal_weights import load_causal
 from alignslm.judge.prefixes import LEAF_STEP, CacheError, Parted, SharedPrefixes
 from alignslm.judge.questions import Questions, UnreadableQuestionError
 from alignslm.judge.writing import GumbelNoise
+from alignslm.loading import WeightsError
 from alignslm.provenance import tree_sha256
 from tests.messages import names
 from tests.tiny_judge import write_judge
@@ -409,7 +410,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path):
     weights = load_file(file)
     weights.pop("model.layers.0.self_attn.q_proj.weight")
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(JudgeWeightsError) as raised:
+    with pytest.raises(WeightsError) as raised:
         prepare_judge(config(tmp_path / "model"), [], tmp_path / "out", device="cpu", root=ROOT)
     names(
         raised.value,
@@ -424,7 +425,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path):
 
 def test_a_folder_without_tokenizer_says_so(tmp_path):
     shutil.copytree(checkpoint("chat"), tmp_path / "model", ignore=shutil.ignore_patterns("tok*", "chat*"))
-    with pytest.raises(JudgeWeightsError, match="cannot be loaded as a causal language model with its tokenizer"):
+    with pytest.raises(WeightsError, match="cannot be loaded as a tokenizer"):
         prepare_judge(config(tmp_path / "model"), [], tmp_path / "out", device="cpu", root=ROOT)
 
 

@@ -16,10 +16,10 @@ from alignslm.config.loading import load_experiment
 from alignslm.config.pretrained_lm import HfLm, SlamLm, TokenIds, TrainedOn, TwistLm
 from alignslm.config.sources import FolderSource, UrlSource
 from alignslm.fetching import FetchError
-from alignslm.lm import identity
-from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm
-from alignslm.lm.identity import weights_id
+from alignslm.lm import checkpoint
+from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm, weights_id
 from alignslm.lm.pretrained import import_lm
+from alignslm.loading import WeightsError
 from alignslm.provenance import ContractError, file_sha256
 from alignslm.training.base_model import make_base
 from alignslm.units import UnitVocabulary
@@ -304,7 +304,7 @@ def test_a_missing_weight_is_not_left_random(tmp_path):
     weights = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
     del weights["model.decoder.layers.1.fc1.weight"]
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(WeightsError) as error:
         import_lm(twist(tmp_path), CONTRACT, tmp_path / "ours")
     names(error.value, tmp_path, "1", "OPTForCausalLM", "model.decoder.layers.1.fc1.weight", "config.json")
 
@@ -312,14 +312,14 @@ def test_a_missing_weight_is_not_left_random(tmp_path):
 def test_weights_of_another_shape_are_refused(tmp_path):
     tiny_twist(tmp_path)
     rewrite(tmp_path, ffn_dim=128)
-    with pytest.raises(CheckpointError, match="cannot be loaded as a causal language model: "):
+    with pytest.raises(WeightsError, match="cannot be loaded as AutoModelForCausalLM: "):
         import_lm(twist(tmp_path), CONTRACT, tmp_path / "ours")
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     tiny_twist(tmp_path)
     torch.save({"model.decoder.embed_tokens.weight": tmp_path}, tmp_path / "pytorch_model.bin")  # a Path needs a call
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(WeightsError) as error:
         import_lm(twist(tmp_path), CONTRACT, tmp_path / "ours")
     names(error.value, tmp_path, "tensors")
 
@@ -380,16 +380,16 @@ def test_the_identity_is_computed_once_and_again_where_weights_changed(tmp_path,
 
 
 def test_a_large_file_is_recognised_by_blocks_spread_over_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "_BLOCK_BYTES", 4)
+    monkeypatch.setattr(checkpoint, "_BLOCK_BYTES", 4)
     content = bytearray(hashlib.sha256(b"x").digest() * 50)
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    blocks = list(identity._blocks(path))
+    blocks = list(checkpoint._blocks(path))
     assert (len(blocks), blocks[0], blocks[-1]) == (64, bytes(content[:4]), bytes(content[-4:]))
     starts = [(len(content) - 4) * number // 63 for number in range(64)]
     assert blocks == [bytes(content[start : start + 4]) for start in starts]
-    identity.write_record(tmp_path, "id")
-    assert identity.recorded_model_id(tmp_path) == "id"
+    checkpoint.write_record(tmp_path, "id")
+    assert checkpoint.recorded_model_id(tmp_path) == "id"
     content[starts[31]] ^= 1
     path.write_bytes(content)
-    assert identity.recorded_model_id(tmp_path) is None
+    assert checkpoint.recorded_model_id(tmp_path) is None

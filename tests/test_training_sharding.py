@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 
 from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_execution
-from alignslm.lm.checkpoint import load_lm
-from alignslm.lm.identity import RECORD_FILE
+from alignslm.lm.checkpoint import RECORD_FILE, load_lm
 from alignslm.training.processes import start_processes
 from tests.engine_world import edit_yaml
 from tests.messages import names

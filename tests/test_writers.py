@@ -23,8 +23,6 @@ ALLOWED = {
     ("alignslm/storage.py", "write_bytes"): "the probe of a disk that refused, a new file",
     ("alignslm/fetching/url.py", "open"): "a download goes on where it broke off; it lies in a cache of its own",
     ("alignslm/judge/reply_store.py", "open"): "the ledger of paid requests grows; it lies in a cache of its own",
-    ("alignslm/bench/memory.py", "write_text"): "a switch of the kernel below /proc",
-    ("alignslm/bench/pairs.py", "copytree"): "into a temporary folder made one line before",
     ("alignslm/demo/space.py", "copytree"): "into a folder that must be empty",
     ("alignslm/tables/writing.py", "write_table"): "rows, by the writer that is opened on a new file",
     ("alignslm/warm.py", "open"): "/dev/null",

@@ -6,8 +6,10 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from alignslm.config.own_code import PythonASRConfig
 from alignslm.config.speech import AsrConfig, CharCtc
 from alignslm.config.whisper import Whisper
+from alignslm.own_code import FOLDER
 
 
 class RecogniserError(ValueError):
@@ -41,8 +43,18 @@ class Recogniser(Protocol):
         ...
 
 
-def prepare_asr(config: AsrConfig, spoken: Sequence[tuple[np.ndarray, str]], folder: Path) -> dict[str, float]:
-    """Fit (or fetch) the recogniser on (waveform, text) into `folder`; return training figures for the log."""
+def prepare_asr(
+    config: AsrConfig,
+    spoken: Sequence[tuple[np.ndarray, str]],
+    folder: Path,
+    *,
+    device: str = "auto",
+    code: Path = FOLDER,
+) -> dict[str, float]:
+    """Fit (or fetch) the recogniser on (waveform, text) into `folder`; return training figures for the log.
+
+    The source of `kind: python`, which is tried on `device`, is in the folder `code`.
+    """
     match config:
         case CharCtc():
             from alignslm.asr import char_ctc
@@ -52,6 +64,10 @@ def prepare_asr(config: AsrConfig, spoken: Sequence[tuple[np.ndarray, str]], fol
             from alignslm.asr import whisper_checkpoint
 
             return whisper_checkpoint.fetch(config, folder)
+        case PythonASRConfig():
+            from alignslm.asr import own
+
+            return own.prepare(config, spoken, folder, code=code, device=device)
 
 
 def load_asr(config: AsrConfig, folder: Path, *, device: str) -> Recogniser:
@@ -65,3 +81,7 @@ def load_asr(config: AsrConfig, folder: Path, *, device: str) -> Recogniser:
             from alignslm.asr.whisper import WhisperRecogniser
 
             return WhisperRecogniser.load(folder, device=device)
+        case PythonASRConfig():
+            from alignslm.asr import own
+
+            return own.load(config, folder, device=device)

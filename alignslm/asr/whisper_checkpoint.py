@@ -4,23 +4,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-from transformers.utils import logging as transformers_logging
 
 from alignslm.asr import RecogniserError
 from alignslm.config.model import Config
 from alignslm.config.whisper import Whisper
 from alignslm.fetching import obtain, obtain_again
+from alignslm.loading import load_pretrained
 from alignslm.storage import write_text
-
-transformers_logging.disable_progress_bar()  # a bar for every tensor drowns the stage's own progress
 
 PATTERNS = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")  # not model.fp32-*, the same again
 CONFIG_FILE, SOURCE_FILE = "recogniser.json", "source.json"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Origin(Config):
@@ -55,21 +50,8 @@ def load_processor(path: Path, config: Whisper) -> WhisperProcessor:
 
 
 def load_model(path: Path, config: Whisper) -> Any:
-    """Load the weights, in evaluation mode, on the CPU. RecogniserError where some are absent."""
-    try:
-        loaded: Any = WhisperForConditionalGeneration.from_pretrained(
-            path,
-            dtype=_DTYPES[config.dtype],  # transformers 5 follows the checkpoint's dtype unless told, 4 did not
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise RecogniserError(f"Whisper checkpoint {path} cannot be loaded: {error}") from error
-    model, loading = loaded
-    if missing := sorted(loading["missing_keys"]):
-        raise RecogniserError(f"Whisper checkpoint {path} lacks {len(missing)} weights, first {missing[0]}")
-    return model.eval()
+    """Load the weights, in evaluation mode, on the CPU. Raises WeightsError if some are missing."""
+    return load_pretrained(WhisperForConditionalGeneration, path, dtype=config.dtype, use_safetensors=True)
 
 
 def decoder_prompt(config: Whisper, processor: WhisperProcessor, model: Any) -> list[int]:

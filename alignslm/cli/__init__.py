@@ -92,6 +92,26 @@ def preset(
 
 
 @command
+def upgrade(
+    root: Root = Path(),
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Results made under the code of before stand.")] = False,
+) -> None:
+    """Say what newer code will rerun and what that costs, and record the code in code.yaml.
+
+    Needed after an upgrade of alignslm, and after a change of stages/: a stage whose code is not recorded stops.
+    It runs nothing itself; [bold]dvc repro[/] does.
+
+    [bold]alignslm upgrade[/]
+
+    [bold]alignslm upgrade --keep[/]           nothing reruns; code.yaml says that old results stand
+    """
+    from alignslm.cli.upgrading import print_upgrade
+
+    print_upgrade(root, keep=keep)
+
+
+@command
 def plan(
     root: Root = Path(),
     *,
@@ -260,42 +280,3 @@ def publish_preview(
 
 
 app.add_typer(playing)  # last: help lists its commands last
-
-
-@command
-def bench(
-    stages: Annotated[list[str] | None, typer.Argument(help="What to measure; none measures everything.")] = None,
-    *,
-    size: Annotated[
-        str | None, typer.Option(help="Models: tiny, 25m, twist-1.3b, twist-7b; none: 25m, on a GPU twist-1.3b.")
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", "-n", min=1, help="Turns that are timed.")] = 5,
-    scale: Annotated[str, typer.Option(help="Amounts of work, such as 1,2,4,8.")] = "1",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write machine and figures as JSON.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw time and memory over --scale: .svg or .png.")] = None,
-    continuations: Annotated[float, typer.Option(help="Of `pairs`: how many are simulated, such as 1.4e6.")] = 1.4e6,
-    every_metric: Annotated[bool, typer.Option(help="Of `pairs`: give every metric a weight.")] = False,
-    root: Root = Path(),
-) -> None:
-    """Time our paths and the plain ones by turns, on the same work, with equal answers.
-
-    sampling, storycloze, sblimp, vocoder, judge, perplexity, hubert, preference. Models have random weights; nothing is
-    fetched. An experiment is not needed, but by [bold]pairs[/]: selection from simulated tables of any size, alone.
-
-    [bold]alignslm bench sampling[/]
-
-    [bold]alignslm bench vocoder --scale 1,2,4,8 --figure growth.svg[/]
-
-    [bold]alignslm bench pairs --continuations 1.4e6[/]
-    """
-    if stages == ["pairs"]:
-        from alignslm.cli.bench_pairs import print_pairs
-
-        print_pairs(round(continuations), every_metric=every_metric, root=root)
-        return
-    from alignslm.cli.bench import print_bench
-
-    print_bench(
-        stages or [], size=size, scales=scale, repeats=repeats, device=device, json_file=json_file, figure=figure
-    )

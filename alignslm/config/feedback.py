@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
 from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
+from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
 
 
 class Calibration(Config):
@@ -46,7 +47,9 @@ class StoryLmJudge(Config):
     calibration: Calibration
 
 
-JudgeConfig = Annotated[NgramJudge | StoryLmJudge | CausalLmJudge | OpenAiJudge, Field(discriminator="kind")]
+JudgeConfig = Annotated[
+    NgramJudge | StoryLmJudge | CausalLmJudge | OpenAiJudge | PythonJudgeConfig, Field(discriminator="kind")
+]
 
 
 class Weights(Config):
@@ -85,7 +88,7 @@ class BestWorstSelector(Config):
     min_words: Count
 
 
-SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector, Field(discriminator="kind")]
+SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector | PythonSelectorConfig, Field(discriminator="kind")]
 
 
 class Sampling(Config):

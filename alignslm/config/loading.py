@@ -115,6 +115,20 @@ def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tup
     return value if isinstance(value, list) else (document, value)
 
 
+def load_choice(path: Path, kind: object) -> Config:
+    """Return one config file read as `kind`, a class or a union of classes. Raises ConfigError."""
+    document = read_document(path)
+    value = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
+    if isinstance(value, list):
+        raise ConfigError(value)
+    return value
+
+
+def parse_choice(settings: Mapping[str, object], kind: object) -> Config:
+    """Return a config from the settings that were written with an artifact."""
+    return _adapter(kind).validate_python(settings)
+
+
 def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
     single = {key[0]: value for key, value in values.items() if len(key) == 1}
     many = ("checkpoints", "benchmarks", "imported_preferences")

@@ -10,6 +10,7 @@ from pydantic import Field
 from alignslm.config.corpora import Recordings
 from alignslm.config.hubert import Hubert
 from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
+from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
 from alignslm.config.unit_hifigan import UnitHifigan
 from alignslm.config.whisper import Whisper
 
@@ -53,7 +54,7 @@ class MfccKmeans(Config):
     fit_utterances: PositiveCount
 
 
-EncoderConfig = Annotated[MfccKmeans | Hubert, Field(discriminator="kind")]
+EncoderConfig = Annotated[MfccKmeans | Hubert | PythonEncoderConfig, Field(discriminator="kind")]
 
 
 class ConvGriffinLim(Config):
@@ -74,7 +75,7 @@ class ConvGriffinLim(Config):
     griffin_lim_iterations: Count
 
 
-VocoderConfig = Annotated[ConvGriffinLim | UnitHifigan, Field(discriminator="kind")]
+VocoderConfig = Annotated[ConvGriffinLim | UnitHifigan | PythonVocoderConfig, Field(discriminator="kind")]
 
 
 class CharCtc(Config):
@@ -96,4 +97,4 @@ class CharCtc(Config):
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
 
 
-AsrConfig = Annotated[CharCtc | Whisper, Field(discriminator="kind")]
+AsrConfig = Annotated[CharCtc | Whisper | PythonASRConfig, Field(discriminator="kind")]

@@ -7,7 +7,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from alignslm.config.hubert import Hubert
+from alignslm.config.own_code import PythonEncoderConfig
 from alignslm.config.speech import EncoderConfig, MfccKmeans
+from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
 
 
@@ -31,8 +33,13 @@ class Encoder(Protocol):
         ...
 
 
-def prepare_encoder(config: EncoderConfig, waveforms: Iterable[np.ndarray], folder: Path) -> None:
-    """Fit (or fetch) the encoder into `folder`, which is then all that `load_encoder` needs."""
+def prepare_encoder(
+    config: EncoderConfig, waveforms: Iterable[np.ndarray], folder: Path, *, device: str = "auto", code: Path = FOLDER
+) -> None:
+    """Fit (or fetch) the encoder into `folder`, which is then all that `load_encoder` needs.
+
+    The source of `kind: python`, which is tried on `device`, is in the folder `code`.
+    """
     match config:
         case MfccKmeans():
             from alignslm.encoder import mfcc_kmeans
@@ -42,6 +49,10 @@ def prepare_encoder(config: EncoderConfig, waveforms: Iterable[np.ndarray], fold
             from alignslm.encoder import hubert
 
             hubert.prepare(config, folder)
+        case PythonEncoderConfig():
+            from alignslm.encoder import own
+
+            own.prepare(config, waveforms, folder, code=code, device=device)
 
 
 def load_encoder(config: EncoderConfig, folder: Path, *, device: str) -> Encoder:
@@ -55,3 +66,7 @@ def load_encoder(config: EncoderConfig, folder: Path, *, device: str) -> Encoder
             from alignslm.encoder.hubert import HubertEncoder
 
             return HubertEncoder.load(folder, device=device)
+        case PythonEncoderConfig():
+            from alignslm.encoder import own
+
+            return own.load(config, folder, device=device)

@@ -9,15 +9,12 @@ matrix product of more rows.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 from transformers import HubertModel
-from transformers.utils import logging as transformers_logging
 
 from alignslm.config.hubert import Hubert
 from alignslm.config.model import Config
@@ -28,14 +25,12 @@ from alignslm.encoder.codebook import nearest, obtain_codebook
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.encoder.windows import windows
 from alignslm.fetching import obtain, obtain_again
+from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract, file_sha256
 from alignslm.storage import replacing, write_text
 from alignslm.units import deduplicate
 
-transformers_logging.disable_progress_bar()  # a bar for every tensor drowns the stage's own progress
-
 PATTERNS = ("*.json", "*.safetensors", "pytorch_model*.bin")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CODEBOOK, _CONFIG, _SOURCE = "codebook.safetensors", "encoder.json", "source.json"
 
 
@@ -65,26 +60,16 @@ def prepare(config: Hubert, folder: Path) -> None:
 
 
 def load_model(config: Hubert, path: Path) -> HubertModel:
-    """Load the checkpoint up to the wanted layer, in evaluation mode, on the CPU.
-
-    EncoderError where weights are absent: transformers would draw them at random.
-    """
-    try:
-        loaded: Any = HubertModel.from_pretrained(
-            path,
-            dtype=_DTYPES[config.dtype],  # transformers 5 follows the checkpoint's dtype unless told, 4 did not
-            attn_implementation="sdpa",
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise EncoderError(f"checkpoint {path} cannot be loaded: {error}") from error
-    model, loading = loaded
-    missing = sorted(set(loading["missing_keys"]) - {"masked_spec_embed"})  # used in pre-training alone
-    if missing:
-        raise EncoderError(f"checkpoint {path} lacks {len(missing)} weights of a HubertModel, first {missing[0]}")
+    """Load the checkpoint up to the layer of the config, in evaluation mode, on the CPU. Raises WeightsError."""
+    model: HubertModel = load_pretrained(
+        HubertModel,
+        path,
+        dtype=config.dtype,
+        unused={"masked_spec_embed"},  # only pre-training uses it
+        attn_implementation="sdpa",
+    )
     model.encoder.layers = model.encoder.layers[: config.layer]
-    return model.eval()
+    return model
 
 
 class HubertEncoder:
@@ -145,7 +130,7 @@ class HubertEncoder:
     @torch.inference_mode()
     def features(self, samples: torch.Tensor) -> torch.Tensor:
         """Return (frames, width), the output of the chosen layer for (samples,) as they are."""
-        inputs = samples[None].to(self._device, _DTYPES[self.config.dtype])
+        inputs = samples[None].to(self._device, getattr(torch, self.config.dtype))
         with exact_float32():
             found = self._model(inputs, output_hidden_states=True).hidden_states
         return found[self.config.layer][0]

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from alignslm.config.feedback import JudgeConfig, NgramJudge, StoryLmJudge
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.own_code import PythonJudgeConfig
+from alignslm.own_code import FOLDER
 
 
 class Story(NamedTuple):
@@ -37,11 +39,18 @@ class Judge(Protocol):
 
 
 def prepare_judge(
-    config: JudgeConfig, texts: Sequence[Story], folder: Path, *, device: str, root: Path = Path()
+    config: JudgeConfig,
+    texts: Sequence[Story],
+    folder: Path,
+    *,
+    device: str,
+    root: Path = Path(),
+    code: Path = FOLDER,
 ) -> dict[str, float]:
     """Fit (or fetch) the judge into `folder`; return calibration figures for the log.
 
-    `texts` are for judges that are fitted; rubrics lie in root/experiments/rubric.
+    `texts` are for judges that are fitted; rubrics are in root/experiments/rubric, the source of `kind: python` in
+    the folder `code`.
     """
     match config:
         case NgramJudge():
@@ -60,6 +69,10 @@ def prepare_judge(
             from alignslm.judge import openai_api
 
             return openai_api.prepare(config, folder, root=root)
+        case PythonJudgeConfig():
+            from alignslm.judge import own
+
+            return own.prepare(config, texts, folder, code=code, device=device)
 
 
 def asks_a_server(config: JudgeConfig) -> bool:
@@ -90,3 +103,7 @@ def load_judge(config: JudgeConfig, folder: Path, *, device: str) -> Judge:
             from alignslm.judge.openai_api import OpenAiTextJudge
 
             return OpenAiTextJudge.load(config, folder)
+        case PythonJudgeConfig():
+            from alignslm.judge import own
+
+            return own.load(config, folder, device=device)

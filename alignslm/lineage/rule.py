@@ -8,6 +8,7 @@ from alignslm import tables
 from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import SelectorConfig, ThresholdSelector
+from alignslm.config.own_code import PythonSelectorConfig
 from alignslm.pairs.utility import utility
 
 SPLITS = ("train", "valid")
@@ -47,6 +48,8 @@ def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFram
 
 def choosable(row: dict[str, object], selector: SelectorConfig, rules: JudgedPreferences) -> list[tuple[bool, str]]:
     """Return what must hold for a continuation to be chosen, each with whether it does."""
+    if isinstance(selector, PythonSelectorConfig):
+        return [(True, f"{selector.object} decides")]
     value, bleu = _number(row["utility"]), _number(row["auto_bleu"])
     words, units = _number(row["num_words"]) or 0, _number(row["num_units"]) or 0
     checks = [
@@ -63,6 +66,8 @@ def choosable(row: dict[str, object], selector: SelectorConfig, rules: JudgedPre
 
 def rejectable(row: dict[str, object], selector: SelectorConfig, rules: JudgedPreferences) -> list[tuple[bool, str]]:
     """Return what each suffices for a continuation to be rejected, with whether it holds."""
+    if isinstance(selector, PythonSelectorConfig):
+        return [(True, f"{selector.object} decides")]
     value, bleu = _number(row["utility"]), _number(row["auto_bleu"])
     empty = (row["status"] == "empty", "nothing was said")
     if not isinstance(selector, ThresholdSelector):

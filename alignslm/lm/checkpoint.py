@@ -1,26 +1,30 @@
 """A unit language model on disk: a plain transformers folder plus the meaning of its token ids."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from alignslm.device import resolve_device
-from alignslm.lm.identity import recorded_model_id, weights_id, write_record
 from alignslm.lm.sharding import shared_model
+from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract
 from alignslm.storage import filling, write_text
 from alignslm.units import UnitVocabulary
 
-transformers_logging.disable_progress_bar()  # a bar for every file of weights drowns the stage's own progress
-
 VOCABULARY_FILE = "unit_vocabulary.json"
 CONTRACT_FILE = "unit_contract.json"
 ADAPTER_FOLDER = "adapter"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+RECORD_FILE = "weights.json"
+_BLOCK_BYTES = 1 << 16
+_BLOCKS = 64
+DTYPES = ("float32", "bfloat16")
 
 
 class CheckpointError(ValueError):
@@ -83,8 +87,8 @@ def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLm:
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
         if not (folder / name).exists():
             raise CheckpointError(
-                f"{folder} has no {name}, so it is no unit language model of this project. "
-                "Make it with `dvc repro` or fetch it with `dvc pull`."
+                f"{folder} is not a unit LM checkpoint: {name} is missing. "
+                "Run `dvc repro` to create it or `dvc pull` to download it."
             )
     vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
     contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
@@ -92,22 +96,22 @@ def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLm:
     if processes > 1:
         model = shared_model(folder, dtype=dtype, processes=processes)
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        model.eval().to(resolve_device(device))
+        model = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype)
+        model.to(resolve_device(device))
     _require_agreement(model, vocabulary, folder)
     silence_dropout(model)
     return UnitLm(model, vocabulary, contract, recorded_model_id(folder) or weights_id(model))
 
 
-def _saved_dtype(folder: Path) -> torch.dtype:
-    """Return the dtype that config.json names: transformers' own choice has changed between its versions."""
-    name = json.loads((folder / "config.json").read_text()).get("dtype")
+def _saved_dtype(folder: Path) -> str:
+    path = folder / "config.json"
+    name = json.loads(path.read_text()).get("dtype")
     if name not in DTYPES:
         raise CheckpointError(
-            f"{folder / 'config.json'} says dtype {name!r}, expected {' or '.join(DTYPES)}: it was not written here. "
-            "Import the model as a choice of experiments/lm, which names its dtype."
+            f"{path} has dtype {name!r}, expected {' or '.join(DTYPES)}: alignslm did not write it. "
+            "Import the model with a config in experiments/lm, which sets its dtype."
         )
-    return DTYPES[name]
+    return str(name)
 
 
 def _require_agreement(model: PreTrainedModel, vocabulary: UnitVocabulary, folder: Path) -> None:
@@ -122,3 +126,63 @@ def _require_agreement(model: PreTrainedModel, vocabulary: UnitVocabulary, folde
             f"{folder}: config.json has offset {offset}, {VOCABULARY_FILE} has {vocabulary.offset}; "
             "one of them belongs to another model. Make the folder again: `dvc repro`."
         )
+
+
+class FileRecord(TypedDict):
+    """A file of weights: its size, and a hash of blocks spread evenly over it."""
+
+    bytes: int
+    sample: str
+
+
+def weights_id(model: PreTrainedModel) -> str:
+    """Return 16 hex digits that depend on every weight, its name and its dtype."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor  # all processes that share it call
+        digest.update(whole.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_record(folder: Path, model_id: str) -> None:
+    """Keep the identity of the weights in `folder`, with what is needed to see that they are still the same."""
+    content = {"model_id": model_id, "files": _files(folder)}
+    write_text(folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def recorded_model_id(folder: Path) -> str | None:
+    """Return the identity kept in `folder`; None where none is, or where the files of weights are not the same.
+
+    The same: equal names and sizes, and an equal hash of 64 blocks of 64 KiB spread over each file. Training moves
+    nearly every weight, so a model that was exchanged or trained further shows; one altered by hand in a few
+    weights might not.
+    """
+    path = folder / RECORD_FILE
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    return str(record["model_id"]) if record["files"] == _files(folder) else None
+
+
+def _files(folder: Path) -> dict[str, FileRecord]:
+    return {path.name: _file_record(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _file_record(path: Path) -> FileRecord:
+    digest = hashlib.blake2b(digest_size=16)
+    for block in _blocks(path):
+        digest.update(block)
+    return FileRecord(bytes=path.stat().st_size, sample=digest.hexdigest())
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Yield the whole of a small file, else the first block, the last, and others evenly between them."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if size <= _BLOCKS * _BLOCK_BYTES:
+            yield stream.read()
+            return
+        for number in range(_BLOCKS):
+            stream.seek((size - _BLOCK_BYTES) * number // (_BLOCKS - 1))
+            yield stream.read(_BLOCK_BYTES)

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
-from alignslm.config.pretrained_lm import HfLm, PublishedLm, SlamLm, TrainedOn, TwistLm
+from alignslm.config.pretrained_lm import PublishedLm, TrainedOn
 from alignslm.config.sources import Source
 from alignslm.fetching import Fetched, obtain
 from alignslm.lm.checkpoint import CheckpointError, save_lm, silence_dropout
+from alignslm.lm.formats import load_published
 from alignslm.provenance import ContractError, UnitContract
 from alignslm.storage import write_text
 
@@ -24,19 +25,7 @@ def import_lm(config: PublishedLm, contract: UnitContract, folder: Path) -> None
     """
     require_units(config.units, contract, choice=config.kind)
     fetched = fetch_checkpoint(config.weights)
-    match config:
-        case TwistLm():
-            from alignslm.lm import twist
-
-            model, vocabulary = twist.load(config, fetched.path)
-        case SlamLm():
-            from alignslm.lm import slam
-
-            model, vocabulary = slam.load(config, fetched.path)
-        case HfLm():
-            from alignslm.lm import causal
-
-            model, vocabulary = causal.load(config, fetched.path)
+    model, vocabulary = load_published(config, fetched.path)
     silence_dropout(model)
     save_lm(model, vocabulary, contract, folder)
     write_source(config.weights, fetched.identity, folder)

@@ -12,19 +12,21 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 
+from alignslm.loading import load_pretrained
+
 
 class ShardingError(ValueError):
     """An architecture whose layers cannot be shared by processes."""
 
 
-def shared_model(folder: Path, *, dtype: torch.dtype, processes: int) -> PreTrainedModel:
+def shared_model(folder: Path, *, dtype: str, processes: int) -> PreTrainedModel:
     """Load a checkpoint of which each of `processes` reads and holds its part of every weight; nothing of it trains.
 
     All processes call it at the same time, and compute with it equally often: every layer is gathered from all.
     Raises ShardingError where the model would be gathered as one.
     """
     config = DistributedConfig(fsdp_size=processes)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, distributed_config=config)
+    model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype, distributed_config=config)
     if not _shares_layers(model):
         raise ShardingError(
             f"{folder}: transformers cannot share the layers of a {model.config.model_type} model among processes, "

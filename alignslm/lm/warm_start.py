@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from alignslm.lm.checkpoint import silence_dropout
-from alignslm.lm.weights import load_weights
+from alignslm.loading import load_pretrained
 from alignslm.units import UnitVocabulary
 
 
@@ -16,7 +16,7 @@ def warm_started(folder: Path, vocabulary: UnitVocabulary, *, seed: int) -> PreT
     The new table is drawn as the architecture draws its own. An output layer tied to the old table is tied to the new
     one; a separate one is replaced as well. All else, positions included, is the text model's.
     """
-    model = load_weights(folder, dtype="float32")
+    model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, folder, dtype="float32")
     silence_dropout(model)
     model.resize_token_embeddings(vocabulary.offset + vocabulary.num_units, mean_resizing=False)
     _set_specials(model, vocabulary)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from alignslm.config.curriculum import JudgedPreferences
-from alignslm.config.feedback import SelectorConfig, ThresholdSelector
+from alignslm.config.feedback import ThresholdSelector
+from alignslm.pairs.own import Selector
 
 
 class NoPairsError(ValueError):
@@ -16,7 +17,7 @@ def explain_no_pairs(
     pool: pl.DataFrame,
     reasons: Mapping[str, int],
     *,
-    selector: SelectorConfig,
+    selector: Selector,
     round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
 ) -> str:
@@ -48,7 +49,7 @@ def _spread(train: pl.DataFrame, column: str) -> str:
     return f"{column} of {len(values)} of {len(train)} continuations: {shown}"
 
 
-def _advice(train: pl.DataFrame, selector: SelectorConfig, rules: JudgedPreferences, name: str) -> str:
+def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, name: str) -> str:
     score = train["llm_score"].drop_nulls()
     if train["utility"].drop_nulls().is_empty():
         failed = train.filter(status="failed").height

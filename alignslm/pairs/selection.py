@@ -15,7 +15,8 @@ A judgement that failed is not measured: such a continuation is neither. Ties go
 import polars as pl
 
 from alignslm.config.curriculum import JudgedPreferences
-from alignslm.config.feedback import BestWorstSelector, SelectorConfig, ThresholdSelector
+from alignslm.config.feedback import BestWorstSelector, ThresholdSelector
+from alignslm.pairs.own import OwnSelector, Selector
 from alignslm.tables import PAIRS, REJECTIONS, arrange
 
 NOT_SCORED = "no continuation scored"
@@ -27,6 +28,7 @@ MARGIN = "margin too small"
 REASONS = (NOT_SCORED, NO_CANDIDATE, NO_CHOSEN, NO_REJECTED, IDENTICAL, MARGIN)
 
 SPLITS = ("train", "valid")
+SIDES = ("chosen", "rejected")
 
 
 def pairs_of(
@@ -34,7 +36,7 @@ def pairs_of(
     continuations: pl.DataFrame,
     prompts: pl.DataFrame,
     *,
-    selector: SelectorConfig,
+    selector: Selector,
     round: JudgedPreferences,  # noqa: A002 - the paper's noun
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return PAIRS and REJECTIONS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
@@ -66,9 +68,7 @@ def pool_of(
     return pool.with_columns(vetoed=vetoed)
 
 
-def _candidates(
-    pool: pl.DataFrame, selector: SelectorConfig, rules: JudgedPreferences
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _candidates(pool: pl.DataFrame, selector: Selector, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
     value, empty = pl.col("utility"), pl.col("status") == "empty"
     choosable = (
@@ -86,6 +86,13 @@ def _candidates(
             chosen = _first(pool.filter(choosable), 1, "chosen")
             others = pool.join(chosen, left_on="continuation_id", right_on="chosen_id", how="anti")
             rejected = _first(others.filter(empty | value.is_not_null()), 1, "rejected")
+        case OwnSelector():
+            picked = selector.candidates(pool, rules)
+            chosen, rejected = (
+                _first(side, len(side), name) for side, name in zip(picked, ("chosen", "rejected"), strict=True)
+            )
+        case _:
+            raise TypeError(f"{selector.object} was not loaded: use alignslm.pairs.own.load_selector")
     return chosen, rejected
 
 
@@ -104,7 +111,7 @@ def _first(candidates: pl.DataFrame, limit: int, side: str) -> pl.DataFrame:
 
 
 def _with_units(matched: pl.DataFrame, continuations: pl.DataFrame) -> pl.DataFrame:
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         units = continuations.select(
             pl.col("continuation_id").alias(f"{side}_id"), pl.col("units").alias(f"{side}_units")
         )
@@ -112,7 +119,7 @@ def _with_units(matched: pl.DataFrame, continuations: pl.DataFrame) -> pl.DataFr
     return matched.with_columns(margin=pl.col("chosen_utility") - pl.col("rejected_utility"))
 
 
-def _fits_margin(selector: SelectorConfig, rules: JudgedPreferences) -> pl.Expr:
+def _fits_margin(selector: Selector, rules: JudgedPreferences) -> pl.Expr:
     """Tell whether chosen beats rejected by enough.
 
     `min_margin` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no

@@ -13,8 +13,9 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.curriculum import JudgedPreferences
-from alignslm.config.feedback import SelectorConfig, Weights
+from alignslm.config.feedback import Weights
 from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
+from alignslm.pairs.own import Selector
 from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
 from alignslm.pairs.utility import standings, utility
 from alignslm.tables import TableError
@@ -50,7 +51,7 @@ def stream_pairs(
     sources: Sources,
     *,
     weights: Weights,
-    selector: SelectorConfig,
+    selector: Selector,
     round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
     batch_rows: int = BATCH_ROWS,

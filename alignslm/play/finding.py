@@ -39,14 +39,22 @@ def checkpoint_folder(model: str, root: Path) -> Path:
     own = root / "artifacts" / "checkpoints" / model
     if "/" not in model and own.is_dir():
         return own
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if match := HUB_ID.fullmatch(model):
-        source = HubSource(kind="hub", repo=match["repo"], revision=match["revision"] or "main")
-        return obtain(source, patterns=FILES).path
+    if found := folder_or_repository(model):
+        return found
     there = ", ".join(checkpoints(root)) or "none"
     raise PlayError(
         f"no checkpoint {model!r} below {own.parent} (there: {there}). Make it with `dvc repro`, fetch it with "
         "`dvc pull`, or name a folder or a repository of the Hub (owner/name)."
     )
+
+
+def folder_or_repository(name: str) -> Path | None:
+    """Return a folder of this machine, or that of a Hub repository (`owner/name`, fetched); None if it is neither."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    match = HUB_ID.fullmatch(name)
+    if match is None:
+        return None
+    source = HubSource(kind="hub", repo=match["repo"], revision=match["revision"] or "main")
+    return obtain(source, patterns=FILES).path

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from alignslm.config.models import LlamaScratch, LmConfig
-from alignslm.config.pretrained_lm import HfLm, SlamLm, TwistLm, WarmStart
-from alignslm.lm.checkpoint import DTYPES, save_lm
+from alignslm.config.pretrained_lm import WarmStart
+from alignslm.lm.checkpoint import save_lm
 from alignslm.provenance import UnitContract
 from alignslm.training.next_unit import scratch_vocabulary, train_base, train_whole
 from alignslm.training.processes import is_first
@@ -34,7 +36,7 @@ def make_base(
             return run
         case WarmStart():
             return _warm_start(config, utterances, contract, seed=seed, work=work, folder=folder)
-        case TwistLm() | SlamLm() | HfLm():
+        case _:
             from alignslm.lm.pretrained import import_lm
 
             if is_first():
@@ -59,7 +61,7 @@ def _warm_start(
     model = warm_started(fetched.path, vocabulary, seed=seed)
     run = train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
     if is_first():
-        model.to(DTYPES[config.dtype])  # type: ignore[arg-type]
+        model.to(getattr(torch, config.dtype))
         save_lm(model, vocabulary, contract, folder)
         write_source(config.weights, fetched.identity, folder)
     return run

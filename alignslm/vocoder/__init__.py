@@ -6,8 +6,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from alignslm.config.own_code import PythonVocoderConfig
 from alignslm.config.speech import ConvGriffinLim, VocoderConfig
 from alignslm.config.unit_hifigan import UnitHifigan
+from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
 
 
@@ -38,9 +40,18 @@ class Vocoder(Protocol):
 
 
 def prepare_vocoder(
-    config: VocoderConfig, utterances: Sequence[SpokenUnits], contract: UnitContract, folder: Path
+    config: VocoderConfig,
+    utterances: Sequence[SpokenUnits],
+    contract: UnitContract,
+    folder: Path,
+    *,
+    device: str = "auto",
+    code: Path = FOLDER,
 ) -> dict[str, float]:
-    """Fit (or fetch) the vocoder into `folder`; return training figures for the log (losses)."""
+    """Fit (or fetch) the vocoder into `folder`; return training figures for the log (losses).
+
+    The source of `kind: python`, which is tried on `device`, is in the folder `code`.
+    """
     match config:
         case ConvGriffinLim():
             from alignslm.vocoder import conv_griffinlim
@@ -50,6 +61,10 @@ def prepare_vocoder(
             from alignslm.vocoder import unit_hifigan
 
             return unit_hifigan.fetch(config, contract, folder)
+        case PythonVocoderConfig():
+            from alignslm.vocoder import own
+
+            return own.prepare(config, utterances, contract, folder, code=code, device=device)
 
 
 def load_vocoder(config: VocoderConfig, folder: Path, *, device: str) -> Vocoder:
@@ -63,6 +78,10 @@ def load_vocoder(config: VocoderConfig, folder: Path, *, device: str) -> Vocoder
             from alignslm.vocoder.unit_hifigan import UnitHifiganVocoder
 
             return UnitHifiganVocoder.load(folder, device=device)
+        case PythonVocoderConfig():
+            from alignslm.vocoder import own
+
+            return own.load(config, folder, device=device)
 
 
 def check_units(units: Sequence[int] | np.ndarray, contract: UnitContract, index: int) -> None:

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from transformers import HubertConfig, HubertModel
 
-from alignslm.bench.case import Answer, Case, Cost, num_parameters, share_of_unequal_rows
-from alignslm.bench.models import RATE_HZ, SHAPES, Size, contract
 from alignslm.config.hubert import Hubert
 from alignslm.config.sources import FolderSource
 from alignslm.encoder.checkpoint_facts import Facts, framing_of
 from alignslm.encoder.hubert import HubertEncoder
 from alignslm.units import deduplicate
+from tests.bench.case import Answer, Case, Cost, num_parameters, share_of_unequal_rows
+from tests.bench.models import RATE_HZ, SHAPES, Size, contract
 
 UTTERANCES, LAYER, UNITS = 6, 11, 500
 STRIDES = (5, 2, 2, 2, 2, 2, 4)  # the last is 2 in the original; 25 Hz as mHuBERT of TWIST has them

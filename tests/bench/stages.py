@@ -6,11 +6,11 @@ from typing import Protocol
 
 import torch
 
-from alignslm.bench import hubert, judge, likelihood, preference, sampling, vocoder
-from alignslm.bench.case import OURS, Case
-from alignslm.bench.harness import Result, measure
-from alignslm.bench.machine import Machine
-from alignslm.bench.models import Size
+from tests.bench import BenchError, hubert, judge, likelihood, preference, sampling, vocoder
+from tests.bench.case import OURS, Case
+from tests.bench.harness import Result, measure
+from tests.bench.machine import Machine
+from tests.bench.models import Size
 
 
 class Build(Protocol):
@@ -33,7 +33,7 @@ STAGES: dict[str, Build] = {
 }
 
 
-class UnknownStageError(ValueError):
+class UnknownStageError(BenchError):
     """No benchmark has this name."""
 
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignslm.bench.case import OURS, Answer, Case, Path, num_parameters
-from alignslm.bench.machine import Machine, synchronise
-from alignslm.bench.memory import peak_bytes
+from tests.bench.case import OURS, Answer, Case, Path, num_parameters
+from tests.bench.machine import Machine, synchronise
+from tests.bench.memory import peak_bytes
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from alignslm.bench.case import Answer, Case, Cost, scaled, share_of_unequal_rows
-from alignslm.bench.models import SHAPES, Shape, Size, token_flop, unit_lm, weight_bytes
 from alignslm.config.feedback import Sampling
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.sampling import nucleus_choice, sample
+from tests.bench.case import Answer, Case, Cost, scaled, share_of_unequal_rows
+from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm, weight_bytes
 
 PROMPTS, DRAWS, BATCH_ROWS = 24, 5, 64
 UNEQUAL = 0.05  # a draw flips where its uniform number falls into the rounding between two ways to compute

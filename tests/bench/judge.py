@@ -7,14 +7,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from alignslm.bench.case import Answer, Case, Cost, Path, largest_difference
-from alignslm.bench.models import SHAPES, Size, decoder, token_flop
 from alignslm.config.llm_judges import CausalLmJudge, ExpectedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.config.sources import FolderSource
 from alignslm.judge import Story
 from alignslm.judge.causal_lm import CausalLmTextJudge
 from alignslm.judge.questions import left_padded
+from tests.bench.case import Answer, Case, Cost, Path, largest_difference
+from tests.bench.models import SHAPES, Size, decoder, token_flop
 
 PROMPTS, READ_PROMPTS, DRAWS, ROWS, WRITTEN = 16, 60, 5, 16, 64  # a shard has 500 stories
 VOCABULARY, TINY_VOCABULARY = 8000, 200

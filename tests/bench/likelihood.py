@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from alignslm.bench.case import Answer, Case, Cost, largest_difference
-from alignslm.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.likelihood import Scored, unit_log_likelihoods
+from tests.bench.case import Answer, Case, Cost, largest_difference
+from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 
 BATCH_ROWS = 256
 STORIES, SENTENCES = 16, 48  # pairs

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from alignslm.bench.case import Answer, Case, Cost, largest_difference
-from alignslm.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 from alignslm.config.models import Lora, PreferenceTrainer
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.training.adapter import lora_config
 from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, preference_rows, unit_tokenizer
 from alignslm.training.run import plain_attention
+from tests.bench.case import Answer, Case, Cost, largest_difference
+from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 
 PAIRS, STEPS = 8, 2
 REFERENCES = ["ref_chosen_logps", "ref_rejected_logps"]

@@ -12,13 +12,10 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
-from alignslm.bench.round_tables import Written, write_round
 from alignslm.config.loading import load_experiment
 from alignslm.storage import copy_file, replacing
-
-
-class BenchError(ValueError):
-    """What was to be measured did not run."""
+from tests.bench import BenchError
+from tests.bench.round_tables import Written, write_round
 
 
 class PairsMeasured(NamedTuple):
@@ -86,7 +83,7 @@ print(json.dumps([code, time.monotonic() - began, usage.ru_utime + usage.ru_stim
 
 def _measure(root: Path, work: Path, name: str) -> tuple[float, float, int]:
     """Return wall seconds, processor seconds and peak bytes of the stage."""
-    timer = subprocess.run(  # noqa: S603 - this interpreter, our own stage
+    timer = subprocess.run(
         [sys.executable, "-c", _TIMER, sys.executable, "-m", "stages.pairs", name],
         cwd=work,
         env={**os.environ, "PYTHONPATH": str(root.resolve())},

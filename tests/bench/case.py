@@ -7,12 +7,14 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from tests.bench import BenchError
+
 Answer: TypeAlias = "list[np.ndarray]"  # one array a row of work
 Path: TypeAlias = Callable[[], Answer]
 OURS = "ours"
 
 
-class UnequalError(AssertionError):
+class UnequalError(BenchError):
     """Two ways to do the same work gave different answers, so their times cannot be compared."""
 
 

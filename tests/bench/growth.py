@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignslm.bench.harness import Result
 from alignslm.storage import replacing
+from tests.bench.harness import Result
 
 
 def draw_growth(results: Sequence[Result], file: Path) -> None:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alignslm.bench.case import Case, Cost, largest_difference
-from alignslm.bench.models import FRAMES_HZ, RATE_HZ, SHAPES, Size, contract
 from alignslm.vocoder.unit_hifigan import BATCH_SAMPLES, UnitHifiganVocoder, Voice
 from alignslm.vocoder.unit_hifigan_net import LAST_SLOPE, SLOPE, Shape, UnitHifiGan
+from tests.bench.case import Case, Cost, largest_difference
+from tests.bench.models import FRAMES_HZ, RATE_HZ, SHAPES, Size, contract
 
 CLIPS = 16
 RATES, KERNELS = (5, 4, 4, 4, 2), (11, 8, 8, 8, 4)

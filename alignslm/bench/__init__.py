@@ -1,1 +1,0 @@
-"""Measurements of this machine that anyone can repeat."""

@@ -1,0 +1,65 @@
+"""`alignslm upgrade`: say what newer code will rerun, then record it in code.yaml."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from alignslm import code
+from alignslm.cli.overview import grouped
+from alignslm.cli.times import clock
+from alignslm.pipeline import Stage, read_stages, sources
+from alignslm.times import stage_seconds
+
+
+def print_upgrade(root: Path, *, keep: bool) -> None:
+    """Print which stages newer code will rerun and what that costs; record the code as it is now.
+
+    With `keep`, results made under the code of before stand, and nothing reruns.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    known, now = code.recorded(root), code.current(root)
+    changed = sorted(name for name, value in now.items() if not known.stands(name, value))
+    if not changed and known.hashes.keys() == now.keys():
+        console.print(f"{code.FILE} is up to date")
+        return
+    cost = "results stand, nothing will rerun" if keep else _cost(root, changed)
+    said = f"since {code.FILE}: {_named(changed)} changed; {cost}"
+    console.print(said if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
+    hashes = {
+        name: known.hashes.get(name, value) if keep or name not in changed else value for name, value in now.items()
+    }
+    code.write(root, hashes, {name: value for name, value in now.items() if value != hashes[name]})
+
+
+def _named(scripts: list[str]) -> str:
+    return f"{', '.join(scripts[:-1])} and {scripts[-1]}" if scripts[1:] else scripts[0] if scripts else "nothing"
+
+
+def _cost(root: Path, changed: list[str]) -> str:
+    """Return which of the stages that have run will run again, in how much time as far as that was measured."""
+    stages, made = read_stages(root), _made(root)
+    again = [stage for stage in _reached(stages, set(changed)) if stage.name in made]
+    if not again:
+        return "no stage that stands on it has run yet"
+    measured = stage_seconds(root)
+    seconds = [measured[stage.name] for stage in again if stage.name in measured]
+    cost = f", some {clock(sum(seconds))} as measured" if seconds else ""
+    cost += f" ({len(again) - len(seconds)} not measured)" if len(seconds) < len(again) else ""
+    return f"{len(again)} of {len(stages)} stages will rerun{cost}: {grouped(again, stages)}"
+
+
+def _made(root: Path) -> set[str]:
+    """Return the names of stages that dvc.lock says have run."""
+    from ruamel.yaml import YAML
+
+    path = root / "dvc.lock"
+    return set(YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]) if path.exists() else set()
+
+
+def _reached(stages: list[Stage], changed: set[str]) -> list[Stage]:
+    """Return the stages that stand on changed code, and those that read what such stages make, in running order."""
+    reached: list[Stage] = []
+    for stage in stages:
+        if changed & {*stage.code} or any(source in reached for source in sources(stage, stages)):
+            reached.append(stage)
+    return reached

@@ -1,0 +1,77 @@
+"""code.yaml: one hash per stage script for the code that its results rest on.
+
+dvc.yaml names these hashes as parameters, so a changed hash reruns the stages that stand on it. `alignslm upgrade`
+writes them, after saying what will rerun. A stage whose code is not what code.yaml says stops: an installed upgrade
+neither reruns weeks of work unasked, nor mixes results of two versions.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from alignslm.closure import code_hash
+from alignslm.storage import write_text
+
+FILE = "code.yaml"
+HEAD = """\
+# One hash per stage script: the code of the stage and of the library under which results were made.
+# Written by `alignslm upgrade`, which says first what will rerun. dvc.yaml names these values as parameters.
+"""
+KEPT = "kept"
+
+
+class CodeError(ValueError):
+    """A stage's code is not the code that code.yaml records."""
+
+
+class Recorded(NamedTuple):
+    """What code.yaml says: the hash that DVC compares, and newer code whose results would be the same, by script."""
+
+    hashes: dict[str, str]
+    kept: dict[str, str]
+
+    def stands(self, script: str, now: str) -> bool:
+        """Return whether results of the recorded code may stand beside those of the code as it is now."""
+        return now in {self.hashes.get(script), self.kept.get(script)}
+
+
+def current(root: Path = Path()) -> dict[str, str]:
+    """Return the hash of every stage script of an experiment, under the library that is running."""
+    scripts = sorted((root / "stages").glob("*.py"))
+    return {
+        script.stem: code_hash(script.resolve())
+        for script in scripts
+        if script.stem not in {"__init__", "names", "run"}
+    }
+
+
+def recorded(root: Path = Path()) -> Recorded:
+    """Return what an experiment's code.yaml says; nothing where there is none."""
+    from ruamel.yaml import YAML
+
+    path = root / FILE
+    values = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+    kept = values.pop(KEPT, {})
+    return Recorded(values, kept)
+
+
+def write(root: Path, hashes: Mapping[str, str], kept: Mapping[str, str] | None = None) -> None:
+    """Write code.yaml."""
+    lines = [f'{name}: "{value}"\n' for name, value in sorted(hashes.items())]
+    if kept:
+        lines += [f"{KEPT}: # code that came later, under which results of the code above stand\n"]
+        lines += [f'  {name}: "{value}"\n' for name, value in sorted(kept.items())]
+    write_text(root / FILE, HEAD + "".join(lines))
+
+
+def require_recorded() -> None:
+    """Raise CodeError if this process runs a stage script whose code is not what code.yaml records."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if script.parent.name != "stages" or script.stem not in (known := recorded()).hashes:
+        return
+    if not known.stands(script.stem, code_hash(script.resolve())):
+        raise CodeError(
+            f"The code of stages/{script.name} is not the code that {FILE} records: run `alignslm upgrade`, which says "
+            "what will rerun."
+        )

@@ -1,0 +1,57 @@
+"""A judge of one's own code, held to what a judge promises."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignslm.config.own_code import PythonJudgeConfig
+from alignslm.judge import Judgement, Story
+from alignslm.own_code import OwnObject, check_batches, load_own
+
+PROBES = (
+    Story("tom walks along the beach in the morning", "he finds a shell and takes it home"),
+    Story("anna bakes bread", "she eats it"),
+    Story("the dog barks", "the dog barks the dog barks"),
+)
+
+
+class OwnJudge:
+    """Calls the object's `judge` and checks its scores."""
+
+    def __init__(self, model: OwnObject) -> None:
+        self.model = model
+
+    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+        """Return one judgement a story. Raises OwnCodeError if one is not a Judgement, or its score not on 1..5."""
+        found = self.model.results(stories)
+        for row, one in enumerate(found):
+            if problem := _problem(one):
+                raise self.model.error(f"judge returned {one!r} for row {row}: {problem}")
+        return found
+
+
+def _problem(found: object) -> str | None:
+    if not isinstance(found, Judgement):
+        return "expected a Judgement of alignslm.judge"
+    if found.status not in {"ok", "empty", "failed"}:
+        return "its status must be ok, empty or failed"
+    if found.status == "ok" and found.score is None and found.ppl is None:
+        return "status ok needs a score or a perplexity"
+    if found.score is not None and not 1 <= found.score <= 5:
+        return "its score must be between 1 and 5"
+    return None if found.ppl is None or math.isfinite(found.ppl) else "its perplexity is not finite"
+
+
+def prepare(
+    config: PythonJudgeConfig, texts: Sequence[Story], folder: Path, *, code: Path, device: str
+) -> dict[str, float]:
+    """Fit the judge on the corpus's texts if it can be fitted, and try it on three stories."""
+    model = OwnObject(config, code / f"{config.module}.py", method="judge")
+    figures = model.prepare(texts, folder, device=device)
+    check_batches(model, OwnJudge(model).judge, PROBES)
+    return figures
+
+
+def load(config: PythonJudgeConfig, folder: Path, *, device: str) -> OwnJudge:
+    """Load what `prepare` left in `folder`."""
+    return OwnJudge(load_own(config, folder, method="judge", device=device))

@@ -1,0 +1,174 @@
+"""Load models without a pipeline, from a folder, a Hub id or a config.
+
+A `source` is a folder that the pipeline or an earlier call made, the Hub id of such a folder (`owner/name` or
+`owner/name@revision`), or a config: a YAML file like those in experiments/, or its object. The models of a config are
+prepared in `folder` (temporary if None); a `folder` that already exists is loaded as it is.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from alignslm.config.loading import CHOICE_KINDS, load_choice, parse_choice
+from alignslm.config.model import Config
+from alignslm.storage import replacing_folder
+
+if TYPE_CHECKING:
+    from alignslm.asr import Recogniser
+    from alignslm.encoder import Encoder
+    from alignslm.judge import Judge
+    from alignslm.lm.checkpoint import UnitLm
+    from alignslm.provenance import UnitContract
+    from alignslm.vocoder import Vocoder
+
+Source: TypeAlias = Path | str | Config
+T = TypeVar("T")
+
+SETTINGS = {"encoder": "encoder.json", "vocoder": "vocoder.json", "asr": "recogniser.json"}
+
+
+class SourceError(ValueError):
+    """A source is not a model, or does not say enough to be loaded."""
+
+
+def load_encoder(source: Source, *, folder: Path | str | None = None, device: str = "auto") -> "Encoder":
+    """Load a speech encoder, which turns waveforms at `encoder.contract.sample_rate_hz` into units."""
+    from alignslm import encoder
+
+    return _loaded(
+        "encoder",
+        source,
+        folder,
+        prepare=lambda config, place: encoder.prepare_encoder(config, (), place),
+        load=lambda config, place: encoder.load_encoder(config, place, device=device),
+    )
+
+
+def load_vocoder(
+    source: Source, *, contract: "UnitContract | None" = None, folder: Path | str | None = None, device: str = "auto"
+) -> "Vocoder":
+    """Load a vocoder. With a config, `contract` (`encoder.contract`) says which units it will be given."""
+    from alignslm import vocoder
+
+    return _loaded(
+        "vocoder",
+        source,
+        folder,
+        prepare=lambda config, place: vocoder.prepare_vocoder(config, (), _required(contract, source), place),
+        load=lambda config, place: vocoder.load_vocoder(config, place, device=device),
+    )
+
+
+def load_asr(source: Source, *, folder: Path | str | None = None, device: str = "auto") -> "Recogniser":
+    """Load an ASR model, which transcribes waveforms at `asr.sample_rate_hz`."""
+    from alignslm import asr
+
+    return _loaded(
+        "asr",
+        source,
+        folder,
+        prepare=lambda config, place: asr.prepare_asr(config, (), place),
+        load=lambda config, place: asr.load_asr(config, place, device=device),
+    )
+
+
+def load_judge(
+    config: Source,
+    *,
+    texts: Sequence[tuple[str, str]] = (),
+    folder: Path | str | None = None,
+    device: str = "auto",
+    root: Path | str = ".",
+) -> "Judge":
+    """Load the judge of a config. A judge that is fitted, such as ngram, is fitted on `texts` (prompt, continuation).
+
+    A judge made by the pipeline is loaded from its config and `folder`. Rubrics are read from root/experiments/rubric.
+    """
+    from alignslm import judge
+
+    stories = [judge.Story(*text) for text in texts]
+    return _loaded(
+        "judge",
+        config,
+        folder,
+        prepare=lambda config, place: judge.prepare_judge(config, stories, place, device=device, root=Path(root)),
+        load=lambda config, place: judge.load_judge(config, place, device=device),
+    )
+
+
+def load_lm(
+    source: Source, *, contract: "UnitContract | None" = None, folder: Path | str | None = None, device: str = "auto"
+) -> "UnitLm":
+    """Load a unit language model.
+
+    A checkpoint of this library says which units it speaks. The config of a published model (kind twist, slam or hf)
+    needs the encoder's `contract`, and is imported as such a checkpoint.
+    """
+    from alignslm.lm import checkpoint, pretrained
+
+    return _loaded(
+        "lm",
+        source,
+        folder,
+        prepare=lambda config, place: pretrained.import_lm(config, _required(contract, source), place),
+        load=lambda _, place: checkpoint.load_lm(place, device=device),
+    )
+
+
+def read_config(group: str, source: Source) -> Any:
+    """Return the config of a group (encoder, judge, trainer, ...) that a source is or names, None if it is neither."""
+    if isinstance(source, Config):
+        return source
+    path = Path(source)
+    return load_choice(path, CHOICE_KINDS[group]) if path.suffix in {".yaml", ".yml"} else None
+
+
+def _loaded(
+    group: str,
+    source: Source,
+    folder: Path | str | None,
+    *,
+    prepare: Callable[[Any, Path], object],
+    load: Callable[[Any, Path], T],
+) -> T:
+    config = read_config(group, source)
+    if config is None:
+        found = _folder(source)
+        return load(None if group == "lm" else _config_in(group, found), found)
+    if folder is None:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            prepare(config, Path(place))
+            return load(config, Path(place))
+    if not Path(folder).is_dir():
+        with replacing_folder(Path(folder)) as partial:
+            prepare(config, partial)
+    return load(config, Path(folder))
+
+
+def _folder(source: Source) -> Path:
+    from alignslm.play.finding import folder_or_repository
+
+    found = folder_or_repository(str(source))
+    if found is None:
+        raise SourceError(f"{source} is not a folder, a config file (.yaml) or a Hub id (owner/name).")
+    return found
+
+
+def _config_in(group: str, folder: Path) -> Config:
+    """Return the config that a prepared folder records. SourceError if it does not record its kind."""
+    file = folder / SETTINGS.get(group, "")
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = settings.get("config", settings)
+    if "kind" not in config:
+        raise SourceError(
+            f"{folder} does not say which kind of {group} it is. Pass its config file, and folder={str(folder)!r}."
+        )
+    return parse_choice(config, CHOICE_KINDS[group])
+
+
+def _required(contract: "UnitContract | None", source: Source) -> "UnitContract":
+    if contract is None:
+        raise SourceError(f"{source} does not say which units it is for. Pass contract=encoder.contract.")
+    return contract
