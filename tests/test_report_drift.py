@@ -29,7 +29,10 @@ def report(inputs):
 
 def test_lineage_follows_what_each_round_was_trained_from():
     assert lineage(SETTING) == ["base", "r1", "r2"]
-    side = {"r1": Thresholds(init_from="base", pairs="r1", **LIMITS), "other": Thresholds(init_from="base", pairs="other", **LIMITS)}
+    side = {
+        "r1": Thresholds(init_from="base", pairs="r1", **LIMITS),
+        "other": Thresholds(init_from="base", pairs="other", **LIMITS),
+    }
     assert lineage(SETTING.model_copy(update={"rounds": side})) == ["base", "other"]
 
 
