@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+REPOSITORY = Path(__file__).parent.parent
+
 CHOICES = {
     "corpus/world": """\
 kind: storyworld
@@ -248,6 +250,7 @@ def write_experiment(root: Path) -> Path:
     files = {f"experiments/{name}.yaml": text for name, text in CHOICES.items()}
     files |= {f"experiments/preset/{name}.yaml": text for name, text in PRESETS.items()}
     files |= {"params.yaml": PARAMS, "experiments/execution.yaml": EXECUTION}
+    files |= {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in ("dvc.yaml", "code.yaml")}
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

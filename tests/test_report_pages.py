@@ -314,7 +314,7 @@ def test_verdict_names_gain_controls_ceiling_and_diversity(report):
     gain = report.comparison("r2", "base", "continuation", "judge").delta
     assert f"{100 * sft / gain:.0f}\N{NO-BREAK SPACE}% of that gain" in text
     assert "so no judged gain of preference training over plain fine-tuning is shown" in text
-    assert "(base-cool)" in text
+    assert "(base-low-temp)" in text
     assert "share of distinct texts changes" in text
     assert "No model lies above" not in text
     first, second = warnings(report, SETTING)
@@ -383,7 +383,7 @@ def test_markdown_tables_are_rectangular_and_carry_provenance(written):
 def test_setting_lists_sampled_controls_then_rounds_then_the_ceiling():
     experiment = load_experiment(Path(__file__).parents[1])
     setting = setting_of(experiment)
-    assert (setting.models[0], setting.models[-1], setting.ceiling_model) == ("base", "true", "true")
+    assert (setting.models[0], setting.models[-1], setting.ceiling_model) == ("base", "ground-truth", "ground-truth")
     assert setting.models[-1 - len(setting.rounds) : -1] == tuple(experiment.params.rounds)
     assert set(setting.models) == {*experiment.params.controls, *experiment.params.rounds}
     assert setting.drift == experiment.corpus.drift
