@@ -20,7 +20,7 @@ PLUMBING = frozenset({
     "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "code",
     "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks",
     "times", "warm", "__init__",
-    "__main__",
+    "__main__", "template",
 })  # fmt: skip
 
 _LINE_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}

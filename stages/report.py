@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alignslm.report.inputs import read_inputs, setting_of
+from alignslm.report.inputs import read_inputs
 from alignslm.report.origin import origin_of
 from alignslm.report.writing import write_report
 from stages.run import start
@@ -13,7 +13,7 @@ REPORTS = Path("reports")
 def main() -> None:
     """Run the stage."""
     with start(__file__) as run:
-        inputs = read_inputs(run.artifacts.root, setting_of(run.experiment))
+        inputs = read_inputs(run.artifacts.root, run.experiment)
         report = write_report(inputs, origin_of(Path(), device="cpu"), REPORTS)
         run.log.rows(
             inputs={"models": len({metric.model for metric in report.metrics})},

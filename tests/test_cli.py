@@ -326,9 +326,10 @@ stages:
       plots:
         - artifacts/eval/${item}.json
   grid:
-    matrix: {model: "${extra.models}", seed: [0, 1]}
-    outs:
-      - grid/${item.model}-${item.seed}
+    foreach: ${extra.models}
+    do:
+      outs:
+        - grid/${item}
 """
 
 
@@ -339,14 +340,14 @@ def test_read_stages_expands_and_orders(root):
     stages = read_stages(root)
     assert [stage.name for stage in stages] == [
         *("corpus", "base", "rounds@r1", "rounds@r2", "eval@r1", "eval@r2", "report"),
-        *("grid@m1-0", "grid@m1-1", "grid@m2-0", "grid@m2-1"),
+        *("grid@m1", "grid@m2"),
     ]
     by_name = {stage.name: stage for stage in stages}
     assert by_name["corpus"].outs == ("artifacts/world/speech",)
     assert by_name["corpus"].description == "Speech of world"
     assert by_name["rounds@r2"].deps[1] == "artifacts/checkpoints/r1"
     assert [source.name for source in sources(by_name["rounds@r1"], stages)] == ["corpus", "base"]
-    assert by_name["grid@m2-1"].outs == ("grid/m2-1",)
+    assert by_name["grid@m2"].outs == ("grid/m2",)
 
 
 def test_overview_marks_what_exists(root):
@@ -359,7 +360,7 @@ def test_overview_marks_what_exists(root):
     assert "rounds@r1 corpus, base One round" in lines
     assert "rounds@r2 corpus, rounds@r1 · artifacts/checkpoints/r2" in lines
     assert "report eval@* · reports/metrics.json" in lines
-    assert lines[-1] == "11 stages, 1 of 11 outputs exist"
+    assert lines[-1] == "9 stages, 1 of 9 outputs exist"
 
 
 def test_grouped():

@@ -125,33 +125,37 @@ def test_vocabulary_numbers_words_and_leaves_0_for_the_rest():
 
 def test_ngram_judge_is_the_tilted_ngram():
     judge, figures, _ = fitted(NGRAM)
+    model = judge.model
     story = endings()["true"][0]
-    prompt, continuation = judge.vocabulary.encode(story.prompt), judge.vocabulary.encode(story.continuation)
-    association = judge.tilt.association(figures["tilt_shrinkage"])
+    prompt, continuation = model.vocabulary.encode(story.prompt), model.vocabulary.encode(story.continuation)
+    association = model.tilt.association(figures["tilt_shrinkage"])
     tilt = figures["tilt_strength"] * sum(association[word] for word in set(prompt))
     expected = []
     for at, word in enumerate(continuation):
-        weighted = judge.ngrams.distribution((*prompt, *continuation[:at])) * np.exp(tilt)
+        weighted = model.ngrams.distribution((*prompt, *continuation[:at])) * np.exp(tilt)
         expected.append(math.log(weighted[word] / weighted.sum()))
-    assert judge.word_nats(story) == pytest.approx(expected)
+    assert model.word_nats([story])[0] == pytest.approx(expected)
 
 
 # story LM
 
 
 def test_story_lm_scores_are_the_models_log_probabilities():
-    judge, _, _ = fitted(STORY_LM)
+    judge = fitted(STORY_LM)[0].model
     story = Story(endings()["true"][0].prompt, endings()["true"][0].continuation + " gibberish")
-    prompt, continuation = [story_lm.BOS, *judge.encode(story.prompt)], judge.encode(story.continuation)
+    prompt, continuation = (
+        [story_lm.BOS, *judge.vocabulary.encode(story.prompt)],
+        judge.vocabulary.encode(story.continuation),
+    )
     with torch.inference_mode():
         logits = judge.model(torch.tensor([prompt + continuation]))[0].double()
     nats = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(continuation)[:, None])[:, 0]
-    nats[-1] -= math.log(len(judge.known))  # one unknown word among as many as are known
+    nats[-1] -= math.log(len(judge.vocabulary.known))  # one unknown word among as many as are known
     assert judge.word_nats([story])[0] == pytest.approx(nats.tolist(), abs=1e-4)
 
 
 def test_every_forward_pass_has_the_same_number_of_rows_and_one_length():
-    judge, shapes = fitted(STORY_LM)[0], []
+    judge, shapes = fitted(STORY_LM)[0].model, []
     hook = judge.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     stories = endings()["true"][:70]
     judge.word_nats(stories)
@@ -171,7 +175,7 @@ def test_fitting_gives_the_callers_threads_back(tmp_path):
 
 
 def test_padding_is_neither_seen_nor_predicted():
-    model = fitted(STORY_LM)[0].model
+    model = fitted(STORY_LM)[0].model.model
     sequences = [[1, 9, 8, 2], [1, 7, 6, 5, 10, 11, 2]]
     tokens, labels = story_lm._batch(sequences, 1e-9, torch.Generator().manual_seed(0))
     assert tokens.tolist() == [[1, 9, 8, 2, 0, 0, 0], [1, 7, 6, 5, 10, 11, 2]]

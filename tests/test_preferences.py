@@ -394,7 +394,7 @@ def test_faulty_sound_is_listed_by_file_and_row(root, spoken, tmp_path):
     result = run(tmp_path / "p.parquet", "--name", "x")
     expected = (
         ("2 problems", "3 rows"),
-        ("chosen: ", "8000 Hz", "16000 Hz", "rejected: ", "5 bytes", "(1): p.parquet row 1"),
+        ("chosen: ", "8000 Hz", "16000 Hz", "rejected: unreadable audio", "(1): p.parquet row 1"),
         ("prompt: ", "0 samples", "chosen: ", "(1): p.parquet row 2"),
     )
     for line, facts in zip(result.stderr.splitlines()[:3], expected, strict=True):
@@ -439,7 +439,7 @@ def test_sources_that_hold_no_preferences_say_what_is_missing(root, tmp_path, ma
 def test_a_column_of_text_is_no_name_of_a_sound_file(root, tmp_path):
     file = write_lines(tmp_path / "a.jsonl", [dict.fromkeys(SIDES, "a long story " * 40)])
     result = run(file, "--name", "x", "--columns", "prompt,chosen,rejected")
-    assert result.stderr == "the first row's chosen side is no units and no sound (no such sound file)\n"
+    assert result.stderr == "the first row's chosen side is neither units nor audio (no such audio file)\n"
 
 
 def test_a_file_that_validates_does_not_train(root, tmp_path):

@@ -12,7 +12,7 @@ from alignslm.config.models import LlamaScratch, Lora, NextUnitTrainer, Preferen
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.training import preference
 from alignslm.training.adapter import lora_config, save_adapter_and_merge
-from alignslm.training.next_unit import NextUnitCollator, continue_training, scratch_vocabulary, train_base
+from alignslm.training.next_unit import NextUnitCollator, continue_training, new_model, scratch_vocabulary, train_whole
 from alignslm.training.preference import (
     TooFewPairsError,
     UnitPreferenceTrainer,
@@ -302,6 +302,11 @@ SCRATCH = LlamaScratch(
     autocast="float32",
 )
 COUNTING = [[(start + i) % 20 for i in range(8)] for start in range(20)]
+
+
+def train_base(config, utterances, vocabulary, *, seed, work):
+    model = new_model(config, vocabulary, seed=seed)
+    return model, train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
 
 
 def test_the_base_model_learns_what_it_is_shown(tmp_path):

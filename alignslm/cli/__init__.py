@@ -68,6 +68,23 @@ def check(
 
 
 @command
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist yet, or be empty.")],
+    *,
+    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Begin with this preset's choices.")] = None,
+) -> None:
+    """Make a git and DVC repository for an experiment of your own.
+
+    [bold]alignslm init my-experiment[/]
+
+    [bold]alignslm init my-experiment --preset slam[/]
+    """
+    from alignslm.cli.starting import print_init
+
+    print_init(folder, preset=preset)
+
+
+@command
 def preset(
     name: Annotated[str | None, typer.Argument(help="The preset to write into params.yaml; none lists them.")] = None,
     root: Root = Path(),
@@ -100,7 +117,8 @@ def upgrade(
     """Say what newer code will rerun and what that costs, and record the code in code.yaml.
 
     Needed after an upgrade of alignslm, and after a change of stages/: a stage whose code is not recorded stops.
-    It runs nothing itself; [bold]dvc repro[/] does.
+    Files of [bold]alignslm init[/] that you never edited are replaced by newer ones; for those you did edit, the
+    difference is shown. It runs nothing itself; [bold]dvc repro[/] does.
 
     [bold]alignslm upgrade[/]
 

@@ -9,8 +9,7 @@ from alignslm.config.document import read_document
 from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.listening import ListeningStudy
 from alignslm.config.validation import validate
-from alignslm.listening.analysis import Analysis, Interval, analyse, automatic_scores
-from alignslm.listening.export import export, ratings_table
+from alignslm.listening.analysis import Analysis, Interval, analyse, automatic_scores, export, ratings_table
 from alignslm.listening.storage import Ratings
 from alignslm.listening.study import build_study, read_study
 from alignslm.storage import write_text

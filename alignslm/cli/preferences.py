@@ -18,9 +18,10 @@ from alignslm.config.pretrained_lm import TrainedOn
 from alignslm.config.speech import EncoderConfig
 from alignslm.config.validation import validate
 from alignslm.encoder import load_encoder
+from alignslm.listing import problems_of
 from alignslm.preferences.describing import Asked, describe, pinned, yaml_of
 from alignslm.preferences.files import fetch
-from alignslm.preferences.pairing import PreferenceError, make_pairs, problems_of, refuse
+from alignslm.preferences.pairing import PreferenceError, make_pairs, refuse
 from alignslm.preferences.reading import find_slices, read_slice
 from alignslm.progress import track
 from alignslm.storage import write_text

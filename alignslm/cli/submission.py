@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from alignslm import tables
-from alignslm.benchmarks.submission import Part, SubmissionError, Task, write_submission
+from alignslm.benchmarks import BenchmarkError
+from alignslm.benchmarks.submission import Part, Task, write_submission
 from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_experiment
@@ -36,11 +37,11 @@ def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
             continue
         task: Task = "lexical" if isinstance(config, Swuggy) else "syntactic"
         if (task, config.split) in parts:
-            raise SubmissionError(f"benchmarks.{name} is a second {task}/{config.split}; keep one of the two")
+            raise BenchmarkError(f"benchmarks.{name} is a second {task}/{config.split}; keep one of the two")
         items = tables.read(tables.ITEMS, artifacts / "benchmarks" / name, ITEM_COLUMNS)
         parts[task, config.split] = Part(task, config.split, items, scores.filter(benchmark=name))
     if not parts:
-        raise SubmissionError(
+        raise BenchmarkError(
             "the experiment scores neither sWUGGY nor sBLIMP as released. Add them to benchmarks in params.yaml, "
             "such as `swuggy: swuggy`, and run `dvc repro`."
         )

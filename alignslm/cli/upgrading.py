@@ -4,11 +4,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alignslm import code
+from alignslm import __version__, code
 from alignslm.cli.overview import grouped
 from alignslm.cli.times import clock
 from alignslm.pipeline import Stage, read_stages, sources
+from alignslm.template.installed import previous_version, renew
 from alignslm.times import stage_seconds
+
+SAID = {
+    "added": "new, added",
+    "replaced": "replaced by the newer one; you had not edited it",
+    "removed": "no longer needed, removed; you had not edited it",
+    "edited": "you edited it, and there is a newer one; it is left alone. From yours to the newer one:",
+}
 
 
 def print_upgrade(root: Path, *, keep: bool) -> None:
@@ -17,13 +25,18 @@ def print_upgrade(root: Path, *, keep: bool) -> None:
     With `keep`, results made under the code of before stand, and nothing reruns.
     """
     console = Console(highlight=False, soft_wrap=True)
+    before = previous_version(root)
+    for change in renew(root):
+        console.print(f"{change.path}: {SAID[change.kind]}")
+        console.print(change.difference, end="", markup=False)
     known, now = code.recorded(root), code.current(root)
     changed = sorted(name for name, value in now.items() if not known.stands(name, value))
     if not changed and known.hashes.keys() == now.keys():
         console.print(f"{code.FILE} is up to date")
         return
     cost = "results stand, nothing will rerun" if keep else _cost(root, changed)
-    said = f"since {code.FILE}: {_named(changed)} changed; {cost}"
+    versions = f" (alignslm {before} to {__version__})" if before not in {None, __version__} else ""
+    said = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
     console.print(said if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
     hashes = {
         name: known.hashes.get(name, value) if keep or name not in changed else value for name, value in now.items()

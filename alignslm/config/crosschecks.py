@@ -166,11 +166,11 @@ def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
         elif name in params.checkpoints and system.temperature_scale != 1.0:
             message = f"is named like the checkpoint {name}, which {name} stands for as it is; rename the system"
             yield Conflict(PARAMS, ("systems", name, "temperature_scale"), message)
-    if not params.rounds:
+    if not params.aligned:
         message = "no checkpoint is trained on judged preferences, so there is nothing to report; add one"
         yield Conflict(PARAMS, ("checkpoints",), message)
-    elif not set(params.rounds) & set(params.systems):
-        name = list(params.rounds)[-1]
+    elif not params.rounds:
+        name = list(params.aligned)[-1]
         message = f"no round is evaluated, so there is nothing to report; add {name}: {{source: checkpoints/{name}}}"
         yield Conflict(PARAMS, ("systems",), message)
 
@@ -337,6 +337,6 @@ def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:
                 f"checkpoints.{trained} starts from {start}, but its pairs were sampled from "
                 f"{preferences.sampled_from}: they are not its own continuations"
             )
-    for name in params.rounds:
+    for name in params.aligned:
         if name not in params.systems:
             yield f"checkpoints.{name} is not evaluated; add systems.{name}: {{source: checkpoints/{name}}}"

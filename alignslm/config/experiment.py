@@ -66,11 +66,12 @@ class Params(Config):
     def rounds(self) -> dict[str, Round]:
         """The curriculum: of each set of judged preferences the checkpoint of its name, or the first trained on it.
 
-        Other checkpoints trained on the same pairs are compared with it, such as the sft baseline.
+        A round is evaluated, as the system of its name. Other checkpoints trained on the same pairs are compared with
+        it, such as the sft baseline.
         """
         found: dict[str, Round] = {}
         for pairs in self.preferences:
-            trained = {name: item for name, item in self.aligned.items() if item.pairs == pairs}
+            trained = {n: item for n, item in self.aligned.items() if item.pairs == pairs and n in self.systems}
             if trained:
                 name = pairs if pairs in trained else next(iter(trained))
                 found[name] = trained[name]
@@ -84,7 +85,7 @@ class Params(Config):
     @property
     def ordered_systems(self) -> list[str]:
         """The systems as reports list them: baselines, rounds, then the ground truth."""
-        rounds = [name for name in self.rounds if name in self.systems]
+        rounds = self.rounds
         return [*(name for name in self.systems if name not in {*rounds, *self.toplines}), *rounds, *self.toplines]
 
     @model_validator(mode="after")

@@ -88,13 +88,13 @@ def load_judge(config: JudgeConfig, folder: Path, *, device: str) -> Judge:
     """Load what `prepare_judge` left in `folder`, onto `device`: auto, cpu or cuda."""
     match config:
         case NgramJudge():
-            from alignslm.judge.ngram import NgramTextJudge
+            from alignslm.judge import ngram
 
-            return NgramTextJudge.load(folder)
+            return ngram.load(folder)
         case StoryLmJudge():
-            from alignslm.judge.story_lm import StoryLmTextJudge
+            from alignslm.judge import story_lm
 
-            return StoryLmTextJudge.load(folder)  # small enough to run on any CPU
+            return story_lm.load(folder)
         case CausalLmJudge():
             from alignslm.judge.causal_lm import CausalLmTextJudge
 

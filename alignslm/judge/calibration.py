@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from alignslm.storage import write_text
 Floats = npt.NDArray[np.float64]
 HELD_BACK_OF_TEN = 1  # tenths of the stories a judge is calibrated on instead of fitted to
 MIN_HELD_BACK = 20
+CALIBRATION_FILE = "calibration.json"
 STEEPEST = 1e4  # beyond this slope (per nat) the sigmoid is a step and the scores carry no degrees
 
 
@@ -44,14 +46,26 @@ class Sigmoid(Config):
         score = float(self.score(mean_clamped(word_nats, self.word_floor_nats)))
         return Judgement(score, math.exp(-math.fsum(word_nats) / len(word_nats)), "ok", None)
 
-    def save(self, path: Path) -> None:
-        """Write the parameters as JSON."""
-        write_text(path, json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n")
 
-    @classmethod
-    def load(cls, path: Path) -> "Sigmoid":
-        """Read what `save` wrote."""
-        return cls.model_validate_json(path.read_text())
+class WordModel(Protocol):
+    """A model of a continuation's words, the prompt being read first."""
+
+    def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
+        """Return log p of each continuation word given the prompt and the words before it."""
+        ...
+
+
+class CalibratedJudge:
+    """Judges a continuation by its words' probability under a model, on the scale it was calibrated to."""
+
+    def __init__(self, model: WordModel, folder: Path) -> None:
+        """Take a fitted model and read the calibration that `calibrate` left in `folder`."""
+        self.model = model
+        self.sigmoid = Sigmoid.model_validate_json((folder / CALIBRATION_FILE).read_text())
+
+    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+        """Return one judgement per story; an empty continuation has status `empty`."""
+        return [self.sigmoid.judgement(nats) for nats in self.model.word_nats(stories)]
 
 
 def _logistic(x: Floats) -> Floats:
@@ -125,21 +139,20 @@ def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     return float((below + not_above) / (2 * len(high) * len(low)))
 
 
-def calibrate(
-    word_nats: Callable[[Sequence[Story]], list[list[float]]], held_back: Sequence[Story], config: Calibration
-) -> tuple[Sigmoid, dict[str, float]]:
-    """Return the sigmoid for a judge's word log-probabilities, and what the log should say about it.
+def calibrate(model: WordModel, held_back: Sequence[Story], config: Calibration, folder: Path) -> dict[str, float]:
+    """Calibrate a fitted model on stories it was not fitted on, into `folder`; return figures for the log.
 
-    `held_back` are stories the judge was not fitted on; those without a continuation are left out.
+    Stories without a continuation are left out.
     """
     told = [story for story in held_back if words(story.continuation)]
-    true, foreign = word_nats(told), word_nats(shuffled(told))
+    true, foreign = model.word_nats(told), model.word_nats(shuffled(told))
     true_means, foreign_means = (
         np.array([mean_clamped(nats, config.word_floor_nats) for nats in side]) for side in (true, foreign)
     )
     sigmoid = solve(true_means, foreign_means, config)
+    write_text(folder / CALIBRATION_FILE, json.dumps(sigmoid.model_dump(), indent=1, sort_keys=True) + "\n")
     flat = [nats for story in true for nats in story]
-    return sigmoid, {
+    return {
         "held_back_stories": float(len(true)),
         "auc_true_vs_shuffled": auc(true_means, foreign_means),
         "true_score": float(np.mean(sigmoid.score(true_means))),

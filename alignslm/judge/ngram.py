@@ -11,8 +11,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from alignslm.config.feedback import NgramJudge
-from alignslm.judge import Judgement, Story
-from alignslm.judge.calibration import Sigmoid, calibrate, split_held_back
+from alignslm.judge import Story
+from alignslm.judge.calibration import CalibratedJudge, calibrate, split_held_back
 from alignslm.metrics import words
 from alignslm.storage import replacing, write_text
 
@@ -25,18 +25,23 @@ STRONGEST_TILT = 2.0
 
 
 class Vocabulary:
-    """Sorted words numbered from 1; anything else is `UNKNOWN`."""
+    """Sorted words numbered from `first`; any other word is `unknown`."""
 
-    def __init__(self, known: Sequence[str]) -> None:
-        self.known = list(known)
-        self._ids = {word: number for number, word in enumerate(self.known, 1)}
+    def __init__(self, known: Sequence[str], *, first: int = 1, unknown: int = UNKNOWN) -> None:
+        self.known, self.first, self.unknown = list(known), first, unknown
+        self._ids = {word: number for number, word in enumerate(self.known, first)}
 
     def __len__(self) -> int:
-        return len(self.known) + 1
+        return self.first + len(self.known)
 
     def encode(self, text: str | None) -> list[int]:
         """Return word ids of a text."""
-        return [self._ids.get(word, UNKNOWN) for word in words(text or "")]
+        return [self._ids.get(word, self.unknown) for word in words(text or "")]
+
+
+def words_of(stories: Sequence[Story]) -> list[str]:
+    """Return every word of the stories once, sorted."""
+    return sorted({word for story in stories for text in story for word in words(text)})
 
 
 class WordNgrams:
@@ -134,25 +139,21 @@ def tilted(plain: Floats, towards: Floats) -> Floats:
     return weighted / weighted.sum(axis=1, keepdims=True)
 
 
-class NgramTextJudge:
-    """Judges a continuation by its words' probability under the tilted n-gram, the prompt being read first."""
+class TiltedNgrams:
+    """A continuation's words under the tilted n-gram, the prompt being read first."""
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        ngrams: WordNgrams,
-        tilt: PromptTilt,
-        *,
-        shrinkage: float,
-        strength: float,
-        sigmoid: Sigmoid | None = None,
+        self, vocabulary: Vocabulary, ngrams: WordNgrams, tilt: PromptTilt, *, shrinkage: float, strength: float
     ) -> None:
         self.vocabulary, self.ngrams, self.tilt = vocabulary, ngrams, tilt
-        self.shrinkage, self.strength, self.sigmoid = shrinkage, strength, sigmoid
+        self.shrinkage, self.strength = shrinkage, strength
         self._towards = strength * tilt.association(shrinkage)
 
-    def word_nats(self, story: Story) -> list[float]:
+    def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
         """Return log p of each continuation word given the prompt and the words before it."""
+        return [self._word_nats(story) for story in stories]
+
+    def _word_nats(self, story: Story) -> list[float]:
         prompt, continuation = (self.vocabulary.encode(text) for text in story)
         if not continuation:
             return []
@@ -161,12 +162,6 @@ class NgramTextJudge:
             np.arange(len(continuation)), continuation
         ]
         return np.log(chosen).tolist()
-
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
-        """Return one judgement a story; an empty continuation is status `empty`."""
-        if self.sigmoid is None:
-            raise ValueError("this n-gram judge has not been calibrated; use `fit`, then `NgramTextJudge.load`")
-        return [self.sigmoid.judgement(self.word_nats(story)) for story in stories]
 
     def save(self, folder: Path) -> None:
         """Write counts as safetensors, words and parameters as JSON."""
@@ -183,25 +178,23 @@ class NgramTextJudge:
             "strength": self.strength,
         }
         write_text(folder / "ngram.json", json.dumps(parameters, indent=1) + "\n")
-        if self.sigmoid is not None:
-            self.sigmoid.save(folder / "calibration.json")
 
-    @classmethod
-    def load(cls, folder: Path) -> "NgramTextJudge":
-        """Read what `save` wrote."""
-        arrays = load_file(folder / "counts.safetensors")
-        vocabulary = Vocabulary(json.loads((folder / "words.json").read_text()))
-        held = json.loads((folder / "ngram.json").read_text())
-        ngrams = WordNgrams(
-            arrays["ngrams"],
-            arrays["ngram_counts"],
-            size=len(vocabulary),
-            order=held["order"],
-            discount=held["discount"],
-        )
-        tilt = PromptTilt(arrays["joint"], arrays["prompts"], arrays["continuations"], stories=held["stories"])
-        sigmoid = Sigmoid.load(folder / "calibration.json")
-        return cls(vocabulary, ngrams, tilt, shrinkage=held["shrinkage"], strength=held["strength"], sigmoid=sigmoid)
+
+def load(folder: Path) -> CalibratedJudge:
+    """Load what `fit` left in `folder`."""
+    arrays = load_file(folder / "counts.safetensors")
+    vocabulary = Vocabulary(json.loads((folder / "words.json").read_text()))
+    held = json.loads((folder / "ngram.json").read_text())
+    ngrams = WordNgrams(
+        arrays["ngrams"],
+        arrays["ngram_counts"],
+        size=len(vocabulary),
+        order=held["order"],
+        discount=held["discount"],
+    )
+    tilt = PromptTilt(arrays["joint"], arrays["prompts"], arrays["continuations"], stories=held["stories"])
+    model = TiltedNgrams(vocabulary, ngrams, tilt, shrinkage=held["shrinkage"], strength=held["strength"])
+    return CalibratedJudge(model, folder)
 
 
 def fit(config: NgramJudge, texts: Sequence[Story], folder: Path) -> dict[str, float]:
@@ -210,7 +203,7 @@ def fit(config: NgramJudge, texts: Sequence[Story], folder: Path) -> dict[str, f
     Returns calibration figures. Order and repeats of `texts` change nothing. Raises CalibrationError.
     """
     fitted, held_back = split_held_back(texts)
-    vocabulary = Vocabulary(sorted({word for story in fitted for text in story for word in words(text)}))
+    vocabulary = Vocabulary(words_of(fitted))
     encoded = [(vocabulary.encode(story.prompt), vocabulary.encode(story.continuation)) for story in fitted]
     ngrams = WordNgrams.fit(
         [[*prompt, *continuation] for prompt, continuation in encoded],
@@ -220,12 +213,10 @@ def fit(config: NgramJudge, texts: Sequence[Story], folder: Path) -> dict[str, f
     )
     tilt = PromptTilt.fit(encoded, size=len(vocabulary))
     shrinkage, strength = _best_tilt(vocabulary, ngrams, tilt, held_back)
-    judge = NgramTextJudge(vocabulary, ngrams, tilt, shrinkage=shrinkage, strength=strength)
-    judge.sigmoid, log = calibrate(
-        lambda told: [judge.word_nats(story) for story in told], held_back, config.calibration
-    )
-    judge.save(folder)
-    return log | {"tilt_strength": strength, "tilt_shrinkage": shrinkage}
+    model = TiltedNgrams(vocabulary, ngrams, tilt, shrinkage=shrinkage, strength=strength)
+    figures = calibrate(model, held_back, config.calibration, folder)
+    model.save(folder)
+    return figures | {"tilt_strength": strength, "tilt_shrinkage": shrinkage}
 
 
 def _best_tilt(

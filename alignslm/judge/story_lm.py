@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from alignslm.config.feedback import StoryLmJudge
-from alignslm.judge import Judgement, Story
-from alignslm.judge.calibration import Sigmoid, calibrate, split_held_back
-from alignslm.metrics import words
+from alignslm.judge import Story
+from alignslm.judge.calibration import CalibratedJudge, calibrate, split_held_back
+from alignslm.judge.ngram import Vocabulary, words_of
 from alignslm.storage import replacing, write_text
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -56,24 +56,22 @@ class WordLstm(nn.Module):
         return hidden @ self.embed.weight.T + self.bias
 
 
-class StoryLmTextJudge:
-    """Judges a continuation by its words' probability under the language model, the prompt being read first.
+class StoryLstm:
+    """A continuation's words under the recurrent model, the prompt being read first.
 
     A word outside the vocabulary gets the model's <unk> probability spread over as many words as are known;
     <unk> alone would be a cheap word that gibberish could hide behind.
     """
 
-    def __init__(self, model: WordLstm, known: Sequence[str], sigmoid: Sigmoid | None = None) -> None:
-        self.model, self.known, self.sigmoid = model.eval(), list(known), sigmoid
-        self._ids = {word: number for number, word in enumerate(self.known, len(SPECIALS))}
-
-    def encode(self, text: str | None) -> list[int]:
-        """Return token ids of a text's words."""
-        return [self._ids.get(word, UNKNOWN) for word in words(text or "")]
+    def __init__(self, model: WordLstm, vocabulary: Vocabulary) -> None:
+        self.model, self.vocabulary = model.eval(), vocabulary
 
     def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
         """Return log p of each continuation word given prompt and words before, in fp32, equal lengths together."""
-        encoded = [([BOS, *self.encode(story.prompt)], self.encode(story.continuation)) for story in stories]
+        encoded = [
+            ([BOS, *self.vocabulary.encode(story.prompt)], self.vocabulary.encode(story.continuation))
+            for story in stories
+        ]
         buckets: dict[int, list[int]] = defaultdict(list)
         for row, (prompt, continuation) in enumerate(encoded):
             buckets[len(prompt) + len(continuation)].append(row)
@@ -91,56 +89,54 @@ class StoryLmTextJudge:
         """Return log p of tokens 1.. of up to `ROWS` sequences of one length, each filled up to `ROWS` rows."""
         tokens = torch.tensor(ids + [ids[0]] * (ROWS - len(ids)))
         nats = self.model(tokens)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-        spread = torch.where(tokens[:, 1:] == UNKNOWN, math.log(max(1, len(self.known))), 0.0)
+        spread = torch.where(tokens[:, 1:] == UNKNOWN, math.log(max(1, len(self.vocabulary.known))), 0.0)
         return (nats - spread)[: len(ids)].tolist()
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
-        """Return one judgement a story; an empty continuation is status `empty`."""
-        if self.sigmoid is None:
-            raise ValueError("this story-lm judge has not been calibrated; use `fit`, then `StoryLmTextJudge.load`")
-        return [self.sigmoid.judgement(nats) for nats in self.word_nats(stories)]
-
     def save(self, folder: Path) -> None:
-        """Write the weights, words.json and the calibration."""
+        """Write the weights and words.json."""
         with replacing(folder / "model.safetensors") as partial:
             save_file(self.model.state_dict(), partial)
         shape = {"hidden_size": self.model.recurrent.hidden_size, "layers": self.model.recurrent.num_layers}
-        write_text(folder / "words.json", json.dumps(shape | {"words": self.known}) + "\n")
-        if self.sigmoid is not None:
-            self.sigmoid.save(folder / "calibration.json")
+        write_text(folder / "words.json", json.dumps(shape | {"words": self.vocabulary.known}) + "\n")
 
-    @classmethod
-    def load(cls, folder: Path) -> "StoryLmTextJudge":
-        """Read what `save` wrote."""
-        settings = json.loads((folder / "words.json").read_text())
-        known = settings["words"]
-        model = WordLstm(len(SPECIALS) + len(known), hidden_size=settings["hidden_size"], layers=settings["layers"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        return cls(model, known, Sigmoid.load(folder / "calibration.json"))
+
+def _vocabulary(known: Sequence[str]) -> Vocabulary:
+    return Vocabulary(known, first=len(SPECIALS), unknown=UNKNOWN)
+
+
+def load(folder: Path) -> CalibratedJudge:
+    """Load what `fit` left in `folder`, onto the CPU: it is small enough for any."""
+    settings = json.loads((folder / "words.json").read_text())
+    vocabulary = _vocabulary(settings["words"])
+    model = WordLstm(len(vocabulary), hidden_size=settings["hidden_size"], layers=settings["layers"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return CalibratedJudge(StoryLstm(model, vocabulary), folder)
 
 
 def fit(config: StoryLmJudge, texts: Sequence[Story], folder: Path) -> dict[str, float]:
     """Train on nine tenths of the stories, calibrate on the rest, leave the judge in `folder`.
 
-    Returns calibration figures and the last training loss in nats a word. Order and repeats of `texts` change
+    Returns calibration figures and the last training loss in nats per word. Order and repeats of `texts` change
     nothing. Raises CalibrationError.
     """
     fitted, held_back = split_held_back(texts)
-    known = sorted({word for story in fitted for text in story for word in words(text)})
+    vocabulary = _vocabulary(words_of(fitted))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = WordLstm(len(SPECIALS) + len(known), hidden_size=config.hidden_size, layers=config.layers)
-    judge = StoryLmTextJudge(model, known)
+        model = WordLstm(len(vocabulary), hidden_size=config.hidden_size, layers=config.layers)
+    judge = StoryLstm(model, vocabulary)
     with _one_thread():
         loss = _train(judge, fitted, config)
-    judge.sigmoid, log = calibrate(judge.word_nats, held_back, config.calibration)
+    figures = calibrate(judge, held_back, config.calibration, folder)
     judge.save(folder)
-    return log | {"train_nats": loss}
+    return figures | {"train_nats": loss}
 
 
-def _train(judge: StoryLmTextJudge, stories: Sequence[Story], config: StoryLmJudge) -> float:
+def _train(judge: StoryLstm, stories: Sequence[Story], config: StoryLmJudge) -> float:
     """Run `steps` AdamW steps, learning rate falling linearly to zero; return the last loss in nats a token."""
-    sequences = [[BOS, *judge.encode(s.prompt), *judge.encode(s.continuation), EOS] for s in stories]
+    sequences = [
+        [BOS, *judge.vocabulary.encode(s.prompt), *judge.vocabulary.encode(s.continuation), EOS] for s in stories
+    ]
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(judge.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=config.steps)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from alignslm.play.prompt import Prompt
 from alignslm.play.take import Take
+from alignslm.templates import environment
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,4 @@ def data_url(waveform: np.ndarray, sample_rate_hz: int) -> str:
 
 
 def _render(template: str, **values: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)
+    return environment(Path(__file__).parent, html=True).get_template(template).render(**values)

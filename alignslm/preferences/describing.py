@@ -133,7 +133,7 @@ def _units(asked: Asked) -> dict[str, object]:
 def _spoken(value: Any, folder: Path) -> dict[str, object]:
     data = sound_bytes(value, folder)
     if isinstance(data, str):
-        raise PreferenceError(f"the first row's chosen side is no units and no sound ({data})")
+        raise PreferenceError(f"the first row's chosen side is neither units nor audio ({data})")
     _, rate_hz = audio.decode(data)
     return {"kind": "spoken", "sample_rate_hz": rate_hz}
 
