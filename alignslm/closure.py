@@ -19,7 +19,7 @@ PACKAGE = "alignslm"
 PLUMBING = frozenset({
     "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "code",
     "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks",
-    "times", "warm", "__init__",
+    "times", "speed", "__init__",
     "__main__", "template",
 })  # fmt: skip
 

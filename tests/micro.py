@@ -75,7 +75,7 @@ PARAMS = {
         "ground-truth": {"source": "corpus"},
     },
 }
-WARM = (sys.executable, "-m", "alignslm.warm")
+WARM = (sys.executable, "-m", "alignslm.speed")
 SECOND_ROUND = (
     *(
         "-S",

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "closure", "templates"},
     {"config", "failures", "locks", "times", "code"},
-    {"progress", "pipeline", "provenance", "threads", "warm", "template"},
+    {"progress", "pipeline", "provenance", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "playable"},
