@@ -11,7 +11,7 @@ from rich.console import Console
 
 from alignslm.cli.options import require_experiment
 from alignslm.cli.terminal import grid
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.loading import load_config
 from alignslm.storage import write_text
 
@@ -44,7 +44,7 @@ def build(
     from alignslm.listening.study import build_study
 
     require_experiment(Path())
-    folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningStudy)
+    folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningTestConfig)
     study = build_study(study_config, artifacts, folder)
     with closing(Ratings(folder / DATABASE)) as ratings:
         ratings.invite(raters)
