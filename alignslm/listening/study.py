@@ -15,7 +15,7 @@ from alignslm.playable import FLAC_FRAME
 from alignslm.provenance import content_id
 from alignslm.recordings import hearing_order, recordings_of
 from alignslm.storage import replacing_folder
-from alignslm.utterances import decode_at
+from alignslm.utterances import decode_at, speech_cells
 
 
 class StudyError(ValueError):
@@ -106,9 +106,9 @@ def _spoken(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (prompt_id, waveform); a continuation without sound is silence, and is rated as such."""
     wanted = ids.filter(pl.col("prompt_id").is_in(chosen))
-    for shard in tables.iterate(tables.SPEECH, artifacts / "samples" / system / "speech", ["continuation_id", "audio"]):
-        for prompt_id, _, record in wanted.join(shard, on="continuation_id").iter_rows():
-            yield prompt_id, decode_at(record, rate_hz)
+    cells = speech_cells(artifacts / "samples" / system / "speech", wanted["continuation_id"])
+    for prompt_id, _, record in wanted.join(cells, on="continuation_id", maintain_order="left").iter_rows():
+        yield prompt_id, decode_at(record, rate_hz)
 
 
 def _write(

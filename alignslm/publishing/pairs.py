@@ -14,6 +14,7 @@ from alignslm.prompts import read_prompts
 from alignslm.publishing.parquet import SHARD_ROWS, audio, features
 from alignslm.recordings import recordings_of
 from alignslm.storage import replacing_folder
+from alignslm.utterances import speech_cells
 
 SPLITS = {"train": "train", "valid": "validation"}  # ours -> the Hub's
 SCORES = ("llm_score", "ppl", "auto_bleu", "num_words")
@@ -126,10 +127,8 @@ def _side(said: pl.DataFrame, spoken: pl.DataFrame, side: str) -> pl.DataFrame:
 
 def audio_of(speech: Path, names: Sequence[str]) -> pl.DataFrame:
     """Return continuation_id and audio {bytes, path}, null where nothing sounds; parts without these are not read."""
-    wanted = pl.scan_parquet(tables.parts(speech)).filter(pl.col("continuation_id").is_in(list(names)))
-    rows = wanted.select("continuation_id", "audio").collect()
     content = pl.col("audio").struct.field("bytes")
-    return rows.with_columns(audio=_sound(content, pl.col("continuation_id")))
+    return speech_cells(speech, names).with_columns(audio=_sound(content, pl.col("continuation_id")))
 
 
 def _recorded(folder: Path, names: pl.Series) -> pl.Expr:

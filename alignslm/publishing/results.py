@@ -12,7 +12,7 @@ from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPE
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, mark_of, transposed
-from alignslm.report.wording import headline, style
+from alignslm.report.wording import headline, style, with_unit
 
 SAME_AS_PPL = "log_ppl"  # the logarithm of a number that is there
 
@@ -71,7 +71,7 @@ def _result(metric: Metric, experiment: Experiment) -> EvalResult:
         dataset_name=title,
         dataset_split=experiment.params.evaluation.split if metric.benchmark in {CONTINUATION, SPEECH} else "test",
         metric_type=metric.metric.replace("/", "-"),
-        metric_name=f"{how.label} ({how.unit})" if how.unit else how.label,
+        metric_name=with_unit(how),
         metric_value=_scaled(metric.value, how.factor),
         metric_args={
             "ci95": ends, "stderr": _scaled(metric.stderr, how.factor), "n": metric.n, "n_missing": metric.n_missing

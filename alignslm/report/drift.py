@@ -10,7 +10,7 @@ from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import lineage, topline
-from alignslm.report.wording import style, with_error
+from alignslm.report.wording import style, with_error, with_unit
 
 DRIFTS = ("judge", "heldout_judge", "num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
 DRAWN = ("num_words", "duration_s", "auto_bleu", "distinct_per_draw")
@@ -52,7 +52,7 @@ def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
     axes.set_xticks(range(len(rounds)), [m.model for m in rounds])
     axes.set_xlim(-0.4, len(rounds) - 0.6)
-    axes.set_ylabel(" ".join(filter(None, (how.label, f"({how.unit})" if how.unit else ""))))
+    axes.set_ylabel(with_unit(how))
     beside = [truth] if truth is not None else []
     alt = "; ".join(f"{m.model} {with_error(m)}" for m in [*rounds, *beside])
     return Panel(name, "drift", how.label, alt, svg_of(figure, name))

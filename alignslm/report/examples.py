@@ -7,8 +7,12 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
-from alignslm.audio import decode, encode_flac
+from alignslm.audio import encode_flac
 from alignslm.prompts import with_heard_texts
+from alignslm.recordings import recordings_of
+from alignslm.utterances import speech_cells
+
+NO_AUDIO = {"bytes": None}
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,15 @@ def read_examples(
     known = prompts.head(count)
     prompts = with_heard_texts(known, tables.read(tables.TRANSCRIPTS, artifacts / "prompt_transcripts.parquet"))
     unwritten = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
-    sounds = _prompt_sounds(artifacts / "corpus" / "utterances", prompts)
+    recordings = recordings_of(artifacts / "corpus" / "utterances", prompts)
+    sounds = {one.prompt_id: encode_flac(one.prompt, one.sample_rate_hz) for one in recordings}
     drawn = {
         model: _first_draws(artifacts / "samples" / model, judged.filter(model=model), prompts) for model in models
     }
     return tuple(
         Example(
             prompt_id=row["prompt_id"],
-            prompt_flac=sounds[row["utterance_id"]],
+            prompt_flac=sounds[row["prompt_id"]],
             prompt_text=row["prompt_text"],
             heard=row["prompt_id"] in unwritten,
             true_text=row["continuation_text"],
@@ -64,28 +69,6 @@ def read_examples(
         )
         for row in prompts.iter_rows(named=True)
     )
-
-
-def _prompt_sounds(utterances: Path, prompts: pl.DataFrame) -> dict[str, bytes]:
-    """Return FLAC of the first `end_s` seconds of each prompt's utterance."""
-    ends_s = dict(prompts.select("utterance_id", "end_s").iter_rows())
-    found: dict[str, bytes] = {}
-    for part in tables.iterate(tables.UTTERANCES, utterances, ["utterance_id", "audio"]):
-        for row in part.filter(pl.col("utterance_id").is_in(list(ends_s))).iter_rows(named=True):
-            found[row["utterance_id"]] = _cut(row["audio"]["bytes"], ends_s[row["utterance_id"]])
-    tables.require_keys(
-        prompts,
-        "utterance_id",
-        pl.DataFrame({"utterance_id": list(found)}, schema={"utterance_id": pl.String}),
-        "utterance_id",
-        names=f"example prompts against {utterances}",
-    )
-    return found
-
-
-def _cut(flac: bytes, end_s: float) -> bytes:
-    waveform, sample_rate_hz = decode(flac)
-    return encode_flac(waveform[: round(end_s * sample_rate_hz)], sample_rate_hz)
 
 
 def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
@@ -99,11 +82,11 @@ def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> d
         .join(_texts(folder), left_on="continuation_id", right_on="source_id", how="left")
         .join(heldout, on="continuation_id", how="left")
     )
-    sounds = _sounds(folder / "speech", rows["continuation_id"].to_list())
+    sounds = dict(speech_cells(folder / "speech", rows["continuation_id"]).iter_rows())
     return {
         row["prompt_id"]: Continuation(
             model=row["model"],
-            flac=sounds.get(row["continuation_id"], b""),
+            flac=sounds.get(row["continuation_id"], NO_AUDIO)["bytes"] or b"",
             text=row["text"],
             score=row["value"],
             heldout_score=row["heldout_score"],
@@ -114,11 +97,3 @@ def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> d
 
 def _texts(folder: Path) -> pl.DataFrame:
     return tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet").select("source_id", "text")
-
-
-def _sounds(speech: Path, ids: list[str]) -> dict[str, bytes]:
-    return {
-        row["continuation_id"]: row["audio"]["bytes"] or b""
-        for part in tables.iterate(tables.SPEECH, speech, ["continuation_id", "audio"])
-        for row in part.filter(pl.col("continuation_id").is_in(ids)).iter_rows(named=True)
-    }

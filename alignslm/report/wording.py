@@ -132,6 +132,11 @@ def change_parts(comparison: Comparison | None) -> tuple[str, str]:
     return text if comparison.significant else f"{text} n.s.", interval(comparison.ci95, how, signed=True)
 
 
+def with_unit(how: Style) -> str:
+    """Write `duration (s)`."""
+    return f"{how.label} ({how.unit})" if how.unit else how.label
+
+
 def difference_unit(how: Style) -> str:
     """Return the unit of a difference, in brackets: of percentages it is points."""
     unit = {"%": "percentage points", "1 to 5": "points of the scale"}.get(how.unit, how.unit)
