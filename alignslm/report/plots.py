@@ -1,4 +1,4 @@
-"""Figures as SVG text, and the data behind them as rows. One small panel a figure, so that a page can flow them."""
+"""Figures as SVG text, and their data as rows. Each figure is one small panel, so that a page can flow them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -107,18 +107,18 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
         shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
         alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
         yield Panel(
-            f"scores-{name}", "scores", f"{name}: draws of {limits.prev}", alt, svg_of(figure, f"scores-{name}")
+            f"scores-{name}", "scores", f"{name}: continuations by {limits.prev}", alt, svg_of(figure, f"scores-{name}")
         )
 
 
 def score_counts(scores: pl.DataFrame) -> list[int]:
-    """Count SCORES rows whose llm_score falls into each quarter point from 1 to 5; unscored rows are left out."""
+    """Count SCORES rows by llm_score in steps of 0.25 from 1 to 5; rows without a score are left out."""
     counts, _ = np.histogram(scores["llm_score"].drop_nulls().to_numpy(), SCORE_EDGES)
     return [int(count) for count in counts]
 
 
 def training_table(training: Mapping[str, TrainingLog]) -> pl.DataFrame:
-    """Return checkpoint, step and the figures of the logs, null where a step did not log one."""
+    """Return checkpoint, step and the logged metrics, null if a step did not log one."""
     rows = [
         {
             "checkpoint": name,
@@ -174,7 +174,7 @@ def _curves(training: Mapping[str, TrainingLog]) -> Iterator[Panel]:
 
 
 def _curve(axes: Axes, table: pl.DataFrame, name: str, hue: int, curve: _Curve) -> str:
-    """Draw one line and return it in words; nothing where it was not logged."""
+    """Draw one line and return its description; an empty one if it was not logged."""
     rows = table.filter(checkpoint=name).select("step", curve.column).drop_nulls().sort("step")
     if rows.is_empty():
         return ""
