@@ -133,16 +133,6 @@ def mean_within(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, 
     return known, np.divide(sums, sizes, out=np.full(len(known), np.nan), where=sizes > 0)
 
 
-def accuracy(positive: npt.ArrayLike, negative: npt.ArrayLike) -> Floats:
-    """Score likelihood pairs (rows,): 1 where the positive is likelier, .5 at a tie, 0 else, NaN where one is NaN.
-
-    NaN compares as False with everything, so a plain `>` would score an unmeasured pair 0.
-    """
-    high, low = _column(positive), _column(negative)
-    scored = np.where(high > low, 1.0, np.where(high == low, 0.5, 0.0))
-    return np.where(np.isnan(high) | np.isnan(low), np.nan, scored)
-
-
 def _column(values: npt.ArrayLike) -> Floats:
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1:
