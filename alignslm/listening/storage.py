@@ -55,7 +55,7 @@ class Rating(NamedTuple):
     seconds: float
 
 
-class Stored(NamedTuple):
+class FinalRating(NamedTuple):
     """The final rating of a clip, which is the last one, and how many preceded it."""
 
     rater_id: str
@@ -147,7 +147,7 @@ class Ratings:
             )
         return True
 
-    def stored(self, rater_id: str | None = None) -> list[Stored]:
+    def stored(self, rater_id: str | None = None) -> list[FinalRating]:
         """Return the final ratings of one rater or all, by rater and clip."""
         with self._lock:
             rows = self._connection.execute(
@@ -160,4 +160,4 @@ class Ratings:
                 """,
                 (rater_id,),
             ).fetchall()
-        return [Stored(*row) for row in rows]
+        return [FinalRating(*row) for row in rows]

@@ -25,7 +25,7 @@ class PushedFile(Config):
     num_bytes: Count
 
 
-class Pushed(Config):
+class PushRecord(Config):
     """One repository after a push: the commit of its main branch, and the files that were pushed."""
 
     repo: str
@@ -43,7 +43,7 @@ class Receipt(Config):
     round: str
     status: Literal["pushed", "not published"]
     reason: str | None
-    pushed: dict[Literal["model", "dataset"], Pushed]
+    pushed: dict[Literal["model", "dataset"], PushRecord]
 
 
 def unpublished(name: str, chosen: Sequence[str]) -> Receipt:

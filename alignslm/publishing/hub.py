@@ -13,12 +13,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from alignslm import __version__
 from alignslm.provenance import file_sha256
-from alignslm.publishing import PublishError, Pushed, PushedFile
+from alignslm.publishing import PublishError, PushedFile, PushRecord
+from alignslm.publishing.hub_errors import explain_hub_error
 from alignslm.publishing.model import Bundle
-from alignslm.publishing.refusals import refusal
 
 MANIFEST = "alignslm.json"  # marks a repository as ours, and lists our files in it
-NOBODYS = {".gitattributes", "README.md"}  # the files of a repository created on the website
+UNTRACKED_FILES = {".gitattributes", "README.md"}  # the files of a repository created on the website
 RepoType = Literal["model", "dataset"]
 _SECRET = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 _TEXT_BYTES = 1 << 22  # weights and audio are larger
@@ -71,7 +71,7 @@ def require_token() -> str:
     return token
 
 
-def push(bundle: Bundle, target: Target) -> Pushed:
+def push(bundle: Bundle, target: Target) -> PushRecord:
     """Commit the bundle to the repository in one commit, tag it, and return what was pushed.
 
     Files of an earlier push that the bundle lacks are removed in the same commit; other people's files stay. Files
@@ -82,7 +82,7 @@ def push(bundle: Bundle, target: Target) -> Pushed:
     token = require_token()
     require_no_secret(bundle, token)
     api = HfApi(token=token)
-    with _told(target, token):
+    with _reraise_hub_errors(target, token):
         head = _opened(api, target)
         stale = sorted(head.ours - bundle.keys())
         commit = api.create_commit(
@@ -96,7 +96,7 @@ def push(bundle: Bundle, target: Target) -> Pushed:
             parent_commit=head.commit,
         )
         _tag(api, target, commit.oid)
-    return Pushed(
+    return PushRecord(
         repo=target.repo,
         repo_type=target.repo_type,
         endpoint=constants.ENDPOINT,
@@ -138,9 +138,9 @@ def _opened(api: HfApi, target: Target) -> _Head:
             "in its settings on the Hub, choose another repository, or set private: false."
         )
     names = set(api.list_repo_files(target.repo, repo_type=target.repo_type, revision=info.sha))
-    if MANIFEST not in names and names - NOBODYS:
+    if MANIFEST not in names and names - UNTRACKED_FILES:
         raise PublishError(
-            f"{target.repo} exists and has files that alignslm did not push ({_some(names - NOBODYS)}); nothing was "
+            f"{target.repo} exists and has files that alignslm did not push ({_some(names - UNTRACKED_FILES)}); nothing was "
             "pushed, so nothing is overwritten. Choose another repository, or empty that one."
         )
     ours = _manifest(api, target, str(info.sha)) & names if MANIFEST in names else set()
@@ -174,12 +174,12 @@ def _tag(api: HfApi, target: Target, commit: str) -> None:
 
 
 @contextmanager
-def _told(target: Target, token: str) -> Iterator[None]:
+def _reraise_hub_errors(target: Target, token: str) -> Iterator[None]:
     """Reraise errors of the client as one PublishError with the token removed from the message."""
     try:
         yield
     except PublishError:
         raise
     except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # type: ignore[attr-defined]
-        message = refusal(error, target.repo, target.repo_type).replace(token, "<token>")
+        message = explain_hub_error(error, target.repo, target.repo_type).replace(token, "<token>")
         raise PublishError(message) from None  # the chain may quote headers

@@ -21,7 +21,7 @@ _MEANINGS: dict[int, str] = {
 _ERROR_FROM = 500  # status codes from here on are the server's fault
 
 
-def refusal(error: BaseException, repo: str, repo_type: str) -> str:
+def explain_hub_error(error: BaseException, repo: str, repo_type: str) -> str:
     """Return one message: repository, cause, cure."""
     answered = next((found for found in _causes(error) if isinstance(found, errors.HfHubHTTPError)), None)
     cause = _answer(answered, repo) if answered is not None else _silence(error)
