@@ -140,8 +140,8 @@ def _opened(api: HfApi, target: Target) -> _Head:
     names = set(api.list_repo_files(target.repo, repo_type=target.repo_type, revision=info.sha))
     if MANIFEST not in names and names - UNTRACKED_FILES:
         raise PublishError(
-            f"{target.repo} exists and has files that alignslm did not push ({_some(names - UNTRACKED_FILES)}); nothing "
-            "was pushed, so nothing is overwritten. Choose another repository, or empty that one."
+            f"{target.repo} exists and has files that alignslm did not push ({_some(names - UNTRACKED_FILES)}); "
+            "nothing was pushed, so nothing is overwritten. Choose another repository, or empty that one."
         )
     ours = _manifest(api, target, str(info.sha)) & names if MANIFEST in names else set()
     return _Head(str(info.sha), bool(info.private), frozenset(ours))
