@@ -45,7 +45,8 @@ def main() -> None:
         rows = texts.filter(pl.col("utterance_id").is_in(chosen)).select("utterance_id", "text").iter_rows()
         said: dict[str, str] = dict(rows)
         spoken = _recorded(config, said) + _resynthesised(experiment, {name: said[name] for name in again})
-        log.figures(prepare_asr(config, spoken, layout.ASR))
+        code = layout.own_code(f"asr/{experiment.params.asr}")
+        log.figures(prepare_asr(config, spoken, layout.ASR, device=load_execution().device, code=code))
         log.rows(inputs={"original": len(chosen), "resynthesised": len(again)}, outputs={"recogniser": 1})
 
 

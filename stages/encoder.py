@@ -18,7 +18,13 @@ def main() -> None:
         utterances = tables.read(tables.UTTERANCES, layout.UTTERANCES, ["utterance_id", "split"])
         chosen = pick(utterances, "train", config.fit_utterances, "encoder")
         waveforms = (wave for _, wave in waveforms_of(layout.UTTERANCES, set(chosen), config.sample_rate_hz))
-        prepare_encoder(config, waveforms, layout.ENCODER)
+        prepare_encoder(
+            config,
+            waveforms,
+            layout.ENCODER,
+            device=load_execution().device,
+            code=layout.own_code(f"encoder/{experiment.params.encoder}"),
+        )
         log.rows(inputs={"utterances": len(chosen)}, outputs={"encoder": 1})
 
 

@@ -23,7 +23,11 @@ def main(choice: Annotated[str, typer.Argument(help="file in experiments/judge/,
         config = getattr(experiment, key)
         texts = tables.read(tables.TEXTS, layout.TEXTS)
         stories = [Story(*row) for row in texts.select("prompt_text", "continuation_text").iter_rows()]
-        log.figures(prepare_judge(config, stories, layout.judge(choice), device=execution.device))
+        log.figures(
+            prepare_judge(
+                config, stories, layout.judge(choice), device=execution.device, code=layout.own_code(f"judge/{choice}")
+            )
+        )
         log.rows(inputs={"texts": len(stories)}, outputs={"judge": 1})
 
 

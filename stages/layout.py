@@ -17,6 +17,11 @@ MOS = ARTIFACTS / "mos"
 REPORTS = Path("reports")
 
 
+def own_code(choice: str) -> Path:
+    """Return the folder with the file of code/ that a config such as judge/ngram names."""
+    return ARTIFACTS / "code" / choice
+
+
 def judge(choice: str) -> Path:
     """Return the folder of a prepared judge."""
     return ARTIFACTS / "judges" / choice

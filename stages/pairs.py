@@ -7,6 +7,7 @@ import typer
 from alignslm import tables
 from alignslm.config.loading import load_experiment
 from alignslm.pairs.account import Books
+from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import Sources, stream_pairs
 from alignslm.progress import stage
 from alignslm.storage import write_text
@@ -25,13 +26,14 @@ def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's
             mine=str(sources.continuations),
             theirs=str(sources.prompts),
         )
+        selector = load_selector(experiment.selector, code=layout.own_code(f"selector/{experiment.params.selector}"))
         books = Books(auto_bleu_max=rules.auto_bleu_max)
         with (
             tables.growing(tables.PAIRS, layout.table("pairs", name), contract) as pairs,
             tables.growing(tables.REJECTIONS, layout.table("rejections", name)) as rejections,
         ):
             for made in stream_pairs(
-                sources, weights=experiment.params.weights, selector=experiment.selector, round=rules, name=name
+                sources, weights=experiment.params.weights, selector=selector, round=rules, name=name
             ):
                 pairs.add(made.pairs)
                 rejections.add(made.rejections)

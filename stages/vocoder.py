@@ -3,7 +3,7 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.loading import load_experiment
+from alignslm.config.loading import load_execution, load_experiment
 from alignslm.progress import stage
 from alignslm.utterances import pick, waveforms_of
 from alignslm.vocoder import SpokenUnits, prepare_vocoder
@@ -13,7 +13,8 @@ from stages import layout
 def main() -> None:
     """Run the stage."""
     with stage("vocoder") as log:
-        config = load_experiment().vocoder
+        experiment = load_experiment()
+        config = experiment.vocoder
         contract = tables.contract_of(tables.ENCODED, layout.UNITS)
         encoded = tables.read(tables.ENCODED, layout.UNITS)
         chosen = set(pick(encoded, "train", config.fit_utterances, "vocoder"))
@@ -23,7 +24,9 @@ def main() -> None:
             SpokenUnits(units[name]["units"], units[name]["durations"], waveform)
             for name, waveform in waveforms_of(layout.UTTERANCES, chosen, config.sample_rate_hz)
         ]
-        log.figures(prepare_vocoder(config, spoken, contract, layout.VOCODER))
+        code = layout.own_code(f"vocoder/{experiment.params.vocoder}")
+        device = load_execution().device
+        log.figures(prepare_vocoder(config, spoken, contract, layout.VOCODER, device=device, code=code))
         log.rows(inputs={"utterances": len(spoken)}, outputs={"vocoder": 1})
 
 
