@@ -84,16 +84,18 @@ def load_judge(
 ) -> "Judge":
     """Load the judge of a config. A judge that is fitted, such as ngram, is fitted on `texts` (prompt, continuation).
 
-    A judge made by the pipeline is loaded from its config and `folder`. Rubrics are read from root/experiments/rubric.
+    A judge made by the pipeline is loaded from its config and `folder`. Rubrics are read from root/experiments/rubric,
+    own code (kind python) from root/code.
     """
-    from alignslm import judge
+    from alignslm import judge, own_code
 
     stories = [judge.Story(*text) for text in texts]
+    places: dict[str, Path] = {"root": Path(root), "code": Path(root) / own_code.FOLDER}
     return _loaded(
         "judge",
         config,
         folder,
-        prepare=lambda config, place: judge.prepare_judge(config, stories, place, device=device, root=Path(root)),
+        prepare=lambda config, place: judge.prepare_judge(config, stories, place, device=device, **places),
         load=lambda config, place: judge.load_judge(config, place, device=device),
     )
 
