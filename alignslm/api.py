@@ -57,7 +57,7 @@ def sample(
     """Continue every prompt (units) `num_continuations` times by nucleus sampling.
 
     A continuation depends only on model, prompt, its number, the seed and the sampling values, and is the one that
-    `alignslm continue` would draw. Raises TooLongError if prompt and continuation exceed the model's positions.
+    `alignslm generate` would sample. Raises TooLongError if prompt and continuation exceed the model's positions.
     """
     from alignslm.config.feedback import Sampling
     from alignslm.lm.sampling import sample as draw

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alignslm.config.loading import load_experiment
 from alignslm.progress import stage
-from alignslm.report.inputs import read_inputs, setting_of
+from alignslm.report.inputs import read_inputs
 from alignslm.report.origin import origin_of
 from alignslm.report.writing import write_report
 from stages import layout
@@ -13,8 +13,7 @@ from stages import layout
 def main() -> None:
     """Run the stage."""
     with stage("report") as log:
-        setting = setting_of(load_experiment())
-        inputs = read_inputs(layout.ARTIFACTS, setting)
+        inputs = read_inputs(layout.ARTIFACTS, load_experiment())
         report = write_report(inputs, origin_of(Path(), device="cpu"), layout.REPORTS)
         log.rows(
             inputs={"models": len({metric.model for metric in report.metrics})},

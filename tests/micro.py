@@ -71,7 +71,7 @@ PARAMS = {
         "true": {"checkpoint": "base", "source": "corpus", "temperature_scale": 1.0},
     },
 }
-WARM = (sys.executable, "-m", "alignslm.warm")
+WARM = (sys.executable, "-m", "alignslm.speed")
 SECOND_ROUND = "{prev: r1, chosen_min: 3.4, rejected_max: 2.4, margin_min: 0.0, auto_bleu_max: 1.0, warmup_steps: 0}"
 
 

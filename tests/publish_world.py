@@ -93,7 +93,7 @@ def write_lock(root: Path, **changed: str) -> None:
 def _write_report(root: Path) -> None:
     told = report_world.build(root / "told")
     (root / "reports").mkdir()
-    report = report_of(read_inputs(told, report_world.SETTING))
+    report = report_of(read_inputs(told, report_world.EXPERIMENT))
     (root / "reports/metrics.json").write_text(report.to_json())
     for folder in ("eval", "training"):
         shutil.copytree(told / folder, root / "artifacts" / folder)

@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "extras", "machine", "lifeline", "storage", "closure"},
+    {"__init__", "extras", "machine", "lifeline", "storage", "closure", "templates"},
     {"config", "failures", "locks", "times", "code"},
-    {"progress", "provenance", "threads", "warm"},
+    {"progress", "provenance", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "playable"},
-    {"utterances"},
+    {"utterances", "listing"},
     {"recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
     {"training", "benchmarks", "listening", "preferences"},

@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from alignslm import tables
-from alignslm.listening.export import export, ratings_table
+from alignslm.listening.analysis import export, ratings_table
 from alignslm.listening.server import PAGE, Session, create_app
 from alignslm.listening.storage import Rater, Rating, Ratings, StorageError, Stored
 from alignslm.listening.study import build_study, read_study

@@ -58,7 +58,12 @@ def hashes(root: Path) -> dict[str, str]:
 def test_no_process_of_the_run_wanted_a_connection(micro):
     lines = connections_of(micro).read_text().splitlines()
     started = [line for line in lines if line.startswith("started ")]
-    for command in ("alignslm.warm dvc repro", "dvc repro", "stages.checkpoint r1 r1", "stages.checkpoint sft r1"):
+    for command in (
+        "alignslm.speed dvc repro",
+        "dvc repro",
+        "stages.checkpoint r1 r1",
+        "stages.checkpoint sft r1",
+    ):
         assert any(line.endswith(command) for line in started), command
     assert [line for line in lines if line not in started] == []
 

@@ -140,7 +140,13 @@ def make(name):
 def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, encoder, tmp_path):
     rows = slamkit_rows(24)
     result = run(
-        write_lines(tmp_path / "pairs.jsonl", rows), "--name", "mine", "--units-of", "mfcc-kmeans", "--valid-share", 0.3
+        write_lines(tmp_path / "pairs.jsonl", rows),
+        "--name",
+        "mine",
+        "--encoder",
+        "mfcc-kmeans",
+        "--valid-fraction",
+        0.3,
     )
     assert result.exit_code == 0, result.output
     told = re.match(r"24 rows: (\d+) training and (\d+) validation pairs\n", result.stdout)
@@ -168,7 +174,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
 
 
 def test_the_graph_trains_on_them_from_the_base_model_and_evaluates(root, tmp_path):
-    run(write_lines(tmp_path / "pairs.jsonl", slamkit_rows(24)), "--name", "mine", "--units-of", "mfcc-kmeans")
+    run(write_lines(tmp_path / "pairs.jsonl", slamkit_rows(24)), "--name", "mine", "--encoder", "mfcc-kmeans")
     graph = read_stages(root)
     named = {stage.name: stage for stage in graph}
     behind, queue = set(), [named["control_eval@mine"]]
@@ -248,7 +254,7 @@ def test_all_faults_of_all_rows_are_listed_and_nothing_is_written(root, tmp_path
         "{oops",
     ]
     before = (root / "params.yaml").read_text()
-    result = run(write_lines(tmp_path / "x.jsonl", lines), "--name", "bad", "--units-of", "mfcc-kmeans")
+    result = run(write_lines(tmp_path / "x.jsonl", lines), "--name", "bad", "--encoder", "mfcc-kmeans")
     assert (result.exit_code, result.stdout) == (1, "")
     expected = (
         ("8 problems", "9 rows"),
@@ -272,14 +278,14 @@ def test_units_of_nobody_knows_whom_are_refused(root, tmp_path):
     result = run(path, "--name", "x")
     assert result.exit_code == 1
     names(result.stderr, "units", "encoder")
-    result = run(path, "--name", "x", "--units-of", "mhubert-25hz-km500")
+    result = run(path, "--name", "x", "--encoder", "mhubert-25hz-km500")
     assert result.exit_code == 1
     names(result.stderr, "units.num_units", "500", "mfcc-kmeans", NUM_UNITS)
     assert not (root / "experiments/preferences/x.yaml").exists()
 
 
 def test_another_codebook_is_refused_by_the_stage(root, tmp_path, capsys):
-    run(write_lines(tmp_path / "x.jsonl", slamkit_rows(24)), "--name", "mine", "--units-of", "mfcc-kmeans")
+    run(write_lines(tmp_path / "x.jsonl", slamkit_rows(24)), "--name", "mine", "--encoder", "mfcc-kmeans")
     path = root / "experiments/preferences/mine.yaml"
     content = choice(root, "mine")
     content["units"]["codebook_sha256"] = "0" * 64
@@ -293,7 +299,7 @@ def test_another_codebook_is_refused_by_the_stage(root, tmp_path, capsys):
 
 def test_files_that_change_after_the_import_stop_the_stage(root, tmp_path, capsys):
     path = write_lines(tmp_path / "x.jsonl", slamkit_rows(24))
-    run(path, "--name", "mine", "--units-of", "mfcc-kmeans")
+    run(path, "--name", "mine", "--encoder", "mfcc-kmeans")
     write_lines(path, slamkit_rows(23))
     with pytest.raises(SystemExit):
         stages.given_pairs.main("mine")
@@ -332,7 +338,7 @@ def expected(encoder, row):
 
 
 def test_audio_columns_become_the_units_that_the_encoder_gives(root, encoder, spoken, tmp_path):
-    result = run(spoken_swag(tmp_path / "swag", spoken), "--name", "swag", "--cut")
+    result = run(spoken_swag(tmp_path / "swag", spoken), "--name", "swag", "--no-append-eos")
     assert result.exit_code == 0, result.output
     names(result.stdout, "8 rows", "16000 Hz")
     made = choice(root, "swag")
@@ -355,7 +361,7 @@ def test_jsonl_that_names_sound_files_gives_the_same(root, encoder, spoken, tmp_
         for side in SIDES:
             soundfile.write(tmp_path / f"{number}-{side}.wav", row[side], RATE_HZ, subtype="PCM_16")
         lines.append({f"{side}_path": f"{number}-{side}.wav" for side in SIDES} | {"prompt_text": "a"})
-    result = run(write_lines(tmp_path / "all.jsonl", lines), "--name", "files", "--valid-share", 0.5)
+    result = run(write_lines(tmp_path / "all.jsonl", lines), "--name", "files", "--valid-fraction", 0.5)
     assert result.exit_code == 0, result.output
     assert sorted(make("files").select([f"{side}_units" for side in SIDES]).rows()) == sorted(
         tuple(expected(encoder, row)) for row in spoken
@@ -394,7 +400,7 @@ def test_faulty_sound_is_listed_by_file_and_row(root, spoken, tmp_path):
     result = run(tmp_path / "p.parquet", "--name", "x")
     expected = (
         ("2 problems", "3 rows"),
-        ("chosen: ", "8000 Hz", "16000 Hz", "rejected: ", "5 bytes", "(1): p.parquet row 1"),
+        ("chosen: ", "8000 Hz", "16000 Hz", "rejected: unreadable audio", "(1): p.parquet row 1"),
         ("prompt: ", "0 samples", "chosen: ", "(1): p.parquet row 2"),
     )
     for line, facts in zip(result.stderr.splitlines()[:3], expected, strict=True):
@@ -431,7 +437,7 @@ def test_faulty_sound_is_listed_by_file_and_row(root, spoken, tmp_path):
     ids=["absent", "empty", "columns", "half a line", "bytes", "no line", "half a file", "split"],
 )
 def test_sources_that_hold_no_preferences_say_what_is_missing(root, tmp_path, make_source, message):
-    result = run(make_source(tmp_path), "--name", "x", "--units-of", "mfcc-kmeans")
+    result = run(make_source(tmp_path), "--name", "x", "--encoder", "mfcc-kmeans")
     assert result.exit_code == 1
     names(result.stderr, *message)
 
@@ -439,14 +445,14 @@ def test_sources_that_hold_no_preferences_say_what_is_missing(root, tmp_path, ma
 def test_a_column_of_text_is_no_name_of_a_sound_file(root, tmp_path):
     file = write_lines(tmp_path / "a.jsonl", [dict.fromkeys(SIDES, "a long story " * 40)])
     result = run(file, "--name", "x", "--columns", "prompt,chosen,rejected")
-    assert result.stderr == "the first row's chosen side is no units and no sound (no such sound file)\n"
+    assert result.stderr == "the first row's chosen side is neither units nor audio (no such audio file)\n"
 
 
 def test_a_file_that_validates_does_not_train(root, tmp_path):
     rows = slamkit_rows(8)
     write_lines(tmp_path / "some.jsonl", rows[:5])
     write_lines(tmp_path / "heldout.jsonl", rows[5:])
-    result = run(tmp_path, "--name", "split", "--units-of", "mfcc-kmeans", "--valid", "held*")
+    result = run(tmp_path, "--name", "split", "--encoder", "mfcc-kmeans", "--valid", "held*")
     names(result.stdout, "8 rows", "5 training", "3 validation")
     assert choice(root, "split")["files"] == {"train": ["some.jsonl"], "valid": ["held*"]}
 
@@ -570,6 +576,6 @@ def test_validation_pairs_come_from_one_place():
 
 def test_a_choice_is_not_written_over(root, tmp_path):
     path = write_lines(tmp_path / "x.jsonl", slamkit_rows(24))
-    run(path, "--name", "mine", "--units-of", "mfcc-kmeans")
-    again = run(path, "--name", "mine", "--units-of", "mfcc-kmeans")
+    run(path, "--name", "mine", "--encoder", "mfcc-kmeans")
+    again = run(path, "--name", "mine", "--encoder", "mfcc-kmeans")
     names(again.stderr, "experiments/preferences/mine.yaml", "--name")

@@ -17,7 +17,7 @@ from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from alignslm.statistics import mean_interval
 from tests.messages import names
-from tests.report_world import SETTING, build
+from tests.report_world import EXPERIMENT, build
 from tests.test_benchmark_spoken import naive_distance
 
 B = Bootstrap(resamples=200, confidence=0.95)
@@ -116,7 +116,7 @@ def test_case_and_punctuation_are_no_errors_and_a_word_too_many_is_one():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), SETTING)
+    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), EXPERIMENT)
     return inputs, report_of(inputs)
 
 
@@ -153,8 +153,9 @@ def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
 def test_without_the_true_continuations_among_the_systems_nothing_is_counted(tmp_path):
     artifacts = build(tmp_path)
     (artifacts / "samples" / "true" / "recorded.parquet").unlink()
-    alone = SETTING.model_copy(update={"models": tuple(name for name in SETTING.models if name != "true")})
+    sampled = {name: item for name, item in EXPERIMENT.params.controls.items() if name != "true"}
+    alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"controls": sampled})})
     assert read_inputs(artifacts, alone).word_errors.is_empty()
     with pytest.raises(tables.TableError) as raised:
-        read_inputs(artifacts, SETTING)
+        read_inputs(artifacts, EXPERIMENT)
     names(raised.value, "recorded.parquet", "empty")

@@ -17,9 +17,10 @@ from alignslm.config.models import Bootstrap
 from alignslm.report.columns import ReportError, Rows
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
+from alignslm.report.systems import evaluated, previous
 from alignslm.report.writing import report_of
 from tests.messages import names
-from tests.report_world import SETTING, build
+from tests.report_world import EXPERIMENT, SHIFTS, build
 
 BOOTSTRAP = Bootstrap(resamples=200, confidence=0.95)
 NO_ITEMS = pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
@@ -47,7 +48,7 @@ def summary(frame, *, models, items=NO_ITEMS, transcripts=None, rounds=None, boo
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), SETTING)
+    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), EXPERIMENT)
     return inputs, report_of(inputs)
 
 
@@ -63,7 +64,7 @@ def values_of(inputs, model, metric):
 @pytest.mark.parametrize("metric", ["judge", "heldout_judge", "auto_bleu", "num_words", "duration_s", "grammatical"])
 def test_judged_means_are_plain_means_of_measured_rows(world, metric):
     inputs, report = world
-    for model in SETTING.models:
+    for model in SHIFTS:
         rows = [value for values in values_of(inputs, model, metric).values() for value in values]
         found = report.metric(model, "continuation", metric)
         assert found.value == pytest.approx(statistics.fmean(rows))
@@ -255,11 +256,11 @@ def test_row_order_changes_no_bit(world):
             inputs.mos.sample(fraction=1.0, shuffle=True, seed=2),
             inputs.word_errors.reverse(),
         ),
-        models=SETTING.models,
-        rounds=SETTING.previous,
-        bootstrap=SETTING.bootstrap,
+        models=evaluated(EXPERIMENT),
+        rounds=previous(EXPERIMENT),
+        bootstrap=EXPERIMENT.params.evaluation.bootstrap,
         seed=0,
-        ceiling_model=SETTING.ceiling_model,
+        ceiling_model="true",
     )
     assert again == report
 

@@ -1,6 +1,6 @@
 """dvc.yaml as stages with their inputs and outputs, read without importing DVC.
 
-Understood: `${...}` of params.yaml and of `vars`, `foreach`/`do` and `matrix`. Order and existence are all that
+Understood: `${...}` of params.yaml and of `vars`, and `foreach`/`do`. Order and existence are all that
 is told here; whether a stage is up to date only DVC knows.
 """
 
@@ -68,18 +68,10 @@ def _items(value: Plain) -> list[Plain]:
 
 
 def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[Stage]:
-    """Yield the one stage of an entry, or one for each item of its `foreach` or `matrix`."""
+    """Yield the one stage of an entry, or one for each item of its `foreach`."""
     if not isinstance(entry, dict):
         raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
-    if "matrix" in entry:
-        axes = fill(entry["matrix"], context, name)
-        if not isinstance(axes, dict):
-            raise PipelineError(f"stage {name!r}: matrix must be a mapping of lists")
-        for values in product(*(_items(axis) for axis in axes.values())):
-            label = "-".join(str(value) for value in values)
-            scope: dict[str, Plain] = {"item": dict(zip(axes, values, strict=True)), "key": label}
-            yield _stage(f"{name}@{label}", entry, {**context, **scope})
-    elif "foreach" in entry:
+    if "foreach" in entry:
         over = fill(entry["foreach"], context, name)
         pairs = over.items() if isinstance(over, dict) else [(str(item), item) for item in _items(over)]
         for key, item in pairs:

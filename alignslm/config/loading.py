@@ -92,6 +92,20 @@ def load_execution(root: Path = Path()) -> Execution:
     return result
 
 
+def load_config(group: str, name: str, kind: Any, root: Path = Path()) -> Any:
+    """Return experiments/GROUP/NAME.yaml as a config of `kind`. ConfigError lists its problems, or existing names."""
+    path = root / "experiments" / group / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        message = f"no file {path.as_posix()}" + suggestion(name, known, label="choices")
+        raise ConfigError([Fault(path.as_posix(), None, "", message)])
+    document = read_document(path)
+    found = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
+    if isinstance(found, list):
+        raise ConfigError(found)
+    return found
+
+
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -65,24 +65,41 @@ def pool_of(scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataF
     return pool.with_columns(vetoed=vetoed)
 
 
+def conditions(
+    selector: ThresholdSelector | BestWorstSelector, rules: Round
+) -> tuple[dict[str, pl.Expr], dict[str, pl.Expr]]:
+    """Return the conditions of being chosen (all must hold) and of being rejected (one suffices).
+
+    Each is named by what it says of a row, with the row's value in braces: `auto_bleu {auto_bleu} <= 0.1`.
+    """
+    value, bleu = pl.col("utility"), pl.col("auto_bleu").fill_nan(None)
+    chosen = {
+        "has a utility": value.is_not_null(),
+        f"auto_bleu {{auto_bleu}} <= {rules.auto_bleu_max:g}": bleu <= rules.auto_bleu_max,
+        f"num_words {{num_words}} >= {selector.min_words}": pl.col("num_words") >= selector.min_words,
+        "num_units {num_units} > 0": pl.col("num_units") > 0,
+    }
+    rejected = {"nothing was said": pl.col("status") == "empty"}
+    if isinstance(selector, BestWorstSelector):
+        return chosen, rejected | {"has a utility": value.is_not_null()}
+    chosen[f"utility {{utility}} >= chosen_min {rules.chosen_min:g}"] = value >= rules.chosen_min
+    rejected[f"auto_bleu {{auto_bleu}} > {rules.auto_bleu_max:g}"] = pl.col("vetoed")
+    rejected[f"utility {{utility}} <= rejected_max {rules.rejected_max:g}"] = value <= rules.rejected_max
+    return chosen, rejected
+
+
 def _candidates(pool: pl.DataFrame, selector: Selector, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
-    value, empty = pl.col("utility"), pl.col("status") == "empty"
-    choosable = (
-        value.is_not_null()
-        & (pl.col("auto_bleu").fill_nan(None) <= rules.auto_bleu_max)
-        & (pl.col("num_words") >= selector.min_words)
-        & (pl.col("num_units") > 0)
-    )
     match selector:
         case ThresholdSelector():
-            chosen = _first(pool.filter(choosable, value >= rules.chosen_min), selector.max_chosen, "chosen")
-            refused = empty | pl.col("vetoed") | (value <= rules.rejected_max)
-            rejected = _first(pool.filter(refused), selector.max_rejected, "rejected")
+            must, may = conditions(selector, rules)
+            chosen = _first(pool.filter(*must.values()), selector.max_chosen, "chosen")
+            rejected = _first(pool.filter(pl.any_horizontal(may.values())), selector.max_rejected, "rejected")
         case BestWorstSelector():
-            chosen = _first(pool.filter(choosable), 1, "chosen")
+            must, may = conditions(selector, rules)
+            chosen = _first(pool.filter(*must.values()), 1, "chosen")
             others = pool.join(chosen, left_on="continuation_id", right_on="chosen_id", how="anti")
-            rejected = _first(others.filter(empty | value.is_not_null()), 1, "rejected")
+            rejected = _first(others.filter(pl.any_horizontal(may.values())), 1, "rejected")
         case OwnSelector():
             picked = selector.candidates(pool, rules)
             chosen, rejected = (

@@ -18,7 +18,7 @@ from alignslm.units import UnitVocabulary
 Bundle: TypeAlias = dict[str, Path | bytes]  # name in the repository -> a file here, or what it holds
 
 ADAPTER, START = "adapter", "start"
-SPEECH = f"{PARAMETERS}/artifacts"  # beside its params.yaml: where `alignslm continue --root` looks for them
+SPEECH = f"{PARAMETERS}/artifacts"  # beside its params.yaml: where `alignslm generate --root` looks for them
 MEANING = (VOCABULARY_FILE, CONTRACT_FILE)
 _PLAIN = ("config.json", *MEANING, "*.safetensors", "*.safetensors.index.json")
 _SPEECH_PARTS = ("encoder", "vocoder", "asr")

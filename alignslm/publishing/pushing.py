@@ -8,15 +8,11 @@ from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.locks import WORK
 from alignslm.publishing import PublishError, Pushed, Receipt
-from alignslm.publishing.cards import Published
+from alignslm.publishing.cards import Published, dataset_card, dataset_title, model_card, model_title
 from alignslm.publishing.dataset import subsets_of
-from alignslm.publishing.dataset_card import dataset_card
-from alignslm.publishing.dataset_card import title_of as dataset_title
 from alignslm.publishing.hub import Target, push, require_token, with_manifest
 from alignslm.publishing.lineage import PARAMETERS, lineage_of, parameter_files
 from alignslm.publishing.model import Bundle, model_files
-from alignslm.publishing.model_card import model_card
-from alignslm.publishing.model_card import title_of as model_title
 from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.results import read_report
 from alignslm.storage import copy_file, write_bytes, writing
