@@ -1,24 +1,20 @@
 """Copy the one file of code/ that a config names: what is built from it then depends on nothing else of code/."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from alignslm.config.loading import load_experiment
 from alignslm.config.own_code import OwnCode
 from alignslm.own_code import FOLDER, OwnCodeError
-from alignslm.progress import stage
 from alignslm.storage import copy_file, write_text
-from stages import layout
+from stages.names import requested_name
+from stages.run import start
 
 
-def main(choice: Annotated[str, typer.Argument(help="a file in experiments/ without .yaml, as judge/ngram")]) -> None:
-    """Run the stage for one config; of a built-in kind a note is left in place of a file."""
-    with stage(f"own_code@{choice}") as log:
+def main(choice: str) -> None:
+    """Run the stage for one config, such as judge/ngram; of a built-in kind a note is left in place of a file."""
+    with start(__file__, choice) as run:
         file = Path("experiments", f"{choice}.yaml")
-        config = next(one.config for one in load_experiment().choices() if one.file == file)
-        folder = layout.own_code(choice)
+        config = next(one.config for one in run.experiment.choices() if one.file == file)
+        folder = run.artifacts.own_code(choice)
         if isinstance(config, OwnCode):
             source = FOLDER / f"{config.module}.py"
             if not source.is_file():
@@ -26,8 +22,8 @@ def main(choice: Annotated[str, typer.Argument(help="a file in experiments/ with
             copy_file(source, folder / source.name)
         else:
             write_text(folder / "built-in.txt", "No file of code/ is used.\n")
-        log.rows(inputs={"configs": 1}, outputs={"own files": int(isinstance(config, OwnCode))})
+        run.log.rows(inputs={"configs": 1}, outputs={"own files": int(isinstance(config, OwnCode))})
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main(requested_name())

@@ -187,7 +187,7 @@ def test_refusals(artifacts, folder, tmp_path):
 def test_a_choice_is_consistent():
     for changes, facts in [
         ({"labels": ("a", "b")}, ("labels", "five", "2")),
-        ({"systems": ("base", "true")}, ("systems", "anchors", "base, true, true, original")),
+        ({"systems": ("base", "ground-truth")}, ("systems", "anchors", "base, true, true, original")),
         ({"passes": 6}, ("passes", "6", "5 systems")),
         ({"prompts": 0}, ("prompts", "1")),
     ]:

@@ -66,13 +66,12 @@ def summary(experiment: Experiment) -> Table:
     rows: list[tuple[str, str, str]] = []
     params = experiment.params.model_dump()
     for key in CHOICE_FOLDERS:
-        chosen, values = params.pop(key), experiment.model_dump(mode="json")[key]
-        many = chosen.items() if isinstance(chosen, dict) else [(None, chosen)]
-        for name, choice in many:
-            label = key if name is None else f"{key}.{name}"
-            rows.append((label, choice, compact(values if name is None else values[name], outermost=True)))
+        params.pop(key, None)
+    for choice in experiment.choices():
+        values = choice.config.model_dump(mode="json")
+        rows.append((".".join(choice.path), choice.file.stem, compact(values, outermost=True)))
     for key, value in experiment.params.model_dump(mode="json", include=set(params)).items():
-        groups = value.items() if key in {"rounds", "controls"} else [(None, value)]
+        groups = value.items() if key in {"preferences", "systems"} else [(None, value)]
         for name, group in groups:
             rows.append((key if name is None else f"{key}.{name}", "", compact(group, outermost=True)))
     return grid(("", "", ""), rows, numbers=(), styles=("bold", "cyan"))

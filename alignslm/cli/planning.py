@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root
-from alignslm.cli.pipeline import read_stages
 from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
+from alignslm.pipeline import read_stages
 from alignslm.plan import Plan, plan_of
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume

@@ -12,6 +12,7 @@ from rich.text import Text
 from alignslm.cli.options import Root, separated
 from alignslm.cli.presets import told_change
 from alignslm.config.document import Plain
+from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_config, load_execution, load_experiment
 from alignslm.config.preferences import AnyPreferences, UnitPreferences
@@ -143,11 +144,14 @@ def trained_on(choice: str | None, experiment: Experiment, root: Path) -> Traine
 
 
 def _into_params(name: str, experiment: Experiment, root: Path) -> list[Change]:
-    """Add the preferences to `given`, and a control that evaluates the checkpoint trained on them."""
-    params = experiment.params.model_dump(mode="json", include={"given", "controls"})
-    control: dict[str, Plain] = {"checkpoint": name, "source": "model", "temperature_scale": 1.0}
+    """Add the preferences, a checkpoint trained on them from the base model, and the system that evaluates it."""
+    nouns = {"imported_preferences", "checkpoints", "systems"}
+    params = experiment.params.model_dump(mode="json", include=nouns, exclude_unset=True)
+    trainer = experiment.params.checkpoints[list(experiment.params.rounds)[-1]].trainer
+    checkpoint: dict[str, Plain] = {"init_from": BASE, "train_on": f"pairs/{name}", "trainer": trainer}
     values: dict[str, Plain] = {
-        "given": {**params["given"], name: name},
-        "controls": {**params["controls"], name: control},
+        "imported_preferences": {**params["imported_preferences"], name: name},
+        "checkpoints": {**params["checkpoints"], name: {**checkpoint, "warmup_steps": 0}},
+        "systems": {**params["systems"], name: {"source": f"checkpoints/{name}"}},
     }
     return set_values(values, root, named=f"preferences {name}")

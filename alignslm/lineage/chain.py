@@ -88,11 +88,11 @@ def _heard(folder: Path, prompt: Step) -> Step:
 def _model(drawn: Step, place: Place, experiment: Experiment) -> Step:
     params = experiment.params
     if place.kind == "round":
-        checkpoint = params.rounds[place.name].prev if place.name in params.rounds else None
+        checkpoint = params.preferences[place.name].sampled_from if place.name in params.preferences else None
         seed = params.seeds.sampling
     else:
-        control = params.controls.get(place.name)
-        checkpoint = control.checkpoint if control else place.name
+        system = params.systems.get(place.name)
+        checkpoint = system.checkpoint if system else place.name
         seed = params.seeds.evaluation
     sampling = params.sampling.model_dump()
     return Step(
@@ -112,7 +112,7 @@ def _judged(continuation_id: str, place: Place, folder: Path, experiment: Experi
         one(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
         one(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
     ]
-    if steps[1].facts and place.name in experiment.params.rounds:
+    if steps[1].facts and place.name in experiment.params.preferences:
         facts = rule_facts(continuation_id, place.name, folder, experiment)
         steps.append(Step("rule", folder / "pairs" / f"{place.name}.parquet", facts))
     return steps

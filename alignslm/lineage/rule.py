@@ -30,7 +30,7 @@ def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFram
     columns = ["continuation_id", "prompt_id", "finish", "units"]
     drawn = tables.read(tables.CONTINUATIONS, folder / "continuations" / f"{name}.parquet", columns)
     scores = tables.read(tables.SCORES, folder / "scores" / f"{name}.parquet")
-    pool = pool_of(scores, drawn, prompts, experiment.params.rounds[name])
+    pool = pool_of(scores, drawn, prompts, experiment.params.preferences[name])
     return utility(pool, experiment.params.weights)
 
 
@@ -40,7 +40,9 @@ def _checks(row: pl.DataFrame, name: str, experiment: Experiment) -> dict[str, s
     if isinstance(selector, PythonSelectorConfig):
         return dict.fromkeys(("may be chosen", "may be rejected"), f"{selector.object} decides")
     values = {column: _format(value) for column, value in row.row(0, named=True).items()}
-    sides = zip(("may be chosen", "may be rejected"), conditions(selector, experiment.params.rounds[name]), strict=True)
+    sides = zip(
+        ("may be chosen", "may be rejected"), conditions(selector, experiment.params.preferences[name]), strict=True
+    )
     return {
         side: "; ".join(
             f"{'yes' if row.select(holds.fill_null(value=False)).item() else 'no'}: {text.format_map(values)}"

@@ -37,7 +37,7 @@ def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chai
             if not drawn:
                 raise LineageError(
                     f"pair {identity!r} was imported, not sampled; its lineage ends at {path} "
-                    f"(`given.{name}` in params.yaml)."
+                    f"(`imported_preferences.{name}` in params.yaml)."
                 )
             (place,) = drawn
             row = found.row(0, named=True)

@@ -38,9 +38,8 @@ def volume_of(experiment: Experiment, root: Path) -> Volume:
     """Count what the parameters imply. Reads only the rubrics."""
     params = experiment.params
     prompts, sampling = params.prompts, params.sampling
-    drawn = (prompts.train + prompts.valid) * sampling.draws * len(params.rounds)
-    systems = len(params.rounds) + len(params.controls)
-    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * systems
+    drawn = (prompts.train + prompts.valid) * sampling.draws * len(params.preferences)
+    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * len(params.systems)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Volume(

@@ -60,7 +60,6 @@ def describe(asked: Asked, root: Path) -> AnyPreferences:
         "columns": columns,
         "completions_end": asked.completions_end,
         "longest_units": None,
-        "warmup_steps": 0,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
 
