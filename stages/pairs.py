@@ -1,7 +1,7 @@
 """Turn scores into preference pairs by weights, selector and thresholds."""
 
 from alignslm import tables
-from alignslm.pairs.account import Books
+from alignslm.pairs.counts import PairCounter
 from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import Sources, stream_pairs
 from alignslm.storage import write_text
@@ -21,10 +21,10 @@ def main(name: str) -> None:
             theirs=str(sources.prompts),
         )
         selector = load_selector(run.experiment.selector, code=artifacts.own_code(f"selector/{run.params.selector}"))
-        books = Books(max_auto_bleu=rules.max_auto_bleu)
+        books = PairCounter(max_auto_bleu=rules.max_auto_bleu)
         with (
-            tables.growing(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
-            tables.growing(tables.REJECTIONS, artifacts.table("rejections", name)) as rejections,
+            tables.open_table(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
+            tables.open_table(tables.REJECTIONS, artifacts.table("rejections", name)) as rejections,
         ):
             for made in stream_pairs(sources, weights=run.params.weights, selector=selector, round=rules, name=name):
                 pairs.add(made.pairs)
