@@ -11,6 +11,7 @@ is to be cleaned up is; one that has not ended a few seconds later is ended like
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -27,9 +28,10 @@ def follow(parent: int | None = None) -> None:
     """End this process when its parent is gone, and make sure that Ctrl-C ends it. Call it in the main thread.
 
     The parent is the process named here, the stage that started this one, or DVC. What a person starts by hand has no
-    parent to follow: closing the terminal ends it, unless it was started to outlive that (nohup).
+    parent to follow: closing the terminal ends it, unless it was started to outlive that (nohup). On Windows this does
+    nothing: a stage there outlives a DVC that was killed.
     """
-    if os.getpid() in _following:
+    if os.getpid() in _following or sys.platform == "win32":  # no sessions, and pipes cannot be waited for there
         return
     _following[:] = [os.getpid()]
     given = os.environ.get(VARIABLE)
