@@ -75,12 +75,17 @@ def _empty_flac(sample_rate_hz: int) -> bytes:
     return _EMPTY_FLAC_HEAD + stream_info
 
 
+def is_empty_flac(data: bytes) -> bool:
+    """Return whether these bytes are FLAC without samples, as `encode_flac` writes it."""
+    return data.startswith(_EMPTY_FLAC_HEAD) and len(data) == _EMPTY_FLAC_BYTES
+
+
 def decode(data: bytes, *, channels: Literal["mono", "mix"] = "mono") -> tuple[np.ndarray, int]:
     """Decode any format libsndfile knows: (samples,) float32 and the sample rate in Hz.
 
     Several channels raise AudioError unless `channels` is "mix", which averages them.
     """
-    if data.startswith(_EMPTY_FLAC_HEAD) and len(data) == _EMPTY_FLAC_BYTES:  # libsndfile refuses it
+    if is_empty_flac(data):  # libsndfile refuses it
         return np.zeros(0, np.float32), int.from_bytes(data[18:21], "big") >> 4
     try:
         samples, sample_rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)

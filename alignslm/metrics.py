@@ -35,26 +35,3 @@ def auto_bleu(text: str | None, *, n: int = 2) -> float | None:
     counts = Counter(ngrams(words(text or ""), n))
     total = counts.total()
     return sum(count for count in counts.values() if count > 1) / total if total else None
-
-
-def mean_auto_bleu(texts: Sequence[str | None], *, n: int = 2) -> float | None:
-    """Return the mean over the texts in which auto-BLEU could be measured (papers print it times 100)."""
-    measured = [value for text in texts if (value := auto_bleu(text, n=n)) is not None]
-    return sum(measured) / len(measured) if measured else None
-
-
-def distinct_share(texts: Sequence[str]) -> float | None:
-    """Return the share of different texts among all texts, words compared; None without texts.
-
-    It falls with the number of texts: compare it between samples of one size only.
-    """
-    return len({tuple(words(text)) for text in texts}) / len(texts) if texts else None
-
-
-def distinct_n(texts: Sequence[str], *, n: int) -> float | None:
-    """Return different n-grams over all n-grams of the texts together; None where there is no n-gram.
-
-    Falls with the amount of text, like `distinct_share`.
-    """
-    grams = [gram for text in texts for gram in ngrams(words(text), n)]
-    return len(set(grams)) / len(grams) if grams else None

@@ -25,6 +25,11 @@ class Estimate(NamedTuple):
     n: int
     n_missing: int
 
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """The interval's two ends."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 class SignTest(NamedTuple):
     """In how many pairs a - b is above, below and at 0, and the probability of a split so uneven by chance."""
@@ -126,16 +131,6 @@ def mean_within(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, 
     sums = np.bincount(which, weights=rows[measured][order], minlength=len(known))
     sizes = np.bincount(which, minlength=len(known))
     return known, np.divide(sums, sizes, out=np.full(len(known), np.nan), where=sizes > 0)
-
-
-def accuracy(positive: npt.ArrayLike, negative: npt.ArrayLike) -> Floats:
-    """Score likelihood pairs (rows,): 1 where the positive is likelier, .5 at a tie, 0 else, NaN where one is NaN.
-
-    NaN compares as False with everything, so a plain `>` would score an unmeasured pair 0.
-    """
-    high, low = _column(positive), _column(negative)
-    scored = np.where(high > low, 1.0, np.where(high == low, 0.5, 0.0))
-    return np.where(np.isnan(high) | np.isnan(low), np.nan, scored)
 
 
 def _column(values: npt.ArrayLike) -> Floats:

@@ -74,7 +74,7 @@ def build(root: Path) -> Path:
 
 def write_lock(root: Path, **changed: str) -> None:
     """Write a dvc.lock; `changed` gives stages another hash of their output."""
-    systems = ("base", "base-cool", "ntp", "sft", "true")
+    systems = ("base", "base-low-temp", "ntp", "sft", "ground-truth")
     chain = CHAIN | {
         f"control_eval@{name}": (["artifacts/checkpoints/base"], [f"artifacts/eval/{name}"]) for name in systems
     }
@@ -93,7 +93,7 @@ def write_lock(root: Path, **changed: str) -> None:
 def _write_report(root: Path) -> None:
     told = report_world.build(root / "told")
     (root / "reports").mkdir()
-    report = report_of(read_inputs(told, report_world.SETTING))
+    report = report_of(read_inputs(told, report_world.EXPERIMENT))
     (root / "reports/metrics.json").write_text(report.to_json())
     for folder in ("eval", "training"):
         shutil.copytree(told / folder, root / "artifacts" / folder)
@@ -150,7 +150,7 @@ def _write_pairs(artifacts: Path, root: Path) -> None:
         Sources(*(artifacts / name for name in names)),
         weights=params.weights,
         selector=experiment.selector,
-        rules=params.rounds["r1"],
+        rules=params.preferences["r1"],
     )
     tables.write(made.pairs, tables.PAIRS, artifacts / "pairs/r1.parquet", CONTRACT)
     tables.write(made.rejections, tables.REJECTIONS, artifacts / "rejections/r1.parquet")

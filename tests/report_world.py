@@ -5,47 +5,32 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from ruamel.yaml import YAML
 
 from alignslm import tables
 from alignslm.audio import encode_flac
-from alignslm.config.models import Bootstrap
+from alignslm.config.presets import preview_values
 from alignslm.provenance import content_id
-from alignslm.report.inputs import Measured, Setting, Thresholds
 from alignslm.report.origin import Origin
 
+ROOT = Path(__file__).parent.parent
 RATE_HZ = 8000
-SHIFTS = {"base": 0.0, "base-cool": 0.25, "ntp": 0.03, "sft": 0.8, "r1": 0.85, "r2": 1.25, "true": 1.0}
+SHIFTS = {"base": 0.0, "base-low-temp": 0.25, "ntp": 0.03, "sft": 0.8, "r1": 0.85, "r2": 1.25, "ground-truth": 1.0}
 NOUNS = ("dog", "cat", "boat", "kite", "bread", "train")
 VERBS = ("sees", "finds", "loses", "likes")
 UNWRITTEN = 8  # a prompt that the corpus gives no text of, among the examples
 NOT_MEASURED = (None, None, None)  # raw text and signs of hallucination
 
-SETTING = Setting(
-    models=tuple(SHIFTS),
-    ceiling_model="true",
-    rounds={
-        "r1": Thresholds(prev="base", chosen_min=3.2, rejected_max=2.2),
-        "r2": Thresholds(prev="r1", chosen_min=3.9, rejected_max=2.9),
+PRESET = YAML(typ="safe").load(ROOT / "experiments/preset/embedded-full.yaml")["set"]  # two rounds, every baseline
+EXPERIMENT = preview_values(
+    {
+        **PRESET,
+        "benchmarks": {name: f"toy-{name}" for name in ("swuggy", "sblimp", "storycloze")},
+        "evaluation": {**PRESET["evaluation"], "bootstrap": {"resamples": 300, "confidence": 0.95}},
     },
-    benchmarks={
-        name: Measured(kind=f"toy-{name}", split=None, copy_of=None) for name in ("swuggy", "sblimp", "storycloze")
-    },
-    convention="given-mean",
-    choices={
-        "corpus": "storyworld", "encoder": "mfcc-kmeans", "lm": "llama-tiny", "vocoder": "conv-griffinlim",
-        "asr": "char-ctc", "mos": "dnsmos-quick", "judge": "story-lm", "heldout_judge": "ngram",
-        "selector": "thresholds",
-        "trainer": "dpo-nll", "ntp": "ntp", "sft": "sft",
-    },
-    losses={"sigmoid": 1.0, "sft": 10.0},
-    beta=0.1,
-    drift=0.5,
-    split="test",
-    draws=2,
-    training_draws=5,
-    bootstrap=Bootstrap(resamples=300, confidence=0.95),
-    seed=0,
-)  # fmt: skip
+    ROOT,
+    named="tests",
+).experiment
 ORIGIN = Origin(
     git_commit="0123456789abcdef0123456789abcdef01234567",
     dirty=True,
@@ -76,7 +61,7 @@ def build(folder: Path, *, num_prompts: int = 40) -> Path:
         _write_model(model, prompts, difficulty, rng, folder)
     for place, system in enumerate([*SHIFTS, "recorded-prompts", "recorded-continuations"]):
         _write_mos(system, 2.8 + 0.1 * place, prompts, folder)
-    for number, name in enumerate(SETTING.rounds):
+    for number, name in enumerate(EXPERIMENT.params.rounds):
         _write_round(name, 0.6 * number, prompts, rng, folder)
         _write_training(name, folder)
     return folder
@@ -125,7 +110,7 @@ def _write_utterances(prompts: pl.DataFrame, folder: Path) -> None:
 def _write_model(
     model: str, prompts: pl.DataFrame, difficulty: dict[str, float], rng: np.random.Generator, folder: Path
 ) -> None:
-    draws = range(1 if model == "true" else 2)
+    draws = range(1 if model == "ground-truth" else 2)
     ids = [(content_id(p, d), p, d) for p in prompts["prompt_id"] for d in draws]
     frame = pl.DataFrame(ids, schema=["continuation_id", "prompt_id", "draw"], orient="row").sort("continuation_id")
     judged, transcripts, speech = [], [], []
@@ -158,10 +143,10 @@ def _write_model(
         )
     samples, evaluated = folder / "samples" / model, folder / "eval" / model
     tables.write(_frame(judged, tables.JUDGED), tables.JUDGED, evaluated / "judged.parquet")
-    scored = [] if model == "true" else _item_scores(model, rng)
+    scored = [] if model == "ground-truth" else _item_scores(model, rng)
     tables.write(_frame(scored, tables.ITEM_SCORES), tables.ITEM_SCORES, evaluated / "item_scores.parquet")
     tables.write(_frame(transcripts, tables.TRANSCRIPTS), tables.TRANSCRIPTS, samples / "transcripts.parquet")
-    if model == "true":
+    if model == "ground-truth":
         _write_recorded(prompts, samples)
     tables.write_shards([_frame(speech, tables.SPEECH)], tables.SPEECH, samples / "speech")
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
+from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import Convention, conventions_of
-from alignslm.benchmarks.scoring import EosError, score_items
+from alignslm.benchmarks.scoring import score_items
 from alignslm.report.columns import Rows, columns_of
 from alignslm.report.metrics import summarise
 from tests.messages import names
@@ -61,7 +62,7 @@ def test_a_model_without_end_of_sequence_has_no_conventions_about_it_and_may_not
     found = score_items(items(3), bare, CONFIG, benchmark="b", model="m", batch_rows=4)
     assert [name for name, _ in conventions_of(found)] == ["given-mean", "given-sum", "scored-mean", "scored-sum"]
     assert set(found["positive_context_units"]) == {3}  # of four: the first has nothing to be predicted from
-    with pytest.raises(EosError) as error:
+    with pytest.raises(BenchmarkError) as error:
         score_items(
             items(3), bare, CONFIG.model_copy(update={"score_eos": True}), benchmark="b", model="r1", batch_rows=4
         )

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.audio import encode_flac
+from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.endings import join, own_endings, plan_endings
-from alignslm.benchmarks.items import ItemError, paired
+from alignslm.benchmarks.items import paired
 from alignslm.config.evaluation import OwnEndings
 from alignslm.provenance import row_seed
 from tests.level_encoder import LevelEncoder
@@ -61,7 +62,7 @@ def test_more_pairs_keep_the_fewer_ones_and_the_order_of_rows_changes_nothing(pa
 
 
 def test_no_partner_is_told_with_its_cure():
-    with pytest.raises(ItemError) as error:
+    with pytest.raises(BenchmarkError) as error:
         plan_endings(config(), MANY.filter(speaker_id="carl"))
     names(error.value, "1 utterances", "test split", "1.6 s", "same_speaker: false", "context_s", "ending_s")
 

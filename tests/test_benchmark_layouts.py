@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignslm import audio
-from alignslm.benchmarks.items import ItemError
-from alignslm.benchmarks.numbered import numbered
+from alignslm.benchmarks import BenchmarkError
+from alignslm.benchmarks.layouts import numbered
 from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.config.benchmarks import Reformatted, Salmon, SpokenStoryCloze
 from alignslm.config.sources import FolderSource
@@ -62,7 +62,7 @@ def pairs_of(found):
 
 
 def message(config):
-    with pytest.raises(ItemError) as error:
+    with pytest.raises(BenchmarkError) as error:
         find_items(config)
     return str(error.value)
 
@@ -103,7 +103,7 @@ def test_a_beginning_of_another_sample_rate_is_joined_after_resampling(tmp_path)
 def test_whole_stories_beside_their_beginnings_are_refused(tmp_path):
     root = tmp_path / "release"
     put(root, s_mutual=[1, 2], s_correct=[1, 2, 4], s_incorrect=[1, 2, 5])
-    with pytest.raises(ItemError) as error:
+    with pytest.raises(BenchmarkError) as error:
         items_of(cloze(root), tmp_path)
     first, whole, cure = str(error.value).splitlines()
     names(first, root, "2 problems", "2 recordings")

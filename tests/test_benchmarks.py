@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from alignslm import tables
+from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import preferred
-from alignslm.benchmarks.items import ItemError, paired
+from alignslm.benchmarks.items import paired
 from alignslm.benchmarks.scoring import score_items
 from alignslm.config.evaluation import Evaluation
 from alignslm.config.models import Bootstrap
@@ -100,10 +101,10 @@ def test_a_side_without_a_scored_unit_is_missing_not_wrong():
 def test_pairs_are_joined_by_key_and_faults_are_listed():
     table = items(3)
     broken = table.filter(pl.col("item_id") != "1-negative")
-    with pytest.raises(ItemError) as error:
+    with pytest.raises(BenchmarkError) as error:
         paired(broken)
     names(error.value, "1 of 3", "p1", "'en'", "positive")
     doubled = pl.concat([table, table.filter(pl.col("item_id") == "2-positive").with_columns(item_id=pl.lit("x"))])
-    with pytest.raises(ItemError) as raised:
+    with pytest.raises(BenchmarkError) as raised:
         paired(doubled)
     names(raised.value, "p2", "'en'", "negative+positive+positive")

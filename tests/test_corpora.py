@@ -214,7 +214,7 @@ def test_faults_of_the_listing_are_told_together(root, tmp_path):
                 *("audio", f"(3): {at}/100/200/100-200-0007.flac, {at}/100/200/100-200-0008.flac"),
                 f"{at}/102/202/102-202-0000.flac",
             ),
-            ("subset", root, "(1): test-clean"),
+            ("subset", root, "(1): librispeech/test-clean"),
             (
                 *("transcript", f"(4): {at}/100/200/100-200-0001.flac, {at}/100/200/102-202-0000.flac"),
                 f"{at}/101/201/101-201-0000.flac, {at}/101/201/101-201-0001.flac",
@@ -327,7 +327,7 @@ def test_faults_of_mls(tmp_path):
             ("5 problems", "5 utterances"),
             ("id", "SPEAKER_BOOK_NUMBER", "(1): mls/train/transcripts.txt:5", "nonsense"),
             ("audio", "(1): mls/train/transcripts.txt:4", "901_201_000001"),
-            ("subset", "transcripts.txt", root, "(1): test"),
+            ("subset", "transcripts.txt", root, "(1): mls/test"),
             ("transcript", "(1): mls/train/audio/901/201/901_201_000777.flac"),
             ("text", "(1): mls/train/transcripts.txt:6", "901_201_000009"),
             MEND,
@@ -357,7 +357,7 @@ def test_faults_of_parquet(tmp_path):
     columns_there = "file, audio, speaker_id, chapter_id, id"
     names(by_place["hub/all/dev-clean/0000.parquet"], "column text", columns_there)
     names(by_place["hub/all/train-clean-100/0000.parquet row 2"], "text")
-    names(by_place["all/none/*.parquet"], root, "pattern")
+    names(by_place["hub/all/none/*.parquet"], root, "pattern")
     names(by_place["hub/all/test-clean/0000.parquet"], "parquet")
     write_parquet(tmp_path / "again", COUNTS)
     for name in COUNTS:

@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.listening import ListeningStudy
-from alignslm.listening.agreement import counts_of, ordinal_alpha
-from alignslm.listening.analysis import AnalysisError, analyse, automatic_scores, pearson, spearman
+from alignslm.listening.analysis import (
+    AnalysisError,
+    analyse,
+    automatic_scores,
+    counts_of,
+    expected_rows,
+    ordinal_alpha,
+    pearson,
+    spearman,
+)
 from alignslm.listening.clustered import differences, mean
-from alignslm.listening.export import expected_rows
 from alignslm.listening.storage import Rater
 from alignslm.listening.study import Study, build_study, read_study
 from alignslm.provenance import content_id
@@ -22,7 +29,7 @@ from tests.messages import names
 NO_SCORES = pl.DataFrame(
     schema={"system": pl.String, "continuation_id": pl.String, "metric": pl.String, "value": pl.Float64}
 )
-EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "true": 3.9, "original": 4.1}
+EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "ground-truth": 3.9, "original": 4.1}
 
 
 def study_of(prompts, passes=1):
@@ -92,7 +99,7 @@ def test_intervals_of_differences_hold_the_true_one_as_often_as_they_say():
         columns = (rows[name].to_numpy() for name in ("system", "rater_id", "prompt_id"))
         values = rows["score"].to_numpy().astype(float)
         (found,) = differences(values, *columns, [("sft", "base")], confidence=0.95)
-        held.append(found.low <= truth <= found.high)
+        held.append(found.ci95[0] <= truth <= found.ci95[1])
         errors.append(found.value - truth)
         widths.append(found.stderr)
     assert 0.92 <= np.mean(held) <= 1.0
@@ -108,7 +115,7 @@ def test_ignoring_clusters_would_promise_too_much():
         values = ratings["score"].to_numpy().astype(float)
         found = mean(values, ratings["rater_id"].to_numpy(), ratings["prompt_id"].to_numpy(), confidence=0.95)
         half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-        held.append(found.low <= 3.0 <= found.high)
+        held.append(found.ci95[0] <= 3.0 <= found.ci95[1])
         naive.append(abs(found.value - 3.0) <= half)
     assert np.mean(held) >= 0.9
     assert np.mean(naive) < 0.75
@@ -141,10 +148,10 @@ def test_errors_are_clustered_both_ways(seed, count):
     found = mean(values, raters, prompts, confidence=0.95)
     fewest = min(len(set(raters)), len(set(prompts)))
     if fewest < 2:
-        assert (found.stderr, found.low, found.high) == (None, None, None)
+        assert (found.stderr, found.ci95) == (None, None)
         return
     assert found.stderr == pytest.approx(slow_two_way(values, raters, prompts), abs=1e-12)
-    assert found.high - found.value == pytest.approx(scipy.stats.t.ppf(0.975, fewest - 1) * found.stderr)
+    assert found.ci95[1] - found.value == pytest.approx(scipy.stats.t.ppf(0.975, fewest - 1) * found.stderr)
 
 
 def test_a_difference_is_that_of_the_means_and_shared_noise_cancels():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignslm.metrics import auto_bleu, distinct_n, distinct_share, mean_auto_bleu, num_words, words
+from alignslm.metrics import auto_bleu, num_words, words
 
 TEXTS = st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join)
 
@@ -40,11 +40,6 @@ def test_auto_bleu_equals_the_quadratic_definition(text, n):
     assert auto_bleu(text, n=n) == slow_auto_bleu(text, n)
 
 
-def test_mean_auto_bleu_leaves_unmeasured_texts_out():
-    assert mean_auto_bleu(["no no no", "the cat sat", "word", None]) == 0.5
-    assert mean_auto_bleu(["word"]) is None
-
-
 def test_words_know_neither_case_nor_punctuation():
     assert words("The boat's red. “Well-made”, isn't it? — 3 o’clock...") == [
         "the", "boat's", "red", "well-made", "isn't", "it", "3", "o’clock",
@@ -55,16 +50,3 @@ def test_words_know_neither_case_nor_punctuation():
 
 def test_num_words():
     assert [num_words(text) for text in ("he was  here", " ", None)] == [3, 0, 0]
-
-
-def test_diversity_by_hand():
-    assert distinct_share(["a b", "A  b", "b a", "c"]) == 3 / 4
-    assert distinct_n(["a b a", "a b"], n=2) == 2 / 3  # ab, ba, ab
-    assert distinct_share([]) is None
-    assert distinct_n(["a"], n=2) is None
-
-
-@given(st.lists(TEXTS, min_size=1, max_size=6))
-def test_distinct_share_counts_first_sightings(texts):
-    first = [text not in texts[:i] for i, text in enumerate(texts)]
-    assert distinct_share(texts) == sum(first) / len(texts)

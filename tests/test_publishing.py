@@ -21,12 +21,15 @@ from alignslm import tables
 from alignslm.config.document import read_document
 from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
-from alignslm.config.presets import apply_preset
+from alignslm.config.presets import apply_preset, preview
 from alignslm.lm.checkpoint import load_lm
 from alignslm.publishing import PublishError, Receipt
+from alignslm.publishing.cards import dataset_card, model_card
+from alignslm.publishing.dataset import Subset
 from alignslm.publishing.lineage import lock_slice
 from alignslm.publishing.pairs import read_sources
-from alignslm.publishing.pushing import packages_of, publish
+from alignslm.publishing.pushing import packages_of, publish, published_of
+from alignslm.publishing.results import read_report
 from alignslm.report.metrics import Report
 from stages.publish import main
 from tests import publish_world
@@ -293,7 +296,7 @@ def test_the_model_index_holds_the_reports_numbers_with_their_intervals(hub, wor
     }
     accuracy = told["toy-sblimp-full", "accuracy"]
     assert accuracy.metric_value == round(100 * report.metric("r1", "sblimp", "accuracy").value, 4)
-    assert {metric.model for metric in report.metrics} >= {"base", "sft", "r1", "true"}
+    assert {metric.model for metric in report.metrics} >= {"base", "sft", "r1", "ground-truth"}
     assert "r2" not in {metric.model for metric in report.metrics}
     assert (card.data.license, card.data.library_name, card.data.datasets) == ("mit", "transformers", [DATASET[1]])
 
@@ -325,6 +328,34 @@ def test_the_lock_in_the_repository_is_what_the_round_rests_on(hub, world, recei
     digest = hashlib.sha256(lock).hexdigest()
     assert receipt.pushed["model"].tag == f"r1-{digest[:8]}"
     assert f"`{digest}`" in hub.repos[MODEL].head.files["README.md"].decode()
+
+
+PARTS = ("corpus", "encoder", "lm", "vocoder", "asr", "judge", "selector", "trainer")
+CITED_ALWAYS = {"lin2025alignslm", "rafailov2023dpo", "hu2021lora"}
+OF_WHISPER = {"hsu2021hubert", "polyak2021resynthesis", "radford2022whisper", "panayotov2015librispeech"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "facts", "cited"),
+    [
+        ("twist-1.3b-mls", ("TWIST-1.3B", "openai/whisper-large-v2", "MLS", "CC BY 4.0"),
+         {*OF_WHISPER, "hassid2023twist", "pratap2020mls"}),
+        ("slam", ("slprl/slam", "slprl/mhubert-base-25hz", "LibriSpeech"), {*OF_WHISPER, "maimon2025slamming"}),
+        ("own-speech", ("folder", "best", "worst"), set()),
+    ],
+)  # fmt: skip
+def test_both_cards_name_and_cite_other_peoples_models_and_speech(world, preset, facts, cited):
+    experiment, other = load_experiment(world), preview(preset, ROOT).experiment
+    mixed = experiment.model_copy(update={key: getattr(other, key) for key in PARTS})
+    published = published_of(mixed, "r1", world)
+    subsets = [Subset("pairs", {"train": []}, {"train": 7})]
+    for card in (
+        model_card(published, read_report(world / "reports/metrics.json", mixed, "r1")).decode(),
+        dataset_card(published, subsets, sample_rate_hz=8000).decode(),
+    ):
+        names(card, *(fact for fact in facts if fact != "TWIST-1.3B" or "# Use" in card))
+        assert set(re.findall(r"@\w+{(\w+),", card)) == CITED_ALWAYS | cited
+        assert not re.search("demonstration|{%|{{ |None|Undefined", card)
 
 
 # --- what is refused before anything is pushed

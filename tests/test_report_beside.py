@@ -3,31 +3,44 @@
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+from ruamel.yaml import YAML
 
+from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.loading import load_experiment
-from alignslm.report.beside import COLUMNS, column_of, protocols_of, published_sheet
-from alignslm.report.inputs import Measured, setting_of
+from alignslm.config.sources import FolderSource, HubSource
 from alignslm.report.metrics import Metric, Report
-from alignslm.report.protocol import protocols
+from alignslm.report.page import paragraphs_of
+from alignslm.report.published import COLUMNS, column_of, protocols_of, published_sheet
 from alignslm.report.wording import style
 from tests.messages import names
-from tests.report_world import SETTING
+from tests.report_world import EXPERIMENT
 from tests.sample_experiment import edit, write_experiment
 
 ROOT = Path(__file__).parents[1]
-OFFICIAL = {
-    "swuggy": Measured(kind="swuggy", split="dev", copy_of=None),
-    "sblimp": Measured(kind="sblimp", split="test", copy_of=None),
-    "spoken": Measured(kind="sstorycloze", split=None, copy_of=None),
-    "topic": Measured(kind="tstorycloze", split=None, copy_of=None),
-    "salmon": Measured(kind="salmon", split=None, copy_of=None),
-}
-COPIED = {"numbered": Measured(kind="reformatted", split=None, copy_of="swuggy_inter")}
-TOYS = dict(SETTING.benchmarks)
+CHOICES = {
+    "swuggy": "swuggy", "sblimp": "sblimp-test", "spoken": "sstorycloze", "topic": "tstorycloze", "salmon": "salmon",
+    "numbered": "swuggy-slamkit",
+}  # fmt: skip
 
 
-def setting(benchmarks):
-    return SETTING.model_copy(update={"models": ("base", "r1"), "benchmarks": benchmarks})
+def benchmarks(*chosen):
+    """Return configs of experiments/benchmark by the names in CHOICES."""
+    adapter = TypeAdapter(dict[str, BenchmarkConfig])
+    return adapter.validate_python({
+        name: YAML(typ="safe").load(ROOT / "experiments" / "benchmark" / f"{CHOICES[name]}.yaml") for name in chosen
+    })  # fmt: skip
+
+
+def run(configs):
+    """Return an experiment with two systems and these benchmarks."""
+    controls = {"base": EXPERIMENT.params.controls["base"]}
+    params = {"controls": controls, "rounds": {"r1": EXPERIMENT.params.rounds["r1"]}}
+    return EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update=params), "benchmarks": configs})
+
+
+def protocols(experiment):
+    return paragraphs_of(report(), experiment)["protocols"]
 
 
 def report(*figures):
@@ -53,7 +66,7 @@ FIGURES = (
 
 
 def test_official_kinds_stand_in_the_papers_columns_without_a_word_of_toys():
-    chosen = setting(OFFICIAL)
+    chosen = run(benchmarks("swuggy", "sblimp", "spoken", "topic", "salmon"))
     sheet = published_sheet(report(*FIGURES), chosen)
     assert sheet.headings == ("system", *COLUMNS, "judge (1 to 5)")
     assert ours(sheet) == {
@@ -62,19 +75,18 @@ def test_official_kinds_stand_in_the_papers_columns_without_a_word_of_toys():
         ],
         "this run: r1": [("75.0 ± 1.0", ""), ("–", ""), ("–", ""), ("–", ""), ("3.50 ± 0.01", "")],
     }  # fmt: skip
-    text = " ".join([sheet.caption, *protocols(chosen)])
+    text = " ".join(protocols(chosen))
     assert "toy" not in text.lower()
-    assert "comparable as far as the protocols told above agree" in sheet.caption
-    for told in (
-        "`swuggy` (dev split): sWUGGY as released", "`sblimp` (test split): sBLIMP", "`spoken`: spoken StoryCloze",
-        "`topic`: topic StoryCloze", "`salmon`: SALMon has no column here", "GPT-4o's score in print",
+    assert protocols_of(chosen) == ["official"]
+    names(
+        text, "`swuggy` (dev split)", "`sblimp` (test split)", "`spoken`", "`topic`", "`salmon`", "GPT-4o",
         "of the ending given what comes before, per unit",
-    ):  # fmt: skip
-        assert told in text
+    )  # fmt: skip
 
 
 def test_toys_copies_and_official_releases_never_share_a_row():
-    mixed = setting({**TOYS, "official": OFFICIAL["swuggy"], "again": OFFICIAL["swuggy"], **COPIED})
+    (official,) = benchmarks("swuggy").values()
+    mixed = run({**EXPERIMENT.benchmarks, "official": official, "again": official, **benchmarks("numbered")})
     assert protocols_of(mixed) == ["official", "copy", "toy"]
     figures = [("base", "swuggy", "accuracy", 0.5), ("base", "storycloze", "accuracy/topic", 0.6)]
     figures += [("base", name, "accuracy", 0.7) for name in ("official", "again", "numbered")]
@@ -84,27 +96,34 @@ def test_toys_copies_and_official_releases_never_share_a_row():
     assert rows["this run: base (toy protocol)"][:4] == [("50.0 ± 1.0", ""), ("–", ""), ("–", ""), ("60.0 ± 1.0", "")]
     told = protocols(mixed)
     assert sum("toy protocol" in sentence for sentence in told) == 1
-    assert any(
-        sentence.startswith("`numbered`: a copy in slamkit's form: pairs are told by number") for sentence in told
-    )
+    (copied,) = (sentence for sentence in told if "`numbered`" in sentence)
+    names(copied, "slamkit's", "number")
 
 
-def test_an_embedded_run_says_that_nothing_is_comparable():
-    sheet = published_sheet(report(("base", "swuggy", "accuracy", 0.5)), SETTING)
-    assert sheet.caption.endswith("this run: under another protocol: not comparable.")
+def test_an_embedded_run_has_rows_of_the_toy_protocol_only():
+    sheet = published_sheet(report(("base", "swuggy", "accuracy", 0.5)), EXPERIMENT)
+    assert protocols_of(EXPERIMENT) == ["toy"]
     assert set(ours(sheet)) == {"this run: base (toy protocol)"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "copy_of", "expected"),
+    ("name", "expected"),
     [
-        ("swuggy", None, ("official", "sWUGGY")), ("tstorycloze", None, ("official", "T-StoryCloze")),
-        ("toy-storycloze", None, ("toy", "T-StoryCloze")), ("reformatted", "sSC", ("copy", "S-StoryCloze")),
-        ("reformatted", "swuggy_oov", None), ("reformatted", None, None), ("salmon", None, None),
+        ("swuggy", ("official", "sWUGGY")), ("topic", ("official", "T-StoryCloze")),
+        ("numbered", ("copy", "sWUGGY")), ("salmon", None),
     ],
 )  # fmt: skip
-def test_each_kind_has_its_column_or_none(kind, copy_of, expected):
-    assert column_of(kind, copy_of) == expected
+def test_each_kind_has_its_column_or_none(name, expected):
+    (config,) = benchmarks(name).values()
+    assert column_of(config) == expected
+
+
+def test_copies_have_a_column_only_if_the_paper_has_it():
+    (copied,) = benchmarks("numbered").values()
+    for name, expected in (("sSC", ("copy", "S-StoryCloze")), ("swuggy_oov", None)):
+        assert column_of(copied.model_copy(update={"data": FolderSource(kind="folder", path=f"a/{name}")})) == expected
+    hub = HubSource(kind="hub", repo="a/b", revision="main")
+    assert column_of(copied.model_copy(update={"data": hub})) is None
 
 
 def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, monkeypatch):
@@ -118,13 +137,11 @@ def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, mo
         ("  swuggy: swuggy\n", "  swuggy: official-swuggy\n  copied: official-sblimp-slamkit\n"),
         ("context: given", "context: scored"), ("normalisation: mean", "normalisation: sum"),
     )  # fmt: skip
-    found = setting_of(load_experiment(root))
-    assert found.benchmarks == {
-        "swuggy": Measured(kind="swuggy", split="dev", copy_of=None),
-        "copied": Measured(kind="reformatted", split=None, copy_of="sblimp"),
-    }
-    assert found.convention == "scored-sum"
-    names(" ".join(protocols(found)), "log-likelihood")
+    found = load_experiment(root)
+    assert [column_of(found.benchmarks[name]) for name in ("swuggy", "copied")] == [
+        ("official", "sWUGGY"), ("copy", "sBLIMP"),
+    ]  # fmt: skip
+    names(" ".join(protocols(found)), "`swuggy` (dev split)", "of the whole item, summed over units")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from playwright.sync_api import sync_playwright
 
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import write_report
-from tests.report_world import ORIGIN, SETTING, build
+from tests.report_world import EXPERIMENT, ORIGIN, build
 from tests.test_listening_page import DESKTOP, PHONE, chromium
 
 SCREENSHOTS = os.environ.get("ALIGNSLM_SCREENSHOTS")  # a folder to keep what the browser showed, for people to look at
@@ -17,7 +17,7 @@ DEVICES = {"phone": PHONE, "desktop": DESKTOP}
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    write_report(read_inputs(build(folder / "artifacts"), SETTING), ORIGIN, folder / "reports")
+    write_report(read_inputs(build(folder / "artifacts"), EXPERIMENT), ORIGIN, folder / "reports")
     return folder / "reports" / "index.html"
 
 

@@ -15,7 +15,7 @@ from alignslm.report.compare import compare
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from tests.messages import names
-from tests.report_world import SETTING, build
+from tests.report_world import EXPERIMENT, build
 from tests.sample_experiment import write_experiment
 from tests.small_evaluations import write_evaluation
 
@@ -68,8 +68,10 @@ def world(tmp_path_factory):
 
 
 def test_differences_are_those_of_the_report(world):
-    report = report_of(read_inputs(world, SETTING))
-    found = compare(world, "r2", "sft", bootstrap=SETTING.bootstrap, seed=SETTING.seed)
+    report = report_of(read_inputs(world, EXPERIMENT))
+    found = compare(
+        world, "r2", "sft", bootstrap=EXPERIMENT.params.evaluation.bootstrap, seed=EXPERIMENT.params.seeds.evaluation
+    )
     reported = [c for c in report.comparisons if (c.model, c.against) == ("r2", "sft")]
     assert [(c.benchmark, c.metric, c.delta, c.ci95, c.n, c.n_missing) for c in reported] == [
         (r.benchmark, r.metric, r.delta, r.ci95, r.n, r.n_missing) for r in found.rows

@@ -17,7 +17,7 @@ from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from alignslm.statistics import mean_interval
 from tests.messages import names
-from tests.report_world import SETTING, build
+from tests.report_world import EXPERIMENT, build
 from tests.test_benchmark_spoken import naive_distance
 
 B = Bootstrap(resamples=200, confidence=0.95)
@@ -116,7 +116,7 @@ def test_case_and_punctuation_are_no_errors_and_a_word_too_many_is_one():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), SETTING)
+    inputs = read_inputs(build(tmp_path_factory.mktemp("artifacts")), EXPERIMENT)
     return inputs, report_of(inputs)
 
 
@@ -137,13 +137,13 @@ def test_the_report_holds_both_with_errors_counts_and_directions(world):
     # of the 40 prompts every fourth lost the last of its four words, but for the first, which was given up
     assert recorded.value == pytest.approx(9 / (39 * 4))
     assert (recorded.n, recorded.n_missing, recorded.higher_is_better) == (39, 1, False)
-    assert report.metric("true", "speech", "word_error_rate").n == prompts
+    assert report.metric("ground-truth", "speech", "word_error_rate").n == prompts
     assert report.metric("base", "speech", "word_error_rate") is None
 
 
 def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
     _, report = world
-    for model in ("r2", "true"):
+    for model in ("r2", "ground-truth"):
         found = report.comparison(model, "base", "continuation", "distinct_2")
         left, right = (report.metric(name, "continuation", "distinct_2").value for name in (model, "base"))
         assert found.delta == pytest.approx(left - right)
@@ -152,9 +152,10 @@ def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
 
 def test_without_the_true_continuations_among_the_systems_nothing_is_counted(tmp_path):
     artifacts = build(tmp_path)
-    (artifacts / "samples" / "true" / "recorded.parquet").unlink()
-    alone = SETTING.model_copy(update={"models": tuple(name for name in SETTING.models if name != "true")})
+    (artifacts / "samples" / "ground-truth" / "recorded.parquet").unlink()
+    sampled = {name: item for name, item in EXPERIMENT.params.controls.items() if name != "ground-truth"}
+    alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"controls": sampled})})
     assert read_inputs(artifacts, alone).word_errors.is_empty()
     with pytest.raises(tables.TableError) as raised:
-        read_inputs(artifacts, SETTING)
+        read_inputs(artifacts, EXPERIMENT)
     names(raised.value, "recorded.parquet", "empty")

@@ -8,18 +8,17 @@ import pytest
 
 from alignslm import tables
 from alignslm.report.drawing import drawing_style
-from alignslm.report.drift import drift_panels, drift_table, held_out_scores, lineage
-from alignslm.report.inputs import Thresholds, read_inputs
+from alignslm.report.drift import drift_panels, drift_table, held_out_scores
+from alignslm.report.inputs import read_inputs
 from alignslm.report.plots import panels
+from alignslm.report.systems import lineage
 from alignslm.report.writing import report_of
-from tests.report_world import SETTING, build
-
-LIMITS = {"chosen_min": 3.0, "rejected_max": 2.0}
+from tests.report_world import EXPERIMENT, build
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    return read_inputs(build(tmp_path_factory.mktemp("artifacts")), SETTING)
+    return read_inputs(build(tmp_path_factory.mktemp("artifacts")), EXPERIMENT)
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +27,14 @@ def report(inputs):
 
 
 def test_lineage_follows_what_each_round_was_trained_from():
-    assert lineage(SETTING) == ["base", "r1", "r2"]
-    side = {"r1": Thresholds(prev="base", **LIMITS), "other": Thresholds(prev="base", **LIMITS)}
-    assert lineage(SETTING.model_copy(update={"rounds": side})) == ["base", "other"]
+    assert lineage(EXPERIMENT) == ["base", "r1", "r2"]
+    params = EXPERIMENT.params
+    side = params.model_copy(update={"rounds": {"r1": params.rounds["r1"], "r7": params.rounds["r1"]}})
+    assert lineage(EXPERIMENT.model_copy(update={"params": side})) == ["base", "r7"]
 
 
 def test_table_holds_the_means_of_the_lineage(inputs, report):
-    table = drift_table(report, SETTING)
+    table = drift_table(report, EXPERIMENT)
     assert table.select("round", "model").rows() == [(0, "base"), (1, "r1"), (2, "r2")]
     for metric in ("judge", "num_words", "auto_bleu"):
         for model, found in table.select("model", metric).rows():
@@ -44,17 +44,17 @@ def test_table_holds_the_means_of_the_lineage(inputs, report):
 
 def test_what_was_not_measured_is_null_and_not_drawn(inputs, report):
     without = report.model_copy(update={"metrics": tuple(m for m in report.metrics if m.metric != "auto_bleu")})
-    assert drift_table(without, SETTING)["auto_bleu"].null_count() == 3
+    assert drift_table(without, EXPERIMENT)["auto_bleu"].null_count() == 3
     with drawing_style():
-        assert [panel.name for panel in drift_panels(without, SETTING)] == [
+        assert [panel.name for panel in drift_panels(without, EXPERIMENT)] == [
             "drift-num-words", "drift-duration-s", "drift-distinct-per-draw",
         ]  # fmt: skip
-        assert list(held_out_scores(pl.DataFrame(schema=dict(tables.JUDGED.schema)), SETTING)) == []
+        assert list(held_out_scores(pl.DataFrame(schema=dict(tables.JUDGED.schema)), EXPERIMENT)) == []
 
 
 def test_the_shares_of_scores_rise_with_the_rounds(inputs):
     with drawing_style():
-        (panel,) = held_out_scores(inputs.judged, SETTING)
+        (panel,) = held_out_scores(inputs.judged, EXPERIMENT)
     medians = {
         model: statistics.median(inputs.judged.filter(model=model, metric="judge")["value"].drop_nulls())
         for model in ("base", "r1", "r2")

@@ -18,19 +18,21 @@ from alignslm import tables
 from alignslm.audio import decode
 from alignslm.config.loading import load_experiment
 from alignslm.provenance import content_id
-from alignslm.report.beside import published_sheet
 from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
-from alignslm.report.inputs import TrainingLog, read_inputs, setting_of
+from alignslm.report.findings import findings_of
+from alignslm.report.inputs import TrainingLog, read_inputs
 from alignslm.report.metrics import Comparison
-from alignslm.report.notes import notes
 from alignslm.report.origin import origin_of
+from alignslm.report.page import paragraphs_of
 from alignslm.report.plots import score_counts, training_table
+from alignslm.report.published import published_sheet
+from alignslm.report.systems import evaluated, topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet
-from alignslm.report.verdict import verdict, warnings
-from alignslm.report.wording import change, heading, headline, with_error
+from alignslm.report.wording import change, heading, headline, percent, with_error, with_interval
 from alignslm.report.writing import report_of, write_report
-from tests.report_world import ORIGIN, RATE_HZ, SETTING, build
+from tests.messages import names
+from tests.report_world import EXPERIMENT, ORIGIN, RATE_HZ, SHIFTS, build
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def artifacts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs(artifacts):
-    return read_inputs(artifacts, SETTING)
+    return read_inputs(artifacts, EXPERIMENT)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,7 @@ def test_examples_are_the_first_prompts_by_id_with_every_model_and_the_prompts_f
     for example in inputs.examples:
         waveform, rate_hz = decode(example.prompt_flac)
         assert (len(waveform), rate_hz) == (round(0.5 * RATE_HZ), RATE_HZ)
-        assert [take.model for take in example.continuations] == list(SETTING.models)
+        assert [take.model for take in example.continuations] == list(evaluated(EXPERIMENT))
     judged = {(r["model"], r["continuation_id"], r["metric"]): r["value"] for r in inputs.judged.iter_rows(named=True)}
     first = inputs.examples[0]
     assert [take.score for take in first.continuations] == [
@@ -168,8 +170,7 @@ def test_examples_are_the_first_prompts_by_id_with_every_model_and_the_prompts_f
 def test_examples_of_unwritten_prompts_say_what_was_heard(inputs, written):
     heard = [example.prompt_text for example in inputs.examples if example.heard]
     assert heard == ["the boy as heard"]
-    told = "<p>the boy as heard <small>(as the recogniser heard it)</small></p>"
-    assert (written / "index.html").read_text().count(told) == 1
+    assert len(re.findall("<p>the boy as heard <small>.*ASR", (written / "index.html").read_text())) == 1
 
 
 def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spoken(inputs, written, elements):
@@ -186,8 +187,8 @@ def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spok
         assert sound == flac or "wav" in kind
         found, found_hz = soundfile.read(io.BytesIO(sound), dtype="float32")
         assert (found_hz, found.tolist()) == (rate_hz, expected.tolist())
-    assert len(sounds) == 4 * (1 + len(SETTING.models)) - 1
-    assert (written / "index.html").read_text().count("<p>no sound</p>") == 1
+    assert len(sounds) == 4 * (1 + len(SHIFTS)) - 1
+    assert (written / "index.html").read_text().count("<p>no audio</p>") == 1
 
 
 def test_figures_are_well_formed_without_dates_and_leave_their_colours_to_the_page(written):
@@ -249,7 +250,7 @@ def test_a_broken_training_log_is_named(artifacts, tmp_path):
         ReportError,
         match=r"training/r1\.json is no training log \(best: Field required; log: Field required\)\. Remake it",
     ):
-        read_inputs(tmp_path, SETTING)
+        read_inputs(tmp_path, EXPERIMENT)
 
 
 def test_pairs_account_closes(inputs):
@@ -267,11 +268,11 @@ def test_headline_has_the_promised_columns_and_flags(report):
         "storycloze accuracy/topic", "swuggy accuracy", "continuation auto_bleu", "continuation distinct",
         "continuation num_words", "speech dnsmos_ovrl",
     ]  # fmt: skip
-    rows = {row[0].text: row for row in headline_sheet(report, SETTING).rows}
+    rows = {row[0].text: row for row in headline_sheet(report, "ground-truth").rows}
     assert rows["r2"][1].mark == "flag"
     assert rows["r2"][1].text.endswith("⚑")
     assert rows["base"][1].mark == ""
-    assert rows["true (ceiling)"][4].text == "–"
+    assert rows["true (topline)"][4].text == "–"
 
 
 def test_numbers_are_written_with_errors_signs_and_significance(report):
@@ -308,55 +309,75 @@ def test_marks_say_better_or_worse_by_the_metrics_direction(report):
     ]
 
 
-def test_verdict_names_gain_controls_ceiling_and_diversity(report):
-    text = " ".join(verdict(report, SETTING))
-    sft = report.comparison("sft", "base", "continuation", "judge").delta
-    gain = report.comparison("r2", "base", "continuation", "judge").delta
-    assert f"{100 * sft / gain:.0f}\N{NO-BREAK SPACE}% of that gain" in text
-    assert "so no judged gain of preference training over plain fine-tuning is shown" in text
-    assert "(base-cool)" in text
-    assert "share of distinct texts changes" in text
-    assert "No model lies above" not in text
-    first, second = warnings(report, SETTING)
-    assert first.startswith("r2 scores above the true continuations' own 3.")
-    assert "on the training judge" in first
-    assert "on the held-out judge" in second
+def test_findings_are_the_comparisons_and_their_meaning(report):
+    found = findings_of(report, EXPERIMENT)
+    judged = {
+        (c.model, c.against): c for c in report.comparisons if (c.benchmark, c.metric) == ("continuation", "judge")
+    }
+    assert (found.first, found.last, found.gain, found.step) == ("r1", "r2", judged["r2", "base"], judged["r2", "r1"])
+    assert found.explained == {
+        name: (judged[name, "base"], judged[name, "base"].delta / found.gain.delta) for name in ("sft", "base-low-temp")
+    }
+    assert (found.first_against_sft, found.last_against_sft) == (judged["r1", "sft"], judged["r2", "sft"])
+    assert [item.benchmark for item in found.likelihood] == ["storycloze"]
+    assert found.flagged == {"judge": ("r2",), "heldout_judge": ("r2",)}
+    assert [found.gain.direction, found.first_against_sft.direction, found.diversity.direction] == ["up", "ns", "ns"]
 
 
-def test_verdict_changes_with_the_numbers(report):
+def test_every_finding_is_written_out(report):
+    texts = paragraphs_of(report, EXPERIMENT)
+    found = findings_of(report, EXPERIMENT)
+    gained = percent(found.explained["sft"][1])
+    shown = (found.gain, found.heldout_gain, found.first_against_sft, found.last_against_sft, found.step)
+    names(" ".join(texts["findings"]), *map(change, shown), gained, "base-low-temp", "sft")
+    assert [sentence.startswith("r2 scores above the topline") for sentence in texts["warnings"]] == [True, True]
+    names(
+        texts["warnings"][0],
+        "training judge",
+        with_error(report.metric("ground-truth", "continuation", "judge")).split()[0],
+    )
+    names(texts["warnings"][1], "held-out judge")
+
+
+def test_findings_change_with_the_numbers(report):
     worse = tuple(
         c.model_copy(update={"delta": -0.5, "ci95": (-0.6, -0.4)}) if c.metric in {"judge", "distinct"} else c
         for c in report.comparisons
     )
-    text = " ".join(verdict(report.model_copy(update={"comparisons": worse, "flags": ()}), SETTING))
-    assert ", a loss." in text
-    assert "of that gain" not in text
-    assert "so preference training ends below plain fine-tuning" in text
-    assert "the samples have become narrower" in text
-    assert "No model lies above the true continuations' own score of 3." in text
-
-
-def test_verdict_without_scores_says_so(report):
-    bare = report.model_copy(update={"metrics": (), "comparisons": (), "flags": ()})
-    assert verdict(bare, SETTING.model_copy(update={"drift": None})) == [
-        "No judged score was measured for both r2 and base, so nothing is said about a gain.",
-        "The true continuations have no judged score, so nobody can tell whether a model outbids them.",
-    ]
-
-
-def test_drift_is_told_wherever_the_result_is_shown(written):
-    sentences = (
-        "The training corpus was drifted on purpose: 50 % of its",
-        "made on purpose: 50 % of the training stories",
+    changed = report.model_copy(update={"comparisons": worse, "flags": ()})
+    found = findings_of(changed, EXPERIMENT)
+    assert (found.gain.direction, found.first_against_sft.direction, found.diversity.direction) == ("down",) * 3
+    assert (found.explained, found.flagged) == ({}, {})
+    text = " ".join(paragraphs_of(changed, EXPERIMENT)["findings"])
+    names(
+        text,
+        "loss",
+        "below",
+        "less diverse",
+        "topline",
+        with_interval(report.metric("ground-truth", "continuation", "judge")),
     )
+    assert paragraphs_of(changed, EXPERIMENT)["warnings"] == []
+
+
+def test_findings_without_scores_say_so(report):
+    bare = report.model_copy(update={"metrics": (), "comparisons": (), "flags": ()})
+    unaltered = EXPERIMENT.model_copy(update={"corpus": EXPERIMENT.corpus.model_copy(update={"drift": 0.0})})
+    texts = paragraphs_of(bare, unaltered)
+    gain, ground_truth = texts["findings"]
+    names(gain, "not measured", "r2", "base")
+    names(ground_truth, "no judge score", "topline")
+    assert not any("on purpose" in note for note in texts["notes"])
+
+
+def test_altered_training_stories_are_stated_with_the_result_and_with_the_notes(written):
     for name in ("report.md", "index.html"):
         text = html.unescape((written / name).read_text())
-        assert all(sentence in text for sentence in sentences)
-    assert not any("drifted" in note for note in notes(SETTING.model_copy(update={"drift": 0.0})))
+        assert len(re.findall(r"on purpose: 50\s% of (its|the) training stories", text)) == 2
 
 
 def test_published_rows_stand_above_ours_and_ours_are_marked(report):
-    sheet = published_sheet(report, SETTING)
+    sheet = published_sheet(report, EXPERIMENT)
     assert [cell.text for cell in sheet.rows[4]] == [
         "Align-SLM 7B, MLS + curriculum",
         "77.9",
@@ -366,7 +387,7 @@ def test_published_rows_stand_above_ours_and_ours_are_marked(report):
         "3.50",
     ]
     ours = [row for row in sheet.rows if row[0].text.startswith("this run: ")]
-    assert len(ours) == len(SETTING.models)
+    assert len(ours) == len(SHIFTS)
     assert {cell.mark for row in ours for cell in row} == {"ours"}
     assert {cell.mark for row in sheet.rows[:6] for cell in row} == {""}
     assert ours[0][4].text == with_error(report.metric("base", "storycloze", "accuracy/topic"))
@@ -380,13 +401,12 @@ def test_markdown_tables_are_rectangular_and_carry_provenance(written):
     assert "published summaries of arXiv 2411.01834" in text
 
 
-def test_setting_lists_sampled_controls_then_rounds_then_the_ceiling():
+def test_sampled_baselines_then_rounds_then_the_topline_are_evaluated():
     experiment = load_experiment(Path(__file__).parents[1])
-    setting = setting_of(experiment)
-    assert (setting.models[0], setting.models[-1], setting.ceiling_model) == ("base", "true", "true")
-    assert setting.models[-1 - len(setting.rounds) : -1] == tuple(experiment.params.rounds)
-    assert set(setting.models) == {*experiment.params.controls, *experiment.params.rounds}
-    assert setting.drift == experiment.corpus.drift
+    systems, rounds = evaluated(experiment), tuple(experiment.params.rounds)
+    assert (systems[0], systems[-1], topline(experiment)) == ("base", "ground-truth", "ground-truth")
+    assert systems[-1 - len(rounds) : -1] == rounds
+    assert set(systems) == {*experiment.params.controls, *rounds}
 
 
 def test_origin_outside_a_repository(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alignslm import statistics
 from alignslm.config.models import Bootstrap
-from alignslm.statistics import accuracy, mean_interval, mean_within, paired_difference, sign_test
+from alignslm.statistics import mean_interval, mean_within, paired_difference, sign_test
 
 B = Bootstrap(resamples=400, confidence=0.95)
 ROWS = st.lists(st.tuples(st.one_of(st.none(), st.floats(-5, 5, width=32)), st.integers(0, 6)), min_size=1, max_size=30)
@@ -146,12 +146,6 @@ def test_voices_are_averaged_within_an_id_before_ids():
     assert means.tolist()[:2] == [0.5, 1.0]
     assert math.isnan(means[2])  # no voice measured: missing, not 0
     assert mean_interval(means, ids, bootstrap=B, seed=0)[0] == 0.75  # the mean over rows would be 2 / 3
-
-
-def test_accuracy_by_hand():
-    found = accuracy([1, 1, 1, None, 2], [0, 1, 2, 0, math.nan])
-    assert found.tolist()[:3] == [1.0, 0.5, 0.0]
-    assert np.isnan(found[3:]).all()
 
 
 def slow_p(wins, losses):

@@ -12,7 +12,7 @@ from alignslm.config.models import LlamaScratch, Lora, NextUnitTrainer, Preferen
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.training import preference
 from alignslm.training.adapter import lora_config, save_adapter_and_merge
-from alignslm.training.next_unit import NextUnitCollator, continue_training, scratch_vocabulary, train_base
+from alignslm.training.next_unit import NextUnitCollator, continue_training, new_model, scratch_vocabulary, train_whole
 from alignslm.training.preference import (
     TooFewPairsError,
     UnitPreferenceTrainer,
@@ -285,7 +285,7 @@ def test_too_few_pairs_say_which_keys_to_change(tmp_path):
     with pytest.raises(TooFewPairsError) as error:
         train_preferences(TRAINER, tiny_lm(), pairs(3), warmup_steps=0, seed=0, batch_rows=8, work=tmp_path)
     names(error.value, "3", "0", "4", "1")
-    assert "rounds.*.chosen_min, rejected_max, margin_min" in str(error.value)
+    assert "rounds.*.min_chosen_score, max_rejected_score, min_margin" in str(error.value)
 
 
 SCRATCH = LlamaScratch(
@@ -302,6 +302,11 @@ SCRATCH = LlamaScratch(
     autocast="float32",
 )
 COUNTING = [[(start + i) % 20 for i in range(8)] for start in range(20)]
+
+
+def train_base(config, utterances, vocabulary, *, seed, work):
+    model = new_model(config, vocabulary, seed=seed)
+    return model, train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
 
 
 def test_the_base_model_learns_what_it_is_shown(tmp_path):

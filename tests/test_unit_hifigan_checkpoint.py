@@ -72,24 +72,15 @@ def test_everything_that_does_not_fit_the_units_is_told_at_once(tmp_path):
             {"multispkr": "_", "embedder_params": {"dim": 256}},
             ("speaker", "embedder_params", "multispkr"),
         ),
-        ({"resblock": "2"}, ("resblock", "'2'", "'1'")),
-        ({"model_in_dim": 80}, ("model_in_dim", "80", "speaker", "12", "channels")),
         ({"upsample_rates": [5, 4]}, ("2", "upsample_rates", "5", "upsample_kernel_sizes")),
-        ({"upsample_initial_channel": 40}, ("upsample_initial_channel", "40", "5")),
         ({"resblock_kernel_sizes": [3]}, ("resblock_kernel_sizes", "resblock_dilation_sizes")),
         ({"resblock_kernel_sizes": [3, 4]}, ("resblock_kernel_sizes", "3", "4")),
-        (
-            {"dur_predictor_params": {**SETTINGS["dur_predictor_params"], "var_pred_kernel_size": 5}},
-            ("var_pred_kernel_size", "5", "3"),
-        ),
-        (
-            {"dur_predictor_params": {**SETTINGS["dur_predictor_params"], "encoder_embed_dim": 128}},
-            ("encoder_embed_dim", "128", "embedding_dim", "12"),
-        ),
+        ({"upsample_initial_channel": 40}, ("conv_pre.weight", "settings", "weights")),
+        ({"embedding_dim": 24}, ("dict.weight", "24", "12", "settings", "weights")),
     ],
 )
 def test_networks_that_cannot_speak_from_units_alone(tmp_path, changes, message):
-    names(settings_refused(tmp_path, **changes), "/config.json", *message)
+    names(settings_refused(tmp_path, **changes), *message)
 
 
 def test_a_settings_file_that_is_something_else(tmp_path):

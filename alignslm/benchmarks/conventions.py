@@ -13,6 +13,12 @@ CONTEXTS: tuple[Literal["given", "scored"], ...] = ("given", "scored")
 NORMALISATIONS: tuple[Literal["mean", "sum"], ...] = ("mean", "sum")
 
 
+OOV = "oov"
+BANDS = {OOV: 0, "1-5": 1, "6-20": 5, "21-100": 20, ">100": 100}
+"""Bands by the least count in them; `oov`: never counted. The labels are those of the official scorer, whose bins are
+half open ([1, 5), [5, 20), [20, 100)): a word counted 5, 20 or 100 times stands under the next label."""
+
+
 class Convention(NamedTuple):
     """`context`: the story so far only conditions, or is scored; `eos`: the end of sequence counts as a unit."""
 
@@ -66,3 +72,11 @@ def conventions_of(scores: pl.DataFrame) -> Iterator[tuple[str, Convention]]:
             for eos in (False, True) if has_eos else (False,):
                 convention = Convention(context, normalisation, eos)
                 yield convention.name(has_context=has_context), convention
+
+
+def frequency_band(frequency: pl.Expr) -> pl.Expr:
+    """Return the label of a count's band, null for null."""
+    label = pl.lit(None, pl.String)
+    for name, least in BANDS.items():
+        label = pl.when(frequency >= least).then(pl.lit(name)).otherwise(label)
+    return label

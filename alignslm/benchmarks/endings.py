@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from alignslm import tables
-from alignslm.benchmarks.items import ItemError, SpokenItem, encode_items, item_id
+from alignslm.benchmarks import BenchmarkError
+from alignslm.benchmarks.items import SpokenItem, encode_items, item_id
 from alignslm.config.evaluation import OwnEndings
 from alignslm.encoder import Encoder
 from alignslm.provenance import content_id, row_seed
@@ -25,8 +26,8 @@ def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
     """Choose contexts and their foreign endings: utterance_id, foreign, speaker_id, sorted by utterance_id.
 
     `utterances` has utterance_id, split, speaker_id and duration_s. Contexts are chosen by hash, so that more pairs
-    keep the fewer ones' choice; a foreign ending is drawn from all fitting utterances of the split. ItemError where
-    no utterance has another one to go with.
+    keep the fewer ones' choice; a foreign ending is drawn from all fitting utterances of the split. Raises
+    BenchmarkError if no utterance has another one to go with.
     """
     needed_s = config.context_s + config.ending_s
     fitting = utterances.filter(split=config.split).filter(pl.col("duration_s") >= needed_s).sort("utterance_id")
@@ -36,7 +37,7 @@ def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
         speakers = pool["speaker_id"] if len(ids) > 1 else ()
         rows += [(ids[at], _foreign(ids, at, config.seed), str(speaker)) for at, speaker in enumerate(speakers)]
     if not rows:
-        raise ItemError(
+        raise BenchmarkError(
             f"{len(fitting)} utterances of the {config.split} split last {needed_s:g} s, and none has another one "
             f"{'of its speaker ' if config.same_speaker else ''}to borrow an ending from; lower context_s or ending_s"
             f"{', or set same_speaker: false' if config.same_speaker else ''}"

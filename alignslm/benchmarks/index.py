@@ -1,17 +1,17 @@
 """The list of a release's recordings before any audio is read, and what may be wrong with it."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
-from alignslm import tables
-from alignslm.benchmarks.items import ItemError, odd_pairs
+from alignslm import listing, tables
+from alignslm.benchmarks import BenchmarkError
+from alignslm.benchmarks.items import odd_pairs
 from alignslm.config.sources import FolderSource, Source
-from alignslm.failures import Problem, listed
+from alignslm.failures import Problem
 from alignslm.fetching import expanded, obtain
+from alignslm.listing import Listing, raise_problems
 
 INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
     **{
@@ -29,25 +29,12 @@ INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
 SIDES = ("positive", "negative")
 
 
-class Found(NamedTuple):
-    """The recordings of a benchmark, where their files lie, and what is wrong with the list."""
-
-    rows: pl.DataFrame
-    root: Path
-    problems: list[Problem]
-
-
-def frame(rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
-    """Return index rows as a frame; columns that a layout does not know are null."""
-    return pl.DataFrame([{name: row.get(name) for name in INDEX} for row in rows], schema=INDEX)
-
-
 def place(source: Source, *, patterns: Sequence[str] | None = None) -> Path:
     """Return the folder of a release. A local one is hashed only where the configuration promises its hash."""
     if isinstance(source, FolderSource) and source.sha256 is None:
         path = expanded(source)
         if not path.is_dir():
-            raise ItemError(f"{path.absolute()} is no folder. Fetch the release, or correct `data.path`.")
+            raise BenchmarkError(f"{path.absolute()} is not a folder. Fetch the release, or correct `data.path`.")
         return path
     return obtain(source, patterns=patterns).path
 
@@ -57,11 +44,11 @@ def recordings(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.rglob("*.wav")) if not file.name.startswith(".")]
 
 
-def checked(found: Found) -> Found:
-    """Return the list sorted by item, or raise ItemError with every problem of it."""
+def checked(found: Listing) -> Listing:
+    """Return the list sorted by item, or raise BenchmarkError with every problem of it."""
     refuse([*found.problems, *unpaired(found.rows)], where=found.root, total=len(found.rows))
     if found.rows.is_empty():
-        raise ItemError(f"{found.root} holds no recordings of this benchmark. Fetch the release, or correct `data`.")
+        raise BenchmarkError(f"{found.root} has no recordings of this benchmark. Fetch the release or correct `data`.")
     return found._replace(rows=found.rows.sort("item_id"))
 
 
@@ -74,21 +61,12 @@ def unpaired(rows: pl.DataFrame) -> list[Problem]:
 
 
 def refuse(problems: Sequence[Problem], *, where: Path, total: int) -> None:
-    """Raise ItemError listing the problems by kind, unless there are none. `total` recordings were looked at."""
-    if not problems:
-        return
-    head = f"{where}: {len(problems)} problems among {total} recordings:"
+    """Raise BenchmarkError listing the problems by kind, unless there are none. `total` recordings were looked at."""
     cure = "Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data."
-    raise ItemError("\n".join([head, *listed(problems), cure]))
+    raise_problems(BenchmarkError, problems, among=f"{total} recordings of {where}", cure=cure)
 
 
-def fingerprint(found: Found) -> str:
-    """Return a hash of the list and of every file's size and time of change, without reading any."""
-    digest = hashlib.sha256()
+def fingerprint(found: Listing) -> str:
+    """Return a hash of the list and of its files; see `listing.fingerprint`."""
     files = {*found.rows["file"], *found.rows["context_file"].drop_nulls()}
-    for file in sorted(files):
-        stat = (found.root / file).stat()
-        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    for row in found.rows.iter_rows():
-        digest.update(repr(row).encode())
-    return digest.hexdigest()
+    return listing.fingerprint(found.rows, {file: found.root / file for file in files})

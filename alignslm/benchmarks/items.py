@@ -8,13 +8,10 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
+from alignslm.benchmarks import BenchmarkError
 from alignslm.encoder import Encoder
 from alignslm.prompts import cut
 from alignslm.provenance import content_id
-
-
-class ItemError(ValueError):
-    """Benchmark items do not form pairs of one positive and one negative."""
 
 
 class SpokenItem(NamedTuple):
@@ -76,13 +73,13 @@ def odd_pairs(items: pl.DataFrame) -> pl.DataFrame:
 def paired(items: pl.DataFrame) -> pl.DataFrame:
     """Join the positive and the negative of every pair in every voice; never by position.
 
-    Raises ItemError listing the pairs that are not one positive and one negative of one subtype.
+    Raises BenchmarkError listing the pairs that are not one positive and one negative of one subtype.
     """
     faults = odd_pairs(items)
     if len(faults):
         listed = "; ".join(f"{pair} (voice {voice!r}): {found}" for pair, voice, found in faults.head(5).iter_rows())
         total = items.n_unique(["pair_id", "voice"])
-        raise ItemError(f"{len(faults)} of {total} pairs are not one positive and one negative ({listed})")
+        raise BenchmarkError(f"{len(faults)} of {total} pairs are not one positive and one negative ({listed})")
     positive, negative = (items.filter(pl.col("polarity") == side) for side in ("positive", "negative"))
     joined = positive.join(negative, on=["pair_id", "voice"], suffix="_negative", validate="1:1")
     return joined.sort("pair_id", "voice")

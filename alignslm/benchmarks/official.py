@@ -7,49 +7,46 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from alignslm import audio, tables
-from alignslm.benchmarks.index import Found, checked, fingerprint, refuse
+from alignslm.benchmarks.index import checked, fingerprint, refuse
+from alignslm.benchmarks.layouts import find_numbered, find_salmon, find_storycloze
+from alignslm.benchmarks.slm21 import find_slm21
 from alignslm.config.benchmarks import OfficialBenchmark, Reformatted, Salmon, Sblimp, SpokenStoryCloze, Swuggy
 from alignslm.encoder import Encoded, Encoder
 from alignslm.failures import Problem
+from alignslm.listing import Decoded, Listing, Place, decode, read_audio, until_a_problem
 from alignslm.prompts import cut
 from alignslm.shards import map_shards
 
+__all__ = ["encode_found", "find_items", "fingerprint"]
+
+NO_SAMPLES = np.zeros(0, np.float32)
 NOT_ENCODED = Encoded(np.zeros(0, np.uint16), np.zeros(0, np.uint16))
 
 
-def find_items(config: OfficialBenchmark) -> Found:
+def find_items(config: OfficialBenchmark) -> Listing:
     """List every recording of a release without reading audio, sorted by item.
 
-    Raises ItemError with every problem of the list: recordings that are missing, doubled, unnamed or without a partner.
+    Raises BenchmarkError with every problem of the list: recordings that are missing, doubled, unnamed or unpaired.
     """
     return checked(_find(config))
 
 
-def _find(config: OfficialBenchmark) -> Found:
+def _find(config: OfficialBenchmark) -> Listing:
     match config:
         case Swuggy() | Sblimp():
-            from alignslm.benchmarks import slm21
-
-            return slm21.find(config)
+            return find_slm21(config)
         case SpokenStoryCloze():
-            from alignslm.benchmarks import storycloze
-
-            return storycloze.find(config)
+            return find_storycloze(config)
         case Reformatted():
-            from alignslm.benchmarks import numbered
-
-            return numbered.find(config)
+            return find_numbered(config)
         case Salmon():
-            from alignslm.benchmarks import salmon
-
-            return salmon.find(config)
+            return find_salmon(config)
 
 
 class _Recording(NamedTuple):
-    """What was read of one item, at the encoder's sample rate; `context_samples` of the waveform only condition."""
+    """One item at the encoder's sample rate; the first `context_samples` of the waveform only condition."""
 
     waveform: np.ndarray
     context_samples: int
@@ -57,11 +54,11 @@ class _Recording(NamedTuple):
     problem: str | None
 
 
-def encode_found(found: Found, encoder: Encoder, *, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
-    """Yield the items table in shards; one shard of audio is in memory at a time, and durable in `work` once encoded.
+def encode_found(found: Listing, encoder: Encoder, *, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
+    """Yield the items table in shards; one shard of audio is in memory at a time, and saved in `work` once encoded.
 
-    The audio itself stays where it is: the table keeps its hash and its units. Raises ItemError at the end with every
-    recording that is unreadable, empty, not finite, of several channels, or a whole story beside its beginning.
+    The audio itself stays where it is: the table keeps its hash and its units. Raises BenchmarkError at the end with
+    every recording that is unreadable, empty, not finite, of several channels, or a whole story beside its beginning.
     """
     problems: list[Problem] = []
     shards = map_shards(
@@ -71,17 +68,19 @@ def encode_found(found: Found, encoder: Encoder, *, shard_rows: int, work: Path)
         shard_rows=shard_rows,
         label="benchmark",
     )
-    for shard in shards:
-        wrong = shard.filter(pl.col("problem").is_not_null())
-        problems += [Problem(kind, where) for kind, where in wrong.select("problem", "item_id").iter_rows()]
-        if not problems:  # all that is wrong is told at the end, but a table with faults is not written
-            yield tables.arrange(shard, tables.ITEMS)
+    for shard in until_a_problem(shards, problems):
+        yield tables.arrange(shard, tables.ITEMS)
     refuse(problems, where=found.root, total=len(found.rows))
 
 
 def _encode_rows(rows: pl.DataFrame, root: Path, encoder: Encoder) -> pl.DataFrame:
     contract = encoder.contract
-    read = [_read(data, context, contract.sample_rate_hz) for data, context in _bytes_of(rows, root)]
+    places = [Place(root / file, row, column) for file, row, column in rows.select("file", "row", "column").iter_rows()]
+    contexts = [(root / file).read_bytes() if file else None for file in rows["context_file"]]
+    read = [
+        _read(data, context, contract.sample_rate_hz)
+        for data, context in zip(read_audio(places), contexts, strict=True)
+    ]
     encoded = iter(encoder.encode([item.waveform for item in read if item.problem is None]))
     units: list[tuple[list[int], list[int]]] = []
     for item in read:
@@ -96,49 +95,19 @@ def _encode_rows(rows: pl.DataFrame, root: Path, encoder: Encoder) -> pl.DataFra
         pl.Series("audio_sha256", [item.sha256 for item in read], pl.String),
         pl.Series("audio", [{"bytes": None, "path": path} for path in paths], tables.AUDIO),
         pl.Series("problem", [item.problem for item in read], pl.String),
+        pl.col("item_id").alias("place"),
     )
 
 
-def _bytes_of(rows: pl.DataFrame, root: Path) -> Iterator[tuple[bytes | None, bytes | None]]:
-    """Yield the encoded audio of every row, and of its context where it has one."""
-    stored: dict[tuple[str, str], list[dict[str, bytes]]] = {}
-    for file, row, column, context in rows.select("file", "row", "column", "context_file").iter_rows():
-        if row is None:
-            before = (root / context).read_bytes() if context else None
-            yield (root / file).read_bytes(), before
-            continue
-        if (file, column) not in stored:
-            stored[file, column] = pq.read_table(root / file, columns=[column])[column].to_pylist()
-        yield stored[file, column][row]["bytes"], None
-
-
 def _read(data: bytes | None, context: bytes | None, sample_rate_hz: int) -> _Recording:
-    nothing = np.zeros(0, np.float32)
-    if not data:
-        return _Recording(nothing, 0, "", "no bytes of audio")
-    sha256 = hashlib.sha256((context or b"") + data).hexdigest()
-    try:
-        ending = _decode(data, sample_rate_hz)
-        before = nothing if context is None else _decode(context, sample_rate_hz)
-    except audio.AudioError as error:
-        return _Recording(nothing, 0, sha256, str(error))
-    problem = _fault(ending, before, has_context=context is not None)
-    return _Recording(np.concatenate([before, ending]), len(before), sha256, problem)
-
-
-def _decode(data: bytes, sample_rate_hz: int) -> np.ndarray:
-    waveform, found_hz = audio.decode(data)
-    return audio.resample(waveform, from_hz=found_hz, to_hz=sample_rate_hz)
-
-
-def _fault(ending: np.ndarray, before: np.ndarray, *, has_context: bool) -> str | None:
-    if not len(ending) or (has_context and not len(before)):
-        return "audio of 0 samples"
-    if not (np.isfinite(ending).all() and np.isfinite(before).all()):
-        return "audio with NaN or infinite samples"
-    if has_context and np.array_equal(ending[: len(before)], before):
-        return "begins with its own mutual file: a whole story, where an ending is expected"
-    return None
-
-
-__all__ = ["Found", "encode_found", "find_items", "fingerprint"]
+    ending = decode(data)
+    before = Decoded(NO_SAMPLES, sample_rate_hz, None) if context is None else decode(context)
+    sha256 = hashlib.sha256((context or b"") + (data or b"")).hexdigest()
+    if problem := ending.problem or before.problem:
+        return _Recording(NO_SAMPLES, 0, sha256, problem)
+    tail, head = (
+        audio.resample(part.waveform, from_hz=part.sample_rate_hz, to_hz=sample_rate_hz) for part in (ending, before)
+    )
+    whole = context is not None and np.array_equal(tail[: len(head)], head)
+    problem = "begins with its own mutual file: a whole story, where an ending is expected" if whole else None
+    return _Recording(np.concatenate([head, tail]), len(head), sha256, problem)

@@ -3,6 +3,7 @@
 import polars as pl
 
 from alignslm import tables
+from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import Convention
 from alignslm.benchmarks.items import paired
 from alignslm.config.evaluation import Evaluation
@@ -14,10 +15,6 @@ COLUMNS = ["item_id", "pair_id", "polarity", "type", "subtype", "voice", "band",
 SIDES = ("positive", "negative")
 
 
-class EosError(ValueError):
-    """The end of sequence is to be scored by a model that has none."""
-
-
 def score_items(
     items: pl.DataFrame, lm: UnitLm, config: Evaluation, *, benchmark: str, model: str, batch_rows: int
 ) -> pl.DataFrame:
@@ -25,11 +22,11 @@ def score_items(
 
     The reported log-likelihoods follow `config`; sums and counts of context, ending and end of sequence stand beside
     them, so that every other convention can be read off. A side without a scored unit is null and counted missing.
-    Raises EosError where `config.score_eos` asks for what the model does not have.
+    Raises BenchmarkError where `config.score_eos` asks for what the model does not have.
     """
     has_eos = lm.vocabulary.eos_id is not None
     if config.score_eos and not has_eos:
-        raise EosError(f"evaluation.score_eos is true, but model {model!r} has no end of sequence; set it to false")
+        raise BenchmarkError(f"evaluation.score_eos is true, but model {model!r} has no EOS token. Set it to false.")
     pairs = paired(items)
     declared = Convention(config.context, config.normalisation, config.score_eos)
     parts = [part for side in SIDES for part in _parts(pairs, side, lm, batch_rows=batch_rows)]

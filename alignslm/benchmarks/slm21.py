@@ -4,18 +4,19 @@ from pathlib import Path
 
 import polars as pl
 
-from alignslm.benchmarks.bands import frequency_band
-from alignslm.benchmarks.index import INDEX, Found, place
-from alignslm.benchmarks.items import ItemError
+from alignslm.benchmarks import BenchmarkError
+from alignslm.benchmarks.conventions import frequency_band
+from alignslm.benchmarks.index import INDEX, place
 from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.failures import Problem
+from alignslm.listing import Listing
 
 LEXICAL = ("filename", "id", "voice", "frequency", "word", "phones", "length", "correct")
 SYNTACTIC = ("filename", "id", "voice", "type", "subtype", "transcription", "correct")
 
 
-def find(config: Swuggy | Sblimp) -> Found:
-    """List the recordings of one task and split. Raises ItemError where there is no gold.csv to pair them by."""
+def find_slm21(config: Swuggy | Sblimp) -> Listing:
+    """List the recordings of one task and split. Raises BenchmarkError where there is no gold.csv to pair them by."""
     task = "lexical" if isinstance(config, Swuggy) else "syntactic"
     folder = _folder(place(config.data), Path(task) / config.split)
     wavs = {file.stem for file in folder.glob("*.wav")}
@@ -29,14 +30,14 @@ def find(config: Swuggy | Sblimp) -> Found:
         *(pl.lit(None, INDEX[name]).alias(name) for name in ("row", "column", "context_file")),
     ).select(pl.col(name).cast(kind) for name, kind in INDEX.items())
     problems = [*_wrong_files(gold, wavs), *_wrong_values(gold), *_changing(rows)]
-    return Found(listed, folder, problems)
+    return Listing(listed, folder, problems)
 
 
 def _folder(root: Path, below: Path) -> Path:
     """Return the folder of a task and split, in `root` or in the one folder of it that an archive holds."""
     fits = [path for path in (root / below, *sorted(root.glob(f"*/{below}"))) if path.is_dir()]
     if len(fits) != 1:
-        raise ItemError(
+        raise BenchmarkError(
             f"{root} holds {len(fits)} folders {below}, expected one: it is not sLM21-dataset as released. Fetch it "
             "with `zrc datasets:pull sLM21-dataset` and let data.path name its folder."
         )
@@ -46,7 +47,7 @@ def _folder(root: Path, below: Path) -> Path:
 def _read_gold(path: Path, columns: tuple[str, ...], *, num_wavs: int) -> pl.DataFrame:
     """Read every value as text, so that the words "null" and "nan" stay words; `line` is its line in the file."""
     if not path.is_file():
-        raise ItemError(
+        raise BenchmarkError(
             f"{path.parent} holds {num_wavs} wav files but no gold.csv, so nothing says which belong together: this is "
             "the zip of the 2021 challenge, which came without labels. Fetch the release that has them with "
             "`zrc datasets:pull sLM21-dataset`, or copy its index.json and gold.csv files into this one."
@@ -59,9 +60,9 @@ def _read_gold(path: Path, columns: tuple[str, ...], *, num_wavs: int) -> pl.Dat
             row_index_offset=2,
         ).fill_null("")  # a null is an empty cell, and nothing else
     except pl.exceptions.PolarsError as error:
-        raise ItemError(f"{path} is no table of comma-separated values: {error}") from error
+        raise BenchmarkError(f"{path} is not a table of comma-separated values: {error}") from error
     if absent := [name for name in columns if name not in gold.columns]:
-        raise ItemError(
+        raise BenchmarkError(
             f"{path} has no column {', '.join(absent)}; it has {', '.join(gold.columns[1:])}. "
             "Fetch the release again with `zrc datasets:pull sLM21-dataset`."
         )
@@ -109,7 +110,7 @@ def _wrong_values(gold: pl.DataFrame) -> list[Problem]:
     for name in {"id", "voice", "type", "subtype"} & set(gold.columns):
         faults[f"no {name}"] = pl.col(name) == ""
     for name in {"frequency", "length"} & set(gold.columns):
-        faults[f"{name} is no count"] = (pl.col(name) != "") & _count(name).is_null()
+        faults[f"{name} is not a count"] = (pl.col(name) != "") & _count(name).is_null()
     return [
         Problem(kind, f"gold.csv line {line}")
         for kind, fault in sorted(faults.items())

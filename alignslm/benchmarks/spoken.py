@@ -2,8 +2,8 @@
 
 import numpy as np
 import polars as pl
+from rapidfuzz.distance import Levenshtein
 
-from alignslm.benchmarks.distance import edit_distance
 from alignslm.encoder import Encoder
 from alignslm.utterances import waveforms_at
 
@@ -54,4 +54,4 @@ def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder)
 
 
 def _unit_error(heard: list[int], meant: list[int]) -> float | None:
-    return edit_distance(heard, meant) / len(meant) if meant else None
+    return Levenshtein.distance(heard, meant) / len(meant) if meant else None

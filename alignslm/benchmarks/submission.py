@@ -4,13 +4,9 @@
     FOLDER/syntactic/{dev,test}.txt
     FOLDER/meta.yaml, params.yaml
 
-What is checked is what the toolkit checks, and what it lets pass to its scorer's harm: it drops recordings without a
-score, and a NaN loses every comparison there.
+The toolkit drops recordings without a score, and a NaN loses every comparison in its scorer, so both are errors here.
 """
 
-import math
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
@@ -19,6 +15,7 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from alignslm.benchmarks import BenchmarkError
 from alignslm.config.model import Config
 from alignslm.storage import write_text
 
@@ -47,10 +44,6 @@ PARAMS = """\
 quiet: false
 semantic: {librispeech: false, metric: euclidean, n_jobs: 1, pooling: mean, synthetic: false}
 """
-
-
-class SubmissionError(ValueError):
-    """A submission lacks scores, holds what is no score, or does not say whose it is."""
 
 
 class Part(NamedTuple):
@@ -97,7 +90,7 @@ class _Meta(Config):
 def recording_scores(part: Part) -> pl.DataFrame:
     """Return item_id and score (reported log-likelihood, nats) of every recording, sorted.
 
-    Raises SubmissionError where one was not measured.
+    Raises BenchmarkError if one was not measured or is not finite.
     """
     sides = [
         part.scores.select("pair_id", "voice", pl.lit(side).alias("polarity"), pl.col(f"{side}_nats").alias("score"))
@@ -106,10 +99,10 @@ def recording_scores(part: Part) -> pl.DataFrame:
     joined = part.items.select("item_id", "pair_id", "voice", "polarity").join(
         pl.concat(sides), on=["pair_id", "voice", "polarity"], how="left", validate="1:1"
     )
-    missing = joined.filter(pl.col("score").fill_nan(None).is_null())["item_id"].sort()
+    missing = joined.filter(~pl.col("score").is_finite().fill_null(value=False))["item_id"].sort()
     if len(missing):
-        raise SubmissionError(
-            f"{len(missing)} of {len(joined)} recordings of {part.task}/{part.split} have no score "
+        raise BenchmarkError(
+            f"{len(missing)} of {len(joined)} recordings of {part.task}/{part.split} have no finite score "
             f"({_some(missing.to_list())}): a submission needs one for each. Look at their rows in the item scores; "
             "a recording too short for a single unit has none."
         )
@@ -119,51 +112,14 @@ def recording_scores(part: Part) -> pl.DataFrame:
 def write_submission(folder: Path, parts: list[Part], *, meta: Path | None, year: int) -> list[str]:
     """Write a submission and return what it still lacks. Floats keep every digit.
 
-    Without `meta` a template is written, to be filled in. Raises SubmissionError where scores are missing, or where
-    what was written does not read back as valid.
+    Without `meta` a template is written, to be filled in. Raises BenchmarkError if scores are missing.
     """
     for part in parts:
         rows = recording_scores(part).iter_rows()
         write_text(folder / part.task / f"{part.split}.txt", "".join(f"{name} {score!r}\n" for name, score in rows))
     write_text(folder / "params.yaml", PARAMS)
     write_text(folder / "meta.yaml", TEMPLATE.format(year=year) if meta is None else meta.read_text())
-    expected = {(part.task, part.split): set(part.items["item_id"]) for part in parts}
-    if problems := score_problems(folder, expected):
-        raise SubmissionError(f"{folder} is no valid submission: " + "; ".join(problems))
     return meta_problems(folder / "meta.yaml")
-
-
-def score_problems(folder: Path, expected: Mapping[tuple[Task, Literal["dev", "test"]], set[str]]) -> list[str]:
-    """Return what is wrong with the score files of a submission; `expected` names the recordings of each."""
-    return [
-        problem
-        for (task, split), names in expected.items()
-        for problem in _file_problems(folder / task / f"{split}.txt", names)
-    ]
-
-
-def _file_problems(path: Path, expected: set[str]) -> list[str]:
-    where = "/".join(path.parts[-2:])
-    if not path.is_file():
-        return [f"{where} is missing"]
-    lines = path.read_text().splitlines()
-    cells = [line.split(" ") for line in lines]
-    if odd := [number for number, row in enumerate(cells, 1) if len(row) != 2 or not _is_score(row[1])]:
-        return [f"{where}: {len(odd)} lines are not a name, one space and a finite number (line {_some(odd)})"]
-    counts = Counter(name for name, _ in cells)
-    problems = {
-        "names stand more than once": sorted(name for name, count in counts.items() if count > 1),
-        "recordings have no score": sorted(expected - counts.keys()),
-        "names are no recording of the benchmark": sorted(counts.keys() - expected),
-    }
-    return [f"{where}: {len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
-
-
-def _is_score(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def meta_problems(path: Path) -> list[str]:

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.config.corpora import LibriSpeechPart, ListedPart, MlsPart, ParquetPart, PartConfig, Recordings
+from alignslm.corpora import parquet
 from alignslm.corpora.alignments import with_word_ends
-from alignslm.corpora.index import Found, Left, at_most, refuse, speakers_apart, unique_ids, without
+from alignslm.corpora.index import Left, at_most, refuse, speakers_apart, unique_ids, without
+from alignslm.corpora.layouts import find_librispeech, find_listed, find_mls
 from alignslm.corpora.reading import read_all
-from alignslm.failures import Problem
+from alignslm.listing import Listing
 
 
 class Corpus(NamedTuple):
@@ -47,25 +49,17 @@ def find_corpus(config: Recordings) -> Corpus:
     return Corpus(index.sort("utterance_id"), roots, Left(by_request=unwanted, over_limit=over, crossing=crossing))
 
 
-def _find(part: PartConfig, name: str) -> Found:
+def _find(part: PartConfig, name: str) -> Listing:
     """Return the utterances of one part, at most in the order its files give."""
     match part:
         case LibriSpeechPart():
-            from alignslm.corpora.librispeech import find
-
-            return find(part, name)
+            return find_librispeech(part, name)
         case MlsPart():
-            from alignslm.corpora.mls import find as find_mls
-
             return find_mls(part, name)
         case ListedPart():
-            from alignslm.corpora.listed import find as find_listed
-
             return find_listed(part, name)
         case ParquetPart():
-            from alignslm.corpora.parquet import find as find_parquet
-
-            return find_parquet(part, name)
+            return parquet.find(part, name)
 
 
 def utterances_of(
@@ -77,6 +71,3 @@ def utterances_of(
     file or row that is unreadable, empty, not finite, too long, of several channels or of another sample rate.
     """
     yield from read_all(corpus.rows, corpus.roots, config, workers=workers, shard_rows=shard_rows, work=work)
-
-
-__all__ = ["Corpus", "Problem", "find_corpus", "utterances_of"]

@@ -1,6 +1,5 @@
 """The list of a corpus's utterances before any audio is read, and what may be wrong with it."""
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
+from alignslm import listing
 from alignslm.config.corpora import SPLITS, Limits
-from alignslm.failures import Problem, listed
+from alignslm.failures import Problem
+from alignslm.listing import raise_problems
 from alignslm.provenance import content_id
 
 INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -28,18 +29,6 @@ class CorpusError(ValueError):
     """A corpus cannot be used as it lies there; the message lists every problem, by kind."""
 
 
-class Found(NamedTuple):
-    """Utterances of one part, where its files lie, and the problems of its listing.
-
-    `over_limit` counts utterances that a layout too large to be held passed over by itself (see `at_most`).
-    """
-
-    rows: pl.DataFrame
-    root: Path
-    problems: list[Problem]
-    over_limit: int = 0
-
-
 class Left(NamedTuple):
     """Utterances that the corpus has and the experiment does not use, by reason."""
 
@@ -51,11 +40,6 @@ class Left(NamedTuple):
 NOTHING_LEFT = Left(0, 0, 0)
 
 
-def frame(rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
-    """Return index rows as a frame; columns that a layout does not know are null."""
-    return pl.DataFrame([{name: row.get(name) for name in INDEX} for row in rows], schema=INDEX)
-
-
 def spoken(text: str) -> str:
     """Return a transcript as this project writes texts: lower case, single spaces."""
     return " ".join(text.lower().split())
@@ -63,11 +47,8 @@ def spoken(text: str) -> str:
 
 def refuse(problems: Sequence[Problem], *, total: int) -> None:
     """Raise CorpusError listing the problems, unless there are none. `total` is how many utterances were looked at."""
-    if not problems:
-        return
-    head = f"{len(problems)} problems among {total} utterances:"
-    cure = "Mend the files, or name the utterances in leave_out of the corpus's file in experiments/corpus/."
-    raise CorpusError("\n".join([head, *listed(problems), cure]))
+    cure = "Correct the files, or name the utterances in leave_out of the corpus's file in experiments/corpus/."
+    raise_problems(CorpusError, problems, among=f"{total} utterances", cure=cure)
 
 
 def without(index: pl.DataFrame, unwanted: Sequence[str]) -> tuple[pl.DataFrame, int, list[Problem]]:
@@ -134,14 +115,6 @@ def speakers_apart(
 
 
 def fingerprint(index: pl.DataFrame, roots: Mapping[str, Path]) -> str:
-    """Return a hash of the list and of every file's size and time of change, without reading any.
-
-    Work that an interrupted run left behind is taken up only under an equal fingerprint.
-    """
-    digest = hashlib.sha256()
-    for part, file in index.select("part", "file").unique().sort("part", "file").iter_rows():
-        stat = (roots[part] / file).stat()
-        digest.update(f"{part}\0{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    for row in index.iter_rows():
-        digest.update(repr(row).encode())
-    return digest.hexdigest()
+    """Return a hash of the list and of its files; see `listing.fingerprint`."""
+    files = index.select("part", "file").unique().iter_rows()
+    return listing.fingerprint(index, {f"{part}\0{file}": roots[part] / file for part, file in files})

@@ -1,6 +1,6 @@
-"""What the ratings say: MMOS of every system, agreement of raters, and which automatic scores follow the ratings."""
+"""Ratings exported and analysed: MMOS of every system, agreement of raters, correlation with automatic scores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -12,16 +12,26 @@ import scipy.stats
 from alignslm import tables
 from alignslm.config.listening import ORIGINAL
 from alignslm.config.model import Config
-from alignslm.listening.agreement import counts_of, ordinal_alpha
-from alignslm.listening.clustered import Mean, differences, mean
-from alignslm.listening.export import expected_rows
-from alignslm.listening.storage import Rater
-from alignslm.listening.study import Study
+from alignslm.listening.clustered import differences, mean
+from alignslm.listening.storage import Rater, Ratings
+from alignslm.listening.study import Study, read_study
+from alignslm.storage import write_text
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 MIN_PROMPTS = 8  # a bootstrap over fewer promises more than it knows
+POINTS = 5
 Interval = tuple[float, float]
+EXPECTED = {"rater_id": pl.String, "prompt_id": pl.String, "system": pl.String, "position": pl.Int32}
+ANSWERS = {
+    "rater_id": pl.String,
+    "clip_id": pl.String,
+    "score": pl.Int32,
+    "plays": pl.Int32,
+    "seconds": pl.Float64,
+    "received_at": pl.String,
+    "changes": pl.Int32,
+}
 
 
 class AnalysisError(ValueError):
@@ -84,6 +94,40 @@ class Analysis(Config):
     correlations: tuple[Correlation, ...]
 
 
+def expected_rows(study: Study, raters: Iterable[Rater]) -> pl.DataFrame:
+    """Return what raters are asked about: rater_id, prompt_id, system, position (0, 1, ... in the rater's order)."""
+    rows = [
+        (rater.rater_id, trial.prompt_id, trial.system, position)
+        for rater in raters
+        for position, trial in enumerate(study.trials(rater.number))
+    ]
+    return pl.DataFrame(rows, schema=EXPECTED, orient="row")
+
+
+def ratings_table(folder: Path, ratings: Ratings) -> pl.DataFrame:
+    """Return RATINGS rows. TableError for an answer about a clip that its rater was never asked about."""
+    study, clips = read_study(folder)
+    answers = pl.DataFrame(ratings.stored(), schema=ANSWERS, orient="row")
+    asked = expected_rows(study, ratings.raters()).join(
+        clips.select("clip_id", "prompt_id", "system", "continuation_id"), on=["prompt_id", "system"]
+    )
+    strange = answers.join(asked, on=["rater_id", "clip_id"], how="anti")
+    if len(strange):
+        raise tables.TableError(
+            f"{folder}: {len(strange)} ratings are of clips their raters were not asked about, first "
+            f"{strange.row(0)[:2]}. Is ratings.sqlite that of another study?"
+        )
+    return tables.arrange(answers.join(asked, on=["rater_id", "clip_id"]), tables.RATINGS)
+
+
+def export(folder: Path, ratings: Ratings) -> pl.DataFrame:
+    """Write folder/ratings.parquet and folder/ratings.csv, and return the rows."""
+    frame = ratings_table(folder, ratings)
+    tables.write(frame, tables.RATINGS, folder / "ratings.parquet")
+    write_text(folder / "ratings.csv", frame.write_csv())
+    return frame
+
+
 def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic: pl.DataFrame) -> Analysis:
     """Analyse RATINGS rows; `automatic` holds system, continuation_id, metric, value. AnalysisError without ratings.
 
@@ -114,7 +158,7 @@ def _system(study: Study, present: list[Rater], ratings: pl.DataFrame, name: str
         system=name,
         mmos=found.value,
         stderr=found.stderr,
-        ci95=_interval(found),
+        ci95=found.ci95,
         n=len(rows),
         n_missing=len(due) - len(rows),
     )
@@ -124,17 +168,13 @@ def _columns(rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows["score"].to_numpy().astype(float), rows["rater_id"].to_numpy(), rows["prompt_id"].to_numpy()
 
 
-def _interval(found: Mean) -> Interval | None:
-    return None if found.low is None or found.high is None else (found.low, found.high)
-
-
 def _differences(ratings: pl.DataFrame, names: list[str]) -> Iterator[Difference]:
     pairs = [(a, b) for b, a in combinations(names, 2)]
     values, raters, prompts = _columns(ratings)
     systems = ratings["system"].to_numpy()
     estimates = differences(values, systems, raters, prompts, pairs, confidence=CONFIDENCE)
     for (system, against), found in zip(pairs, estimates, strict=True):
-        yield Difference(system=system, against=against, delta=found.value, ci95=_interval(found))
+        yield Difference(system=system, against=against, delta=found.value, ci95=found.ci95)
 
 
 def _agreement(ratings: pl.DataFrame, *, seed: int) -> Agreement:
@@ -145,6 +185,40 @@ def _agreement(ratings: pl.DataFrame, *, seed: int) -> Agreement:
     prompts = shared.select("clip_id", "prompt_id").unique().sort("clip_id")["prompt_id"].to_numpy()
     ends = _resampled(prompts, lambda drawn: ordinal_alpha(counts[drawn]), seed=seed)
     return Agreement(alpha=ordinal_alpha(counts), ci95=ends, clips=len(counts))
+
+
+def counts_of(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Return (clips, 5): how many raters gave each clip each score."""
+    _, which = np.unique(clips, return_inverse=True)
+    counts = np.zeros((which.max() + 1, POINTS))
+    np.add.at(counts, (which, scores - 1), 1)
+    return counts
+
+
+def ordinal_alpha(counts: np.ndarray) -> float | None:
+    """Return alpha of clips (clips, 5): 1 is perfect agreement, 0 is chance, below 0 is worse (Krippendorff, 2011).
+
+    Clips with one rating say nothing about agreement and take no part. None where no clip has two, or where only one
+    score was ever given: without variation there is nothing to agree on.
+    """
+    paired = counts[counts.sum(axis=1) >= 2]
+    if not len(paired):
+        return None
+    per_clip = paired.sum(axis=1) - 1
+    weighted = paired / per_clip[:, None]
+    coincidences = weighted.T @ paired - np.diag(weighted.sum(axis=0))
+    totals = coincidences.sum(axis=1)
+    expected = np.outer(totals, totals) - np.diag(totals)
+    distances = _ordinal_distances(totals)
+    chance = (expected * distances).sum() / (totals.sum() - 1)
+    return None if chance == 0 else float(1 - (coincidences * distances).sum() / chance)
+
+
+def _ordinal_distances(totals: np.ndarray) -> np.ndarray:
+    """Return squared distances (5, 5): how many given scores lie between two, the two themselves counted by half."""
+    ends = np.cumsum(totals)
+    middle = ends - totals / 2
+    return (middle[:, None] - middle[None]) ** 2
 
 
 def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame, *, seed: int) -> Iterator[Correlation]:

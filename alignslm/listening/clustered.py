@@ -1,4 +1,4 @@
-"""Means of ratings with errors clustered by rater and by prompt at once."""
+"""Means of ratings with errors clustered by rater and by prompt at once; no interval below two of either."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,12 +10,11 @@ Labels = np.ndarray
 
 
 class Mean(NamedTuple):
-    """A mean or difference of means; `stderr`, `low` and `high` are None below two raters or two prompts."""
+    """A mean or difference of means; `stderr` and `ci95` are None below two raters or two prompts."""
 
     value: float
     stderr: float | None
-    low: float | None
-    high: float | None
+    ci95: tuple[float, float] | None
 
 
 def mean(values: np.ndarray, raters: Labels, prompts: Labels, *, confidence: float) -> Mean:
@@ -66,12 +65,12 @@ def _with_error(value: float, influence: np.ndarray, raters: Labels, prompts: La
     """
     fewest = min(len(np.unique(raters)), len(np.unique(prompts)))
     if fewest < 2:
-        return Mean(value, None, None, None)
+        return Mean(value, None, None)
     cells = np.unique(raters, return_inverse=True)[1] * len(prompts) + np.unique(prompts, return_inverse=True)[1]
     one, other, both = (_variance(influence, names) for names in (raters, prompts, cells))
     stderr = float(np.sqrt(max(one + other - both, one, other)))
     half = float(scipy.stats.t.ppf((1 + confidence) / 2, fewest - 1)) * stderr
-    return Mean(value, stderr, value - half, value + half)
+    return Mean(value, stderr, (value - half, value + half))
 
 
 def _variance(influence: np.ndarray, names: Labels) -> float:

@@ -60,7 +60,6 @@ def describe(asked: Asked, root: Path) -> AnyPreferences:
         "columns": columns,
         "completions_end": asked.completions_end,
         "longest_units": None,
-        "warmup_steps": 0,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
 
@@ -126,7 +125,7 @@ def _units(asked: Asked) -> dict[str, object]:
     if asked.units is None:
         raise PreferenceError(
             "the rows hold units, and nothing in them says of which encoder: the same number under another codebook "
-            "is another sound. Name it: --units-of mhubert-25hz-km500 (a file of experiments/encoder)."
+            "is another sound. Name it: --encoder mhubert-25hz-km500 (a file of experiments/encoder)."
         )
     return {"kind": "units", "units": asked.units.model_dump(), "repeats": asked.repeats}
 
@@ -134,7 +133,7 @@ def _units(asked: Asked) -> dict[str, object]:
 def _spoken(value: Any, folder: Path) -> dict[str, object]:
     data = sound_bytes(value, folder)
     if isinstance(data, str):
-        raise PreferenceError(f"the first row's chosen side is no units and no sound ({data})")
+        raise PreferenceError(f"the first row's chosen side is neither units nor audio ({data})")
     _, rate_hz = audio.decode(data)
     return {"kind": "spoken", "sample_rate_hz": rate_hz}
 

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignslm.config.corpora import DatasetSource
@@ -15,6 +14,7 @@ from alignslm.config.preferences import AnyPreferences, SpokenPreferences
 from alignslm.config.sources import FolderSource
 from alignslm.failures import Problem
 from alignslm.fetching import Fetched, expanded, obtain
+from alignslm.listing import parquet_rows, parquet_schema
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -89,12 +89,8 @@ def _count(file: Path, config: AnyPreferences) -> int | str:
             return sum(1 for _ in stream)
     if file.suffix != ".parquet":
         return f"neither {' nor '.join(SUFFIXES)}"
-    try:
-        stored = pq.read_metadata(file)
-        absent = set(_columns(config)) - set(pq.read_schema(file).names)
-    except (OSError, pa.ArrowException) as error:
-        return f"unreadable parquet ({error})"
-    return f"no column {', '.join(sorted(absent))}" if absent else stored.num_rows
+    schema = parquet_schema(file, _columns(config))
+    return schema if isinstance(schema, str) else pq.read_metadata(file).num_rows
 
 
 def _columns(config: AnyPreferences) -> tuple[str, str, str]:
@@ -109,7 +105,8 @@ def raw_rows(config: AnyPreferences, place: RowSlice) -> Iterator[RawRow]:
             for number, line in enumerate(islice(stream, place.start, place.start + place.rows), place.start + 1):
                 yield _from_line(line, f"{place.file}:{number}", place.split, config)
         return
-    for number, values in enumerate(_parquet_rows(file, place, config), place.start):
+    rows = range(place.start, place.start + place.rows)
+    for number, values in zip(rows, parquet_rows(file, rows, _columns(config)), strict=True):
         yield RawRow(f"{place.file} row {number}", place.split, values, None)
 
 
@@ -132,27 +129,11 @@ def _object(line: bytes) -> Mapping[str, Any] | str:
     return found if isinstance(found, dict) else "no JSON object"
 
 
-def _parquet_rows(file: Path, place: RowSlice, config: AnyPreferences) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of a slice, reading only the row groups that hold one."""
-    first, last = place.start, place.start + place.rows
-    with pq.ParquetFile(file) as stored:
-        at = 0
-        for group in range(stored.num_row_groups):
-            size = stored.metadata.row_group(group).num_rows
-            if at < last and at + size > first:
-                table = stored.read_row_group(group, columns=list(_columns(config)))
-                yield from table.slice(max(0, first - at), min(last, at + size) - max(first, at)).to_pylist()
-            at += size
-
-
 def first_row(file: Path) -> Mapping[str, Any] | str:
     """Return a file's first row, all its columns, or why there is none."""
     if file.suffix == ".jsonl":
         with file.open("rb") as stream:
             line = stream.readline()
         return _object(line) if line else "no row"
-    try:
-        with pq.ParquetFile(file) as stored:
-            return next((batch.to_pylist()[0] for batch in stored.iter_batches(batch_size=1)), "no row")
-    except (OSError, pa.ArrowException) as error:
-        return f"unreadable parquet ({error})"
+    schema = parquet_schema(file, [])
+    return schema if isinstance(schema, str) else next(parquet_rows(file, [0], None), "no row")

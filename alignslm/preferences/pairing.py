@@ -1,13 +1,14 @@
 """From rows of units to the pairs table, with an account that closes: rows = pairs + left out."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import polars as pl
 
 from alignslm import tables
 from alignslm.config.model import Config
 from alignslm.config.preferences import AnyPreferences, UnitPreferences
-from alignslm.failures import Problem, listed
+from alignslm.failures import Problem
+from alignslm.listing import problems_of, raise_problems
 from alignslm.preferences.reading import SIDES
 from alignslm.provenance import ContractError, UnitContract, content_id
 
@@ -50,25 +51,10 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
         )
 
 
-def refuse(problems: Iterable[Problem], *, rows: int) -> None:
+def refuse(problems: Sequence[Problem], *, rows: int) -> None:
     """Raise PreferenceError listing the problems by kind with their places, if there are any."""
-    found = list(problems)
-    if found:
-        raise PreferenceError(
-            "\n".join(
-                [
-                    f"{len(found)} {'problem' if len(found) == 1 else 'problems'} in {rows} rows of given preferences:",
-                    *listed(found),
-                    "Correct the rows, or the choice's columns and kind (experiments/preferences).",
-                ]
-            )
-        )
-
-
-def problems_of(rows: pl.DataFrame) -> list[Problem]:
-    """Return what is wrong with rows that `read_slice` gave."""
-    wrong = rows.filter(pl.col("problem").is_not_null())
-    return [Problem(what, where) for what, where in wrong.select("problem", "place").iter_rows()]
+    cure = "Correct the rows, or the choice's columns and kind (experiments/preferences)."
+    raise_problems(PreferenceError, problems, among=f"{rows} rows of given preferences", cure=cure)
 
 
 def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tuple[pl.DataFrame, GivenAccount]:

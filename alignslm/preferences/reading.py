@@ -11,6 +11,7 @@ import polars as pl
 from alignslm import audio, tables
 from alignslm.config.preferences import AnyPreferences, SpokenPreferences, UnitPreferences
 from alignslm.encoder import Encoder
+from alignslm.listing import decode
 from alignslm.preferences.files import RawRow, RowSlice, find_slices, raw_rows
 from alignslm.units import deduplicate
 
@@ -107,8 +108,8 @@ def sound_bytes(value: Any, folder: Path) -> bytes | str:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
         file = folder / value
-        return file.read_bytes() if _is_file(file) else "no such sound file"
-    return value if isinstance(value, bytes) and value else "no sound"
+        return file.read_bytes() if _is_file(file) else "no such audio file"
+    return value if isinstance(value, bytes) and value else "no bytes of audio"
 
 
 def _is_file(path: Path) -> bool:
@@ -123,16 +124,5 @@ def _sound(value: Any, config: SpokenPreferences, folder: Path) -> np.ndarray | 
     data = sound_bytes(value, folder)
     if isinstance(data, str):
         return data
-    try:
-        waveform, rate_hz = audio.decode(data)
-    except audio.AudioError as error:
-        return f"unreadable sound ({str(error).partition(':')[0]})"
-    return _sound_problem(waveform, rate_hz, config) or waveform
-
-
-def _sound_problem(waveform: np.ndarray, rate_hz: int, config: SpokenPreferences) -> str | None:
-    if rate_hz != config.sample_rate_hz:
-        return f"sound at {rate_hz} Hz, expected {config.sample_rate_hz} Hz"
-    if not waveform.size:
-        return "sound of 0 samples"
-    return None if np.isfinite(waveform).all() else "sound with NaN or infinite samples"
+    decoded = decode(data, sample_rate_hz=config.sample_rate_hz)
+    return decoded.problem or decoded.waveform

@@ -1,17 +1,46 @@
-"""The cards: what a reader of the repository must know, every number from the artifacts."""
+"""The two cards: facts from the artifacts for model_card.md and dataset_card.md, which have the words."""
 
+import json
+import math
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 from huggingface_hub import DatasetCardData, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from safetensors import safe_open
 
+from alignslm import report as report_package
+from alignslm.config.corpora import Recordings
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
+from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
+from alignslm.lm.pretrained import SOURCE_FILE
+from alignslm.pairs.account import PairAccount
+from alignslm.prompts import read_prompts
+from alignslm.provenance import UnitContract, file_sha256
+from alignslm.publishing.dataset import Subset
 from alignslm.publishing.lineage import Lineage
+from alignslm.publishing.model import hub_name_of_start
+from alignslm.publishing.results import curriculum, eval_results, result_facts
+from alignslm.report.inputs import TrainingLog
+from alignslm.report.metrics import Report
+from alignslm.report.wording import FILTERS, heading
+from alignslm.templates import environment
+from alignslm.units import UnitVocabulary
 
 FENCE = "```python"  # not in the templates: formatters of Markdown would take their gaps for code
 TAGS = ["alignslm", "align-slm", "textless", "spoken-language-model", "speech", "preference-optimization"]
+SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SHOWN_UNITS = 60
+ALWAYS_CITED = ("lin2025alignslm", "rafailov2023dpo", "hu2021lora")
+CITED_FOR = {  # kind of a config -> key in references.bib
+    "twist": "hassid2023twist", "warm-start": "hassid2023twist", "slam": "maimon2025slamming",
+    "hubert": "hsu2021hubert", "unit-hifigan": "polyak2021resynthesis", "whisper": "radford2022whisper",
+    "librispeech": "panayotov2015librispeech", "mls": "pratap2020mls",
+}  # fmt: skip
 
 
 class Published(NamedTuple):
@@ -30,23 +59,181 @@ class Published(NamedTuple):
         """The tag of this push."""
         return self.config.tag.replace("{round}", self.round).replace("{experiment}", self.lineage.experiment_id)
 
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of the round's checkpoint."""
+        return self.artifacts / "checkpoints" / self.round
 
-def render(template: str, metadata: ModelCardData | DatasetCardData, **values: object) -> bytes:
-    """Return a card: the metadata block, then the template filled in. A value that is missing is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # noqa: S701 (Markdown, of values that are checked parameters and numbers)
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+
+class RoundPairs(NamedTuple):
+    """A round that led to the published one, with the counts of its pairs."""
+
+    name: str
+    account: PairAccount
+
+
+def model_title(published: Published) -> str:
+    """Return the model's name."""
+    params = published.experiment.params
+    return f"{params.lm} aligned on {params.corpus}, round {published.round}"
+
+
+def dataset_title(published: Published) -> str:
+    """Return the dataset's name."""
+    params = published.experiment.params
+    return f"Spoken preference pairs on {params.corpus}, round {published.round} of {params.lm}"
+
+
+def model_card(published: Published, report: Report) -> bytes:
+    """Return README.md of a model repository."""
+    experiment, name, folder = published.experiment, published.round, published.checkpoint
+    prompt, end_s = _example(published)
+    return _render(
+        "model_card.md",
+        _model_metadata(published, report),
+        published,
+        title=model_title(published),
+        vocabulary=UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text()),
+        parameters=_parameters(folder),
+        dtype=json.loads((folder / "config.json").read_text())["dtype"],
+        prompt_units=textwrap.fill(str(prompt)[1:-1], 96, subsequent_indent=" " * 9),
+        prompt_end_s=end_s,
+        hub_start=hub_name_of_start(experiment, name),
+        rounds=[
+            RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
+            for each in curriculum(experiment, name)
+        ],
+        log=TrainingLog.model_validate_json((published.artifacts / "training" / f"{name}.json").read_text()),
+        **result_facts(report, experiment, name),
     )
-    text = environment.get_template(template).render(python=FENCE, **values)
+
+
+def _model_metadata(published: Published, report: Report) -> ModelCardData:
+    experiment, config = published.experiment, published.config
+    return ModelCardData(
+        language=config.language,
+        license=config.model.licence if config.model else None,
+        library_name="transformers",
+        pipeline_tag="audio-to-audio",
+        tags=TAGS,
+        base_model=getattr(getattr(experiment.lm, "weights", None), "repo", None),
+        datasets=[published.dataset_repo] if published.dataset_repo else None,
+        model_name=model_title(published),
+        eval_results=eval_results(report, experiment, published.round),
+    )
+
+
+def _example(published: Published) -> tuple[list[int], float]:
+    """Return the units of the evaluation split's first prompt, and its end in seconds."""
+    prompts = read_prompts(
+        published.artifacts / "prompts.parquet", published.artifacts / "prompt_transcripts.parquet"
+    ).filter(pl.col("split") == published.experiment.params.evaluation.split)
+    row = prompts.row(0, named=True)
+    return row["units"][:SHOWN_UNITS], row["end_s"]
+
+
+def _parameters(folder: Path) -> int:
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no mapping)
+                total += math.prod(weights.get_slice(name).get_shape())
+    return total
+
+
+def dataset_card(published: Published, subsets: Sequence[Subset], *, sample_rate_hz: int) -> bytes:
+    """Return README.md of a dataset repository; its metadata tells the viewer which files are which split."""
+    account = read_account(published.artifacts, published.experiment.params.aligned[published.round].pairs)
+    return _render(
+        "dataset_card.md",
+        _dataset_metadata(published, subsets),
+        published,
+        title=dataset_title(published),
+        subsets=subsets,
+        splits=list(dict.fromkeys(split for subset in subsets for split in subset.num_rows)),
+        sample_rate_hz=sample_rate_hz,
+        account=account,
+        reasons=[
+            reason
+            for reason, count in account.train.rejections.items()
+            if count or account.valid.rejections[reason]
+        ],
+    )  # fmt: skip
+
+
+def _dataset_metadata(published: Published, subsets: Sequence[Subset]) -> DatasetCardData:
+    config = published.config.dataset
+    rows = sum(subsets[0].num_rows.values())
+    return DatasetCardData(
+        language=published.config.language,
+        license=config.licence if config else None,
+        pretty_name=dataset_title(published),
+        task_categories=["audio-to-audio"],
+        size_categories=next((name for limit, name in SIZES if rows < limit), "n>1M"),
+        tags=[*TAGS, "audio", "dpo"],
+        configs=[
+            {
+                "config_name": subset.name,
+                **({"default": True} if subset.name == "pairs" else {}),
+                "data_files": [{"split": split, "path": f"{subset.name}/{split}-*"} for split in subset.splits],
+            }
+            for subset in subsets
+        ],
+    )
+
+
+def read_account(artifacts: Path, name: str) -> PairAccount:
+    """Return the counts of a round's pairs."""
+    return PairAccount.model_validate_json((artifacts / "accounts" / f"{name}.json").read_text())
+
+
+def _render(template: str, metadata: ModelCardData | DatasetCardData, published: Published, **facts: object) -> bytes:
+    """Return a card: the metadata block, then the template filled in. A value that is missing is an error."""
+    experiment, artifacts = published.experiment, published.artifacts
+    templates = environment(Path(__file__).parent, Path(report_package.__path__[0]), html=False)
+    templates.filters |= FILTERS
+    templates.globals["heading"] = heading
+    text = templates.get_template(template).render(
+        python=FENCE,
+        published=published,
+        experiment=experiment,
+        params=experiment.params,
+        contract=UnitContract.model_validate_json((published.checkpoint / CONTRACT_FILE).read_text()),
+        base_identity=_base_identity(artifacts),
+        weights=[
+            _weights(artifacts, name)
+            for name in (experiment.params.aligned[published.round].init_from, published.round)
+        ],
+        citations=citations(experiment),
+        **facts,
+    )
     return f"---\n{metadata.to_yaml()}\n---\n\n{text}".encode()
 
 
-def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
-    """Return a table whose first column names the row and whose others are numbers."""
-    bound = [[cell.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}") for cell in row] for row in rows]
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *bound]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+def _base_identity(artifacts: Path) -> str:
+    """Return what the base model's weights are: where a published one was resolved to, or a hash of its files."""
+    folder = artifacts / "checkpoints" / "base"
+    record = folder / SOURCE_FILE
+    if record.is_file():
+        return str(json.loads(record.read_text())["identity"])
+    return ", ".join(f"sha256:{file_sha256(path)} ({path.name})" for path in sorted(folder.glob("*.safetensors")))
+
+
+def _weights(artifacts: Path, name: str) -> str:
+    record = artifacts / "checkpoints" / name / "weights.json"
+    return str(json.loads(record.read_text())["model_id"]) if record.is_file() else "not recorded"
+
+
+def citations(experiment: Experiment) -> str:
+    """Return the BibTeX entries of the method and of the models and data that an experiment uses."""
+    text = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
+    entries = {entry[entry.index("{") + 1 : entry.index(",")]: entry for entry in re.split(r"\n\n", text.strip())}
+    cited = dict.fromkeys([*ALWAYS_CITED, *(CITED_FOR[kind] for kind in _kinds(experiment) if kind in CITED_FOR)])
+    return "\n".join(entries[key] for key in cited)
+
+
+def _kinds(experiment: Experiment) -> Iterator[str]:
+    for config in (experiment.lm, experiment.encoder, experiment.vocoder, experiment.asr):
+        yield config.kind
+    if isinstance(experiment.corpus, Recordings):
+        yield from sorted(part.kind for part in experiment.corpus.parts.values())

@@ -4,19 +4,16 @@ import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.locks import WORK
 from alignslm.publishing import PublishError, Pushed, Receipt
-from alignslm.publishing.cards import Published
+from alignslm.publishing.cards import Published, dataset_card, dataset_title, model_card, model_title
 from alignslm.publishing.dataset import subsets_of
-from alignslm.publishing.dataset_card import dataset_card
-from alignslm.publishing.dataset_card import title_of as dataset_title
 from alignslm.publishing.hub import Target, push, require_token, with_manifest
 from alignslm.publishing.lineage import PARAMETERS, lineage_of, parameter_files
 from alignslm.publishing.model import Bundle, model_files
-from alignslm.publishing.model_card import model_card
-from alignslm.publishing.model_card import title_of as model_title
 from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.results import read_report
 from alignslm.storage import copy_file, write_bytes, writing
@@ -61,14 +58,15 @@ def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> di
 
 def published_of(experiment: Experiment, name: str, root: Path) -> Published:
     """Look up where a round goes and what it rests on. PublishError where it is no round, or publishing is off."""
-    config, rounds = experiment.publish, experiment.params.rounds
+    config, aligned = experiment.publish, experiment.params.aligned
     if not isinstance(config, HubPublishing):
         raise PublishError("publishing is off (`publish: none` in params.yaml); choose a file of experiments/publish.")
-    if name not in rounds:
-        raise PublishError(f"{name!r} is no round of params.yaml; there are {', '.join(rounds)}.")
+    if name not in aligned:
+        raise PublishError(f"{name!r} is no checkpoint trained on judged preferences; there are {', '.join(aligned)}.")
+    others = set(experiment.params.rounds) - {name}
     wanted = [
         f"artifacts/checkpoints/{name}",
-        *(f"artifacts/eval/{system}" for system in (name, *experiment.params.controls)),
+        *(f"artifacts/eval/{system}" for system in experiment.params.systems if system not in others),
     ]
     repos = {key: pattern.replace("{round}", name) for key, pattern in config.repositories()}
     return Published(
@@ -111,7 +109,8 @@ def _dataset(published: Published, root: Path, work: Path) -> Bundle:
     experiment, name = published.experiment, published.round
     config = published.config.dataset
     assert config is not None  # noqa: S101 (asked before)
-    sources = read_sources(name, config, published.artifacts, work)
+    pairs = experiment.params.aligned[name].pairs
+    sources = read_sources(pairs, config, Artifacts(published.artifacts), work)
     subsets = subsets_of(
         config,
         sources,

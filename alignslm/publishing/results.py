@@ -1,8 +1,7 @@
-"""The report's numbers of one round: in the Hub's model-index form, and as the tables of its card."""
+"""The report's numbers of one round: as the Hub's model-index, and as the facts of its card."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from huggingface_hub import EvalResult
 from pydantic import ValidationError
@@ -11,16 +10,11 @@ from alignslm.config.experiment import Experiment
 from alignslm.publishing import PublishError
 from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
 from alignslm.report.metrics import Metric, Report
-from alignslm.report.wording import arrow, change, heading, headline, style, with_error
+from alignslm.report.systems import topline
+from alignslm.report.tabulate import comparison_sheet, headline_sheet, mark_of, transposed
+from alignslm.report.wording import headline, style
 
 SAME_AS_PPL = "log_ppl"  # the logarithm of a number that is there
-
-
-class Table(NamedTuple):
-    """Headings, and rows of as many cells."""
-
-    headings: list[str]
-    rows: list[list[str]]
 
 
 def read_report(path: Path, experiment: Experiment, name: str) -> Report:
@@ -51,8 +45,8 @@ def read_report(path: Path, experiment: Experiment, name: str) -> Report:
 
 def curriculum(experiment: Experiment, name: str) -> list[str]:
     """Return the rounds that led to a round, the first one first, itself last."""
-    rounds, chain = experiment.params.rounds, [name]
-    while (prev := rounds[chain[0]].prev) in rounds:
+    aligned, chain = experiment.params.aligned, [name]
+    while (prev := aligned[chain[0]].init_from) in aligned:
         chain.insert(0, prev)
     return chain
 
@@ -98,57 +92,33 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else round(value * factor, 4)
 
 
+def result_facts(report: Report, experiment: Experiment, name: str) -> dict[str, object]:
+    """Return what the model card's results are written from."""
+    columns = headline(report)
+    own = [metric for column in columns if (metric := report.metric(name, *column))]
+    against_base = [found for column in columns if (found := report.comparison(name, BASE, *column))]
+    main = (report.comparison(name, other, CONTINUATION, "heldout_judge") for other in (BASE, FINETUNED))
+    order = sorted(systems_of(report), key=lambda system: (system != name, system == topline(experiment)))
+    differences = report.model_copy(update={"comparisons": tuple(c for c in report.comparisons if c.model == name)})
+    return {
+        "report": report,
+        "main_results": [found for found in main if found is not None and found.delta is not None],
+        "counted": list(_counted(report, name)),
+        "results": transposed(headline_sheet(report, topline(experiment), models=order)),
+        "differences": transposed(comparison_sheet(differences)),
+        "headline": own,
+        "worse": [found for found in against_base if mark_of(report, found) == "worse"],
+    }
+
+
 def systems_of(report: Report) -> list[str]:
-    """Return the systems of a report that are models or the ceiling: not recorded speech."""
+    """Return the systems of a report that are models or the topline: not recorded speech."""
     return list(dict.fromkeys(metric.model for metric in report.metrics if metric.benchmark != SPEECH))
 
 
-def results_table(report: Report, experiment: Experiment, name: str) -> Table:
-    """Return the headline metrics ± half a 95 % interval: a row a metric, this round and what it is held against."""
-    systems = systems_of(report)
-    controls = experiment.params.controls
-    ceiling = [name for name in systems if name in controls and controls[name].source == "corpus"]
-    order = [name, *(system for system in systems if system not in {name, *ceiling}), *ceiling]
-    headings = [
-        "",
-        *(
-            f"**{system}**" if system == name else f"{system}{' (ceiling)' if system in ceiling else ''}"
-            for system in order
-        ),
-    ]
-    rows = [
-        [
-            heading(*column, arrow=arrow(report, *column)),
-            *(_bold(with_error(report.metric(system, *column)), bold=system == name) for system in order),
-        ]
-        for column in headline(report)
-    ]
-    return Table(headings, rows)
-
-
-def _bold(text: str, *, bold: bool) -> str:
-    return f"**{text}**" if bold else text
-
-
-def differences_table(report: Report, experiment: Experiment, name: str) -> Table:
-    """Return the paired differences of a round to the base model, to the fine-tuned control and to its own start."""
-    wanted = dict.fromkeys([BASE, FINETUNED, experiment.params.rounds[name].prev])
-    against = [system for system in wanted if any((c.model, c.against) == (name, system) for c in report.comparisons)]
-    rows = [
-        [
-            heading(*column, arrow=arrow(report, *column)),
-            *(change(report.comparison(name, system, *column)) for system in against),
-        ]
-        for column in headline(report)
-    ]
-    return Table(["", *(f"{name} – {system}" for system in against)], rows)
-
-
-def counted(report: Report, name: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (what, rows measured, rows missing) of a round: judged continuations, then each benchmark's item pairs."""
+def _counted(report: Report, name: str) -> Iterator[Metric]:
+    """Yield the metrics with a round's counts: of judged continuations, then of each benchmark's item pairs."""
     for metric in report.metrics:
-        first = metric.metric == "judge" if metric.benchmark == CONTINUATION else metric.metric == ACCURACY
-        if metric.model == name and first and metric.benchmark != SPEECH:
-            judged = metric.benchmark == CONTINUATION
-            what = "judged continuations" if judged else f"item pairs of {metric.benchmark}"
-            yield what, metric.n, metric.n_missing
+        first = {CONTINUATION: "judge", SPEECH: None}.get(metric.benchmark, ACCURACY)
+        if metric.model == name and metric.metric == first:
+            yield metric

@@ -6,8 +6,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 import polars as pl
 
-from alignslm.benchmarks.bands import BANDS, OOV
-from alignslm.benchmarks.conventions import conventions_of
+from alignslm.benchmarks.conventions import BANDS, OOV, conventions_of
 from alignslm.config.benchmarks import SalmonPart
 from alignslm.metrics import words
 from alignslm.report.corpus_level import Values, distinct_values, word_error_values

@@ -72,7 +72,7 @@ def _row(key: Key, both: Paired, *, bootstrap: Bootstrap, seed: int) -> Compared
         value=float(both.left[measured].mean()) if found.n else None,
         against_value=float(both.right[measured].mean()) if found.n else None,
         delta=found.value,
-        ci95=None if found.low is None or found.high is None else (found.low, found.high),
+        ci95=found.ci95,
         test="sign" if benchmark in {CONTINUATION, SPEECH} else "mcnemar",
         above=test.wins,
         below=test.losses,

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from rapidfuzz.distance import Levenshtein
 
-from alignslm.benchmarks.distance import edit_distance
 from alignslm.metrics import ngrams, words
 from alignslm.statistics import Floats
 
@@ -90,7 +90,7 @@ def word_errors(references: pl.DataFrame, heard: pl.DataFrame, *, system: str) -
         (
             system,
             prompt,
-            None if status == "failed" else edit_distance(words(found or ""), words(text)),
+            None if status == "failed" else Levenshtein.distance(words(found or ""), words(text)),
             len(words(text)),
         )
         for prompt, text, found, status in joined.select("prompt_id", "text", "found", "status").iter_rows()

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of
-from alignslm.report.inputs import Setting
 from alignslm.report.metrics import Metric, Report
+from alignslm.report.systems import lineage, topline
 from alignslm.report.wording import style, with_error
 
 DRIFTS = ("judge", "heldout_judge", "num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
@@ -16,19 +17,11 @@ DRAWN = ("num_words", "duration_s", "auto_bleu", "distinct_per_draw")
 LINES = ("-", "--", ":", "-.")
 
 
-def lineage(setting: Setting) -> list[str]:
-    """List the checkpoints that lead to the last round, the base model first."""
-    found = [setting.last_round]
-    while found[0] in setting.previous:
-        found.insert(0, setting.previous[found[0]])
-    return found
-
-
-def drift_table(report: Report, setting: Setting) -> pl.DataFrame:
+def drift_table(report: Report, experiment: Experiment) -> pl.DataFrame:
     """Return one row a checkpoint of the lineage: round (0 is the base model), model, and means of continuations."""
     rows = [
         {"round": place, "model": model, **{name: _value(report, model, name) for name in DRIFTS}}
-        for place, model in enumerate(lineage(setting))
+        for place, model in enumerate(lineage(experiment))
     ]
     return pl.DataFrame(rows, schema={"round": pl.Int64, "model": pl.String, **dict.fromkeys(DRIFTS, pl.Float64)})
 
@@ -38,13 +31,13 @@ def _value(report: Report, model: str, name: str) -> float | None:
     return None if found is None else found.value
 
 
-def drift_panels(report: Report, setting: Setting) -> Iterator[Panel]:
+def drift_panels(report: Report, experiment: Experiment) -> Iterator[Panel]:
     """Draw length, repetition and variety from the base model to the last round, the true continuations beside them."""
     for metric in DRAWN:
-        found = [report.metric(model, CONTINUATION, metric) for model in lineage(setting)]
+        found = [report.metric(model, CONTINUATION, metric) for model in lineage(experiment)]
         measured = [m for m in found if m is not None and m.value is not None]
         if measured:
-            yield _drift(metric, measured, report.metric(setting.ceiling_model, CONTINUATION, metric))
+            yield _drift(metric, measured, report.metric(topline(experiment), CONTINUATION, metric))
 
 
 def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel:
@@ -65,10 +58,10 @@ def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel
     return Panel(name, "drift", how.label, alt, svg_of(figure, name))
 
 
-def held_out_scores(judged: pl.DataFrame, setting: Setting) -> Iterator[Panel]:
+def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Panel]:
     """Draw which share of a checkpoint's held-out continuations scores at most so much, for the whole lineage."""
     name, figure, axes, told = "scores-held-out", *new_figure(), list[str]()
-    for place, model in enumerate(lineage(setting)):
+    for place, model in enumerate(lineage(experiment)):
         scores = np.sort(judged.filter(model=model, metric="judge")["value"].drop_nulls().to_numpy())
         if len(scores):
             shares = np.arange(1, len(scores) + 1) / len(scores)
@@ -79,5 +72,9 @@ def held_out_scores(judged: pl.DataFrame, setting: Setting) -> Iterator[Panel]:
         axes.set(xlabel="judge's score", ylabel="% at or below", xlim=(1, 5), ylim=(0, 100))
         axes.legend(loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0))
         yield Panel(
-            name, "scores", f"{setting.split} prompts: {BASE} and rounds", "; ".join(told), svg_of(figure, name)
+            name,
+            "scores",
+            f"{experiment.params.evaluation.split} prompts: {BASE} and rounds",
+            "; ".join(told),
+            svg_of(figure, name),
         )

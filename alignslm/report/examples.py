@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
-from alignslm.audio import decode, encode_flac
+from alignslm.audio import encode_flac
 from alignslm.prompts import with_heard_texts
+from alignslm.recordings import recordings_of
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,17 @@ def read_examples(
     known = prompts.head(count)
     prompts = with_heard_texts(known, tables.read(tables.TRANSCRIPTS, artifacts / "prompt_transcripts.parquet"))
     unwritten = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
-    sounds = _prompt_sounds(artifacts / "corpus" / "utterances", prompts)
+    sounds = {
+        recording.prompt_id: encode_flac(recording.prompt, recording.sample_rate_hz)
+        for recording in recordings_of(artifacts / "corpus" / "utterances", prompts)
+    }
     drawn = {
         model: _first_draws(artifacts / "samples" / model, judged.filter(model=model), prompts) for model in models
     }
     return tuple(
         Example(
             prompt_id=row["prompt_id"],
-            prompt_flac=sounds[row["utterance_id"]],
+            prompt_flac=sounds[row["prompt_id"]],
             prompt_text=row["prompt_text"],
             heard=row["prompt_id"] in unwritten,
             true_text=row["continuation_text"],
@@ -64,28 +68,6 @@ def read_examples(
         )
         for row in prompts.iter_rows(named=True)
     )
-
-
-def _prompt_sounds(utterances: Path, prompts: pl.DataFrame) -> dict[str, bytes]:
-    """Return FLAC of the first `end_s` seconds of each prompt's utterance."""
-    ends_s = dict(prompts.select("utterance_id", "end_s").iter_rows())
-    found: dict[str, bytes] = {}
-    for part in tables.iterate(tables.UTTERANCES, utterances, ["utterance_id", "audio"]):
-        for row in part.filter(pl.col("utterance_id").is_in(list(ends_s))).iter_rows(named=True):
-            found[row["utterance_id"]] = _cut(row["audio"]["bytes"], ends_s[row["utterance_id"]])
-    tables.require_keys(
-        prompts,
-        "utterance_id",
-        pl.DataFrame({"utterance_id": list(found)}, schema={"utterance_id": pl.String}),
-        "utterance_id",
-        names=f"example prompts against {utterances}",
-    )
-    return found
-
-
-def _cut(flac: bytes, end_s: float) -> bytes:
-    waveform, sample_rate_hz = decode(flac)
-    return encode_flac(waveform[: round(end_s * sample_rate_hz)], sample_rate_hz)
 
 
 def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:

@@ -1,27 +1,23 @@
 """What a report is made of, read from the artifacts of one experiment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import polars as pl
 from pydantic import ConfigDict, ValidationError
 
 from alignslm import tables
-from alignslm.benchmarks.conventions import Convention
-from alignslm.config.benchmarks import Reformatted
-from alignslm.config.evaluation import BenchmarkConfig
-from alignslm.config.experiment import Experiment
+from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
-from alignslm.config.models import Bootstrap
-from alignslm.config.sources import FolderSource
 from alignslm.report.columns import ReportError
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, read_examples
+from alignslm.report.systems import evaluated, topline
 
 NUM_EXAMPLES = 4
 RECORDED = "recorded-continuations"  # as the stage mos names them
-LOGGED_BEFORE_ROUNDS = ("base", "ntp", "sft")
+CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
 
 
 class TrainingStep(Config):
@@ -51,54 +47,6 @@ class TrainingLog(Config):
     log: tuple[TrainingStep, ...]
 
 
-class Thresholds(Config):
-    """Between which scores a round made its pairs (s_c and s_r of the paper)."""
-
-    prev: str
-    chosen_min: float
-    rejected_max: float
-
-
-class Measured(Config):
-    """A benchmark's kind, its split where the release has some, and the folder's name of a reformatted copy."""
-
-    kind: str
-    split: str | None
-    copy_of: str | None
-
-
-class Setting(Config):
-    """The choices that a reader must know to read the numbers. `benchmarks` has them by their names in the report.
-
-    `convention` names the likelihood convention that is reported, as behind the @ of the others.
-    """
-
-    models: tuple[str, ...]
-    ceiling_model: str
-    rounds: dict[str, Thresholds]
-    benchmarks: dict[str, Measured]
-    convention: str
-    choices: dict[str, str]
-    losses: dict[str, float]
-    beta: float
-    drift: float | None
-    split: str
-    draws: int
-    training_draws: int
-    bootstrap: Bootstrap
-    seed: int
-
-    @property
-    def previous(self) -> dict[str, str]:
-        """Round -> the checkpoint it was trained from."""
-        return {name: item.prev for name, item in self.rounds.items()}
-
-    @property
-    def last_round(self) -> str:
-        """The round that is reported as the result."""
-        return list(self.rounds)[-1]
-
-
 @dataclass(frozen=True)
 class RoundTables:
     """SCORES, PAIRS (without units) and REJECTIONS of one round."""
@@ -112,7 +60,7 @@ class RoundTables:
 class ReportInputs:
     """JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows, TRANSCRIPTS by model, and what the figures and examples need."""
 
-    setting: Setting
+    experiment: Experiment
     judged: pl.DataFrame
     item_scores: pl.DataFrame
     mos: pl.DataFrame
@@ -123,60 +71,26 @@ class ReportInputs:
     examples: tuple[Example, ...]
 
 
-def setting_of(experiment: Experiment) -> Setting:
-    """Collect what the report says about an experiment. Models: sampled controls, rounds, then the ceiling."""
-    params, evaluation = experiment.params, experiment.params.evaluation
-    convention = Convention(evaluation.context, evaluation.normalisation, evaluation.score_eos)
-    sampled = [name for name, item in params.controls.items() if item.source == "model"]
-    spoken = [name for name, item in params.controls.items() if item.source == "corpus"]
-    speech, feedback = ("corpus", "encoder", "lm", "vocoder", "asr", "mos"), ("judge", "heldout_judge", "selector")
-    keys = (*speech, *feedback, "trainer", "ntp", "sft")
-    return Setting(
-        models=(*sampled, *params.rounds, *spoken),
-        ceiling_model=spoken[0] if spoken else "true",
-        rounds={
-            name: Thresholds(prev=item.prev, chosen_min=item.chosen_min, rejected_max=item.rejected_max)
-            for name, item in params.rounds.items()
-        },
-        benchmarks={name: _measured(config) for name, config in experiment.benchmarks.items()},
-        convention=convention.name(has_context=True),
-        choices={key: getattr(params, key) for key in keys},
-        losses={str(name): weight for name, weight in experiment.trainer.losses.items()},
-        beta=experiment.trainer.beta,
-        drift=getattr(experiment.corpus, "drift", None),
-        split=evaluation.split,
-        draws=evaluation.draws,
-        training_draws=params.sampling.draws,
-        bootstrap=evaluation.bootstrap,
-        seed=params.seeds.evaluation,
-    )
-
-
-def _measured(config: BenchmarkConfig) -> Measured:
-    source = config.data if isinstance(config, Reformatted) else None
-    copied = PurePath(source.path).name if isinstance(source, FolderSource) else None
-    return Measured(kind=config.kind, split=getattr(config, "split", None), copy_of=copied)
-
-
-def read_inputs(artifacts: Path, setting: Setting) -> ReportInputs:
-    """Read everything the report needs from the folder of artifacts; TableError names what is missing."""
-    models = setting.models
+def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
+    """Read everything the report needs from the artifacts folder; TableError names what is missing."""
+    models, split, rounds = evaluated(experiment), experiment.params.evaluation.split, experiment.params.rounds
+    baselines = [name for name in experiment.params.checkpoints if name not in rounds]
     evaluations = {model: artifacts / "eval" / model for model in models}
     judged = [tables.read(tables.JUDGED, folder / "judged.parquet") for folder in evaluations.values()]
     scored = [tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet") for folder in evaluations.values()]
     return ReportInputs(
-        setting=setting,
+        experiment=experiment,
         judged=pl.concat(judged),
         item_scores=pl.concat(scored),
         mos=_read_mos(artifacts / "mos"),
-        word_errors=_read_word_errors(artifacts, setting, pl.concat(judged)),
+        word_errors=_read_word_errors(artifacts, experiment, pl.concat(judged)),
         transcripts={
             model: tables.read(tables.TRANSCRIPTS, artifacts / "samples" / model / "transcripts.parquet")
             for model in models
         },
-        rounds={name: _read_round(artifacts, name) for name in setting.rounds},
-        training=_read_training(artifacts / "training", [*LOGGED_BEFORE_ROUNDS, *setting.rounds]),
-        examples=read_examples(artifacts, pl.concat(judged), models=models, split=setting.split, count=NUM_EXAMPLES),
+        rounds={name: _read_round(artifacts, item.pairs) for name, item in rounds.items()},
+        training=_read_training(artifacts / "training", [BASE, *baselines, *rounds]),
+        examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
     )
 
 
@@ -187,15 +101,17 @@ def _read_mos(folder: Path) -> pl.DataFrame:
     return pl.concat([tables.read(tables.MOS, file) for file in files])
 
 
-def _read_word_errors(artifacts: Path, setting: Setting, judged: pl.DataFrame) -> pl.DataFrame:
+def _read_word_errors(artifacts: Path, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
     """Count what the recogniser mishears of the true continuations: as recorded, and through units and vocoder.
 
     No row where the texts are not known, or the true continuations are no system of the experiment.
     """
-    ceiling = setting.ceiling_model
-    if ceiling not in setting.models:
+    ceiling = topline(experiment)
+    if ceiling not in evaluated(experiment):
         return pl.DataFrame(schema=WORD_ERRORS)
-    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(split=setting.split)
+    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(
+        split=experiment.params.evaluation.split
+    )
     known = prompts.select("prompt_id", text="continuation_text").drop_nulls()
     spoken = judged.filter(model=ceiling).select("prompt_id", source_id="continuation_id").unique()
     references = {
@@ -218,7 +134,7 @@ def _read_round(artifacts: Path, name: str) -> RoundTables:
     )
 
 
-def _read_training(folder: Path, names: list[str]) -> dict[str, TrainingLog]:
+def _read_training(folder: Path, names: Sequence[str]) -> dict[str, TrainingLog]:
     files = {name: folder / f"{name}.json" for name in names}
     return {name: _read_log(path) for name, path in files.items() if path.exists()}
 

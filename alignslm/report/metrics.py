@@ -11,7 +11,7 @@ from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
 from alignslm.report.columns import BASE, FINETUNED, Column, Rows, columns_of
 from alignslm.report.evaluated import pair, shared_keys
-from alignslm.statistics import Estimate, mean_interval, paired_difference
+from alignslm.statistics import mean_interval, paired_difference
 
 Interval = tuple[float, float]
 
@@ -52,6 +52,13 @@ class Comparison(Config):
     def significant(self) -> bool:
         """Whether the interval leaves out 0; False where there is no interval."""
         return self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]
+
+    @property
+    def direction(self) -> Literal["up", "down", "ns"]:
+        """The sign of a significant difference; `ns` if it is not significant."""
+        if not self.significant or self.delta is None:
+            return "ns"
+        return "up" if self.delta > 0 else "down"
 
 
 class Flag(Config):
@@ -158,7 +165,7 @@ def _metrics(model: str, column: Column, *, bootstrap: Bootstrap, seed: int) -> 
         metric=column.metric,
         value=found.value,
         stderr=found.stderr,
-        ci95=_interval(found),
+        ci95=found.ci95,
         n=found.n,
         n_missing=found.n_missing,
         higher_is_better=column.higher_is_better,
@@ -176,10 +183,6 @@ def _geometric(log: Metric) -> Metric:
     return log.model_copy(update={"metric": "ppl", "value": value, "stderr": stderr, "ci95": ends})
 
 
-def _interval(found: Estimate) -> Interval | None:
-    return None if found.low is None or found.high is None else (found.low, found.high)
-
-
 def _compare(model: str, against: str, left: Column, right: Column, *, bootstrap: Bootstrap, seed: int) -> Comparison:
     both = pair(left, right)
     found = paired_difference(both.left, both.right, both.ids, bootstrap=bootstrap, seed=seed)
@@ -189,7 +192,7 @@ def _compare(model: str, against: str, left: Column, right: Column, *, bootstrap
         benchmark=left.benchmark,
         metric=left.metric,
         delta=found.value,
-        ci95=_interval(found),
+        ci95=found.ci95,
         n=found.n,
         n_missing=found.n_missing,
     )

@@ -1,19 +1,22 @@
-"""The report as one self-contained HTML page: no script, no network, sound and figures inside."""
+"""The report as one self-contained HTML page (no script, no network, audio and figures inside) and as Markdown."""
 
 import base64
+import re
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from alignslm.benchmarks.conventions import Convention
+from alignslm.config.experiment import Experiment
 from alignslm.playable import playable
-from alignslm.report.beside import ablation_sheet, others_sheet, published_sheet
+from alignslm.report.columns import BASE
 from alignslm.report.drawing import Panel, inline
-from alignslm.report.inputs import ReportInputs
+from alignslm.report.findings import LOW_TEMPERATURE, findings_of
+from alignslm.report.inputs import CONFIG_KEYS, ReportInputs
 from alignslm.report.metrics import Report
-from alignslm.report.notes import footer, notes
 from alignslm.report.origin import Origin
-from alignslm.report.protocol import protocols
+from alignslm.report.published import protocols_of, published_sheet, published_tables
+from alignslm.report.systems import topline
 from alignslm.report.tabulate import (
     comparison_sheet,
     every_comparison_sheet,
@@ -22,62 +25,87 @@ from alignslm.report.tabulate import (
     pairs_sheet,
     sound_sheet,
 )
-from alignslm.report.verdict import verdict, warnings
-from alignslm.report.wording import DASH, with_code
+from alignslm.report.wording import FILTERS, convention_words
+from alignslm.templates import environment
 
-SECTIONS = {
-    "differences": (
-        "Difference to the base model",
-        "Paired by prompt or item pair, 95 % intervals. A hollow dot: the interval holds 0.",
-    ),
-    "drift": (
-        "Drift over the rounds",
-        "What moves with the score, and should not move far: length, repetition, variety. Bars: 95 % intervals.",
-    ),
-    "scores": (
-        "Scores",
-        "Draws: what a round had to make pairs of. Its thresholds act on the utility: this score, if it weighs alone.",
-    ),
-    "training": (
-        "Training",
-        "Reward accuracy may rise while speech breaks: watch the chosen log-probability, which falls when it does.",
-    ),
-    "shapes": (
-        "Length, repetition, diversity, silence",
-        "Means with 95 % intervals: what a judge could be gamed by, and what the vocoder loses.",
-    ),
-}
+FOLDER = Path(__file__).parent
 
 
 def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origin) -> str:
     """Return the whole report as HTML text."""
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sound": _sound, "svg": _svg, "score": _score}
-    setting = inputs.setting
-    return environment.get_template("template.html").render(
-        report=report,
-        setting=setting,
-        verdict=verdict(report, setting),
-        warnings=warnings(report, setting),
-        headline=headline_sheet(report, setting),
-        sound=sound_sheet(report, setting),
-        comparisons=comparison_sheet(report),
+    templates = environment(FOLDER, html=True)
+    templates.filters |= FILTERS | {"sound": _sound, "svg": _svg}
+    return templates.get_template("report.html").render(
+        **_content(report, inputs, origin),
         details=[every_metric_sheet(report), every_comparison_sheet(report)],
-        figures=[(key, *SECTIONS[key], [p for p in drawn if p.section == key]) for key in SECTIONS],
-        pairs=pairs_sheet(inputs),
+        panels=drawn,
         examples=inputs.examples,
-        published=[published_sheet(report, setting), ablation_sheet(), others_sheet()],
-        protocols=[with_code(told) for told in protocols(setting)],
-        notes=[with_code(note) for note in notes(setting)],
-        footer=footer(setting, origin),
     )
+
+
+def markdown(report: Report, inputs: ReportInputs, origin: Origin) -> str:
+    """Return the report as Markdown text."""
+    return environment(FOLDER, html=False).get_template("report.md").render(**_content(report, inputs, origin))
+
+
+def _content(report: Report, inputs: ReportInputs, origin: Origin) -> dict[str, object]:
+    """Return what both forms show: the tables, and every text as a list of paragraphs."""
+    experiment = inputs.experiment
+    tables, ours = published_tables(), published_sheet(report, experiment)
+    return {
+        "experiment": experiment,
+        "params": experiment.params,
+        "topline": topline(experiment),
+        **paragraphs_of(report, experiment),
+        "headline": headline_sheet(report, topline(experiment)),
+        "sound": sound_sheet(report, topline(experiment)),
+        "comparisons": comparison_sheet(report),
+        "pairs": pairs_sheet(inputs),
+        "published": tables,
+        "covered": protocols_of(experiment),
+        "sheets": {name: table.sheet() for name, table in tables.items()} | {"main": ours},
+        "provenance": _provenance(experiment, origin),
+    }
+
+
+def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]]:
+    """Return the findings, warnings, notes and protocols as paragraphs of Markdown."""
+    evaluation = experiment.params.evaluation
+    convention = Convention(evaluation.context, evaluation.normalisation, evaluation.score_eos)
+    templates = environment(FOLDER, html=False)
+    templates.filters |= FILTERS
+    facts = {
+        "experiment": experiment,
+        "params": experiment.params,
+        "findings": findings_of(report, experiment),
+        "base": BASE,
+        "topline": topline(experiment),
+        "low_temperature": LOW_TEMPERATURE,
+        "mismatched": getattr(experiment.corpus, "drift", None),
+        "convention": convention_words(convention.name(has_context=True)),
+    }
+    names = ("findings", "warnings", "notes", "protocols")
+    return {name: _paragraphs(templates.get_template(f"{name}.md").render(facts)) for name in names}
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Split at blank lines and join the lines of each paragraph; no-break spaces stay."""
+    parts = (re.sub(r"[ \n]+", " ", part).strip() for part in re.split(r"\n\s*\n", text))
+    return [part for part in parts if part]
+
+
+def _provenance(experiment: Experiment, origin: Origin) -> dict[str, str]:
+    return {
+        "code": (origin.git_commit or "not a git repository") + (" with uncommitted changes" if origin.dirty else ""),
+        "dvc.lock sha256": origin.dvc_lock_sha256 or "none",
+        "choices": ", ".join(
+            [f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS]
+            + [f"trainer of {name} {item.trainer}" for name, item in experiment.params.checkpoints.items()]
+        ),
+        "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
+        "python": origin.python,
+        "device": origin.device,
+    }
 
 
 def _sound(flac: bytes) -> str:
@@ -89,7 +117,3 @@ def _sound(flac: bytes) -> str:
 def _svg(panel: Panel) -> Markup:
     label = str(escape(f"{panel.title}: {panel.alt}"))
     return Markup(inline(panel.svg, name=panel.name, label=label))  # noqa: S704 (our own drawing, label escaped)
-
-
-def _score(value: float | None) -> str:
-    return DASH if value is None else f"{value:.2f}"

@@ -35,9 +35,9 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
     with drawing_style():
         return [
             *_differences(report),
-            *drift_panels(report, inputs.setting),
+            *drift_panels(report, inputs.experiment),
             *_distributions(inputs.rounds, inputs),
-            *held_out_scores(inputs.judged, inputs.setting),
+            *held_out_scores(inputs.judged, inputs.experiment),
             *_curves(inputs.training),
             *_shapes(report),
         ]
@@ -79,10 +79,13 @@ def _scaled(ends: Interval | None, factor: float) -> Interval | None:
 
 def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> Iterator[Panel]:
     for name, item in rounds.items():
-        counts, limits = score_counts(item.scores), inputs.setting.rounds[name]
+        counts, limits = score_counts(item.scores), inputs.experiment.params.rounds[name]
         figure, axes = new_figure()
         axes.bar(SCORE_EDGES[:-1], counts, width=0.23, align="edge", color=HUES[0])
-        for limit, hue, label in ((limits.rejected_max, 1, "rejected ≤"), (limits.chosen_min, 2, "chosen ≥")):
+        for limit, hue, label in (
+            (limits.rule.max_rejected_score, 1, "rejected ≤"),
+            (limits.rule.min_chosen_score, 2, "chosen ≥"),
+        ):
             axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:g}")
         axes.set(xlabel="judge's score", ylabel="continuations", xlim=(1, 5))
         axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
@@ -90,7 +93,7 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
         shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
         alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
         yield Panel(
-            f"scores-{name}", "scores", f"{name}: draws of {limits.prev}", alt, svg_of(figure, f"scores-{name}")
+            f"scores-{name}", "scores", f"{name}: draws of {limits.init_from}", alt, svg_of(figure, f"scores-{name}")
         )
 
 
@@ -114,14 +117,6 @@ def training_table(training: Mapping[str, TrainingLog]) -> pl.DataFrame:
     ]
     schema = {"checkpoint": pl.String, "step": pl.Int64, **dict.fromkeys(TRAINING_FIGURES, pl.Float64)}
     return pl.DataFrame(rows, schema=schema)
-
-
-def models_table(report: Report) -> pl.DataFrame:
-    """Return one row a metric: model, benchmark, metric, value, low, high, n."""
-    rows = [(m.model, m.benchmark, m.metric, m.value, *(m.ci95 or (None, None)), m.n) for m in report.metrics]
-    kinds = (pl.String, pl.String, pl.String, pl.Float64, pl.Float64, pl.Float64, pl.Int64)
-    names = ("model", "benchmark", "metric", "value", "low", "high", "n")
-    return pl.DataFrame(rows, schema=dict(zip(names, kinds, strict=True)), orient="row")
 
 
 def scores_table(rounds: Mapping[str, RoundTables]) -> pl.DataFrame:

@@ -1,65 +1,98 @@
-"""Published figures, printed beside ours and never as ours. A dash in print is a None here."""
+"""Published figures (published.yaml) and this run's below them, column by column, one row per system and protocol."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Literal, TypeAlias
 
-SOURCE = "published summaries of arXiv 2411.01834"
-SOURCE_OTHERS = "slamkit, docs/SLAM.md; SIMS, arXiv 2504.02398, table 3"
+from ruamel.yaml import YAML
 
+from alignslm.config.benchmarks import Reformatted
+from alignslm.config.evaluation import BenchmarkConfig
+from alignslm.config.experiment import Experiment
+from alignslm.config.model import Config
+from alignslm.config.sources import FolderSource
+from alignslm.report.columns import ACCURACY, CONTINUATION
+from alignslm.report.metrics import Report
+from alignslm.report.systems import evaluated
+from alignslm.report.tabulate import Cell, Sheet, models_of, sheet_of
+from alignslm.report.wording import DASH, TOPIC, with_error
 
-class Published(NamedTuple):
-    """Accuracies in percent as printed; `judge` is GPT-4o's score on 1..5."""
-
-    system: str
-    swuggy: float | None
-    sblimp: float | None
-    s_storycloze: float | None
-    t_storycloze: float | None
-    judge: float | None
-
-
-class Ablation(NamedTuple):
-    """One row of the 1.3B ablation: training judge (1..5), T-StoryCloze (percent), GPT-4o (1..5)."""
-
-    system: str
-    training_judge: float
-    t_storycloze: float
-    judge: float
-
-
-class Other(NamedTuple):
-    """Rows other papers print: accuracies in percent, generation perplexity, auto-BLEU times 100."""
-
-    system: str
-    sblimp: float | None
-    s_storycloze: float | None
-    t_storycloze: float | None
-    ppl: float | None
-    auto_bleu: float | None
+Protocol: TypeAlias = Literal["official", "copy", "toy"]
+COLUMNS = ("sWUGGY", "sBLIMP", "S-StoryCloze", "T-StoryCloze")
+OFFICIAL = {"swuggy": "sWUGGY", "sblimp": "sBLIMP", "sstorycloze": "S-StoryCloze", "tstorycloze": "T-StoryCloze"}
+COPIES = {"swuggy_inter": "sWUGGY", "sblimp": "sBLIMP", "sSC": "S-StoryCloze", "tSC": "T-StoryCloze"}  # slamkit's names
+TOYS = {"toy-swuggy": "sWUGGY", "toy-sblimp": "sBLIMP", "toy-storycloze": "T-StoryCloze"}
+LABEL_SUFFIX: Mapping[Protocol, str] = {"official": "", "copy": " (slamkit's copies)", "toy": " (toy protocol)"}
+MAIN_METRICS = {"toy-storycloze": TOPIC}
+SECONDARY_METRIC = {"swuggy": (f"{ACCURACY}/in-vocab", "in-vocab")}
 
 
-MAIN = (
-    Published("GSLM", 64.8, 54.2, 53.3, 66.6, None),
-    Published("TWIST 7B", 73.5, 58.8, 55.1, 75.4, 2.70),
-    Published("Moshi 7B", 72.6, 58.8, 60.8, 83.0, None),
-    Published("SPIRIT-LM 7B", 69.0, 58.3, 61.0, 82.9, None),
-    Published("Align-SLM 7B, MLS + curriculum", 77.9, 62.3, 61.1, 86.8, 3.50),
-    Published("human", None, None, 79.2, 90.2, None),
-)
-ABLATION = (
-    Ablation("TWIST 1.3B", 1.66, 69.7, 1.82),
-    Ablation("continued fine-tuning", 1.70, 70.7, 1.83),
-    Ablation("Align-SLM, perplexity feedback", 1.88, 67.7, 1.85),
-    Ablation("Align-SLM, LLM-score feedback", 2.17, 74.2, 2.06),
-)
-OTHERS = (
-    Other("TWIST-350M", 56.2, None, None, 137.3, 3.46),
-    Other("TWIST-1.3B", 57.0, 52.4, 70.6, 131.8, 3.20),
-    Other("TWIST-7B", 59.0, 55.3, 74.1, 93.7, 3.06),
-    Other("TWIST-13B", 59.2, 55.4, 76.4, None, None),
-    Other("SyllableLM", 63.7, None, 75.4, None, None),
-    Other("Cuervo & Marxer 823M", 61.3, 56.7, 78.0, None, None),
-    Other("Align-SLM-1.3B", 59.8, 55.0, 80.0, None, None),
-    Other("Slam-358M, without DPO", 58.5, 58.2, 80.7, 67.3, 3.25),
-    Other("Slam-358M, scaled, with DPO", 61.1, 61.3, 84.2, 46.6, 3.75),
-    Other("SIMS-7B (speech and text interleaved)", 59.8, 66.7, 88.3, 37.6, 4.15),
-)
+class PublishedTable(Config):
+    """One table in print: numbers by system, as many as `decimals`; None is a dash in print."""
+
+    source: str
+    headings: tuple[str, ...]
+    decimals: tuple[int, ...]
+    rows: dict[str, tuple[float | None, ...]]
+
+    def sheet(self) -> Sheet:
+        """Return the table as printed."""
+        return sheet_of(
+            self.headings,
+            (
+                [system, *(DASH if n is None else f"{n:.{d}f}" for n, d in zip(numbers, self.decimals, strict=True))]
+                for system, numbers in self.rows.items()
+            ),
+        )
+
+
+def published_tables() -> dict[str, PublishedTable]:
+    """Return the tables of published.yaml: main, ablation, other_papers."""
+    content = YAML(typ="safe").load(Path(__file__).with_name("published.yaml"))
+    return {name: PublishedTable.model_validate(table) for name, table in content.items()}
+
+
+def published_sheet(report: Report, experiment: Experiment) -> Sheet:
+    """Return the paper's main table with this run's rows below it."""
+    sheet = published_tables()["main"].sheet()
+    return sheet_of(sheet.headings, [*sheet.rows, *_ours(report, experiment)])
+
+
+def column_of(config: BenchmarkConfig) -> tuple[Protocol, str] | None:
+    """Return a benchmark's protocol and its column in the paper's table; None if it has no column."""
+    if config.kind in OFFICIAL:
+        return "official", OFFICIAL[config.kind]
+    if config.kind in TOYS:
+        return "toy", TOYS[config.kind]
+    if isinstance(config, Reformatted) and isinstance(config.data, FolderSource):
+        copied = PurePath(config.data.path).name
+        return ("copy", COPIES[copied]) if copied in COPIES else None
+    return None
+
+
+def protocols_of(experiment: Experiment) -> list[Protocol]:
+    """List the protocols in this run that have a column in the paper's table, the official one first."""
+    found = {place[0] for config in experiment.benchmarks.values() if (place := column_of(config))}
+    return [name for name in LABEL_SUFFIX if name in found]
+
+
+def _ours(report: Report, experiment: Experiment) -> Iterator[list[Cell]]:
+    systems = evaluated(experiment)
+    for model in (name for name in models_of(report) if name in systems):
+        for protocol in protocols_of(experiment) or ["toy"]:
+            cells = [_cell(report, model, experiment, protocol, column) for column in COLUMNS]
+            judge = Cell(with_error(report.metric(model, CONTINUATION, "heldout_judge")), "ours")
+            yield [Cell(f"this run: {model}{LABEL_SUFFIX[protocol]}", "ours"), *cells, judge]
+
+
+def _cell(report: Report, model: str, experiment: Experiment, protocol: Protocol, column: str) -> Cell:
+    """Write every benchmark of one column: the first one's figure, below it its second metric and other benchmarks."""
+    parts: list[str] = []
+    for name, config in experiment.benchmarks.items():
+        found = report.metric(model, name, MAIN_METRICS.get(config.kind, ACCURACY))
+        if column_of(config) != (protocol, column) or found is None:
+            continue
+        parts.append(f"{name} {with_error(found)}" if parts else with_error(found))
+        metric, label = SECONDARY_METRIC.get(config.kind, ("", ""))
+        parts += [f"{label} {with_error(part)}"] if (part := report.metric(model, name, metric)) else []
+    return Cell(parts[0] if parts else DASH, "ours", "; ".join(parts[1:]))

@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import soundfile
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alignslm import tables
 from alignslm.audio import decode, resample
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import ReportError
 from alignslm.report.examples import Example, read_examples
-from alignslm.report.inputs import Setting, setting_of
-from alignslm.report.wording import DASH, with_code
+from alignslm.report.systems import evaluated, topline
+from alignslm.report.wording import FILTERS
 from alignslm.storage import replacing, write_text
+from alignslm.templates import environment
 
 RATE_HZ = 16000
 OPUS = {"format": "OGG", "subtype": "OPUS"}
@@ -52,56 +52,28 @@ def write_samples(
     earlier call is removed. Raises ReportError if a system is not part of the experiment, and TableError if artifacts
     are missing.
     """
-    setting = setting_of(experiment)
-    if unknown := [name for name in systems if name not in setting.models]:
-        raise ReportError(
-            f"{unknown[0]!r} is not a system of this experiment. Choose from {', '.join(setting.models)}."
-        )
+    known, split = evaluated(experiment), experiment.params.evaluation.split
+    if unknown := [name for name in systems if name not in known]:
+        raise ReportError(f"{unknown[0]!r} is not a system of this experiment. Choose from {', '.join(known)}.")
     judged = pl.concat(tables.read(tables.JUDGED, artifacts / "eval" / name / "judged.parquet") for name in systems)
-    examples = read_examples(artifacts, judged, models=systems, split=setting.split, count=num_prompts)
+    examples = read_examples(artifacts, judged, models=systems, split=split, count=num_prompts)
     waveforms = dict(_waveforms(examples))
     _write_clips({_file(*key): waveform for key, waveform in waveforms.items()}, folder)
+    content = {
+        "params": experiment.params,
+        "examples": examples,
+        "clips": {key: SampleClip(_file(*key), len(waveform) / RATE_HZ) for key, waveform in waveforms.items()},
+        "names": {name: "ground truth" if name == topline(experiment) else name for name in systems},
+        "means": {name: _means(name, examples, judged) for name in systems},
+        "prompts_evaluated": judged["prompt_id"].n_unique(),
+        "folder": folder.name,
+    }
     markdown = folder.with_name(f"{folder.name}.md")
     for path, template in ((folder / "index.html", "samples.html"), (markdown, "samples.md")):
-        text = _render(
-            template,
-            examples=examples,
-            clips={key: SampleClip(_file(*key), len(waveform) / RATE_HZ) for key, waveform in waveforms.items()},
-            names={name: _name(name, setting) for name in systems},
-            means={name: _means(name, examples, judged) for name in systems},
-            prompts_evaluated=judged["prompt_id"].n_unique(),
-            notes=_notes(setting, len(examples)),
-            folder=folder.name,
-        )
-        write_text(path, text)
+        templates = environment(Path(__file__).parent, html=path.suffix == ".html")
+        templates.filters |= FILTERS | {"plain": _plain}
+        write_text(path, templates.get_template(template).render(content))
     return markdown
-
-
-def _notes(setting: Setting, num_prompts: int) -> tuple[str, ...]:
-    """Return what a listener must know; `names` in backticks."""
-    choices = setting.choices
-    return (
-        (
-            f"Not picked by hand: the first {num_prompts} prompts of the split `{setting.split}` by id (a hash), each "
-            "with the first continuation by every system."
-        ),
-        (
-            "`base` is the unit LM before alignment, `sft` is `base` fine-tuned on the chosen continuations, and `r1`, "
-            "`r2`, ... are the models after each round of DPO."
-        ),
-        (
-            "The ground truth is the speaker's own continuation, resynthesized: encoded to units and synthesized by "
-            f"the vocoder (`{choices['vocoder']}`), as all continuations are. Prompts are original utterances "
-            f"(`{choices['corpus']}`)."
-        ),
-        (
-            f"Scores are from 1 to 5. The training judge (`{choices['judge']}`) built the preference pairs; the "
-            f"held-out judge (`{choices['heldout_judge']}`) only evaluates. Both read the transcript by the ASR model "
-            f"(`{choices['asr']}`), errors included, and hear no audio."
-        ),
-        "Audio is Ogg Opus, 16 kHz, mono. Levels are as produced; no clip was equalised.",
-        "Written by `alignslm samples-page` after `dvc repro`.",
-    )
 
 
 def _write_clips(waveforms: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -132,10 +104,6 @@ def _file(number: int, system: str) -> str:
     return f"{number:02d}-{system}.ogg"
 
 
-def _name(system: str, setting: Setting) -> str:
-    return "ground truth" if system == setting.ceiling_model else system
-
-
 def _means(system: str, examples: Sequence[Example], judged: pl.DataFrame) -> MeanScores:
     first = [one for example in examples for one in example.continuations if one.model == system]
     scores = {"judge": [one.score for one in first], "heldout_judge": [one.heldout_score for one in first]}
@@ -148,23 +116,6 @@ def _means(system: str, examples: Sequence[Example], judged: pl.DataFrame) -> Me
 def _mean(scores: Sequence[float | None]) -> float | None:
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if known else None
-
-
-def _render(template: str, **values: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=template.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"score": _score, "plain": _plain, "with_code": with_code}
-    return environment.get_template(template).render(**values)
-
-
-def _score(value: float | None) -> str:
-    return DASH if value is None else f"{value:.2f}"
 
 
 def _plain(text: str) -> str:

@@ -141,8 +141,8 @@ def _combine(key: Key, runs: Sequence[Paired], *, bootstrap: Bootstrap, seed: in
         metric=key[1],
         by_run=tuple(float(mean) if n else None for mean in means),
         delta=over_runs.value,
-        items_ci95=_ends(items.low, items.high),
-        runs_ci95=_ends(over_runs.low, over_runs.high),
+        items_ci95=items.ci95,
+        runs_ci95=over_runs.ci95,
         both_ci95=_both(kept, bootstrap.confidence),
         n=n,
         n_missing=differences.shape[1] - n,
@@ -154,9 +154,4 @@ def _both(differences: Floats, confidence: float) -> Interval | None:
     if num_items < 2:
         return None
     run, item = np.repeat(np.arange(num_runs), num_items), np.tile(np.arange(num_items), num_runs)
-    found = mean_two_ways(differences.ravel(), run, item, confidence=confidence)
-    return _ends(found.low, found.high)
-
-
-def _ends(low: float | None, high: float | None) -> Interval | None:
-    return None if low is None or high is None else (low, high)
+    return mean_two_ways(differences.ravel(), run, item, confidence=confidence).ci95

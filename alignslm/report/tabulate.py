@@ -6,7 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.report.columns import CONTINUATION, SPEECH, WORD_ERROR
-from alignslm.report.inputs import ReportInputs, RoundTables, Setting
+from alignslm.report.inputs import ReportInputs, RoundTables
 from alignslm.report.metrics import Comparison, Report
 from alignslm.report.wording import (
     DASH,
@@ -31,19 +31,31 @@ class Cell(NamedTuple):
     mark: str = ""
     detail: str = ""
 
+    @property
+    def markdown(self) -> str:
+        """The cell in a Markdown table: marked differences and flags in bold."""
+        text = f"**{self.text}**" if self.mark in {"better", "worse", "flag"} else self.text
+        return f"{text} {self.detail}".strip().replace("|", "\\|")
+
 
 class Sheet(NamedTuple):
-    """A table: caption, headings, and rows whose first cell names the row."""
+    """A table: headings, and rows whose first cell names the row."""
 
-    caption: str
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def sheet_of(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Sheet:
-    """Make a table of cells and plain texts."""
+def sheet_of(headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Sheet:
+    """Return a table made of cells and plain texts."""
     cells = (tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
-    return Sheet(caption, tuple(headings), tuple(cells))
+    return Sheet(tuple(headings), tuple(cells))
+
+
+def transposed(sheet: Sheet) -> Sheet:
+    """Return the table with a row per heading."""
+    columns = zip(*(row[1:] for row in sheet.rows), strict=True)
+    rows = [(Cell(name), *column) for name, column in zip(sheet.headings[1:], columns, strict=True)]
+    return Sheet(("", *(row[0].text for row in sheet.rows)), tuple(rows))
 
 
 def models_of(report: Report) -> list[str]:
@@ -51,20 +63,19 @@ def models_of(report: Report) -> list[str]:
     return list(dict.fromkeys(metric.model for metric in report.metrics))
 
 
-def headline_sheet(report: Report, setting: Setting) -> Sheet:
-    """Models by headline metrics; a score above the ceiling's interval is marked."""
+def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> Sheet:
+    """Return `models` (all without a choice) by headline metrics; a score above the topline's interval is marked."""
     columns = headline(report)
     flagged = {(flag.model, CONTINUATION, flag.metric) for flag in report.flags}
     rows: list[list[Cell | str]] = [
         [
-            _system(model, setting),
+            _system(model, topline),
             *(_value(report, model, column, flagged=(model, *column) in flagged) for column in columns),
         ]
-        for model in models_of(report)
+        for model in models or models_of(report)
     ]
-    caption = "Mean ± half the width of its 95 % interval. ⚑ above the ceiling's interval: the judge is being pleased."
     headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
-    return sheet_of(caption, ["model", *headings], rows)
+    return sheet_of(["system", *headings], rows)
 
 
 def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool) -> Cell:
@@ -72,8 +83,8 @@ def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool
     return Cell(f"{text} ⚑", "flag") if flagged else Cell(text)
 
 
-def _system(model: str, setting: Setting) -> str:
-    return f"{model} (ceiling)" if model == setting.ceiling_model else model
+def _system(model: str, topline: str) -> str:
+    return f"{model} (topline)" if model == topline else model
 
 
 SOUND = (
@@ -86,22 +97,17 @@ SOUND = (
 )
 
 
-def sound_sheet(report: Report, setting: Setting) -> Sheet:
+def sound_sheet(report: Report, topline: str) -> Sheet:
     """Models and recordings by what their words and their sound are like, whatever a judge says of them."""
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns = [column for column in SOUND if column in found]
     rows: list[list[Cell | str]] = [
-        [_system(model, setting), *(with_error(report.metric(model, *column)) for column in columns)]
+        [_system(model, topline), *(with_error(report.metric(model, *column)) for column in columns)]
         for model in models_of(report)
         if any(report.metric(model, *column) for column in columns)
     ]
-    caption = (
-        "Mean ± half the width of its 95 % interval. Distinct-1, distinct-2: different words and word pairs over all, "
-        "within a draw. Silence: share of the sound. Unit error: units that the encoder finds in the sound against "
-        "those spoken. Word error: of the true continuations' known texts."
-    )
     headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
-    return sheet_of(caption, ["model", *headings], rows)
+    return sheet_of(["system", *headings], rows)
 
 
 def comparison_sheet(report: Report) -> Sheet:
@@ -112,27 +118,24 @@ def comparison_sheet(report: Report) -> Sheet:
         [f"{model} {DASH} {against}", *(_change(report, report.comparison(model, against, *c)) for c in columns)]
         for model, against in pairs
     ]
-    caption = "Mean paired difference with its 95 % interval; n.s.: the interval holds 0."
-    return sheet_of(caption, ["difference", *(heading(*c, arrow=arrow(report, *c)) for c in columns)], rows)
+    return sheet_of(["difference", *(heading(*c, arrow=arrow(report, *c)) for c in columns)], rows)
 
 
 def _change(report: Report, comparison: Comparison | None) -> Cell:
     text, detail = change_parts(comparison)
-    return Cell(text, _mark(report, comparison), detail)
+    return Cell(text, mark_of(report, comparison), detail)
 
 
-def _mark(report: Report, comparison: Comparison | None) -> str:
+def mark_of(report: Report, comparison: Comparison | None) -> str:
+    """Return whether a difference is better, worse, moved (no direction is better) or n.s.; nothing if unmeasured."""
     if comparison is None or comparison.delta is None:
         return ""
-    if not comparison.significant:
+    if comparison.direction == "ns":
         return "ns"
-    match arrow(report, comparison.benchmark, comparison.metric):
-        case "↑":
-            return "better" if comparison.delta > 0 else "worse"
-        case "↓":
-            return "better" if comparison.delta < 0 else "worse"
-        case _:
-            return "moved"
+    better = {"↑": "up", "↓": "down"}.get(arrow(report, comparison.benchmark, comparison.metric))
+    if better is None:
+        return "moved"
+    return "better" if comparison.direction == better else "worse"
 
 
 def every_metric_sheet(report: Report) -> Sheet:
@@ -145,22 +148,21 @@ def every_metric_sheet(report: Report) -> Sheet:
         rows.append([*named, *numbers, str(m.n), str(m.n_missing)])
     names = ["model", "figure", "benchmark", "metric", "unit"]
     headings = [*names, "value", "standard error", "95 % interval", "n", "missing"]
-    caption = "Every metric of every model; n counts measured rows, missing ones were not scored 0."
-    return sheet_of(caption, headings, rows)
+    return sheet_of(headings, rows)
 
 
 def every_comparison_sheet(report: Report) -> Sheet:
     """Every paired difference with the number of prompts or item pairs it rests on."""
     rows: list[list[Cell | str]] = []
     for c in report.comparisons:
-        how, mark = style(c.benchmark, c.metric), _mark(report, c)
+        how, mark = style(c.benchmark, c.metric), mark_of(report, c)
         numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
         verdict = "" if c.significant else "n.s."
         named: list[Cell | str] = [c.model, c.against, Cell(how.label, "figure"), c.benchmark, c.metric, how.unit]
         rows.append([*named, *numbers, verdict, str(c.n), str(c.n_missing)])
     names = ["model", "against", "figure", "benchmark", "metric", "unit"]
     headings = [*names, "difference", "95 % interval", "", "n", "missing"]
-    return sheet_of("Every paired difference; n counts prompts, or item pairs of a benchmark.", headings, rows)
+    return sheet_of(headings, rows)
 
 
 def pairs_sheet(inputs: ReportInputs) -> Sheet:
@@ -173,7 +175,7 @@ def pairs_sheet(inputs: ReportInputs) -> Sheet:
         for split in _splits(item)
         if (row := _account(name, item, split, reasons))
     ]
-    return sheet_of("Prompts = prompts with pairs + prompts without, by reason.", headings, rows)
+    return sheet_of(headings, rows)
 
 
 def _splits(item: RoundTables) -> list[str]:

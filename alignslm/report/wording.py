@@ -151,8 +151,36 @@ def arrow(report: Report, benchmark: str, metric: str) -> str:
     return {True: "↑", False: "↓", None: ""}[found.higher_is_better]
 
 
+def value(metric: Metric) -> str:
+    """Write a metric's mean."""
+    return number(metric.value, style(metric.benchmark, metric.metric))
+
+
+def with_interval(metric: Metric) -> str:
+    """Write `2.87 [2.75, 2.99]`."""
+    return f"{value(metric)} {interval(metric.ci95, style(metric.benchmark, metric.metric))}"
+
+
+def label(of: Metric | Comparison) -> str:
+    """Return the name of a metric."""
+    return style(of.benchmark, of.metric).label
+
+
+def percent(ratio: float) -> str:
+    """Write a ratio as a whole percentage."""
+    return f"{100 * ratio:.0f}{NO_BREAK}%".replace("-", MINUS)
+
+
+def score(value: float | None) -> str:
+    """Write a judge's score; a dash if there is none."""
+    return DASH if value is None else f"{value:.2f}"
+
+
 def with_code(note: str) -> Markup:
     """Return a note as HTML: `names` as code elements, everything escaped."""
     parts = [str(escape(part)) for part in note.split("`")]
     inner = (f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
     return Markup("".join(inner))  # noqa: S704 (escaped above)
+
+
+FILTERS = {f.__name__: f for f in (change, value, with_interval, label, percent, score, with_code)}

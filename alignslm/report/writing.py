@@ -6,24 +6,24 @@ from pathlib import Path
 from alignslm.report.columns import Rows
 from alignslm.report.drift import drift_table
 from alignslm.report.inputs import ReportInputs
-from alignslm.report.markdown import markdown
 from alignslm.report.metrics import Report, summarise
 from alignslm.report.origin import Origin
-from alignslm.report.page import page
-from alignslm.report.plots import models_table, panels, scores_table, training_table
+from alignslm.report.page import markdown, page
+from alignslm.report.plots import panels, scores_table, training_table
+from alignslm.report.systems import evaluated, previous, topline
 from alignslm.storage import write_text
 
 
 def report_of(inputs: ReportInputs) -> Report:
     """Summarise what was measured, under the experiment's own bootstrap and seed."""
-    setting = inputs.setting
+    params = inputs.experiment.params
     return summarise(
         Rows(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),
-        models=setting.models,
-        rounds=setting.previous,
-        bootstrap=setting.bootstrap,
-        seed=setting.seed,
-        ceiling_model=setting.ceiling_model,
+        models=evaluated(inputs.experiment),
+        rounds=previous(inputs.experiment),
+        bootstrap=params.evaluation.bootstrap,
+        seed=params.seeds.evaluation,
+        ceiling_model=topline(inputs.experiment),
     )
 
 
@@ -36,8 +36,7 @@ def write_report(inputs: ReportInputs, origin: Origin, folder: Path) -> Report:
     drawn = panels(report, inputs)
     plots = {f"{panel.name}.svg": panel.svg for panel in drawn} | {
         "training.csv": training_table(inputs.training).write_csv(),
-        "drift.csv": drift_table(report, inputs.setting).write_csv(),
-        "models.csv": models_table(report).write_csv(),
+        "drift.csv": drift_table(report, inputs.experiment).write_csv(),
         "scores.csv": scores_table(inputs.rounds).write_csv(),
     }
     _replace(plots, folder / "plots")

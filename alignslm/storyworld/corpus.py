@@ -104,12 +104,6 @@ def _text_row(seed: int, text_id: str) -> tuple[str, str, str]:
     return text_id, story.prompt, story.continuation_text
 
 
-def speak_stories(stories: pl.DataFrame, config: StoryWorld, *, workers: int) -> pl.DataFrame:
-    """Speak rows of `plan_stories` into UTTERANCES rows. The number of workers changes nothing but the time."""
-    with processes(workers) as pool:
-        return _speak(stories, config, pool)
-
-
 def speak_corpus(config: StoryWorld, *, workers: int, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the UTTERANCES table in shards, in order of utterance_id, each durable in `work` once spoken.
 

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from alignslm.config.models import LlamaScratch, LmConfig
 from alignslm.config.pretrained_lm import WarmStart
 from alignslm.lm.checkpoint import save_lm
+from alignslm.lm.pretrained import fetch_checkpoint, import_lm, write_source
+from alignslm.lm.warm_start import warm_started
 from alignslm.provenance import UnitContract
-from alignslm.training.next_unit import scratch_vocabulary, train_base, train_whole
+from alignslm.training.next_unit import new_model, scratch_vocabulary, train_whole
 from alignslm.training.processes import is_first
 from alignslm.training.run import TrainingRun
+from alignslm.units import UnitVocabulary
 
 
 def make_base(
@@ -25,43 +29,28 @@ def make_base(
 ) -> TrainingRun:
     """Write the base model's checkpoint into `folder`; a published one is not trained: a run of 0 steps.
 
-    `utterances` are training speech in units of `contract`; a run that was cut off resumes from `work`.
+    `utterances` are training speech in units of `contract`; an interrupted run resumes from `work`.
     """
-    match config:
-        case LlamaScratch():
-            vocabulary = scratch_vocabulary(contract.num_units)
-            model, run = train_base(config, utterances, vocabulary, seed=seed, work=work)
-            if is_first():
-                save_lm(model, vocabulary, contract, folder)
-            return run
-        case WarmStart():
-            return _warm_start(config, utterances, contract, seed=seed, work=work, folder=folder)
-        case _:
-            from alignslm.lm.pretrained import import_lm
-
-            if is_first():
-                import_lm(config, contract, folder)
-            return TrainingRun(0)
-
-
-def _warm_start(
-    config: WarmStart,
-    utterances: Sequence[Sequence[int]],
-    contract: UnitContract,
-    *,
-    seed: int,
-    work: Path,
-    folder: Path,
-) -> TrainingRun:
-    from alignslm.lm.pretrained import fetch_checkpoint, write_source
-    from alignslm.lm.warm_start import warm_started
-
+    if not isinstance(config, LlamaScratch | WarmStart):
+        if is_first():
+            import_lm(config, contract, folder)
+        return TrainingRun(0)
     vocabulary = scratch_vocabulary(contract.num_units)
-    fetched = fetch_checkpoint(config.weights)
-    model = warm_started(fetched.path, vocabulary, seed=seed)
+    model = _initial(config, vocabulary, seed=seed, folder=folder)
     run = train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
     if is_first():
-        model.to(getattr(torch, config.dtype))
+        if isinstance(config, WarmStart):
+            model.to(getattr(torch, config.dtype))
         save_lm(model, vocabulary, contract, folder)
-        write_source(config.weights, fetched.identity, folder)
     return run
+
+
+def _initial(
+    config: LlamaScratch | WarmStart, vocabulary: UnitVocabulary, *, seed: int, folder: Path
+) -> PreTrainedModel:
+    if isinstance(config, LlamaScratch):
+        return new_model(config, vocabulary, seed=seed)
+    fetched = fetch_checkpoint(config.weights)
+    if is_first():
+        write_source(config.weights, fetched.identity, folder)
+    return warm_started(fetched.path, vocabulary, seed=seed)

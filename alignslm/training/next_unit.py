@@ -93,12 +93,25 @@ def _fit(
         return run_trainer(trainer)
 
 
-def train_base(
-    config: LlamaScratch, utterances: Sequence[Sequence[int]], vocabulary: UnitVocabulary, *, seed: int, work: Path
-) -> tuple[PreTrainedModel, TrainingRun]:
-    """Train the base model on whole utterances (units); resumes from `work` where an earlier run was cut off."""
-    model = new_model(config, vocabulary, seed=seed)
-    return model, train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
+def _arguments(
+    config: LlamaScratch | WarmStart | NextUnitTrainer,
+    work: Path,
+    *,
+    seed: int,
+    schedule: str = "cosine",
+    micro_batch_size: int | None = None,
+) -> TrainingArguments:
+    return run_arguments(
+        work,
+        seed=seed,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_steps=config.steps,
+        **batch_arguments(config.batch_size, micro_batch_size),
+        bf16=config.autocast == "bfloat16",
+    )
 
 
 def train_whole(
@@ -110,19 +123,8 @@ def train_whole(
     seed: int,
     work: Path,
 ) -> TrainingRun:
-    """Train all weights of an initialised fp32 model in place by next-unit prediction; resumes from `work`."""
-    arguments = run_arguments(
-        work,
-        seed=seed,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_steps=config.steps,
-        **batch_arguments(config.batch_size, None),
-        bf16=config.autocast == "bfloat16",
-    )
-    return _fit(model, vocabulary, utterances, arguments)
+    """Train all weights of an initialised fp32 model in place on whole utterances (units); resumes from `work`."""
+    return _fit(model, vocabulary, utterances, _arguments(config, work, seed=seed))
 
 
 def continue_training(
@@ -131,16 +133,5 @@ def continue_training(
     """Train an adapter by next-unit prediction on the same speech (the paper's ablation baseline); not merged yet."""
     set_seed(seed)
     adapted: PeftModel = get_peft_model(lm.model, lora_config(config.lora))
-    arguments = run_arguments(
-        work,
-        seed=seed,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_steps=config.steps,
-        **batch_arguments(config.batch_size, config.micro_batch_size),
-        bf16=config.autocast == "bfloat16",
-    )
-    run = _fit(adapted, lm.vocabulary, utterances, arguments)
-    return adapted, run
+    arguments = _arguments(config, work, seed=seed, schedule=config.schedule, micro_batch_size=config.micro_batch_size)
+    return adapted, _fit(adapted, lm.vocabulary, utterances, arguments)

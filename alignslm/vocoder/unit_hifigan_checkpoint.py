@@ -6,55 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from alignslm.config.faults import suggestion
 from alignslm.config.sources import Source
 from alignslm.fetching import Fetched, obtain
 from alignslm.vocoder import VocoderError
-from alignslm.vocoder.unit_hifigan_net import DURATION_KERNEL, Shape, UnitHifiGan
+from alignslm.vocoder.unit_hifigan_net import Shape, UnitHifiGan
 
 GENERATOR = "generator"
 NAMES_SHOWN = 5
-
-
-class DurationSettings(BaseModel):
-    """`dur_predictor_params` of the settings file; dropout plays no part here."""
-
-    model_config = ConfigDict(frozen=True)
-
-    encoder_embed_dim: PositiveInt
-    var_pred_hidden_dim: PositiveInt
-    var_pred_kernel_size: PositiveInt
-
-
-class Settings(BaseModel):
-    """The settings file, as far as it concerns speaking; the rest of its keys are about training.
-
-    Unlike this project's own files, it has defaults: those its format is published with. `multispkr`, `multistyle`,
-    `f0` and `embedder_params` are switches that any non-empty value turns on.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    resblock: str = "1"
-    sampling_rate: PositiveInt = 16000
-    num_embeddings: PositiveInt
-    embedding_dim: PositiveInt
-    model_in_dim: PositiveInt = 80
-    upsample_initial_channel: PositiveInt
-    upsample_rates: tuple[PositiveInt, ...]
-    upsample_kernel_sizes: tuple[PositiveInt, ...]
-    resblock_kernel_sizes: tuple[PositiveInt, ...]
-    resblock_dilation_sizes: tuple[tuple[PositiveInt, ...], ...]
-    dur_predictor_params: DurationSettings | None = None
-    multispkr: object = None
-    num_speakers: PositiveInt = 200
-    embedder_params: object = None
-    multistyle: object = None
-    num_styles: PositiveInt = 100
-    f0: object = None
 
 
 def only_file(source: Source, pattern: str) -> Fetched:
@@ -70,70 +32,45 @@ def only_file(source: Source, pattern: str) -> Fetched:
 
 
 def read_shape(path: Path) -> Shape:
-    """Read a settings file. VocoderError for networks that cannot speak from units alone, or of another build."""
+    """Read a settings file. Raises VocoderError for networks that need more than units, or of another architecture.
+
+    `multispkr`, `multistyle`, `f0` and `embedder_params` are switches that any non-empty value turns on.
+    """
     try:
-        settings = Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        for key, switch, default in (("num_speakers", "multispkr", 200), ("num_styles", "multistyle", 100)):
+            settings[key] = settings.get(key, default) if settings.get(switch) else None
+        shape = Shape.model_validate(settings)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise VocoderError(f"{path} is no settings file of a unit HiFi-GAN: {faults}") from error
+        raise VocoderError(f"{path} is not a settings file of a unit HiFi-GAN: {faults}") from error
     except ValueError as error:
         raise VocoderError(
             f"{path} is not JSON: {error}. Is `settings` the JSON file, and `weights` the other?"
         ) from error
-    if reasons := list(_refusals(settings)):
-        raise VocoderError(f"{path}: " + "; ".join(reasons))
-    duration = settings.dur_predictor_params
-    return Shape(
-        sample_rate_hz=settings.sampling_rate,
-        num_units=settings.num_embeddings,
-        embedding_dim=settings.embedding_dim,
-        num_speakers=settings.num_speakers if settings.multispkr else None,
-        num_styles=settings.num_styles if settings.multistyle else None,
-        duration_dim=duration.var_pred_hidden_dim if duration else None,
-        channels=settings.upsample_initial_channel,
-        upsample_rates=settings.upsample_rates,
-        upsample_kernels=settings.upsample_kernel_sizes,
-        block_kernels=settings.resblock_kernel_sizes,
-        block_dilations=settings.resblock_dilation_sizes,
-    )
+    if problems := list(_problems(settings, shape)):
+        raise VocoderError(f"{path}: " + "; ".join(problems))
+    return shape
 
 
-def _refusals(settings: Settings) -> Iterator[str]:
-    """Yield why these settings cannot be used."""
-    if settings.f0:
+def _problems(settings: dict[str, object], shape: Shape) -> Iterator[str]:
+    """Yield why these settings cannot be used; other contradictions show when the weights are loaded."""
+    if settings.get("f0"):
         yield (
-            "the checkpoint wants a pitch contour (f0) beside the units, and a unit language model gives none; "
+            "the checkpoint needs a pitch contour (f0), which a unit language model does not generate; "
             "choose one trained without f0"
         )
-    if settings.embedder_params:
+    if settings.get("embedder_params"):
         yield (
-            "the checkpoint wants the vector of a speaker embedder (embedder_params), which is no part of it; "
+            "the checkpoint needs the vector of a speaker embedder (embedder_params), which it does not include; "
             "choose one with a table of speakers (multispkr) or one speaker"
         )
-    if not (settings.f0 or settings.embedder_params):
-        yield from _misfits(settings)
-
-
-def _misfits(settings: Settings) -> Iterator[str]:
-    """Yield where the sizes of a network contradict each other, so that no published code could run it either."""
-    wanted = settings.embedding_dim * (1 + bool(settings.multispkr) + bool(settings.multistyle))
-    rates, kernels, duration = settings.upsample_rates, settings.upsample_kernel_sizes, settings.dur_predictor_params
-    if settings.resblock != "1":
-        yield f"resblock is {settings.resblock!r}; only '1' is published for units"
-    if settings.model_in_dim != wanted:
-        yield f"model_in_dim is {settings.model_in_dim}, but unit, speaker and style embeddings make {wanted} channels"
-    if len(kernels) != len(rates):
-        yield f"{len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes"
-    if settings.upsample_initial_channel % 2 ** len(rates):
-        yield f"upsample_initial_channel {settings.upsample_initial_channel} cannot be halved {len(rates)} times"
-    if len(settings.resblock_kernel_sizes) != len(settings.resblock_dilation_sizes):
+    if len(shape.upsample_kernels) != len(shape.upsample_rates):
+        yield f"{len(shape.upsample_rates)} upsample_rates but {len(shape.upsample_kernels)} upsample_kernel_sizes"
+    if len(shape.block_kernels) != len(shape.block_dilations):
         yield "resblock_kernel_sizes and resblock_dilation_sizes differ in length"
-    if any(kernel % 2 == 0 for kernel in settings.resblock_kernel_sizes):
-        yield f"resblock_kernel_sizes {list(settings.resblock_kernel_sizes)} must be odd to keep the length"
-    if duration and duration.var_pred_kernel_size != DURATION_KERNEL:
-        yield f"var_pred_kernel_size is {duration.var_pred_kernel_size}; only {DURATION_KERNEL} keeps the length"
-    if duration and duration.encoder_embed_dim != settings.embedding_dim:
-        yield f"encoder_embed_dim {duration.encoder_embed_dim} differs from embedding_dim {settings.embedding_dim}"
+    if any(kernel % 2 == 0 for kernel in shape.block_kernels):
+        yield f"resblock_kernel_sizes {list(shape.block_kernels)} must be odd to keep the length"
 
 
 def read_network(path: Path, shape: Shape) -> UnitHifiGan:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignslm.config.model import Config, PositiveCount
+from alignslm.config.model import PositiveCount
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01  # before the last convolution the published models leave torch's default
@@ -25,20 +26,28 @@ EDGE_KERNEL = 7  # width of the first and the last convolution
 DURATION_KERNEL = 3  # the second convolution is published with a padding of 1, which fits this width alone
 
 
-class Shape(Config):
-    """What a checkpoint's settings say of its network. `num_speakers`, `num_styles` None: one voice, one style."""
+class Shape(BaseModel):
+    """A checkpoint's network, read from its published settings, or from what this class wrote.
 
-    sample_rate_hz: PositiveCount
-    num_units: PositiveCount
+    `num_speakers`, `num_styles` None: one voice, one style. Unlike this project's own files, the published ones have
+    defaults and many keys about training, which are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True, allow_inf_nan=False)
+
+    sample_rate_hz: PositiveCount = Field(16000, validation_alias="sampling_rate")
+    num_units: PositiveCount = Field(validation_alias="num_embeddings")
     embedding_dim: PositiveCount
-    num_speakers: PositiveCount | None
-    num_styles: PositiveCount | None
-    duration_dim: PositiveCount | None
-    channels: PositiveCount
+    num_speakers: PositiveCount | None = None
+    num_styles: PositiveCount | None = None
+    duration_dim: PositiveCount | None = Field(
+        None, validation_alias=AliasPath("dur_predictor_params", "var_pred_hidden_dim")
+    )
+    channels: PositiveCount = Field(validation_alias="upsample_initial_channel")
     upsample_rates: tuple[PositiveCount, ...]
-    upsample_kernels: tuple[PositiveCount, ...]
-    block_kernels: tuple[PositiveCount, ...]
-    block_dilations: tuple[tuple[PositiveCount, ...], ...]
+    upsample_kernels: tuple[PositiveCount, ...] = Field(validation_alias="upsample_kernel_sizes")
+    block_kernels: tuple[PositiveCount, ...] = Field(validation_alias="resblock_kernel_sizes")
+    block_dilations: tuple[tuple[PositiveCount, ...], ...] = Field(validation_alias="resblock_dilation_sizes")
 
     @property
     def input_dim(self) -> int:
