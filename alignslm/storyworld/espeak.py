@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import difflib
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,17 +68,25 @@ def _fresh_espeak(voice: str) -> Iterator[_Espeak]:
             yield espeak
         finally:
             espeak.library.espeak_Terminate()
-            _ctypes.dlclose(espeak.library._handle)  # noqa: SLF001 ctypes offers no public way to unload
+            _unload(espeak.library)
         _require_unloaded()
 
 
+def _unload(library: ctypes.CDLL) -> None:
+    """Unload a library. The module `ctypes` offers no public way to do so."""
+    close = "FreeLibrary" if sys.platform == "win32" else "dlclose"
+    getattr(_ctypes, close)(library._handle)  # noqa: SLF001
+
+
 def _require_unloaded() -> None:
+    if sys.platform == "win32":  # it cannot be asked there without being loaded
+        return
     path = str(espeakng_loader.get_library_path())
     try:
         still = ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
     except OSError:
         return
-    _ctypes.dlclose(still._handle)  # noqa: SLF001
+    _unload(still)
     raise SpeechError(
         f"{path} stays loaded, so speech would depend on what was spoken before. "
         "Something else in this process uses espeak-ng: speak in a process of its own."
