@@ -8,8 +8,9 @@ import typer
 
 from alignslm import tables
 from alignslm.benchmarks.endings import own_endings
+from alignslm.benchmarks.index import fingerprint
 from alignslm.benchmarks.items import encode_items
-from alignslm.benchmarks.official import encode_found, find_items, fingerprint
+from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.config.evaluation import OwnEndings, ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment

@@ -8,9 +8,9 @@ import typer
 from alignslm import tables
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import load_encoder
-from alignslm.preferences.files import fetch
+from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import make_pairs, refuse, require_units
-from alignslm.preferences.reading import find_slices, read_slice
+from alignslm.preferences.reading import read_slice
 from alignslm.progress import stage
 from alignslm.shards import map_tasks, work_folder
 from alignslm.storage import write_text

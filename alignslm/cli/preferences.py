@@ -20,9 +20,9 @@ from alignslm.config.validation import validate
 from alignslm.encoder import load_encoder
 from alignslm.listing import problems_of
 from alignslm.preferences.describing import Asked, describe, pinned, yaml_of
-from alignslm.preferences.files import fetch
+from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import PreferenceError, make_pairs, refuse
-from alignslm.preferences.reading import find_slices, read_slice
+from alignslm.preferences.reading import read_slice
 from alignslm.progress import track
 from alignslm.storage import write_text
 

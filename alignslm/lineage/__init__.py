@@ -7,5 +7,3 @@ Nothing is computed anew but the rule's reading, from the values of params.yaml 
 
 from alignslm.lineage.chain import Chain, Step
 from alignslm.lineage.search import LineageError, Speech, speech_of, trace
-
-__all__ = ["Chain", "LineageError", "Speech", "Step", "speech_of", "trace"]

@@ -80,9 +80,10 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
     Weights of the format that is preferred, safetensors, count where there are any; the same weights in other formats
     do not. A Hub that cannot be reached knows nothing, which is no fault.
     """
-    from huggingface_hub import HfApi, errors, get_token
+    from huggingface_hub import HfApi, errors
 
-    token = "HF_TOKEN is set but may not read it" if get_token() else "HF_TOKEN is not set"
+    from alignslm.fetching.hub import refused
+
     try:
         info = HfApi().repo_info(
             source.repo,
@@ -91,14 +92,9 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
             files_metadata=True,
             timeout=HUB_TIMEOUT_S,
         )
-    except errors.GatedRepoError:
-        return None, f"{source.repo} is gated, and {token}. Accept its terms on the Hub, then set HF_TOKEN."
-    except errors.RepositoryNotFoundError:
-        return None, f"{source.repo} is not on the Hub, or is private and {token}."
-    except errors.RevisionNotFoundError:
-        return None, f"{source.repo} has no revision {source.revision!r}."
-    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]
-        return None, None
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        fault = refused(error, source)
+        return None, fault and f"{source.repo} {fault}"
     sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
     weights = [name for name in sizes if name.endswith(WEIGHTS)]
     wanted = [name for name in weights if name.endswith(".safetensors")] or weights

@@ -11,5 +11,3 @@ several, open a `Studio` once: encoder, vocoder and recogniser are then loaded o
 from alignslm.play.prompt import PlayError, Prompt
 from alignslm.play.studio import Speaker, Studio
 from alignslm.play.take import Take
-
-__all__ = ["PlayError", "Prompt", "Speaker", "Studio", "Take"]
