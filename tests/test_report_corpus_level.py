@@ -82,6 +82,7 @@ ROWS = st.lists(st.tuples(TEXTS, st.sampled_from(["ok", "empty", "failed"]), TEX
 
 
 @settings(max_examples=100)
+@settings(deadline=None)
 @given(ROWS)
 def test_word_error_rate_and_its_error_are_those_of_loops_over_texts(rows):
     names = [f"p{place}" for place in range(len(rows))]

@@ -94,7 +94,7 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
         )
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         fault = refused(error, source)
-        return None, fault and f"{source.repo} {fault}"
+        return None, fault and f"the Hub repository {source.repo} {fault}"
     sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
     weights = [name for name in sizes if name.endswith(WEIGHTS)]
     wanted = [name for name in weights if name.endswith(".safetensors")] or weights
