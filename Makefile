@@ -48,7 +48,7 @@ check: venv
 # lies here: code.yaml is brought up to date first, and what will rerun is said.
 repro: venv check
 	@alignslm upgrade
-	python -m alignslm.warm dvc repro
+	python -m alignslm.speed dvc repro
 	@alignslm times
 
 lint: dev

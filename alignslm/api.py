@@ -57,7 +57,7 @@ def sample(
     """Continue every prompt (units) `num_continuations` times by nucleus sampling.
 
     A continuation depends only on model, prompt, its number, the seed and the sampling values, and is the one that
-    `alignslm continue` would draw. Raises TooLongError if prompt and continuation exceed the model's positions.
+    `alignslm generate` would sample. Raises TooLongError if prompt and continuation exceed the model's positions.
     """
     from alignslm.config.feedback import Sampling
     from alignslm.lm.sampling import sample as draw
@@ -139,20 +139,20 @@ def select_pairs(
     limit), and the columns of `score`. At most `max_per_side` best are paired with as many worst of a prompt. Raises
     SourceError if a column is missing, NoPairsError with the spread of the scores if the train split gives no pair.
     """
-    from alignslm.config.feedback import Round, ThresholdSelector, Weights
+    from alignslm.config.curriculum import JudgedPreferences
+    from alignslm.config.feedback import ThresholdSelector, Weights
     from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
     from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
     from alignslm.pairs.utility import utility
 
     if missing := sorted(CANDIDATE_COLUMNS - {*candidates.columns}):
         raise SourceError(f"candidates has no column {', '.join(missing)}, which select_pairs reads.")
-    rules = Round(
-        prev="candidates",
-        chosen_min=min_chosen_score,
-        rejected_max=max_rejected_score,
-        margin_min=min_margin,
-        auto_bleu_max=max_auto_bleu,
-        warmup_steps=0,
+    rules = JudgedPreferences(
+        sampled_from="candidates",
+        min_chosen_score=min_chosen_score,
+        max_rejected_score=max_rejected_score,
+        min_margin=min_margin,
+        max_auto_bleu=max_auto_bleu,
     )
     selector = ThresholdSelector(
         kind="thresholds", max_chosen=max_per_side, max_rejected=max_per_side, min_words=min_words

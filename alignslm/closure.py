@@ -17,8 +17,9 @@ PACKAGE = "alignslm"
 
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 PLUMBING = frozenset({
-    "config", "tables", "progress", "failures", "shards", "storage", "closure", "code", "fetching", "device", "cli",
-    "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks", "times", "warm", "__init__",
+    "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "code",
+    "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks",
+    "times", "speed", "__init__",
     "__main__", "template",
 })  # fmt: skip
 

@@ -1,11 +1,10 @@
-"""Processes that end with those they work for, whatever ended them: nothing runs on that nobody waits for.
+"""Processes that end with the one they work for, whatever ended it: nothing keeps running that nobody waits for.
 
-A signal ends one process. What it had started runs on, adopted by another one, and would write what the next run
-writes as well. So whatever belongs to a stage looks once a second whether the process that started it is still its
-parent: a stage looks after DVC (and after the shell that DVC started it through), its workers and the processes that
-train together after the stage. Parents are asked for, not notified about: that works on every system, and also where
-the parent had no time to do anything (SIGKILL). Ctrl-C ends a stage as Python does, by KeyboardInterrupt, so that what
-is to be cleaned up is; one that has not ended a few seconds later is ended like an orphan.
+A signal ends one process. The processes it started keep running, adopted by another one, and would write the same files
+as the next run. So each process of a stage checks once a second that its parent is still the one that started it: a
+stage checks for DVC (and the shell through which DVC started it), workers and training processes for the stage. Polling
+works on every system, and also if the parent had no time to do anything (SIGKILL). Ctrl-C raises KeyboardInterrupt in a
+stage, so that it cleans up; a stage that has not ended a few seconds later is ended like an orphan.
 """
 
 import os
@@ -16,7 +15,7 @@ import time
 from types import FrameType
 from typing import Never
 
-VARIABLE = "ALIGNSLM_PARENT"  # the process that the children of a stage work for
+VARIABLE = "ALIGNSLM_PARENT"  # the process that a stage's children work for
 KILLED = 137  # what a shell says of a process that SIGKILL ended
 LOOK_S = 1.0
 GRACE_S = 5.0  # from Ctrl-C until a process that is still there is ended
@@ -24,10 +23,10 @@ _following: list[int] = []
 
 
 def follow(parent: int | None = None) -> None:
-    """End this process when its parent is gone, and make sure that Ctrl-C ends it. Call it in the main thread.
+    """End this process when its parent is gone, and make Ctrl-C end it. Call this in the main thread.
 
-    The parent is the process named here, the stage that started this one, or DVC. What a person starts by hand has no
-    parent to follow: closing the terminal ends it, unless it was started to outlive that (nohup).
+    The parent is the process given, the stage that started this one, or DVC. A process started by hand follows none:
+    closing the terminal ends it, unless it was started with nohup.
     """
     if os.getpid() in _following:
         return
@@ -42,7 +41,7 @@ def follow(parent: int | None = None) -> None:
 
 
 def become_worker() -> None:
-    """Make a spawned process follow the one that spawned it: a killed one closes no queue that workers wait at."""
+    """Make a spawned process follow the one that spawned it: a killed one closes no queue that workers wait for."""
     import multiprocessing  # ten milliseconds that a stage without workers need not wait
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
@@ -51,15 +50,15 @@ def become_worker() -> None:
 
 
 def end() -> Never:
-    """End this process at once, as SIGKILL would: what it leaves half done, the next run makes again."""
+    """End this process at once, as SIGKILL would. The next run repeats what was not finished."""
     os._exit(KILLED)
 
 
 def _adopts(process: int) -> bool:
-    """Tell whether this process was not started by `process`, but left to it by a parent that is gone.
+    """Return whether `process` did not start this process, but adopted it from a parent that is gone.
 
-    What adopts lives in another session. Only a process that leads a session was started into another one on purpose,
-    by ssh, setsid or a container.
+    An adopting process is in another session. Only a session leader was started into another session on purpose, by
+    ssh, setsid or a container.
     """
     try:
         return os.getsid(process) != os.getsid(0) != os.getpid()
@@ -68,17 +67,17 @@ def _adopts(process: int) -> bool:
 
 
 def _interrupts() -> int:
-    """Return a file that can be read once SIGINT has come, even while the main thread is in a long computation."""
-    seen, told = os.pipe()
-    os.set_blocking(told, False)
+    """Return a file that is readable after SIGINT, even while the main thread is in a long computation."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    return seen
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Interrupt once: another Ctrl-C would break off the cleaning up after the first."""
+    """Interrupt once: another Ctrl-C would stop the cleanup after the first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.default_int_handler(number, frame)
 
@@ -101,7 +100,7 @@ def _watch(parent: int | None, interrupts: int, *, by_dvc: bool) -> None:
 
 
 def _behind_shell(parent: int) -> int | None:
-    """Return the process of DVC where `parent` is a shell that it started this stage through, None where it is DVC.
+    """Return the process of DVC if `parent` is a shell through which it started this stage, None if it is DVC.
 
     A shell may be a wrapper that starts another one; each was given the stage's command as its last argument.
     """
@@ -111,6 +110,6 @@ def _behind_shell(parent: int) -> int | None:
         above = parent
         while "-c" in (command := psutil.Process(above).cmdline())[:-1] and "stages." in command[-1]:
             above = psutil.Process(above).ppid()
-    except psutil.Error:  # it ended this moment
+    except psutil.Error:  # it has just ended
         pass
     return above if above != parent else None

@@ -37,7 +37,7 @@ class RunTime(NamedTuple):
 
 
 def note_time(name: str, *, seconds: float) -> None:
-    """Note that a stage whose work took so long ends now. Does nothing outside a run of `alignslm.warm`."""
+    """Note that a stage whose work took so long ends now. Does nothing outside a run of `alignslm.speed`."""
     if not (run := os.environ.get(RUN)):
         return
     ended = time.time()

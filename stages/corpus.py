@@ -8,19 +8,15 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.corpora import Recordings
-from alignslm.config.execution import Execution
-from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.readiness import require_ready
-from alignslm.config.speech import CorpusConfig, StoryWorld
+from alignslm.config.speech import StoryWorld
 from alignslm.corpora import find_corpus, utterances_of
 from alignslm.corpora.account import Books
 from alignslm.corpora.index import NOTHING_LEFT, Left, fingerprint
 from alignslm.corpora.texts import texts_of
-from alignslm.progress import stage
-from alignslm.shards import work_folder
 from alignslm.storage import write_text
 from alignslm.storyworld.corpus import speak_corpus, story_texts
-from stages import layout
+from stages.run import Run, start
 
 
 class _Made(NamedTuple):
@@ -30,34 +26,32 @@ class _Made(NamedTuple):
 
 
 @contextmanager
-def _make(config: CorpusConfig, execution: Execution) -> Iterator[_Made]:
-    workers, rows = execution.workers, execution.shard_rows
-    match config:
-        case StoryWorld():
-            with work_folder("corpus", script=__file__, params={"config": config}, inputs=[]) as work:
+def _make(run: Run) -> Iterator[_Made]:
+    workers, rows = run.execution.workers, run.execution.shard_rows
+    match run.experiment.corpus:
+        case StoryWorld() as config:
+            with run.work() as work:
                 spoken = speak_corpus(config, workers=workers, shard_rows=rows, work=work)
                 yield _Made(spoken, story_texts(config), NOTHING_LEFT)
-        case Recordings():
+        case Recordings() as config:
             corpus = find_corpus(config)
-            params = {"config": config, "files": fingerprint(corpus.rows, corpus.roots)}
-            with work_folder("corpus", script=__file__, params=params, inputs=[]) as work:
+            with run.work(files=fingerprint(corpus.rows, corpus.roots)) as work:
                 read = utterances_of(corpus, config, workers=workers, shard_rows=rows, work=work)
                 yield _Made(read, texts_of(corpus.rows, config), corpus.left)
 
 
 def main() -> None:
     """Run the stage."""
-    with stage("corpus") as log:
-        experiment, execution, books = load_experiment(), load_execution(), Books()
-        require_ready(experiment)  # the first stage of all: an absent key or folder should not be met hours later
-        config = experiment.corpus
+    with start(__file__) as run:
+        require_ready(run.experiment)  # the first stage of all: an absent key or folder should not be met hours later
+        artifacts, config, books = run.artifacts, run.experiment.corpus, Books()
         pinned = config.content_sha256 if isinstance(config, Recordings) else None
-        with _make(config, execution) as made:
-            rows = tables.write_shards(books.watch(made.utterances, pinned), tables.UTTERANCES, layout.UTTERANCES)
+        with _make(run) as made:
+            rows = tables.write_shards(books.watch(made.utterances, pinned), tables.UTTERANCES, artifacts.utterances)
             account = books.close(made.left).model_dump_json(indent=1)
-            write_text(layout.CORPUS_ACCOUNT, account + "\n")
-            tables.write(made.texts, tables.TEXTS, layout.TEXTS)
-        log.rows(inputs={}, outputs={"utterances": rows, "texts": len(made.texts)})
+            write_text(artifacts.corpus_account, account + "\n")
+            tables.write(made.texts, tables.TEXTS, artifacts.texts)
+        run.log.rows(inputs={}, outputs={"utterances": rows, "texts": len(made.texts)})
 
 
 if __name__ == "__main__":

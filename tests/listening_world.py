@@ -12,10 +12,10 @@ from alignslm.provenance import content_id
 from alignslm.storyworld.espeak import speak
 
 RATE_HZ = 16000
-SYSTEMS = ("base", "sft", "r1", "true")
-ENDINGS = {"base": "tall mud", "sft": "her hat", "r1": "the cat sat", "true": "the dog ran"}
+SYSTEMS = ("base", "sft", "r1", "ground-truth")
+ENDINGS = {"base": "tall mud", "sft": "her hat", "r1": "the cat sat", "ground-truth": "the dog ran"}
 NOUNS = ("dog", "cat", "boat", "kite", "bread", "train", "hat", "cup")
-LOUDER = {"base": 0.2, "sft": 0.6, "r1": 1.0, "true": 0.4}
+LOUDER = {"base": 0.2, "sft": 0.6, "r1": 1.0, "ground-truth": 0.4}
 
 STUDY = ListeningStudy(
     kind="mmos",
@@ -23,7 +23,7 @@ STUDY = ListeningStudy(
     question="How meaningful is the continuation?",
     labels=("no sense", "little sense", "some sense", "good sense", "perfect sense"),
     systems=("base", "sft", "r1"),
-    resynthesised="true",
+    resynthesised="ground-truth",
     original=True,
     prompts=4,
     passes=1,
@@ -70,7 +70,7 @@ def build(folder: Path, *, prompts: int = 6, seconds: float | None = None) -> Pa
 def _write_system(system: str, names: list[str], folder: Path, samples: int | None) -> None:
     drawn, spoken = [], []
     for name in names:
-        for draw in range(1 if system == "true" else 2):
+        for draw in range(1 if system == "ground-truth" else 2):
             continuation = content_id(system, name, draw)
             drawn.append({
                 "continuation_id": continuation, "prompt_id": name, "draw": draw, "model_id": system, "seed": 0,

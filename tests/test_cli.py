@@ -11,15 +11,17 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import typer.main
 from typer.testing import CliRunner
 
 from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import PipelineError, Stage, read_stages, sources
-from alignslm.cli.tables import cell, size
+from alignslm.cli.tables import cell
+from alignslm.cli.terminal import format_bytes
 from alignslm.config.presets import preview
+from alignslm.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.provenance import UnitContract
 from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment
@@ -59,17 +61,56 @@ def spawn(*words, cwd):
 # --- as a program ---
 
 
+HEAVY = ("torch", "transformers", "dvc", "polars", "pyarrow", "numpy", "sklearn")
+
+
+def commands():
+    """Return every command's words, those of groups included."""
+    group = typer.main.get_command(app)
+    names = group.list_commands(None)
+    loaded = {name: group.resolve_command(None, [name])[1] for name in names}
+    return [
+        word
+        for name in names
+        for word in [name, *(f"{name} {below}" for below in getattr(loaded[name], "commands", {}))]
+    ]
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["check"], ["preset"]])
 def test_light_commands_import_nothing_heavy(tmp_path, words):
     write_experiment(tmp_path)
-    heavy = ("torch", "transformers", "dvc", "polars", "pyarrow", "numpy", "sklearn")
     code = (
         "import sys; from alignslm.cli import app\n"
         f"try: app({words!r})\n"
-        f"finally: print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (result.stderr, result.returncode) == ("[]\n", 0)
+
+
+def test_no_command_imports_anything_heavy_for_its_help():
+    code = (
+        "import sys; from typer.testing import CliRunner; from alignslm.cli import app\n"
+        f"for words in {[words.split() for words in commands()]!r}:\n"
+        "    assert CliRunner().invoke(app, [*words, '--help']).exit_code == 0, words\n"
+        f"    assert not {{*{HEAVY!r}}} & {{*sys.modules}}, words"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_help_of_all_imports_no_command():
+    code = (
+        "import sys; from alignslm.cli import Commands, app\n"
+        "try: app(['--help'])\n"
+        "finally: assert not {path.partition(':')[0] for p in Commands.panels.values() for path in p.values()} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_misspelled_command_is_corrected():
+    result = run("shov")
+    assert result.exit_code == 2
+    names(result.output, "shov", "show")
 
 
 def test_faults_are_told_without_a_traceback(tmp_path):
@@ -88,7 +129,7 @@ def test_version():
 
 def test_help_names_every_command_and_teaches_by_example():
     text = run("--help").stdout
-    assert all(word in text for word in ("check", "preset", "show", "overview", "compare", "seeds", "dvc repro"))
+    assert all(word in text for word in [*commands(), "dvc repro"] if " " not in word or "dvc" in word)
     assert "alignslm show pairs r1" in run("show", "--help").stdout
 
 
@@ -105,7 +146,7 @@ def test_check_prints_the_resolved_experiment(root):
     )
     assert "benchmarks.swuggy swuggy seed=0 pairs=10" in lines
     assert "controls.true checkpoint=base source=corpus temperature_scale=1" in lines
-    assert lines[-1] == "params.yaml and its choices are valid"
+    assert lines[-1] == "params.yaml and its configs are valid"
 
 
 def test_check_prints_warnings_and_succeeds(root):
@@ -255,7 +296,7 @@ def test_show_lists_audio_and_contract(artifacts):
     ]
     lines = shown("speech", "r1")
     assert lines[0] == "artifacts/speech/r1: speech v1, 2 rows"
-    assert lines[2] == f"a {size(len(flac(1)))} 16000 16000 ok"
+    assert lines[2] == f"a {format_bytes(len(flac(1)))} 16000 16000 ok"
 
 
 @pytest.mark.parametrize(
@@ -287,10 +328,10 @@ def test_show_before_anything_was_made(root):
 
 
 def test_cells():
-    assert cell(None, pl.Float64()) == "-"
-    assert cell({"bytes": None, "path": None}, tables.AUDIO) == "no audio"
-    assert cell([1, 2], pl.List(pl.Int64)) == "1 2"
-    assert (size(999), size(1000), size(123456)) == ("999 B", "1 kB", "123 kB")
+    assert cell(None) == "-"
+    assert cell({"bytes": None, "path": None}) == "no audio"
+    assert (cell({"bytes": bytes(1000), "path": None}), cell(bytes(123456))) == ("1.0 kB", "123.5 kB")
+    assert (cell([1, 2]), cell(True), cell(7), cell(0.25)) == ("1 2", "True", "7", "0.25")
 
 
 # --- overview ---
@@ -353,7 +394,7 @@ def test_read_stages_expands_and_orders(root):
 def test_overview_marks_what_exists(root):
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "artifacts/checkpoints/base").mkdir(parents=True)
-    result = run("overview")
+    result = run("stages")
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "base ✓ artifacts/checkpoints/base" in lines
@@ -382,7 +423,7 @@ def test_pipeline_that_cannot_be_followed(root, text, expected):
     with pytest.raises(PipelineError) as caught:
         read_stages(root)
     names(caught.value, *expected)
-    assert run("overview").exit_code == 1
+    assert run("stages").exit_code == 1
 
 
 def test_the_repository_has_an_overview():

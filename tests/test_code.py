@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from alignslm import closure, code
 from alignslm.cli import app
-from alignslm.cli.pipeline import read_stages
+from alignslm.pipeline import read_stages
 from tests.micro import copy_project, run
 
 ROOT = Path(__file__).parent.parent

@@ -35,15 +35,15 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "dvc push": (RUNS, S3),
     "dvc pull": (RUNS, S3),
     "alignslm show": ("test_cli.py", "test_show_by_words"),
-    "alignslm why": ("test_lineage.py", "test_the_command_prints_the_chain_and_writes_both_sounds"),
+    "alignslm trace": ("test_lineage.py", "test_the_command_prints_the_chain_and_writes_both_sounds"),
     "alignslm compare": ("test_report_compare.py", "test_the_command_prints_a_table_and_json"),
-    "alignslm seeds": ("test_report_seeds.py", "test_the_command_prints_a_table_and_json"),
+    "alignslm compare-seeds": ("test_report_seeds.py", "test_the_command_prints_a_table_and_json"),
     "alignslm export-zrc": (
         "test_benchmark_submission.py",
         "test_the_official_rules_find_our_figures_in_the_submission",
     ),
     "alignslm listen": ("test_listening_server.py", "test_a_killed_server_loses_no_rating_and_raters_resume"),
-    "alignslm continue": ("test_play.py", "test_the_command_writes_a_folder_that_only_its_question_decides"),
+    "alignslm generate": ("test_play.py", "test_the_command_writes_a_folder_that_only_its_question_decides"),
     "alignslm demo": ("test_play.py", "test_a_file_is_continued_on_the_page"),
     "alignslm samples-page": ("test_report_samples.py", "test_transcripts_and_scores_are_the_tables"),
     "alignslm import-preferences": (
@@ -60,7 +60,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }
-HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm overview", "alignslm upgrade")
+HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm stages", "alignslm upgrade")
 SHELL = ("cd", "export", "git", "hf", "pip", "source")
 
 
@@ -70,7 +70,7 @@ def test_commands_are_found():
 
 
 def test_prompts_that_are_continued_exist():
-    prompts = [found.words[2] for found in commands() if found.text.startswith("alignslm continue")]
+    prompts = [found.words[2] for found in commands() if found.text.startswith("alignslm generate")]
     assert len(prompts) > 3
     assert [prompt for prompt in prompts if not (ROOT / prompt).is_file()] == []
 

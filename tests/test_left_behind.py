@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from alignslm import warm
+from alignslm.speed import forkserver
 from tests.micro import ENVIRONMENT, WARM, edit, make_repository, run
 from tests.test_writers import unlike_their_names
 
@@ -89,14 +89,14 @@ def of_line(part: str) -> Callable[[psutil.Process], bool]:
 
 def is_fork(process: psutil.Process) -> bool:
     parent = process.parent()
-    return of_line("alignslm.warm")(process) and parent is not None and of_line("alignslm.warm")(parent)
+    return of_line("alignslm.speed")(process) and parent is not None and of_line("alignslm.speed")(parent)
 
 
 VICTIMS: dict[str, Callable[[psutil.Process], bool]] = {
     "dvc": of_line("bin/dvc repro"),
     "shell": lambda process: "/shell -c " in " ".join(process.cmdline()),
     "stage": lambda process: process.cmdline()[1:3] == ["-m", "stages.corpus"],
-    "server": lambda process: of_line("alignslm.warm")(process) and not is_fork(process),
+    "server": lambda process: of_line("alignslm.speed")(process) and not is_fork(process),
     "fork": is_fork,
     "worker": of_line("spawn_main"),
 }
@@ -141,7 +141,7 @@ def repository(tmp_path_factory) -> Iterator[Path]:
     (root / "shell").write_text(SHELL)
     (root / "shell").chmod(0o755)
     # Libraries that this stage does not need would take seconds a case, and are nothing to any signal.
-    copy = root / "alignslm/warm.py"
+    copy = root / "alignslm/speed/forkserver.py"
     light, libraries = 'LIBRARIES = ("filelock", "psutil", "numpy")', copy.read_text()
     copy.write_text(
         libraries.replace(libraries[libraries.index("LIBRARIES = (") : libraries.index("\nELSEWHERE")], light)
@@ -157,7 +157,7 @@ def repository(tmp_path_factory) -> Iterator[Path]:
     "case", [pytest.param(case, id=str(case), marks=() if case in QUICK else pytest.mark.long) for case in CASES]
 )
 def test_nothing_of_a_run_is_left_behind(repository, case):
-    if case.mode == BESIDE and not warm.forks_here():
+    if case.mode == BESIDE and not forkserver.can_fork():
         pytest.skip("on this machine every stage starts alone")
     with Run(repository, case.mode) as running:
         running.wait_for("worker")
@@ -175,7 +175,7 @@ def test_nothing_of_a_run_is_left_behind(repository, case):
 @pytest.mark.parametrize("mode", [ALONE, BESIDE])
 def test_a_second_run_waits_and_says_for_whom(repository, mode):
     """A stage that somebody starts by hand waits for that stage, `make repro` for the whole of the other run."""
-    if mode == BESIDE and not warm.forks_here():
+    if mode == BESIDE and not forkserver.can_fork():
         pytest.skip("on this machine every stage starts alone")
     with Run(repository, mode) as running:
         running.wait_for("worker")

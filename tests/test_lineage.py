@@ -1,4 +1,4 @@
-"""`alignslm why`: chains read from real tables, made by the real selection rule."""
+"""`alignslm trace`: chains read from real tables, made by the real selection rule."""
 
 from pathlib import Path
 
@@ -149,8 +149,8 @@ def test_the_rule_is_read_aloud_for_every_fate(root):
     assert rule(root, "p-pairs", 0) == {
         "utility": 4.5,
         "may be chosen": "yes: has a utility; yes: auto_bleu 0 <= 0.1; yes: num_words 8 >= 3; yes: num_units 3 > 0; "
-        "yes: utility 4.5 >= chosen_min 3.2",
-        "may be rejected": "no: nothing was said; no: auto_bleu 0 > 0.1; no: utility 4.5 <= rejected_max 2.2",
+        "yes: utility 4.5 >= min_chosen_score 3.2",
+        "may be rejected": "no: nothing was said; no: auto_bleu 0 > 0.1; no: utility 4.5 <= max_rejected_score 2.2",
         "outcome": f"chosen against {name_of('p-pairs', 2)} (margin 2.5), {name_of('p-pairs', 3)} (margin -0.4)",
     }
     vetoed = rule(root, "p-pairs", 3)
@@ -158,15 +158,15 @@ def test_the_rule_is_read_aloud_for_every_fate(root):
     assert "yes: auto_bleu 0.5 > 0.1" in vetoed["may be rejected"]
     assert vetoed["outcome"] == f"rejected against {name_of('p-pairs', 0)} (margin -0.4)"
     assert "no: num_words 2 >= 3" in rule(root, "p-pairs", 4)["may be chosen"]
-    assert rule(root, "p-pairs", 4)["outcome"] == "in no pair: other draws of this prompt made its pairs"
+    assert rule(root, "p-pairs", 4)["outcome"] == "in no pair: its pairs are of other continuations of this prompt"
     assert rule(root, "p-alike", 1)["outcome"] == (
-        "in no pair: its prompt gave none (neither chosen nor rejected candidate)"
+        "in no pair: its prompt has none (neither chosen nor rejected candidate)"
     )
     assert rule(root, "p-mixed", 1) == {
         "utility": None,
         "may be chosen": "no: has a utility; no: auto_bleu - <= 0.1; no: num_words 0 >= 3; yes: num_units 3 > 0; "
-        "no: utility - >= chosen_min 3.2",
-        "may be rejected": "yes: nothing was said; no: auto_bleu - > 0.1; no: utility - <= rejected_max 2.2",
+        "no: utility - >= min_chosen_score 3.2",
+        "may be rejected": "yes: nothing was said; no: auto_bleu - > 0.1; no: utility - <= max_rejected_score 2.2",
         "outcome": f"rejected against {name_of('p-mixed', 0)} (margin -)",
     }
 
@@ -183,7 +183,7 @@ def test_checks_agree_with_what_the_selection_did(root, prompt, draw):
 
 def test_a_prompt_without_text_shows_what_was_heard_in_it(root):
     (chain,) = chains(root, name_of("p-mixed", 0)).values()
-    (step,) = [step for step in chain.steps if step.title == "prompt as heard"]
+    (step,) = [step for step in chain.steps if step.title == "prompt transcript"]
     assert step.facts["text"] == "a heard"
 
 
@@ -223,7 +223,7 @@ def test_nothing_made_yet(tmp_path):
 
 
 def why(root, *words):
-    return CliRunner().invoke(app, ["why", *words, "-C", str(root)])
+    return CliRunner().invoke(app, ["trace", *words, "-C", str(root)])
 
 
 def test_the_command_prints_the_chain_and_writes_both_sounds(root, tmp_path):
@@ -234,7 +234,7 @@ def test_the_command_prints_the_chain_and_writes_both_sounds(root, tmp_path):
     assert lines[0] == f"chosen: {name_of('p-pairs', 0)} (round r1)"
     assert "    reply              I say 0" in lines
     assert f"    outcome            rejected against {name_of('p-pairs', 0)} (margin 2.5)" in lines
-    assert f"  sound in {tmp_path / 'pair-rejected.wav'}" in lines
+    assert f"  wrote {tmp_path / 'pair-rejected.wav'}" in lines
     waveform, rate_hz = soundfile.read(tmp_path / "pair-rejected.wav")
     assert (len(waveform), rate_hz) == (800, RATE_HZ)
 

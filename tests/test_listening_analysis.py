@@ -29,7 +29,7 @@ from tests.messages import names
 NO_SCORES = pl.DataFrame(
     schema={"system": pl.String, "continuation_id": pl.String, "metric": pl.String, "value": pl.Float64}
 )
-EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "true": 3.9, "original": 4.1}
+EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "ground-truth": 3.9, "original": 4.1}
 
 
 def study_of(prompts, passes=1):

@@ -253,7 +253,7 @@ def test_nothing_that_reaches_a_rater_names_a_system(client):
         client.post("/api/ratings", json=answer(rater.token, clip)),
         client.post("/api/ratings", json=answer(rater.token, clip, 9)),
     ]
-    secret = {*study.choice.names, "resynth", *clips["continuation_id"], *study.prompts} - {"true"}
+    secret = {*study.choice.names, "resynth", *clips["continuation_id"], *study.prompts} - {"ground-truth"}
     for response in responses:
         headers = {name: value for name, value in response.headers.items() if name != "content-security-policy"}
         sent = response.content + str(headers).encode() + str(response.url).encode()

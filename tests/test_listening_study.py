@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from alignslm import tables
-from alignslm.cli.listening import load_study_choice
 from alignslm.config.faults import ConfigError
 from alignslm.config.listening import ListeningStudy
+from alignslm.config.loading import load_config
 from alignslm.listening.design import trials, williams
 from alignslm.listening.loudness import PEAK_DBFS, common_loudness, loudness_lufs, normalised
 from alignslm.listening.study import StudyError, build_study, clip_path, read_study
@@ -187,7 +187,7 @@ def test_refusals(artifacts, folder, tmp_path):
 def test_a_choice_is_consistent():
     for changes, facts in [
         ({"labels": ("a", "b")}, ("labels", "five", "2")),
-        ({"systems": ("base", "true")}, ("systems", "anchors", "base, true, true, original")),
+        ({"systems": ("base", "ground-truth")}, ("systems", "anchors", "base, true, true, original")),
         ({"passes": 6}, ("passes", "6", "5 systems")),
         ({"prompts": 0}, ("prompts", "1")),
     ]:
@@ -200,21 +200,21 @@ def test_the_repositorys_choices_are_valid_and_a_wrong_name_is_told():
     files = sorted((REPOSITORY / "experiments" / "listening").glob("*.yaml"))
     assert files
     for file in files:
-        assert load_study_choice(file.stem, REPOSITORY).kind == "mmos"
+        assert load_config("listening", file.stem, ListeningStudy, REPOSITORY).kind == "mmos"
     with pytest.raises(ConfigError, match=r"no file .*experiments/listening/mmso.yaml; did you mean 'mmos'"):
-        load_study_choice("mmso", REPOSITORY)
+        load_config("listening", "mmso", ListeningStudy, REPOSITORY)
 
 
 def test_no_torch_is_needed_to_build_serve_export_or_analyse(artifacts, tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-import alignslm.cli.listening as cli
+import alignslm.cli.listen as cli
 from alignslm.listening.server import Session, create_app
 from alignslm.listening.storage import Rating, Ratings
-cli.load_study_choice = lambda choice: __import__("tests.listening_world", fromlist=["STUDY"]).STUDY
+cli.load_config = lambda *names: __import__("tests.listening_world", fromlist=["STUDY"]).STUDY
 folder = Path({str(tmp_path / "study")!r})
-cli.print_built("short", folder, Path({str(artifacts)!r}), 5)
+cli.build("short", folder, Path({str(artifacts)!r}), raters=5)
 ratings = Ratings(folder / "ratings.sqlite")
 session = Session(folder, ratings)
 create_app(session)
@@ -222,9 +222,9 @@ for rater in ratings.raters():
     for place, clip in enumerate(session.clips_of(rater)):
         ratings.record(Rating(f"{{rater.rater_id}}-{{place}}", rater.rater_id, clip, 1 + place % 5, 1, 2.5))
 ratings.close()
-cli.print_links(folder, "http://host/")
-cli.print_exported(folder)
-cli.print_analysis(folder, Path({str(artifacts)!r}))
+cli.links(folder, base="http://host/")
+cli.export(folder)
+cli.analyze(folder, Path({str(artifacts)!r}))
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.device import fast_linear
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.likelihood import Scored, log_likelihoods, unit_log_likelihoods
+from alignslm.speed.onednn import fast_linear
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
 
 LM = tiny_lm()

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from alignslm.asr import Transcript, load_asr, prepare_asr
-from alignslm.config.feedback import Round
+from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.own_code import (
     OwnCode,
     PythonASRConfig,
@@ -228,7 +228,9 @@ class Longest:
         ends = ranked.group_by("prompt_id", maintain_order=True)
         return ends.last().select("continuation_id", "utility"), ends.first().select("continuation_id", "utility")
 """
-RULES = Round(prev="base", chosen_min=3, rejected_max=2, margin_min=1, auto_bleu_max=0.5, warmup_steps=0)
+RULES = JudgedPreferences(
+    sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1, max_auto_bleu=0.5
+)
 POOL = pl.DataFrame(
     {
         "prompt_id": ["a", "a", "a", "b", "b"],

@@ -16,7 +16,7 @@ from tests.pair_selection import JUDGE_ALONE, RULES, THRESHOLDS, frames, selecte
 from tests.test_pairs import BEST_WORST, pools
 
 MIXTURE = Weights(llm_score=1, ppl=0.5, auto_bleu=0.5, num_words=0.5)
-EASY = RULES.model_copy(update={"rejected_max": 4.0, "margin_min": 0.0})
+EASY = RULES.model_copy(update={"max_rejected_score": 4.0, "min_margin": 0.0})
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

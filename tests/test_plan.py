@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralC
 from typer.testing import CliRunner
 
 from alignslm.cli import app
-from alignslm.cli.planning import told_bytes, told_count
+from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.models import Lora
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
 from alignslm.plan.fetches import asked, size_of
@@ -107,7 +107,7 @@ def test_the_embedded_experiment_needs_nothing(root):
     code, lines = plan("--offline")
     assert code == 0
     expected = (
-        ("nothing", "fetch"),
+        ("nothing", "download"),
         ("prompts: 65", "0"),
         ("continuations: 550", "80", "2 h"),
         ("judge story: 630",),
@@ -127,9 +127,9 @@ def test_everything_missing_is_told_at_once(root):
     for line, facts in zip(
         [line for line in lines if line.startswith("missing: ")],
         [
-            ("lm.weights", "$LM", "variable"),
-            ("heldout_judge", "PLAN_TEST_KEY", "gpt", "https://api.openai.com/v1"),
-            ("heldout_judge", "experiments/rubric/ten-words.txt"),
+            ("experiments/lm/", "weights.path", "$LM", "variable"),
+            ("experiments/judge/gpt.yaml", "rubric", "experiments/rubric/ten-words.txt"),
+            ("experiments/judge/gpt.yaml", "PLAN_TEST_KEY", "gpt", "https://api.openai.com/v1"),
             ("heldout_judge", "160", "100", "budget.requests", "experiments/judge/gpt.yaml"),
         ],
         strict=True,
@@ -140,7 +140,9 @@ def test_everything_missing_is_told_at_once(root):
 def test_what_is_provided_is_missing_no_more_and_is_counted(root, monkeypatch):
     choose(root)
     (root / "experiments" / "rubric").mkdir()
-    (root / "experiments" / "rubric" / "ten-words.txt").write_text("one two three four five six seven eight nine ten")
+    (root / "experiments" / "rubric" / "ten-words.txt").write_text(
+        "one two three four five six seven eight {prompt} {continuation}"
+    )
     edit(root / "experiments/judge/gpt.yaml", ("requests: 100", "requests: 160"))
     tiny = OPTConfig(hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=102)
     tiny.save_pretrained(root / "lm")
@@ -149,13 +151,13 @@ def test_what_is_provided_is_missing_no_more_and_is_counted(root, monkeypatch):
     (root / "artifacts" / "r1").mkdir(parents=True)
     code, lines = plan("--offline")
     assert code == 0
-    assert lines[0] == f"lm.weights: $LM (not pinned, {told_bytes(size_of(root / 'lm'))}, here)"
+    assert lines[0] == f"lm.weights: $LM (not pinned, {format_bytes(size_of(root / 'lm'))}, here)"
     # 4 s of prompt and 160 units at 1.5 frames each and 25 frames a second: 13.6 s, 36.72 words; ten of the rubric
-    names(lines[4], "heldout_judge", "80", "160", told_count(160 * round(46.72 * 1.4)), told_count(160 * 50))
+    names(lines[4], "heldout_judge", "80", "160", format_count(160 * round(46.72 * 1.4)), format_count(160 * 50))
     weights = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 102
     adapter = 2 * (4 * 4 * (32 + 32) + 2 * 4 * (32 + 64))
     cache = 8 * 2 * 2 * (100 + 160) * 32
-    names(lines[5], "GPU", told_bytes(4 * weights), "LoRA", told_bytes(16 * adapter), "8", told_bytes(4 * cache))
+    names(lines[5], "GPU", format_bytes(4 * weights), "LoRA", format_bytes(16 * adapter), "8", format_bytes(4 * cache))
     names(lines[6], "stages: 3", "1")
     assert "secret" not in "\n".join(lines)
 
@@ -174,7 +176,7 @@ def test_a_corpus_without_its_subsets_or_alignments(root, monkeypatch, tmp_path)
     from ruamel.yaml import YAML
 
     from alignslm.config.corpora import Recordings
-    from alignslm.config.loading import load_experiment
+    from alignslm.config.loading import load_execution, load_experiment
     from alignslm.plan import plan_of
 
     speech = write_librispeech(tmp_path / "speech", {"train-clean-100": COUNTS["train-clean-100"]})
@@ -182,11 +184,11 @@ def test_a_corpus_without_its_subsets_or_alignments(root, monkeypatch, tmp_path)
     monkeypatch.setenv("ALIGNED", str(tmp_path / "no"))
     corpus = Recordings.model_validate(YAML(typ="safe").load(CORPUS))
     experiment = load_experiment(root).model_copy(update={"corpus": corpus})
-    made = plan_of(experiment, root, batch_rows=8, ask_hub=False)
+    made = plan_of(experiment, root, execution=load_execution(root), ask_hub=False)
     for line, facts in zip(
         made.missing,
         [
-            ("corpus.parts.speech.alignments", tmp_path / "no"),
+            ("parts.speech.alignments.path", tmp_path / "no"),
             ("corpus.parts.speech", speech, "dev-clean, test-clean"),
         ],
         strict=True,
@@ -206,7 +208,7 @@ def test_too_little_disk(root):
 
 
 def faults(root):
-    from alignslm.plan.workspace import workspace_faults
+    from alignslm.plan.missing import workspace_faults
 
     return list(workspace_faults(root))
 
@@ -358,14 +360,14 @@ def test_a_model_that_is_not_here_is_known_by_its_name():
 
 
 def test_told_figures():
-    assert [told_bytes(n) for n in (0, 999, 1000, 14_500_000_000, 3 * 10**12)] == [
+    assert [format_bytes(n) for n in (0, 999, 1000, 14_500_000_000, 3 * 10**12)] == [
         "0 B",
         "999 B",
         "1.0 kB",
         "14.5 GB",
         "3.0 TB",
     ]
-    assert [told_count(n) for n in (999, 1000, 2_500_000, 10**9)] == [
+    assert [format_count(n) for n in (999, 1000, 2_500_000, 10**9)] == [
         "999",
         "1.0 thousand",
         "2.5 million",

@@ -88,7 +88,7 @@ def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world,
         words = heard.filter(source_id=row["continuation_id"]).row(0, named=True)
         assert (list(take.units), take.seed, take.finish) == (row["units"], row["seed"], row["finish"])
         assert np.array_equal(take.waveform, audio.decode(sound["bytes"])[0])
-        assert (take.text, take.heard) == (words["text"], words["status"])
+        assert (take.text, take.status) == (words["text"], words["status"])
 
 
 def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path):
@@ -101,7 +101,7 @@ def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path
     said, rate_hz = soundfile.read(tmp_path / "continuation.wav")
     assert (len(said), rate_hz) == (len(takes[0].waveform), RATE)
     assert all(audio.rms(take.waveform) > 10 * SILENCE_RMS and take.seconds > 0.3 for take in takes)
-    assert all(re.fullmatch(r"[a-z' ]+", take.text) for take in takes if take.heard == "ok")
+    assert all(re.fullmatch(r"[a-z' ]+", take.text) for take in takes if take.status == "ok")
 
 
 def test_name_and_format_of_a_file_change_nothing(speaker, recording, tmp_path):
@@ -225,7 +225,7 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
     monkeypatch.chdir(world)
     twin = tmp_path / "twin"
     shutil.copytree("artifacts/checkpoints/base", twin)
-    words = ["continue", recording, "--compare", f"base,{twin}", "-n", 2, "--seed", 7, "--out"]
+    words = ["generate", recording, "--compare", f"base,{twin}", "-n", 2, "--seed", 7, "--out"]
     first, again = tmp_path / "one" / "first", tmp_path / "again"
     result = run(*words, first)
     assert result.exit_code == 0, result.output
@@ -240,8 +240,8 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
         lengths = [frames(first / row[name]) for name in ("audio", "audio_after_prompt")]
         assert lengths[1] - lengths[0] == frames(first / "prompt.wav")
         assert row["seconds"] == round(lengths[0] / RATE, 3)
-        assert (row["text"] or f"({row['heard']})") in result.stdout
-    assert "base: 2 drawn, " in result.stderr
+        assert (row["text"] or f"({row['status']})") in result.stdout
+    assert "base: 2 continuations, " in result.stderr
     page = (first / "index.html").read_text()
     assert page.count("<audio") == 1 + 4 * 2
     assert re.findall(r'src="([^"]+)"', page)[:3] == ["prompt.wav", "base-1-after-prompt.wav", "base-1.wav"]
@@ -256,14 +256,14 @@ def test_the_command_refuses_before_it_draws(world, recording, tmp_path, monkeyp
     monkeypatch.chdir(world)
     (tmp_path / "mine.txt").write_text("precious")
     for words, message in (
-        (["--compare", "base,base"], "base is to be compared with itself; name every model once"),
+        (["--compare", "base,base"], "base is compared with itself; name each model once"),
         (["--compare", "base,r9"], "no checkpoint 'r9' below artifacts/checkpoints"),
         (
             ["-m", "base", "--out", tmp_path],
             f"{tmp_path} is there already and holds no transcript.jsonl: name another place with --out",
         ),
     ):
-        result = run("continue", recording, *words)
+        result = run("generate", recording, *words)
         assert result.exit_code == 1
         assert message in result.stderr
     assert bytes_of(tmp_path) == {"mine.txt": b"precious"}

@@ -203,14 +203,14 @@ def test_order_of_runs_changes_no_interval(tmp_path):
 def test_the_command_prints_a_table_and_json(tmp_path):
     write_experiment(tmp_path)
     folders = [str(write_run(tmp_path / f"seed-{i}", shift)) for i, shift in enumerate((0.5, 1.0, 1.5))]
-    told = CliRunner().invoke(app, ["seeds", "r1", "base", *folders, "-C", str(tmp_path)])
+    told = CliRunner().invoke(app, ["compare-seeds", "r1", "base", *folders, "-C", str(tmp_path)])
     assert told.exit_code == 0, told.output
     lines = [line.split() for line in told.output.splitlines()]
-    assert " ".join(lines[0]) == "r1 less base, 3 runs"
+    assert " ".join(lines[0]) == "r1 minus base, 3 runs"
     assert lines[2][:2] == ["training", "judge"]
     assert " ".join(lines[2][6:]) == "+0.50 +1.00 +1.50 +1.00 [+1.00, +1.00] [−0.24, +2.24] [−0.24, +2.24] 4 0"
     assert "3 runs say little about how runs vary" in told.output
-    told = CliRunner().invoke(app, ["seeds", "r1", "base", *folders, "-C", str(tmp_path), "--json"])
+    told = CliRunner().invoke(app, ["compare-seeds", "r1", "base", *folders, "-C", str(tmp_path), "--json"])
     content = json.loads(told.output)
     assert (content["model"], content["runs"]) == ("r1", ["seed-0", "seed-1", "seed-2"])
     assert content["rows"][0]["by_run"] == [0.5, 1.0, 1.5]

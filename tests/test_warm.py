@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alignslm import warm
 from alignslm.lifeline import KILLED
+from alignslm.speed import forkserver
 from tests.micro import ENVIRONMENT, ROOT, WARM
 
 PROBE = """
@@ -30,7 +30,7 @@ def told():
         "arguments": sys.argv[1:],
         "folder": os.getcwd(),
         "variable": os.environ.get("PROBE"),
-        "foreign": sorted({"ALIGNSLM_WARM", "OF_THE_SERVER"} & {*os.environ}),
+        "foreign": sorted({"ALIGNSLM_FORKSERVER", "OF_THE_SERVER"} & {*os.environ}),
         "loaded": sorted({"torch", "transformers", "trl", "polars"} & {*sys.modules}),
         "parent": os.getppid(),
         "terminal": os.isatty(1),
@@ -76,7 +76,12 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("alignslm/__init__.py", "alignslm/lifeline.py", "alignslm/warm.py", "stages/__init__.py"):
+        for name in (
+            "alignslm/__init__.py",
+            "alignslm/lifeline.py",
+            *(f"alignslm/speed/{name}.py" for name in ("__init__", "__main__", "forkserver", "process")),
+            "stages/__init__.py",
+        ):
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, root / name)
         lifeline = root / "alignslm/lifeline.py"
@@ -85,7 +90,7 @@ class Project:
         self.address, self.server = "", 0
 
     def start(self, *arguments: str, address: str | None = None) -> "subprocess.Popen[str]":
-        variables = {warm.VARIABLE: self.address if address is None else address, "PROBE": "17"}
+        variables = {forkserver.VARIABLE: self.address if address is None else address, "PROBE": "17"}
         return subprocess.Popen(
             (sys.executable, "-m", "stages.probe", *arguments),
             cwd=self.root,
@@ -103,10 +108,10 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Iterator[Project]:
-    if not warm.forks_here():
+    if not forkserver.can_fork():
         pytest.skip("on this machine every stage starts alone")
     found = Project(tmp_path_factory.mktemp("warm"))
-    tell = f"import os, time; print(os.environ[{warm.VARIABLE!r}], flush=True); time.sleep(600)"
+    tell = f"import os, time; print(os.environ[{forkserver.VARIABLE!r}], flush=True); time.sleep(600)"
     variables = {**ENVIRONMENT, "OF_THE_SERVER": "1"}
     with subprocess.Popen(
         (*WARM, sys.executable, "-c", tell), cwd=found.root, env=variables, stdout=subprocess.PIPE, text=True
@@ -260,22 +265,23 @@ def warmed(*command: str, temporary: Path) -> "subprocess.CompletedProcess[str]"
 
 @pytest.mark.usefixtures("project")
 def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
-    done = warmed("sh", "-c", f'echo "${warm.VARIABLE}"; exit 7', temporary=tmp_path)
+    done = warmed("sh", "-c", f'echo "${forkserver.VARIABLE}"; exit 7', temporary=tmp_path)
     assert (done.returncode, done.stderr) == (7, "")
     assert Path(done.stdout.strip()).is_relative_to(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("unsafe", ["warm.machine.GPUS = (pathlib.Path.cwd(),)", "sys.platform = 'darwin'"])
+@pytest.mark.parametrize("unsafe", ["forkserver.machine.GPUS = (pathlib.Path.cwd(),)", "sys.platform = 'darwin'"])
 def test_where_a_fork_is_not_safe_the_command_runs_alone(unsafe):
-    command = ["sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5']
-    code = f"import pathlib, sys; from alignslm import warm; {unsafe}; warm.main({command!r})"
+    command = ["sh", "-c", f'test -z "${forkserver.VARIABLE}" && exit 5']
+    code = f"import pathlib, sys; from alignslm.speed import forkserver; {unsafe}; forkserver.main({command!r})"
     done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, env=ENVIRONMENT, check=False)
     assert done.returncode == 5
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [((), "usage: python -m alignslm.warm"), (("dcv", "repro"), "dcv: no such command; usage: ")]
+    ("given", "told"),
+    [((), "usage: python -m alignslm.speed"), (("dcv", "repro"), "dcv: no such command; usage: ")],
 )
 def test_without_a_command_its_use_is_told(given, told, tmp_path):
     done = warmed(*given, temporary=tmp_path)
@@ -286,7 +292,7 @@ def test_without_a_command_its_use_is_told(given, told, tmp_path):
 def test_where_no_socket_fits_the_command_runs_alone(tmp_path):
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
-    done = warmed("sh", "-c", f'test -z "${warm.VARIABLE}" && exit 5', temporary=deep)
+    done = warmed("sh", "-c", f'test -z "${forkserver.VARIABLE}" && exit 5', temporary=deep)
     assert (done.returncode, done.stderr) == (5, "")
     assert not list(deep.iterdir())
 
@@ -294,7 +300,7 @@ def test_where_no_socket_fits_the_command_runs_alone(tmp_path):
 @pytest.fixture
 def importing(tmp_path) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
     """Give a run whose warm process is importing its libraries for the first stage."""
-    if not warm.forks_here():
+    if not forkserver.can_fork():
         pytest.skip("on this machine every stage starts alone")
     project = Project(tmp_path)
     (tmp_path / "stages/probe.py").write_text(f"open({str(tmp_path / 'begun')!r}, 'w')\n{PROBE}")

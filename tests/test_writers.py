@@ -25,7 +25,7 @@ ALLOWED = {
     ("alignslm/judge/reply_store.py", "open"): "the ledger of paid requests grows; it lies in a cache of its own",
     ("alignslm/demo/space.py", "copytree"): "into a folder that must be empty",
     ("alignslm/tables/writing.py", "write_table"): "rows, by the writer that is opened on a new file",
-    ("alignslm/warm.py", "open"): "/dev/null",
+    ("alignslm/speed/forkserver.py", "open"): "/dev/null",
 }
 
 

@@ -1,94 +1,169 @@
-"""`alignslm listen`: human ratings of the samples, from the study to its analysis."""
+"""Have people rate samples: build a blinded study, serve it, export and analyze the ratings."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
-from alignslm.cli.registering import commands_of
+from alignslm.cli.terminal import grid
+from alignslm.config.listening import ListeningStudy
+from alignslm.config.loading import load_config
+from alignslm.storage import write_text
 
-listen = typer.Typer(
-    name="listen",
-    help="Let people rate samples: build a blinded study, serve it, export and analyse the ratings.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
+if TYPE_CHECKING:
+    from alignslm.listening.analysis import Analysis, Interval
+
+DATABASE = "ratings.sqlite"
+DASH = "–"
+listen = typer.Typer(name="listen", help=__doc__, no_args_is_help=True, rich_markup_mode="rich", add_completion=False)
 Folder = Annotated[Path, typer.Argument(help="The study's folder.")]
-Artifacts = Annotated[Path, typer.Option("--artifacts", "-a", help="The folder of artifacts that dvc repro made.")]
-command = commands_of(listen)
+Artifacts = Annotated[Path, typer.Option("--artifacts", "-a", help="The experiment's artifacts.")]
 
 
-@command
+@listen.command()
 def build(
-    choice: Annotated[str, typer.Argument(help="A file of experiments/listening/, such as mmos.")],
-    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; studies/CHOICE if not given.")] = None,
+    config: Annotated[str, typer.Argument(help="A config of experiments/listening/, such as mmos.")],
+    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default: studies/CONFIG.")] = None,
     artifacts: Artifacts = Path("artifacts"),
     *,
-    raters: Annotated[int, typer.Option("--raters", "-r", min=1, help="How many people to invite.")],
+    raters: Annotated[int, typer.Option("--raters", "-r", min=1, help="How many raters to invite.")],
 ) -> None:
-    """Build a study from the samples there are, and invite raters.
+    """Build a study from the experiment's samples, and invite raters.
 
-    Everybody hears every prompt, continued by another system each; invite a multiple of the number of systems and
-    anchors, so that every clip is heard equally often.
+    Each rater hears every prompt once per pass, each time continued by a different system. Invite a multiple of the
+    number of systems and anchors, so that every clip is rated equally often.
 
     [bold]alignslm listen build mmos --raters 12[/]
     """
-    from alignslm.cli.listening import print_built
+    from alignslm.listening.storage import Ratings
+    from alignslm.listening.study import build_study
 
-    print_built(choice, folder or Path("studies") / choice, artifacts, raters)
+    folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningStudy)
+    study = build_study(study_config, artifacts, folder)
+    ratings = Ratings(folder / DATABASE)
+    ratings.invite(raters)
+    ratings.close()
+    names, per_rater = study_config.names, len(study.prompts) * study_config.passes
+    print(f"{folder}: {len(study.prompts)} prompts x {len(names)} systems and anchors, {per_rater} clips per rater")
+    if study.lufs < study_config.loudness_lufs:
+        wanted = f"{study_config.loudness_lufs:g}"
+        print(f"every clip is at {study.lufs:.1f} LUFS instead of {wanted}: louder clips would clip at a peak")
+    if raters % len(names):
+        print(f"{raters} raters is not a multiple of {len(names)}: some clips are heard once more than others")
+    print(f"serve it: alignslm listen serve {folder}; print the raters' links: alignslm listen links {folder}")
 
 
-@command
+@listen.command()
 def invite(
     folder: Folder, *, raters: Annotated[int, typer.Option("--raters", "-r", min=1, help="How many more.")]
 ) -> None:
-    """Invite more raters to a study, also while it is served."""
-    from alignslm.cli.listening import print_invited
+    """Invite more raters to a study, also while it is being served."""
+    from alignslm.listening.storage import Ratings
+    from alignslm.listening.study import read_study
 
-    print_invited(folder, raters)
+    read_study(folder)
+    ratings = Ratings(folder / DATABASE)
+    added = ratings.invite(raters)
+    ratings.close()
+    print(f"invited {added[0].rater_id} to {added[-1].rater_id}; their links: alignslm listen links {folder}")
 
 
-@command
+@listen.command()
 def links(
     folder: Folder,
     *,
-    base: Annotated[str, typer.Option("--base", help="How raters reach the server.")] = "http://127.0.0.1:8000",
+    base: Annotated[str, typer.Option("--base", help="The server's address for raters.")] = "http://127.0.0.1:8000",
 ) -> None:
-    """Print every rater's own link and how far they are."""
-    from alignslm.cli.listening import print_links
+    """Print each rater's own link and progress."""
+    from alignslm.listening.storage import Ratings
+    from alignslm.listening.study import read_study
 
-    print_links(folder, base)
+    study, _ = read_study(folder)
+    ratings = Ratings.existing(folder / DATABASE)
+    for rater in ratings.raters():
+        done, due = len(ratings.stored(rater.rater_id)), len(study.trials(rater.number))
+        print(f"{rater.rater_id}  {done}/{due}  {base.rstrip('/')}/r/{rater.token}")
+    ratings.close()
 
 
-@command
+@listen.command()
 def serve(
     folder: Folder,
     *,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen at; 0.0.0.0 for phones of the network.")
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is open to phones on the network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8000,
 ) -> None:
-    """Serve a study. It can be stopped, or killed, and served again at any time: no rating is lost."""
-    from alignslm.cli.listening import print_served
+    """Serve a study until interrupted. It can be stopped or killed and served again: no rating is lost."""
+    from alignslm.listening.server import serve as serve_study
 
-    print_served(folder, host, port)
+    print(f"serving {folder} at http://{host}:{port}; links: alignslm listen links {folder}", flush=True)
+    serve_study(folder, host=host, port=port)
 
 
-@command
+@listen.command()
 def export(folder: Folder) -> None:
-    """Write the ratings, with the systems' names, to ratings.parquet and ratings.csv of the study's folder."""
-    from alignslm.cli.listening import print_exported
+    """Write the ratings, with system names, to ratings.parquet and ratings.csv in the study's folder."""
+    from alignslm.listening.analysis import export as export_ratings
+    from alignslm.listening.storage import Ratings
 
-    print_exported(folder)
+    ratings = Ratings.existing(folder / DATABASE)
+    frame = export_ratings(folder, ratings)
+    ratings.close()
+    print(f"{len(frame)} ratings of {frame['rater_id'].n_unique()} raters: {folder}/ratings.parquet and ratings.csv")
 
 
-@command
-def analyse(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
-    """Print MMOS with intervals, raters' agreement and the correlation with automatic scores; write analysis.json.
+@listen.command()
+def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
+    """Print MMOS with intervals, rater agreement and correlations with automatic scores; write analysis.json.
 
-    Intervals are of 95 %, clustered by rater and prompt.
+    Intervals are 95 %, clustered by rater and prompt.
     """
-    from alignslm.cli.listening import print_analysis
+    from alignslm.listening.analysis import analyse, automatic_scores, ratings_table
+    from alignslm.listening.storage import Ratings
+    from alignslm.listening.study import read_study
 
-    print_analysis(folder, artifacts)
+    study, _ = read_study(folder)
+    ratings = Ratings.existing(folder / DATABASE)
+    found = analyse(study, ratings.raters(), ratings_table(folder, ratings), automatic_scores(artifacts, study))
+    ratings.close()
+    write_text(folder / "analysis.json", found.model_dump_json(indent=2) + "\n")
+    _print_analysis(found)
+
+
+def _print_analysis(found: Analysis) -> None:
+    console = Console(highlight=False)
+    console.print(f"{found.ratings} ratings of {found.raters} raters ({found.raters_absent} have not started)")
+    console.print(grid(
+        ("system", "MMOS", "95 % interval", "ratings", "missing"),
+        [(s.system, f"{s.mmos:.2f}", interval(s.ci95), str(s.n), str(s.n_missing)) for s in found.systems],
+    ))  # fmt: skip
+    console.print(grid(
+        ("difference", "", "95 % interval"),
+        [(f"{d.system} {DASH} {d.against}", f"{d.delta:+.2f}", interval(d.ci95)) for d in found.differences],
+    ))  # fmt: skip
+    agreed = found.agreement
+    console.print(f"Krippendorff's alpha {number(agreed.alpha)} {interval(agreed.ci95)} over {agreed.clips} clips")
+    if found.correlations:
+        console.print(grid(
+            ("automatic score", "Spearman", "95 %", "Pearson", "95 %", "across systems", "clips"),
+            [
+                (c.metric, number(c.spearman), interval(c.spearman_ci95), number(c.pearson), interval(c.pearson_ci95),
+                 number(c.across_systems), str(c.n))
+                for c in found.correlations
+            ],
+        ))  # fmt: skip
+
+
+def number(value: float | None) -> str:
+    """Return two decimals, or a dash."""
+    return DASH if value is None else f"{value:.2f}"
+
+
+def interval(ends: Interval | None) -> str:
+    """Return [low, high], or a dash."""
+    return DASH if ends is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"

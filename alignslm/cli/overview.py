@@ -1,4 +1,4 @@
-"""`alignslm overview`: the method as a list of stages."""
+"""`alignslm stages`: the method as a list of stages."""
 
 from pathlib import Path
 
@@ -6,28 +6,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignslm.cli.pipeline import Stage, read_stages, sources
+from alignslm.cli.options import Root
+from alignslm.pipeline import Stage, read_stages, sources
 
 
-def print_overview(root: Path) -> None:
-    """Print every stage, the stages it reads from, and its outputs, each marked as existing or not."""
-    stages = read_stages(root)
-    outputs = [root / out for stage in stages for out in stage.outs]
+def stages(root: Root = Path()) -> None:
+    """Print the stages of dvc.yaml in running order: what each reads and makes, and whether that exists.
+
+    Existing does not mean up to date: [bold]dvc status[/] shows that.
+    """
+    found = read_stages(root)
+    outputs = [root / out for stage in found for out in stage.outs]
     console = Console(highlight=False)
-    console.print(flow_table(stages, root))
-    console.print(f"{len(stages)} stages, {sum(path.exists() for path in outputs)} of {len(outputs)} outputs exist")
+    console.print(flow_table(found, root))
+    console.print(f"{len(found)} stages, {sum(path.exists() for path in outputs)} of {len(outputs)} outputs exist")
 
 
 def flow_table(stages: list[Stage], root: Path) -> Table:
-    """Return one row a stage, in running order; a description stands where its stage is met first."""
+    """Return one row per stage, in running order; a description is given once, at the first of its stages."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage", style="bold cyan", no_wrap=True)
     table.add_column("reads from", overflow="fold", ratio=1)
     table.add_column("makes", overflow="fold", ratio=2)
-    told: set[str] = set()
+    described: set[str] = set()
     for stage in stages:
-        description = "" if stage.description in told else stage.description
-        told.add(stage.description)
+        description = "" if stage.description in described else stage.description
+        described.add(stage.description)
         table.add_row(stage.name, grouped(sources(stage, stages), stages), _makes(stage, description, root))
     return table
 

@@ -1,39 +1,85 @@
-"""`alignslm import-preferences`: read what others prefer, write it down as a choice, and put it into params.yaml."""
+"""`alignslm import-preferences`: check preferences made elsewhere, and add them to the experiment."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import polars as pl
-from pydantic import TypeAdapter
+import typer
 from rich.console import Console
 from rich.text import Text
 
+from alignslm.cli.options import Root, separated
 from alignslm.cli.presets import told_change
-from alignslm.config.document import Plain, read_document
-from alignslm.config.experiment import Experiment
-from alignslm.config.faults import ConfigError, Fault, suggestion
-from alignslm.config.loading import load_execution, load_experiment
+from alignslm.config.document import Plain
+from alignslm.config.experiment import BASE, Experiment
+from alignslm.config.faults import ConfigError
+from alignslm.config.loading import load_config, load_execution, load_experiment
 from alignslm.config.preferences import AnyPreferences, UnitPreferences
 from alignslm.config.presets import Change, set_values
 from alignslm.config.pretrained_lm import TrainedOn
 from alignslm.config.speech import EncoderConfig
-from alignslm.config.validation import validate
-from alignslm.encoder import load_encoder
-from alignslm.listing import problems_of
-from alignslm.preferences.describing import Asked, describe, pinned, yaml_of
-from alignslm.preferences.files import fetch, find_slices
-from alignslm.preferences.pairing import PreferenceError, make_pairs, refuse
-from alignslm.preferences.reading import read_slice
-from alignslm.progress import track
 from alignslm.storage import write_text
 
+if TYPE_CHECKING:
+    from alignslm.config.experiment import Experiment
 
-def print_imported(asked: Asked, name: str, root: Path, *, units_of: str | None) -> None:
-    """Check every row, write experiments/preferences/NAME.yaml, add it to params.yaml, say what was found."""
+
+def import_preferences(
+    source: Annotated[str, typer.Argument(help="A .jsonl or .parquet file, a folder of them, or a Hub dataset's id.")],
+    root: Root = Path(),
+    *,
+    name: Annotated[str, typer.Option("--name", help="Name of the config and of the checkpoint.")],
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="The encoder that made the units, if the rows contain units.")
+    ] = None,
+    revision: Annotated[str, typer.Option("--revision", help="Branch, tag or commit of a Hub dataset.")] = "main",
+    train: Annotated[
+        str | None, typer.Option("--train", help="Pattern of the training files; default: by their names.")
+    ] = None,
+    valid: Annotated[
+        str | None, typer.Option("--valid", help="Pattern of the validation files; default: by their names.")
+    ] = None,
+    valid_fraction: Annotated[
+        float, typer.Option("--valid-fraction", help="Fraction of prompts to validate on if no file does.")
+    ] = 0.1,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Columns of prompt, chosen and rejected, comma-separated.")
+    ] = None,
+    no_append_eos: Annotated[
+        bool, typer.Option("--no-append-eos", help="Chosen and rejected were truncated: do not train on an end.")
+    ] = False,
+    repeats: Annotated[
+        str, typer.Option("--repeats", help="If a unit repeats: refuse, collapse, or keep (the model sampled it).")
+    ] = "refuse",
+) -> None:
+    """Add preferences made elsewhere to the experiment: (prompt, chosen, rejected), as speech or as units.
+
+    Every row is read and checked; if any is wrong, all problems are listed and nothing is written. Otherwise the config
+    is written to experiments/preferences/NAME.yaml with its source pinned, and params.yaml gets a checkpoint that is
+    trained on it from the base model, and is evaluated. Neither sampling nor a judge is needed.
+
+    [bold]alignslm import-preferences slprl/SpokenSwag --name spoken-swag[/]
+
+    [bold]alignslm import-preferences pairs.jsonl --name mine --encoder mhubert-25hz-km500[/]
+    """
+    from alignslm.preferences.describing import Asked, describe, pinned, yaml_of
+    from alignslm.preferences.files import fetch
+    from alignslm.preferences.pairing import PreferenceError
+
+    match separated(columns):
+        case None:
+            sides = None
+        case [prompt, chosen, rejected]:
+            sides = prompt, chosen, rejected
+        case _:
+            raise typer.BadParameter("name three columns: prompt,chosen,rejected", param_hint="--columns")
+    asked = Asked(source, revision, train, valid, sides, valid_fraction, not no_append_eos, repeats, None)
     experiment = load_experiment(root)
     file = root / "experiments" / "preferences" / f"{name}.yaml"
     if file.exists():
-        raise PreferenceError(f"{file} is there already; choose another --name, or remove it first")
-    config = describe(asked._replace(units=trained_on(units_of, experiment, root)), root)
+        raise PreferenceError(f"{file} already exists; choose another --name, or remove it first")
+    config = describe(asked._replace(units=trained_on(encoder, experiment, root)), root)
     folder, identity = fetch(config, root)
     config = pinned(config, identity)
     found = check_rows(config, folder, experiment, rows=load_execution(root).shard_rows)
@@ -46,11 +92,19 @@ def print_imported(asked: Asked, name: str, root: Path, *, units_of: str | None)
     console = Console(highlight=False, soft_wrap=True)
     for line in [found, f"wrote {file}", *(f"{'.'.join(c.key)}: {told_change(c)}" for c in listed)]:
         console.print(Text(line))
-    console.print(Text(f"train on them, and evaluate: dvc repro control_eval@{name}"))
+    console.print(Text(f"train on them and evaluate: dvc repro control_eval@{name}"))
 
 
 def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, rows: int) -> str:
-    """Read every row as the stage will, but encode no speech; return what is there, or raise with all faults."""
+    """Read every row as the stage will, without encoding speech. Return counts, or raise with all problems."""
+    import polars as pl
+
+    from alignslm.listing import problems_of
+    from alignslm.preferences.files import find_slices
+    from alignslm.preferences.pairing import make_pairs, refuse
+    from alignslm.preferences.reading import read_slice
+    from alignslm.progress import track
+
     slices, problems = find_slices(config, folder, rows=rows)
     total = sum(place.rows for place in slices)
     refuse(problems, rows=total)
@@ -61,25 +115,20 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     )
     refuse(problems_of(read), rows=total)
     if not isinstance(config, UnitPreferences):
-        return f"{total} rows of sound at {config.sample_rate_hz} Hz, all readable"
+        return f"{total} rows of speech at {config.sample_rate_hz} Hz, all readable"
     _, account = make_pairs(read, config, source="")
-    left = ", ".join(f"{count} left out: {reason}" for reason, count in account.left_out.items() if count)
-    told = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
-    return f"{told}; {left}" if left else told
+    excluded = ", ".join(f"{count} excluded: {reason}" for reason, count in account.left_out.items() if count)
+    counts = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
+    return f"{counts}; {excluded}" if excluded else counts
 
 
 def trained_on(choice: str | None, experiment: Experiment, root: Path) -> TrainedOn | None:
-    """Return what is known of an encoder's units: from its choice, and its artifact if the experiment has it."""
+    """Return what is known about an encoder's units, from its config and, if the experiment uses it, its artifact."""
     if choice is None:
         return None
-    folder = root / "experiments" / "encoder"
-    if not (folder / f"{choice}.yaml").is_file():
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
-        raise ConfigError([Fault(folder.as_posix(), None, choice, "no such encoder" + suggestion(choice, known))])
-    document = read_document(folder / f"{choice}.yaml")
-    config = document if isinstance(document, list) else validate(document, TypeAdapter(EncoderConfig), EncoderConfig)
-    if isinstance(config, list):
-        raise ConfigError(config)
+    from alignslm.encoder import load_encoder
+
+    config = load_config("encoder", choice, EncoderConfig, root)
     made = root / "artifacts" / "encoder"
     own = choice == experiment.params.encoder and made.is_dir()
     contract = load_encoder(config, made, device="cpu").contract if own else None
@@ -96,11 +145,14 @@ def trained_on(choice: str | None, experiment: Experiment, root: Path) -> Traine
 
 
 def _into_params(name: str, experiment: Experiment, root: Path) -> list[Change]:
-    """Add the preferences to `given`, and a control that evaluates the checkpoint trained on them."""
-    params = experiment.params.model_dump(mode="json", include={"given", "controls"})
-    control: dict[str, Plain] = {"checkpoint": name, "source": "model", "temperature_scale": 1.0}
+    """Add the preferences, a checkpoint trained on them from the base model, and the system that evaluates it."""
+    nouns = {"imported_preferences", "checkpoints", "systems"}
+    params = experiment.params.model_dump(mode="json", include=nouns, exclude_unset=True)
+    trainer = experiment.params.checkpoints[list(experiment.params.rounds)[-1]].trainer
+    checkpoint: dict[str, Plain] = {"init_from": BASE, "train_on": f"pairs/{name}", "trainer": trainer}
     values: dict[str, Plain] = {
-        "given": {**params["given"], name: name},
-        "controls": {**params["controls"], name: control},
+        "imported_preferences": {**params["imported_preferences"], name: name},
+        "checkpoints": {**params["checkpoints"], name: {**checkpoint, "warmup_steps": 0}},
+        "systems": {**params["systems"], name: {"source": f"checkpoints/{name}"}},
     }
     return set_values(values, root, named=f"preferences {name}")

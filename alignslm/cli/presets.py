@@ -1,27 +1,37 @@
-"""`alignslm preset`: list them, or write one into params.yaml."""
+"""`alignslm preset`: list presets, or write one into params.yaml."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from alignslm.cli.options import Root
+from alignslm.cli.terminal import grid
 from alignslm.config.presets import Change, apply_preset, list_presets
 from alignslm.config.splice import flow
 
 
-def print_presets(root: Path) -> None:
-    """Print every preset's name and description."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold cyan", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, preset in list_presets(root).items():
-        table.add_row(name, Text(preset.description))
-    Console(highlight=False).print(table)
+def preset(
+    name: Annotated[str | None, typer.Argument(help="The preset to write; without one, presets are listed.")] = None,
+    root: Root = Path(),
+) -> None:
+    """Write a preset into params.yaml, or list the presets.
 
+    A preset sets the keys it names and leaves the others, so presets combine; [bold]tiny[/] sets everything back.
+    Comments and layout stay, and every change is printed. A preset that does not fit leaves the file untouched.
 
-def print_applied(name: str, root: Path) -> None:
-    """Write a preset into params.yaml and print what changed, old -> new."""
+    [bold]alignslm preset[/]                   list presets
+
+    [bold]alignslm preset paper-dpo[/]         the paper's objective
+
+    [bold]alignslm preset tiny[/]              back to the default
+    """
+    if name is None:
+        rows = [(each, described.description) for each, described in list_presets(root).items()]
+        Console(highlight=False).print(grid(("", ""), rows, numbers=(), styles=("bold cyan",)))
+        return
     console = Console(highlight=False, soft_wrap=True)
     listed = apply_preset(name, root)
     for change in listed:

@@ -2,15 +2,26 @@
 
 import subprocess
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from alignslm.config.presets import apply_preset, list_presets
 from alignslm.template.installed import TemplateError, begin
 
 
-def print_init(folder: Path, *, preset: str | None) -> None:
-    """Make a git and DVC repository that holds the experiment of a preset, else the default one."""
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to create; it must not exist, or be empty.")],
+    *,
+    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Start with this preset.")] = None,
+) -> None:
+    """Create a git and DVC repository for an experiment of your own.
+
+    [bold]alignslm init my-experiment[/]
+
+    [bold]alignslm init my-experiment --preset slam[/]
+    """
     begin(folder)
     if preset:
         if preset not in list_presets(folder):

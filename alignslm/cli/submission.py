@@ -1,35 +1,57 @@
 """`alignslm export-zrc`: a model's item scores as a submission to ZeroSpeech's sLM21 benchmark."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
-from alignslm import tables
-from alignslm.benchmarks import BenchmarkError
-from alignslm.benchmarks.submission import Part, Task, write_submission
+from alignslm.cli.options import Root, System
 from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_experiment
 
+if TYPE_CHECKING:
+    from alignslm.benchmarks.submission import Part, Task
+
 ITEM_COLUMNS = ["item_id", "pair_id", "voice", "polarity"]
 
 
-def export_submission(model: str, folder: Path, root: Path, *, meta: Path | None) -> None:
-    """Write the submission of one model and print how to score it, and what its meta.yaml still lacks."""
+def export_zrc(
+    model: System,
+    folder: Annotated[Path, typer.Argument(help="Where to write the submission.")],
+    root: Root = Path(),
+    *,
+    meta: Annotated[
+        Path | None, typer.Option(help="A completed meta.yaml; without one, a template is written.")
+    ] = None,
+) -> None:
+    """Write a system's sWUGGY and sBLIMP scores as a submission to ZeroSpeech's sLM21 benchmark, and check it.
+
+    [bold]alignslm export-zrc r1 submission[/]
+    """
+    from alignslm.benchmarks.submission import write_submission
+
     parts = _parts(load_experiment(root), model, root / "artifacts")
     lacking = write_submission(folder, parts, meta=meta, year=datetime.now(UTC).year)
     console = Console(soft_wrap=True, highlight=False)
     for part in parts:
         console.print(f"{folder / part.task / part.split}.txt: {len(part.items)} scores of {model}")
     for problem in lacking:
-        console.print(f"to be filled in: {problem}")
+        console.print(f"to be completed: {problem}")
     tasks, splits = sorted({part.task for part in parts}), sorted({part.split for part in parts})
     console.print(f"score it: zrc benchmarks:run sLM21 {folder} -s {' '.join(splits)} -t {' '.join(tasks)}")
 
 
 def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
-    """Return every official sLM21 benchmark of the experiment with the model's scores on it."""
+    """Return each official sLM21 benchmark of the experiment with the system's scores."""
+    from alignslm import tables
+    from alignslm.benchmarks import BenchmarkError
+    from alignslm.benchmarks.submission import Part
+
     scores = tables.read(tables.ITEM_SCORES, artifacts / "eval" / model / "item_scores.parquet")
     parts: dict[tuple[str, str], Part] = {}
     for name, config in experiment.benchmarks.items():

@@ -1,33 +1,58 @@
 """`alignslm show`: look into a table of artifacts/."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import polars as pl
-import pyarrow.parquet as pq
+import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
+from alignslm.cli.options import Root, separated
+from alignslm.cli.terminal import format_bytes, grid
 from alignslm.config.faults import nearest
-from alignslm.provenance import UnitContract
-from alignslm.tables import AUDIO, TableError, parts
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LIST_SHOWN = 6
 
 
-def print_table(words: Sequence[str], root: Path, *, rows: int, columns: list[str] | None, where: str | None) -> None:
-    """Print the first rows of the table that a path or words below root/artifacts name, as wide as the terminal is."""
-    path = find_table(words, root)
+def show(
+    table: Annotated[list[str], typer.Argument(help="A path, or words of one below artifacts/, such as `pairs r1`.")],
+    root: Root = Path(),
+    *,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows to print.")] = 10,
+    columns: Annotated[str | None, typer.Option("--columns", "-c", help="Columns to print, comma-separated.")] = None,
+    where: Annotated[str | None, typer.Option("--where", "-w", help="Rows to keep, as an SQL condition.")] = None,
+) -> None:
+    """Print rows of a table: lists are abbreviated, audio is shown as its size, the unit contract is in the title.
+
+    If the columns do not fit the terminal side by side, each row is printed as a block of lines.
+
+    [bold]alignslm show pairs r1[/]
+
+    [bold]alignslm show scores r1 -c continuation_id,llm_score -w "llm_score > 4 AND num_words < 8"[/]
+
+    [bold]alignslm show artifacts/units.parquet --rows 3[/]
+    """
+    import pyarrow.parquet as pq
+
+    from alignslm.tables import parts
+
+    path = find_table(table, root)
     files = parts(path)
-    frame, kept = select(files, rows=rows, columns=columns, where=where)
+    frame, kept = select(files, rows=rows, columns=separated(columns), where=where)
     total = sum(pq.read_metadata(file).num_rows for file in files)
     console = Console(highlight=False)
     console.print(
         Text(f"{path}: {title(files[0])}, {total} rows" + (f", {kept} kept" if where else "")), soft_wrap=True
     )
-    whole = grid(frame)
+    whole = frame_grid(frame)
     if Measurement.get(console, console.options.update(max_width=10**6), whole).maximum <= console.width:
         console.print(whole)
     else:
@@ -35,27 +60,29 @@ def print_table(words: Sequence[str], root: Path, *, rows: int, columns: list[st
 
 
 def find_table(words: Sequence[str], root: Path) -> Path:
-    """Return the path given, or the one table below root/artifacts whose path holds every word as a part.
+    """Return the path, or the only table in root/artifacts with every word in its path.
 
-    Raises TableError where no table or several fit, naming those there are.
+    Raises TableError if no table or several match, naming them.
     """
     if len(words) == 1 and (given := Path(words[0])).exists() and (given.is_file() or any(given.glob("part-*"))):
         return given
+    from alignslm.tables import TableError
+
     tables = every_table(root / "artifacts")
     fits = [path for path in tables if all(word in {*path.parts, path.stem} for word in words)]
     if len(fits) == 1:
         return fits[0]
     wanted, listed = " ".join(words), "".join(f"\n  {path}" for path in fits or tables)
     if fits:
-        raise TableError(f"{wanted!r} fits {len(fits)} tables; add a word of the path:{listed}")
+        raise TableError(f"{wanted!r} matches {len(fits)} tables; add a word of the path:{listed}")
     guess = nearest(words[0], {part for path in tables for part in (*path.parts, path.stem)})
     hint = f"; did you mean {guess!r}?" if guess else "."
-    found = f" There are:{listed}" if tables else " There are none yet: make them with `dvc repro`."
-    raise TableError(f"no table below {root / 'artifacts'} fits {wanted!r}{hint}{found}")
+    found = f" There are:{listed}" if tables else " There are none yet: run `dvc repro`."
+    raise TableError(f"no table in {root / 'artifacts'} matches {wanted!r}{hint}{found}")
 
 
 def every_table(folder: Path) -> list[Path]:
-    """Return parquet files, and folders of parts, in order."""
+    """Return parquet files, and folders of parts, sorted."""
     files = [path for path in folder.rglob("*.parquet") if not path.name.startswith(".")]
     return sorted({path.parent if path.name.startswith("part-") else path for path in files})
 
@@ -63,7 +90,11 @@ def every_table(folder: Path) -> list[Path]:
 def select(
     files: Sequence[Path], *, rows: int, columns: list[str] | None, where: str | None
 ) -> tuple[pl.DataFrame, int]:
-    """Return the first rows that `where` keeps, and how many it keeps. Raises TableError for a wrong name or SQL."""
+    """Return the first rows that `where` keeps, and how many it keeps. TableError for an unknown column or bad SQL."""
+    import polars as pl
+
+    from alignslm.tables import TableError
+
     try:
         lazy = pl.scan_parquet(list(files))
         known = lazy.collect_schema().names()
@@ -78,9 +109,13 @@ def select(
 
 def title(file: Path) -> str:
     """Return the table's name and version, and the encoder of its unit contract, from the file's metadata."""
+    import pyarrow.parquet as pq
+
+    from alignslm.provenance import UnitContract
+
     metadata = {key.decode(): value.decode() for key, value in (pq.read_schema(file).metadata or {}).items()}
     if "alignslm.table" not in metadata:
-        return "no table of alignslm"
+        return "not a table of alignslm"
     title = f"{metadata['alignslm.table']} v{metadata['alignslm.version']}"
     if "alignslm.unit_contract" not in metadata:
         return title
@@ -89,42 +124,34 @@ def title(file: Path) -> str:
     return f"{title}, {contract.encoder} ({codebook})"
 
 
-def grid(frame: pl.DataFrame) -> Grid:
-    """Return the frame as a grid of texts, one line a row where that fits."""
-    table = Grid(box=None, header_style="bold", pad_edge=False)
-    for name, kind in frame.schema.items():
-        table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
-    for row in frame.iter_rows():
-        table.add_row(*(Text(cell(value, kind)) for value, kind in zip(row, frame.dtypes, strict=True)))
-    return table
+def frame_grid(frame: pl.DataFrame) -> Grid:
+    """Return the frame as a grid of texts, one line per row if that fits."""
+    numbers = [place for place, kind in enumerate(frame.dtypes) if kind.is_numeric()]
+    rows = ([cell(value) for value in row] for row in frame.iter_rows())
+    return grid(frame.columns, rows, numbers=numbers)
 
 
 def print_blocks(frame: pl.DataFrame, console: Console) -> None:
-    """Print one block a row, a line a column: for tables whose columns do not fit beside each other."""
+    """Print one block per row, one line per column: for tables with columns that do not fit side by side."""
     width = max(map(len, frame.columns), default=0)
     for number, row in enumerate(frame.iter_rows()):
         console.print(Text(f"row {number}", style="bold"))
-        for name, value, kind in zip(frame.columns, row, frame.dtypes, strict=True):
-            console.print(Text.assemble(("  " + name.ljust(width), "cyan"), "  ", cell(value, kind)), soft_wrap=True)
+        for name, value in zip(frame.columns, row, strict=True):
+            console.print(Text.assemble(("  " + name.ljust(width), "cyan"), "  ", cell(value)), soft_wrap=True)
 
 
-def cell_of(value: object) -> str:
-    """Return one value as text, as `cell` does, without knowing its column."""
-    return cell(value, pl.Null())
-
-
-def cell(value: object, kind: pl.DataType) -> str:
-    """Return one value as text: `3 17 5 ... (45)` for a list, `31 kB` for audio, `-` for null."""
-    if value is None:
-        return "-"
-    if kind == AUDIO and isinstance(value, dict):
-        return "no audio" if value["bytes"] is None else size(len(value["bytes"]))
-    if isinstance(value, list):
-        shown = " ".join(str(item) for item in value[:LIST_SHOWN])
-        return f"{shown} ... ({len(value)})" if len(value) > LIST_SHOWN else shown
-    return f"{value:.4g}" if isinstance(value, float) else size(len(value)) if isinstance(value, bytes) else str(value)
-
-
-def size(num_bytes: int) -> str:
-    """Return a size in kB of 1000 bytes, or bytes below that."""
-    return f"{num_bytes} B" if num_bytes < 1000 else f"{num_bytes / 1000:.0f} kB"
+def cell(value: object) -> str:
+    """Return one value as text: `3 17 5 ... (45)` for a list, `31.0 kB` for audio or bytes, `-` for null."""
+    match value:
+        case None:
+            return "-"
+        case {"bytes": None}:
+            return "no audio"
+        case {"bytes": data} | (bytes() as data):
+            return format_bytes(len(data))
+        case list():
+            shown = " ".join(str(item) for item in value[:LIST_SHOWN])
+            return f"{shown} ... ({len(value)})" if len(value) > LIST_SHOWN else shown
+        case float():
+            return f"{value:.4g}"
+    return str(value)

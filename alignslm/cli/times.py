@@ -6,17 +6,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from alignslm.cli.options import Root
+from alignslm.cli.terminal import grid
 from alignslm.times import RunTime, last_run
 
 SHOWN = 8  # the longest stages; the others are one line
 
 
-def print_times(root: Path) -> None:
-    """Print the last run's times, or that there is none to print."""
+def times(root: Root = Path()) -> None:
+    """Print how long the last run took: each stage, its start-up, and the time between stages.
+
+    [bold]make repro[/] records times (it runs python -m alignslm.speed dvc repro) and prints this at its end.
+    """
     console = Console(highlight=False)
     run = last_run(root)
     if run is None:
-        console.print("No times: no stage has run in this folder under `make repro`.")
+        console.print("No times: `make repro` has not run a stage in this folder.")
         return
     began = datetime.fromtimestamp(run.began).astimezone().strftime("%Y-%m-%d %H:%M")
     console.print(f"Run of {began}: {clock(run.total)}, {len(run.stages)} stages")
@@ -24,19 +29,16 @@ def print_times(root: Path) -> None:
 
 
 def summary(run: RunTime, *, rows: int) -> Table:
-    """Return the longest stages, the rest of them, start-up and what lay between, each with its share."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("time", justify="right")
-    table.add_column("share", justify="right")
+    """Return the longest stages, the others, start-up and the time between stages, each with its fraction."""
     longest = sorted(run.stages, key=lambda stage: stage.began - stage.ended)
     lines = [(stage.name, stage.ended - stage.began) for stage in longest[:rows]]
     if rest := longest[rows:]:
         lines.append((f"{len(rest)} other stages", sum(stage.ended - stage.began for stage in rest)))
     lines += [("start-up of stages", run.starting), ("between stages (DVC)", run.between)]
-    for name, seconds in lines:
-        table.add_row(name, clock(seconds), f"{100 * seconds / run.total:.0f} %")
-    return table
+    return grid(
+        ("", "time", "share"),
+        [(name, clock(seconds), f"{100 * seconds / run.total:.0f} %") for name, seconds in lines],
+    )
 
 
 def clock(seconds: float) -> str:

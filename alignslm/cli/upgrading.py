@@ -1,17 +1,20 @@
 """`alignslm upgrade`: say what newer code will rerun, then record it in code.yaml."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from alignslm import __version__, code
+from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import Stage, read_stages, sources
 from alignslm.cli.times import clock
+from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.template.installed import previous_version, renew
 from alignslm.times import stage_seconds
 
-SAID = {
+OUTCOMES = {
     "added": "new, added",
     "replaced": "replaced by the newer one; you had not edited it",
     "removed": "no longer needed, removed; you had not edited it",
@@ -19,15 +22,25 @@ SAID = {
 }
 
 
-def print_upgrade(root: Path, *, keep: bool) -> None:
-    """Print which stages newer code will rerun and what that costs; record the code as it is now.
+def upgrade(
+    root: Root = Path(),
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep results made under the recorded code.")] = False,
+) -> None:
+    """Print what newer code will rerun and what that costs, and record the code in code.yaml.
 
-    With `keep`, results made under the code of before stand, and nothing reruns.
+    Needed after an upgrade of alignslm and after a change of stages/: a stage stops if its code is not the recorded
+    code. Files of [bold]alignslm init[/] that you never edited are replaced by newer ones; for those you edited, the
+    difference is shown. It runs no stage itself; [bold]dvc repro[/] does.
+
+    [bold]alignslm upgrade[/]
+
+    [bold]alignslm upgrade --keep[/]           nothing reruns; code.yaml records that old results stand
     """
     console = Console(highlight=False, soft_wrap=True)
     before = previous_version(root)
     for change in renew(root):
-        console.print(f"{change.path}: {SAID[change.kind]}")
+        console.print(f"{change.path}: {OUTCOMES[change.kind]}")
         console.print(change.difference, end="", markup=False)
     known, now = code.recorded(root), code.current(root)
     changed = sorted(name for name, value in now.items() if not known.stands(name, value))
@@ -36,8 +49,8 @@ def print_upgrade(root: Path, *, keep: bool) -> None:
         return
     cost = "results stand, nothing will rerun" if keep else _cost(root, changed)
     versions = f" (alignslm {before} to {__version__})" if before not in {None, __version__} else ""
-    said = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
-    console.print(said if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
+    message = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
+    console.print(message if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
     hashes = {
         name: known.hashes.get(name, value) if keep or name not in changed else value for name, value in now.items()
     }

@@ -8,15 +8,15 @@ from itertools import product
 from alignslm.config.corpora import Recordings
 from alignslm.config.document import KeyPath
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
-from alignslm.config.experiment import Experiment
+from alignslm.config.experiment import Experiment, published_checkpoints
 from alignslm.config.feedback import ThresholdSelector
 from alignslm.config.hubert import Hubert
 from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
 from alignslm.config.model import Config
-from alignslm.config.models import LlamaScratch, NextUnitTrainer
+from alignslm.config.models import LlamaScratch, NextUnitTrainer, PreferenceTrainer, has_preference_term
 from alignslm.config.preferences import UnitPreferences
 from alignslm.config.pretrained_lm import PublishedLm, TrainedOn, WarmStart
-from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing, published_rounds
+from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing
 from alignslm.config.speech import CharCtc, ConvGriffinLim, MfccKmeans, StoryWorld
 from alignslm.config.unit_hifigan import UnitHifigan
 
@@ -42,6 +42,8 @@ def conflicts(experiment: Experiment) -> list[Conflict]:
         *_broken_rates(experiment),
         *_wrong_shapes(experiment),
         *_long_warmups(experiment),
+        *_wrong_trainers(experiment),
+        *_unreported_curriculum(experiment),
         *_too_few_positions(experiment),
         *_foreign_units(experiment),
         *_foreign_vocoder(experiment),
@@ -137,11 +139,40 @@ def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
-    trained: dict[str, object] = {"lm": experiment.lm, "ntp": experiment.ntp}
+    trained: dict[KeyPath, object] = {("lm",): experiment.lm}
+    trained |= {("checkpoints", name, "trainer"): trainer for name, trainer in experiment.checkpoints.items()}
     for key, model in trained.items():
         if isinstance(model, LlamaScratch | WarmStart | NextUnitTrainer) and model.warmup_steps >= model.steps:
             message = f"warms up for {model.warmup_steps} of {model.steps} steps and never trains at full rate"
-            yield Conflict((key,), ("warmup_steps",), message)
+            yield Conflict(key, ("warmup_steps",), message)
+
+
+def _wrong_trainers(experiment: Experiment) -> Iterator[Conflict]:
+    """Pairs are learnt by preference training, speech by next-unit training."""
+    for name, checkpoint in experiment.params.checkpoints.items():
+        wanted = "preference" if checkpoint.pairs is not None else "next-unit"
+        if (kind := experiment.checkpoints[name].kind) != wanted:
+            message = f"trains on {checkpoint.train_on}, but {checkpoint.trainer} is of kind {kind}, not {wanted}"
+            yield Conflict(PARAMS, ("checkpoints", name, "trainer"), message)
+
+
+def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
+    """The report tells what a round changed, so one must be evaluated, under its own name."""
+    params = experiment.params
+    for name, system in params.systems.items():
+        if name in params.checkpoints and system.checkpoint != name:
+            message = f"is named like the checkpoint {name}, but is {system.source}; rename it"
+            yield Conflict(PARAMS, ("systems", name, "source"), message)
+        elif name in params.checkpoints and system.temperature_scale != 1.0:
+            message = f"is named like the checkpoint {name}, which {name} stands for as it is; rename the system"
+            yield Conflict(PARAMS, ("systems", name, "temperature_scale"), message)
+    if not params.aligned:
+        message = "no checkpoint is trained on judged preferences, so there is nothing to report; add one"
+        yield Conflict(PARAMS, ("checkpoints",), message)
+    elif not params.rounds:
+        name = list(params.aligned)[-1]
+        message = f"no round is evaluated, so there is nothing to report; add {name}: {{source: checkpoints/{name}}}"
+        yield Conflict(PARAMS, ("systems",), message)
 
 
 def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
@@ -171,14 +202,14 @@ def _foreign_units(experiment: Experiment) -> Iterator[Conflict]:
                 f"but encoder {params.encoder} gives {here}; choose the encoder it was trained with"
             )
             yield Conflict(("lm",), ("units", name), message)
-    for key, preferences in experiment.given.items():
+    for key, preferences in experiment.imported_preferences.items():
         if isinstance(preferences, UnitPreferences):
             for name, there, here in _other_units(preferences.units, experiment):
                 message = (
-                    f"{params.given[key]} holds units of {name} {there}, "
+                    f"{params.imported_preferences[key]} holds units of {name} {there}, "
                     f"but encoder {params.encoder} gives {here}; choose the encoder they were made with"
                 )
-                yield Conflict(("given", key), ("units", name), message)
+                yield Conflict(("imported_preferences", key), ("units", name), message)
 
 
 def _other_units(stated: TrainedOn, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
@@ -214,10 +245,12 @@ def _foreign_vocoder(experiment: Experiment) -> Iterator[Conflict]:
 def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
     """Even if every prompt gave as many pairs as it can, training would be refused."""
     most = experiment.params.prompts.train * pairs_per_prompt(experiment)
-    for key in ("trainer", "sft"):
-        if (least := getattr(experiment, key).min_pairs) > most:
-            message = f"{least} pairs wanted, but {experiment.params.prompts.train} prompts give at most {most}"
-            yield Conflict((key,), ("min_pairs",), message)
+    for name, trainer in experiment.checkpoints.items():
+        judged = experiment.params.checkpoints[name].pairs in experiment.params.preferences
+        if judged and isinstance(trainer, PreferenceTrainer) and trainer.min_pairs > most:
+            prompts = experiment.params.prompts.train
+            message = f"{trainer.min_pairs} pairs wanted, but {prompts} prompts give at most {most}"
+            yield Conflict(("checkpoints", name, "trainer"), ("min_pairs",), message)
 
 
 def pairs_per_prompt(experiment: Experiment) -> int:
@@ -249,7 +282,7 @@ def _unfit_repositories(experiment: Experiment) -> Iterator[Conflict]:
     """A placeholder is nobody's account, and two rounds in one repository would overwrite each other."""
     if not isinstance(experiment.publish, HubPublishing):
         return
-    rounds = published_rounds(experiment.publish, list(experiment.params.rounds))
+    rounds = published_checkpoints(experiment)
     for key, repo in experiment.publish.repositories():
         if repo.startswith(f"{PLACEHOLDER_OWNER}/"):
             message = f"{PLACEHOLDER_OWNER!r} is a placeholder; write your account's or organisation's name"
@@ -265,8 +298,8 @@ def _judge_warnings(experiment: Experiment) -> Iterator[str]:
         yield f"heldout_judge is the training judge ({params.judge}), so no reported score is held out"
     if params.weights.llm_score == params.weights.ppl == 0:
         yield "weights.llm_score and weights.ppl are both 0: pairs do not depend on what the judge says"
-    if all(control.source != "corpus" for control in params.controls.values()):
-        yield "no control has source: corpus, so the report cannot show the ceiling of the judges"
+    if not params.toplines:
+        yield "no system has source: corpus, so the report cannot show the topline of the judges"
 
 
 def _rate_warnings(experiment: Experiment) -> Iterator[str]:
@@ -279,15 +312,31 @@ def _rate_warnings(experiment: Experiment) -> Iterator[str]:
 
 def _baseline_warnings(experiment: Experiment) -> Iterator[str]:
     params = experiment.params
-    if set(experiment.trainer.losses) == {"sft"}:
-        yield f"trainer {params.trainer} has no preference term: the rounds are fine-tuning on the chosen samples"
-    if set(experiment.sft.losses) != {"sft"}:
-        yield f"sft {params.sft} has a preference term: it is no baseline of fine-tuning on the chosen samples alone"
+    for name in params.rounds:
+        if not has_preference_term(experiment.checkpoints[name]):
+            trainer = params.checkpoints[name].trainer
+            yield f"checkpoints.{name}: {trainer} has no preference term: the round is fine-tuning on chosen samples"
+    sft = experiment.checkpoints.get("sft")
+    if sft is not None and has_preference_term(sft):
+        trainer = params.checkpoints["sft"].trainer
+        yield f"checkpoints.sft: {trainer} has a preference term: it is no fine-tuning on the chosen samples alone"
 
 
 def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:
-    rounds = experiment.params.rounds
-    for name, item in rounds.items():
-        before = rounds.get(item.prev)
-        if before is not None and (item.chosen_min < before.chosen_min or item.rejected_max < before.rejected_max):
-            yield f"rounds.{name} has lower thresholds than rounds.{item.prev}, which it continues"
+    params = experiment.params
+    made_from = {item.pairs: name for name, item in params.rounds.items()}
+    for name, preferences in params.preferences.items():
+        before = params.rounds.get(preferences.sampled_from)
+        if before is not None and (
+            preferences.min_chosen_score < before.rule.min_chosen_score
+            or preferences.max_rejected_score < before.rule.max_rejected_score
+        ):
+            yield f"preferences.{name} has lower thresholds than preferences.{before.pairs}, which it continues"
+        if (trained := made_from.get(name)) and (start := params.rounds[trained].init_from) != preferences.sampled_from:
+            yield (
+                f"checkpoints.{trained} starts from {start}, but its pairs were sampled from "
+                f"{preferences.sampled_from}: they are not its own continuations"
+            )
+    for name in params.aligned:
+        if name not in params.systems:
+            yield f"checkpoints.{name} is not evaluated; add systems.{name}: {{source: checkpoints/{name}}}"

@@ -1,11 +1,11 @@
-"""Choices on the evaluation side: benchmarks, control models."""
+"""Choices on the evaluation side: benchmarks, and how numbers are aggregated."""
 
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from alignslm.config.benchmarks import OfficialBenchmark
-from alignslm.config.model import Config, Count, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
 from alignslm.config.models import Bootstrap
 
 
@@ -57,18 +57,6 @@ class OwnEndings(Config):
 
 
 BenchmarkConfig = Annotated[ToyBenchmark | OwnEndings | OfficialBenchmark, Field(discriminator="kind")]
-
-
-class Control(Config):
-    """A system reported beside the rounds.
-
-    `source: model` draws from the checkpoint; `source: corpus` speaks the prompt's true continuation through
-    the same vocoder and recogniser, which is the ceiling of every judged score.
-    """
-
-    checkpoint: Name = Field(description="base, ntp, sft, or one trained on given preferences")
-    source: Literal["model", "corpus"]
-    temperature_scale: Positive
 
 
 class Evaluation(Config):

@@ -1,7 +1,7 @@
 """Read params.yaml and the files it chooses, and report every fault of all of them at once."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,12 +12,12 @@ from alignslm.config.crosschecks import Conflict, conflicts
 from alignslm.config.document import Document, KeyPath, read_document
 from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.execution import Execution
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params
+from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params, chosen
 from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.feedback import JudgeConfig, SelectorConfig
 from alignslm.config.listening import ListeningStudy
 from alignslm.config.model import Config
-from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, TrainerConfig
+from alignslm.config.models import LmConfig, TrainerConfig
 from alignslm.config.mos import MosConfig
 from alignslm.config.preferences import PreferencesConfig
 from alignslm.config.publishing import PublishConfig
@@ -34,11 +34,9 @@ CHOICE_KINDS: Mapping[str, object] = {
     "judge": JudgeConfig,
     "heldout_judge": JudgeConfig,
     "selector": SelectorConfig,
-    "trainer": PreferenceTrainer,
-    "ntp": NextUnitTrainer,
-    "sft": PreferenceTrainer,
+    "checkpoints": TrainerConfig,
     "benchmarks": BenchmarkConfig,
-    "given": PreferencesConfig,
+    "imported_preferences": PreferencesConfig,
     "publish": PublishConfig,
 }
 EXECUTION_VARIABLE = "ALIGNSLM_EXECUTION"
@@ -63,7 +61,8 @@ def resolve(document: Document, root: Path) -> Experiment:
     faults = params if isinstance(params, list) else []
     reads: Reads = {(): document}
     values: dict[KeyPath, Config] = {}
-    for key, choice in _choices(document, faulty={fault.key for fault in faults}):
+    faulty = {fault.key for fault in faults}
+    for key, choice in ((key, choice) for key, choice in chosen(document.data) if ".".join(key) not in faulty):
         result = _read_choice(document, key, choice, root)
         if isinstance(result, list):
             faults = [*faults, *result]
@@ -92,19 +91,23 @@ def load_execution(root: Path = Path()) -> Execution:
     return result
 
 
+def load_config(group: str, name: str, kind: Any, root: Path = Path()) -> Any:
+    """Return experiments/GROUP/NAME.yaml as a config of `kind`. ConfigError lists its problems, or existing names."""
+    path = root / "experiments" / group / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        message = f"no file {path.as_posix()}" + suggestion(name, known, label="choices")
+        raise ConfigError([Fault(path.as_posix(), None, "", message)])
+    document = read_document(path)
+    found = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
+    if isinstance(found, list):
+        raise ConfigError(found)
+    return found
+
+
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def _choices(document: Document, *, faulty: set[str]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield (key, choice) for every choice that params.yaml spells as a name, whatever else is wrong with it."""
-    for key in CHOICE_FOLDERS:
-        value = document.data.get(key)
-        items = {(key, name): choice for name, choice in value.items()} if isinstance(value, dict) else {(key,): value}
-        for path, choice in items.items():
-            if isinstance(choice, str) and ".".join(path) not in faulty:
-                yield path, choice
 
 
 def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tuple[Document, Config] | list[Fault]:
@@ -142,9 +145,8 @@ def parse_choice(settings: Mapping[str, object], kind: object) -> Config:
 
 def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
     single = {key[0]: value for key, value in values.items() if len(key) == 1}
-    named = {
-        kind: {key[1]: value for key, value in values.items() if key[0] == kind} for kind in ("benchmarks", "given")
-    }
+    many = ("checkpoints", "benchmarks", "imported_preferences")
+    named = {kind: {key[1]: value for key, value in values.items() if key[0] == kind} for kind in many}
     return Experiment.model_validate({"params": params, **single, **named})
 
 
@@ -156,7 +158,6 @@ def _locate(conflict: Conflict, reads: Reads) -> Fault:
 def library_faults(root: Path = Path()) -> list[Fault]:
     """Return the faults of every choice file below root/experiments, chosen or not, each read by itself."""
     kinds: dict[str, Any] = {folder: CHOICE_KINDS[key] for key, folder in CHOICE_FOLDERS.items()}
-    kinds["trainer"] = TrainerConfig
     kinds["listening"] = ListeningStudy
     faults: list[Fault] = []
     for folder, kind in kinds.items():

@@ -78,6 +78,11 @@ class NextUnitTrainer(Config):
     autocast: Autocast
 
 
+def has_preference_term(trainer: PreferenceTrainer | NextUnitTrainer) -> bool:
+    """Return whether a trainer learns what is better than what, not what was chosen alone."""
+    return isinstance(trainer, PreferenceTrainer) and set(trainer.losses) != {"sft"}
+
+
 TrainerConfig = Annotated[PreferenceTrainer | NextUnitTrainer, Field(discriminator="kind")]
 
 

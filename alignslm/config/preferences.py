@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from alignslm.config.corpora import DatasetSource
-from alignslm.config.model import Config, Count, PositiveCount
+from alignslm.config.model import Config, PositiveCount
 from alignslm.config.pretrained_lm import TrainedOn
 from alignslm.config.sources import FolderSource
 
@@ -46,7 +46,6 @@ class GivenPreferences(Config):
     longest_units: PositiveCount | None = Field(
         description="a row whose prompt and longer side hold more units is left out and counted; null: none"
     )
-    warmup_steps: Count = Field(description="of the training on them, as a round has its own")
 
     @model_validator(mode="after")
     def _one_way_to_validate(self) -> "GivenPreferences":

@@ -1,7 +1,6 @@
-"""What choices need besides their files: keys, rubrics, packages, folders. Looked for before anything runs."""
+"""What configs need on this machine before anything runs: API keys, rubrics, packages, local folders."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from alignslm.extras import lacking
 
 
 def require_ready(experiment: Experiment, root: Path = Path()) -> None:
-    """Raise ConfigError with everything that judges lack and every local folder that is absent.
+    """Raise ConfigError with everything that judges lack and every local folder that does not exist.
 
-    A folder may be wanted by the last stage only; a run of days should not end there.
+    A folder may be read only by the last stage; a run of days should not end there.
     """
     if faults := [*judge_faults(experiment, root), *folder_faults(experiment, root)]:
         raise ConfigError(faults)
@@ -32,7 +31,7 @@ def require_judges(experiment: Experiment, root: Path = Path()) -> None:
 
 
 def judge_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
-    """Return what the training judge and the held-out judge lack, at the lines of their choice files."""
+    """Return what the training judge and the held-out judge lack, at the lines of their configs."""
     params = experiment.params
     return [
         *_faults(experiment.judge, root / "experiments" / "judge" / f"{params.judge}.yaml", root),
@@ -41,7 +40,7 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
 
 
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
-    """Return the folders and files of this machine that choices name and that are not there."""
+    """Return the local folders and files that configs name and that do not exist."""
     found: dict[tuple[Path, str], Fault] = {}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
@@ -52,16 +51,16 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
 
 
 def execution_faults(execution: Execution, root: Path = Path()) -> list[Fault]:
-    """Return what the engine lacks, at its line."""
-    told = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
-    return [_fault(execution_file(root), "engine", told)] if told else []
+    """Return the package that the engine needs, if it is not installed, at its line."""
+    problem = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
+    return [_fault(execution_file(root), "engine", problem)] if problem else []
 
 
 def _absence(source: FolderSource, root: Path) -> str | None:
-    path = Path(os.path.expandvars(source.path)).expanduser()
-    if unset := re.search(r"\$\{?(\w+)", str(path)):
-        return f"the variable {unset[1]} of {source.path} is not set; export {unset[1]}=..., or write the path out"
-    return None if (root / path).exists() else f"{path} does not exist; correct it, or put there what belongs there"
+    path, unset = source.expanded()
+    if unset:
+        return f"the variable {unset} in {source.path} is not set; export {unset}=..., or write the path out"
+    return None if (root / path).exists() else f"{path} does not exist; correct it, or put the files there"
 
 
 def _faults(judge: object, file: Path, root: Path) -> Iterator[Fault]:
@@ -70,8 +69,8 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[Fault]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
-    if isinstance(judge, OpenAiJudge) and (told := lacking("openai", by="kind: openai")):
-        yield _fault(file, "kind", told)
+    if isinstance(judge, OpenAiJudge) and (problem := lacking("openai", by="kind: openai")):
+        yield _fault(file, "kind", problem)
     if isinstance(judge, OpenAiJudge) and judge.key_variable and not os.environ.get(judge.key_variable, "").strip():
         yield _fault(
             file,

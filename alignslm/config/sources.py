@@ -3,8 +3,10 @@
 In YAML: `weights: {kind: hub, repo: facebook/hubert-base-ls960, revision: main}`.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
@@ -13,6 +15,7 @@ from alignslm.config.model import Config
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="hex SHA-256 of the file's bytes")]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
 class HubSource(Config):
@@ -44,6 +47,12 @@ class FolderSource(Config):
     kind: Literal["folder"]
     path: Annotated[str, Field(min_length=1)]
     sha256: Sha256 | None = None
+
+    def expanded(self) -> tuple[Path, str | None]:
+        """Return the path with `~` and variables replaced, and the name of a variable that is not set, if any."""
+        path = Path(os.path.expandvars(self.path)).expanduser()
+        unset = _VARIABLE.search(str(path))
+        return path, unset and unset[1]
 
 
 class UrlSource(Config):

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from alignslm.config.document import Document, KeyPath
 from alignslm.config.faults import Fault, found, nearest, suggestion
 from alignslm.config.model import Config
+from alignslm.config.renamed import RENAMED
 
 T = TypeVar("T")
 
@@ -81,9 +82,9 @@ def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
 
 
 def _named_first(document: Document, path: KeyPath, message: str) -> tuple[KeyPath, str]:
-    """Follow a validator's message to the key it begins with, "chosen_min (2) must lie above ...".
+    """Follow a validator's message to the key it begins with, "min_chosen_score (2) must lie above ...".
 
-    A dotted key, "rounds.r1.prev leads to ...", is then taken off the message, since the fault shows it anyway.
+    A dotted key, "checkpoints.r1.init_from leads to ...", is then taken off the message: the fault shows it anyway.
     """
     first, _, rest = message.partition(" ")
     named = (*path, *first.split("."))
@@ -96,7 +97,9 @@ def _message(document: Document, detail: ErrorDetails, path: KeyPath, kind: obje
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return "unknown key" + _key_suggestion(document, detail, path, kind)
+            renamed = f"this key is gone; write {RENAMED.get(path[-1])}"
+            unknown = "unknown key" + _key_suggestion(document, detail, path, kind)
+            return renamed if path[-1] in RENAMED else unknown
         case "union_tag_not_found":
             return f"this key is missing; it may be {', '.join(kinds_at(kind, _location(detail)))}"
         case "union_tag_invalid":

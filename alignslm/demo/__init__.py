@@ -1,1 +1,1 @@
-"""A page to talk to models with, here or as a Space. It needs the extra `demo`: pip install 'alignslm[demo]'."""
+"""A page to talk to models, on this machine or as a Space. Needs the extra `demo`: pip install 'alignslm[demo]'."""

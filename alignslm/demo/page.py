@@ -1,4 +1,4 @@
-"""The page: speech in by file or microphone, every model's continuations side by side. It asks no other host."""
+"""The page: speech from a file or microphone, continuations of several models side by side. Contacts no other host."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, fl
 TITLE = "What does a spoken language model say next?"
 INTRO = (
     "Say the beginning of something, or upload a sound file. The models below continue it in speech, without having "
-    "seen a word of text; the recogniser writes down what they say."
+    "seen a word of text; an ASR model transcribes what they say."
 )
 MOST_DRAWS = 10
 
 
 class DemoError(PlayError):
-    """The page cannot be shown or exported."""
+    """The page cannot be served or exported."""
 
 
 def load_gradio() -> Any:
-    """Return the gradio module, its telemetry off. MissingPackageError where it is not installed."""
+    """Return the gradio module, with telemetry off. Raises MissingPackageError if it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with needed("gradio", by="alignslm demo"):
         import gradio
@@ -36,34 +36,34 @@ def load_gradio() -> Any:
 
 
 def chosen_models(models: Sequence[str] | None, root: Path) -> list[str]:
-    """Return the models to offer, all found: those named, or every checkpoint of the experiment. Raises PlayError."""
+    """Return the models to offer: those named, or every checkpoint of the experiment. PlayError if one is not found."""
     found = list(models or checkpoints(root))
     if not found:
-        raise DemoError(f"no checkpoint below {root / 'artifacts'}: run `dvc repro`, `dvc pull`, or name --models")
+        raise DemoError(f"no checkpoint in {root / 'artifacts'}: run `dvc repro` or `dvc pull`, or pass --models")
     for model in found:
         checkpoint_folder(model, root)
     return found
 
 
 def answering(studio: Studio) -> Answer:
-    """Return the function behind the button: a sound file and settings in, a piece of HTML out, faults included."""
+    """Return the function behind the button: from an audio file and settings to HTML, also for errors."""
 
     @cache
     def speaker(model: str) -> Speaker:
-        """Load a model when it is first asked for, and keep it."""
+        """Load a model on first use, and keep it."""
         return studio.speaker(model)
 
     def answer(  # noqa: PLR0917 - gradio passes the values of its components by position
         file: str | None, models: Sequence[str], draws: float, temperature: float, seconds: float, seed: float | None
     ) -> str:
-        """Continue the sound with every chosen model; what is wrong is told as HTML too."""
+        """Continue the recording with every chosen model; user errors are returned as HTML."""
         if not file:
-            return told("Record something or upload a sound file first.")
+            return _alert("Record something or upload an audio file first.")
         if not models:
-            return told("Choose a model first.")
+            return _alert("Choose a model first.")
         try:
             prompt = studio.prompt(file, seconds=seconds)
-            whole = None if seed is None else int(seed)  # an emptied field: the experiment's own
+            whole = None if seed is None else int(seed)  # an empty field: the experiment's seed
             takes = {
                 model: speaker(model).continuations(prompt, draws=int(draws), temperature=temperature, seed=whole)
                 for model in models
@@ -71,19 +71,19 @@ def answering(studio: Studio) -> Answer:
         except Exception as error:
             if not is_told(error):
                 raise
-            return told(str(error).replace(file, Path(file).name))
+            return _alert(str(error).replace(file, Path(file).name))
         return str(inline_cards(prompt, takes))
 
     return answer
 
 
-def told(message: str) -> str:
-    """Return a message as a piece of HTML that screen readers read out."""
+def _alert(message: str) -> str:
+    """Return a message as HTML that screen readers announce."""
     return f'<p role="alert">{escape(message)}</p>'
 
 
 def build_page(studio: Studio, models: Sequence[str]) -> Any:
-    """Return the page as gradio.Blocks, not yet shown."""
+    """Return the page as gradio.Blocks, not launched."""
     gr, params = load_gradio(), studio.params
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n{INTRO}")
@@ -91,7 +91,7 @@ def build_page(studio: Studio, models: Sequence[str]) -> Any:
             sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Prompt", buttons=[])
             with gr.Column():
                 offered = gr.CheckboxGroup(list(models), value=list(models)[:3], label="Models")
-                draws = gr.Slider(1, MOST_DRAWS, value=2, step=1, label="Continuations a model")
+                draws = gr.Slider(1, MOST_DRAWS, value=2, step=1, label="Continuations per model")
                 warmth = params.sampling.temperature
                 temperature = gr.Slider(0.1, 2.0, value=warmth, step=0.05, label="Temperature: higher is bolder")
                 longest = params.prompts.max_s
@@ -99,19 +99,19 @@ def build_page(studio: Studio, models: Sequence[str]) -> Any:
                 seed = gr.Number(params.seeds.evaluation, precision=0, minimum=0, label="Seed")
         button = gr.Button("Continue", variant="primary")
         shown = gr.HTML()
-        asked = [sound, offered, draws, temperature, seconds, seed]
-        button.click(answering(studio), asked, shown, api_name="continue")
+        inputs = [sound, offered, draws, temperature, seconds, seed]
+        button.click(answering(studio), inputs, shown, api_name="continue")
     return page
 
 
 def launch_options(gr: Any) -> dict[str, Any]:
-    """Return how the page is served: fonts of the reader's system, no share link, no link to gradio's site."""
+    """Return launch options: system fonts, no share link, no link to gradio's site."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return {"theme": gr.themes.Base(**fonts), "share": False, "footer_links": [], "ssr_mode": False}
 
 
 def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, opened: bool) -> None:
-    """Show the page until the program is ended; `opened` shows it in the reader's browser."""
+    """Serve the page until interrupted; `opened` opens it in the browser."""
     gr = load_gradio()
     names = chosen_models(models, root)
     page = build_page(Studio.open(root), names)
@@ -119,6 +119,6 @@ def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, ope
 
 
 def space_page(root: Path, models: Sequence[str]) -> None:
-    """Show the page where a Space runs it: host and port come from the Space's own variables."""
+    """Serve the page in a Space: host and port come from the Space's environment variables."""
     page = build_page(Studio.open(root), chosen_models(models, root))
     page.launch(**launch_options(load_gradio()))

@@ -1,4 +1,4 @@
-"""The page as a folder that can be uploaded as a Space: models, the code that plays them, and what it needs."""
+"""The page as a folder to upload as a Hugging Face Space: models, this package and its requirements."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
 from alignslm.play.finding import checkpoint_folder, speech_folders
 from alignslm.storage import copy_file, write_text, writing
 
-# What trains, evaluates and reports: a Space that only plays installs faster without.
+# For training, evaluation and reports: a Space installs faster without them.
 LEFT_OUT = frozenset({
     "accelerate", "datasets", "dvc", "espeakng-loader", "matplotlib", "onnxruntime", "peft", "speechmos", "trl",
 })  # fmt: skip
@@ -24,38 +24,18 @@ from alignslm.demo.page import space_page
 
 space_page(Path(__file__).parent, {models!r})
 '''
-README = """\
----
-title: {title}
-emoji: 🗣️
-colorFrom: blue
-colorTo: gray
-sdk: gradio
-sdk_version: {gradio}
-python_version: "3.11"
-app_file: app.py
-pinned: false
----
-
-# {title}
-
-Say the beginning of something: a textless spoken language model continues it, before and after alignment by AI
-feedback (Align-SLM, arXiv 2411.01834, an unofficial open implementation). Models: {models}.
-
-`python app.py` shows the same page on this machine, once `requirements.txt` and gradio {gradio} are installed. Upload
-the folder to a Space of the kind Gradio: `hf upload OWNER/NAME . --repo-type space`.
-"""
+README = Path(__file__).parent / "space.md"
 
 
 def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None:
     """Write app.py, requirements.txt, README.md, the models and this package into a new folder.
 
-    Checkpoints of the experiment and of folders are copied; those of the Hub are named and fetched by the Space.
-    Nothing is written where that cannot be done. Raises PlayError where a model is not found, DemoError where `folder`
-    holds something already or two models would have one name.
+    Checkpoints of the experiment and of folders are copied; the Space downloads those of the Hub. Nothing is written if
+    anything is wrong. Raises PlayError if a model is not found, DemoError if `folder` is not empty or two models would
+    have the same name.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DemoError(f"{folder} is not empty; name a new folder for the Space")
+        raise DemoError(f"{folder} is not empty; choose a new folder for the Space")
     names, speech, version = chosen_models(models, root), speech_folders(root), load_gradio().__version__
     inside, own = _inside(names, root)
     with writing(folder):
@@ -69,18 +49,18 @@ def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None
             _copy(source, folder / "artifacts" / "checkpoints" / name)
         write_text(folder / "app.py", APP.format(models=inside))
         write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements()))
-        readme = README.format(title=TITLE, gradio=version, models=", ".join(names))
+        readme = README.read_text(encoding="utf-8").format(title=TITLE, gradio=version, models=", ".join(names))
         write_text(folder / "README.md", readme)
 
 
 def requirements() -> list[str]:
-    """Return what playing needs, with the bounds of this package; gradio is the Space's own `sdk_version`."""
+    """Return the packages that generation needs, with this package's bounds; gradio is the Space's `sdk_version`."""
     lines = [line for line in requires("alignslm") or [] if "extra ==" not in line]
     return sorted(line for line in lines if re.split(r"[^\w.-]", line)[0].lower() not in LEFT_OUT)
 
 
 def _inside(models: Sequence[str], root: Path) -> tuple[list[str], dict[str, Path]]:
-    """Return what the Space calls its models, and the folders of those that are copied; the Hub keeps its own."""
+    """Return the models' names in the Space, and the folders of those that are copied there."""
     names: list[str] = []
     folders: dict[str, Path] = {}
     for model in models:
@@ -99,7 +79,7 @@ def _inside(models: Sequence[str], root: Path) -> tuple[list[str], dict[str, Pat
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder: links followed, and writable, which what DVC links is not."""
+    """Copy a folder, following links. Copies are writable; files that DVC links are not."""
     shutil.copytree(
         source, target, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     )

@@ -18,7 +18,7 @@ from transformers import HubertModel
 
 from alignslm.config.hubert import Hubert
 from alignslm.config.model import Config
-from alignslm.device import exact_float32, fast_linear, resolve_device
+from alignslm.device import exact_float32, resolve_device
 from alignslm.encoder import Encoded
 from alignslm.encoder.checkpoint_facts import Facts, facts_of
 from alignslm.encoder.codebook import nearest, obtain_codebook
@@ -27,6 +27,7 @@ from alignslm.encoder.windows import windows
 from alignslm.fetching import obtain, obtain_again
 from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract, file_sha256
+from alignslm.speed.onednn import fast_linear
 from alignslm.storage import replacing, write_text
 from alignslm.units import deduplicate
 

@@ -5,7 +5,6 @@ codebooks of one file name never meet. Repositories of the Hub are kept where hu
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -82,10 +81,10 @@ def is_present(source: Source, *, patterns: Sequence[str] | None = None) -> bool
 
 
 def expanded(source: FolderSource) -> Path:
-    """Return the path with `~` and variables replaced. FetchError where a variable is not set."""
-    path = Path(os.path.expandvars(source.path)).expanduser()
-    if "$" in str(path):
-        raise FetchError(f"folder {source.path}: a variable in it is not set. Set it, or write the path out.")
+    """Return the path with `~` and variables replaced. Raises FetchError if a variable is not set."""
+    path, unset = source.expanded()
+    if unset:
+        raise FetchError(f"folder {source.path}: the variable {unset} is not set. Set it, or write the path out.")
     return path
 
 

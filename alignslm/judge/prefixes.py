@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from alignslm.device import fast_linear
+from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
 KeyValues: TypeAlias = "list[tuple[torch.Tensor, torch.Tensor]]"  # a layer: (rows, heads, positions, size) each

@@ -1,8 +1,8 @@
-"""Where a preference pair or a continuation comes from, read back from the tables: every step from the recording on.
+"""Where a preference pair or a continuation comes from, read from the tables: every step since the recording.
 
     chains = trace("0123-abcdef-0-0123-abcdef-3", Path("artifacts"), experiment)
 
-Nothing is computed anew but the rule's reading, from the values of params.yaml as they are now.
+Only the selection rule's checks are computed, from the current values of params.yaml.
 """
 
 from alignslm.lineage.chain import Chain, Step

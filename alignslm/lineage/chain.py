@@ -13,7 +13,7 @@ from alignslm.lineage.rule import rule_facts
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it is, the table it was read from (None: no such table yet), and its values by column."""
+    """One step: its title, the table it was read from (None if there is none), and its values by column."""
 
     title: str
     source: Path | None
@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a continuation lies: drawn for a round's pairs (`kind` round), or as a system's sample (`kind` system)."""
+    """The tables of a continuation: sampled for a round (`kind` round) or to evaluate a system (`kind` system)."""
 
     kind: str
     name: str
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Chain:
-    """A continuation, where it lies, and the steps that made and judged it."""
+    """A continuation, its tables, and the steps that made and judged it."""
 
     continuation_id: str
     place: Place
@@ -41,7 +41,7 @@ class Chain:
 
 
 def chain_of(continuation_id: str, place: Place, folder: Path, experiment: Experiment) -> Chain:
-    """Read one continuation's chain below `folder` (artifacts/); a table that is not there yet has no step."""
+    """Read one continuation's chain from `folder` (artifacts/). Tables that do not exist yet have no step."""
     drawn = one(tables.CONTINUATIONS, place.table, "continuation_id", continuation_id)
     prompt = one(tables.PROMPTS, folder / "prompts.parquet", "prompt_id", str(drawn.facts["prompt_id"]))
     steps = [
@@ -58,7 +58,7 @@ def chain_of(continuation_id: str, place: Place, folder: Path, experiment: Exper
 
 
 def one(table: tables.Table, path: Path, column: str, value: str, *, title: str | None = None) -> Step:
-    """Return the row of a table whose `column` holds `value`, of audio only its size; no facts where there is none."""
+    """Return the row of a table with `value` in `column`, without audio. No facts if there is no such row."""
     name = title or table.name
     if not path.exists():
         return Step(name, None, {})
@@ -78,21 +78,21 @@ def _utterance(folder: Path, prompt: Step) -> Step:
 
 
 def _heard(folder: Path, prompt: Step) -> Step:
-    """Return what the recogniser heard in a prompt whose text the corpus does not tell."""
+    """Return the prompt's transcript, if the corpus has no text of it."""
     if not prompt.facts or prompt.facts["prompt_text"] is not None:
-        return Step("prompt as heard", None, {})
+        return Step("prompt transcript", None, {})
     path = folder / "prompt_transcripts.parquet"
-    return one(tables.TRANSCRIPTS, path, "source_id", str(prompt.facts["prompt_id"]), title="prompt as heard")
+    return one(tables.TRANSCRIPTS, path, "source_id", str(prompt.facts["prompt_id"]), title="prompt transcript")
 
 
 def _model(drawn: Step, place: Place, experiment: Experiment) -> Step:
     params = experiment.params
     if place.kind == "round":
-        checkpoint = params.rounds[place.name].prev if place.name in params.rounds else None
+        checkpoint = params.preferences[place.name].sampled_from if place.name in params.preferences else None
         seed = params.seeds.sampling
     else:
-        control = params.controls.get(place.name)
-        checkpoint = control.checkpoint if control else place.name
+        system = params.systems.get(place.name)
+        checkpoint = system.checkpoint if system else place.name
         seed = params.seeds.evaluation
     sampling = params.sampling.model_dump()
     return Step(
@@ -112,7 +112,7 @@ def _judged(continuation_id: str, place: Place, folder: Path, experiment: Experi
         one(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
         one(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
     ]
-    if steps[1].facts and place.name in experiment.params.rounds:
+    if steps[1].facts and place.name in experiment.params.preferences:
         facts = rule_facts(continuation_id, place.name, folder, experiment)
         steps.append(Step("rule", folder / "pairs" / f"{place.name}.parquet", facts))
     return steps

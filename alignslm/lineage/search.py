@@ -1,4 +1,4 @@
-"""Finding the rows that an id names, in whichever round or system they are."""
+"""Find the rows that an id names, in any round or system."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from alignslm.lineage.chain import Chain, Place, chain_of
 
 
 class LineageError(ValueError):
-    """An id names nothing that was made, or nothing that can be heard."""
+    """An id is unknown, or has no audio."""
 
 
 class Speech(NamedTuple):
@@ -23,10 +23,10 @@ class Speech(NamedTuple):
 
 
 def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chain]:
-    """Return the chains that a pair id (keys `chosen` and `rejected`) or a continuation id names.
+    """Return the chains of a pair id (keys `chosen` and `rejected`) or of a continuation id.
 
-    One continuation may be the sample of several systems that share a model and a seed: then there is a chain for
-    each, by the system's name. Raises LineageError where nothing below `folder` (artifacts/) has that id.
+    Systems that share a model and a seed share continuations: then there is one chain per system, by its name. Raises
+    LineageError if nothing in `folder` (artifacts/) has the id.
     """
     places = list(_places(folder))
     for name, path in _rounds(folder, "pairs"):
@@ -36,8 +36,8 @@ def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chai
             drawn = [place for place in places if (place.kind, place.name) == ("round", name)]
             if not drawn:
                 raise LineageError(
-                    f"pair {identity!r} was given, not drawn ({path}): there is nothing behind it but its file "
-                    f"(`given.{name}` in params.yaml)."
+                    f"pair {identity!r} was imported, not sampled; its lineage ends at {path} "
+                    f"(`imported_preferences.{name}` in params.yaml)."
                 )
             (place,) = drawn
             row = found.row(0, named=True)
@@ -50,7 +50,7 @@ def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chai
     if not chains:
         known = ", ".join(place.name for place in places) or "nothing yet; run `dvc repro`"
         raise LineageError(
-            f"no pair and no continuation below {folder} has the id {identity!r} (looked in: {known}). "
+            f"no pair or continuation in {folder} has the id {identity!r} (looked in: {known}). "
             "`alignslm show pairs r1 -c pair_id` and `alignslm show continuations r1 -c continuation_id` list ids."
         )
     return chains
@@ -69,10 +69,10 @@ def _places(folder: Path) -> Iterator[Place]:
 
 
 def speech_of(chain: Chain) -> Speech:
-    """Return what was spoken. Raises LineageError where it was not spoken yet, or nothing was said."""
+    """Return the continuation's audio. Raises LineageError if it was not synthesized yet, or is empty."""
     path = chain.place.speech
     for part in tables.iterate(tables.SPEECH, path, ["continuation_id", "audio", "sample_rate_hz"]):
         found = part.filter(pl.col("continuation_id") == chain.continuation_id)
         if len(found) and (data := found["audio"][0]["bytes"]):
             return Speech(data, found["sample_rate_hz"][0])
-    raise LineageError(f"{path} holds no sound of {chain.continuation_id}: nothing was said, or it was not spoken yet")
+    raise LineageError(f"{path} has no audio of {chain.continuation_id}: it is empty, or was not synthesized yet")

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache
 
-from alignslm.device import fast_linear
 from alignslm.lm.buckets import grouped, padded_length, sliced
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.positions import require_positions
+from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
 

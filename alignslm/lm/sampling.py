@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from alignslm.config.feedback import Sampling
-from alignslm.device import fast_linear
 from alignslm.lm.cache import roomy_cache
 from alignslm.lm.checkpoint import UnitLm
 from alignslm.lm.positions import require_positions
+from alignslm.speed.onednn import fast_linear
 
 LEAST_WEIGHTS = 1 << 17  # of a layer that oneDNN multiplies faster than MKL at the few rows of one step
 COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than this share still runs

@@ -34,8 +34,8 @@ class PairAccount(Config):
 class Books:
     """A round's pairs, counted step by step; some 14 bytes a pair are kept, for exact means."""
 
-    def __init__(self, *, auto_bleu_max: float) -> None:
-        self._auto_bleu_max = auto_bleu_max
+    def __init__(self, *, max_auto_bleu: float) -> None:
+        self._max_auto_bleu = max_auto_bleu
         self._facts: dict[str, list[pl.DataFrame]] = {split: [] for split in SPLITS}
         self._prompts = dict.fromkeys(SPLITS, 0)
         self._rejections = {split: dict.fromkeys(REASONS, 0) for split in SPLITS}
@@ -47,7 +47,7 @@ class Books:
         for split in SPLITS:
             mine = told.filter(split=split)
             self._prompts[split] += mine["prompt_id"].n_unique()
-            self._facts[split].append(_facts(mine, self._auto_bleu_max))
+            self._facts[split].append(_facts(mine, self._max_auto_bleu))
             for reason, count in rejections.filter(split=split)["reason"].value_counts().iter_rows():
                 self._rejections[split][reason] += count
 
@@ -67,10 +67,10 @@ class Books:
         )
 
 
-def _facts(pairs: pl.DataFrame, auto_bleu_max: float) -> pl.DataFrame:
+def _facts(pairs: pl.DataFrame, max_auto_bleu: float) -> pl.DataFrame:
     """Return what is averaged of each pair, under the names of SplitAccount."""
     length = pl.col("chosen_units").list.len().cast(pl.Int32) - pl.col("rejected_units").list.len().cast(pl.Int32)
-    vetoed = (pl.col("status") == "ok") & (pl.col("auto_bleu") > auto_bleu_max).fill_null(value=False)
+    vetoed = (pl.col("status") == "ok") & (pl.col("auto_bleu") > max_auto_bleu).fill_null(value=False)
     return pairs.select(
         mean_margin=pl.col("margin"),
         mean_length_difference_units=length,

@@ -3,18 +3,19 @@
 A train or valid prompt that had continuations has either pairs or one row in REJECTIONS with one of `REASONS`;
 continuations of other splits are left alone. Rules (paper, AI feedback):
 
-* chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `auto_bleu_max`;
-* `thresholds`: chosen at utility >= `chosen_min`; rejected at utility <= `rejected_max`, or vetoed by
+* chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `max_auto_bleu`;
+* `thresholds`: chosen at utility >= `min_chosen_score`; rejected at utility <= `max_rejected_score`, or vetoed by
   auto-BLEU, or nothing said; the best `max_chosen` against the worst `max_rejected`;
 * `best-worst`: the best against the worst of all, thresholds unused;
-* no pair of identical unit sequences, none below `margin_min` (see `_fits_margin`).
+* no pair of identical unit sequences, none below `min_margin` (see `_fits_margin`).
 
 A judgement that failed is not measured: such a continuation is neither. Ties go to the smaller continuation_id.
 """
 
 import polars as pl
 
-from alignslm.config.feedback import BestWorstSelector, Round, ThresholdSelector
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import BestWorstSelector, ThresholdSelector
 from alignslm.pairs.own import OwnSelector, Selector
 from alignslm.tables import PAIRS, REJECTIONS, arrange
 
@@ -36,7 +37,7 @@ def pairs_of(
     prompts: pl.DataFrame,
     *,
     selector: Selector,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return PAIRS and REJECTIONS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
 
@@ -55,34 +56,55 @@ def reasons_of(rejections: pl.DataFrame) -> dict[str, int]:
     return dict(rejections.filter(split="train")["reason"].value_counts().iter_rows())
 
 
-def pool_of(scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: Round) -> pl.DataFrame:
+def pool_of(
+    scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: JudgedPreferences
+) -> pl.DataFrame:
     """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
     splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
     drawn = continuations.select("continuation_id", "prompt_id", "finish", num_units=pl.col("units").list.len())
     pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "draw"), on="continuation_id")
     judged = pl.col("status") == "ok"
-    vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.auto_bleu_max).fill_null(value=False)
+    vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.max_auto_bleu).fill_null(value=False)
     return pool.with_columns(vetoed=vetoed)
 
 
-def _candidates(pool: pl.DataFrame, selector: Selector, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
-    value, empty = pl.col("utility"), pl.col("status") == "empty"
-    choosable = (
-        value.is_not_null()
-        & (pl.col("auto_bleu").fill_nan(None) <= rules.auto_bleu_max)
-        & (pl.col("num_words") >= selector.min_words)
-        & (pl.col("num_units") > 0)
+def conditions(
+    selector: ThresholdSelector | BestWorstSelector, rules: JudgedPreferences
+) -> tuple[dict[str, pl.Expr], dict[str, pl.Expr]]:
+    """Return the conditions of being chosen (all must hold) and of being rejected (one suffices).
+
+    Each is named by what it says of a row, with the row's value in braces: `auto_bleu {auto_bleu} <= 0.1`.
+    """
+    value, bleu = pl.col("utility"), pl.col("auto_bleu").fill_nan(None)
+    chosen = {
+        "has a utility": value.is_not_null(),
+        f"auto_bleu {{auto_bleu}} <= {rules.max_auto_bleu:g}": bleu <= rules.max_auto_bleu,
+        f"num_words {{num_words}} >= {selector.min_words}": pl.col("num_words") >= selector.min_words,
+        "num_units {num_units} > 0": pl.col("num_units") > 0,
+    }
+    rejected = {"nothing was said": pl.col("status") == "empty"}
+    if isinstance(selector, BestWorstSelector):
+        return chosen, rejected | {"has a utility": value.is_not_null()}
+    chosen[f"utility {{utility}} >= min_chosen_score {rules.min_chosen_score:g}"] = value >= rules.min_chosen_score
+    rejected[f"auto_bleu {{auto_bleu}} > {rules.max_auto_bleu:g}"] = pl.col("vetoed")
+    rejected[f"utility {{utility}} <= max_rejected_score {rules.max_rejected_score:g}"] = (
+        value <= rules.max_rejected_score
     )
+    return chosen, rejected
+
+
+def _candidates(pool: pl.DataFrame, selector: Selector, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
     match selector:
         case ThresholdSelector():
-            chosen = _first(pool.filter(choosable, value >= rules.chosen_min), selector.max_chosen, "chosen")
-            refused = empty | pl.col("vetoed") | (value <= rules.rejected_max)
-            rejected = _first(pool.filter(refused), selector.max_rejected, "rejected")
+            must, may = conditions(selector, rules)
+            chosen = _first(pool.filter(*must.values()), selector.max_chosen, "chosen")
+            rejected = _first(pool.filter(pl.any_horizontal(may.values())), selector.max_rejected, "rejected")
         case BestWorstSelector():
-            chosen = _first(pool.filter(choosable), 1, "chosen")
+            must, may = conditions(selector, rules)
+            chosen = _first(pool.filter(*must.values()), 1, "chosen")
             others = pool.join(chosen, left_on="continuation_id", right_on="chosen_id", how="anti")
-            rejected = _first(others.filter(empty | value.is_not_null()), 1, "rejected")
+            rejected = _first(others.filter(pl.any_horizontal(may.values())), 1, "rejected")
         case OwnSelector():
             picked = selector.candidates(pool, rules)
             chosen, rejected = (
@@ -116,16 +138,16 @@ def _with_units(matched: pl.DataFrame, continuations: pl.DataFrame) -> pl.DataFr
     return matched.with_columns(margin=pl.col("chosen_utility") - pl.col("rejected_utility"))
 
 
-def _fits_margin(selector: Selector, rules: Round) -> pl.Expr:
+def _fits_margin(selector: Selector, rules: JudgedPreferences) -> pl.Expr:
     """Tell whether chosen beats rejected by enough.
 
-    `margin_min` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no
+    `min_margin` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no
     margin, and passes. Under `thresholds` a vetoed continuation passes as well: the paper rejects it "whatever
     its score", so its score, which may even exceed the chosen one's, cannot be held against the pair. Under
     `best-worst` the veto guards only the chosen side and the worst is worst by utility, so the margin holds.
-    Equal utility never makes a preference, even at margin_min 0.
+    Equal utility never makes a preference, even at min_margin 0.
     """
-    wide = ((pl.col("margin") >= rules.margin_min) & (pl.col("margin") > 0)).fill_null(value=True)
+    wide = ((pl.col("margin") >= rules.min_margin) & (pl.col("margin") > 0)).fill_null(value=True)
     return wide | pl.col("rejected_vetoed") if isinstance(selector, ThresholdSelector) else wide
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.feedback import Round, Weights
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import Weights
 from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
 from alignslm.pairs.own import Selector
 from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
@@ -51,7 +52,7 @@ def stream_pairs(
     *,
     weights: Weights,
     selector: Selector,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Selected]:
@@ -82,7 +83,7 @@ def stream_pairs(
 _TOLD = ("split", "utility", "llm_score", "status")
 
 
-def _pool(step: Step, rules: Round) -> pl.DataFrame:
+def _pool(step: Step, rules: JudgedPreferences) -> pl.DataFrame:
     return pool_of(step.scores, step.continuations, step.prompts, rules)
 
 

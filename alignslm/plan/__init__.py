@@ -1,8 +1,9 @@
-"""What an experiment would fetch, ask and hold, told from its parameters before anything runs. Imports no torch."""
+"""What an experiment will download, request and need, computed from its parameters. Imports no torch."""
 
 from pathlib import Path
 from typing import NamedTuple
 
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.plan.fetches import Fetch, fetches_of
 from alignslm.plan.memory import Memory, memory_of
@@ -11,7 +12,7 @@ from alignslm.plan.volume import Volume, volume_of
 
 
 class Plan(NamedTuple):
-    """All of it; `missing` lists what keeps the experiment from running, every fault at once."""
+    """A run's downloads, amounts of work and memory; `missing` lists all that keeps it from running."""
 
     fetches: list[Fetch]
     volume: Volume
@@ -19,9 +20,9 @@ class Plan(NamedTuple):
     missing: list[str]
 
 
-def plan_of(experiment: Experiment, root: Path, *, batch_rows: int, ask_hub: bool) -> Plan:
-    """Plan an experiment of `root`. With `ask_hub`, sizes and permissions of Hub repositories are asked for."""
+def plan_of(experiment: Experiment, root: Path, *, execution: Execution, ask_hub: bool) -> Plan:
+    """Plan an experiment of `root`. With `ask_hub`, the Hub is asked for sizes and access."""
     fetches = fetches_of(experiment, ask_hub=ask_hub)
     volume = volume_of(experiment, root)
-    memory = memory_of(experiment, batch_rows=batch_rows)
-    return Plan(fetches, volume, memory, missing_from(experiment, fetches, volume, root))
+    memory = memory_of(experiment, batch_rows=execution.batch_rows)
+    return Plan(fetches, volume, memory, missing_from(experiment, execution, fetches, volume, root))

@@ -1,4 +1,4 @@
-"""Every source that the choices of an experiment name: where it is, whether it is pinned, present, and how large."""
+"""Every source that an experiment's configs name: where it is, whether it is pinned and present, and its size."""
 
 import os
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from alignslm.config.experiment import Experiment
 from alignslm.config.sources import AnySource, FolderSource, HubSource, UrlSource, sources_in
-from alignslm.fetching import FetchError, expanded, is_present
+from alignslm.fetching import is_present
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
 HUB_TIMEOUT_S = 5.0
 
 
 class Fetch(NamedTuple):
-    """One source. `num_bytes` is None where nobody could be asked; `fault` says why it cannot be had."""
+    """One source. `num_bytes` is None if unknown; `fault` says why the Hub refuses it."""
 
     key: str
     source: AnySource
@@ -24,7 +24,7 @@ class Fetch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The repository, path or URL, as the choice writes it."""
+        """The repository, path or URL, as the config has it."""
         match self.source:
             case HubSource():
                 return f"{self.source.repo}@{self.source.revision}"
@@ -57,14 +57,9 @@ def _fetch(key: str, source: AnySource, *, ask_hub: bool) -> Fetch:
 
 
 def _folder(key: str, source: FolderSource) -> Fetch:
-    pinned = source.sha256 is not None
-    try:
-        path = expanded(source)
-    except FetchError as error:
-        return Fetch(key, source, pinned, present=False, num_bytes=None, fault=str(error))
-    if not path.exists():
-        return Fetch(key, source, pinned, present=False, num_bytes=None, fault=f"{path} does not exist")
-    return Fetch(key, source, pinned, present=True, num_bytes=size_of(path), fault=None)
+    path, _ = source.expanded()
+    present = path.exists()
+    return Fetch(key, source, source.sha256 is not None, present, size_of(path) if present else None, fault=None)
 
 
 def size_of(path: Path) -> int:
@@ -75,10 +70,10 @@ def size_of(path: Path) -> int:
 
 
 def asked(source: HubSource) -> tuple[int | None, str | None]:
-    """Ask the Hub for a repository's size: (bytes or None, why it may not be read or None).
+    """Ask the Hub for the size of a repository: (bytes or None, why it cannot be read or None).
 
-    Weights of the format that is preferred, safetensors, count where there are any; the same weights in other formats
-    do not. A Hub that cannot be reached knows nothing, which is no fault.
+    If there are weights in safetensors, the same weights in other formats are not counted. An unreachable Hub is
+    not a fault.
     """
     from huggingface_hub import HfApi, errors
 

@@ -1,4 +1,4 @@
-"""GPU bytes that an experiment's models hold, from their shapes: config.json where it is at hand, else as published."""
+"""GPU bytes of an experiment's models, from their shapes: config.json if it is on this machine, else as published."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,13 @@ from typing import NamedTuple
 from alignslm.config.experiment import Experiment
 from alignslm.config.models import Lora
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
-from alignslm.fetching import FetchError, expanded
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAPTER_BYTES = 16  # of a trained parameter: fp32 weight, gradient, and Adam's two moments
 
 
 class Shape(NamedTuple):
-    """A decoder-only transformer. `gated`: three matrices a feed-forward block, as in Llama, and not two."""
+    """A decoder-only transformer. `gated`: three matrices per feed-forward block, as in Llama, instead of two."""
 
     hidden: int
     layers: int
@@ -59,7 +58,7 @@ PUBLISHED = {
 
 
 class Memory(NamedTuple):
-    """One model on the GPU: weights, LoRA with its optimiser, cache of a batch of draws. None: shape unknown."""
+    """Bytes of one model on the GPU: weights, LoRA with its optimizer, cache of a batch. None: unknown shape."""
 
     key: str
     weights: int | None
@@ -68,7 +67,7 @@ class Memory(NamedTuple):
 
 
 def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
-    """Return the decoder-only language models that stand on the GPU, one at a time. Activations are not counted."""
+    """Return the decoder-only language models that use the GPU, one at a time. Activations are not counted."""
     rows: list[Memory] = []
     for key in ("lm", "judge", "heldout_judge"):
         config = getattr(experiment, key)
@@ -82,7 +81,7 @@ def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
             prompts, sampling = experiment.params.prompts, experiment.params.sampling
             positions = round(prompts.max_s * experiment.encoder.frame_rate_hz) + sampling.max_units
             cache = batch_rows * shape.cache_bytes(positions, width)
-            adapter = shape.adapter(experiment.trainer.lora) * ADAPTER_BYTES
+            adapter = max(shape.adapter(trainer.lora) for trainer in experiment.checkpoints.values()) * ADAPTER_BYTES
             rows.append(Memory(key, shape.parameters * width, adapter, cache))
         else:
             rows.append(Memory(key, shape.parameters * width, 0, 0))
@@ -90,7 +89,7 @@ def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
 
 
 def shape_of(source: HubSource | FolderSource | UrlSource) -> Shape | None:
-    """Return a model's shape from its config.json on this machine, or as published, or None."""
+    """Return a model's shape from its config.json on this machine, else as published, else None."""
     config = _config_file(source)
     if config is not None and (shape := read_shape(config)) is not None:
         return shape
@@ -106,10 +105,7 @@ def shape_of(source: HubSource | FolderSource | UrlSource) -> Shape | None:
 
 def _config_file(source: HubSource | FolderSource | UrlSource) -> Path | None:
     if isinstance(source, FolderSource):
-        try:
-            path = expanded(source) / "config.json"
-        except FetchError:  # told among what is missing
-            return None
+        path = source.expanded()[0] / "config.json"
         return path if path.is_file() else None
     if isinstance(source, HubSource):
         from huggingface_hub import try_to_load_from_cache
@@ -120,7 +116,7 @@ def _config_file(source: HubSource | FolderSource | UrlSource) -> Path | None:
 
 
 def read_shape(path: Path) -> Shape | None:
-    """Read a transformers config.json of an OPT, Llama, Mistral or Qwen2 model, bare or nested as slamkit nests it."""
+    """Read a transformers config.json of an OPT, Llama, Mistral or Qwen2 model, bare or nested as in slamkit."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         fields = {**read.get("base_config", {}), **read} if isinstance(read, dict) else {}
@@ -135,5 +131,5 @@ def read_shape(path: Path) -> Shape | None:
             vocabulary=int(fields["vocab_size"]) * embeddings,
             gated="intermediate_size" in fields,
         )
-    except (json.JSONDecodeError, KeyError, ValueError, TypeError):  # another architecture: told as unknown
+    except (json.JSONDecodeError, KeyError, ValueError, TypeError):  # another architecture: unknown
         return None

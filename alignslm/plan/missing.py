@@ -1,94 +1,133 @@
-"""What keeps an experiment from running, as far as that can be told without running it. Every fault at once."""
+"""What keeps an experiment from running, as far as that can be known without running it: all of it at once."""
 
-import os
+import configparser
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, Recordings
+from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
-from alignslm.extras import lacking
-from alignslm.fetching import FetchError, expanded
+from alignslm.config.llm_judges import OpenAiJudge
+from alignslm.config.readiness import execution_faults, folder_faults, judge_faults
 from alignslm.plan.fetches import Fetch
 from alignslm.plan.volume import Volume
-from alignslm.plan.workspace import workspace_faults
+from alignslm.storage import refusal
 
 FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
 
 
-def missing_from(experiment: Experiment, fetches: list[Fetch], volume: Volume, root: Path) -> list[str]:
-    """Return one sentence for each thing that is missing, each with what would provide it."""
+def missing_from(
+    experiment: Experiment, execution: Execution, fetches: list[Fetch], volume: Volume, root: Path
+) -> list[str]:
+    """Return one sentence for each thing that is missing, with what would provide it."""
+    lacking = [
+        *folder_faults(experiment, root),
+        *judge_faults(experiment, root),
+        *execution_faults(execution, root),
+    ]
     return [
         *workspace_faults(root),
+        *map(str, lacking),
         *(f"{fetch.key}: {fetch.fault}" for fetch in fetches if fetch.fault),
         *_subsets(experiment),
-        *_packages(experiment),
-        *_keys(experiment),
-        *_rubrics(experiment, root),
         *_budgets(experiment, volume),
         *_disk(fetches, volume, root),
     ]
 
 
 def _subsets(experiment: Experiment) -> Iterator[str]:
-    """A folder that exists may still lack the subsets that the corpus names."""
+    """A folder that exists may lack subsets that the corpus names."""
     if not isinstance(experiment.corpus, Recordings):
         return
     for name, part in experiment.corpus.parts.items():
         if not isinstance(part, LibriSpeechPart | MlsPart):
             continue
-        try:
-            folder = expanded(part.source)
-        except FetchError:  # told with the fetches
-            continue
+        folder, _ = part.source.expanded()
         absent = [subset for split in SPLITS for subset in part.subsets.of(split) if not (folder / subset).is_dir()]
         if absent and folder.is_dir():
             yield f"corpus.parts.{name}: {folder} has no {', '.join(absent)}; unpack them there"
 
 
-def _packages(experiment: Experiment) -> Iterator[str]:
-    for key in ("judge", "heldout_judge"):
-        if isinstance(getattr(experiment, key), OpenAiJudge) and (told := lacking("openai", by="kind: openai")):
-            yield f"{key}: {told}"
-
-
-def _keys(experiment: Experiment) -> Iterator[str]:
-    for key in ("judge", "heldout_judge"):
-        config = getattr(experiment, key)
-        if isinstance(config, OpenAiJudge) and config.key_variable and not os.environ.get(config.key_variable):
-            choice = getattr(experiment.params, key)
-            yield f"{key}: the variable {config.key_variable} is not set; {choice} asks {config.base_url} with it"
-
-
-def _rubrics(experiment: Experiment, root: Path) -> Iterator[str]:
-    for key in ("judge", "heldout_judge"):
-        config = getattr(experiment, key)
-        if isinstance(config, OpenAiJudge | CausalLmJudge):
-            path = Path("experiments", "rubric", f"{config.rubric}.txt")
-            if not (root / path).is_file():
-                yield f"{key}: no file {path.as_posix()}"
-
-
 def _budgets(experiment: Experiment, volume: Volume) -> Iterator[str]:
-    for asked in volume.asked:
-        config = getattr(experiment, asked.key)
-        if isinstance(config, OpenAiJudge) and asked.requests > config.budget.requests:
+    for requested in volume.asked:
+        config = getattr(experiment, requested.key)
+        if isinstance(config, OpenAiJudge) and requested.requests > config.budget.requests:
             yield (
-                f"{asked.key}: {asked.requests} requests are wanted of {asked.choice}, its budget allows "
-                f"{config.budget.requests}; raise budget.requests in experiments/judge/{asked.choice}.yaml, "
-                "or lower prompts or draws"
+                f"{requested.key}: {requested.choice} needs {requested.requests} requests, but its budget allows "
+                f"{config.budget.requests}; raise budget.requests in experiments/judge/{requested.choice}.yaml, "
+                "or lower the number of prompts or continuations"
             )
 
 
 def _disk(fetches: list[Fetch], volume: Volume, root: Path) -> Iterator[str]:
-    """The corpus is held twice while it is read, then once; speech of every round stays."""
+    """The corpus is stored twice while it is read, then once; the speech of every round stays."""
     corpus = sum(fetch.num_bytes or 0 for fetch in fetches if fetch.key.startswith("corpus."))
     downloads = sum(fetch.num_bytes or 0 for fetch in fetches if not fetch.present)
     wanted = 2 * corpus + downloads + round(volume.speech_h * FLAC_BYTES_PER_H)
     free = shutil.disk_usage(root.resolve()).free
     if wanted > free:
         yield (
-            f"disk: about {wanted / 1e9:.0f} GB are wanted (corpus twice, downloads, speech of all rounds), "
-            f"{free / 1e9:.0f} GB are free at {root.resolve()}"
+            f"disk: about {wanted / 1e9:.0f} GB are needed (corpus twice, downloads, speech of all rounds), "
+            f"but {root.resolve()} has {free / 1e9:.0f} GB free"
         )
+
+
+def workspace_faults(root: Path) -> Iterator[str]:
+    """Yield what would stop DVC in this folder: no repository or git, an unwritable cache, another run."""
+    top = next((folder for folder in (root.resolve(), *root.resolve().parents) if (folder / ".dvc").is_dir()), None)
+    if top is None:
+        yield f"DVC: {root.resolve()} is not in a DVC repository; run `git init && dvc init` there"
+        return
+    settings = _settings(top / ".dvc")
+    no_scm = settings.get("core", "no_scm", fallback="false").lower() == "true"
+    if not no_scm and not any((folder / ".git").exists() for folder in (top, *top.parents)):
+        yield (
+            f"git: {top} is not a git repository, but DVC was set up with one; run `git init`, or let DVC do without: "
+            "`dvc config core.no_scm true`"
+        )
+    yield from _cache_faults(top / ".dvc", settings)
+    yield from _lock_faults(top / ".dvc" / "tmp" / "lock")
+
+
+def _settings(folder: Path) -> configparser.ConfigParser:
+    """Read the repository's own configuration, the local one last; DVC writes them in this format."""
+    settings = configparser.ConfigParser(strict=False, interpolation=None)
+    settings.read([folder / "config", folder / "config.local"], encoding="utf-8")
+    return settings
+
+
+def _cache_faults(folder: Path, settings: configparser.ConfigParser) -> Iterator[str]:
+    cache = folder / Path(settings.get("cache", "dir", fallback="cache")).expanduser()
+    if why := refusal(cache):
+        yield (
+            f"DVC: its cache {cache} cannot be written ({why}); make it writable, make room, or name another: "
+            "`dvc cache dir --local FOLDER`"
+        )
+
+
+def _lock_faults(lock: Path) -> Iterator[str]:
+    """DVC locks a file while it runs, and writes its process id into it."""
+    if not lock.exists() or sys.platform == "win32":  # which lets no second process open it
+        return
+    import fcntl
+
+    with lock.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = stream.read(20).strip() or "unknown"
+            here = f" (`{command}`)" if (command := _command_of(holder)) else ""
+            yield f"DVC: process {holder}{here} is running in this repository; wait for it, or end it"
+
+
+def _command_of(process: str) -> str:
+    """Return a process's command line, or nothing if the system does not tell it."""
+    import psutil
+
+    try:
+        return shlex.join(psutil.Process(int(process)).cmdline()) if process.isdecimal() else ""
+    except psutil.Error:
+        return ""

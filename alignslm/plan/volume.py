@@ -1,4 +1,4 @@
-"""How much an experiment asks for: prompts, continuations, speech, transcripts and judge requests."""
+"""How much an experiment computes: prompts, continuations, speech, transcripts and judge requests."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,11 +9,11 @@ from alignslm.config.llm_judges import CausalLmJudge, ExpectedRating, OpenAiJudg
 
 WORDS_PER_S = 2.7  # of English read aloud, as LibriSpeech is
 TOKENS_PER_WORD = 1.4  # of English, in the tokenizers of large judges
-RUNS_PER_UNIT = 1.5  # frames that a deduplicated unit stands for, about
+RUNS_PER_UNIT = 1.5  # frames per deduplicated unit, about
 
 
 class Asked(NamedTuple):
-    """Stories put to one judge. Tokens are estimates, `written_tokens` at most; both 0 for judges that are fitted."""
+    """Requests to one judge. Tokens are estimates, `written_tokens` an upper bound; both are 0 for fitted judges."""
 
     key: str
     choice: str
@@ -35,12 +35,11 @@ class Volume(NamedTuple):
 
 
 def volume_of(experiment: Experiment, root: Path) -> Volume:
-    """Count what the parameters imply. Nothing is read but the rubrics."""
+    """Count what the parameters imply. Reads only the rubrics."""
     params = experiment.params
     prompts, sampling = params.prompts, params.sampling
-    drawn = (prompts.train + prompts.valid) * sampling.draws * len(params.rounds)
-    systems = len(params.rounds) + len(params.controls)
-    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * systems
+    drawn = (prompts.train + prompts.valid) * sampling.draws * len(params.preferences)
+    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * len(params.systems)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Volume(

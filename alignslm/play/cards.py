@@ -1,4 +1,4 @@
-"""Continuations side by side as HTML: a column a model, every take with players and its transcript; no script."""
+"""Continuations side by side as HTML: one column per model, with players and transcripts, without scripts."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from alignslm.templates import environment
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the players find their sound: the prompt's, and for (number of the take, model) both renderings."""
+    """The players' audio sources: of the prompt, and by (index, model) of each continuation with and without it."""
 
     prompt: str
     whole: Mapping[tuple[int, str], str]
@@ -25,17 +25,17 @@ class Sources:
 
 
 def cards(prompt: Prompt, models: Mapping[str, Sequence[Take]], sources: Sources) -> Markup:
-    """Return the takes of every model beside each other as a piece of a page."""
+    """Return the models' continuations side by side as a part of a page."""
     return Markup(_render("cards.html", prompt=prompt, models=models, sources=sources))  # noqa: S704 (autoescaped)
 
 
 def page(prompt: Prompt, models: Mapping[str, Sequence[Take]], sources: Sources) -> str:
-    """Return the same as a whole page."""
+    """Return the same as a page."""
     return _render("page.html", prompt=prompt, cards=cards(prompt, models, sources))
 
 
 def inline_cards(prompt: Prompt, models: Mapping[str, Sequence[Take]]) -> Markup:
-    """Return the same with the sound inside, for a page that has no files beside it."""
+    """Return the same with the audio inline, for a page without files."""
     return cards(
         prompt,
         models,
@@ -52,7 +52,7 @@ def _each(models: Mapping[str, Sequence[Take]], source: Callable[[Take], str]) -
 
 
 def data_url(waveform: np.ndarray, sample_rate_hz: int) -> str:
-    """Return (samples,) float32 as 16-bit wav inside a URL: every browser plays and rewinds it, however short."""
+    """Return (samples,) float32 as a data URL of 16-bit WAV, which every browser plays and seeks in."""
     stream = io.BytesIO()
     soundfile.write(stream, waveform, sample_rate_hz, format="WAV", subtype="PCM_16")
     return f"data:audio/wav;base64,{base64.b64encode(stream.getvalue()).decode()}"

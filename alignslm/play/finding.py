@@ -1,4 +1,4 @@
-"""Where models lie: speech models of the experiment, and checkpoints by name, folder or repository of the Hub."""
+"""Paths of models: the experiment's speech models, and checkpoints by name, folder or Hub repository."""
 
 import re
 from pathlib import Path
@@ -13,28 +13,28 @@ SPEECH = ("encoder", "vocoder", "asr")
 
 
 def speech_folders(root: Path) -> dict[str, Path]:
-    """Return where encoder, vocoder and recogniser of the experiment lie. PlayError where one was not made yet."""
+    """Return the folders of the experiment's encoder, vocoder and ASR model. PlayError if one is missing."""
     folders = {name: root / "artifacts" / name for name in SPEECH}
     absent = [str(folder) for folder in folders.values() if not folder.is_dir()]
     if absent:
         raise PlayError(
-            f"{' and '.join(absent)} not there: speech cannot become units and units not speech. Make them with "
-            "`dvc repro`, or fetch them with `dvc pull`; another experiment's folder is named with --root."
+            f"missing: {', '.join(absent)}, which convert between speech and units. Run `dvc repro` to create them or "
+            "`dvc pull` to download them, or choose another experiment with --root."
         )
     return folders
 
 
 def checkpoints(root: Path) -> list[str]:
-    """Return the names of the experiment's checkpoints that lie there, the base model first."""
+    """Return the names of the experiment's checkpoints, the base model first."""
     found = sorted(path.parent.name for path in (root / "artifacts" / "checkpoints").glob("[!.]*/config.json"))
     return sorted(found, key=lambda name: name != "base")
 
 
 def checkpoint_folder(model: str, root: Path) -> Path:
-    """Return where a model's checkpoint lies, fetched from the Hub where it is no folder of this machine.
+    """Return the folder of a checkpoint, downloaded from the Hub if it is not on this machine.
 
-    `model` is the name of a checkpoint below root/artifacts, a folder, or `owner/name` with or without `@revision`.
-    Raises PlayError where it is none of these, FetchError where the Hub does not give it.
+    `model` is the name of a checkpoint of the experiment, a folder, or `owner/name`, optionally with `@revision`.
+    Raises PlayError if it is none of these, FetchError if the Hub refuses it.
     """
     own = root / "artifacts" / "checkpoints" / model
     if "/" not in model and own.is_dir():
@@ -43,8 +43,8 @@ def checkpoint_folder(model: str, root: Path) -> Path:
         return found
     there = ", ".join(checkpoints(root)) or "none"
     raise PlayError(
-        f"no checkpoint {model!r} below {own.parent} (there: {there}). Make it with `dvc repro`, fetch it with "
-        "`dvc pull`, or name a folder or a repository of the Hub (owner/name)."
+        f"no checkpoint {model!r} in {own.parent} (existing: {there}). Run `dvc repro` or `dvc pull`, or name a "
+        "folder or a Hub repository (owner/name)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Continuations as a folder: sound files, a transcript of one JSON object a line, and a page with players."""
+"""Continuations as a folder: audio files, transcripts as JSON lines, and a page with players."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ TRANSCRIPT, PAGE, PROMPT = "transcript.jsonl", "index.html", "prompt.wav"
 def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -> None:
     """Write prompt.wav, MODEL-N.wav and MODEL-N-after-prompt.wav, transcript.jsonl and index.html.
 
-    A folder of an earlier call is replaced whole; PlayError where `folder` holds anything else. Equal takes give equal
-    bytes.
+    The folder of an earlier call is replaced; PlayError if `folder` contains anything else. Equal continuations give
+    equal bytes.
     """
     if folder.exists() and not (folder / TRANSCRIPT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PlayError(f"{folder} is there already and holds no {TRANSCRIPT}: name another place with --out")
+        raise PlayError(f"{folder} already exists and has no {TRANSCRIPT}; choose another folder with --out")
     with replacing_folder(folder) as partial:
         _write(prompt, models, partial)
 
@@ -39,7 +39,7 @@ def _write(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -
 
 
 def _stems(models: Mapping[str, Sequence[Take]]) -> list[str]:
-    """Return what each model's files are called: the end of its name, numbered where two models end alike."""
+    """Return the stem of each model's files: the last part of its name, numbered if two models share it."""
     last = [model.partition("@")[0].rstrip("/").rpartition("/")[2] or "model" for model in models]
     return [name if last.count(name) == 1 else f"{number}-{name}" for number, name in enumerate(last, 1)]
 
@@ -49,7 +49,7 @@ def _row(take: Take, alone: str, whole: str) -> dict[str, object]:
         "model": take.model,
         "draw": take.draw,
         "text": take.text,
-        "heard": take.heard,
+        "status": take.status,
         "prompt": take.prompt.name,
         "prompt_id": take.prompt.prompt_id,
         "prompt_text": take.prompt.text,

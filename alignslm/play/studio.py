@@ -1,4 +1,4 @@
-"""What a model needs to talk: ears (encoder), a voice (vocoder) and somebody who writes down what it said."""
+"""A unit LM with an experiment's speech models: encoder, vocoder and ASR model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from alignslm.recordings import recordings_of
 from alignslm.vocoder import Vocoder, load_vocoder
 from alignslm.vocoder.rows import speak
 
-PURPOSE = "evaluation"  # what the stage `samples` draws under: equal prompt, model, seed and sampling, equal draw
+PURPOSE = "evaluation"  # as the stage `samples`: equal prompt, model, seed and sampling give equal samples
 
 
 @dataclass(frozen=True)
 class Studio:
-    """An experiment's encoder, vocoder and recogniser, with the values under which it samples."""
+    """An experiment's encoder, vocoder and ASR model, and its sampling parameters."""
 
     root: Path
     encoder: Encoder
@@ -42,9 +42,9 @@ class Studio:
 
     @classmethod
     def open(cls, root: Path | str = ".") -> "Studio":
-        """Load what the experiment in `root` (the folder of params.yaml) has made.
+        """Load the speech models of the experiment in `root` (the folder of params.yaml).
 
-        Raises PlayError where nothing was made yet, ContractError where vocoder and encoder do not belong together.
+        Raises PlayError if they do not exist yet, ContractError if vocoder and encoder do not match.
         """
         root = Path(root)
         experiment, execution = load_experiment(root), load_execution(root)
@@ -56,17 +56,16 @@ class Studio:
         return cls(root, encoder, vocoder, recogniser, experiment.params, execution)
 
     def speaker(self, model: str) -> "Speaker":
-        """Load a checkpoint by name, folder or Hub id; ContractError where it speaks other units than the encoder."""
+        """Load a checkpoint by name, folder or Hub id; ContractError if its units are not the encoder's."""
         folder = checkpoint_folder(model, self.root)
         lm = load_lm(folder, device=self.execution.device)
         lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self.root / "artifacts" / "encoder"))
         return Speaker(self, lm, model)
 
     def prompt(self, given: Path | str, *, seconds: float | None = None) -> Prompt:
-        """Make a prompt of a sound file, or take the one that the experiment's prompts table holds under an id.
+        """Return the prompt of an audio file, or the one with this id in the experiment's prompts table.
 
-        `seconds` takes so much of the beginning of a file. PlayError: not audio, silent, too short, too long, no such
-        prompt.
+        `seconds` keeps only the beginning of a file. PlayError: not audio, silent, too short, too long, unknown id.
         """
         table = self.root / "artifacts" / "prompts.parquet"
         if not Path(given).exists() and table.exists():
@@ -74,24 +73,24 @@ class Studio:
             if len(found):
                 return self._of_experiment(found)
         if seconds is not None and seconds <= 0:
-            raise PlayError(f"a prompt of {seconds:g} s holds no speech; give a positive number of seconds")
+            raise PlayError(f"prompt seconds must be positive, got {seconds:g}")
         waveform, rate_hz = read_sound(Path(given), seconds=seconds, longest_s=self.params.prompts.max_s)
         return self.prompt_of(waveform, rate_hz, name=Path(given).name)
 
     def prompt_of(self, waveform: np.ndarray, sample_rate_hz: int, *, name: str = "prompt") -> Prompt:
-        """Make a prompt of (samples,) float32. PlayError where it gives too few units for the model to go by."""
+        """Return the prompt of (samples,) float32. PlayError if it has too few units."""
         rate_hz = self.encoder.contract.sample_rate_hz
         (encoded,) = self.encoder.encode([audio.resample(waveform, from_hz=sample_rate_hz, to_hz=rate_hz)])
         units, least = tuple(int(unit) for unit in encoded.units), self.params.prompts.min_units
         if len(units) < least:
             raise PlayError(
-                f"{name} is too short: {len(waveform) / sample_rate_hz:.2f} s of it give {len(units)} units, and the "
-                f"model has learnt to continue {least} or more (prompts.min_units). Say more."
+                f"{name} is too short: {len(waveform) / sample_rate_hz:.2f} s give {len(units)} units, but the "
+                f"model was trained on prompts of at least {least} (prompts.min_units). Record more."
             )
-        (heard,) = self.recogniser.transcribe(
+        (transcript,) = self.recogniser.transcribe(
             [audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.recogniser.sample_rate_hz)]
         )
-        return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, heard.text)
+        return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, transcript.text)
 
     def _of_experiment(self, found: pl.DataFrame) -> Prompt:
         row = found.row(0, named=True)
@@ -102,7 +101,7 @@ class Studio:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A unit language model with ears and a voice."""
+    """A unit language model with an experiment's speech models."""
 
     studio: Studio
     lm: UnitLm
@@ -130,9 +129,9 @@ class Speaker:
         `Studio.prompt`), TooLongError where prompt and continuation exceed the model's positions.
         """
         studio = self.studio
-        heard = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
+        spoken_prompt = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
         rows = pl.DataFrame(
-            {"prompt_id": [heard.prompt_id], "units": [heard.units]},
+            {"prompt_id": [spoken_prompt.prompt_id], "units": [spoken_prompt.units]},
             schema={"prompt_id": pl.String, "units": tables.UNITS},
         )
         drawn = draw_continuations(
@@ -144,12 +143,12 @@ class Speaker:
             batch_rows=studio.execution.batch_rows,
         )
         spoken = speak(drawn, studio.vocoder)
-        told = transcribe(spoken, studio.recogniser)
-        triples = zip(drawn.to_dicts(), spoken.to_dicts(), told.to_dicts(), strict=True)
-        return [self._take(heard, *triple) for triple in triples]
+        transcripts = transcribe(spoken, studio.recogniser)
+        triples = zip(drawn.to_dicts(), spoken.to_dicts(), transcripts.to_dicts(), strict=True)
+        return [self._take(spoken_prompt, *triple) for triple in triples]
 
     def _take(
-        self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], told: Mapping[str, Any]
+        self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], transcript: Mapping[str, Any]
     ) -> Take:
         waveform, rate_hz = audio.decode(spoken["audio"]["bytes"])
         return Take(
@@ -162,18 +161,18 @@ class Speaker:
             seed=drawn["seed"],
             waveform=waveform,
             sample_rate_hz=rate_hz,
-            text=told["text"],
-            heard=told["status"],
+            text=transcript["text"],
+            status=transcript["status"],
         )
 
 
 def sampling_of(given: Sampling, *, draws: int | None, temperature: float | None, top_p: float | None) -> Sampling:
-    """Return the experiment's sampling with what was asked in its place. PlayError for what no sampling can be."""
+    """Return the experiment's sampling with these values instead. PlayError if one is out of range."""
     wanted = {"draws": draws, "temperature": temperature, "top_p": top_p}
     if draws is not None and draws < 1:
         raise PlayError(f"draws must be at least 1, got {draws}")
     if temperature is not None and not 0 < temperature < float("inf"):
         raise PlayError(f"temperature must be a number above 0, got {temperature:g}; 0.01 is nearly greedy")
     if top_p is not None and not 0 < top_p <= 1:
-        raise PlayError(f"top_p must lie above 0 and at most at 1, got {top_p:g}")
+        raise PlayError(f"top_p must be above 0 and at most 1, got {top_p:g}")
     return given.model_copy(update={name: value for name, value in wanted.items() if value is not None})

@@ -1,4 +1,4 @@
-"""One continuation as a person meets it: units, sound and words."""
+"""One continuation: units, audio and transcript."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 
 @dataclass(frozen=True)
 class Take:
-    """One draw of one model for one prompt.
+    """One sample of one model for one prompt.
 
-    `waveform` is (samples,) float32 of the continuation alone, `text` what the recogniser heard in it (None where
-    `heard` is not ok), `finish` why it ended. `seed` is the draw's own; `logprob_nats` is under the model itself.
+    `waveform` is (samples,) float32 of the continuation without its prompt, `text` its transcript (None unless `status`
+    is ok), `finish` why it ended, `seed` its own seed, `logprob_nats` its log-likelihood under the model.
     """
 
     model: str
@@ -32,27 +32,27 @@ class Take:
     waveform: np.ndarray
     sample_rate_hz: int
     text: str | None
-    heard: Literal["ok", "empty", "failed"]
+    status: Literal["ok", "empty", "failed"]
 
     @property
     def seconds(self) -> float:
-        """How long the continuation sounds."""
+        """Duration of the continuation in seconds."""
         return len(self.waveform) / self.sample_rate_hz
 
     def with_prompt(self) -> np.ndarray:
-        """Return prompt and continuation, one after the other, (samples,) at the continuation's rate."""
-        heard = audio.resample(self.prompt.waveform, from_hz=self.prompt.sample_rate_hz, to_hz=self.sample_rate_hz)
-        return np.concatenate([heard, self.waveform])
+        """Return the prompt followed by the continuation, (samples,) at the continuation's rate."""
+        prompt = audio.resample(self.prompt.waveform, from_hz=self.prompt.sample_rate_hz, to_hz=self.sample_rate_hz)
+        return np.concatenate([prompt, self.waveform])
 
     def save(self, path: Path | str, *, prompt: bool = False) -> None:
-        """Write the continuation, after its prompt if wanted, in the format of the suffix (see FORMATS)."""
+        """Write the continuation, with `prompt` after its prompt, in the format of the suffix (FORMATS)."""
         write_sound(self.with_prompt() if prompt else self.waveform, self.sample_rate_hz, Path(path))
 
 
 def write_sound(waveform: np.ndarray, sample_rate_hz: int, path: Path) -> None:
-    """Write (samples,) float32 in the format that the suffix names; equal samples give equal bytes, but for ogg."""
+    """Write (samples,) float32 in the format of the suffix; equal samples give equal bytes, except in ogg."""
     if path.suffix not in FORMATS:
-        raise PlayError(f"{path} does not say its format: name it with {', '.join(FORMATS)}")
+        raise PlayError(f"{path} has no known suffix; use one of {', '.join(FORMATS)}")
     with replacing(path) as partial:
         if path.suffix == ".flac":
             partial.write_bytes(audio.encode_flac(waveform, sample_rate_hz))

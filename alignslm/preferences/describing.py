@@ -60,7 +60,6 @@ def describe(asked: Asked, root: Path) -> AnyPreferences:
         "columns": columns,
         "completions_end": asked.completions_end,
         "longest_units": None,
-        "warmup_steps": 0,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
 
@@ -126,7 +125,7 @@ def _units(asked: Asked) -> dict[str, object]:
     if asked.units is None:
         raise PreferenceError(
             "the rows hold units, and nothing in them says of which encoder: the same number under another codebook "
-            "is another sound. Name it: --units-of mhubert-25hz-km500 (a file of experiments/encoder)."
+            "is another sound. Name it: --encoder mhubert-25hz-km500 (a file of experiments/encoder)."
         )
     return {"kind": "units", "units": asked.units.model_dump(), "repeats": asked.repeats}
 

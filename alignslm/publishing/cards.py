@@ -99,7 +99,10 @@ def model_card(published: Published, report: Report) -> bytes:
         prompt_units=textwrap.fill(str(prompt)[1:-1], 96, subsequent_indent=" " * 9),
         prompt_end_s=end_s,
         hub_start=hub_name_of_start(experiment, name),
-        rounds=[RoundPairs(each, read_account(published.artifacts, each)) for each in curriculum(experiment, name)],
+        rounds=[
+            RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
+            for each in curriculum(experiment, name)
+        ],
         log=TrainingLog.model_validate_json((published.artifacts / "training" / f"{name}.json").read_text()),
         **result_facts(report, experiment, name),
     )
@@ -140,7 +143,7 @@ def _parameters(folder: Path) -> int:
 
 def dataset_card(published: Published, subsets: Sequence[Subset], *, sample_rate_hz: int) -> bytes:
     """Return README.md of a dataset repository; its metadata tells the viewer which files are which split."""
-    account = read_account(published.artifacts, published.round)
+    account = read_account(published.artifacts, published.experiment.params.aligned[published.round].pairs)
     return _render(
         "dataset_card.md",
         _dataset_metadata(published, subsets),
@@ -198,7 +201,8 @@ def _render(template: str, metadata: ModelCardData | DatasetCardData, published:
         contract=UnitContract.model_validate_json((published.checkpoint / CONTRACT_FILE).read_text()),
         base_identity=_base_identity(artifacts),
         weights=[
-            _weights(artifacts, name) for name in (experiment.params.rounds[published.round].prev, published.round)
+            _weights(artifacts, name)
+            for name in (experiment.params.aligned[published.round].init_from, published.round)
         ],
         citations=citations(experiment),
         **facts,

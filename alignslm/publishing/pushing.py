@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.locks import WORK
@@ -57,14 +58,15 @@ def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> di
 
 def published_of(experiment: Experiment, name: str, root: Path) -> Published:
     """Look up where a round goes and what it rests on. PublishError where it is no round, or publishing is off."""
-    config, rounds = experiment.publish, experiment.params.rounds
+    config, aligned = experiment.publish, experiment.params.aligned
     if not isinstance(config, HubPublishing):
         raise PublishError("publishing is off (`publish: none` in params.yaml); choose a file of experiments/publish.")
-    if name not in rounds:
-        raise PublishError(f"{name!r} is no round of params.yaml; there are {', '.join(rounds)}.")
+    if name not in aligned:
+        raise PublishError(f"{name!r} is no checkpoint trained on judged preferences; there are {', '.join(aligned)}.")
+    others = set(experiment.params.rounds) - {name}
     wanted = [
         f"artifacts/checkpoints/{name}",
-        *(f"artifacts/eval/{system}" for system in (name, *experiment.params.controls)),
+        *(f"artifacts/eval/{system}" for system in experiment.params.systems if system not in others),
     ]
     repos = {key: pattern.replace("{round}", name) for key, pattern in config.repositories()}
     return Published(
@@ -107,7 +109,8 @@ def _dataset(published: Published, root: Path, work: Path) -> Bundle:
     experiment, name = published.experiment, published.round
     config = published.config.dataset
     assert config is not None  # noqa: S101 (asked before)
-    sources = read_sources(name, config, published.artifacts, work)
+    pairs = experiment.params.aligned[name].pairs
+    sources = read_sources(pairs, config, Artifacts(published.artifacts), work)
     subsets = subsets_of(
         config,
         sources,

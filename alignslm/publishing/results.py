@@ -45,8 +45,8 @@ def read_report(path: Path, experiment: Experiment, name: str) -> Report:
 
 def curriculum(experiment: Experiment, name: str) -> list[str]:
     """Return the rounds that led to a round, the first one first, itself last."""
-    rounds, chain = experiment.params.rounds, [name]
-    while (prev := rounds[chain[0]].prev) in rounds:
+    aligned, chain = experiment.params.aligned, [name]
+    while (prev := aligned[chain[0]].init_from) in aligned:
         chain.insert(0, prev)
     return chain
 

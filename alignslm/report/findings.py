@@ -9,7 +9,7 @@ from alignslm.report.metrics import JUDGES, Comparison, Metric, Report
 from alignslm.report.systems import last_round, previous, topline
 from alignslm.report.wording import TOPIC, headline
 
-LOW_TEMPERATURE = "base-cool"
+LOW_TEMPERATURE = "base-low-temp"
 
 
 @dataclass(frozen=True)

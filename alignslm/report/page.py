@@ -98,7 +98,10 @@ def _provenance(experiment: Experiment, origin: Origin) -> dict[str, str]:
     return {
         "code": (origin.git_commit or "not a git repository") + (" with uncommitted changes" if origin.dirty else ""),
         "dvc.lock sha256": origin.dvc_lock_sha256 or "none",
-        "choices": ", ".join(f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS),
+        "choices": ", ".join(
+            [f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS]
+            + [f"trainer of {name} {item.trainer}" for name, item in experiment.params.checkpoints.items()]
+        ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,
         "device": origin.device,

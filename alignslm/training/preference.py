@@ -240,7 +240,7 @@ def train_preferences(
             f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {config.min_pairs} "
             "and 1. "
             "Draw for more prompts (prompts.train, prompts.valid), widen the round's thresholds "
-            "(rounds.*.chosen_min, rejected_max, margin_min), or lower the trainer's min_pairs."
+            "(preferences.*.min_chosen_score, max_rejected_score, min_margin), or lower the trainer's min_pairs."
         )
     best = KeepBest(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from alignslm.cli.planning import told_bytes
+from alignslm.cli.terminal import format_bytes
 from alignslm.device import resolve_device
 from alignslm.storage import write_text
 from tests.bench import BenchError, pairs
@@ -119,7 +119,7 @@ def _scales(text: str) -> list[int]:
 def machine_line(machine: Machine) -> str:
     """Say what was measured on, with its two roofs."""
     return (
-        f"{machine.name}, {machine.cores} cores, {machine.threads} threads, {told_bytes(machine.memory_bytes)}, "
+        f"{machine.name}, {machine.cores} cores, {machine.threads} threads, {format_bytes(machine.memory_bytes)}, "
         f"torch {machine.torch}, {machine.device}, {machine.dtype}: products {machine.flop_per_s / 1e9:.0f} GFLOP/s, "
         f"copies {machine.bytes_per_s / 1e9:.0f} GB/s"
     )
@@ -132,7 +132,7 @@ def print_result(result: Result, machine: Machine, console: Console) -> None:
     for column in ("path", "seconds", "times ours", f"{result.counted}/s", "peak memory", "difference"):
         table.add_column(column, justify="left" if column == "path" else "right")
     for path in result.paths:
-        peak = "not measured" if path.peak_bytes is None else told_bytes(path.peak_bytes)
+        peak = "not measured" if path.peak_bytes is None else format_bytes(path.peak_bytes)
         ratio = _spread(path.ratio) if path.path != "ours" else ""
         table.add_row(
             path.path,

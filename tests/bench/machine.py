@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from alignslm.device import fast_linear
 from alignslm.machine import cores
+from alignslm.speed.onednn import fast_linear
 
 REPEATS = 5
 CPU_SIDE, GPU_SIDE = 1024, 8192  # of the square matrices multiplied

@@ -40,7 +40,7 @@ def run(
     300 bytes a continuation are needed. Raises BenchError, StorageError.
     """
     experiment = load_experiment(root)
-    name = next(iter(experiment.params.rounds))
+    name = next(iter(experiment.params.preferences))
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-pairs-") as place:
         work = Path(place)
         copy_file(root / "params.yaml", work / "params.yaml")
@@ -52,7 +52,7 @@ def run(
             work / "artifacts",
             continuations=continuations,
             draws=draws,
-            rules=experiment.params.rounds[name],
+            rules=experiment.params.preferences[name],
             seed=seed,
             name=name,
         )

@@ -1,18 +1,18 @@
 """Stages that do not wait for their libraries: one process imports them, and every stage is a fork of it.
 
 Importing torch, transformers and TRL takes a stage two to five seconds, and an experiment of small models has dozens of
-stages. `python -m alignslm.warm dvc repro` becomes the command and leaves a child beside it, which imports them once,
-when the first stage is wanted; what a stage does, and every byte it makes, stays as without. DVC starts
-`python -m stages.NAME` as ever: that process finds a socket's address in ALIGNSLM_WARM, hands over its arguments,
-folder, environment and files, and ends as the fork ends. Where nobody answers it goes on by itself.
+stages. `python -m alignslm.speed dvc repro` becomes the command and starts a server next to it, which imports them
+once, before the first stage runs; what a stage does, and every byte it makes, is the same as without. DVC starts
+`python -m stages.NAME` as usual: that process finds a socket's address in ALIGNSLM_FORKSERVER, sends its arguments,
+folder, environment and files, and exits with the fork's status. Without a server, the stage runs by itself.
 
-Nobody outlives what it works for: the child ends with the command, a fork with the child and with the process that
-asked for it, and that one with DVC (`alignslm.lifeline`).
+No process outlives the one it works for: the server ends with the command, a fork with the server and with the process
+that requested it, and that one with DVC (`alignslm.lifeline`).
 
-Nothing of alignslm or stages is imported before the fork, so a stage runs the code of its own folder as it is then.
-A fork inherits memory but no threads. Importing computes nothing, and the thread pools that it does start (OpenBLAS,
-jemalloc) expect forks; Polars warns that its own does not, so every stage imports it for itself. A GPU's driver does
-not survive a fork either, and models that want one make seconds of importing small: there the command runs as without.
+Nothing of alignslm or stages is imported before the fork, so a stage runs the code of its folder as it is then. A fork
+inherits memory but no threads. Importing computes nothing, and the thread pools that it starts (OpenBLAS, jemalloc)
+support forks; Polars warns that its own does not, so each stage imports it by itself. A GPU's driver does not survive a
+fork either, and models that need one make seconds of importing negligible: there the command runs without a server.
 """
 
 import atexit
@@ -38,7 +38,7 @@ from typing import Never
 
 from alignslm import lifeline, machine, times
 
-VARIABLE = "ALIGNSLM_WARM"
+VARIABLE = "ALIGNSLM_FORKSERVER"
 LIBRARIES = (
     "filelock",
     "matplotlib.figure",
@@ -63,14 +63,14 @@ _OWN = ("alignslm", "stages")
 _LOOK_S = 0.1
 
 
-def stage_asked_for() -> str | None:
-    """Return the stage's module if this process is `python -m stages.NAME ...`, whose arguments are then all of it."""
+def requested_stage() -> str | None:
+    """Return the stage's module if this process is `python -m stages.NAME ...`."""
     given = sys.orig_argv
     return given[2] if given[1:2] == ["-m"] and len(given) > 2 and given[2].startswith("stages.") else None
 
 
-def hand_over(module: str, address: str) -> None:
-    """Have a fork of the process behind `address` run the module, and end as it ends. Returns if nobody answers."""
+def run_in_fork(module: str, address: str) -> None:
+    """Have a fork of the server at `address` run the module, and exit with its status. Returns if nobody answers."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
@@ -88,26 +88,26 @@ def hand_over(module: str, address: str) -> None:
 
             signal.signal(signal.SIGINT, pass_on)
             connection.sendall(b".")
-        told = b"".join(iter(lambda: connection.recv(1), b""))  # until the fork has ended
-    raise SystemExit(told[0] if told else lifeline.KILLED)
+        status = b"".join(iter(lambda: connection.recv(1), b""))  # until the fork has ended
+    raise SystemExit(status[0] if status else lifeline.KILLED)
 
 
-def forks_here() -> bool:
-    """Tell whether this machine's stages may be forks."""
+def can_fork() -> bool:
+    """Return whether stages may be forks on this machine."""
     return sys.platform == "linux" and not machine.has_gpu()
 
 
 def main(command: Sequence[str]) -> Never:
-    """Become `command`; the stages it starts are forks of a child that this process leaves beside it."""
+    """Become `command`; the stages it starts are forks of a server that this process starts first."""
     held = _lock_workspace(command)  # noqa: F841 as long as this process lives, under another name too
     os.environ[times.RUN] = f"{time.time():.3f}"  # stages note their times under it
-    if forks_here():
-        _leave_server()
+    if can_fork():
+        _start_server()
     os.execvp(command[0], list(command))  # noqa: S606 the user's own command
 
 
 def _lock_workspace(command: Sequence[str]) -> contextlib.ExitStack:
-    """Wait until no other run works in this folder, which DVC would not; its own locks end a run with an error."""
+    """Wait until no other run is active in this folder. DVC does not wait: its locks end a run with an error."""
     held = contextlib.ExitStack()
     tool, *arguments = command
     runs = arguments[:1] == ["repro"] or (arguments[:2] == ["exp", "run"] and not ELSEWHERE & {*arguments})
@@ -122,14 +122,14 @@ def _lock_workspace(command: Sequence[str]) -> contextlib.ExitStack:
     return held
 
 
-def _leave_server() -> None:
-    """Start the child that forks, and say in the environment where it is to be asked."""
-    folder = tempfile.mkdtemp(prefix="alignslm-warm-")
+def _start_server() -> None:
+    """Start the server, and put its address into the environment."""
+    folder = tempfile.mkdtemp(prefix="alignslm-fork-")
     address = f"{folder}/socket"
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(address)
-    except OSError:  # the folder for temporary files has a name that is too long for a socket
+    except OSError:  # the temporary folder's path is too long for a socket
         shutil.rmtree(folder)
         return
     listener.listen()
@@ -142,7 +142,7 @@ def _leave_server() -> None:
 
 
 def _be_server(listener: socket.socket, folder: str, command: int) -> Never:
-    """Serve as long as the command runs, and see its last forks end. In a fork: run the stage."""
+    """Serve while the command runs, and wait for its last forks. In a fork: run the stage."""
     own, ended = os.getpid(), list[int]()
     atexit.register(_skip_teardown, ended)  # the first to be registered is the last to run
     with open(os.devnull, "r+b", buffering=0) as nothing:  # noqa: PTH123 who reads what the command says waits for no child of it
@@ -153,14 +153,14 @@ def _be_server(listener: socket.socket, folder: str, command: int) -> Never:
         if handler == signal.SIG_DFL:  # and not nohup's
             signal.signal(number, _leave)
     try:
-        asked = _serve(listener, command)
+        connection = _serve(listener, command)
     finally:
         if os.getpid() == own:
             shutil.rmtree(folder)
-    if asked is not None:
+    if connection is not None:
         for number, handler in former:
             signal.signal(number, handler)
-        _run_stage(asked, own, ended)
+        _run_stage(connection, own, ended)
     os._exit(0)
 
 
@@ -169,7 +169,7 @@ def _leave(number: int, _: FrameType | None) -> Never:
 
 
 def _serve(listener: socket.socket, command: int) -> socket.socket | None:
-    """Fork for everyone who asks; return None when the command has ended, in a fork the connection to who asked."""
+    """Fork for each request. Return None when the command has ended; in a fork, the connection of its request."""
     forks: set[int] = set()
     listener.settimeout(_LOOK_S)
     while os.getppid() == command:
@@ -180,37 +180,37 @@ def _serve(listener: socket.socket, command: int) -> socket.socket | None:
             continue
         with connection:
             _import_libraries(command)
-            if os.getppid() != command or _is_closed(connection):  # importing took a while
+            if os.getppid() != command or _is_closed(connection):  # importing took seconds
                 continue
             if (fork := os.fork()) == 0:
                 return connection.dup()
         forks.add(fork)
     listener.close()
-    for fork in forks:  # those of a queue's worker, which outlives the command that started it
+    for fork in forks:  # of a queue's worker, which outlives the command that started it
         os.waitpid(fork, 0)
     return None
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Tell whether who asked is gone; what it had sent may still be there to be read."""
+    """Return whether the requesting process is gone; what it sent may still be readable."""
     poll = select.poll()
     poll.register(connection, select.POLLHUP)
     return bool(poll.poll(0))
 
 
 def _import_libraries(command: int) -> None:
-    """Import what is not imported yet, as long as the command runs."""
+    """Import what is not imported yet, while the command runs."""
     gc.disable()  # half a million objects that stay: looking through them again and again takes a third of the time
     for name in LIBRARIES:
         if name not in sys.modules and os.getppid() == command:
-            with contextlib.suppress(ImportError):  # the stage that needs it tells
+            with contextlib.suppress(ImportError):  # the stage that needs it reports it
                 importlib.import_module(name)
     gc.enable()
     gc.freeze()  # a fork's collector leaves them alone, so their pages stay shared
 
 
 def _skip_teardown(ended: Sequence[int]) -> None:
-    """End a fork when all else is done, for taking apart what it inherited would first copy it: a third of a second."""
+    """Exit a fork at once: tearing down what it inherited would first copy it, a third of a second."""
     if ended:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -219,8 +219,8 @@ def _skip_teardown(ended: Sequence[int]) -> None:
 
 def _run_stage(connection: socket.socket, server: int, ended: list[int]) -> Never:
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile("rb") as told:
-        request = json.loads(told.readline())
+    with connection.makefile("rb") as stream:
+        request = json.loads(stream.readline())
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -246,13 +246,13 @@ def _run_stage(connection: socket.socket, server: int, ended: list[int]) -> Neve
         raise
     finally:
         ended.append(status & 0xFF)
-        with contextlib.suppress(OSError):  # nobody may wait any more
+        with contextlib.suppress(OSError):  # the requester may be gone
             connection.send(bytes(ended))
     raise SystemExit(status)
 
 
 def _take_over(connection: socket.socket) -> None:
-    """Be the one that Ctrl-C ends. What came meanwhile is not lost: it waits here, or has ended who asked."""
+    """Be the process that Ctrl-C ends. An earlier one is not lost: it is pending here, or has ended the requester."""
     with contextlib.suppress(OSError):
         connection.sendall(b".")
         if connection.recv(1):
@@ -262,15 +262,8 @@ def _take_over(connection: socket.socket) -> None:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End this process when the one that asked for it is gone, as if it had been it; pass on what interrupts that."""
+    """End this process when the requesting one is gone; pass on what interrupts that one."""
     with contextlib.suppress(OSError):
         while connection.recv(1):
             os.kill(os.getpid(), signal.SIGINT)
     lifeline.end()
-
-
-if __name__ == "__main__":
-    if not sys.argv[1:] or shutil.which(sys.argv[1]) is None:
-        told = f"{sys.argv[1]}: no such command; " if sys.argv[1:] else ""
-        raise SystemExit(f"{told}usage: python -m alignslm.warm COMMAND ...   (such as dvc repro)")
-    main(sys.argv[1:])

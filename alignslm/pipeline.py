@@ -6,7 +6,7 @@ is told here; whether a stage is up to date only DVC knows.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -26,8 +26,8 @@ class PipelineError(ValueError):
 class Stage:
     """A stage of dvc.yaml after templating, with the paths it reads and makes, and the values it depends on.
 
-    `params` are keys of params.yaml (`weights`, `rounds.r1`) or, with no key named, whole files; `code` are keys of
-    code.yaml.
+    `params` are keys of params.yaml (`weights`, `checkpoints.r1`) or whole files; `keys` says which keys of a file,
+    `code` those of code.yaml.
     """
 
     name: str
@@ -35,7 +35,22 @@ class Stage:
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     params: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: tuple[str, ...] = ()
+    cmd: str = ""
+
+    def values(self, root: Path = Path()) -> dict[str, Plain]:
+        """Return the values that the stage depends on, by `file: key`, as they are in `root` now."""
+        read = {file: _read(root / file) for file in {self.file_of(name) for name in self.params}}
+        wanted = [(self.file_of(name), key) for name in self.params for key in self.keys.get(name, (name,))]
+        return {
+            f"{file}: {key}": _lookup(key, read[file], self.name) if key != file else read[file] for file, key in wanted
+        }
+
+    @staticmethod
+    def file_of(name: str) -> str:
+        """Return the file that an entry of `params` is about."""
+        return name if name.endswith(".yaml") else "params.yaml"
 
 
 def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage]:
@@ -86,9 +101,14 @@ def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
     outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
     described = str(fill(entry.get("desc", ""), context, name))
     deps, params = (tuple(_paths(entry.get(key, []), context, name)) for key in ("deps", "params"))
-    keyed = [listed for listed in _items(entry.get("params", [])) if isinstance(listed, dict)]
-    code = tuple(str(key) for listed in keyed for key in _items(listed.get(CODE_FILE)))
-    return Stage(name, described, deps, tuple(outs), params, code)
+    keys = {
+        str(fill(file, context, name)): tuple(str(fill(key, context, name)) for key in _items(listed))
+        for item in _items(entry.get("params", []))
+        if isinstance(item, dict)
+        for file, listed in item.items()
+        if listed
+    }
+    return Stage(name, described, deps, tuple(outs), params, keys, keys.get(CODE_FILE, ()), str(entry.get("cmd", "")))
 
 
 def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:
