@@ -8,24 +8,24 @@ from typing import NamedTuple, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationError
 
-from alignslm.config.llm_judges import OpenAiJudge
+from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.extras import needed
-from alignslm.judge.reply_store import Answer, LedgerLine, ReplyStore
+from alignslm.judge.reply_store import Answer, LedgerEntry, ReplyStore
 
 with needed("openai", by="kind: openai"):
     import openai
 
 FIRST_WAIT_S = 0.5
-LONGEST_BACKOFF_S = 30.0
-LONGEST_ORDERED_WAIT_S = 300.0  # a server that wants a longer pause is told about, not waited for
-BUSY = {408, 409, 425, 429}
+MAX_BACKOFF_S = 30.0
+MAX_RETRY_AFTER_S = 300.0  # a server that wants a longer pause is told about, not waited for
+RETRY_STATUS_CODES = {408, 409, 425, 429}
 CONTENT_CODES = {
     "content_filter",
     "content_policy_violation",
 }  # the question offends: an answer, and not to be repeated
 
 
-class AskingError(ValueError):
+class JudgeAPIError(ValueError):
     """A server cannot be asked: unreachable, no valid key, no such model, out of quota, or failing for too long."""
 
 
@@ -74,7 +74,7 @@ class Failed(NamedTuple):
 Attempt: TypeAlias = "Answer | Malformed | Failed"
 
 
-def make_client(config: OpenAiJudge, key: str | None) -> openai.OpenAI:
+def make_client(config: OpenAIJudgeConfig, key: str | None) -> openai.OpenAI:
     """Return a client that asks once and never retries by itself: every request is counted here."""
     return openai.OpenAI(
         base_url=config.base_url, api_key=key or "none", timeout=config.timeout_s, max_retries=0, organization=None
@@ -118,20 +118,20 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
 
 def backoff_s(attempt: int, chance: float) -> float:
     """Return the wait before attempt 1, 2, ...: doubling, then shortened by up to a half by `chance` in 0..1."""
-    return min(LONGEST_BACKOFF_S, FIRST_WAIT_S * 2.0 ** (attempt - 1)) * (1 - 0.5 * chance)
+    return min(MAX_BACKOFF_S, FIRST_WAIT_S * 2.0 ** (attempt - 1)) * (1 - 0.5 * chance)
 
 
-class Asker:
+class APIClient:
     """Asks one judge's questions, within its budget. `stop` ends all waiting and every question not yet sent."""
 
-    def __init__(self, config: OpenAiJudge, store: ReplyStore, key: str | None) -> None:
+    def __init__(self, config: OpenAIJudgeConfig, store: ReplyStore, key: str | None) -> None:
         self.config, self.store, self.client = config, store, make_client(config, key)
         self.stop = threading.Event()
 
     def ask(self, question: str, vote: int) -> Answer | Malformed | None:
         """Return the answer, then in the store too; what stayed malformed in every attempt; or None after a stop.
 
-        Raises AskingError, BudgetError, and stops every other question then.
+        Raises JudgeAPIError, BudgetError, and stops every other question then.
         """
         try:
             return self._persist(question, vote)
@@ -152,7 +152,7 @@ class Asker:
             last = attempt
         if isinstance(last, Malformed):
             return last
-        raise AskingError(
+        raise JudgeAPIError(
             f"{self.config.base_url} failed {self.config.attempts} times in a row on one question, at last with: "
             f"{last.why}. Every answer so far is kept: run the same command again when the server is well, or raise "
             "attempts or timeout_s, or lower concurrency, in the judge's file."
@@ -178,7 +178,7 @@ class Asker:
                 prompt_tokens, completion_tokens = attempt.prompt_tokens, attempt.completion_tokens
         finally:
             self.store.record(
-                LedgerLine(key=key, outcome=outcome, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+                LedgerEntry(key=key, outcome=outcome, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
             )
         return attempt
 
@@ -204,17 +204,17 @@ class Asker:
         """Tell what an HTTP error means: a busy or broken server, a question it will not answer, or a wrong setup."""
         status, body = error.status_code, error.response.text
         if error.code == "insufficient_quota":
-            raise AskingError(self._stopped(status, body, "the account has no quota left; add some"))
-        if status in BUSY or status >= 500:
+            raise JudgeAPIError(self._stopped(status, body, "the account has no quota left; add some"))
+        if status in RETRY_STATUS_CODES or status >= 500:
             wait_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
-            if wait_s is not None and wait_s > LONGEST_ORDERED_WAIT_S:
-                raise AskingError(self._stopped(status, body, f"it wants to be left alone for {wait_s:.0f} s"))
+            if wait_s is not None and wait_s > MAX_RETRY_AFTER_S:
+                raise JudgeAPIError(self._stopped(status, body, f"it wants to be left alone for {wait_s:.0f} s"))
             return Failed(f"status {status}, {_brief(body)}", wait_s)
         if error.code in CONTENT_CODES:
             return Answer(text=body, refused=True, finish=error.code, model=None, prompt_tokens=0, completion_tokens=0)
         named = self.config.key_variable or "key_variable in the judge's file (null: no key is sent)"
         hints = {401: f"check {named}", 403: f"check {named}", 404: "check base_url and model in the judge's file"}
-        raise AskingError(self._stopped(status, body, hints.get(status, "check the judge's file")))
+        raise JudgeAPIError(self._stopped(status, body, hints.get(status, "check the judge's file")))
 
     def _stopped(self, status: int, body: str, hint: str) -> str:
         return (

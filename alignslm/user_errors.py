@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-SHOWN = 8  # problems of one kind that a message spells out
+MAX_SHOWN = 8  # problems of one kind that a message spells out
 
 
-def is_told(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Tell whether an error's class is defined in alignslm (TableError, ContractError, ConfigError, ...).
 
     Such a class is written for the reader: its message says what was found, where, and what to do. Every other
@@ -18,14 +18,14 @@ def is_told(error: BaseException) -> bool:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def report_user_errors() -> Iterator[None]:
     """End the program with status 1 and the message alone, in red on a terminal, for errors that are told."""
     try:
         yield
     except Exception as error:
-        if not is_told(error):
+        if not is_user_error(error):
             raise
-        tell(str(error))
+        print_error(str(error))
         raise SystemExit(1) from None
 
 
@@ -36,17 +36,17 @@ class Problem(NamedTuple):
     where: str
 
 
-def listed(problems: Sequence[Problem]) -> list[str]:
+def format_problems(problems: Sequence[Problem]) -> list[str]:
     """Return a line a kind, sorted: its problems counted, and the first `SHOWN` of their places."""
     lines = []
     for kind in sorted({problem.kind for problem in problems}):
         places = sorted(problem.where for problem in problems if problem.kind == kind)
-        more = f" ... and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        lines.append(f"  {kind} ({len(places)}): {', '.join(places[:SHOWN])}{more}")
+        more = f" ... and {len(places) - MAX_SHOWN} more" if len(places) > MAX_SHOWN else ""
+        lines.append(f"  {kind} ({len(places)}): {', '.join(places[:MAX_SHOWN])}{more}")
     return lines
 
 
-def tell(message: str) -> None:
+def print_error(message: str) -> None:
     """Print a message on stderr, in red on a terminal."""
     from rich.console import Console
     from rich.text import Text

@@ -23,7 +23,7 @@ _MEANINGS: dict[int, str] = {
 _ERROR_FROM = 500  # status codes from here on are the server's fault
 
 
-def refusal(error: BaseException, repo: str, repo_type: str) -> str:
+def explain_hub_error(error: BaseException, repo: str, repo_type: str) -> str:
     """Return one message: which repository, what was refused, what to do."""
     answered = next((found for found in _causes(error) if isinstance(found, errors.HfHubHTTPError)), None)
     told = _answer(answered, repo) if answered is not None else _silence(error)

@@ -11,7 +11,7 @@ FLAC_FRAME = 4096
 metadata first, as on phones that save data, its demuxer fails and nothing is heard."""
 
 
-def playable(flac: bytes) -> tuple[str, bytes]:
+def to_browser_audio(flac: bytes) -> tuple[str, bytes]:
     """Return media type and bytes: the FLAC as it is, or WAV of the same samples where one frame holds them all."""
     waveform, sample_rate_hz = decode(flac)
     if len(waveform) > FLAC_FRAME:

@@ -9,39 +9,39 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
-from alignslm.asr import Recogniser, load_asr
+from alignslm.asr import ASRModel, load_asr
 from alignslm.asr.rows import transcribe
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Params
 from alignslm.config.feedback import Sampling
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import Encoder, load_encoder
-from alignslm.lm.checkpoint import UnitLm, load_lm
-from alignslm.lm.rows import draw_continuations
-from alignslm.play.finding import checkpoint_folder, speech_folders
-from alignslm.play.prompt import PlayError, Prompt, prompt_key, read_sound
-from alignslm.play.take import Take
+from alignslm.generation.prompt import PlayError, Prompt, prompt_key, read_audio
+from alignslm.generation.resolve import checkpoint_folder, speech_folders
+from alignslm.generation.take import Continuation
+from alignslm.lm.checkpoint import UnitLM, load_lm
+from alignslm.lm.rows import sample_continuations
 from alignslm.prompts import read_prompts
 from alignslm.recordings import recordings_of
 from alignslm.vocoder import Vocoder, load_vocoder
-from alignslm.vocoder.rows import speak
+from alignslm.vocoder.rows import synthesize_rows
 
 PURPOSE = "evaluation"  # as the stage `samples`: equal prompt, model, seed and sampling give equal samples
 
 
 @dataclass(frozen=True)
-class Studio:
+class SpeechPipeline:
     """An experiment's encoder, vocoder and ASR model, and its sampling parameters."""
 
     root: Path
     encoder: Encoder
     vocoder: Vocoder
-    recogniser: Recogniser
+    recogniser: ASRModel
     params: Params
     execution: Execution
 
     @classmethod
-    def open(cls, root: Path | str = ".") -> "Studio":
+    def open(cls, root: Path | str = ".") -> "SpeechPipeline":
         """Load the speech models of the experiment in `root` (the folder of params.yaml).
 
         Raises PlayError if they do not exist yet, ContractError if vocoder and encoder do not match.
@@ -55,12 +55,12 @@ class Studio:
         recogniser = load_asr(experiment.asr, folders["asr"], device=execution.device)
         return cls(root, encoder, vocoder, recogniser, experiment.params, execution)
 
-    def speaker(self, model: str) -> "Speaker":
+    def load_model(self, model: str) -> "SpokenLM":
         """Load a checkpoint by name, folder or Hub id; ContractError if its units are not the encoder's."""
         folder = checkpoint_folder(model, self.root)
         lm = load_lm(folder, device=self.execution.device)
         lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self.root / "artifacts" / "encoder"))
-        return Speaker(self, lm, model)
+        return SpokenLM(self, lm, model)
 
     def prompt(self, given: Path | str, *, seconds: float | None = None) -> Prompt:
         """Return the prompt of an audio file, or the one with this id in the experiment's prompts table.
@@ -74,7 +74,7 @@ class Studio:
                 return self._of_experiment(found)
         if seconds is not None and seconds <= 0:
             raise PlayError(f"prompt seconds must be positive, got {seconds:g}")
-        waveform, rate_hz = read_sound(Path(given), seconds=seconds, longest_s=self.params.prompts.max_s)
+        waveform, rate_hz = read_audio(Path(given), seconds=seconds, longest_s=self.params.prompts.max_s)
         return self.prompt_of(waveform, rate_hz, name=Path(given).name)
 
     def prompt_of(self, waveform: np.ndarray, sample_rate_hz: int, *, name: str = "prompt") -> Prompt:
@@ -100,19 +100,19 @@ class Studio:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class SpokenLM:
     """A unit language model with an experiment's speech models."""
 
-    studio: Studio
-    lm: UnitLm
+    studio: SpeechPipeline
+    lm: UnitLM
     name: str
 
     @classmethod
-    def load(cls, model: str, *, root: Path | str = ".") -> "Speaker":
+    def load(cls, model: str, *, root: Path | str = ".") -> "SpokenLM":
         """Load a checkpoint (name, folder, Hub id) and the speech models of the experiment in `root`."""
-        return Studio.open(root).speaker(model)
+        return SpeechPipeline.open(root).load_model(model)
 
-    def continuations(
+    def generate(
         self,
         prompt: Prompt | Path | str,
         *,
@@ -121,12 +121,12 @@ class Speaker:
         top_p: float | None = None,
         seed: int | None = None,
         prompt_seconds: float | None = None,
-    ) -> list[Take]:
+    ) -> list[Continuation]:
         """Continue a prompt (or a sound file) `draws` times, speak and transcribe.
 
         What is not given is the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
         equal samples; a prompt of the experiment gets the very draws of its stage `samples`. Raises PlayError (see
-        `Studio.prompt`), TooLongError where prompt and continuation exceed the model's positions.
+        `SpeechPipeline.prompt`), TooLongError where prompt and continuation exceed the model's positions.
         """
         studio = self.studio
         spoken_prompt = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
@@ -134,7 +134,7 @@ class Speaker:
             {"prompt_id": [spoken_prompt.prompt_id], "units": [spoken_prompt.units]},
             schema={"prompt_id": pl.String, "units": tables.UNITS},
         )
-        drawn = draw_continuations(
+        drawn = sample_continuations(
             rows,
             self.lm,
             sampling_of(studio.params.sampling, draws=draws, temperature=temperature, top_p=top_p),
@@ -142,16 +142,16 @@ class Speaker:
             purpose=PURPOSE,
             batch_rows=studio.execution.batch_rows,
         )
-        spoken = speak(drawn, studio.vocoder)
+        spoken = synthesize_rows(drawn, studio.vocoder)
         transcripts = transcribe(spoken, studio.recogniser)
         triples = zip(drawn.to_dicts(), spoken.to_dicts(), transcripts.to_dicts(), strict=True)
         return [self._take(spoken_prompt, *triple) for triple in triples]
 
     def _take(
         self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], transcript: Mapping[str, Any]
-    ) -> Take:
+    ) -> Continuation:
         waveform, rate_hz = audio.decode(spoken["audio"]["bytes"])
-        return Take(
+        return Continuation(
             model=self.name,
             draw=drawn["draw"],
             prompt=prompt,

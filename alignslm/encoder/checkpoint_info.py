@@ -8,13 +8,13 @@ from pathlib import Path
 
 from transformers import HubertConfig
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.encoder.windows import Framing
 
 
 @dataclass(frozen=True)
-class Facts:
+class CheckpointInfo:
     """Layers, width and framing of a checkpoint. `sample_rate_hz` is None where no preprocessor file tells it."""
 
     path: Path
@@ -23,7 +23,7 @@ class Facts:
     framing: Framing
     sample_rate_hz: int | None
 
-    def require_fitting(self, config: Hubert) -> None:
+    def require_fitting(self, config: HubertEncoderConfig) -> None:
         """Raise EncoderError listing every field of the config that is wrong for this checkpoint."""
         faults = []
         if config.layer > self.layers:
@@ -47,7 +47,7 @@ class Facts:
             )
 
 
-def facts_of(path: Path) -> Facts:
+def read_checkpoint_info(path: Path) -> CheckpointInfo:
     """Read config.json and, where there is one, preprocessor_config.json. EncoderError where it is no HubertModel."""
     file, preprocessor = path / "config.json", path / "preprocessor_config.json"
     if not file.is_file():
@@ -57,7 +57,7 @@ def facts_of(path: Path) -> Facts:
         raise EncoderError(f"checkpoint {path} is of model_type {values.get('model_type')!r}, expected 'hubert'.")
     rate = json.loads(preprocessor.read_text()).get("sampling_rate") if preprocessor.is_file() else None
     config = HubertConfig.from_dict(values)
-    return Facts(
+    return CheckpointInfo(
         path, config.num_hidden_layers, config.hidden_size, framing_of(config.conv_kernel, config.conv_stride), rate
     )
 

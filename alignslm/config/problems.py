@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
-class Fault:
+class ConfigProblem:
     """One fault. `line` counts from 1 and is None where the whole file is at fault; `key` is dotted."""
 
     file: str
@@ -23,13 +23,13 @@ class Fault:
 class ConfigError(ValueError):
     """Parameter files are at fault; the message lists every fault of every file, one a line."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[ConfigProblem]) -> None:
         """Sort by file and line and drop repetitions (two keys may choose the same file)."""
         self.faults = tuple(sorted(set(faults), key=lambda fault: (fault.file, fault.line or 0, fault.key)))
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def closest_match(name: str, known: Iterable[str]) -> str | None:
     """Return the known name most like `name`, or None where none is alike enough to be what was meant."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
@@ -37,7 +37,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def suggestion(name: str, known: Sequence[str], *, label: str = "known", always_list: bool = True) -> str:
     """Return "; did you mean 'x'?" and the list of known names, as far as they help."""
-    guess = nearest(name, known)
+    guess = closest_match(name, known)
     hint = "" if guess is None else f"; did you mean {guess!r}?"
     if guess is not None and not always_list:
         return hint

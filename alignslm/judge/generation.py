@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from alignslm.config.llm_judges import WrittenRating
-from alignslm.judge.prefixes import Ids, filled, rounded
-from alignslm.judge.questions import Questions, left_padded
+from alignslm.config.llm_judges import GeneratedRating
+from alignslm.judge.prefix_cache import Ids, filled, rounded
+from alignslm.judge.prompt_format import PromptFormatter, left_padded
 from alignslm.provenance import row_seed
 
 STEP = 16  # lengths are rounded up to a multiple, so that a row's pass has the same shape in any company
@@ -31,8 +31,8 @@ class GumbelNoise(LogitsProcessor):
         return scores.float() / self.temperature - noise.log().to(scores.device)
 
 
-def write_answers(
-    model: PreTrainedModel, questions: Questions, texts: Sequence[str], decoding: WrittenRating, *, rows: int
+def generate_replies(
+    model: PreTrainedModel, questions: PromptFormatter, texts: Sequence[str], decoding: GeneratedRating, *, rows: int
 ) -> list[str]:
     """Return votes 0, 1, ... on the first question's text, then on the next; only what the model wrote itself.
 
@@ -54,7 +54,11 @@ def write_answers(
 
 @torch.inference_mode()
 def _write(
-    model: PreTrainedModel, questions: Questions, ids: Sequence[Ids], seeds: Sequence[int], decoding: WrittenRating
+    model: PreTrainedModel,
+    questions: PromptFormatter,
+    ids: Sequence[Ids],
+    seeds: Sequence[int],
+    decoding: GeneratedRating,
 ) -> list[str]:
     """Return what the model writes after each row of ids; their lengths are padded on the left."""
     width = rounded(max(map(len, ids)), STEP)

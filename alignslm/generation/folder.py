@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from alignslm.play.cards import Sources, page
-from alignslm.play.prompt import PlayError, Prompt
-from alignslm.play.take import Take, write_sound
+from alignslm.generation.cards import Sources, page
+from alignslm.generation.prompt import PlayError, Prompt
+from alignslm.generation.take import Continuation, write_audio
 from alignslm.storage import replacing_folder, write_text
 
 TRANSCRIPT, PAGE, PROMPT = "transcript.jsonl", "index.html", "prompt.wav"
 
 
-def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -> None:
+def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder: Path) -> None:
     """Write prompt.wav, MODEL-N.wav and MODEL-N-after-prompt.wav, transcript.jsonl and index.html.
 
     The folder of an earlier call is replaced; PlayError if `folder` contains anything else. Equal continuations give
@@ -24,8 +24,8 @@ def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: P
         _write(prompt, models, partial)
 
 
-def _write(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -> None:
-    write_sound(prompt.waveform, prompt.sample_rate_hz, folder / PROMPT)
+def _write(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder: Path) -> None:
+    write_audio(prompt.waveform, prompt.sample_rate_hz, folder / PROMPT)
     whole, alone, rows = {}, {}, []
     for stem, (model, takes) in zip(_stems(models), models.items(), strict=True):
         for number, take in enumerate(takes):
@@ -38,13 +38,13 @@ def _write(prompt: Prompt, models: Mapping[str, Sequence[Take]], folder: Path) -
     write_text(folder / PAGE, page(prompt, models, Sources(PROMPT, whole, alone)))
 
 
-def _stems(models: Mapping[str, Sequence[Take]]) -> list[str]:
+def _stems(models: Mapping[str, Sequence[Continuation]]) -> list[str]:
     """Return the stem of each model's files: the last part of its name, numbered if two models share it."""
     last = [model.partition("@")[0].rstrip("/").rpartition("/")[2] or "model" for model in models]
     return [name if last.count(name) == 1 else f"{number}-{name}" for number, name in enumerate(last, 1)]
 
 
-def _row(take: Take, alone: str, whole: str) -> dict[str, object]:
+def _row(take: Continuation, alone: str, whole: str) -> dict[str, object]:
     return {
         "model": take.model,
         "draw": take.draw,

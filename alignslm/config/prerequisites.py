@@ -7,9 +7,9 @@ from pathlib import Path
 from alignslm.config.document import read_document
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
-from alignslm.config.faults import ConfigError, Fault
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.loading import execution_file
+from alignslm.config.problems import ConfigError, ConfigProblem
 from alignslm.config.rubrics import Rubric, RubricError
 from alignslm.config.sources import FolderSource, sources_in
 from alignslm.extras import lacking
@@ -30,7 +30,7 @@ def require_judges(experiment: Experiment, root: Path = Path()) -> None:
         raise ConfigError(faults)
 
 
-def judge_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
+def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
     """Return what the training judge and the held-out judge lack, at the lines of their configs."""
     params = experiment.params
     return [
@@ -39,9 +39,9 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
     ]
 
 
-def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
+def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
     """Return the local folders and files that configs name and that do not exist."""
-    found: dict[tuple[Path, str], Fault] = {}
+    found: dict[tuple[Path, str], ConfigProblem] = {}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
             if isinstance(source, FolderSource) and (reason := _absence(source, root)):
@@ -50,7 +50,7 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[Fault]:
     return list(found.values())
 
 
-def execution_faults(execution: Execution, root: Path = Path()) -> list[Fault]:
+def execution_faults(execution: Execution, root: Path = Path()) -> list[ConfigProblem]:
     """Return the package that the engine needs, if it is not installed, at its line."""
     problem = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
     return [_fault(execution_file(root), "engine", problem)] if problem else []
@@ -63,15 +63,19 @@ def _absence(source: FolderSource, root: Path) -> str | None:
     return None if (root / path).exists() else f"{path} does not exist; correct it, or put the files there"
 
 
-def _faults(judge: object, file: Path, root: Path) -> Iterator[Fault]:
-    if isinstance(judge, CausalLmJudge | OpenAiJudge):
+def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
+    if isinstance(judge, CausalLMJudgeConfig | OpenAIJudgeConfig):
         try:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
-    if isinstance(judge, OpenAiJudge) and (problem := lacking("openai", by="kind: openai")):
+    if isinstance(judge, OpenAIJudgeConfig) and (problem := lacking("openai", by="kind: openai")):
         yield _fault(file, "kind", problem)
-    if isinstance(judge, OpenAiJudge) and judge.key_variable and not os.environ.get(judge.key_variable, "").strip():
+    if (
+        isinstance(judge, OpenAIJudgeConfig)
+        and judge.key_variable
+        and not os.environ.get(judge.key_variable, "").strip()
+    ):
         yield _fault(
             file,
             "key_variable",
@@ -80,8 +84,8 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[Fault]:
         )
 
 
-def _fault(file: Path, key: str, message: str) -> Fault:
+def _fault(file: Path, key: str, message: str) -> ConfigProblem:
     document = read_document(file)
-    return Fault(
+    return ConfigProblem(
         file.as_posix(), None if isinstance(document, list) else document.line(tuple(key.split("."))), key, message
     )

@@ -25,14 +25,14 @@ class CacheError(ValueError):
     """A model's memory of what it has read cannot be shared between sequences."""
 
 
-class Parted(NamedTuple):
+class SplitSequence(NamedTuple):
     """One sequence after the head. The leaf holds at least one token; `kept` of its last logits are wanted."""
 
     stem: Ids
     leaf: Ids
 
 
-Reduce: TypeAlias = Callable[[torch.Tensor, Sequence[Parted]], list[list[float]]]
+Reduce: TypeAlias = Callable[[torch.Tensor, Sequence[SplitSequence]], list[list[float]]]
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> Ids:
@@ -73,7 +73,7 @@ def _read(cache: DynamicCache, width: int) -> KeyValues:
     return whole
 
 
-class SharedPrefixes:
+class PrefixCache:
     """Runs a causal model over sequences after one head; `rows` in every forward pass."""
 
     def __init__(self, model: PreTrainedModel, head: Ids, *, rows: int) -> None:
@@ -91,7 +91,7 @@ class SharedPrefixes:
             self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return _read(cache, len(self.head))
 
-    def run(self, sequences: Sequence[Parted], reduce: Reduce, *, last_only: bool) -> list[list[float]]:
+    def run(self, sequences: Sequence[SplitSequence], reduce: Reduce, *, last_only: bool) -> list[list[float]]:
         """Return reduce(logits, some) for every sequence, in order.
 
         `reduce` is given fp32 logits (rows, positions, vocabulary), the last positions of leaves padded to one length
@@ -152,7 +152,7 @@ class SharedPrefixes:
 
     def _leaves(
         self,
-        sequences: Sequence[Parted],
+        sequences: Sequence[SplitSequence],
         places: dict[int, int],
         stems: KeyValues,
         stem_width: int,
@@ -174,7 +174,7 @@ class SharedPrefixes:
 
     @torch.inference_mode()
     def _read_leaves(
-        self, given: Sequence[Parted], cache: DynamicCache, stem_width: int, width: int, *, last_only: bool
+        self, given: Sequence[SplitSequence], cache: DynamicCache, stem_width: int, width: int, *, last_only: bool
     ) -> torch.Tensor:
         """Return fp32 logits (rows, positions, vocabulary); the padding behind a stem is masked and not counted."""
         device, head = self.model.device, len(self.head)

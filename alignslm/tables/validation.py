@@ -50,7 +50,7 @@ def _instance(kind: pl.DataType | type[pl.DataType]) -> pl.DataType:
     return kind() if isinstance(kind, type) else kind
 
 
-def arrange(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+def conform(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
     """Select the table's columns, cast them to its types and sort by its key."""
     return frame.select(pl.col(name).cast(kind) for name, kind in table.schema.items()).sort(table.key)
 

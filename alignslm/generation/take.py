@@ -8,14 +8,14 @@ import numpy as np
 import soundfile
 
 from alignslm import audio
-from alignslm.play.prompt import PlayError, Prompt
-from alignslm.storage import replacing
+from alignslm.generation.prompt import PlayError, Prompt
+from alignslm.storage import atomic_write
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 
 
 @dataclass(frozen=True)
-class Take:
+class Continuation:
     """One sample of one model for one prompt.
 
     `waveform` is (samples,) float32 of the continuation without its prompt, `text` its transcript (None unless `status`
@@ -46,14 +46,14 @@ class Take:
 
     def save(self, path: Path | str, *, prompt: bool = False) -> None:
         """Write the continuation, with `prompt` after its prompt, in the format of the suffix (FORMATS)."""
-        write_sound(self.with_prompt() if prompt else self.waveform, self.sample_rate_hz, Path(path))
+        write_audio(self.with_prompt() if prompt else self.waveform, self.sample_rate_hz, Path(path))
 
 
-def write_sound(waveform: np.ndarray, sample_rate_hz: int, path: Path) -> None:
+def write_audio(waveform: np.ndarray, sample_rate_hz: int, path: Path) -> None:
     """Write (samples,) float32 in the format of the suffix; equal samples give equal bytes, except in ogg."""
     if path.suffix not in FORMATS:
         raise PlayError(f"{path} has no known suffix; use one of {', '.join(FORMATS)}")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".flac":
             partial.write_bytes(audio.encode_flac(waveform, sample_rate_hz))
         else:

@@ -12,7 +12,7 @@ from alignslm.config.model import Config
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft", "polars", "numpy", "scipy", "dvc")
 
 
-class Origin(Config):
+class RunInfo(Config):
     """Provenance of one report. `git_commit` is None outside a repository, `dvc_lock_sha256` without a dvc.lock.
 
     `dirty` tells whether tracked files differ from the commit; then the commit alone does not say what ran.
@@ -26,11 +26,11 @@ class Origin(Config):
     device: str
 
 
-def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) -> Origin:
+def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) -> RunInfo:
     """Look up the provenance of the working tree at `root`; `device` is what the models ran on."""
     lock = root / "dvc.lock"
     status = git(root, "status", "--porcelain", "--untracked-files=no")
-    return Origin(
+    return RunInfo(
         git_commit=git(root, "rev-parse", "HEAD"),
         dirty=bool(status),
         dvc_lock_sha256=hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from alignslm.config.experiment import Experiment
 from alignslm.config.sources import AnySource, FolderSource, HubSource, UrlSource, sources_in
-from alignslm.fetching import is_present
+from alignslm.fetching import is_cached
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
 HUB_TIMEOUT_S = 5.0
 
 
-class Fetch(NamedTuple):
+class Download(NamedTuple):
     """One source. `num_bytes` is None if unknown; `fault` says why the Hub refuses it."""
 
     key: str
@@ -34,9 +34,9 @@ class Fetch(NamedTuple):
                 return self.source.url
 
 
-def fetches_of(experiment: Experiment, *, ask_hub: bool) -> list[Fetch]:
+def fetches_of(experiment: Experiment, *, ask_hub: bool) -> list[Download]:
     """Return every source once, under the first key that names it."""
-    found: dict[str, Fetch] = {}
+    found: dict[str, Download] = {}
     choices: dict[str, object] = {key: getattr(experiment, key) for key in type(experiment).model_fields}
     for key, source in sources_in(choices, ""):
         if source.model_dump_json() not in found:
@@ -44,22 +44,22 @@ def fetches_of(experiment: Experiment, *, ask_hub: bool) -> list[Fetch]:
     return list(found.values())
 
 
-def _fetch(key: str, source: AnySource, *, ask_hub: bool) -> Fetch:
+def _fetch(key: str, source: AnySource, *, ask_hub: bool) -> Download:
     match source:
         case FolderSource():
             return _folder(key, source)
         case UrlSource():
-            return Fetch(key, source, pinned=True, present=is_present(source), num_bytes=None, fault=None)
+            return Download(key, source, pinned=True, present=is_cached(source), num_bytes=None, fault=None)
         case HubSource():
-            present = is_present(source)
+            present = is_cached(source)
             num_bytes, fault = asked(source) if ask_hub and not present else (None, None)
-            return Fetch(key, source, source.pinned, present, num_bytes, fault)
+            return Download(key, source, source.pinned, present, num_bytes, fault)
 
 
-def _folder(key: str, source: FolderSource) -> Fetch:
+def _folder(key: str, source: FolderSource) -> Download:
     path, _ = source.expanded()
     present = path.exists()
-    return Fetch(key, source, source.sha256 is not None, present, size_of(path) if present else None, fault=None)
+    return Download(key, source, source.sha256 is not None, present, size_of(path) if present else None, fault=None)
 
 
 def size_of(path: Path) -> int:

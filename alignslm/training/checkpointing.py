@@ -9,18 +9,18 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignslm.provenance import tree_sha256
 from alignslm.storage import write_text
-from alignslm.training.processes import is_first, together
+from alignslm.training.processes import is_main_process, wait_for_everyone
 
 STATE = "trainer_state.json"  # the last file of a checkpoint that the trainer writes
 
 
-class SealCheckpoints(TrainerCallback):
+class ChecksumCheckpoints(TrainerCallback):
     """Writes the hash of every checkpoint beside it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Seal the checkpoint of this step."""
         del control
-        together()  # every process adds the state of its random numbers
+        wait_for_everyone()  # every process adds the state of its random numbers
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             for old in folder.parent.glob("sealed-*"):  # the trainer keeps one checkpoint
@@ -28,7 +28,7 @@ class SealCheckpoints(TrainerCallback):
             write_text(_seal(folder), tree_sha256([folder]) + "\n")
 
 
-def last_whole_checkpoint(work: Path) -> Path | None:
+def last_complete_checkpoint(work: Path) -> Path | None:
     """Return the last checkpoint from which training can go on, None where it starts anew.
 
     What is half written, truncated or altered is told and removed. A checkpoint killed after its last file and
@@ -38,7 +38,7 @@ def last_whole_checkpoint(work: Path) -> Path | None:
     for _, folder in sorted(found, reverse=True):
         if _is_whole(folder):
             return folder
-        if is_first():
+        if is_main_process():
             print(f"{folder} is damaged or half written; training goes on from before it", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
             _seal(folder).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def prompt_key(units: Sequence[int]) -> str:
     return content_id("prompt", [int(unit) for unit in units])
 
 
-def read_sound(file: Path, *, seconds: float | None, longest_s: float) -> tuple[np.ndarray, int]:
+def read_audio(file: Path, *, seconds: float | None, longest_s: float) -> tuple[np.ndarray, int]:
     """Read a prompt: (samples,) float32, channels averaged, and its rate in Hz.
 
     `seconds` keeps only the beginning. Without it, a file longer than `longest_s` is rejected. PlayError says what is

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from alignslm.config.rubrics import Rubric
-from alignslm.judge import Story
-from alignslm.judge.prefixes import Ids, Parted, common_prefix
+from alignslm.judge import JudgeInput
+from alignslm.judge.prefix_cache import Ids, SplitSequence, common_prefix
 
 DIGITS = "12345"
-_ANOTHER = Story("x", "|")  # differs from any transcript right where a transcript begins
+_ANOTHER = JudgeInput("x", "|")  # differs from any transcript right where a transcript begins
 
 
-class UnreadableQuestionError(ValueError):
+class JudgePromptError(ValueError):
     """A question cannot be put to this model: its tokenizer does not cut ratings apart, or it is too long."""
 
 
-class Questions:
+class PromptFormatter:
     """Puts stories into a rubric and a chat template, and cuts the tokens where they begin to differ."""
 
     def __init__(self, rubric: Rubric, tokenizer: PreTrainedTokenizerBase, *, answer_prefix: str) -> None:
@@ -27,7 +27,7 @@ class Questions:
         self._digits: list[int] | None = None
         self._head: Ids | None = None
 
-    def text(self, story: Story) -> str:
+    def text(self, story: JudgeInput) -> str:
         """Return the question up to where the model's answer begins."""
         question = self.rubric.fill(self._unmarked(story.prompt), self._unmarked(story.continuation))
         if not self.tokenizer.chat_template:
@@ -60,14 +60,14 @@ class Questions:
         """Return the token of each digit after the answer prefix.
 
         A tokenizer may have several tokens for a digit, or glue it to what stands before: all five texts are
-        tokenised whole, and must differ in their last token alone. Raises UnreadableQuestionError otherwise.
+        tokenised whole, and must differ in their last token alone. Raises JudgePromptError otherwise.
         """
         if self._digits is None:
             asked = self.text(_ANOTHER) + self.answer_prefix
             whole = [self.question_ids(asked + digit) for digit in DIGITS]
             if len({ids[:-1] for ids in whole}) > 1 or len({ids[-1] for ids in whole}) < len(DIGITS):
                 ends = ", ".join(repr(self.tokenizer.convert_ids_to_tokens(list(ids[-2:]))) for ids in whole)
-                raise UnreadableQuestionError(
+                raise JudgePromptError(
                     f"after the answer prefix {self.answer_prefix!r} this tokenizer does not make one token of each "
                     f"digit 1 to 5 (the texts end with {ends}). Use another answer_prefix, or score.mode: generate."
                 )
@@ -77,30 +77,30 @@ class Questions:
     def head(self) -> Ids:
         """Return the tokens that every question begins with."""
         if self._head is None:
-            some = (_ANOTHER, Story("|", "x"), Story("the", "and"))
+            some = (_ANOTHER, JudgeInput("|", "x"), JudgeInput("the", "and"))
             ids = [self._asked(story) for story in some]
             self._head = common_prefix(common_prefix(ids[0], ids[1]), ids[2])
         return self._head
 
-    def _asked(self, story: Story) -> Ids:
+    def _asked(self, story: JudgeInput) -> Ids:
         """Return the question up to right before the digit. A space before it may be part of the digit's token."""
         ids = self.question_ids(self.text(story) + self.answer_prefix + DIGITS[0])
         if ids[-1] != self.digit_ids()[0]:
-            raise UnreadableQuestionError(
+            raise JudgePromptError(
                 f"the digit after the answer prefix {self.answer_prefix!r} is another token for the continuation "
                 f"{story.continuation[:60]!r} than for others. Use another answer_prefix, or score.mode: generate."
             )
         return ids[:-1]
 
-    def parted(self, story: Story) -> tuple[Ids, Parted]:
+    def parted(self, story: JudgeInput) -> tuple[Ids, SplitSequence]:
         """Return head, stem and leaf of a question. A question that begins otherwise than most has an empty head."""
         ids = self._asked(story)
         head = self.head() if ids[: len(self.head())] == self.head() else ()
-        shared = common_prefix(ids[:-1], self._asked(Story(story.prompt, _ANOTHER.continuation)))
+        shared = common_prefix(ids[:-1], self._asked(JudgeInput(story.prompt, _ANOTHER.continuation)))
         cut = max(len(head), len(shared))
-        return head, Parted(ids[len(head) : cut], ids[cut:])
+        return head, SplitSequence(ids[len(head) : cut], ids[cut:])
 
-    def plain(self, story: Story) -> tuple[Ids, Ids]:
+    def plain(self, story: JudgeInput) -> tuple[Ids, Ids]:
         """Return (context, all) tokens of `prompt continuation`: a token that reaches over the seam is no context."""
         prompt, continuation = self._unmarked(story.prompt), self._unmarked(story.continuation)
         before = self.encode(prompt, rendered=False)

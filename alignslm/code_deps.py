@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "alignslm"
 
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
-PLUMBING = frozenset({
-    "artifacts", "config", "pipeline", "tables", "progress", "failures", "shards", "storage", "closure", "code",
+IGNORED_MODULES = frozenset({
+    "artifacts", "config", "pipeline", "tables", "progress", "user_errors", "shards", "storage", "code_deps", "code",
     "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks",
     "times", "speed", "__init__",
     "__main__", "template",
@@ -26,7 +26,7 @@ PLUMBING = frozenset({
 _LINE_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 
 
-def science(script: Path) -> list[Path]:
+def code_dependencies(script: Path) -> list[Path]:
     """Return a stage's script and the top modules and packages of alignslm that it rests on, sorted.
 
     Imports inside functions count as well, and so does a module that is named in a string, as registries do.
@@ -42,7 +42,7 @@ def code_hash(script: Path) -> str:
     what is written for readers alone left out.
     """
     digest = hashlib.sha256()
-    files = {file for path in science(script) for file in _files_of(path)}
+    files = {file for path in code_dependencies(script) for file in _files_of(path)}
     for name, file in sorted((file.relative_to(_home(file, script)).as_posix(), file) for file in files):
         digest.update(f"{name}\0{_content_hash(file)}\0".encode())
     return digest.hexdigest()[:16]
@@ -107,7 +107,7 @@ def _files(file: Path) -> Iterator[Path]:
 
 def _is_science(name: str) -> bool:
     parts = name.split(".")
-    return len(parts) > 1 and parts[0] == PACKAGE and parts[1] not in PLUMBING and _module_file(name) is not None
+    return len(parts) > 1 and parts[0] == PACKAGE and parts[1] not in IGNORED_MODULES and _module_file(name) is not None
 
 
 @cache

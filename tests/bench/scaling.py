@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignslm.storage import replacing
+from alignslm.storage import atomic_write
 from tests.bench.harness import Result
 
 
-def draw_growth(results: Sequence[Result], file: Path) -> None:
+def plot_scaling(results: Sequence[Result], file: Path) -> None:
     """Draw our path's median seconds and peak memory over the scale, a line a stage; linear time is a straight line.
 
     Both relative to the smallest scale. The file's ending chooses the format.
@@ -28,6 +28,6 @@ def draw_growth(results: Sequence[Result], file: Path) -> None:
     memory.set(xlabel="work", ylabel="peak memory above the models, MB", xticks=scales)
     memory.set_ylim(bottom=0)
     time.legend(fontsize="small")
-    with replacing(file) as partial:
+    with atomic_write(file) as partial:
         drawn = file.suffix.removeprefix(".")
         figure.savefig(partial, format=drawn, metadata={"Date": None} if drawn == "svg" else None)

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from alignslm.config.sources import HubSource
-from alignslm.fetching import obtain
-from alignslm.play.prompt import PlayError
+from alignslm.fetching import download
+from alignslm.generation.prompt import PlayError
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?")
 FILES = ("*.json", "*.safetensors")
@@ -57,4 +57,4 @@ def folder_or_repository(name: str) -> Path | None:
     if match is None:
         return None
     source = HubSource(kind="hub", repo=match["repo"], revision=match["revision"] or "main")
-    return obtain(source, patterns=FILES).path
+    return download(source, patterns=FILES).path

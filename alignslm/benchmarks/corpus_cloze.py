@@ -12,17 +12,17 @@ import polars as pl
 from alignslm import tables
 from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.items import SpokenItem, encode_items, item_id
-from alignslm.config.evaluation import OwnEndings
+from alignslm.config.evaluation import CorpusClozeConfig
 from alignslm.encoder import Encoder
 from alignslm.provenance import content_id, row_seed
-from alignslm.storage import writing
-from alignslm.utterances import waveforms_of
+from alignslm.storage import reraise_disk_errors
+from alignslm.utterances import iter_waveforms
 
 FADE_S = 0.005
 _ITEMS_AT_ONCE = 512  # waveforms of so many are in memory
 
 
-def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
+def plan_endings(config: CorpusClozeConfig, utterances: pl.DataFrame) -> pl.DataFrame:
     """Choose contexts and their foreign endings: utterance_id, foreign, speaker_id, sorted by utterance_id.
 
     `utterances` has utterance_id, split, speaker_id and duration_s. Contexts are chosen by hash, so that more pairs
@@ -35,7 +35,7 @@ def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
     for pool in fitting.partition_by("speaker_id") if config.same_speaker else [fitting]:
         ids = pool["utterance_id"].to_list()
         speakers = pool["speaker_id"] if len(ids) > 1 else ()
-        rows += [(ids[at], _foreign(ids, at, config.seed), str(speaker)) for at, speaker in enumerate(speakers)]
+        rows += [(ids[at], _pick_distractor(ids, at, config.seed), str(speaker)) for at, speaker in enumerate(speakers)]
     if not rows:
         raise BenchmarkError(
             f"{len(fitting)} utterances of the {config.split} split last {needed_s:g} s, and none has another one "
@@ -46,7 +46,7 @@ def plan_endings(config: OwnEndings, utterances: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(sorted(chosen), schema=["utterance_id", "foreign", "speaker_id"], orient="row")
 
 
-def _foreign(ids: list[str], own: int, seed: int) -> str:
+def _pick_distractor(ids: list[str], own: int, seed: int) -> str:
     """Draw one of `ids` that is not ids[own]."""
     drawn = int(np.random.default_rng(row_seed(seed, "own-endings", ids[own])).integers(len(ids) - 1))
     return ids[drawn + (drawn >= own)]
@@ -61,7 +61,7 @@ def join(context: np.ndarray, ending: np.ndarray, *, sample_rate_hz: int) -> np.
     return np.concatenate([context, ending])
 
 
-def own_endings(config: OwnEndings, path: Path, encoder: Encoder) -> Iterator[pl.DataFrame]:
+def corpus_cloze_items(config: CorpusClozeConfig, path: Path, encoder: Encoder) -> Iterator[pl.DataFrame]:
     """Yield rows of the items table in the order of its key, some at a time, from the utterances table at `path`.
 
     Audio is read once, file by file; what items need of it waits in a temporary file, not in memory.
@@ -71,8 +71,8 @@ def own_endings(config: OwnEndings, path: Path, encoder: Encoder) -> Iterator[pl
     plan = plan_endings(config, utterances.with_columns(duration_s=pl.col("num_samples") / pl.col("sample_rate_hz")))
     rate_hz = encoder.contract.sample_rate_hz
     with TemporaryFile() as file:
-        heard = _Heard(config, file, rate_hz)
-        for name, waveform in waveforms_of(path, {*plan["utterance_id"], *plan["foreign"]}, rate_hz):
+        heard = _AudioStore(config, file, rate_hz)
+        for name, waveform in iter_waveforms(path, {*plan["utterance_id"], *plan["foreign"]}, rate_hz):
             heard.keep(name, waveform)
         sides = iter(_sides(plan))
         while some := list(islice(sides, _ITEMS_AT_ONCE)):
@@ -98,10 +98,10 @@ def _sides(plan: pl.DataFrame) -> list[_Side]:
     return sorted(sides, key=lambda side: item_id(side.pair_id, side.polarity))
 
 
-class _Heard:
+class _AudioStore:
     """Contexts and endings of utterances, in a file."""
 
-    def __init__(self, config: OwnEndings, file: IO[bytes], rate_hz: int) -> None:
+    def __init__(self, config: CorpusClozeConfig, file: IO[bytes], rate_hz: int) -> None:
         self._config, self._file, self._rate_hz = config, file, rate_hz
         self._cut = round(config.context_s * rate_hz)
         self._end = round((config.context_s + config.ending_s) * rate_hz)
@@ -111,7 +111,7 @@ class _Heard:
         """Keep what an utterance can give to items."""
         kept = waveform[: self._end].astype(np.float32, copy=False)
         self._places[name] = self._file.tell(), kept.nbytes
-        with writing(Path(gettempdir()) / "endings"):
+        with reraise_disk_errors(Path(gettempdir()) / "endings"):
             self._file.write(kept.tobytes())
 
     def item(self, side: _Side) -> SpokenItem:

@@ -5,19 +5,19 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from alignslm.lm.checkpoint import silence_dropout
+from alignslm.lm.checkpoint import disable_dropout
 from alignslm.loading import load_pretrained
 from alignslm.units import UnitVocabulary
 
 
-def warm_started(folder: Path, vocabulary: UnitVocabulary, *, seed: int) -> PreTrainedModel:
+def twist_init(folder: Path, vocabulary: UnitVocabulary, *, seed: int) -> PreTrainedModel:
     """Load a text model in fp32 and replace its token embedding; equal seed, equal weights.
 
     The new table is drawn as the architecture draws its own. An output layer tied to the old table is tied to the new
     one; a separate one is replaced as well. All else, positions included, is the text model's.
     """
     model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, folder, dtype="float32")
-    silence_dropout(model)
+    disable_dropout(model)
     model.resize_token_embeddings(vocabulary.offset + vocabulary.num_units, mean_resizing=False)
     _set_specials(model, vocabulary)
     generator = torch.Generator().manual_seed(seed)

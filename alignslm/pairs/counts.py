@@ -6,7 +6,7 @@ from alignslm.config.model import Config
 from alignslm.pairs.selection import REASONS, SPLITS
 
 
-class SplitAccount(Config):
+class SplitPairCounts(Config):
     """One split of one round. `prompts` = `prompts_with_pairs` + the sum of `rejections`, a count for every reason.
 
     Lengths are in deduplicated units; a positive mean difference says the chosen ones are longer, which DPO's
@@ -24,14 +24,14 @@ class SplitAccount(Config):
     empty_rejected_share: float | None
 
 
-class PairAccount(Config):
+class PairCounts(Config):
     """One round: what trains, and what chooses the checkpoint."""
 
-    train: SplitAccount
-    valid: SplitAccount
+    train: SplitPairCounts
+    valid: SplitPairCounts
 
 
-class Books:
+class PairCounter:
     """A round's pairs, counted step by step; some 14 bytes a pair are kept, for exact means."""
 
     def __init__(self, *, max_auto_bleu: float) -> None:
@@ -51,14 +51,14 @@ class Books:
             for reason, count in rejections.filter(split=split)["reason"].value_counts().iter_rows():
                 self._rejections[split][reason] += count
 
-    def close(self) -> PairAccount:
+    def close(self) -> PairCounts:
         """Return what was counted."""
-        return PairAccount(**{split: self._split(split) for split in SPLITS})
+        return PairCounts(**{split: self._split(split) for split in SPLITS})
 
-    def _split(self, split: str) -> SplitAccount:
+    def _split(self, split: str) -> SplitPairCounts:
         facts = pl.concat(self._facts[split], rechunk=True)  # a mean must not depend on where steps were cut
         rejections, with_pairs = self._rejections[split], self._prompts[split]
-        return SplitAccount(
+        return SplitPairCounts(
             prompts=with_pairs + sum(rejections.values()),
             prompts_with_pairs=with_pairs,
             pairs=facts.height,

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 from alignslm import audio
 from alignslm.config.corpora import DatasetSource
 from alignslm.config.preferences import AnyPreferences, PreferencesConfig
-from alignslm.config.pretrained_lm import TrainedOn
+from alignslm.config.pretrained_lm import TrainingUnits
 from alignslm.config.sources import FolderSource
-from alignslm.config.splice import flow
-from alignslm.fetching import chosen_files, obtain
+from alignslm.config.yaml_edit import flow
+from alignslm.fetching import download, matching_files
 from alignslm.preferences.files import SUFFIXES, below, first_row
 from alignslm.preferences.pairing import PreferenceError
 from alignslm.preferences.reading import SIDES, sound_bytes
@@ -24,7 +24,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HEAD = "# Preferences that others made; every row was checked when this was written. See docs/preferences.md.\n"
 
 
-class Asked(NamedTuple):
+class ImportOptions(NamedTuple):
     """What a person says of preferences; None is read off the files."""
 
     source: str
@@ -35,17 +35,17 @@ class Asked(NamedTuple):
     valid_share: float
     completions_end: bool
     repeats: str
-    units: TrainedOn | None
+    units: TrainingUnits | None
 
 
-def describe(asked: Asked, root: Path) -> AnyPreferences:
+def describe(asked: ImportOptions, root: Path) -> AnyPreferences:
     """Return the choice that the files and what was said of them make, its source pinned.
 
     Raises PreferenceError where no file is found, no column holds the parts, or units are given without saying whose.
     """
     source, train = source_of(asked, root)
-    folder = obtain(below(source, root), patterns=[f"*{suffix}" for suffix in SUFFIXES]).path
-    names = [path.relative_to(folder).as_posix() for path in chosen_files(folder, None) if path.suffix in SUFFIXES]
+    folder = download(below(source, root), patterns=[f"*{suffix}" for suffix in SUFFIXES]).path
+    names = [path.relative_to(folder).as_posix() for path in matching_files(folder, None) if path.suffix in SUFFIXES]
     files = _split(names, train or asked.train, asked.valid)
     first = _first_row(folder / next(name for name in names if fnmatch(name, files["train"][0])))
     columns = dict(zip(SIDES, asked.columns or _columns(first), strict=True))
@@ -71,7 +71,7 @@ def _first_row(file: Path) -> Mapping[str, Any]:
     return first
 
 
-def source_of(asked: Asked, root: Path) -> tuple[DatasetSource | FolderSource, str | None]:
+def source_of(asked: ImportOptions, root: Path) -> tuple[DatasetSource | FolderSource, str | None]:
     """Return where the preferences come from, and the one file of it that was named, if one was."""
     path = Path(asked.source).expanduser()
     if path.exists():
@@ -121,7 +121,7 @@ def _is_unit_text(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("<Un")
 
 
-def _units(asked: Asked) -> dict[str, object]:
+def _units(asked: ImportOptions) -> dict[str, object]:
     if asked.units is None:
         raise PreferenceError(
             "the rows hold units, and nothing in them says of which encoder: the same number under another codebook "

@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 from markupsafe import Markup
 
-from alignslm.play.prompt import Prompt
-from alignslm.play.take import Take
+from alignslm.generation.prompt import Prompt
+from alignslm.generation.take import Continuation
 from alignslm.templates import environment
 
 
@@ -24,17 +24,17 @@ class Sources:
     alone: Mapping[tuple[int, str], str]
 
 
-def cards(prompt: Prompt, models: Mapping[str, Sequence[Take]], sources: Sources) -> Markup:
+def cards(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], sources: Sources) -> Markup:
     """Return the models' continuations side by side as a part of a page."""
     return Markup(_render("cards.html", prompt=prompt, models=models, sources=sources))  # noqa: S704 (autoescaped)
 
 
-def page(prompt: Prompt, models: Mapping[str, Sequence[Take]], sources: Sources) -> str:
+def page(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], sources: Sources) -> str:
     """Return the same as a page."""
     return _render("page.html", prompt=prompt, cards=cards(prompt, models, sources))
 
 
-def inline_cards(prompt: Prompt, models: Mapping[str, Sequence[Take]]) -> Markup:
+def inline_cards(prompt: Prompt, models: Mapping[str, Sequence[Continuation]]) -> Markup:
     """Return the same with the audio inline, for a page without files."""
     return cards(
         prompt,
@@ -47,7 +47,9 @@ def inline_cards(prompt: Prompt, models: Mapping[str, Sequence[Take]]) -> Markup
     )
 
 
-def _each(models: Mapping[str, Sequence[Take]], source: Callable[[Take], str]) -> dict[tuple[int, str], str]:
+def _each(
+    models: Mapping[str, Sequence[Continuation]], source: Callable[[Continuation], str]
+) -> dict[tuple[int, str], str]:
     return {(number, model): source(take) for model, takes in models.items() for number, take in enumerate(takes)}
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from alignslm.config.model import Config
-from alignslm.corpora.index import CorpusError, Left
+from alignslm.corpora.index import CorpusError, Excluded
 
 
-class SplitAccount(Config):
+class SplitCounts(Config):
     """One split. `transcribed` utterances have a text, `aligned` ones word times as well."""
 
     utterances: int
@@ -20,10 +20,10 @@ class SplitAccount(Config):
     aligned: int
 
 
-class Account(Config):
+class CorpusSummary(Config):
     """The whole corpus. `content_sha256` is over every utterance's id, split and encoded audio, in order."""
 
-    splits: dict[str, SplitAccount]
+    splits: dict[str, SplitCounts]
     left_out_by_request: int
     left_out_over_limit: int
     left_out_crossing_speakers: int
@@ -31,7 +31,7 @@ class Account(Config):
 
 
 @dataclass
-class Books:
+class CorpusCounter:
     """Counts shards on their way into the table."""
 
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -63,7 +63,7 @@ class Books:
                 "experiments/corpus/."
             )
 
-    def close(self, left: Left) -> Account:
+    def close(self, left: Excluded) -> CorpusSummary:
         """Return the account of what was watched."""
         splits = (
             pl.concat(self.counted)
@@ -76,8 +76,8 @@ class Books:
             )
             .sort("split")
         )
-        return Account(
-            splits={row.pop("split"): SplitAccount.model_validate(row) for row in splits.to_dicts()},
+        return CorpusSummary(
+            splits={row.pop("split"): SplitCounts.model_validate(row) for row in splits.to_dicts()},
             left_out_by_request=left.by_request,
             left_out_over_limit=left.over_limit,
             left_out_crossing_speakers=left.crossing,

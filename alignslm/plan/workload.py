@@ -5,14 +5,14 @@ from typing import Literal, NamedTuple
 
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import JudgeConfig
-from alignslm.config.llm_judges import CausalLmJudge, ExpectedRating, OpenAiJudge
+from alignslm.config.llm_judges import CausalLMJudgeConfig, ExpectedRating, OpenAIJudgeConfig
 
 WORDS_PER_S = 2.7  # of English read aloud, as LibriSpeech is
 TOKENS_PER_WORD = 1.4  # of English, in the tokenizers of large judges
 RUNS_PER_UNIT = 1.5  # frames per deduplicated unit, about
 
 
-class Asked(NamedTuple):
+class JudgeRequests(NamedTuple):
     """Requests to one judge. Tokens are estimates, `written_tokens` an upper bound; both are 0 for fitted judges."""
 
     key: str
@@ -23,7 +23,7 @@ class Asked(NamedTuple):
     written_tokens: int
 
 
-class Volume(NamedTuple):
+class Workload(NamedTuple):
     """Counts of rows. Continuations are of all rounds together; speech is in hours, at most."""
 
     prompts: int
@@ -31,10 +31,10 @@ class Volume(NamedTuple):
     continuations: int
     evaluated: int
     speech_h: float
-    asked: list[Asked]
+    asked: list[JudgeRequests]
 
 
-def volume_of(experiment: Experiment, root: Path) -> Volume:
+def volume_of(experiment: Experiment, root: Path) -> Workload:
     """Count what the parameters imply. Reads only the rubrics."""
     params = experiment.params
     prompts, sampling = params.prompts, params.sampling
@@ -42,7 +42,7 @@ def volume_of(experiment: Experiment, root: Path) -> Volume:
     evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * len(params.systems)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
-    return Volume(
+    return Workload(
         prompts=total,
         prompts_transcribed=total if prompts.cut == "raw" else 0,
         continuations=drawn,
@@ -55,21 +55,21 @@ def volume_of(experiment: Experiment, root: Path) -> Volume:
     )
 
 
-def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stories: int, root: Path) -> Asked:
+def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stories: int, root: Path) -> JudgeRequests:
     params = experiment.params
     choice: str = getattr(params, key)
     judge: JudgeConfig = getattr(experiment, key)
-    if not isinstance(judge, CausalLmJudge | OpenAiJudge):
-        return Asked(key, choice, stories, 0, 0, 0)
+    if not isinstance(judge, CausalLMJudgeConfig | OpenAIJudgeConfig):
+        return JudgeRequests(key, choice, stories, 0, 0, 0)
     spoken_s = params.prompts.max_s + params.sampling.max_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     rubric = root / "experiments" / "rubric" / f"{judge.rubric}.txt"
     words = len(rubric.read_text(encoding="utf-8").split()) if rubric.is_file() else 0
     one = round((words + spoken_s * WORDS_PER_S) * TOKENS_PER_WORD)
     match judge:
-        case OpenAiJudge():
+        case OpenAIJudgeConfig():
             requests, written = stories * judge.decoding.votes, judge.decoding.max_tokens
-        case CausalLmJudge(score=ExpectedRating()):
+        case CausalLMJudgeConfig(score=ExpectedRating()):
             requests, written = stories, 0
-        case CausalLmJudge():
+        case CausalLMJudgeConfig():
             requests, written = stories * judge.score.votes, judge.score.max_tokens  # type: ignore[union-attr]
-    return Asked(key, choice, stories, requests, requests * one, requests * written)
+    return JudgeRequests(key, choice, stories, requests, requests * one, requests * written)

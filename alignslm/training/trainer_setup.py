@@ -22,16 +22,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from alignslm.lm.sharding import ShardingError, is_shared
+from alignslm.lm.sharding import ShardingError, is_sharded
 from alignslm.progress import track
-from alignslm.storage import write_text, writing
-from alignslm.training.durable import SealCheckpoints, last_whole_checkpoint
-from alignslm.training.processes import is_first, together
+from alignslm.storage import reraise_disk_errors, write_text
+from alignslm.training.checkpointing import ChecksumCheckpoints, last_complete_checkpoint
+from alignslm.training.processes import is_main_process, wait_for_everyone
 
 # TRL 1.16 and PEFT 0.21 still ask by the name that transformers 5 gave up.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
-IGNORED = -100  # label that transformers leaves out of the loss
+IGNORE_INDEX = -100  # label that transformers leaves out of the loss
 
 
 class BatchError(ValueError):
@@ -47,7 +47,7 @@ class LogRow:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestCheckpoint:
     """The kept checkpoint: optimiser step, and reward accuracy and margin on the validation pairs there."""
 
     step: int
@@ -85,7 +85,7 @@ def shared_arguments(work: Path, *, seed: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def plain_attention(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+def use_math_attention(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Let a model that is trained on a CPU compute attention by plain matrix products inside.
 
     The backward pass of torch's fused CPU kernel took 40 % of a training step of the embedded model.
@@ -121,7 +121,7 @@ def run_arguments(work: Path, *, seed: int, **options: Any) -> TrainingArguments
 
 
 @contextlib.contextmanager
-def offline_names() -> Iterator[None]:
+def block_hub_lookups() -> Iterator[None]:
     """Keep transformers from asking the Hub about a model that only exists here."""
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -156,13 +156,13 @@ class StepProgress(TrainerCallback):
         next(self.steps, None)
 
 
-def admit_shared(arguments: TrainingArguments, model: torch.nn.Module) -> None:
+def allow_sharded_model(arguments: TrainingArguments, model: torch.nn.Module) -> None:
     """Let transformers make a trainer for a model whose weights processes share; `run_trainer` then saves all.
 
     It refuses to save more than weights of such a model, because an optimiser of shared weights would be saved in part
     only. Here the optimiser has the weights of an adapter, and every process holds all of it.
     """
-    arguments.save_only_model = is_shared(model)
+    arguments.save_only_model = is_sharded(model)
 
 
 def _save_all(trainer: Trainer) -> None:
@@ -180,14 +180,14 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
     folder = Path(str(trainer.args.output_dir))
     _save_all(trainer)
     trainer.remove_callback(PrinterCallback)
-    if is_first():
+    if is_main_process():
         trainer.add_callback(StepProgress("training step"))
-    trainer.add_callback(SealCheckpoints())
-    last = last_whole_checkpoint(folder)
-    together()  # nobody writes a checkpoint before all have found the last one
-    if last and is_first():
+    trainer.add_callback(ChecksumCheckpoints())
+    last = last_complete_checkpoint(folder)
+    wait_for_everyone()  # nobody writes a checkpoint before all have found the last one
+    if last and is_main_process():
         print(f"training goes on after step {last.name.removeprefix('checkpoint-')} of an interrupted run", flush=True)
-    with offline_names(), writing(folder):
+    with block_hub_lookups(), reraise_disk_errors(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     rows = [
         LogRow(
@@ -202,7 +202,7 @@ TIMES = ("runtime", "per_second", "total_flos")  # differ from run to run, and a
 RESTARTED = ("num_tokens", "train_loss")  # counted, or averaged, from where a killed run was taken up again
 
 
-def write_log(run: TrainingRun, best: Best | None, path: Path) -> None:
+def write_log(run: TrainingRun, best: BestCheckpoint | None, path: Path) -> None:
     """Write the run's figures as JSON: steps, the kept checkpoint (null where the last one is kept), the log.
 
     Figures are sorted by name, as those are that a killed run's checkpoint held.
