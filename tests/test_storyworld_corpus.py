@@ -7,7 +7,7 @@ import pytest
 
 from alignslm import audio, tables
 from alignslm.config.speech import StoryWorldConfig
-from alignslm.storyworld.corpus import CorpusError, plan_stories, story_texts, synthesize_corpus
+from alignslm.storyworld.corpus import plan_stories, story_texts, synthesize_corpus
 from alignslm.storyworld.espeak import SpeechError
 from alignslm.storyworld.grammar import can_continue, scene_of, split_of
 from alignslm.storyworld.narration import PAUSE_S, synthesize_story
