@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.models import Bootstrap
-from alignslm.metrics import distinct_n, words
+from alignslm.metrics import ngrams, words
 from alignslm.report.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of

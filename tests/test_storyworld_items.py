@@ -8,7 +8,7 @@ import pytest
 
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.speech import StoryWorldConfig
-from alignslm.storyworld import espeak, nonwords
+from alignslm.storyworld import StoryWorldError, espeak, nonwords
 from alignslm.storyworld.grammar import VOCABULARY, can_continue, scene_of, split_of
 from alignslm.storyworld.items import Pair, toy_items, toy_pairs
 from alignslm.storyworld.narration import synthesize_story

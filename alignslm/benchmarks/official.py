@@ -26,8 +26,6 @@ from alignslm.prompts import split_units
 from alignslm.shards import map_shards
 from alignslm.user_errors import Problem
 
-__all__ = ["encode_found", "find_items", "fingerprint"]
-
 NO_SAMPLES = np.zeros(0, np.float32)
 NOT_ENCODED = Encoded(np.zeros(0, np.uint16), np.zeros(0, np.uint16))
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.config.sources import FolderSource
+from alignslm.corpora.index import CorpusError
 from alignslm.fetching import expanded
 from alignslm.user_errors import Problem
 
