@@ -56,7 +56,7 @@ def _listed(patterns: Sequence[str] | None) -> list[str] | None:
 def _reraise_hub_errors(source: HubSource) -> Iterator[None]:
     try:
         yield
-    except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+    except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:
         raise FetchError(f"the Hub repository {source.repo} {_fault(error, source)}") from error
 
 

@@ -87,7 +87,7 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
             files_metadata=True,
             timeout=HUB_TIMEOUT_S,
         )
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+    except (errors.HTTPError, OSError) as error:
         fault = refused(error, source)
         return None, fault and f"the Hub repository {source.repo} {fault}"
     sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
