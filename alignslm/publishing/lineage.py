@@ -26,8 +26,8 @@ EXECUTION = Execution(  # of nobody's machine: addresses stay here, and what com
     batch_rows=16,
     shard_rows=500,
     strict=False,
-    training_processes=1,
-    training_sharding="none",
+    num_processes=1,
+    fsdp="none",
 )
 PARAMETERS = "experiment"  # folder in the repository
 
