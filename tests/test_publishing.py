@@ -217,7 +217,7 @@ def test_the_cards_code_draws_what_the_checkpoint_here_draws(world, read):
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=0,
-        max_new_tokens=sampling.max_units,
+        max_new_tokens=sampling.max_new_units,
         suppress_tokens=[0, 1],
     )
     units = [token - 3 for token in drawn[0, ids.shape[1] :].tolist() if token >= 3]

@@ -27,8 +27,8 @@ EXECUTION = (
         batch_rows=16,
         shard_rows=500,
         strict=False,
-        training_processes=1,
-        training_sharding="none",
+        num_processes=1,
+        fsdp="none",
     )
 )
 PARAMETERS = "experiment"  # folder in the repository

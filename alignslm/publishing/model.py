@@ -69,7 +69,7 @@ def generation_config(vocabulary: UnitVocabulary, sampling: Sampling, *, vocab_s
         "bos_token_id": vocabulary.bos_id,
         "do_sample": True,
         "eos_token_id": vocabulary.eos_id,
-        "max_new_tokens": sampling.max_units,
+        "max_new_tokens": sampling.max_new_units,
         "pad_token_id": vocabulary.pad_id,
         "suppress_tokens": special or None,
         "temperature": sampling.temperature,
