@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from alignslm.closure import code_hash
+from alignslm.code_deps import code_hash
 from alignslm.storage import write_text
 
 FILE = "code.yaml"

@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from alignslm.config.loading import CHOICE_KINDS, load_choice, parse_choice
+from alignslm.config.loading import CONFIG_TYPES, load_choice, parse_choice
 from alignslm.config.model import Config
 from alignslm.storage import replacing_folder
 
 if TYPE_CHECKING:
-    from alignslm.asr import Recogniser
+    from alignslm.asr import ASRModel
     from alignslm.encoder import Encoder
     from alignslm.judge import Judge
-    from alignslm.lm.checkpoint import UnitLm
+    from alignslm.lm.checkpoint import UnitLM
     from alignslm.provenance import UnitContract
     from alignslm.vocoder import Vocoder
 
@@ -61,7 +61,7 @@ def load_vocoder(
     )
 
 
-def load_asr(source: Source, *, folder: Path | str | None = None, device: str = "auto") -> "Recogniser":
+def load_asr(source: Source, *, folder: Path | str | None = None, device: str = "auto") -> "ASRModel":
     """Load an ASR model, which transcribes waveforms at `asr.sample_rate_hz`."""
     from alignslm import asr
 
@@ -89,7 +89,7 @@ def load_judge(
     """
     from alignslm import judge, own_code
 
-    stories = [judge.Story(*text) for text in texts]
+    stories = [judge.JudgeInput(*text) for text in texts]
     places: dict[str, Path] = {"root": Path(root), "code": Path(root) / own_code.FOLDER}
     return _loaded(
         "judge",
@@ -102,7 +102,7 @@ def load_judge(
 
 def load_lm(
     source: Source, *, contract: "UnitContract | None" = None, folder: Path | str | None = None, device: str = "auto"
-) -> "UnitLm":
+) -> "UnitLM":
     """Load a unit language model.
 
     A checkpoint of this library says which units it speaks. The config of a published model (kind twist, slam or hf)
@@ -124,7 +124,7 @@ def read_config(group: str, source: Source) -> Any:
     if isinstance(source, Config):
         return source
     path = Path(source)
-    return load_choice(path, CHOICE_KINDS[group]) if path.suffix in {".yaml", ".yml"} else None
+    return load_choice(path, CONFIG_TYPES[group]) if path.suffix in {".yaml", ".yml"} else None
 
 
 def _loaded(
@@ -150,7 +150,7 @@ def _loaded(
 
 
 def _folder(source: Source) -> Path:
-    from alignslm.play.finding import folder_or_repository
+    from alignslm.generation.resolve import folder_or_repository
 
     found = folder_or_repository(str(source))
     if found is None:
@@ -167,7 +167,7 @@ def _config_in(group: str, folder: Path) -> Config:
         raise SourceError(
             f"{folder} does not say which kind of {group} it is. Pass its config file, and folder={str(folder)!r}."
         )
-    return parse_choice(config, CHOICE_KINDS[group])
+    return parse_choice(config, CONFIG_TYPES[group])
 
 
 def _required(contract: "UnitContract | None", source: Source) -> "UnitContract":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alignslm.code import FILE as CODE_FILE
 from alignslm.config.document import Document, Plain, parse_document, read_document
-from alignslm.config.faults import ConfigError, Fault
+from alignslm.config.problems import ConfigError, ConfigProblem
 
 TEMPLATE = re.compile(r"\$\{\s*([^}]+?)\s*\}")
 OUTPUT_KEYS = ("outs", "metrics", "plots")
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Plain]:
     return _data(read_document(path))
 
 
-def _data(document: Document | list[Fault]) -> dict[str, Plain]:
+def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:
     if isinstance(document, list):
         raise ConfigError(document)
     return dict(document.data)

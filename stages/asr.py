@@ -7,13 +7,13 @@ from alignslm import tables
 from alignslm.asr import prepare_asr
 from alignslm.audio import resample
 from alignslm.config.arithmetic import warn_emulated
-from alignslm.utterances import pick, waveforms_of
+from alignslm.utterances import iter_waveforms, select_by_hash
 from alignslm.vocoder import load_vocoder
 from stages.run import Run, start
 
 
 def _recorded(run: Run, said: dict[str, str]) -> list[tuple[np.ndarray, str]]:
-    waveforms = waveforms_of(run.artifacts.utterances, set(said), run.experiment.asr.sample_rate_hz)
+    waveforms = iter_waveforms(run.artifacts.utterances, set(said), run.experiment.asr.sample_rate_hz)
     return [(waveform, said[name]) for name, waveform in waveforms]
 
 
@@ -35,12 +35,13 @@ def main() -> None:
         warn_emulated(run.experiment, run.execution, "asr")
         config = run.experiment.asr
         texts = tables.read(tables.UTTERANCES, run.artifacts.utterances, ["utterance_id", "split", "text"])
-        chosen = pick(texts.drop_nulls("text"), "train", config.fit_utterances, "asr")
+        chosen = select_by_hash(texts.drop_nulls("text"), "train", config.fit_utterances, "asr")
         again = chosen[: round(config.resynthesised_share * len(chosen))]
         rows = texts.filter(pl.col("utterance_id").is_in(chosen)).select("utterance_id", "text").iter_rows()
         said: dict[str, str] = dict(rows)
         spoken = _recorded(run, said) + _resynthesised(run, {name: said[name] for name in again})
-        run.log.figures(prepare_asr(config, spoken, run.artifacts.asr))
+        code = run.artifacts.own_code(f"asr/{run.params.asr}")
+        run.log.log_metrics(prepare_asr(config, spoken, run.artifacts.asr, device=run.execution.device, code=code))
         run.log.rows(inputs={"original": len(chosen), "resynthesised": len(again)}, outputs={"recogniser": 1})
 
 

@@ -6,8 +6,8 @@ from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.loading import load_execution
 from alignslm.training.base_model import make_base
-from alignslm.training.processes import is_first, start_processes, together
-from alignslm.training.run import write_log
+from alignslm.training.processes import is_main_process, start_processes, wait_for_everyone
+from alignslm.training.trainer_setup import write_log
 from stages.run import start
 
 
@@ -20,7 +20,7 @@ def main() -> None:
         source, folder = run.artifacts.units, run.artifacts.checkpoint("base")
         contract = tables.contract_of(tables.ENCODED, source)
         encoded = tables.read(tables.ENCODED, source).filter(pl.col("split") == "train")
-        together()  # the first process has the folder for itself
+        wait_for_everyone()  # the first process has the folder for itself
         made = make_base(
             run.experiment.lm,
             encoded["units"].to_list(),
@@ -29,7 +29,7 @@ def main() -> None:
             work=work,
             folder=folder,
         )
-        if is_first():
+        if is_main_process():
             write_log(made, None, run.artifacts.training("base"))
         run.log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": made.steps})
 

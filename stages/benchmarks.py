@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import polars as pl
 
 from alignslm import tables
-from alignslm.benchmarks.endings import own_endings
+from alignslm.benchmarks.corpus_cloze import corpus_cloze_items
 from alignslm.benchmarks.items import encode_items
 from alignslm.benchmarks.official import encode_found, find_items, fingerprint
-from alignslm.config.evaluation import OwnEndings, ToyLexical, ToyStoryCloze, ToySyntactic
-from alignslm.config.speech import StoryWorld
+from alignslm.config.evaluation import CorpusClozeConfig, ToyLexical, ToyStoryCloze, ToySyntactic
+from alignslm.config.speech import StoryWorldConfig
 from alignslm.encoder import Encoder, load_encoder
 from alignslm.storyworld.items import ToyBenchmark, toy_items
 from stages.names import requested_name
@@ -18,10 +18,10 @@ from stages.run import Run, start
 
 def _spoken(run: Run, config: ToyBenchmark, encoder: Encoder) -> pl.DataFrame:
     corpus = run.experiment.corpus
-    assert isinstance(corpus, StoryWorld)  # noqa: S101 - the configuration was checked for it
+    assert isinstance(corpus, StoryWorldConfig)  # noqa: S101 - the configuration was checked for it
     blocks = toy_items(config, corpus=corpus, workers=run.execution.workers)
     items = [encode_items(block, encoder, sample_rate_hz=corpus.sample_rate_hz) for block in blocks]
-    return tables.arrange(pl.concat(items), tables.ITEMS)
+    return tables.conform(pl.concat(items), tables.ITEMS)
 
 
 def _make(run: Run, encoder: Encoder) -> int:
@@ -32,8 +32,8 @@ def _make(run: Run, encoder: Encoder) -> int:
 
     if isinstance(config, ToyLexical | ToySyntactic | ToyStoryCloze):
         return write([_spoken(run, config, encoder)])
-    if isinstance(config, OwnEndings):
-        return write(own_endings(config, run.artifacts.utterances, encoder))
+    if isinstance(config, CorpusClozeConfig):
+        return write(corpus_cloze_items(config, run.artifacts.utterances, encoder))
     found = find_items(config)
     with run.work(files=fingerprint(found)) as work:
         return write(encode_found(found, encoder, shard_rows=rows, work=work))

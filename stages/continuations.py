@@ -5,9 +5,9 @@ from functools import partial
 import polars as pl
 
 from alignslm import tables
-from alignslm.engine.work import WithModel
+from alignslm.engine.work import ModelTask
 from alignslm.lm.checkpoint import load_lm
-from alignslm.lm.rows import draw_continuations
+from alignslm.lm.rows import sample_continuations
 from stages.names import requested_name
 from stages.run import start
 
@@ -21,13 +21,13 @@ def main(name: str) -> None:
         checkpoint = run.artifacts.checkpoint(params.preferences[name].sampled_from)
         lm = run.unit_model(load_lm, checkpoint, units_of=(tables.PROMPTS, source))
         draw = partial(
-            draw_continuations,
+            sample_continuations,
             sampling=params.sampling,
             seed=params.seeds.sampling,
             purpose=name,
             batch_rows=run.execution.rows_at_once,
         )
-        drawn = pl.concat(run.map_rows(prompts, WithModel(lm, draw), run.sampling_folder(work)))
+        drawn = pl.concat(run.map_rows(prompts, ModelTask(lm, draw), run.sampling_folder(work)))
         tables.write(drawn, tables.CONTINUATIONS, run.artifacts.table("continuations", name), contract)
         run.log.rows(inputs={"prompts": len(prompts)}, outputs={"continuations": len(drawn)})
 

@@ -8,31 +8,31 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.corpora import Recordings
-from alignslm.config.readiness import require_ready
-from alignslm.config.speech import StoryWorld
+from alignslm.config.prerequisites import require_ready
+from alignslm.config.speech import StoryWorldConfig
 from alignslm.corpora import find_corpus, utterances_of
-from alignslm.corpora.account import Books
-from alignslm.corpora.index import NOTHING_LEFT, Left, fingerprint
+from alignslm.corpora.index import NOTHING_EXCLUDED, Excluded, fingerprint
+from alignslm.corpora.summary import CorpusCounter
 from alignslm.corpora.texts import texts_of
 from alignslm.storage import write_text
-from alignslm.storyworld.corpus import speak_corpus, story_texts
+from alignslm.storyworld.corpus import story_texts, synthesize_corpus
 from stages.run import Run, start
 
 
 class _Made(NamedTuple):
     utterances: Iterator[pl.DataFrame]
     texts: pl.DataFrame
-    left: Left
+    left: Excluded
 
 
 @contextmanager
 def _make(run: Run) -> Iterator[_Made]:
     workers, rows = run.execution.workers, run.execution.shard_rows
     match run.experiment.corpus:
-        case StoryWorld() as config:
+        case StoryWorldConfig() as config:
             with run.work() as work:
-                spoken = speak_corpus(config, workers=workers, shard_rows=rows, work=work)
-                yield _Made(spoken, story_texts(config), NOTHING_LEFT)
+                spoken = synthesize_corpus(config, workers=workers, shard_rows=rows, work=work)
+                yield _Made(spoken, story_texts(config), NOTHING_EXCLUDED)
         case Recordings() as config:
             corpus = find_corpus(config)
             with run.work(files=fingerprint(corpus.rows, corpus.roots)) as work:
@@ -44,7 +44,7 @@ def main() -> None:
     """Run the stage."""
     with start(__file__) as run:
         require_ready(run.experiment)  # the first stage of all: an absent key or folder should not be met hours later
-        artifacts, config, books = run.artifacts, run.experiment.corpus, Books()
+        artifacts, config, books = run.artifacts, run.experiment.corpus, CorpusCounter()
         pinned = config.content_sha256 if isinstance(config, Recordings) else None
         with _make(run) as made:
             rows = tables.write_shards(books.watch(made.utterances, pinned), tables.UTTERANCES, artifacts.utterances)

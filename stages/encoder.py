@@ -3,7 +3,7 @@
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.encoder import prepare_encoder
-from alignslm.utterances import pick, waveforms_of
+from alignslm.utterances import iter_waveforms, select_by_hash
 from stages.run import start
 
 
@@ -13,9 +13,10 @@ def main() -> None:
         warn_emulated(run.experiment, run.execution, "encoder")
         config, source = run.experiment.encoder, run.artifacts.utterances
         utterances = tables.read(tables.UTTERANCES, source, ["utterance_id", "split"])
-        chosen = pick(utterances, "train", config.fit_utterances, "encoder")
-        waveforms = (wave for _, wave in waveforms_of(source, set(chosen), config.sample_rate_hz))
-        prepare_encoder(config, waveforms, run.artifacts.encoder)
+        chosen = select_by_hash(utterances, "train", config.fit_utterances, "encoder")
+        waveforms = (wave for _, wave in iter_waveforms(source, set(chosen), config.sample_rate_hz))
+        code = run.artifacts.own_code(f"encoder/{run.params.encoder}")
+        prepare_encoder(config, waveforms, run.artifacts.encoder, device=run.execution.device, code=code)
         run.log.rows(inputs={"utterances": len(chosen)}, outputs={"encoder": 1})
 
 

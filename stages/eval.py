@@ -14,15 +14,15 @@ from alignslm.config.evaluation import Evaluation
 from alignslm.config.experiment import Experiment
 from alignslm.encoder import Encoder, load_encoder
 from alignslm.engine import pool_of
-from alignslm.engine.work import WithModel, agreed
-from alignslm.judge import asks_a_server, load_judge
-from alignslm.judge.rows import DurableJudge, stories_of
+from alignslm.engine.work import ModelTask, with_contract
+from alignslm.judge import is_api_judge, load_judge
+from alignslm.judge.rows import CachedJudge, join_judge_inputs
 from alignslm.prompts import read_prompts
 from stages.names import requested_name
 from stages.run import Run, start
 
 if TYPE_CHECKING:
-    from alignslm.lm.checkpoint import UnitLm
+    from alignslm.lm.checkpoint import UnitLM
 
 
 def _grammar(experiment: Experiment) -> GrammarCheck | None:
@@ -38,7 +38,7 @@ def _speech(run: Run, continuations: pl.DataFrame, work: Path) -> pl.DataFrame:
     sample = run.artifacts.sample(run.name)
     place = (tables.CONTINUATIONS, sample.continuations)
     encoder = run.unit_model(load_encoder, run.experiment.encoder, run.artifacts.encoder, units_of=place)
-    measure = WithModel(encoder, partial(_measure, continuations=continuations))
+    measure = ModelTask(encoder, partial(_measure, continuations=continuations))
     measured = run.map_table(tables.SPEECH, sample.speech, measure, work, step="sound")
     lengths = tables.read(tables.SPEECH, sample.speech, ["continuation_id", "num_samples", "sample_rate_hz"])
     return lengths.join(measured, on="continuation_id", validate="1:1")
@@ -53,18 +53,18 @@ def _judged(run: Run, work: Path) -> pl.DataFrame:
     continuations = tables.read(tables.CONTINUATIONS, sample.continuations)
     transcripts = tables.read(tables.TRANSCRIPTS, sample.transcripts)
     speech = _speech(run, continuations, work / "sound")
-    stories = stories_of(continuations, transcripts, read_prompts(*run.artifacts.prompt_tables))
+    stories = join_judge_inputs(continuations, transcripts, read_prompts(*run.artifacts.prompt_tables))
     asked = {
         "judge": (experiment.judge, params.judge),
         "heldout_judge": (experiment.heldout_judge, params.heldout_judge),
     }
     judges = {
-        name: DurableJudge(
+        name: CachedJudge(
             run.model(load_judge, config, run.artifacts.judge(choice)),
             folder=work / name,
             shard_rows=run.execution.shard_rows,
             label=f"{run.label} {name}",
-            pool=None if asks_a_server(config) else pool_of(run.execution),
+            pool=None if is_api_judge(config) else pool_of(run.execution),
         )
         for name, (config, choice) in asked.items()
     }
@@ -81,28 +81,30 @@ def _item_scores(run: Run, work: Path) -> pl.DataFrame:
     source, rows = artifacts.checkpoint(system.checkpoint), run.execution.shard_rows
     lm = run.model(load_lm, source)
     for folder in map(artifacts.benchmark, run.params.benchmarks):
-        lm = agreed(lm, tables.contract_of(tables.ITEMS, folder), mine=source, theirs=folder)
+        lm = with_contract(lm, tables.contract_of(tables.ITEMS, folder), mine=source, theirs=folder)
     score = partial(_score, config=run.params.evaluation, model=run.name, batch_rows=run.execution.rows_at_once)
-    cuts = [cut for name in run.params.benchmarks for cut in _cuts(name, artifacts.benchmark(name), shard_rows=rows)]
-    return pl.concat(run.map_tasks(cuts, WithModel(lm, score), work / f"shards-of-{rows}", step="items"))
+    cuts = [
+        cut for name in run.params.benchmarks for cut in _item_batches(name, artifacts.benchmark(name), shard_rows=rows)
+    ]
+    return pl.concat(run.map_tasks(cuts, ModelTask(lm, score), work / f"shards-of-{rows}", step="items"))
 
 
-class _Cut(NamedTuple):
+class _ItemBatch(NamedTuple):
     """Items of whole pairs."""
 
     benchmark: str
     items: pl.DataFrame
 
 
-def _cuts(name: str, folder: Path, *, shard_rows: int) -> Iterator[_Cut]:
+def _item_batches(name: str, folder: Path, *, shard_rows: int) -> Iterator[_ItemBatch]:
     from alignslm.benchmarks.scoring import COLUMNS
 
     items = tables.read(tables.ITEMS, folder, COLUMNS)
     for pairs in items.select("pair_id").unique().sort("pair_id").iter_slices(shard_rows):
-        yield _Cut(name, items.join(pairs, on="pair_id", how="semi"))
+        yield _ItemBatch(name, items.join(pairs, on="pair_id", how="semi"))
 
 
-def _score(cut: _Cut, lm: "UnitLm", *, config: Evaluation, model: str, batch_rows: int) -> pl.DataFrame:
+def _score(cut: _ItemBatch, lm: "UnitLM", *, config: Evaluation, model: str, batch_rows: int) -> pl.DataFrame:
     from alignslm.benchmarks.scoring import score_items
 
     return score_items(cut.items, lm, config, benchmark=cut.benchmark, model=model, batch_rows=batch_rows)

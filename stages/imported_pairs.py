@@ -31,7 +31,7 @@ def main(name: str) -> None:
             pairs, account = make_pairs(pl.concat(read), config, source=identity)
             tables.write(pairs, tables.PAIRS, run.artifacts.table("pairs", name), encoder.contract)
             write_text(run.artifacts.account(name), account.model_dump_json(indent=1) + "\n")
-        run.log.figures({"left_out": account.rows - len(pairs)})
+        run.log.log_metrics({"left_out": account.rows - len(pairs)})
         run.log.rows(inputs={"rows": account.rows}, outputs={"pairs": len(pairs)})
 
 

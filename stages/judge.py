@@ -2,8 +2,8 @@
 
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
-from alignslm.config.readiness import require_judges
-from alignslm.judge import Story, prepare_judge
+from alignslm.config.prerequisites import require_judges
+from alignslm.judge import JudgeInput, prepare_judge
 from stages.names import requested_name
 from stages.run import start
 
@@ -16,8 +16,9 @@ def main(choice: str) -> None:
         warn_emulated(run.experiment, run.execution, key)
         config = getattr(run.experiment, key)
         texts = tables.read(tables.TEXTS, run.artifacts.texts)
-        stories = [Story(*row) for row in texts.select("prompt_text", "continuation_text").iter_rows()]
-        run.log.figures(prepare_judge(config, stories, run.artifacts.judge(choice), device=run.execution.device))
+        stories = [JudgeInput(*row) for row in texts.select("prompt_text", "continuation_text").iter_rows()]
+        folder, code = run.artifacts.judge(choice), run.artifacts.own_code(f"judge/{choice}")
+        run.log.log_metrics(prepare_judge(config, stories, folder, device=run.execution.device, code=code))
         run.log.rows(inputs={"texts": len(stories)}, outputs={"judge": 1})
 
 

@@ -7,9 +7,9 @@ import polars as pl
 
 from alignslm import audio, tables
 from alignslm.artifacts import Artifacts
-from alignslm.engine.work import WithModel, once
-from alignslm.mos import MosPredictor, load_mos, prepare_mos
-from alignslm.mos.rows import chosen, rate
+from alignslm.engine.work import ModelTask, lazy
+from alignslm.mos import MOSPredictor, load_mos, prepare_mos
+from alignslm.mos.rows import rate, select_clips
 from alignslm.recordings import Recording, recordings_of
 from alignslm.utterances import decode_at
 from stages.run import start
@@ -18,19 +18,19 @@ RECORDED = {"recorded-prompts": "prompt", "recorded-continuations": "continuatio
 
 
 def _rated(
-    system: str, predictor: MosPredictor, *, artifacts: Artifacts, split: str, max_clips: int | None
+    system: str, predictor: MOSPredictor, *, artifacts: Artifacts, split: str, max_clips: int | None
 ) -> pl.DataFrame:
     if system in RECORDED:
         return _recorded(system, split, predictor, artifacts, max_clips)
     return _sampled(system, predictor, artifacts, max_clips)
 
 
-def _sampled(system: str, predictor: MosPredictor, artifacts: Artifacts, max_clips: int | None) -> pl.DataFrame:
+def _sampled(system: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None) -> pl.DataFrame:
     """Rate what one system said to the evaluation prompts."""
     sample = artifacts.sample(system)
     drawn = tables.read(tables.CONTINUATIONS, sample.continuations, ["continuation_id", "prompt_id", "draw"])
     clips = drawn.rename({"continuation_id": "source_id"})
-    heard = chosen(clips, max_clips)
+    heard = select_clips(clips, max_clips)
     sounds = (
         (source_id, decode_at(record, predictor.sample_rate_hz))
         for shard in tables.iterate(tables.SPEECH, sample.speech, ["continuation_id", "audio"])
@@ -40,12 +40,12 @@ def _sampled(system: str, predictor: MosPredictor, artifacts: Artifacts, max_cli
 
 
 def _recorded(
-    system: str, split: str, predictor: MosPredictor, artifacts: Artifacts, max_clips: int | None
+    system: str, split: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None
 ) -> pl.DataFrame:
     """Rate the evaluation prompts, or their true continuations, as recorded."""
     prompts = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("split") == split)
     clips = prompts.select("prompt_id", source_id="prompt_id", draw=pl.lit(0))
-    heard = chosen(clips, max_clips)
+    heard = select_clips(clips, max_clips)
     cuts = recordings_of(artifacts.utterances, prompts.filter(pl.col("prompt_id").is_in(heard)))
     sounds = ((cut.prompt_id, _at(getattr(cut, RECORDED[system]), cut, predictor.sample_rate_hz)) for cut in cuts)
     return rate(clips, heard, sounds, predictor, system=system)
@@ -60,9 +60,9 @@ def main() -> None:
     with start(__file__) as run:
         config, artifacts, execution = run.experiment.mos, run.artifacts, run.execution
         prepare_mos(config, artifacts.mos)
-        predictor = once(load_mos, config, artifacts.mos, workers=execution.workers, device=execution.device)
+        predictor = lazy(load_mos, config, artifacts.mos, workers=execution.workers, device=execution.device)
         split, max_clips = run.params.evaluation.split, config.max_clips
-        rating = WithModel(predictor, partial(_rated, artifacts=artifacts, split=split, max_clips=max_clips))
+        rating = ModelTask(predictor, partial(_rated, artifacts=artifacts, split=split, max_clips=max_clips))
         with run.work() as work:
             rated = list(run.map_tasks([*run.params.systems, *RECORDED], rating, work))
             for frame in rated:

@@ -6,8 +6,8 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.asr import load_asr
-from alignslm.asr.prompts import transcribe_recorded_of
-from alignslm.engine.work import WithModel
+from alignslm.asr.prompts import transcribe_recordings
+from alignslm.engine.work import ModelTask
 from stages.run import start
 
 
@@ -18,9 +18,9 @@ def main() -> None:
         silent = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("prompt_text").is_null())
         heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
         if len(silent):
-            hear = partial(transcribe_recorded_of, prompts=silent, side="prompt", shard_rows=rows)
+            hear = partial(transcribe_recordings, prompts=silent, side="prompt", shard_rows=rows)
             recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-            heard += run.map_tasks(tables.parts(artifacts.utterances), WithModel(recogniser, hear), work)
+            heard += run.map_tasks(tables.parts(artifacts.utterances), ModelTask(recogniser, hear), work)
         tables.write(pl.concat(heard), tables.TRANSCRIPTS, artifacts.prompt_transcripts)
         run.log.rows(inputs={"prompts without text": len(silent)}, outputs={"transcripts": sum(map(len, heard))})
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alignslm.report.inputs import read_inputs
-from alignslm.report.origin import origin_of
+from alignslm.report.run_info import origin_of
 from alignslm.report.writing import write_report
 from stages.run import start
 

@@ -14,7 +14,7 @@ from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment, Params
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.engine import Pool, pool_of
-from alignslm.engine.work import Once, agreed, once
+from alignslm.engine.work import LazyModel, lazy, with_contract
 from alignslm.pipeline import Stage, read_stages
 from alignslm.progress import StageLog
 from alignslm.progress import stage as stage_log
@@ -61,16 +61,16 @@ class Run:
         """Return where sampled shards are kept: batching moves the last digits of log-probabilities."""
         return work / ("strict" if self.execution.strict else "batched")
 
-    def model(self, load: Callable[..., Model], *values: object) -> Once[Model]:
+    def model(self, load: Callable[..., Model], *values: object) -> LazyModel[Model]:
         """Return a model to be loaded on the run's device, once in each process."""
-        return once(load, *values, device=self.execution.device)
+        return lazy(load, *values, device=self.execution.device)
 
     def unit_model(
         self, load: Callable[..., Model], *values: object, units_of: tuple[tables.Table, Path]
-    ) -> Once[Model]:
+    ) -> LazyModel[Model]:
         """Return a model that reads or writes units; at loading they must be those of the table and path named."""
         contract, path = tables.contract_of(*units_of), units_of[1]
-        return agreed(self.model(load, *values), contract, mine=Path(str(values[-1])), theirs=path)  # type: ignore[type-var]
+        return with_contract(self.model(load, *values), contract, mine=Path(str(values[-1])), theirs=path)  # type: ignore[type-var]
 
     def map_rows(
         self,

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
-from alignslm.asr import Recogniser, load_asr
-from alignslm.asr.prompts import transcribe_recorded_of
+from alignslm.asr import ASRModel, load_asr
+from alignslm.asr.prompts import transcribe_recordings
 from alignslm.asr.rows import transcribe
-from alignslm.engine.work import Once, WithModel
-from alignslm.prompts import true_continuations
+from alignslm.engine.work import LazyModel, ModelTask
+from alignslm.prompts import ground_truth_continuations
 from alignslm.vocoder import load_vocoder
-from alignslm.vocoder.rows import speak
+from alignslm.vocoder.rows import synthesize_rows
 from stages.names import requested_name
 from stages.run import Run, start
 
@@ -26,29 +26,29 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
     params, system = run.params, run.params.systems[run.name]
     folder = run.sampling_folder(work)
     if system.checkpoint is None:
-        return run.map_rows(prompts, true_continuations, folder, step="drawn", here=True)
+        return run.map_rows(prompts, ground_truth_continuations, folder, step="drawn", here=True)
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
-    from alignslm.lm.rows import draw_continuations
+    from alignslm.lm.rows import sample_continuations
 
     checkpoint = run.artifacts.checkpoint(system.checkpoint)
     lm = run.unit_model(load_lm, checkpoint, units_of=(tables.PROMPTS, run.artifacts.prompts))
     temperature = system.temperature_scale * params.sampling.temperature
     draw = partial(
-        draw_continuations,
+        sample_continuations,
         sampling=params.sampling.model_copy(update={"draws": params.evaluation.draws, "temperature": temperature}),
         seed=params.seeds.evaluation,
         purpose="evaluation",
         batch_rows=run.execution.rows_at_once,
     )
-    return run.map_rows(prompts, WithModel(lm, draw), folder, step="drawn")
+    return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
 
 
-def _hear_recordings(run: Run, prompts: pl.DataFrame, recogniser: Once[Recogniser], work: Path) -> None:
+def _transcribe_recordings(run: Run, prompts: pl.DataFrame, recogniser: LazyModel[ASRModel], work: Path) -> None:
     """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
     known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), run.execution.shard_rows
-    hear = partial(transcribe_recorded_of, prompts=known, side="continuation", shard_rows=rows)
+    hear = partial(transcribe_recordings, prompts=known, side="continuation", shard_rows=rows)
     parts = tables.parts(run.artifacts.utterances)
-    heard = run.map_tasks(parts, WithModel(recogniser, hear), work / "recorded", step="recorded")
+    heard = run.map_tasks(parts, ModelTask(recogniser, hear), work / "recorded", step="recorded")
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, run.artifacts.sample(run.name).recorded)
 
 
@@ -59,17 +59,17 @@ def main(name: str) -> None:
         contract = tables.contract_of(tables.PROMPTS, source)
         prompts = tables.read(tables.PROMPTS, source).filter(pl.col("split") == run.params.evaluation.split)
         place = (tables.PROMPTS, source)
-        drawn = tables.arrange(pl.concat(_draw(run, prompts, work)), tables.CONTINUATIONS)
+        drawn = tables.conform(pl.concat(_draw(run, prompts, work)), tables.CONTINUATIONS)
         tables.write(drawn, tables.CONTINUATIONS, sample.continuations, contract)
         vocoder = run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=place)
-        spoken = run.map_rows(drawn, WithModel(vocoder, speak), work / "spoken", step="spoken")
+        spoken = run.map_rows(drawn, ModelTask(vocoder, synthesize_rows), work / "spoken", step="spoken")
         tables.write_shards(spoken, tables.SPEECH, sample.speech, contract)
         recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-        hear = WithModel(recogniser, transcribe)
+        hear = ModelTask(recogniser, transcribe)
         heard = run.map_table(tables.SPEECH, sample.speech, hear, work / "heard", step="heard")
         tables.write(heard, tables.TRANSCRIPTS, sample.transcripts)
         if name in run.params.toplines:
-            _hear_recordings(run, prompts, recogniser, work)
+            _transcribe_recordings(run, prompts, recogniser, work)
         run.log.rows(inputs={"prompts": len(prompts)}, outputs={"continuations": len(drawn)})
 
 

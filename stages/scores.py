@@ -3,9 +3,9 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.engine.work import WithModel
-from alignslm.judge import asks_a_server, load_judge
-from alignslm.judge.rows import score, stories_of
+from alignslm.engine.work import ModelTask
+from alignslm.judge import is_api_judge, load_judge
+from alignslm.judge.rows import join_judge_inputs, score
 from alignslm.prompts import read_prompts
 from stages.names import requested_name
 from stages.run import outcomes, start
@@ -15,13 +15,13 @@ def main(name: str) -> None:
     """Run the stage for one set of preferences."""
     with start(__file__, name) as run, run.work() as work:
         choice, config, artifacts = run.params.judge, run.experiment.judge, run.artifacts
-        stories = stories_of(
+        stories = join_judge_inputs(
             tables.read(tables.CONTINUATIONS, artifacts.table("continuations", name)),
             tables.read(tables.TRANSCRIPTS, artifacts.table("transcripts", name)),
             read_prompts(*artifacts.prompt_tables),
         )
         judge = run.model(load_judge, config, artifacts.judge(choice))
-        scored = pl.concat(run.map_rows(stories, WithModel(judge, score), work, here=asks_a_server(config)))
+        scored = pl.concat(run.map_rows(stories, ModelTask(judge, score), work, here=is_api_judge(config)))
         tables.write(scored, tables.SCORES, artifacts.table("scores", name))
         tables.write(scored.with_columns(judge=pl.lit(choice)), tables.REPLIES, artifacts.table("replies", name))
         run.log.rows(inputs={"transcripts": len(stories)}, outputs=outcomes(scored))

@@ -1,9 +1,9 @@
 """Speak every continuation of one set of preferences."""
 
 from alignslm import tables
-from alignslm.engine.work import WithModel
+from alignslm.engine.work import ModelTask
 from alignslm.vocoder import load_vocoder
-from alignslm.vocoder.rows import speak
+from alignslm.vocoder.rows import synthesize_rows
 from stages.names import requested_name
 from stages.run import start
 
@@ -17,7 +17,7 @@ def main(name: str) -> None:
         vocoder = run.unit_model(
             load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=(tables.CONTINUATIONS, source)
         )
-        shards = run.map_rows(continuations, WithModel(vocoder, speak), work)
+        shards = run.map_rows(continuations, ModelTask(vocoder, synthesize_rows), work)
         spoken = tables.write_shards(shards, tables.SPEECH, artifacts.speech(name), contract)
         run.log.rows(inputs={"continuations": len(continuations)}, outputs={"spoken": spoken})
 

@@ -10,13 +10,13 @@ from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.curriculum import UNITS
 from alignslm.config.experiment import preference_trainer
 from alignslm.config.loading import load_execution
-from alignslm.config.models import NextUnitTrainer
-from alignslm.lm.checkpoint import UnitLm, load_lm, save_lm
-from alignslm.training.adapter import on_whole_base, save_adapter_and_merge
+from alignslm.config.models import NextUnitTrainerConfig
+from alignslm.lm.checkpoint import UnitLM, load_lm, save_lm
+from alignslm.training.adapter import save_adapter_and_merge, unshard_base
 from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import train_preferences
-from alignslm.training.processes import is_first, start_processes, together
-from alignslm.training.run import Best, TrainingRun, write_log
+from alignslm.training.processes import is_main_process, start_processes, wait_for_everyone
+from alignslm.training.trainer_setup import BestCheckpoint, TrainingRun, write_log
 from stages.names import requested_name
 from stages.run import Run, start
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def _on_speech(run: Run, lm: UnitLm, encoded: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, None]:
+def _on_speech(run: Run, lm: UnitLM, encoded: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, None]:
     trainer = run.experiment.checkpoints[run.name]
-    assert isinstance(trainer, NextUnitTrainer)  # noqa: S101 - the configuration was checked for it
+    assert isinstance(trainer, NextUnitTrainerConfig)  # noqa: S101 - the configuration was checked for it
     seed = run.params.seeds.training
     return *continue_training(trainer, lm, encoded["units"].to_list(), seed=seed, work=work), None
 
 
-def _on_pairs(run: Run, lm: UnitLm, pairs: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, Best]:
+def _on_pairs(run: Run, lm: UnitLM, pairs: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, BestCheckpoint]:
     return train_preferences(
         preference_trainer(run.experiment, run.name),
         lm,
@@ -58,15 +58,17 @@ def main(name: str) -> None:
         lm = load_lm(parent, device=run.execution.device, processes=run.execution.processes_sharing)
         contract = tables.contract_of(table, source)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
-        together()  # the first process has the folder for itself
+        wait_for_everyone()  # the first process has the folder for itself
         model, made, best = train(run, lm, rows, work)
-        if is_first():
+        if is_main_process():
             folder = artifacts.checkpoint(name)
-            merged = save_adapter_and_merge(on_whole_base(model, parent), folder / "adapter")
+            merged = save_adapter_and_merge(unshard_base(model, parent), folder / "adapter")
             save_lm(merged, lm.vocabulary, lm.contract if noun.train_on == UNITS else contract, folder)
             write_log(made, best, artifacts.training(name))
         if best:
-            run.log.figures({"best_step": best.step, "accuracy": best.reward_accuracy, "margin": best.reward_margin})
+            run.log.log_metrics(
+                {"best_step": best.step, "accuracy": best.reward_accuracy, "margin": best.reward_margin}
+            )
         run.log.rows(inputs={"utterances" if best is None else "pairs": len(rows)}, outputs={"steps": made.steps})
 
 

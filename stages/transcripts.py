@@ -3,7 +3,7 @@
 from alignslm import tables
 from alignslm.asr import load_asr
 from alignslm.asr.rows import transcribe
-from alignslm.engine.work import WithModel
+from alignslm.engine.work import ModelTask
 from stages.names import requested_name
 from stages.run import outcomes, start
 
@@ -13,7 +13,7 @@ def main(name: str) -> None:
     with start(__file__, name) as run, run.work() as work:
         artifacts = run.artifacts
         recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-        heard = run.map_table(tables.SPEECH, artifacts.speech(name), WithModel(recogniser, transcribe), work)
+        heard = run.map_table(tables.SPEECH, artifacts.speech(name), ModelTask(recogniser, transcribe), work)
         tables.write(heard, tables.TRANSCRIPTS, artifacts.table("transcripts", name))
         run.log.rows(inputs={"spoken": len(heard)}, outputs=outcomes(heard))
 

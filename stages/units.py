@@ -3,7 +3,7 @@
 from alignslm import tables
 from alignslm.encoder import load_encoder
 from alignslm.encoder.rows import encode_utterances
-from alignslm.engine.work import WithModel
+from alignslm.engine.work import ModelTask
 from stages.run import start
 
 
@@ -13,7 +13,7 @@ def main() -> None:
         artifacts = run.artifacts
         encoder = run.model(load_encoder, run.experiment.encoder, artifacts.encoder)
         with run.work() as work:
-            encode = WithModel(encoder, encode_utterances)
+            encode = ModelTask(encoder, encode_utterances)
             encoded = run.map_table(tables.UTTERANCES, artifacts.utterances, encode, work)
             tables.write(encoded, tables.ENCODED, artifacts.units, encoder().contract)
         run.log.rows(inputs={"utterances": len(encoded)}, outputs={"units": int(encoded["units"].list.len().sum())})

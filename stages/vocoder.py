@@ -3,8 +3,8 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.utterances import pick, waveforms_of
-from alignslm.vocoder import SpokenUnits, prepare_vocoder
+from alignslm.utterances import iter_waveforms, select_by_hash
+from alignslm.vocoder import VocoderExample, prepare_vocoder
 from stages.run import start
 
 
@@ -14,14 +14,16 @@ def main() -> None:
         config, artifacts = run.experiment.vocoder, run.artifacts
         contract = tables.contract_of(tables.ENCODED, artifacts.units)
         encoded = tables.read(tables.ENCODED, artifacts.units)
-        chosen = set(pick(encoded, "train", config.fit_utterances, "vocoder"))
+        chosen = set(select_by_hash(encoded, "train", config.fit_utterances, "vocoder"))
         wanted = encoded.filter(pl.col("utterance_id").is_in(list(chosen)))
         units = {row["utterance_id"]: row for row in wanted.iter_rows(named=True)}
         spoken = [
-            SpokenUnits(units[name]["units"], units[name]["durations"], waveform)
-            for name, waveform in waveforms_of(artifacts.utterances, chosen, config.sample_rate_hz)
+            VocoderExample(units[name]["units"], units[name]["durations"], waveform)
+            for name, waveform in iter_waveforms(artifacts.utterances, chosen, config.sample_rate_hz)
         ]
-        run.log.figures(prepare_vocoder(config, spoken, contract, artifacts.vocoder))
+        folder, code = artifacts.vocoder, artifacts.own_code(f"vocoder/{run.params.vocoder}")
+        device = run.execution.device
+        run.log.log_metrics(prepare_vocoder(config, spoken, contract, folder, device=device, code=code))
         run.log.rows(inputs={"utterances": len(spoken)}, outputs={"vocoder": 1})
 
 

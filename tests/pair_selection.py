@@ -8,7 +8,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.feedback import SelectorConfig, ThresholdSelector, Weights
-from alignslm.pairs.account import Books, PairAccount
+from alignslm.pairs.counts import PairCounter, PairCounts
 from alignslm.pairs.streaming import BATCH_ROWS, Sources, stream_pairs
 from alignslm.tables import CONTINUATIONS, PROMPTS, SCORES
 
@@ -22,7 +22,7 @@ THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, 
 class Selection(NamedTuple):
     pairs: pl.DataFrame
     rejections: pl.DataFrame
-    account: PairAccount
+    account: PairCounts
 
 
 def selected(
@@ -34,7 +34,7 @@ def selected(
     batch_rows: int = BATCH_ROWS,
 ) -> Selection:
     """What the stage `pairs` makes of these tables."""
-    books, pairs, rejections = Books(max_auto_bleu=rules.max_auto_bleu), [], []
+    books, pairs, rejections = PairCounter(max_auto_bleu=rules.max_auto_bleu), [], []
     for made in stream_pairs(
         sources, weights=weights, selector=selector, round=rules, name="r1", batch_rows=batch_rows
     ):
@@ -79,6 +79,6 @@ def frames(rows: list[dict]) -> tuple[pl.DataFrame, ...]:
         for p, s in splits.items()
     ]
     return tuple(
-        tables.arrange(pl.DataFrame(content, schema=dict(kind.schema)), kind)
+        tables.conform(pl.DataFrame(content, schema=dict(kind.schema)), kind)
         for content, kind in ((scores, SCORES), (drawn, CONTINUATIONS), (prompts, PROMPTS))
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import soundfile
 from ruamel.yaml import YAML
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.presets import apply_preset
 from tests.micro import copy_project, edit, start_history
 from tests.tiny_hifigan import write_checkpoint
@@ -71,7 +71,7 @@ def folder(path: Path) -> dict[str, str]:
     return {"kind": "folder", "path": str(path)}
 
 
-def write_models(models: Path) -> Hubert:
+def write_models(models: Path) -> HubertEncoderConfig:
     """Write corpus, benchmark and every checkpoint below `models`; return the encoder's choice, which others follow."""
     write_librispeech(models / "LibriSpeech", UTTERANCES)
     tiny_slm21(models / "sLM21-dataset", voices=("en-us",))
@@ -86,7 +86,7 @@ def write_models(models: Path) -> Hubert:
     return encoder
 
 
-def choices(models: Path, encoder: Hubert) -> dict[str, dict]:
+def choices(models: Path, encoder: HubertEncoderConfig) -> dict[str, dict]:
     """Return what changes in each file of experiments/."""
     shapes = encoder.model_dump(mode="json", include={"weights", "layer", "codebook", "num_units"})
     codebook = shapes["codebook"]["sha256"]

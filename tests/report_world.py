@@ -11,7 +11,7 @@ from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.config.presets import preview_values
 from alignslm.provenance import content_id
-from alignslm.report.origin import Origin
+from alignslm.report.run_info import RunInfo
 
 ROOT = Path(__file__).parent.parent
 RATE_HZ = 8000
@@ -31,7 +31,7 @@ EXPERIMENT = preview_values(
     ROOT,
     named="tests",
 ).experiment
-ORIGIN = Origin(
+ORIGIN = RunInfo(
     git_commit="0123456789abcdef0123456789abcdef01234567",
     dirty=True,
     dvc_lock_sha256=None,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from alignslm.config.crosschecks import pairs_per_prompt, warnings
 from alignslm.config.document import Document, parse_document
-from alignslm.config.faults import ConfigError, Fault, nearest
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from alignslm.config.problems import ConfigError, ConfigProblem, closest_match
 from tests.messages import names
 from tests.sample_experiment import EXECUTION, PARAMS, edit, write_experiment
 
@@ -323,20 +323,25 @@ def test_nearest_finds_a_name_itself_and_after_two_letters_swap_places(known, da
     name = data.draw(st.sampled_from(sorted(known)))
     at = data.draw(st.integers(0, len(name) - 2))
     swapped = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
-    assert nearest(name, known) == name
-    assert nearest(swapped, {name}) == name
+    assert closest_match(name, known) == name
+    assert closest_match(swapped, {name}) == name
 
 
 @given(spellings, st.sets(spellings, max_size=8))
 def test_nearest_is_a_known_name_whatever_their_order(name, known):
     ordered = sorted(known)
-    assert nearest(name, ordered) == nearest(name, ordered[::-1])
-    assert nearest(name, ordered) in {None, *known}
-    assert nearest("", ordered) is None
+    assert closest_match(name, ordered) == closest_match(name, ordered[::-1])
+    assert closest_match(name, ordered) in {None, *known}
+    assert closest_match("", ordered) is None
 
 
 def test_faults_are_sorted_and_told_once():
-    faults = [Fault("b", 2, "k", "m"), Fault("a", None, "", "m"), Fault("b", 1, "", "m"), Fault("b", 2, "k", "m")]
+    faults = [
+        ConfigProblem("b", 2, "k", "m"),
+        ConfigProblem("a", None, "", "m"),
+        ConfigProblem("b", 1, "", "m"),
+        ConfigProblem("b", 2, "k", "m"),
+    ]
     assert str(ConfigError(faults)) == "a: m\nb:1: m\nb:2: k: m"
 
 

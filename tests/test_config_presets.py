@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from alignslm.config import splice
+from alignslm.config import yaml_edit
 from alignslm.config.document import parse_document
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import Change, apply_preset, changes, list_presets
+from alignslm.config.problems import ConfigError
 from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment
 
@@ -158,7 +158,7 @@ def test_tiny_names_every_value():
     ],
 )
 def test_replace_value(text, path, value, expected):
-    assert splice.replace_value(text, path, value) == expected
+    assert yaml_edit.replace_value(text, path, value) == expected
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_replace_value(text, path, value, expected):
     ],
 )
 def test_insert_key(text, path, value, expected):
-    assert splice.insert_key(text, path, value) == expected
+    assert yaml_edit.insert_key(text, path, value) == expected
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_insert_key(text, path, value, expected):
     ],
 )
 def test_delete_key(text, path, expected):
-    assert splice.delete_key(text, path) == expected
+    assert yaml_edit.delete_key(text, path) == expected
 
 
 keys = st.text("abcdef", min_size=1, max_size=3)
@@ -202,9 +202,9 @@ def test_edits_reach_any_wanted_mapping(current, wanted):
     blocks = {key: value for key, value in current.items() if not (isinstance(value, dict) and key in wanted)}
     current = blocks | {key: value for key, value in current.items() if isinstance(wanted.get(key), dict)}
     current = current or {"zz": 1}
-    text = "# top\n" + splice._block(current, 0)
+    text = "# top\n" + yaml_edit._block(current, 0)
     for change in changes(current, wanted):
-        edit_text = splice.insert_key if change.added else splice.replace_value
+        edit_text = yaml_edit.insert_key if change.added else yaml_edit.replace_value
         text = edit_text(text, change.key, change.new)
     assert changes(load(text), wanted) == []
     assert text.startswith("# top\n")

@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "closure", "templates"},
-    {"config", "failures", "locks", "times", "code"},
+    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates"},
+    {"config", "user_errors", "locks", "times", "code"},
     {"progress", "pipeline", "provenance", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
-    {"shards", "playable"},
+    {"shards", "browser_audio"},
     {"utterances", "listing"},
     {"recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
@@ -23,7 +23,7 @@ ROWS = [
     {"storyworld", "corpora"},
     {"report", "lineage"},
     {"plan", "publishing"},
-    {"play"},
+    {"generation"},
     {"demo", "load"},
     {"api"},
     {"cli"},

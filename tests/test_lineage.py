@@ -34,7 +34,7 @@ def name_of(prompt: str, draw: int, purpose: str = "r1") -> str:
 
 
 def frame(table: tables.Table, rows: list) -> pl.DataFrame:
-    return tables.arrange(pl.DataFrame(rows, schema=dict(table.schema), orient="row"), table)
+    return tables.conform(pl.DataFrame(rows, schema=dict(table.schema), orient="row"), table)
 
 
 def tone(hz: float) -> bytes:

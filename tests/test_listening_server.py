@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from alignslm import tables
 from alignslm.listening.analysis import export, ratings_table
 from alignslm.listening.server import PAGE, Session, create_app
-from alignslm.listening.storage import Rater, Rating, Ratings, StorageError, Stored
+from alignslm.listening.storage import FinalRating, Rater, Rating, Ratings, StorageError
 from alignslm.listening.study import build_study, read_study
 from tests.listening_world import STUDY, build
 from tests.messages import names
@@ -325,4 +325,4 @@ def test_ratings_of_another_study_are_refused(client):
     with pytest.raises(tables.TableError) as error:
         ratings_table(client.folder, client.ratings)
     names(error.value, "rater-001", "elsewhere", client.folder, "1", "ratings.sqlite")
-    assert isinstance(client.ratings.stored()[0], Stored)
+    assert isinstance(client.ratings.stored()[0], FinalRating)

@@ -9,11 +9,11 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from alignslm.config.document import read_document
-from alignslm.config.faults import ConfigError
 from alignslm.config.feedback import SelectorConfig
 from alignslm.config.loading import load_experiment
 from alignslm.config.models import TrainerConfig
 from alignslm.config.presets import apply_preset, list_presets, preview
+from alignslm.config.problems import ConfigError
 from alignslm.config.speech import CorpusConfig
 from alignslm.config.validation import validate
 from tests.messages import names

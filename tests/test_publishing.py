@@ -19,9 +19,9 @@ from ruamel.yaml import YAML
 
 from alignslm import tables
 from alignslm.config.document import read_document
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import apply_preset, preview
+from alignslm.config.problems import ConfigError
 from alignslm.lm.checkpoint import load_lm
 from alignslm.publishing import PublishError, Receipt
 from alignslm.publishing.cards import dataset_card, model_card

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alignslm import tables
 from alignslm.config.models import Bootstrap
 from alignslm.metrics import distinct_n, words
-from alignslm.report.corpus_level import distinct_values, jackknifed, word_error_values, word_errors
+from alignslm.report.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from alignslm.statistics import mean_interval
@@ -70,7 +70,7 @@ def test_distinct_n_by_hand():
 def test_jackknifed_values_of_a_mean_are_the_values():
     rows = np.array([1.0, 4.0, 2.0, 9.0])
     without = np.array([np.delete(rows, place).mean() for place in range(4)])
-    assert jackknifed(rows.mean(), without) == pytest.approx(rows)
+    assert jackknife_values(rows.mean(), without) == pytest.approx(rows)
 
 
 ROWS = st.lists(st.tuples(TEXTS, st.sampled_from(["ok", "empty", "failed"]), TEXTS), min_size=1, max_size=6)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from alignslm import tables
 from alignslm.config.models import Bootstrap
-from alignslm.report.columns import ReportError, Rows
+from alignslm.report.columns import EvalTables, ReportError
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
 from alignslm.report.systems import evaluated, previous
@@ -29,7 +29,7 @@ NO_ITEMS = pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
 def judged(*rows):
     """Rows (model, prompt, draw, metric, value) as a JUDGED table."""
     made = [(model, f"{prompt}-{draw}", prompt, draw, metric, value) for model, prompt, draw, metric, value in rows]
-    return tables.arrange(pl.DataFrame(made, schema=dict(tables.JUDGED.schema), orient="row"), tables.JUDGED)
+    return tables.conform(pl.DataFrame(made, schema=dict(tables.JUDGED.schema), orient="row"), tables.JUDGED)
 
 
 def heard(texts):
@@ -38,11 +38,11 @@ def heard(texts):
         {"source_id": name, "text": text, "status": "failed" if text is None else "ok" if text else "empty"}
         for name, text in texts.items()
     ]
-    return tables.arrange(pl.DataFrame(rows, schema=dict(tables.TRANSCRIPTS.schema)), tables.TRANSCRIPTS)
+    return tables.conform(pl.DataFrame(rows, schema=dict(tables.TRANSCRIPTS.schema)), tables.TRANSCRIPTS)
 
 
 def summary(frame, *, models, items=NO_ITEMS, transcripts=None, rounds=None, bootstrap=BOOTSTRAP):
-    measured = Rows(frame, items, transcripts or {})
+    measured = EvalTables(frame, items, transcripts or {})
     return summarise(
         measured, models=models, rounds=rounds or {}, bootstrap=bootstrap, seed=0, ceiling_model="ground-truth"
     )
@@ -251,7 +251,7 @@ def test_row_order_changes_no_bit(world):
     inputs, report = world
     shuffled = inputs.judged.sample(fraction=1.0, shuffle=True, seed=1)
     again = summarise(
-        Rows(
+        EvalTables(
             shuffled,
             inputs.item_scores.reverse(),
             inputs.transcripts,

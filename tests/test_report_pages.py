@@ -21,15 +21,15 @@ from alignslm.provenance import content_id
 from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
 from alignslm.report.findings import findings_of
+from alignslm.report.formatting import change, heading, headline, percent, with_error, with_interval
 from alignslm.report.inputs import TrainingLog, read_inputs
 from alignslm.report.metrics import Comparison
-from alignslm.report.origin import origin_of
 from alignslm.report.page import paragraphs_of
 from alignslm.report.plots import score_counts, training_table
 from alignslm.report.published import published_sheet
+from alignslm.report.run_info import origin_of
 from alignslm.report.systems import evaluated, topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet
-from alignslm.report.wording import change, heading, headline, percent, with_error, with_interval
 from alignslm.report.writing import report_of, write_report
 from tests.messages import names
 from tests.report_world import EXPERIMENT, ORIGIN, RATE_HZ, SHIFTS, build

@@ -16,7 +16,7 @@ from alignslm.artifacts import Artifacts
 from alignslm.device import resolve_device
 from alignslm.lm.checkpoint import save_lm
 from alignslm.provenance import file_sha256
-from alignslm.training.processes import ProcessesError, _require, is_first, start_processes
+from alignslm.training.processes import ProcessesError, _require, is_main_process, start_processes
 from stages import train as train_stage
 from tests.engine_world import edit_yaml
 from tests.messages import names
@@ -138,9 +138,9 @@ def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):
 
 def test_every_process_has_its_own_gpu_and_one_writes(monkeypatch):
     assert resolve_device("cuda") == "cuda"
-    assert is_first()
+    assert is_main_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "9")
     assert resolve_device("cuda") == "cuda:1"
     assert resolve_device("cpu") == "cpu"
-    assert not is_first()
+    assert not is_main_process()

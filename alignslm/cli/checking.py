@@ -13,11 +13,11 @@ from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
 from alignslm.config.crosschecks import warnings
 from alignslm.config.document import Plain
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
-from alignslm.config.faults import ConfigError
+from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from alignslm.config.prerequisites import execution_faults, judge_faults
 from alignslm.config.presets import list_presets
-from alignslm.config.readiness import execution_faults, judge_faults
+from alignslm.config.problems import ConfigError
 
 
 def check(
@@ -65,7 +65,7 @@ def summary(experiment: Experiment) -> Table:
     """Return one line per config and per group of values."""
     rows: list[tuple[str, str, str]] = []
     params = experiment.params.model_dump()
-    for key in CHOICE_FOLDERS:
+    for key in CONFIG_GROUPS:
         params.pop(key, None)
     for choice in experiment.choices():
         values = choice.config.model_dump(mode="json")

@@ -12,9 +12,9 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from alignslm.cli.options import Root, separated
+from alignslm.cli.options import AnyRoot, require_experiment, separated
 from alignslm.cli.terminal import format_bytes, grid
-from alignslm.config.faults import nearest
+from alignslm.config.problems import closest_match
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +24,7 @@ LIST_SHOWN = 6
 
 def show(
     table: Annotated[list[str], typer.Argument(help="A path, or words of one below artifacts/, such as `pairs r1`.")],
-    root: Root = Path(),
+    root: AnyRoot = Path(),
     *,
     rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows to print.")] = 10,
     columns: Annotated[str | None, typer.Option("--columns", "-c", help="Columns to print, comma-separated.")] = None,
@@ -66,6 +66,7 @@ def find_table(words: Sequence[str], root: Path) -> Path:
     """
     if len(words) == 1 and (given := Path(words[0])).exists() and (given.is_file() or any(given.glob("part-*"))):
         return given
+    require_experiment(root)
     from alignslm.tables import TableError
 
     tables = every_table(root / "artifacts")
@@ -75,7 +76,7 @@ def find_table(words: Sequence[str], root: Path) -> Path:
     wanted, listed = " ".join(words), "".join(f"\n  {path}" for path in fits or tables)
     if fits:
         raise TableError(f"{wanted!r} matches {len(fits)} tables; add a word of the path:{listed}")
-    guess = nearest(words[0], {part for path in tables for part in (*path.parts, path.stem)})
+    guess = closest_match(words[0], {part for path in tables for part in (*path.parts, path.stem)})
     hint = f"; did you mean {guess!r}?" if guess else "."
     found = f" There are:{listed}" if tables else " There are none yet: run `dvc repro`."
     raise TableError(f"no table in {root / 'artifacts'} matches {wanted!r}{hint}{found}")

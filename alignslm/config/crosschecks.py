@@ -10,15 +10,20 @@ from alignslm.config.document import KeyPath
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.experiment import Experiment, published_checkpoints
 from alignslm.config.feedback import ThresholdSelector
-from alignslm.config.hubert import Hubert
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.hubert import HubertEncoderConfig
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.model import Config
-from alignslm.config.models import LlamaScratch, NextUnitTrainer, PreferenceTrainer, has_preference_term
+from alignslm.config.models import (
+    LlamaScratchConfig,
+    NextUnitTrainerConfig,
+    PreferenceTrainerConfig,
+    has_preference_term,
+)
 from alignslm.config.preferences import UnitPreferences
-from alignslm.config.pretrained_lm import PublishedLm, TrainedOn, WarmStart
+from alignslm.config.pretrained_lm import PublishedLm, TrainingUnits, TwistInitConfig
 from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing
-from alignslm.config.speech import CharCtc, ConvGriffinLim, MfccKmeans, StoryWorld
-from alignslm.config.unit_hifigan import UnitHifigan
+from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, MFCCKMeansConfig, StoryWorldConfig
+from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 
 PARAMS: KeyPath = ()
 SPECIAL_TOKENS = 2  # begin and end of sequence
@@ -45,8 +50,8 @@ def conflicts(experiment: Experiment) -> list[Conflict]:
         *_wrong_trainers(experiment),
         *_unreported_curriculum(experiment),
         *_too_few_positions(experiment),
-        *_foreign_units(experiment),
-        *_foreign_vocoder(experiment),
+        *_unit_mismatch(experiment),
+        *_vocoder_mismatch(experiment),
         *_too_few_pairs(experiment),
         *_empty_split(experiment),
         *_unmeasured_perplexity(experiment),
@@ -67,7 +72,7 @@ def warnings(experiment: Experiment) -> list[str]:
 def _too_few_stories(experiment: Experiment) -> Iterator[Conflict]:
     """Every prompt is the beginning of another story of its split."""
     prompts = experiment.params.prompts
-    for split, stories in experiment.corpus.stories if isinstance(experiment.corpus, StoryWorld) else ():
+    for split, stories in experiment.corpus.stories if isinstance(experiment.corpus, StoryWorldConfig) else ():
         if (wanted := getattr(prompts, split)) > stories:
             yield Conflict(
                 PARAMS,
@@ -83,7 +88,7 @@ def _impossible_cut(experiment: Experiment) -> Iterator[Conflict]:
     if cut == "sentence" and isinstance(corpus, Recordings):
         message = f"'sentence' needs sentence ends, which {name} does not have; write raw, or word where it is aligned"
         yield Conflict(PARAMS, ("prompts", "cut"), message)
-    if cut == "word" and isinstance(corpus, StoryWorld):
+    if cut == "word" and isinstance(corpus, StoryWorldConfig):
         message = f"'word' needs word times, which {name} does not have; write sentence or raw"
         yield Conflict(PARAMS, ("prompts", "cut"), message)
     if cut == "word" and isinstance(corpus, Recordings) and all(p.alignments is None for p in corpus.parts.values()):
@@ -110,7 +115,9 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
     if encoder.sample_rate_hz % encoder.frame_rate_hz:
         message = f"{encoder.sample_rate_hz} Hz is no multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
         yield Conflict(("encoder",), ("sample_rate_hz",), message)
-    if isinstance(vocoder, ConvGriffinLim) and vocoder.sample_rate_hz % (encoder.frame_rate_hz * vocoder.hop_samples):
+    if isinstance(vocoder, ConvGriffinLimConfig) and vocoder.sample_rate_hz % (
+        encoder.frame_rate_hz * vocoder.hop_samples
+    ):
         yield Conflict(
             ("vocoder",),
             ("hop_samples",),
@@ -124,16 +131,16 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
 def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:
     """Attention heads share the hidden size evenly, an even number each (rotary positions turn pairs)."""
     lm = experiment.lm
-    if isinstance(lm, LlamaScratch) and lm.hidden_size % (2 * lm.heads):
+    if isinstance(lm, LlamaScratchConfig) and lm.hidden_size % (2 * lm.heads):
         message = f"hidden_size ({lm.hidden_size}) must be a multiple of 2 x heads ({2 * lm.heads})"
         yield Conflict(("lm",), ("hidden_size",), message)
     framed: dict[str, Config] = {"vocoder": experiment.vocoder, "asr": experiment.asr}
     for key, speech in framed.items():
-        if isinstance(speech, ConvGriffinLim | CharCtc) and speech.window_samples < speech.hop_samples:
+        if isinstance(speech, ConvGriffinLimConfig | CharCTCASRConfig) and speech.window_samples < speech.hop_samples:
             message = f"window_samples must be at least hop_samples ({speech.hop_samples}), or samples are lost"
             yield Conflict((key,), ("window_samples",), message)
     encoder = experiment.encoder
-    if isinstance(encoder, MfccKmeans) and encoder.stacked_frames % 2 == 0:
+    if isinstance(encoder, MFCCKMeansConfig) and encoder.stacked_frames % 2 == 0:
         message = f"must be odd, found {encoder.stacked_frames}: as many frames before as after"
         yield Conflict(("encoder",), ("stacked_frames",), message)
 
@@ -142,7 +149,10 @@ def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
     trained: dict[KeyPath, object] = {("lm",): experiment.lm}
     trained |= {("checkpoints", name, "trainer"): trainer for name, trainer in experiment.checkpoints.items()}
     for key, model in trained.items():
-        if isinstance(model, LlamaScratch | WarmStart | NextUnitTrainer) and model.warmup_steps >= model.steps:
+        if (
+            isinstance(model, LlamaScratchConfig | TwistInitConfig | NextUnitTrainerConfig)
+            and model.warmup_steps >= model.steps
+        ):
             message = f"warms up for {model.warmup_steps} of {model.steps} steps and never trains at full rate"
             yield Conflict(key, ("warmup_steps",), message)
 
@@ -183,7 +193,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
         message = f"no prompt of at most max_s ({prompts.max_s:g} s) can hold more than {prompt_units} units"
         yield Conflict(PARAMS, ("prompts", "min_units"), message)
     needed = prompt_units + sampling.max_units + SPECIAL_TOKENS
-    if isinstance(experiment.lm, LlamaScratch) and experiment.lm.max_positions < needed:
+    if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_positions < needed:
         yield Conflict(
             ("lm",),
             ("max_positions",),
@@ -192,7 +202,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
         )
 
 
-def _foreign_units(experiment: Experiment) -> Iterator[Conflict]:
+def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
     """Units made elsewhere are those of their encoder, whatever is chosen; the rest is checked once it ran."""
     lm, params = experiment.lm, experiment.params
     if isinstance(lm, PublishedLm):
@@ -212,7 +222,7 @@ def _foreign_units(experiment: Experiment) -> Iterator[Conflict]:
                 yield Conflict(("imported_preferences", key), ("units", name), message)
 
 
-def _other_units(stated: TrainedOn, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
+def _other_units(stated: TrainingUnits, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
     """Yield (field, stated, the encoder's) where both are known and differ."""
     encoder = experiment.encoder
     known = {name: getattr(encoder, name, None) for name in ("num_units", "frame_rate_hz", "layer")}
@@ -223,13 +233,13 @@ def _other_units(stated: TrainedOn, experiment: Experiment) -> Iterator[tuple[st
             yield name, there, here
 
 
-def _foreign_vocoder(experiment: Experiment) -> Iterator[Conflict]:
+def _vocoder_mismatch(experiment: Experiment) -> Iterator[Conflict]:
     """A published vocoder speaks the units it was trained on; others of the same number would sound like anything."""
     encoder, vocoder = experiment.encoder, experiment.vocoder
-    if not isinstance(vocoder, UnitHifigan):
+    if not isinstance(vocoder, UnitHiFiGANConfig):
         return
     here: dict[str, int | str | None] = {"layer": None, "codebook_file_sha256": None}
-    if isinstance(encoder, Hubert):
+    if isinstance(encoder, HubertEncoderConfig):
         unknown = vocoder.codebook_file_sha256  # a folder's file is hashed only when it is used
         here = {"layer": encoder.layer, "codebook_file_sha256": getattr(encoder.codebook, "sha256", unknown)}
     for name, given in here.items():
@@ -247,7 +257,7 @@ def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
     most = experiment.params.prompts.train * pairs_per_prompt(experiment)
     for name, trainer in experiment.checkpoints.items():
         judged = experiment.params.checkpoints[name].pairs in experiment.params.preferences
-        if judged and isinstance(trainer, PreferenceTrainer) and trainer.min_pairs > most:
+        if judged and isinstance(trainer, PreferenceTrainerConfig) and trainer.min_pairs > most:
             prompts = experiment.params.prompts.train
             message = f"{trainer.min_pairs} pairs wanted, but {prompts} prompts give at most {most}"
             yield Conflict(("checkpoints", name, "trainer"), ("min_pairs",), message)
@@ -272,7 +282,7 @@ def _empty_split(experiment: Experiment) -> Iterator[Conflict]:
 def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
     """A metric in use that nobody measures is null in every row, and no pair would be found."""
     judge, params = experiment.judge, experiment.params
-    silent = isinstance(judge, OpenAiJudge) or (isinstance(judge, CausalLmJudge) and not judge.perplexity)
+    silent = isinstance(judge, OpenAIJudgeConfig) or (isinstance(judge, CausalLMJudgeConfig) and not judge.perplexity)
     if params.weights.ppl > 0 and silent:
         message = f"{params.judge} gives no perplexity; set it to 0, or choose a judge that does, such as mistral-7b"
         yield Conflict(PARAMS, ("weights", "ppl"), message)

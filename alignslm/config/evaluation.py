@@ -41,7 +41,7 @@ class ToyStoryCloze(Config):
 ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
 
 
-class OwnEndings(Config):
+class CorpusClozeConfig(Config):
     """True against foreign endings of the corpus's own held-out speech: T-StoryCloze's question where no text is known.
 
     Every item is `context_s` of an utterance and `ending_s` after it, or after the same point of another utterance.
@@ -56,7 +56,7 @@ class OwnEndings(Config):
     same_speaker: bool = Field(description="foreign endings are of the context's own speaker: no voice gives them away")
 
 
-BenchmarkConfig = Annotated[ToyBenchmark | OwnEndings | OfficialBenchmark, Field(discriminator="kind")]
+BenchmarkConfig = Annotated[ToyBenchmark | CorpusClozeConfig | OfficialBenchmark, Field(discriminator="kind")]
 
 
 class Evaluation(Config):

@@ -12,7 +12,7 @@ from alignslm.config.document import KeyPath, Plain
 from alignslm.config.evaluation import BenchmarkConfig, Evaluation
 from alignslm.config.feedback import JudgeConfig, Sampling, SelectorConfig, Weights
 from alignslm.config.model import Config, Label, Name
-from alignslm.config.models import LmConfig, PreferenceTrainer, Prompts, Seeds, TrainerConfig, has_preference_term
+from alignslm.config.models import LmConfig, PreferenceTrainerConfig, Prompts, Seeds, TrainerConfig, has_preference_term
 from alignslm.config.mos import MosConfig
 from alignslm.config.preferences import PreferencesConfig
 from alignslm.config.publishing import NoPublishing, PublishConfig
@@ -150,13 +150,13 @@ class Experiment(Config):
         """Yield every choice with the file it was read from, in the order of `CHOICE_FOLDERS`."""
         for path, name in chosen(self.params.model_dump(mode="json")):
             config = getattr(self, path[0])
-            file = Path("experiments", CHOICE_FOLDERS[path[0]], f"{name}.yaml")
+            file = Path("experiments", CONFIG_GROUPS[path[0]], f"{name}.yaml")
             yield Choice(path[0], file, config[path[1]] if len(path) > 1 else config, path)
 
 
 def chosen(params: Mapping[str, Plain]) -> Iterator[tuple[KeyPath, str]]:
     """Yield (key path, choice) of every choice that the data of a params.yaml spells as a name."""
-    for key in CHOICE_FOLDERS:
+    for key in CONFIG_GROUPS:
         value = params.get(key)
         for path, choice in _below(key, value).items():
             if isinstance(choice, str):
@@ -171,10 +171,10 @@ def _below(key: str, value: Plain) -> dict[KeyPath, Plain]:
     return {(key, name): choice for name, choice in value.items()}
 
 
-def preference_trainer(experiment: Experiment, name: str) -> PreferenceTrainer:
+def preference_trainer(experiment: Experiment, name: str) -> PreferenceTrainerConfig:
     """Return how a checkpoint is trained that learns from pairs."""
     trainer = experiment.checkpoints[name]
-    assert isinstance(trainer, PreferenceTrainer)  # noqa: S101 - the configuration was checked for it
+    assert isinstance(trainer, PreferenceTrainerConfig)  # noqa: S101 - the configuration was checked for it
     return trainer
 
 
@@ -201,7 +201,7 @@ class Choice(NamedTuple):
 
 
 # Which folder of experiments/ holds the files that a key of params.yaml chooses among.
-CHOICE_FOLDERS = {
+CONFIG_GROUPS = {
     "corpus": "corpus",
     "encoder": "encoder",
     "lm": "lm",

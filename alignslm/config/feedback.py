@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
 from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
 
@@ -22,7 +22,7 @@ class Calibration(Config):
     shuffled_score: Annotated[float, Field(gt=1, lt=3)]
 
 
-class NgramJudge(Config):
+class NgramJudgeConfig(Config):
     """Interpolated word n-gram, tilted towards the words that the prompt's words announce."""
 
     kind: Literal["ngram"]
@@ -31,7 +31,7 @@ class NgramJudge(Config):
     calibration: Calibration
 
 
-class StoryLmJudge(Config):
+class StoryLMJudgeConfig(Config):
     """A small word-level LSTM trained on clean story texts."""
 
     kind: Literal["story-lm"]
@@ -48,7 +48,8 @@ class StoryLmJudge(Config):
 
 
 JudgeConfig = Annotated[
-    NgramJudge | StoryLmJudge | CausalLmJudge | OpenAiJudge | PythonJudgeConfig, Field(discriminator="kind")
+    NgramJudgeConfig | StoryLMJudgeConfig | CausalLMJudgeConfig | OpenAIJudgeConfig | PythonJudgeConfig,
+    Field(discriminator="kind"),
 ]
 
 

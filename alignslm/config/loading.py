@@ -12,19 +12,19 @@ from alignslm.config.crosschecks import Conflict, conflicts
 from alignslm.config.document import Document, KeyPath, read_document
 from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.execution import Execution
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params, chosen
-from alignslm.config.faults import ConfigError, Fault, suggestion
+from alignslm.config.experiment import CONFIG_GROUPS, Experiment, Params, chosen
 from alignslm.config.feedback import JudgeConfig, SelectorConfig
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.model import Config
 from alignslm.config.models import LmConfig, TrainerConfig
 from alignslm.config.mos import MosConfig
 from alignslm.config.preferences import PreferencesConfig
+from alignslm.config.problems import ConfigError, ConfigProblem, suggestion
 from alignslm.config.publishing import PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 from alignslm.config.validation import kinds, validate
 
-CHOICE_KINDS: Mapping[str, object] = {
+CONFIG_TYPES: Mapping[str, object] = {
     "corpus": CorpusConfig,
     "encoder": EncoderConfig,
     "lm": LmConfig,
@@ -97,7 +97,7 @@ def load_config(group: str, name: str, kind: Any, root: Path = Path()) -> Any:
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         message = f"no file {path.as_posix()}" + suggestion(name, known, label="choices")
-        raise ConfigError([Fault(path.as_posix(), None, "", message)])
+        raise ConfigError([ConfigProblem(path.as_posix(), None, "", message)])
     document = read_document(path)
     found = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
     if isinstance(found, list):
@@ -110,21 +110,23 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tuple[Document, Config] | list[Fault]:
-    folder = root / "experiments" / CHOICE_FOLDERS[key[0]]
+def _read_choice(
+    params: Document, key: KeyPath, choice: str, root: Path
+) -> tuple[Document, Config] | list[ConfigProblem]:
+    folder = root / "experiments" / CONFIG_GROUPS[key[0]]
     path = folder / f"{choice}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
         message = f"no file {path.as_posix()}" + suggestion(choice, known, label="choices")
-        return [Fault(params.name, params.line(key), ".".join(key), message)]
+        return [ConfigProblem(params.name, params.line(key), ".".join(key), message)]
     document = read_document(path)
     if isinstance(document, list):
         return document
-    kind = CHOICE_KINDS[key[0]]
+    kind = CONFIG_TYPES[key[0]]
     named, known = document.data.get("kind"), kinds(kind)
     if isinstance(named, str) and named not in known:
         message = f"{named!r} is no kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
-        return [Fault(document.name, document.line(("kind",)), "kind", message)]
+        return [ConfigProblem(document.name, document.line(("kind",)), "kind", message)]
     value = validate(document, _adapter(kind), kind)
     return value if isinstance(value, list) else (document, value)
 
@@ -150,16 +152,16 @@ def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
     return Experiment.model_validate({"params": params, **single, **named})
 
 
-def _locate(conflict: Conflict, reads: Reads) -> Fault:
+def _locate(conflict: Conflict, reads: Reads) -> ConfigProblem:
     document = reads[conflict.choice]
-    return Fault(document.name, document.line(conflict.key), ".".join(conflict.key), conflict.message)
+    return ConfigProblem(document.name, document.line(conflict.key), ".".join(conflict.key), conflict.message)
 
 
-def library_faults(root: Path = Path()) -> list[Fault]:
+def library_faults(root: Path = Path()) -> list[ConfigProblem]:
     """Return the faults of every choice file below root/experiments, chosen or not, each read by itself."""
-    kinds: dict[str, Any] = {folder: CHOICE_KINDS[key] for key, folder in CHOICE_FOLDERS.items()}
-    kinds["listening"] = ListeningStudy
-    faults: list[Fault] = []
+    kinds: dict[str, Any] = {folder: CONFIG_TYPES[key] for key, folder in CONFIG_GROUPS.items()}
+    kinds["listening"] = ListeningTestConfig
+    faults: list[ConfigProblem] = []
     for folder, kind in kinds.items():
         for path in sorted((root / "experiments" / folder).glob("*.yaml")):
             document = read_document(path)

@@ -17,7 +17,7 @@ import polars as pl
 from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.feedback import BestWorstSelector, ThresholdSelector
 from alignslm.pairs.own import OwnSelector, Selector
-from alignslm.tables import PAIRS, REJECTIONS, arrange
+from alignslm.tables import PAIRS, REJECTIONS, conform
 
 NOT_SCORED = "no continuation scored"
 NO_CANDIDATE = "neither chosen nor rejected candidate"
@@ -31,7 +31,7 @@ SPLITS = ("train", "valid")
 SIDES = ("chosen", "rejected")
 
 
-def pairs_of(
+def select_pairs(
     pool: pl.DataFrame,
     continuations: pl.DataFrame,
     prompts: pl.DataFrame,
@@ -56,7 +56,7 @@ def reasons_of(rejections: pl.DataFrame) -> dict[str, int]:
     return dict(rejections.filter(split="train")["reason"].value_counts().iter_rows())
 
 
-def pool_of(
+def candidate_pool(
     scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: JudgedPreferences
 ) -> pl.DataFrame:
     """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
@@ -154,7 +154,7 @@ def _fits_margin(selector: Selector, rules: JudgedPreferences) -> pl.Expr:
 def _pairs_table(matched: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     context = prompts.select("prompt_id", "split", pl.col("units").alias("prompt_units"))
     pair_id = pl.concat_str("chosen_id", "rejected_id", separator="-")
-    return arrange(matched.join(context, on="prompt_id", how="left").with_columns(pair_id=pair_id), PAIRS)
+    return conform(matched.join(context, on="prompt_id", how="left").with_columns(pair_id=pair_id), PAIRS)
 
 
 def _rejections_table(
@@ -188,4 +188,4 @@ def _rejections_table(
         .then(pl.lit(IDENTICAL))
         .otherwise(pl.lit(MARGIN))
     )
-    return arrange(prompts.with_columns(reason=reason), REJECTIONS)
+    return conform(prompts.with_columns(reason=reason), REJECTIONS)

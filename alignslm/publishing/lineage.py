@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.publishing import PublishError
-from alignslm.report.origin import git
+from alignslm.report.run_info import git
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
 CODE = ("alignslm", "stages", "dvc.yaml")

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from alignslm.config.experiment import Experiment
 from alignslm.publishing import PublishError
 from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
+from alignslm.report.formatting import headline, style
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, mark_of, transposed
-from alignslm.report.wording import headline, style
 
 SAME_AS_PPL = "log_ppl"  # the logarithm of a number that is there
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
+from alignslm.report.formatting import TOPIC, headline
 from alignslm.report.metrics import JUDGES, Comparison, Metric, Report
 from alignslm.report.systems import last_round, previous, topline
-from alignslm.report.wording import TOPIC, headline
 
 LOW_TEMPERATURE = "base-low-temp"
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
 from alignslm.report.drift import drift_panels, held_out_scores
+from alignslm.report.formatting import change, difference_unit, headline, style, with_error
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import Interval, Report
 from alignslm.report.tabulate import models_of
-from alignslm.report.wording import change, difference_unit, headline, style, with_error
 
 SHAPE_METRICS = (
     *("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "distinct_1", "distinct_2", "finished"),

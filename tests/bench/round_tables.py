@@ -57,9 +57,9 @@ def write_round(
     paths = [folder / "prompts.parquet", *(folder / kind / f"{name}.parquet" for kind in ("continuations", "scores"))]
     selectable = drawn = 0
     with (
-        tables.growing(tables.PROMPTS, paths[0], CONTRACT) as prompts,
-        tables.growing(tables.CONTINUATIONS, paths[1], CONTRACT) as continued,
-        tables.growing(tables.SCORES, paths[2]) as scores,
+        tables.open_table(tables.PROMPTS, paths[0], CONTRACT) as prompts,
+        tables.open_table(tables.CONTINUATIONS, paths[1], CONTRACT) as continued,
+        tables.open_table(tables.SCORES, paths[2]) as scores,
     ):
         for shard in _shards(ids):
             asked = _prompts(shard, rng)
