@@ -4,9 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from alignslm.config.faults import ConfigError
 from ruamel.yaml import YAML
 
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
 from alignslm.pipeline import read_stages, sources
 from tests.messages import names
