@@ -131,9 +131,9 @@ def sample(
 ) -> list[list[SampledContinuation]]:
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
-    Every prompt must have equally many seeds. `config.draws` is not read here: the seeds say how many. A draw has
-    `config.max_new_units` units at most, however long its prompt. Raises TooLongError if prompt and continuation together
-    exceed the model's positions.
+    Every prompt must have equally many seeds. The seeds say how many continuations there are, not the config. A
+    continuation has `config.max_new_units` units at most, however long its prompt. Raises TooLongError if prompt and
+    continuation together exceed the model's positions.
     """
     encoded = [lm.vocabulary.encode(prompt, bos=True) for prompt in prompts]
     if any(not ids for ids in encoded):
