@@ -235,10 +235,21 @@ def test_a_checkpoint_is_loaded_by_its_hub_id(world, tmp_path, monkeypatch):
         assert alignslm.load_lm("someone/base@main").model_id == alignslm.load_lm(folder).model_id
 
 
+def test_a_config_that_comes_with_the_library_is_loaded_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    topics = (("boat", "sail sea"), ("horse", "ride field"), ("bread", "bake oven"), ("song", "sing stage"))
+    texts = [(f"tom sees a {thing}", f"they {words}") for thing, words in topics * 100]
+    judge = alignslm.load_judge("ngram", texts=texts)
+    (right, wrong) = alignslm.score(judge, ["tom sees a boat"] * 2, ["they sail sea", "they bake oven"])["llm_score"]
+    assert right > wrong
+    with pytest.raises(alignslm.SourceError):
+        alignslm.load_judge("mhubert-25hz-km500")  # of another group
+
+
 def test_what_is_no_source_says_what_is(tmp_path):
     with pytest.raises(alignslm.SourceError) as error:
         alignslm.load_encoder("nowhere")
-    names(error.value, "nowhere", ".yaml", "owner/name")
+    names(error.value, "nowhere", "file.yaml", "owner/name")
     with pytest.raises(alignslm.SourceError) as error:
         alignslm.load_judge(tmp_path)
     names(error.value, tmp_path, "judge", "folder")

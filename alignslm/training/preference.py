@@ -20,7 +20,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
+from trl import DPOConfig, DPOTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
