@@ -81,8 +81,7 @@ def test_jackknifed_values_of_a_mean_are_the_values():
 ROWS = st.lists(st.tuples(TEXTS, st.sampled_from(["ok", "empty", "failed"]), TEXTS), min_size=1, max_size=6)
 
 
-@settings(max_examples=100)
-@settings(deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ROWS)
 def test_word_error_rate_and_its_error_are_those_of_loops_over_texts(rows):
     names = [f"p{place}" for place in range(len(rows))]
