@@ -21,16 +21,16 @@ if TYPE_CHECKING:
         train,
         write_audio,
     )
+    from alignslm.generation import SpeechPipeline, SpokenLM
     from alignslm.load import SourceError, load_asr, load_encoder, load_judge, load_lm, load_vocoder
-    from alignslm.play import Speaker, Studio
 
 __version__ = "0.1.0"
 __all__ = [
     "Accuracy",
     "Selection",
     "SourceError",
-    "Speaker",
-    "Studio",
+    "SpeechPipeline",
+    "SpokenLM",
     "evaluate",
     "load_asr",
     "load_encoder",
@@ -46,7 +46,7 @@ __all__ = [
     "train",
     "write_audio",
 ]
-_MODULES = ("alignslm.load", "alignslm.api", "alignslm.play")  # in which they are looked up
+_MODULES = ("alignslm.load", "alignslm.api", "alignslm.generation")  # in which they are looked up
 
 # TRL reports every trainer that is made to the Hub, and huggingface_hub reads this once, when it is imported.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

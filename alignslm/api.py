@@ -15,12 +15,12 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.load import Source, SourceError, load_lm, read_config
-from alignslm.statistics import Estimate, mean_interval, mean_within
+from alignslm.statistics import Estimate, group_means, mean_interval
 
 if TYPE_CHECKING:
     from alignslm.judge import Judge
-    from alignslm.lm.checkpoint import UnitLm
-    from alignslm.lm.sampling import Draw
+    from alignslm.lm.checkpoint import UnitLM
+    from alignslm.lm.sampling import SampledContinuation
 
 CANDIDATE_COLUMNS = {"prompt_id", "split", "prompt_units", "units", "finish", *tables.SCORES.schema} - {
     "continuation_id",
@@ -39,13 +39,13 @@ def read_audio(path: Path | str, *, sample_rate_hz: int) -> np.ndarray:
 
 def write_audio(waveform: np.ndarray, path: Path | str, *, sample_rate_hz: int) -> None:
     """Write (samples,) float32 in the format of the file's suffix: .wav, .flac, .ogg or .mp3."""
-    from alignslm.play.take import write_sound
+    from alignslm.generation.take import write_audio
 
-    write_sound(waveform, sample_rate_hz, Path(path))
+    write_audio(waveform, sample_rate_hz, Path(path))
 
 
 def sample(
-    lm: "UnitLm",
+    lm: "UnitLM",
     prompts: Sequence[Sequence[int]],
     *,
     num_continuations: int,
@@ -53,16 +53,16 @@ def sample(
     temperature: float,
     top_p: float,
     seed: int,
-) -> list[list["Draw"]]:
+) -> list[list["SampledContinuation"]]:
     """Continue every prompt (units) `num_continuations` times by nucleus sampling.
 
     A continuation depends only on model, prompt, its number, the seed and the sampling values, and is the one that
     `alignslm generate` would sample. Raises TooLongError if prompt and continuation exceed the model's positions.
     """
     from alignslm.config.feedback import Sampling
+    from alignslm.generation.prompt import prompt_key
+    from alignslm.generation.studio import PURPOSE
     from alignslm.lm.sampling import sample as draw
-    from alignslm.play.prompt import prompt_key
-    from alignslm.play.studio import PURPOSE
     from alignslm.provenance import row_seed
 
     draws = max(2, num_continuations)  # for the config's own check; the seeds say how many there are
@@ -75,7 +75,7 @@ def sample(
 
 
 def log_likelihoods(
-    lm: "UnitLm",
+    lm: "UnitLM",
     sequences: Sequence[Sequence[int]],
     *,
     contexts: Sequence[Sequence[int]] | None = None,
@@ -86,10 +86,10 @@ def log_likelihoods(
     `contexts` (one per sequence) only condition. `include_eos` appends the end of sequence. In a model without BOS
     token the first unit of a sequence without context is not scored.
     """
-    from alignslm.lm.likelihood import Scored, unit_log_likelihoods
+    from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
 
     before = contexts if contexts is not None else [()] * len(sequences)
-    items = [Scored(context, units, include_eos) for context, units in zip(before, sequences, strict=True)]
+    items = [LikelihoodRequest(context, units, include_eos) for context, units in zip(before, sequences, strict=True)]
     return unit_log_likelihoods(lm, items, batch_rows=BATCH_ROWS)
 
 
@@ -139,20 +139,20 @@ def select_pairs(
     limit), and the columns of `score`. At most `max_per_side` best are paired with as many worst of a prompt. Raises
     SourceError if a column is missing, NoPairsError with the spread of the scores if the train split gives no pair.
     """
-    from alignslm.config.feedback import Round, ThresholdSelector, Weights
+    from alignslm.config.curriculum import JudgedPreferences
+    from alignslm.config.feedback import ThresholdSelector, Weights
     from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
-    from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
+    from alignslm.pairs.selection import candidate_pool, reasons_of, select_pairs
     from alignslm.pairs.utility import utility
 
     if missing := sorted(CANDIDATE_COLUMNS - {*candidates.columns}):
         raise SourceError(f"candidates has no column {', '.join(missing)}, which select_pairs reads.")
-    rules = Round(
-        prev="candidates",
-        chosen_min=min_chosen_score,
-        rejected_max=max_rejected_score,
-        margin_min=min_margin,
-        auto_bleu_max=max_auto_bleu,
-        warmup_steps=0,
+    rules = JudgedPreferences(
+        sampled_from="candidates",
+        min_chosen_score=min_chosen_score,
+        max_rejected_score=max_rejected_score,
+        min_margin=min_margin,
+        max_auto_bleu=max_auto_bleu,
     )
     selector = ThresholdSelector(
         kind="thresholds", max_chosen=max_per_side, max_rejected=max_per_side, min_words=min_words
@@ -163,8 +163,8 @@ def select_pairs(
         draw=number, continuation_id=pl.concat_str("prompt_id", number.cast(pl.String).str.zfill(6), separator="-")
     )
     prompts = rows.group_by("prompt_id").agg(pl.col("split").first(), units=pl.col("prompt_units").first())
-    pool = utility(pool_of(rows.select(tables.SCORES.schema.keys()), rows, prompts, rules), weights)
-    pairs, skipped = pairs_of(pool, rows, prompts, selector=selector, round=rules)
+    pool = utility(candidate_pool(rows.select(tables.SCORES.schema.keys()), rows, prompts, rules), weights)
+    pairs, skipped = select_pairs(pool, rows, prompts, selector=selector, round=rules)
     if pairs.filter(split="train").is_empty():
         reasons = reasons_of(skipped)
         raise NoPairsError(explain_no_pairs(pool, reasons, selector=selector, round=rules, name="candidates"))
@@ -180,7 +180,7 @@ def train(
     seed: int,
     warmup_steps: int = 0,
     device: str = "auto",
-) -> "UnitLm":
+) -> "UnitLM":
     """Train a checkpoint on preference pairs and return the result, which is also written to `folder`.
 
     `trainer` is a config like experiments/trainer/dpo.yaml. The best adapter on the `valid` pairs is kept in
@@ -193,7 +193,7 @@ def train(
     lm, target = load_lm(init_from, device=device), Path(folder)
     with TemporaryDirectory(ignore_cleanup_errors=True) as work:
         model, _, _ = train_preferences(
-            read_config("trainer", trainer),
+            read_config("checkpoints", trainer),
             lm,
             pairs,
             warmup_steps=warmup_steps,
@@ -239,7 +239,7 @@ def minimal_pairs(
 
 
 def evaluate(
-    lm: "UnitLm",
+    lm: "UnitLM",
     items: pl.DataFrame | Path | str,
     *,
     likelihood: Literal["given", "scored"] = "given",
@@ -261,5 +261,5 @@ def evaluate(
     )
     rows = items if isinstance(items, pl.DataFrame) else tables.read(tables.ITEMS, Path(items), COLUMNS)
     scores = score_items(rows, lm, config, benchmark="items", model=lm.model_id, batch_rows=BATCH_ROWS)
-    pairs, means = mean_within(scores["correct"].to_numpy(), scores["pair_id"].to_numpy())
+    pairs, means = group_means(scores["correct"].to_numpy(), scores["pair_id"].to_numpy())
     return Accuracy(mean_interval(means, pairs, bootstrap=bootstrap, seed=0), scores)

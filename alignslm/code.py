@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from alignslm.closure import code_hash
+from alignslm.code_deps import code_hash
 from alignslm.storage import write_text
 
 FILE = "code.yaml"
@@ -39,7 +39,11 @@ class Recorded(NamedTuple):
 def current(root: Path = Path()) -> dict[str, str]:
     """Return the hash of every stage script of an experiment, under the library that is running."""
     scripts = sorted((root / "stages").glob("*.py"))
-    return {script.stem: code_hash(script.resolve()) for script in scripts if script.stem not in {"__init__", "layout"}}
+    return {
+        script.stem: code_hash(script.resolve())
+        for script in scripts
+        if script.stem not in {"__init__", "names", "run"}
+    }
 
 
 def recorded(root: Path = Path()) -> Recorded:

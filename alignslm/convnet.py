@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignslm.threads import side_by_side
+from alignslm.threads import thread_map
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 WARMUP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
-LEAST_STD = 1e-3  # a feature that never moves is not blown up
+MIN_STD = 1e-3  # a feature that never moves is not blown up
 
 
 class DivergedError(ArithmeticError):
@@ -54,7 +54,7 @@ class ConvStack(nn.Module):
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
 
 
-def standardised(rows: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def standardize(rows: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Return rows (frames, features) less their mean and over their standard deviation, and these two (features,).
 
     Both are taken over the frames of all rows, in float64; everything returned is float32.
@@ -62,7 +62,7 @@ def standardised(rows: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarr
     count = sum(len(row) for row in rows)
     mean = sum(row.sum(axis=0, dtype=np.float64) for row in rows) / count
     squares = sum(np.square(row - mean).sum(axis=0) for row in rows)
-    mean32, std32 = mean.astype(np.float32), np.sqrt(squares / count).clip(LEAST_STD).astype(np.float32)
+    mean32, std32 = mean.astype(np.float32), np.sqrt(squares / count).clip(MIN_STD).astype(np.float32)
     return [(row - mean32) / std32 for row in rows], mean32, std32
 
 
@@ -85,7 +85,7 @@ def batches(num_rows: int, *, batch_size: int, steps: int, seed: int) -> Iterato
         queue = queue[batch_size:]
 
 
-def minimise(
+def train(
     model: nn.Module, loss_of: Callable[[list[int]], Tensor], rows: Iterable[list[int]], *, steps: int, peak_rate: float
 ) -> list[float]:
     """Train by AdamW with a linear warm-up and a cosine decay to 0; return the loss of every step.
@@ -126,7 +126,7 @@ def seeded(seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(was_deterministic)
 
 
-def map_alone(function: Callable[[Row], Result], rows: Iterable[Row]) -> list[Result]:
+def map_rows(function: Callable[[Row], Result], rows: Iterable[Row]) -> list[Result]:
     """Apply a torch function to every row by itself, on as many threads as torch has, each row on one.
 
     No row meets another, so nothing depends on batches; and small convolutions run faster this way on a few
@@ -135,7 +135,7 @@ def map_alone(function: Callable[[Row], Result], rows: Iterable[Row]) -> list[Re
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return side_by_side(
+        return thread_map(
             torch.inference_mode()(function), rows, threads=threads, enter=lambda: torch.set_num_threads(1)
         )
     finally:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from alignslm import audio
-from alignslm.failures import Problem, listed
+from alignslm.user_errors import Problem, format_problems
 
 Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
@@ -65,7 +65,7 @@ def raise_problems(error: type[ValueError], problems: Sequence[Problem], *, amon
     """Raise `error` listing the problems by kind, if there are any. `among` says of what, such as "5 utterances"."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise error("\n".join([f"{count} among {among}:", *listed(problems), cure]))
+        raise error("\n".join([f"{count} among {among}:", *format_problems(problems), cure]))
 
 
 def problems_of(rows: pl.DataFrame) -> list[Problem]:

@@ -11,17 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from alignslm.config.experiment import CHOICE_FOLDERS
-from alignslm.config.loading import CHOICE_KINDS, load_choice, parse_choice
+from alignslm.config.experiment import CONFIG_GROUPS
+from alignslm.config.loading import CONFIG_TYPES, load_choice, parse_choice
 from alignslm.config.model import Config
 from alignslm.storage import replacing_folder
 from alignslm.template import template_folder
 
 if TYPE_CHECKING:
-    from alignslm.asr import Recogniser
+    from alignslm.asr import ASRModel
     from alignslm.encoder import Encoder
     from alignslm.judge import Judge
-    from alignslm.lm.checkpoint import UnitLm
+    from alignslm.lm.checkpoint import UnitLM
     from alignslm.provenance import UnitContract
     from alignslm.vocoder import Vocoder
 
@@ -63,7 +63,7 @@ def load_vocoder(
     )
 
 
-def load_asr(source: Source, *, folder: Path | str | None = None, device: str = "auto") -> "Recogniser":
+def load_asr(source: Source, *, folder: Path | str | None = None, device: str = "auto") -> "ASRModel":
     """Load an ASR model, which transcribes waveforms at `asr.sample_rate_hz`."""
     from alignslm import asr
 
@@ -91,7 +91,7 @@ def load_judge(
     """
     from alignslm import judge, own_code
 
-    stories = [judge.Story(*text) for text in texts]
+    stories = [judge.JudgeInput(*text) for text in texts]
     path = _config_file("judge", config)
     experiment = Path(root) if root is not None else path.absolute().parents[2] if path else Path()
     places: dict[str, Path] = {"root": experiment, "code": experiment / own_code.FOLDER}
@@ -106,7 +106,7 @@ def load_judge(
 
 def load_lm(
     source: Source, *, contract: "UnitContract | None" = None, folder: Path | str | None = None, device: str = "auto"
-) -> "UnitLm":
+) -> "UnitLM":
     """Load a unit language model.
 
     A checkpoint of this library says which units it speaks. The config of a published model (kind twist, slam or hf)
@@ -124,11 +124,11 @@ def load_lm(
 
 
 def read_config(group: str, source: Source) -> Any:
-    """Return the config of a group (encoder, judge, trainer, ...) that a source is or names, None if it is neither."""
+    """Return the config of a group (encoder, judge, checkpoints for a trainer, ...) that a source is or names, None if it is neither."""
     if isinstance(source, Config):
         return source
     path = _config_file(group, source)
-    return load_choice(path, CHOICE_KINDS[group]) if path else None
+    return load_choice(path, CONFIG_TYPES[group]) if path else None
 
 
 def _config_file(group: str, source: Source) -> Path | None:
@@ -137,7 +137,7 @@ def _config_file(group: str, source: Source) -> Path | None:
         return None
     if Path(source).suffix in {".yaml", ".yml"}:
         return Path(source)
-    known = template_folder() / "experiments" / CHOICE_FOLDERS[group] / f"{source}.yaml"
+    known = template_folder() / "experiments" / CONFIG_GROUPS[group] / f"{source}.yaml"
     return known if known.is_file() and not Path(source).exists() else None
 
 
@@ -164,7 +164,7 @@ def _loaded(
 
 
 def _folder(source: Source) -> Path:
-    from alignslm.play.finding import folder_or_repository
+    from alignslm.generation.resolve import folder_or_repository
 
     found = folder_or_repository(str(source))
     if found is None:
@@ -181,7 +181,7 @@ def _config_in(group: str, folder: Path) -> Config:
         raise SourceError(
             f"{folder} does not say which kind of {group} it is. Pass its config file, and folder={str(folder)!r}."
         )
-    return parse_choice(config, CHOICE_KINDS[group])
+    return parse_choice(config, CONFIG_TYPES[group])
 
 
 def _required(contract: "UnitContract | None", source: Source) -> "UnitContract":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from alignslm.storage import write_text, writing
+from alignslm.storage import reraise_disk_errors, write_text
 
 WORK = Path(".work")
 
@@ -24,7 +24,7 @@ def alone(name: str, *, command: str | None = None, on_acquired: Callable[[int],
     """
     path = WORK / f"{name}.lock"
     holder = path.with_suffix(".holder")
-    with writing(path):
+    with reraise_disk_errors(path):
         WORK.mkdir(exist_ok=True)
         lock = FileLock(path, fallback_to_soft=False, on_acquired=on_acquired)
         try:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from alignslm.code import require_recorded
-from alignslm.failures import told
 from alignslm.locks import alone
 from alignslm.times import note_time
+from alignslm.user_errors import report_user_errors
 
 T = TypeVar("T")
 Rows: TypeAlias = int | Mapping[str, int]
@@ -85,7 +85,7 @@ class StageLog:
         """Set the row counts: one number, or one for each table by its name."""
         self.inputs, self.outputs = inputs, outputs
 
-    def figures(self, figures: Mapping[str, float]) -> None:
+    def log_metrics(self, figures: Mapping[str, float]) -> None:
         """Add figures to the line, such as what a fit returned."""
         self.noted.update(figures)
 
@@ -104,7 +104,7 @@ def stage(name: str) -> Iterator[StageLog]:
     prints `scores@r1: 2500 transcripts in, 2500 scores out, 12.3 s, peak 812 MB`.
     """
     log, is_first = StageLog(), os.environ.get("RANK", "0") == "0"
-    with told(), alone(name) if is_first else nullcontext():
+    with report_user_errors(), alone(name) if is_first else nullcontext():
         require_recorded()
         began = time.monotonic()
         yield log

@@ -19,7 +19,7 @@ class PromptError(ValueError):
     """A split cannot supply the prompts asked of it."""
 
 
-class End(NamedTuple):
+class CutPoint(NamedTuple):
     """Where an utterance is cut, and the texts on both sides where they are known."""
 
     end_s: float
@@ -27,7 +27,9 @@ class End(NamedTuple):
     continuation_text: str | None
 
 
-def cut(units: list[int], durations: list[int], *, end_s: float, frame_rate_hz: float) -> tuple[list[int], list[int]]:
+def split_units(
+    units: list[int], durations: list[int], *, end_s: float, frame_rate_hz: float
+) -> tuple[list[int], list[int]]:
     """Cut deduplicated units at a time: the prompt's units, then the rest.
 
     The cut falls on a run boundary, at or before `end_s`: a run cut in two would repeat its unit across the cut,
@@ -38,7 +40,7 @@ def cut(units: list[int], durations: list[int], *, end_s: float, frame_rate_hz: 
     return units[:keep], units[keep:]
 
 
-def end_of(row: Mapping[str, Any], config: Prompts) -> End | None:
+def cut_point(row: Mapping[str, Any], config: Prompts) -> CutPoint | None:
     """Return where an utterance is cut, or None where its words leave no prompt or no continuation.
 
     `sentence` cuts after the first sentence, `word` after the last word that ends by max_s, never later, and `raw` at
@@ -47,32 +49,32 @@ def end_of(row: Mapping[str, Any], config: Prompts) -> End | None:
     """
     match config.cut:
         case "raw":
-            return End(config.max_s, None, None)
+            return CutPoint(config.max_s, None, None)
         case "word":
             return _word_end(row["text"], row["word_ends_s"], config.max_s)
         case "sentence":
             return _sentence_end(row, config.max_s)
 
 
-def _sentence_end(row: Mapping[str, Any], max_s: float) -> End:
+def _sentence_end(row: Mapping[str, Any], max_s: float) -> CutPoint:
     if row["prompt_end_s"] is None:
         raise PromptError(
             f"utterance {row['utterance_id']!r} has no prompt_end_s, so it cannot be cut by 'sentence'. "
             "Set prompts.cut: raw in params.yaml, or give the corpus alignments and set prompts.cut: word."
         )
     if row["prompt_end_s"] > max_s:
-        return End(max_s, None, None)
-    return End(row["prompt_end_s"], row["prompt_text"], row["continuation_text"])
+        return CutPoint(max_s, None, None)
+    return CutPoint(row["prompt_end_s"], row["prompt_text"], row["continuation_text"])
 
 
-def _word_end(text: str | None, word_ends_s: list[float] | None, max_s: float) -> End | None:
+def _word_end(text: str | None, word_ends_s: list[float] | None, max_s: float) -> CutPoint | None:
     if text is None or word_ends_s is None:
         return None
     words = text.split()
     keep = bisect.bisect_right(word_ends_s, max_s)
     if not 0 < keep < len(words):
         return None
-    return End(word_ends_s[keep - 1], " ".join(words[:keep]), " ".join(words[keep:]))
+    return CutPoint(word_ends_s[keep - 1], " ".join(words[:keep]), " ".join(words[keep:]))
 
 
 def make_prompts(
@@ -100,17 +102,17 @@ def make_prompts(
                 "prompts.min_units, or enlarge the corpus."
             )
         made += usable
-    return tables.arrange(pl.DataFrame(made, schema=dict(tables.PROMPTS.schema)), tables.PROMPTS)
+    return tables.conform(pl.DataFrame(made, schema=dict(tables.PROMPTS.schema)), tables.PROMPTS)
 
 
 def _usable(rows: pl.DataFrame, config: Prompts, frame_rate_hz: float) -> Iterator[dict[str, object]]:
     """Yield the prompts of a split in the order of their utterances' hashes, so that more prompts keep the fewer."""
     order = pl.Series("order", [content_id("prompt", name) for name in rows["utterance_id"]], pl.String)
     for row in rows.with_columns(order).sort("order").iter_rows(named=True):
-        end = end_of(row, config)
+        end = cut_point(row, config)
         if end is None:
             continue
-        head, tail = cut(row["units"], row["durations"], end_s=end.end_s, frame_rate_hz=frame_rate_hz)
+        head, tail = split_units(row["units"], row["durations"], end_s=end.end_s, frame_rate_hz=frame_rate_hz)
         if len(head) >= config.min_units and tail:
             yield _prompt_row(row, head, tail, end)
 
@@ -128,7 +130,7 @@ def _without_times(rows: pl.DataFrame, config: Prompts) -> str:
     return f" ({missing} without word times)" if missing else ""
 
 
-def _prompt_row(row: Mapping[str, object], head: list[int], tail: list[int], end: End) -> dict[str, object]:
+def _prompt_row(row: Mapping[str, object], head: list[int], tail: list[int], end: CutPoint) -> dict[str, object]:
     return {
         "prompt_id": content_id("prompt", row["utterance_id"], end.end_s),
         "utterance_id": row["utterance_id"],
@@ -143,11 +145,11 @@ def _prompt_row(row: Mapping[str, object], head: list[int], tail: list[int], end
 
 
 def read_prompts(prompts: Path, heard: Path) -> pl.DataFrame:
-    """Read the prompts table, its missing texts filled from the transcripts table `heard`; see `with_heard_texts`."""
-    return with_heard_texts(tables.read(tables.PROMPTS, prompts), tables.read(tables.TRANSCRIPTS, heard))
+    """Read the prompts table, its missing texts filled from the transcripts table `heard`; see `fill_missing_texts`."""
+    return fill_missing_texts(tables.read(tables.PROMPTS, prompts), tables.read(tables.TRANSCRIPTS, heard))
 
 
-def with_heard_texts(prompts: pl.DataFrame, heard: pl.DataFrame) -> pl.DataFrame:
+def fill_missing_texts(prompts: pl.DataFrame, heard: pl.DataFrame) -> pl.DataFrame:
     """Fill the texts of prompts that were cut without knowing them with what the recogniser heard (paper, step 4).
 
     `heard` is a transcripts table whose source_id is the prompt_id. A prompt in which nothing was heard keeps its null.
@@ -165,7 +167,7 @@ def with_heard_texts(prompts: pl.DataFrame, heard: pl.DataFrame) -> pl.DataFrame
     return filled.with_columns(prompt_text=pl.coalesce("prompt_text", "heard")).drop("heard")
 
 
-def true_continuations(prompts: pl.DataFrame) -> pl.DataFrame:
+def ground_truth_continuations(prompts: pl.DataFrame) -> pl.DataFrame:
     """Return the prompts' own continuations as rows of the continuations table: the ceiling of judged scores."""
     return prompts.select(
         pl.format("{}-true-0", "prompt_id").alias("continuation_id"),

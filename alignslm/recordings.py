@@ -9,7 +9,7 @@ import polars as pl
 
 from alignslm import audio, tables
 from alignslm.provenance import content_id
-from alignslm.utterances import cells_of
+from alignslm.utterances import iter_audio_cells
 
 
 class Recording(NamedTuple):
@@ -21,7 +21,7 @@ class Recording(NamedTuple):
     sample_rate_hz: int
 
 
-def hearing_order(prompt_id: str) -> str:
+def listening_sort_key(prompt_id: str) -> str:
     """Return what prompts are sorted by where only some can be heard: listeners and predictors hear the same ones."""
     return content_id("heard", prompt_id)
 
@@ -44,7 +44,7 @@ def recordings_in(utterances: Path, prompts: pl.DataFrame) -> Iterator[Recording
     its files, of which one is in memory at a time, and none that no prompt asks for.
     """
     wanted = prompts.select("prompt_id", "utterance_id", "end_s")
-    for cells in cells_of(utterances, set(wanted["utterance_id"])):
+    for cells in iter_audio_cells(utterances, set(wanted["utterance_id"])):
         found = wanted.join(cells, on="utterance_id", how="inner", maintain_order="left")
         for prompt_id, _, end_s, record in found.iter_rows():
             waveform, rate_hz = audio.decode(record["bytes"])

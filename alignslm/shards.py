@@ -18,19 +18,19 @@ import polars as pl
 from pydantic import BaseModel
 
 from alignslm import tables
-from alignslm.closure import science
+from alignslm.code_deps import code_dependencies
 from alignslm.engine import Pool
 from alignslm.locks import WORK
 from alignslm.progress import track
 from alignslm.provenance import file_sha256, tree_sha256
-from alignslm.storage import replacing, write_text, writing
+from alignslm.storage import atomic_write, reraise_disk_errors, write_text
 
 # What shards look like: plumbing to DVC, but not to a shard on disk.
 FORM = [Path(__file__), Path(tables.__file__).parent]
 Task = TypeVar("Task")
 
 
-class InputError(ValueError):
+class MissingInputError(ValueError):
     """What a stage reads is not there."""
 
 
@@ -40,16 +40,16 @@ def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs
 
     Publish inside the block: when it ends well the folder goes, and with it what runs under other parameters left
     behind; when it fails, the folder stays for the next run. One run of a stage works at a time (`progress.stage`).
-    Under torchrun the processes share the folder, and the first one keeps it. Raises InputError where an input was not
-    made yet.
+    Under torchrun the processes share the folder, and the first one keeps it. Raises MissingInputError where an input
+    was not made yet.
     """
     if absent := [path for path in inputs if not path.exists()]:
-        raise InputError(f"{absent[0]} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
+        raise MissingInputError(f"{absent[0]} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
     described = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in params.items()}
-    code = tree_sha256([*science(Path(script).resolve()), *FORM])
+    code = tree_sha256([*code_dependencies(Path(script).resolve()), *FORM])
     text = json.dumps([stage, described, tree_sha256(inputs), code], sort_keys=True)
     folder = WORK / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
-    with writing(folder):
+    with reraise_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     yield folder
     if os.environ.get("RANK", "0") == "0":
@@ -65,7 +65,7 @@ def _is_whole(part: Path) -> bool:
 
 
 def _store(frame: pl.DataFrame, part: Path) -> None:
-    with replacing(part) as partial:
+    with atomic_write(part) as partial:
         frame.write_parquet(partial)
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
     write_text(part.with_suffix(".sha256"), digest + "\n")
@@ -85,7 +85,7 @@ def map_tasks(
     others are computed here, or by the workers of `pool`, to which `function` then travels (`alignslm.engine.work`). A
     shard is durable as soon as it is finished, and waits on disk, not in memory, for those before it.
     """
-    with writing(folder):
+    with reraise_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"part-{number:05d}.parquet" for number in range(len(tasks))]
     missing = _missing(parts, label)
@@ -145,7 +145,7 @@ def map_table(
     """Yield function(shard) for consecutive slices of a table on disk, one a worker in memory; see `map_shards`."""
     return map_tasks(
         tables.slices(path, shard_rows),
-        _OfSlice(table, function),
+        _SliceReader(table, function),
         folder=folder / f"shards-of-{shard_rows}",
         label=label,
         pool=pool,
@@ -153,7 +153,7 @@ def map_table(
 
 
 @dataclass(frozen=True)
-class _OfSlice:
+class _SliceReader:
     """Reads a slice where it is worked on: rows of audio need not travel."""
 
     table: tables.Table

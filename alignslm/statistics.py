@@ -46,7 +46,7 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, bootstrap: 
     null, None and NaN are missing. The mean weighs rows equally (sum of cluster sums over sum of cluster sizes).
     `stderr` is the cluster-robust linearisation sqrt(C / (C - 1) * sum_c (s_c - mean * n_c)^2) / n; the interval
     is the percentile bootstrap over whole clusters. To weigh ids equally whatever their number of voices, call
-    `mean_within` first. Row order changes no bit of the result.
+    `group_means` first. Row order changes no bit of the result.
     """
     rows, names = _column(values), np.asarray(clusters)
     if rows.shape != names.shape:
@@ -121,7 +121,7 @@ def mean_over_runs(means: npt.ArrayLike, *, confidence: float) -> Estimate:
     return Estimate(value, stderr, value - half, value + half, n, n_missing)
 
 
-def mean_within(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, Floats]:
+def group_means(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, Floats]:
     """Average the measured rows of each id, such as its voices: ids (k,) in order, means (k,), NaN if none measured."""
     rows, names = _column(values), np.asarray(ids)
     known, inverse = np.unique(names, return_inverse=True)

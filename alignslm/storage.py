@@ -23,7 +23,7 @@ class StorageError(ValueError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def reraise_disk_errors(path: Path) -> Iterator[None]:
     """Raise StorageError where what is written to `path` in this block fails because of the disk.
 
     Libraries tell of a full disk in many words, torch in none at all: where an error does not say it, a small write
@@ -41,14 +41,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a name to write to; when the block ends well the file takes the place of `path`, else it goes.
 
     A reader never meets half a file. Raises StorageError as `writing` does.
     """
-    partial = partial_of(path)
+    partial = partial_path(path)
     try:
-        with writing(path):
+        with reraise_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             partial.replace(path)
@@ -58,19 +58,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, lines ended by a newline alone on every system; see `replacing`."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes; see `replacing`."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def copy_file(source: Path, path: Path) -> None:
     """Copy the content of a file, links followed; see `replacing`."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         shutil.copyfile(source, partial)
 
 
@@ -103,17 +103,17 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _fresh(folder: Path) -> Iterator[Path]:
-    partial = partial_of(folder)
+    partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with writing(folder):
+        with reraise_disk_errors(folder):
             partial.mkdir(parents=True)
             yield partial
     finally:  # a corpus may be as large as the disk: no half of one is left behind
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def partial_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Return where this process writes what becomes `path`, after sweeping away what processes that died left there."""
     for left in path.parent.glob(f".{path.name}.*.partial"):
         number = left.name.split(".")[-2]
@@ -143,7 +143,7 @@ def _named(error: Exception) -> int | None:
     return int(told[1]) if told and int(told[1]) in DISK_ERRORS else None
 
 
-def refusal(path: Path) -> str | None:
+def write_error(path: Path) -> str | None:
     """Return why the disk would refuse a file at or below `path`, or None where it would take it."""
     number = _probed(path)
     return os.strerror(number) if number else None

@@ -12,7 +12,7 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-def side_by_side(
+def thread_map(
     function: Callable[[Row], Result],
     rows: Iterable[Row],
     *,

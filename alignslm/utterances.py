@@ -9,7 +9,7 @@ import polars as pl
 
 from alignslm import audio, tables
 from alignslm.provenance import content_id
-from alignslm.threads import side_by_side
+from alignslm.threads import thread_map
 
 
 def decode_at(record: dict[str, bytes], sample_rate_hz: int) -> np.ndarray:
@@ -22,10 +22,10 @@ def decode_at(record: dict[str, bytes], sample_rate_hz: int) -> np.ndarray:
 
 def waveforms_at(cells: Iterable[dict[str, bytes]], sample_rate_hz: int) -> list[np.ndarray]:
     """Decode audio cells as `decode_at` does, side by side: libsndfile lets go of the interpreter."""
-    return side_by_side(partial(decode_at, sample_rate_hz=sample_rate_hz), cells)
+    return thread_map(partial(decode_at, sample_rate_hz=sample_rate_hz), cells)
 
 
-def cells_of(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFrame]:
+def iter_audio_cells(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFrame]:
     """Yield utterance_id and audio cell of those wanted utterances that the table holds, one file of it at a time.
 
     `path` is the utterances table or one of its files. Audio is read of files only that hold a wanted utterance: a
@@ -41,14 +41,14 @@ def cells_of(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFram
             yield cells.join(wanted, on="utterance_id", how="semi", maintain_order="left")
 
 
-def waveforms_of(path: Path, utterance_ids: Collection[str], sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (utterance_id, waveform) of the wanted utterances, as `cells_of` reads them."""
-    for cells in cells_of(path, utterance_ids):
+def iter_waveforms(path: Path, utterance_ids: Collection[str], sample_rate_hz: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (utterance_id, waveform) of the wanted utterances, as `iter_audio_cells` reads them."""
+    for cells in iter_audio_cells(path, utterance_ids):
         for utterance_id, record in cells.iter_rows():
             yield utterance_id, decode_at(record, sample_rate_hz)
 
 
-def pick(utterances: pl.DataFrame, split: str, count: int, purpose: str) -> list[str]:
+def select_by_hash(utterances: pl.DataFrame, split: str, count: int, purpose: str) -> list[str]:
     """Choose `count` utterance ids of a split by hash, so a larger count keeps the smaller one's choice."""
     ids = utterances.filter(pl.col("split") == split)["utterance_id"].to_list()
     return sorted(ids, key=lambda name: content_id(purpose, name))[:count]

@@ -4,32 +4,34 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
-from alignslm.config.loading import load_execution, load_experiment
-from alignslm.progress import stage
-from alignslm.shards import work_folder
+from alignslm.config.loading import load_execution
 from alignslm.training.base_model import make_base
-from alignslm.training.processes import is_first, start_processes, together
-from alignslm.training.run import write_log
-from stages import layout
+from alignslm.training.processes import is_main_process, start_processes, wait_for_everyone
+from alignslm.training.trainer_setup import write_log
+from stages.run import start
 
 
 def main() -> None:
     """Run the stage."""
     if start_processes("stages.base", [], processes=load_execution().training_processes):
         return
-    with stage("base") as log:
-        experiment = load_experiment()
-        warn_emulated(experiment, load_execution(), "lm")
-        config, seed = experiment.lm, experiment.params.seeds.base
-        contract = tables.contract_of(tables.ENCODED, layout.UNITS)
-        encoded = tables.read(tables.ENCODED, layout.UNITS).filter(pl.col("split") == "train")
-        folder, params = layout.checkpoint("base"), {"config": config, "seed": seed}
-        with work_folder("base", script=__file__, params=params, inputs=[layout.UNITS]) as work:
-            together()  # the first process has the folder for itself
-            run = make_base(config, encoded["units"].to_list(), contract, seed=seed, work=work, folder=folder)
-            if is_first():
-                write_log(run, None, layout.training("base"))
-        log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": run.steps})
+    with start(__file__) as run, run.work() as work:
+        warn_emulated(run.experiment, run.execution, "lm")
+        source, folder = run.artifacts.units, run.artifacts.checkpoint("base")
+        contract = tables.contract_of(tables.ENCODED, source)
+        encoded = tables.read(tables.ENCODED, source).filter(pl.col("split") == "train")
+        wait_for_everyone()  # the first process has the folder for itself
+        made = make_base(
+            run.experiment.lm,
+            encoded["units"].to_list(),
+            contract,
+            seed=run.params.seeds.base,
+            work=work,
+            folder=folder,
+        )
+        if is_main_process():
+            write_log(made, None, run.artifacts.training("base"))
+        run.log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": made.steps})
 
 
 if __name__ == "__main__":

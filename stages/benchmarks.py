@@ -1,58 +1,50 @@
 """Make one benchmark: speak its items or find those of a release, and encode them."""
 
 from collections.abc import Iterable
-from typing import Annotated
 
 import polars as pl
-import typer
 
 from alignslm import tables
-from alignslm.benchmarks.endings import own_endings
+from alignslm.benchmarks.corpus_cloze import corpus_cloze_items
 from alignslm.benchmarks.items import encode_items
 from alignslm.benchmarks.official import encode_found, find_items, fingerprint
-from alignslm.config.evaluation import OwnEndings, ToyLexical, ToyStoryCloze, ToySyntactic
-from alignslm.config.execution import Execution
-from alignslm.config.experiment import Experiment
-from alignslm.config.loading import load_execution, load_experiment
-from alignslm.config.speech import CorpusConfig, StoryWorld
+from alignslm.config.evaluation import CorpusClozeConfig, ToyLexical, ToyStoryCloze, ToySyntactic
+from alignslm.config.speech import StoryWorldConfig
 from alignslm.encoder import Encoder, load_encoder
-from alignslm.progress import stage
-from alignslm.provenance import UnitContract
-from alignslm.shards import work_folder
 from alignslm.storyworld.items import ToyBenchmark, toy_items
-from stages import layout
+from stages.names import requested_name
+from stages.run import Run, start
 
 
-def _spoken(config: ToyBenchmark, corpus: CorpusConfig, encoder: Encoder, execution: Execution) -> pl.DataFrame:
-    assert isinstance(corpus, StoryWorld)  # noqa: S101 - the configuration was checked for it
-    blocks = toy_items(config, corpus=corpus, workers=execution.workers)
+def _spoken(run: Run, config: ToyBenchmark, encoder: Encoder) -> pl.DataFrame:
+    corpus = run.experiment.corpus
+    assert isinstance(corpus, StoryWorldConfig)  # noqa: S101 - the configuration was checked for it
+    blocks = toy_items(config, corpus=corpus, workers=run.execution.workers)
     items = [encode_items(block, encoder, sample_rate_hz=corpus.sample_rate_hz) for block in blocks]
-    return tables.arrange(pl.concat(items), tables.ITEMS)
+    return tables.conform(pl.concat(items), tables.ITEMS)
 
 
-def _write(name: str, shards: Iterable[pl.DataFrame], contract: UnitContract) -> int:
-    return tables.write_shards(shards, tables.ITEMS, layout.benchmark(name), contract)
+def _make(run: Run, encoder: Encoder) -> int:
+    config, rows = run.experiment.benchmarks[run.name], run.execution.shard_rows
 
+    def write(shards: Iterable[pl.DataFrame]) -> int:
+        return tables.write_shards(shards, tables.ITEMS, run.artifacts.benchmark(run.name), encoder.contract)
 
-def _make(name: str, experiment: Experiment, encoder: Encoder, execution: Execution) -> int:
-    config, rows = experiment.benchmarks[name], execution.shard_rows
     if isinstance(config, ToyLexical | ToySyntactic | ToyStoryCloze):
-        return _write(name, [_spoken(config, experiment.corpus, encoder, execution)], encoder.contract)
-    if isinstance(config, OwnEndings):
-        return _write(name, own_endings(config, layout.UTTERANCES, encoder), encoder.contract)
+        return write([_spoken(run, config, encoder)])
+    if isinstance(config, CorpusClozeConfig):
+        return write(corpus_cloze_items(config, run.artifacts.utterances, encoder))
     found = find_items(config)
-    params = {"config": config, "files": fingerprint(found)}
-    with work_folder(f"benchmark-{name}", script=__file__, params=params, inputs=[layout.ENCODER]) as work:
-        return _write(name, encode_found(found, encoder, shard_rows=rows, work=work), encoder.contract)
+    with run.work(files=fingerprint(found)) as work:
+        return write(encode_found(found, encoder, shard_rows=rows, work=work))
 
 
-def main(name: Annotated[str, typer.Argument(help="a key of params.yaml's benchmarks")]) -> None:
+def main(name: str) -> None:
     """Run the stage for one benchmark."""
-    with stage(f"benchmarks@{name}") as log:
-        experiment, execution = load_experiment(), load_execution()
-        encoder = load_encoder(experiment.encoder, layout.ENCODER, device=execution.device)
-        log.rows(inputs={}, outputs={"items": _make(name, experiment, encoder, execution)})
+    with start(__file__, name) as run:
+        encoder = load_encoder(run.experiment.encoder, run.artifacts.encoder, device=run.execution.device)
+        run.log.rows(inputs={}, outputs={"items": _make(run, encoder)})
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main(requested_name())

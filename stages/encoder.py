@@ -2,24 +2,21 @@
 
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
-from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import prepare_encoder
-from alignslm.progress import stage
-from alignslm.utterances import pick, waveforms_of
-from stages import layout
+from alignslm.utterances import iter_waveforms, select_by_hash
+from stages.run import start
 
 
 def main() -> None:
     """Run the stage."""
-    with stage("encoder") as log:
-        experiment = load_experiment()
-        warn_emulated(experiment, load_execution(), "encoder")
-        config = experiment.encoder
-        utterances = tables.read(tables.UTTERANCES, layout.UTTERANCES, ["utterance_id", "split"])
-        chosen = pick(utterances, "train", config.fit_utterances, "encoder")
-        waveforms = (wave for _, wave in waveforms_of(layout.UTTERANCES, set(chosen), config.sample_rate_hz))
-        prepare_encoder(config, waveforms, layout.ENCODER)
-        log.rows(inputs={"utterances": len(chosen)}, outputs={"encoder": 1})
+    with start(__file__) as run:
+        warn_emulated(run.experiment, run.execution, "encoder")
+        config, source = run.experiment.encoder, run.artifacts.utterances
+        utterances = tables.read(tables.UTTERANCES, source, ["utterance_id", "split"])
+        chosen = select_by_hash(utterances, "train", config.fit_utterances, "encoder")
+        waveforms = (wave for _, wave in iter_waveforms(source, set(chosen), config.sample_rate_hz))
+        prepare_encoder(config, waveforms, run.artifacts.encoder)
+        run.log.rows(inputs={"utterances": len(chosen)}, outputs={"encoder": 1})
 
 
 if __name__ == "__main__":

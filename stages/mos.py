@@ -6,48 +6,47 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
-from alignslm.config.loading import load_execution, load_experiment
-from alignslm.engine import pool_of
-from alignslm.engine.work import WithModel, once
-from alignslm.mos import MosPredictor, load_mos, prepare_mos
-from alignslm.mos.rows import chosen, rate
-from alignslm.progress import stage
+from alignslm.artifacts import Artifacts
+from alignslm.engine.work import ModelTask, lazy
+from alignslm.mos import MOSPredictor, load_mos, prepare_mos
+from alignslm.mos.rows import rate, select_clips
 from alignslm.recordings import Recording, recordings_of
-from alignslm.shards import map_tasks, work_folder
 from alignslm.utterances import decode_at
-from stages import layout
+from stages.run import start
 
 RECORDED = {"recorded-prompts": "prompt", "recorded-continuations": "continuation"}
 
 
-def _rated(system: str, predictor: MosPredictor, *, split: str, max_clips: int | None) -> pl.DataFrame:
+def _rated(
+    system: str, predictor: MOSPredictor, *, artifacts: Artifacts, split: str, max_clips: int | None
+) -> pl.DataFrame:
     if system in RECORDED:
-        return _recorded(system, split, predictor, max_clips)
-    return _sampled(system, predictor, max_clips)
+        return _recorded(system, split, predictor, artifacts, max_clips)
+    return _sampled(system, predictor, artifacts, max_clips)
 
 
-def _sampled(system: str, predictor: MosPredictor, max_clips: int | None) -> pl.DataFrame:
+def _sampled(system: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None) -> pl.DataFrame:
     """Rate what one system said to the evaluation prompts."""
-    folder = layout.sample(system)
-    drawn = tables.read(
-        tables.CONTINUATIONS, folder / "continuations.parquet", ["continuation_id", "prompt_id", "draw"]
-    )
+    sample = artifacts.sample(system)
+    drawn = tables.read(tables.CONTINUATIONS, sample.continuations, ["continuation_id", "prompt_id", "draw"])
     clips = drawn.rename({"continuation_id": "source_id"})
-    heard = chosen(clips, max_clips)
+    heard = select_clips(clips, max_clips)
     sounds = (
         (source_id, decode_at(record, predictor.sample_rate_hz))
-        for shard in tables.iterate(tables.SPEECH, folder / "speech", ["continuation_id", "audio"])
+        for shard in tables.iterate(tables.SPEECH, sample.speech, ["continuation_id", "audio"])
         for source_id, record in shard.filter(pl.col("continuation_id").is_in(heard)).iter_rows()
     )
     return rate(clips, heard, sounds, predictor, system=system)
 
 
-def _recorded(system: str, split: str, predictor: MosPredictor, max_clips: int | None) -> pl.DataFrame:
+def _recorded(
+    system: str, split: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None
+) -> pl.DataFrame:
     """Rate the evaluation prompts, or their true continuations, as recorded."""
-    prompts = tables.read(tables.PROMPTS, layout.PROMPTS).filter(pl.col("split") == split)
+    prompts = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("split") == split)
     clips = prompts.select("prompt_id", source_id="prompt_id", draw=pl.lit(0))
-    heard = chosen(clips, max_clips)
-    cuts = recordings_of(layout.UTTERANCES, prompts.filter(pl.col("prompt_id").is_in(heard)))
+    heard = select_clips(clips, max_clips)
+    cuts = recordings_of(artifacts.utterances, prompts.filter(pl.col("prompt_id").is_in(heard)))
     sounds = ((cut.prompt_id, _at(getattr(cut, RECORDED[system]), cut, predictor.sample_rate_hz)) for cut in cuts)
     return rate(clips, heard, sounds, predictor, system=system)
 
@@ -58,28 +57,18 @@ def _at(waveform: np.ndarray, cut: Recording, rate_hz: int) -> np.ndarray:
 
 def main() -> None:
     """Run the stage."""
-    with stage("mos") as log:
-        experiment, execution = load_experiment(), load_execution()
-        config, params = experiment.mos, experiment.params
-        prepare_mos(config, layout.MOS)
-        predictor = once(load_mos, config, layout.MOS, workers=execution.workers, device=execution.device)
-        split = params.evaluation.split
-        sampled = [*params.controls, *params.rounds]
-        inputs = [layout.PROMPTS, layout.UTTERANCES, *map(layout.sample, sampled)]
-        values = {"config": config, "split": split, "systems": " ".join(sampled)}
-        with work_folder("mos", script=__file__, params=values, inputs=inputs) as work:
-            shards = map_tasks(
-                [*sampled, *RECORDED],
-                WithModel(predictor, partial(_rated, split=split, max_clips=config.max_clips)),
-                folder=work,
-                label="mos",
-                pool=pool_of(execution),
-            )
-            rated = list(shards)
+    with start(__file__) as run:
+        config, artifacts, execution = run.experiment.mos, run.artifacts, run.execution
+        prepare_mos(config, artifacts.mos)
+        predictor = lazy(load_mos, config, artifacts.mos, workers=execution.workers, device=execution.device)
+        split, max_clips = run.params.evaluation.split, config.max_clips
+        rating = ModelTask(predictor, partial(_rated, artifacts=artifacts, split=split, max_clips=max_clips))
+        with run.work() as work:
+            rated = list(run.map_tasks([*run.params.systems, *RECORDED], rating, work))
             for frame in rated:
-                tables.write(frame, tables.MOS, layout.mos(frame["system"][0]))
+                tables.write(frame, tables.MOS, artifacts.mos_of(frame["system"][0]))
         done = pl.concat(rated)
-        log.rows(
+        run.log.rows(
             inputs={"clips": done.n_unique(["system", "source_id"])},
             outputs={"rated": done.filter(status="ok").n_unique(["system", "source_id"])},
         )

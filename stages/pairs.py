@@ -1,46 +1,40 @@
-"""Turn scores into preference pairs by weights, selector and the round's thresholds."""
-
-from typing import Annotated
-
-import typer
+"""Turn scores into preference pairs by weights, selector and thresholds."""
 
 from alignslm import tables
-from alignslm.config.loading import load_experiment
-from alignslm.pairs.account import Books
+from alignslm.pairs.counts import PairCounter
 from alignslm.pairs.streaming import Sources, stream_pairs
-from alignslm.progress import stage
 from alignslm.storage import write_text
-from stages import layout
+from stages.names import requested_name
+from stages.run import start
 
 
-def main(name: Annotated[str, typer.Argument(help="round, a key of params.yaml's rounds")]) -> None:
-    """Run the stage for one round."""
-    with stage(f"pairs@{name}") as log:
-        experiment = load_experiment()
-        rules = experiment.params.rounds[name]
-        sources = Sources(layout.table("scores", name), layout.table("continuations", name), layout.PROMPTS)
+def main(name: str) -> None:
+    """Run the stage for one set of preferences."""
+    with start(__file__, name) as run:
+        artifacts, rules = run.artifacts, run.params.preferences[name]
+        sources = Sources(artifacts.table("scores", name), artifacts.table("continuations", name), artifacts.prompts)
         contract = tables.contract_of(tables.CONTINUATIONS, sources.continuations)
         contract.require(
             tables.contract_of(tables.PROMPTS, sources.prompts),
             mine=str(sources.continuations),
             theirs=str(sources.prompts),
         )
-        books = Books(auto_bleu_max=rules.auto_bleu_max)
+        books = PairCounter(max_auto_bleu=rules.max_auto_bleu)
         with (
-            tables.growing(tables.PAIRS, layout.table("pairs", name), contract) as pairs,
-            tables.growing(tables.REJECTIONS, layout.table("rejections", name)) as rejections,
+            tables.open_table(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
+            tables.open_table(tables.REJECTIONS, artifacts.table("rejections", name)) as rejections,
         ):
             for made in stream_pairs(
-                sources, weights=experiment.params.weights, selector=experiment.selector, round=rules, name=name
+                sources, weights=run.params.weights, selector=run.experiment.selector, round=rules, name=name
             ):
                 pairs.add(made.pairs)
                 rejections.add(made.rejections)
                 books.add(*made)
         account = books.close()
-        write_text(layout.account(name), account.model_dump_json(indent=1) + "\n")
+        write_text(artifacts.account(name), account.model_dump_json(indent=1) + "\n")
         prompts = account.train.prompts + account.valid.prompts
-        log.rows(inputs={"prompts": prompts}, outputs={"pairs": pairs.rows})
+        run.log.rows(inputs={"prompts": prompts}, outputs={"pairs": pairs.rows})
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main(requested_name())

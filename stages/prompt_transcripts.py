@@ -6,37 +6,23 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.asr import load_asr
-from alignslm.asr.prompts import transcribe_recorded_of
-from alignslm.config.loading import load_execution, load_experiment
-from alignslm.engine import pool_of
-from alignslm.engine.work import WithModel, once
-from alignslm.progress import stage
-from alignslm.shards import map_tasks, work_folder
-from stages import layout
-
-INPUTS = [layout.UTTERANCES, layout.PROMPTS, layout.ASR]
+from alignslm.asr.prompts import transcribe_recordings
+from alignslm.engine.work import ModelTask
+from stages.run import start
 
 
 def main() -> None:
     """Run the stage."""
-    with stage("prompt_transcripts") as log:
-        config, execution = load_experiment().asr, load_execution()
-        silent = tables.read(tables.PROMPTS, layout.PROMPTS).filter(pl.col("prompt_text").is_null())
+    with start(__file__) as run, run.work() as work:
+        artifacts, rows = run.artifacts, run.execution.shard_rows
+        silent = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("prompt_text").is_null())
         heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
-        with work_folder("prompt_transcripts", script=__file__, params={"config": config}, inputs=INPUTS) as work:
-            if len(silent):
-                recogniser = once(load_asr, config, layout.ASR, device=execution.device)
-                rows = execution.shard_rows
-                hear = partial(transcribe_recorded_of, prompts=silent, side="prompt", shard_rows=rows)
-                heard += map_tasks(
-                    tables.parts(layout.UTTERANCES),
-                    WithModel(recogniser, hear),
-                    folder=work,
-                    label="prompt_transcripts",
-                    pool=pool_of(execution),
-                )
-            tables.write(pl.concat(heard), tables.TRANSCRIPTS, layout.PROMPT_TRANSCRIPTS)
-        log.rows(inputs={"prompts without text": len(silent)}, outputs={"transcripts": sum(map(len, heard))})
+        if len(silent):
+            hear = partial(transcribe_recordings, prompts=silent, side="prompt", shard_rows=rows)
+            recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
+            heard += run.map_tasks(tables.parts(artifacts.utterances), ModelTask(recogniser, hear), work)
+        tables.write(pl.concat(heard), tables.TRANSCRIPTS, artifacts.prompt_transcripts)
+        run.log.rows(inputs={"prompts without text": len(silent)}, outputs={"transcripts": sum(map(len, heard))})
 
 
 if __name__ == "__main__":

@@ -3,28 +3,26 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.loading import load_experiment
-from alignslm.progress import stage
-from alignslm.utterances import pick, waveforms_of
-from alignslm.vocoder import SpokenUnits, prepare_vocoder
-from stages import layout
+from alignslm.utterances import iter_waveforms, select_by_hash
+from alignslm.vocoder import VocoderExample, prepare_vocoder
+from stages.run import start
 
 
 def main() -> None:
     """Run the stage."""
-    with stage("vocoder") as log:
-        config = load_experiment().vocoder
-        contract = tables.contract_of(tables.ENCODED, layout.UNITS)
-        encoded = tables.read(tables.ENCODED, layout.UNITS)
-        chosen = set(pick(encoded, "train", config.fit_utterances, "vocoder"))
+    with start(__file__) as run:
+        config, artifacts = run.experiment.vocoder, run.artifacts
+        contract = tables.contract_of(tables.ENCODED, artifacts.units)
+        encoded = tables.read(tables.ENCODED, artifacts.units)
+        chosen = set(select_by_hash(encoded, "train", config.fit_utterances, "vocoder"))
         wanted = encoded.filter(pl.col("utterance_id").is_in(list(chosen)))
         units = {row["utterance_id"]: row for row in wanted.iter_rows(named=True)}
         spoken = [
-            SpokenUnits(units[name]["units"], units[name]["durations"], waveform)
-            for name, waveform in waveforms_of(layout.UTTERANCES, chosen, config.sample_rate_hz)
+            VocoderExample(units[name]["units"], units[name]["durations"], waveform)
+            for name, waveform in iter_waveforms(artifacts.utterances, chosen, config.sample_rate_hz)
         ]
-        log.figures(prepare_vocoder(config, spoken, contract, layout.VOCODER))
-        log.rows(inputs={"utterances": len(spoken)}, outputs={"vocoder": 1})
+        run.log.log_metrics(prepare_vocoder(config, spoken, contract, artifacts.vocoder))
+        run.log.rows(inputs={"utterances": len(spoken)}, outputs={"vocoder": 1})
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from alignslm.audio import encode_flac
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_experiment
 from alignslm.encoder import load_encoder, prepare_encoder
-from alignslm.judge import Story, prepare_judge
+from alignslm.judge import JudgeInput, prepare_judge
 from alignslm.lm.checkpoint import save_lm
 from alignslm.provenance import UnitContract
 from alignslm.storyworld.corpus import story_texts
-from alignslm.vocoder import SpokenUnits, prepare_vocoder
+from alignslm.vocoder import VocoderExample, prepare_vocoder
 from tests.sample_experiment import edit, write_experiment
 from tests.test_benchmarks import items
 from tests.tiny_lm import NUM_UNITS, VOCABULARY, tiny_lm
@@ -50,6 +50,8 @@ def make_world(root: Path) -> Path:
         ("heldout_judge: ngram", "heldout_judge: story"),
         ("draws: 5, temperature: 0.8, top_p: 0.95, max_units: 160", "draws: 3, temperature: 1, top_p: 1, max_units: 9"),
         ("  # harder\n  r2: {", "  # harder\n  # r2: {"),
+        ("  r2: {init_from", "  # r2: {init_from"),
+        ("  r2: {source", "  # r2: {source"),
     )
     experiment, artifacts = load_experiment(root), root / "artifacts"
     contract = _write_tables(experiment, artifacts)
@@ -74,10 +76,10 @@ def _prepare_models(experiment: Experiment, contract: UnitContract, artifacts: P
     rng = np.random.default_rng(1)
     noise = [rng.normal(0, 0.1, RATE_HZ).astype(np.float32) for _ in range(4)]
     units = [(np.arange(5) + n, np.full(5, 5)) for n in range(4)]
-    pairs = [SpokenUnits(*pair, waveform) for pair, waveform in zip(units, noise, strict=True)]
+    pairs = [VocoderExample(*pair, waveform) for pair, waveform in zip(units, noise, strict=True)]
     prepare_vocoder(experiment.vocoder, pairs, contract, artifacts / "vocoder")
     prepare_asr(experiment.asr, [(waveform, "a b") for waveform in noise], artifacts / "asr")
-    texts = [Story(*row[1:]) for row in story_texts(experiment.corpus.model_copy(update={"texts": 1000})).rows()]
+    texts = [JudgeInput(*row[1:]) for row in story_texts(experiment.corpus.model_copy(update={"texts": 1000})).rows()]
     for choice, config in (("ngram", experiment.judge), ("story", experiment.heldout_judge)):
         prepare_judge(config, texts, artifacts / "judges" / choice, device="cpu")
 

@@ -32,10 +32,10 @@ SHARD_ROWS = 4  # enough shards that a killed stage has some to keep
 LIMIT_S = 900.0  # of one `dvc repro`, which takes a tenth of it where the machine has nothing else to do
 LOOK_S = 0.005
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-# What every kind of stage needs, and no more of it: no controls, which are rounds' evaluation over again.
+# What every kind of stage needs, and no more of it: no other system, whose evaluation is the round's over again.
 SMALLER = {
     "params.yaml": {
-        "controls": {},
+        "systems": {"r1": {"source": "checkpoints/r1"}},
         "prompts": {"train": 16, "valid": 6, "dev": 1, "test": 6, "cut": "sentence", "max_s": 4.0, "min_units": 10},
     },
     "experiments/corpus/storyworld.yaml": {"stories": {"train": 26, "valid": 8, "dev": 1, "test": 8}},

@@ -7,23 +7,23 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.audio import encode_flac
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.provenance import content_id
-from alignslm.storyworld.espeak import speak
+from alignslm.storyworld.espeak import synthesize
 
 RATE_HZ = 16000
-SYSTEMS = ("base", "sft", "r1", "true")
-ENDINGS = {"base": "tall mud", "sft": "her hat", "r1": "the cat sat", "true": "the dog ran"}
+SYSTEMS = ("base", "sft", "r1", "ground-truth")
+ENDINGS = {"base": "tall mud", "sft": "her hat", "r1": "the cat sat", "ground-truth": "the dog ran"}
 NOUNS = ("dog", "cat", "boat", "kite", "bread", "train", "hat", "cup")
-LOUDER = {"base": 0.2, "sft": 0.6, "r1": 1.0, "true": 0.4}
+LOUDER = {"base": 0.2, "sft": 0.6, "r1": 1.0, "ground-truth": 0.4}
 
-STUDY = ListeningStudy(
+STUDY = ListeningTestConfig(
     kind="mmos",
     title="A short study",
     question="How meaningful is the continuation?",
     labels=("no sense", "little sense", "some sense", "good sense", "perfect sense"),
     systems=("base", "sft", "r1"),
-    resynthesised="true",
+    resynthesised="ground-truth",
     original=True,
     prompts=4,
     passes=1,
@@ -35,7 +35,7 @@ STUDY = ListeningStudy(
 
 
 def say(text: str) -> np.ndarray:
-    return speak(text, voice="en-us", words_per_minute=300, sample_rate_hz=RATE_HZ)
+    return synthesize(text, voice="en-us", words_per_minute=300, sample_rate_hz=RATE_HZ)
 
 
 def frame(rows: list[dict], table: tables.Table) -> pl.DataFrame:
@@ -59,7 +59,7 @@ def build(folder: Path, *, prompts: int = 6, seconds: float | None = None) -> Pa
             "prompt_id": name, "utterance_id": f"u{number}", "split": "test", "end_s": len(head) / RATE_HZ,
             "num_units": 2, "units": [1, 2], "continuation_units": [3],
         })  # fmt: skip
-    tables.write_shards([tables.arrange(frame(utterances, tables.UTTERANCES), tables.UTTERANCES)],
+    tables.write_shards([tables.conform(frame(utterances, tables.UTTERANCES), tables.UTTERANCES)],
                         tables.UTTERANCES, folder / "corpus" / "utterances")  # fmt: skip
     tables.write(frame(made, tables.PROMPTS), tables.PROMPTS, folder / "prompts.parquet")
     for system in SYSTEMS:
@@ -70,7 +70,7 @@ def build(folder: Path, *, prompts: int = 6, seconds: float | None = None) -> Pa
 def _write_system(system: str, names: list[str], folder: Path, samples: int | None) -> None:
     drawn, spoken = [], []
     for name in names:
-        for draw in range(1 if system == "true" else 2):
+        for draw in range(1 if system == "ground-truth" else 2):
             continuation = content_id(system, name, draw)
             drawn.append({
                 "continuation_id": continuation, "prompt_id": name, "draw": draw, "model_id": system, "seed": 0,
@@ -83,7 +83,7 @@ def _write_system(system: str, names: list[str], folder: Path, samples: int | No
                 "status": "empty" if silent else "ok", "audio": {"bytes": encode_flac(wave, RATE_HZ), "path": None},
             })  # fmt: skip
     tables.write(frame(drawn, tables.CONTINUATIONS), tables.CONTINUATIONS, folder / "continuations.parquet")
-    tables.write_shards([tables.arrange(frame(spoken, tables.SPEECH), tables.SPEECH)], tables.SPEECH, folder / "speech")
+    tables.write_shards([tables.conform(frame(spoken, tables.SPEECH), tables.SPEECH)], tables.SPEECH, folder / "speech")
 
 
 def write_scores(folder: Path, values: dict[str, dict[str, float]], *, metric: str = "judge") -> None:

@@ -55,23 +55,38 @@ PARAMS = {
     "benchmarks": {"storycloze": "toy-storycloze"},
     "prompts": {"train": 24, "valid": 10, "dev": 1, "test": 8, "cut": "sentence", "max_s": 4.0, "min_units": 10},
     "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_units": 90},
-    "rounds": {
+    "preferences": {
         "r1": {
-            "prev": "base",
-            "chosen_min": 3.2,
-            "rejected_max": 2.2,
-            "margin_min": 0.0,
-            "auto_bleu_max": 1.0,
-            "warmup_steps": 1,
+            "sampled_from": "base",
+            "min_chosen_score": 3.2,
+            "max_rejected_score": 2.2,
+            "min_margin": 0.0,
+            "max_auto_bleu": 1.0,
         }
     },
-    "controls": {
-        "base": {"checkpoint": "base", "source": "model", "temperature_scale": 1.0},
-        "true": {"checkpoint": "base", "source": "corpus", "temperature_scale": 1.0},
+    "checkpoints": {
+        "r1": {"init_from": "base", "train_on": "pairs/r1", "trainer": "dpo-nll", "warmup_steps": 1},
+        "sft": {"init_from": "base", "train_on": "pairs/r1", "trainer": "sft", "warmup_steps": 1},
+        "ntp": {"init_from": "base", "train_on": "units", "trainer": "ntp"},
+    },
+    "systems": {
+        "base": {"source": "checkpoints/base"},
+        "r1": {"source": "checkpoints/r1"},
+        "ground-truth": {"source": "corpus"},
     },
 }
 WARM = (sys.executable, "-m", "alignslm.speed")
-SECOND_ROUND = "{prev: r1, chosen_min: 3.4, rejected_max: 2.4, margin_min: 0.0, auto_bleu_max: 1.0, warmup_steps: 0}"
+SECOND_ROUND = (
+    *(
+        "-S",
+        (
+            "+preferences.r2={sampled_from: r1, min_chosen_score: 3.4, max_rejected_score: 2.4,"
+            " min_margin: 0.0, max_auto_bleu: 1.0}"
+        ),
+    ),
+    *("-S", "+checkpoints.r2={init_from: r1, train_on: pairs/r2, trainer: dpo-nll, warmup_steps: 0}"),
+    *("-S", "+systems.r2={source: checkpoints/r2}"),
+)
 
 
 def edit(path: Path, changes: dict) -> None:

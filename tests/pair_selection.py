@@ -6,20 +6,23 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.feedback import Round, SelectorConfig, ThresholdSelector, Weights
-from alignslm.pairs.account import Books, PairAccount
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import SelectorConfig, ThresholdSelector, Weights
+from alignslm.pairs.counts import PairCounter, PairCounts
 from alignslm.pairs.streaming import BATCH_ROWS, Sources, stream_pairs
 from alignslm.tables import CONTINUATIONS, PROMPTS, SCORES
 
 JUDGE_ALONE = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0)
-RULES = Round(prev="base", chosen_min=3, rejected_max=2, margin_min=1.5, auto_bleu_max=0.1, warmup_steps=0)
+RULES = JudgedPreferences(
+    sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1.5, max_auto_bleu=0.1
+)
 THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, min_words=2)
 
 
 class Selection(NamedTuple):
     pairs: pl.DataFrame
     rejections: pl.DataFrame
-    account: PairAccount
+    account: PairCounts
 
 
 def selected(
@@ -27,11 +30,11 @@ def selected(
     *,
     weights: Weights = JUDGE_ALONE,
     selector: SelectorConfig = THRESHOLDS,
-    rules: Round = RULES,
+    rules: JudgedPreferences = RULES,
     batch_rows: int = BATCH_ROWS,
 ) -> Selection:
     """What the stage `pairs` makes of these tables."""
-    books, pairs, rejections = Books(auto_bleu_max=rules.auto_bleu_max), [], []
+    books, pairs, rejections = PairCounter(max_auto_bleu=rules.max_auto_bleu), [], []
     for made in stream_pairs(
         sources, weights=weights, selector=selector, round=rules, name="r1", batch_rows=batch_rows
     ):
@@ -76,6 +79,6 @@ def frames(rows: list[dict]) -> tuple[pl.DataFrame, ...]:
         for p, s in splits.items()
     ]
     return tuple(
-        tables.arrange(pl.DataFrame(content, schema=dict(kind.schema)), kind)
+        tables.conform(pl.DataFrame(content, schema=dict(kind.schema)), kind)
         for content, kind in ((scores, SCORES), (drawn, CONTINUATIONS), (prompts, PROMPTS))
     )

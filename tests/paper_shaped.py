@@ -10,7 +10,7 @@ from pathlib import Path
 import soundfile
 from ruamel.yaml import YAML
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.presets import apply_preset
 from tests.micro import copy_project, edit, start_history
 from tests.tiny_hifigan import write_checkpoint
@@ -40,17 +40,29 @@ WRITTEN_BY_WHISPER = (  # what the tiny recogniser makes of speech, for judges t
     "wlwlwlllllll wlllllllllll wlwlhehewhehehehehehe boa' whehehehehehehellll llllhehehehellll oaoaoaggoaoagoaoaoal "
     ",he,he,he,he boa, ,gB t kswg tg the,g ,he,heBlll khew t theny the ,ggoagoah j jhejwhehe,heilll woagoa"
 )
-ROUND = {"prev": "base", "chosen_min": 3.0, "rejected_max": 2.0, "margin_min": 0.0, "auto_bleu_max": 1.0}
+ROUND = {
+    "sampled_from": "base",
+    "min_chosen_score": 3.0,
+    "max_rejected_score": 2.0,
+    "min_margin": 0.0,
+    "max_auto_bleu": 1.0,
+}
 PARAMS = {
     "mos": "dnsmos-quick",
     "heldout_judge": "mistral-7b-v0.3",
     "benchmarks": {"swuggy": "swuggy"},
     "prompts": {"train": 14, "valid": 10, "dev": 1, "test": 3, "cut": "raw", "max_s": 3.0, "min_units": 10},
     "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_units": 40},
-    "rounds": {"r1": {**ROUND, "warmup_steps": 1}},
-    "controls": {
-        "base": {"checkpoint": "base", "source": "model", "temperature_scale": 1.0},
-        "true": {"checkpoint": "base", "source": "corpus", "temperature_scale": 1.0},
+    "preferences": {"r1": ROUND},
+    "checkpoints": {
+        "r1": {"init_from": "base", "train_on": "pairs/r1", "trainer": "dpo-paper", "warmup_steps": 1},
+        "sft": {"init_from": "base", "train_on": "pairs/r1", "trainer": "sft-paper", "warmup_steps": 1},
+        "ntp": {"init_from": "base", "train_on": "units", "trainer": "ntp-paper"},
+    },
+    "systems": {
+        "base": {"source": "checkpoints/base"},
+        "r1": {"source": "checkpoints/r1"},
+        "ground-truth": {"source": "corpus"},
     },
 }
 
@@ -59,7 +71,7 @@ def folder(path: Path) -> dict[str, str]:
     return {"kind": "folder", "path": str(path)}
 
 
-def write_models(models: Path) -> Hubert:
+def write_models(models: Path) -> HubertEncoderConfig:
     """Write corpus, benchmark and every checkpoint below `models`; return the encoder's choice, which others follow."""
     write_librispeech(models / "LibriSpeech", UTTERANCES)
     tiny_slm21(models / "sLM21-dataset", voices=("en-us",))
@@ -74,7 +86,7 @@ def write_models(models: Path) -> Hubert:
     return encoder
 
 
-def choices(models: Path, encoder: Hubert) -> dict[str, dict]:
+def choices(models: Path, encoder: HubertEncoderConfig) -> dict[str, dict]:
     """Return what changes in each file of experiments/."""
     shapes = encoder.model_dump(mode="json", include={"weights", "layer", "codebook", "num_units"})
     codebook = shapes["codebook"]["sha256"]

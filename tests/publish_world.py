@@ -74,7 +74,7 @@ def build(root: Path) -> Path:
 
 def write_lock(root: Path, **changed: str) -> None:
     """Write a dvc.lock; `changed` gives stages another hash of their output."""
-    systems = ("base", "base-cool", "ntp", "sft", "true")
+    systems = ("base", "base-low-temp", "ntp", "sft", "ground-truth")
     chain = CHAIN | {
         f"control_eval@{name}": (["artifacts/checkpoints/base"], [f"artifacts/eval/{name}"]) for name in systems
     }
@@ -150,7 +150,7 @@ def _write_pairs(artifacts: Path, root: Path) -> None:
         Sources(*(artifacts / name for name in names)),
         weights=params.weights,
         selector=experiment.selector,
-        rules=params.rounds["r1"],
+        rules=params.preferences["r1"],
     )
     tables.write(made.pairs, tables.PAIRS, artifacts / "pairs/r1.parquet", CONTRACT)
     tables.write(made.rejections, tables.REJECTIONS, artifacts / "rejections/r1.parquet")

@@ -11,11 +11,11 @@ from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.config.presets import preview_values
 from alignslm.provenance import content_id
-from alignslm.report.origin import Origin
+from alignslm.report.run_info import RunInfo
 
 ROOT = Path(__file__).parent.parent
 RATE_HZ = 8000
-SHIFTS = {"base": 0.0, "base-cool": 0.25, "ntp": 0.03, "sft": 0.8, "r1": 0.85, "r2": 1.25, "true": 1.0}
+SHIFTS = {"base": 0.0, "base-low-temp": 0.25, "ntp": 0.03, "sft": 0.8, "r1": 0.85, "r2": 1.25, "ground-truth": 1.0}
 NOUNS = ("dog", "cat", "boat", "kite", "bread", "train")
 VERBS = ("sees", "finds", "loses", "likes")
 UNWRITTEN = 8  # a prompt that the corpus gives no text of, among the examples
@@ -31,7 +31,7 @@ EXPERIMENT = preview_values(
     ROOT,
     named="tests",
 ).experiment
-ORIGIN = Origin(
+ORIGIN = RunInfo(
     git_commit="0123456789abcdef0123456789abcdef01234567",
     dirty=True,
     dvc_lock_sha256=None,
@@ -110,7 +110,7 @@ def _write_utterances(prompts: pl.DataFrame, folder: Path) -> None:
 def _write_model(
     model: str, prompts: pl.DataFrame, difficulty: dict[str, float], rng: np.random.Generator, folder: Path
 ) -> None:
-    draws = range(1 if model == "true" else 2)
+    draws = range(1 if model == "ground-truth" else 2)
     ids = [(content_id(p, d), p, d) for p in prompts["prompt_id"] for d in draws]
     frame = pl.DataFrame(ids, schema=["continuation_id", "prompt_id", "draw"], orient="row").sort("continuation_id")
     judged, transcripts, speech = [], [], []
@@ -143,10 +143,10 @@ def _write_model(
         )
     samples, evaluated = folder / "samples" / model, folder / "eval" / model
     tables.write(_frame(judged, tables.JUDGED), tables.JUDGED, evaluated / "judged.parquet")
-    scored = [] if model == "true" else _item_scores(model, rng)
+    scored = [] if model == "ground-truth" else _item_scores(model, rng)
     tables.write(_frame(scored, tables.ITEM_SCORES), tables.ITEM_SCORES, evaluated / "item_scores.parquet")
     tables.write(_frame(transcripts, tables.TRANSCRIPTS), tables.TRANSCRIPTS, samples / "transcripts.parquet")
-    if model == "true":
+    if model == "ground-truth":
         _write_recorded(prompts, samples)
     tables.write_shards([_frame(speech, tables.SPEECH)], tables.SPEECH, samples / "speech")
 

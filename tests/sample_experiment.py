@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+REPOSITORY = Path(__file__).parent.parent
+
 CHOICES = {
     "corpus/world": """\
 kind: storyworld
@@ -150,9 +152,9 @@ asr: ctc
 judge: story          # trains
 heldout_judge: ngram  # reports
 selector: thresholds
-trainer: dpo
-ntp: ntp
-sft: sft
+# Made elsewhere.
+imported_preferences: {}
+# Items.
 benchmarks:
   swuggy: swuggy
 seeds: {base: 0, sampling: 0, training: 0, evaluation: 0}
@@ -170,21 +172,25 @@ weights:
   ppl: 0.0
   auto_bleu: 0.0
   num_words: 0.0
-rounds:
+preferences:
   r1:
-    prev: base
-    chosen_min: 3.2
-    rejected_max: 2.2
-    margin_min: 1.0
-    auto_bleu_max: 0.1
-    warmup_steps: 10
+    sampled_from: base
+    min_chosen_score: 3.2
+    max_rejected_score: 2.2
+    min_margin: 1.0
+    max_auto_bleu: 0.1
   # harder
-  r2: {prev: r1, chosen_min: 3.9, rejected_max: 2.9, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}
-
-# Compared with.
-controls:
-  base: {checkpoint: base, source: model, temperature_scale: 1.0}
-  "true": {checkpoint: base, source: corpus, temperature_scale: 1.0}
+  r2: {sampled_from: r1, min_chosen_score: 3.9, max_rejected_score: 2.9, min_margin: 1.0, max_auto_bleu: 0.1}
+checkpoints:
+  r1: {init_from: base, train_on: pairs/r1, trainer: dpo, warmup_steps: 10}
+  r2: {init_from: r1, train_on: pairs/r2, trainer: dpo, warmup_steps: 0}
+  sft: {init_from: base, train_on: pairs/r1, trainer: sft, warmup_steps: 10}
+  ntp: {init_from: base, train_on: units, trainer: ntp}
+systems:
+  base: {source: checkpoints/base}
+  r1: {source: checkpoints/r1}
+  r2: {source: checkpoints/r2}
+  ground-truth: {source: corpus}
 evaluation:
   split: test
   draws: 2
@@ -192,7 +198,6 @@ evaluation:
   normalisation: mean
   score_eos: false
   bootstrap: {resamples: 200, confidence: 0.95}
-given: {}
 publish: nowhere
 """
 EXECUTION = """\
@@ -212,12 +217,30 @@ PRESETS = {
     "longer": """\
 description: a third round
 set:
-  rounds:
-    r1: {prev: base}
-    r2: {prev: r1}
-    r3: {prev: r2, chosen_min: 4.2, rejected_max: 3.2, margin_min: 1.0, auto_bleu_max: 0.1, warmup_steps: 0}
+  preferences:
+    r1: {sampled_from: base}
+    r2: {sampled_from: r1}
+    r3: {sampled_from: r2, min_chosen_score: 4.2, max_rejected_score: 3.2, min_margin: 1.0, max_auto_bleu: 0.1}
+  checkpoints:
+    r1: {init_from: base}
+    r2: {init_from: r1}
+    r3: {init_from: r2, train_on: pairs/r3, trainer: dpo, warmup_steps: 0}
+  systems:
+    base: {source: checkpoints/base}
+    r3: {source: checkpoints/r3}
 """,
-    "shorter": "description: one round\nset: {rounds: {r1: {prev: base}}}\n",
+    "shorter": """\
+description: one round
+set:
+  preferences:
+    r1: {sampled_from: base}
+  checkpoints:
+    r1: {init_from: base}
+  systems:
+    base: {source: checkpoints/base}
+    r1: {source: checkpoints/r1}
+    ground-truth: {source: corpus}
+""",
     "broken": "description: does not exist\nset: {judge: gpt4o}\n",
 }
 
@@ -227,6 +250,7 @@ def write_experiment(root: Path) -> Path:
     files = {f"experiments/{name}.yaml": text for name, text in CHOICES.items()}
     files |= {f"experiments/preset/{name}.yaml": text for name, text in PRESETS.items()}
     files |= {"params.yaml": PARAMS, "experiments/execution.yaml": EXECUTION}
+    files |= {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in ("dvc.yaml", "code.yaml")}
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from alignslm.lm.checkpoint import RECORD_FILE, UnitLm, load_lm, save_lm
-from alignslm.lm.sharding import ShardingError, parameters_held
-from alignslm.training.adapter import on_whole_base, save_adapter_and_merge
+from alignslm.lm.checkpoint import RECORD_FILE, UnitLM, load_lm, save_lm
+from alignslm.lm.sharding import ShardingError, num_local_parameters
+from alignslm.training.adapter import save_adapter_and_merge, unshard_base
 from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import reference_log_probs, train_preferences
-from alignslm.training.processes import is_first
+from alignslm.training.processes import is_main_process
 from tests.test_training import COUNTING, NEXT_UNIT, TRAINER, pairs
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_model
 
@@ -47,7 +47,7 @@ def preferences(case: str, root: Path, place: Path, processes: int) -> dict:
     family, losses = CASES[case], {"sft" if case == "sft" else "sigmoid": 1.0}
     config = TRAINER.model_copy(update={**STEPS, "autocast": DTYPE[family], "losses": losses})
     lm = load_lm(root / family, device="cpu", processes=processes)
-    held, total = parameters_held(lm.model)
+    held, total = num_local_parameters(lm.model)
     reference = reference_log_probs(lm, pairs(16), "chosen", batch_rows=4)
     work = root / f"{processes}" / f"work-{case}"
     model, run, best = train_preferences(config, lm, pairs(16), warmup_steps=1, seed=3, batch_rows=4, work=work)
@@ -67,7 +67,7 @@ def preferences(case: str, root: Path, place: Path, processes: int) -> dict:
 
 
 def next_units(root: Path, place: Path, processes: int) -> dict:
-    lm: UnitLm = load_lm(root / "llama", device="cpu", processes=processes)
+    lm: UnitLM = load_lm(root / "llama", device="cpu", processes=processes)
     model, run = continue_training(NTP, lm, COUNTING, seed=0, work=root / f"{processes}" / "work-ntp")
     keep(model, root / "llama", place / "ntp")
     return {"loss": [row.figures["loss"] for row in run.log if "loss" in row.figures]}
@@ -78,8 +78,8 @@ def keep(model, base: Path, folder: Path) -> None:
     adapter = {n: w.detach().clone() for n, w in model.state_dict().items() if "lora_" in n}
     folder.mkdir()
     save_file(adapter, folder / "trained.safetensors")
-    if is_first():
-        save_lm(save_adapter_and_merge(on_whole_base(model, base), folder / "adapter"), VOCABULARY, CONTRACT, folder)
+    if is_main_process():
+        save_lm(save_adapter_and_merge(unshard_base(model, base), folder / "adapter"), VOCABULARY, CONTRACT, folder)
 
 
 def refused(root: Path, processes: int) -> str | None:

@@ -17,10 +17,10 @@ import soundfile
 import alignslm
 from alignslm import tables
 from alignslm.config.loading import load_experiment
-from alignslm.config.pretrained_lm import SlamLm
-from alignslm.judge import Judgement
+from alignslm.config.pretrained_lm import SlamLMConfig
+from alignslm.generation import SpokenLM
+from alignslm.judge import JudgeOutput
 from alignslm.pairs.diagnosis import NoPairsError
-from alignslm.play import Speaker
 from alignslm.storyworld.corpus import story_texts
 from tests.messages import names
 from tests.micro import ROOT, edit
@@ -88,7 +88,7 @@ def test_a_recording_is_continued_as_the_experiment_would_and_recordings_become_
         waveform = alignslm.read_audio(ROOT / f"docs/samples/0{number}-prompt.ogg", sample_rate_hz=16000)
         alignslm.write_audio(waveform, world / f"recordings/{number}.wav", sample_rate_hz=16000)
     space = followed("continue", world)
-    (expected, *_) = Speaker.load("base", root=world).continuations(
+    (expected, *_) = SpokenLM.load("base", root=world).generate(
         world / "docs/samples/01-prompt.ogg", draws=2, temperature=0.8, top_p=0.95, seed=0
     )
     limit = load_experiment(world).params.sampling.max_units
@@ -167,7 +167,7 @@ class CountsWords:
     """A judge as a user writes one."""
 
     def judge(self, stories):
-        return [Judgement(float(len(story.continuation.split())), None, "ok", None) for story in stories]
+        return [JudgeOutput(float(len(story.continuation.split())), None, "ok", None) for story in stories]
 
 
 def test_a_judge_of_ones_own_scores_texts_in_their_order():
@@ -215,7 +215,7 @@ def test_candidates_without_a_pair_or_a_column_say_so():
 def test_a_published_model_is_loaded_from_its_config_and_kept_where_asked(tmp_path):
     original = tiny_slam(tmp_path / "public")
     source = {"kind": "folder", "path": str(tmp_path / "public")}
-    config = SlamLm.model_validate({"kind": "slam", "weights": source, "units": UNITS, "dtype": "float32"})
+    config = SlamLMConfig.model_validate({"kind": "slam", "weights": source, "units": UNITS, "dtype": "float32"})
     with pytest.raises(alignslm.SourceError) as error:
         alignslm.load_lm(config)
     names(error.value, "contract=encoder.contract")
@@ -238,7 +238,7 @@ def test_a_checkpoint_is_loaded_by_its_hub_id(world, tmp_path, monkeypatch):
 def test_a_config_that_comes_with_the_library_is_loaded_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     topics = (("boat", "sail sea"), ("horse", "ride field"), ("bread", "bake oven"), ("song", "sing stage"))
-    texts = [(f"tom sees a {thing}", f"they {words}") for thing, words in topics * 100]
+    texts = [(f"tom {n} sees a {thing}", f"they {words}") for n, (thing, words) in enumerate(topics * 100)]
     judge = alignslm.load_judge("ngram", texts=texts)
     (right, wrong) = alignslm.score(judge, ["tom sees a boat"] * 2, ["they sail sea", "they bake oven"])["llm_score"]
     assert right > wrong

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from alignslm.asr import Transcript, load_asr, prepare_asr
 from alignslm.asr.char_ctc import (
-    CharCtcRecogniser,
+    ASRError,
+    CharCTCASR,
     MelToCharacters,
-    RecogniserError,
     collapse,
     fit,
     needed_frames,
 )
-from alignslm.config.speech import CharCtc
+from alignslm.config.speech import CharCTCASRConfig
 from alignslm.convnet import DivergedError
 from tests.messages import names
 
 RATE_HZ = 16000
 PITCHES_HZ = {"a": 400.0, "b": 900.0, "c": 2000.0, " ": 4500.0}
-CONFIG = CharCtc(
+CONFIG = CharCTCASRConfig(
     kind="char-ctc",
     seed=1,
     fit_utterances=24,
@@ -99,7 +99,7 @@ def test_silence_nothing_and_nan_by_value(recogniser):
 
 
 def test_sound_without_a_character_is_empty(folder):
-    recogniser = CharCtcRecogniser.load(folder)
+    recogniser = CharCTCASR.load(folder)
     with torch.no_grad():
         recogniser._model.head.bias[0] += 100  # every frame is blank now
     assert recogniser.transcribe([say("abc")]) == [Transcript(None, "empty", None)]
@@ -111,7 +111,7 @@ def test_one_sample_is_enough_to_answer(recogniser):
 
 
 def test_loading_gives_what_was_saved(folder, recogniser):
-    again = CharCtcRecogniser.load(folder)
+    again = CharCTCASR.load(folder)
     assert again.sample_rate_hz == RATE_HZ
     assert again.transcribe([say("ab c")]) == recogniser.transcribe([say("ab c")])
 
@@ -137,11 +137,11 @@ def test_padding_and_mask_change_nothing_for_a_row():
 
 
 def test_errors_say_what_to_do(tmp_path):
-    with pytest.raises(RecogniserError) as raised:
+    with pytest.raises(ASRError) as raised:
         fit(CONFIG, [(say("a"), "")], tmp_path)
     names(raised.value, "1 training utterances", "text", "audio", "train split")
-    with pytest.raises(RecogniserError) as raised:
-        CharCtcRecogniser.load(tmp_path)
+    with pytest.raises(ASRError) as raised:
+        CharCTCASR.load(tmp_path)
     names(raised.value, "dvc repro asr", "recogniser.json")
     unstable = CONFIG.model_copy(update={"learning_rate": 1e30, "steps": 20})
     with pytest.raises(DivergedError) as raised:

@@ -9,13 +9,13 @@ import torch
 from typer.testing import CliRunner
 
 from tests.bench.__main__ import app
-from tests.bench.case import Case, Cost, UnequalError, largest_difference, share_of_unequal_rows
-from tests.bench.growth import draw_growth
+from tests.bench.case import Case, Cost, MismatchError, max_abs_difference, mismatch_rate
 from tests.bench.harness import Spread, measure
 from tests.bench.judge import work
 from tests.bench.machine import Machine
 from tests.bench.memory import peak_bytes
 from tests.bench.models import SHAPES, decoder, token_flop
+from tests.bench.scaling import plot_scaling
 from tests.bench.stages import STAGES, UnknownStageError, run
 from tests.messages import names
 
@@ -57,7 +57,7 @@ def toy(ours, theirs, **changes):
         counted="rows",
         amount=2,
         paths={"ours": lambda: ours, "theirs": lambda: theirs},
-        difference=largest_difference,
+        difference=max_abs_difference,
         tolerance=0.5,
         cost=Cost(4e9, 2e9),
     )
@@ -66,14 +66,14 @@ def toy(ours, theirs, **changes):
 
 def test_unequal_answers_are_refused():
     case = toy([np.array([1.0]), np.array([2.0])], [np.array([1.0]), np.array([3.0])])
-    with pytest.raises(UnequalError) as error:
+    with pytest.raises(MismatchError) as error:
         measure(case, size="tiny", scale=1, repeats=1, machine=MACHINE)
     names(error.value, "toy", "1", "0.5")
 
 
 @pytest.mark.parametrize("theirs", [[np.array([np.nan])], [np.array([1.0, 1.0])], []])
 def test_nan_another_shape_and_a_missing_row_are_unequal(theirs):
-    with pytest.raises(UnequalError):
+    with pytest.raises(MismatchError):
         measure(toy([np.array([1.0])], theirs), size="tiny", scale=1, repeats=1, machine=MACHINE)
 
 
@@ -91,9 +91,9 @@ def test_paths_take_turns_after_one_untimed_call_each():
 
 
 def test_differences_by_hand():
-    assert largest_difference([np.array([1.0, 2.0]), np.zeros(0)], [np.array([1.5, 1.75]), np.zeros(0)]) == 0.5
-    assert share_of_unequal_rows([np.array([1, 2]), np.array([3])], [np.array([1, 2]), np.array([3, 4])]) == 0.5
-    assert share_of_unequal_rows([np.array([1])], []) == 1.0
+    assert max_abs_difference([np.array([1.0, 2.0]), np.zeros(0)], [np.array([1.5, 1.75]), np.zeros(0)]) == 0.5
+    assert mismatch_rate([np.array([1, 2]), np.array([3])], [np.array([1, 2]), np.array([3, 4])]) == 0.5
+    assert mismatch_rate([np.array([1])], []) == 1.0
 
 
 def test_peak_memory_is_that_of_the_call_alone():
@@ -132,8 +132,8 @@ def test_command_prints_and_writes(tmp_path):
 
 def test_growth_is_drawn_equal_for_equal_figures(tmp_path):
     results = run(["sblimp"], size="tiny", scales=[1], repeats=1, machine=MACHINE, told=lambda _: None)
-    draw_growth(results, tmp_path / "one.png")
-    draw_growth(results, tmp_path / "two.png")
+    plot_scaling(results, tmp_path / "one.png")
+    plot_scaling(results, tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 

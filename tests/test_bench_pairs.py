@@ -7,7 +7,7 @@ import pytest
 
 from alignslm import tables
 from tests.bench import round_tables
-from tests.bench.pairs import BenchError, run, told
+from tests.bench.pairs import BenchError, format_result, run
 from tests.bench.round_tables import write_round
 from tests.messages import names
 from tests.micro import ROOT
@@ -45,7 +45,7 @@ def test_the_real_stage_is_measured_and_nothing_is_left(tmp_path, ranked):
     assert 0 < measured.pairs < 4 * measured.written.selectable
     assert 50e6 < measured.peak_bytes < 900e6
     assert measured.cpu_s > 0
-    first, second = told(measured)
+    first, second = format_result(measured)
     assert first.startswith(f"simulated: {measured.written.continuations} continuations of ")
     assert second.startswith(f"selected: {measured.pairs} pairs, ")
     assert list((tmp_path / "work").iterdir()) == []

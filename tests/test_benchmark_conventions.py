@@ -12,7 +12,7 @@ from alignslm import tables
 from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import Convention, conventions_of
 from alignslm.benchmarks.scoring import score_items
-from alignslm.report.columns import Rows, columns_of
+from alignslm.report.columns import EvalTables, columns_of
 from alignslm.report.metrics import summarise
 from tests.messages import names
 from tests.test_benchmarks import CONFIG, items
@@ -34,7 +34,7 @@ def test_every_convention_equals_its_definition_token_by_token():
     assert sorted(conventions) == sorted(NAMES)
     lm = tiny_lm()
     for name, convention in conventions.items():
-        read = found.select("pair_id", nats=convention.nats("negative"), units=convention.units("negative"))
+        read = found.select("pair_id", nats=convention.log_likelihood("negative"), units=convention.units("negative"))
         for pair, nats, units in read.iter_rows():
             item = table.row(by_predicate=(pl.col("pair_id") == pair) & (pl.col("polarity") == "negative"), named=True)
             ids = VOCABULARY.encode([*item["context_units"], *item["units"]], bos=True, eos=True)
@@ -47,7 +47,9 @@ def test_every_convention_equals_its_definition_token_by_token():
 def test_the_declared_convention_is_the_reported_one():
     found, _ = scores()
     declared = dict(conventions_of(found))["given-mean"]
-    assert found["positive_nats"].equals(found.select(declared.nats("positive").alias("positive_nats")).to_series())
+    assert found["positive_nats"].equals(
+        found.select(declared.log_likelihood("positive").alias("positive_nats")).to_series()
+    )
     assert found["correct"].equals(found.select(declared.correct().alias("correct")).to_series())
 
 
@@ -106,7 +108,7 @@ def test_the_report_lists_conventions_beside_the_declared_figure_and_compares_th
     found, _ = scores(20)
     other = found.with_columns(pl.lit("base").alias("model"))
     report = summarise(
-        Rows(NO_JUDGED, pl.concat([other, found]), {}),
+        EvalTables(NO_JUDGED, pl.concat([other, found]), {}),
         models=["base", "m"],
         rounds={},
         bootstrap=CONFIG.bootstrap,
@@ -123,7 +125,7 @@ def test_salmon_has_its_parts_and_no_mean_over_them():
     parts = pl.when(pl.col("pair_id") < "p3").then(pl.lit("rir_consistency")).otherwise(pl.lit("bg_alignment"))
     kind = pl.when(pl.col("pair_id") < "p3").then(pl.lit("consistency")).otherwise(pl.lit("alignment"))
     found, _ = scores(6, subtype=parts, type=kind)
-    metrics = [metric for _, metric in columns_of(Rows(NO_JUDGED, found, {}), "m") if "@" not in metric]
+    metrics = [metric for _, metric in columns_of(EvalTables(NO_JUDGED, found, {}), "m") if "@" not in metric]
     assert metrics == ["accuracy/bg_alignment", "accuracy/rir_consistency"]
 
 
@@ -135,6 +137,6 @@ def test_voices_are_averaged_before_pairs():
         pl.Series("voice", ["v", "w", "v"]),
         pl.Series("correct", [1.0, 1.0, 0.0]),
     )
-    column = columns_of(Rows(NO_JUDGED, made, {}), "m")["b", "accuracy"]
+    column = columns_of(EvalTables(NO_JUDGED, made, {}), "m")["b", "accuracy"]
     assert dict(zip(column.clusters, column.values, strict=True)) == {"a": 1.0, "b": 0.0}
     assert np.mean(column.values) == 0.5

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.benchmarks import BenchmarkError
-from alignslm.benchmarks.endings import join, own_endings, plan_endings
+from alignslm.benchmarks.corpus_cloze import corpus_cloze_items, join, plan_endings
 from alignslm.benchmarks.items import paired
-from alignslm.config.evaluation import OwnEndings
+from alignslm.config.evaluation import CorpusClozeConfig
 from alignslm.provenance import row_seed
 from tests.level_encoder import LevelEncoder
 from tests.messages import names
@@ -22,7 +22,7 @@ RATE_HZ = CONTRACT.sample_rate_hz
 
 def config(**changes):
     given_values = {"seed": 0, "split": "test", "pairs": 100, "context_s": 1.0, "ending_s": 0.6, "same_speaker": True}
-    return OwnEndings(kind="own-endings", **{**given_values, **changes})
+    return CorpusClozeConfig(kind="own-endings", **{**given_values, **changes})
 
 
 def utterances(*rows):
@@ -99,7 +99,7 @@ def write_corpus(path, spoken):
 def test_items_hold_a_context_and_two_endings(tmp_path):
     """Levels of sound become units: the context's own, then its own or the other one's ending."""
     write_corpus(tmp_path / "utterances", {"x": (1, 2), "y": (3, 4)})
-    items = pl.concat(own_endings(config(), tmp_path / "utterances", LevelEncoder()))
+    items = pl.concat(corpus_cloze_items(config(), tmp_path / "utterances", LevelEncoder()))
     joined = paired(items)
     assert len(joined) == 2
     for row in joined.iter_rows(named=True):
@@ -115,9 +115,9 @@ def test_items_come_in_the_order_of_their_table_whatever_is_in_memory(tmp_path, 
     """More items than one file of the table holds; of each, what a single step gives."""
     chance = np.random.default_rng(0)
     write_corpus(tmp_path / "utterances", {f"x{i}": tuple(chance.integers(1, 9, 2)) for i in range(9)})
-    whole = pl.concat(own_endings(config(), tmp_path / "utterances", LevelEncoder()))
-    monkeypatch.setattr("alignslm.benchmarks.endings._ITEMS_AT_ONCE", 5)
-    steps = own_endings(config(), tmp_path / "utterances", LevelEncoder())
+    whole = pl.concat(corpus_cloze_items(config(), tmp_path / "utterances", LevelEncoder()))
+    monkeypatch.setattr("alignslm.benchmarks.corpus_cloze._ITEMS_AT_ONCE", 5)
+    steps = corpus_cloze_items(config(), tmp_path / "utterances", LevelEncoder())
     assert tables.write_shards(steps, tables.ITEMS, tmp_path / "items", part_rows=4) == 18
     assert tables.read(tables.ITEMS, tmp_path / "items").equals(whole)
 

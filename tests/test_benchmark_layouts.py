@@ -16,7 +16,7 @@ from alignslm import audio
 from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.layouts import numbered
 from alignslm.benchmarks.official import encode_found, find_items
-from alignslm.config.benchmarks import Reformatted, Salmon, SpokenStoryCloze
+from alignslm.config.benchmarks import Salmon, SlamkitBenchmarkConfig, SpokenStoryCloze
 from alignslm.config.sources import FolderSource
 from tests.level_encoder import FRAME, LevelEncoder
 from tests.messages import names
@@ -50,7 +50,7 @@ def cloze(root):
 
 
 def copies(root, separator="_", *, subfolders=False):
-    return Reformatted(kind="reformatted", data=folder(root), separator=separator, subfolders=subfolders)
+    return SlamkitBenchmarkConfig(kind="reformatted", data=folder(root), separator=separator, subfolders=subfolders)
 
 
 def pairs_of(found):

@@ -19,9 +19,9 @@ from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.benchmarks.scoring import COLUMNS, score_items
 from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.config.sources import FolderSource
-from alignslm.config.speech import MfccKmeans
+from alignslm.config.speech import MFCCKMeansConfig
 from alignslm.encoder import load_encoder, prepare_encoder
-from alignslm.report.columns import Rows, columns_of
+from alignslm.report.columns import EvalTables, columns_of
 from tests.messages import names
 from tests.test_benchmarks import CONFIG
 from tests.tiny_lm import NUM_UNITS, tiny_lm
@@ -46,7 +46,7 @@ def release(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(release, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
-    config = MfccKmeans(
+    config = MFCCKMeansConfig(
         kind="mfcc-kmeans", seed=0, sample_rate_hz=16000, frame_rate_hz=25.0, num_coefficients=13, stacked_frames=3,
         num_units=NUM_UNITS, fit_utterances=30,
     )  # fmt: skip
@@ -116,7 +116,7 @@ def oracle(gold, score):
 
 def figures(scores):
     """Return mean and number of measured ids of every metric of one benchmark, conventions left out."""
-    columns = columns_of(Rows(NO_JUDGED, scores, {}), "m")
+    columns = columns_of(EvalTables(NO_JUDGED, scores, {}), "m")
     measured = {metric: column.values[~np.isnan(column.values)] for (_, metric), column in columns.items()}
     return {
         metric: (float(values.mean()), len(values))
@@ -130,7 +130,7 @@ def test_figures_equal_the_scoring_rules(release, scored, place, task):
     gold, scores = read_gold(release / task / "dev"), scored[place]
     by_id, groups = oracle(gold, scores_by_file(gold, scores))
     assert figures(scores) == {name: (pytest.approx(value), n) for name, (value, n) in groups.items()}
-    overall = columns_of(Rows(NO_JUDGED, scores, {}), "m")[scores["benchmark"][0], "accuracy"]
+    overall = columns_of(EvalTables(NO_JUDGED, scores, {}), "m")[scores["benchmark"][0], "accuracy"]
     found = {key: value for key, value in zip(overall.clusters, overall.values, strict=True) if not math.isnan(value)}
     assert found == {"/".join(filter(None, key)): pytest.approx(value) for key, value in by_id.items()}
 
@@ -139,9 +139,9 @@ def test_the_tiny_release_holds_what_the_rules_are_about(scored):
     words = scored[0]
     assert set(words["band"]) == {name for name, _, _ in BANDS}
     assert words.filter(pair_id="4", voice="de")["correct"].item() == 0.5
-    overall = columns_of(Rows(NO_JUDGED, words, {}), "m")["swuggy", "accuracy"]
+    overall = columns_of(EvalTables(NO_JUDGED, words, {}), "m")["swuggy", "accuracy"]
     assert int(np.isnan(overall.values).sum()) == 1  # id 3, lost in every voice; id 2 has its other voices
-    share = columns_of(Rows(NO_JUDGED, words, {}), "m")["swuggy", "unmeasured"]
+    share = columns_of(EvalTables(NO_JUDGED, words, {}), "m")["swuggy", "unmeasured"]
     assert share.values.sum() == 1 + len(VOICES)
     assert share.values.size == len(words)
 

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignslm import audio, tables
+from alignslm.artifacts import Artifacts
 from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.scoring import score_items
 from alignslm.benchmarks.submission import (
@@ -16,7 +17,7 @@ from alignslm.benchmarks.submission import (
 from alignslm.cli import app
 from alignslm.config.loading import load_experiment
 from alignslm.encoder import prepare_encoder
-from stages import benchmarks, layout
+from stages import benchmarks
 from tests.messages import names
 from tests.sample_experiment import edit, write_experiment
 from tests.test_benchmark_slm21 import figures, oracle
@@ -46,13 +47,13 @@ def experiment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         waveforms = [audio.decode(file.read_bytes())[0] for file in sorted(release.glob("syntactic/dev/*.wav"))]
-        prepare_encoder(load_experiment().encoder, waveforms, layout.ENCODER)
+        prepare_encoder(load_experiment().encoder, waveforms, Artifacts().encoder)
         scored = []
         for name in ("words", "sentences"):
             benchmarks.main(name)
-            items = tables.read(tables.ITEMS, layout.benchmark(name))
+            items = tables.read(tables.ITEMS, Artifacts().benchmark(name))
             scored.append(score_items(items, tiny_lm(), CONFIG, benchmark=name, model="r1", batch_rows=8))
-        tables.write(pl.concat(scored), tables.ITEM_SCORES, layout.evaluation("r1") / "item_scores.parquet")
+        tables.write(pl.concat(scored), tables.ITEM_SCORES, Artifacts().item_scores("r1"))
     assert not (root / ".work").exists() or not list((root / ".work").rglob("*.parquet"))
     return root
 

@@ -18,10 +18,10 @@ from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.cli.tables import cell
 from alignslm.cli.terminal import format_bytes
 from alignslm.config.presets import preview
+from alignslm.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.provenance import UnitContract
 from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment

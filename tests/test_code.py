@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from alignslm import closure, code
+from alignslm import code, code_deps
 from alignslm.cli import app
-from alignslm.cli.pipeline import read_stages
+from alignslm.pipeline import read_stages
 from tests.micro import copy_project, run
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +79,7 @@ def test_a_data_file_of_a_package_counts_and_a_cache_does_not(project):
 
 def test_a_module_named_in_a_string_is_imported():
     text = 'REGISTRY = {"ngram": "alignslm.judge.ngram:Judge"}'
-    assert "alignslm.judge.ngram" in closure.named_modules(text)
+    assert "alignslm.judge.ngram" in code_deps.named_modules(text)
 
 
 def test_prose_is_left_out_and_strings_that_are_values_are_not():
@@ -93,7 +93,7 @@ def f(x):
 
 b'''
 """
-    left = closure.without_prose(text)
+    left = code_deps.without_prose(text)
     assert (
         left
         == """def f(x):

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (a fault and its facts are easier to compare on one line)
 """Every kind of fault, by its place, cause and cure; all faults at once; YAML 1.2; and nothing heavy imported."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from alignslm.config.crosschecks import pairs_per_prompt, warnings
 from alignslm.config.document import Document, parse_document
-from alignslm.config.faults import ConfigError, Fault, nearest
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from alignslm.config.problems import ConfigError, ConfigProblem, closest_match
 from tests.messages import names
 from tests.sample_experiment import EXECUTION, PARAMS, edit, write_experiment
 
@@ -36,7 +37,7 @@ def test_the_sample_is_valid_and_typed(root):
     assert experiment.judge.kind == "story-lm"
     assert experiment.heldout_judge.kind == "ngram"
     assert experiment.benchmarks["swuggy"].pairs == 10
-    assert experiment.ntp.lora.target_modules == ("q_proj", "v_proj")
+    assert experiment.checkpoints["ntp"].lora.target_modules == ("q_proj", "v_proj")
     assert experiment.lm.learning_rate == pytest.approx(0.001)
     assert warnings(experiment) == []
     assert library_faults(root) == []
@@ -47,23 +48,31 @@ def test_the_sample_is_valid_and_typed(root):
     [
         ("judge: story  ", "judge: storj  ", ("params.yaml:8: judge", "experiments/judge/storj.yaml", "'story'", "ngram, story")),
         ("judge: story  ", "judge: zzzzz  ", ("params.yaml:8: judge", "ngram, story", "experiments/judge/zzzzz.yaml")),
-        ("judge: story  ", "judge: ../../x", ("params.yaml:8: judge", "../../x", "^[a-z0-9][a-z0-9._-]*$")),
+        ("judge: story  ", "judge: ../../x", ("params.yaml:8: judge", "../../x", "^[a-z0-9][a-z0-9._-]{0,63}$")),
         ("judge: story  ", "judge: [a, b] ", ("params.yaml:8: judge", "text", "list")),
         ("  swuggy: swuggy", "  swuggy: swugy", ("params.yaml:15: benchmarks.swuggy", "experiments/benchmark/swugy.yaml", "'swuggy'")),
         ("benchmarks:\n  swuggy: swuggy", "benchmarks: {}", ("params.yaml:14: benchmarks", "1", "0")),
-        ("    chosen_min: 3.2", "    chosen_min: three", ("params.yaml:34: rounds.r1.chosen_min", "number", "three")),
-        ("    chosen_min: 3.2", "    chosen_min: 6", ("params.yaml:34: rounds.r1.chosen_min", "5", "6")),
-        ("    chosen_min: 3.2", "    chosen_min: 0.5", ("params.yaml:34: rounds.r1.chosen_min", "1", "0.5")),
-        ("    chosen_min: 3.2", "    chosen_min: 2", ("params.yaml:34: rounds.r1.chosen_min", "chosen_min", "2.0", "rejected_max", "2.2")),
-        ("    margin_min: 1.0\n", "", ("params.yaml:32: rounds.r1.margin_min", "missing")),
-        ("    prev: base", "    prev: r2", ("params.yaml:33: rounds.r1.prev", "r1 -> r2 -> r1")),
-        ("    prev: base", "    prev: r9", ("params.yaml:33: rounds.r1.prev", "base, r1, r2", "'r9'")),
-        ("  r1:\n", "  one:\n", ("params.yaml:32: rounds.one", "one", "^r[0-9]+$")),
-        ("  base: {", "  r1: {", ("params.yaml:43: controls", "'r1'")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: three", ("params.yaml:34: preferences.r1.min_chosen_score", "number", "three")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: 6", ("params.yaml:34: preferences.r1.min_chosen_score", "5", "6")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: 0.5", ("params.yaml:34: preferences.r1.min_chosen_score", "1", "0.5")),
+        ("    min_chosen_score: 3.2", "    min_chosen_score: 2", ("params.yaml:34: preferences.r1.min_chosen_score", "min_chosen_score", "2.0", "max_rejected_score", "2.2")),
+        ("    min_margin: 1.0\n", "", ("params.yaml:32: preferences.r1.min_margin", "missing")),
+        ("    sampled_from: base", "    sampled_from: r2", ("params.yaml:41: checkpoints.r1.init_from", "checkpoints.r1 -> checkpoints.r2 -> preferences.r1", "circle")),
+        ("    sampled_from: base", "    sampled_from: r9", ("params.yaml:33: preferences.r1.sampled_from", "base, r1, r2", "'r9'")),
+        ("r2: {init_from: r1", "r2: {init_from: r2", ("params.yaml:42: checkpoints.r2.init_from", "circle")),
+        ("sft: {init_from: base, train_on: pairs/r1", "sft: {init_from: base, train_on: pairs/r3", ("params.yaml:43: checkpoints.sft.train_on", "'r3'", "r1, r2")),
+        ("train_on: units", "train_on: prompts", ("params.yaml:44: checkpoints.ntp.train_on", "pairs/", "units", "prompts")),
+        ("train_on: units", "warmup_steps: 3, train_on: units", ("params.yaml:44: checkpoints.ntp", "warmup_steps")),
+        ("trainer: sft, warmup_steps: 10", "trainer: sft", ("params.yaml:43: checkpoints.sft", "warmup_steps")),
+        ("ntp: {init_from", "base: {init_from", ("params.yaml:44: checkpoints.base", "lm")),
+        ("base: {source: checkpoints/base", "base: {source: checkpoints/bass", ("params.yaml:46: systems.base.source", "'bass'", "base, r1, r2")),
+        ("{source: corpus", "{temperature_scale: 0.8, source: corpus", ("params.yaml:49: systems.ground-truth", "temperature_scale")),
+        ("  r1:\n", "  R1:\n", ("params.yaml:32: preferences.R1", "R1", "^[a-z0-9][a-z0-9_-]{0,39}$")),
+        ("imported_preferences: {}", "imported_preferences: {r1: x}", ("params.yaml:12: imported_preferences.r1", "preferences")),
         ("cut: sentence", "cut: sentenc", ("params.yaml:22: prompts.cut", "'sentence'", "raw", "word", "sentenc")),
-        ("score_eos: false", "score_eos: no", ("params.yaml:51: evaluation.score_eos", "true", "false", "'no'")),
-        ("score_eos: false", "score_eos: 0", ("params.yaml:51: evaluation.score_eos", "true", "false", "0")),
-        ("  draws: 2", "  draws: true", ("params.yaml:48: evaluation.draws", "whole number", "true")),
+        ("score_eos: false", "score_eos: no", ("params.yaml:55: evaluation.score_eos", "true", "false", "'no'")),
+        ("score_eos: false", "score_eos: 0", ("params.yaml:55: evaluation.score_eos", "true", "false", "0")),
+        ("  draws: 2", "  draws: true", ("params.yaml:52: evaluation.draws", "whole number", "true")),
         ("  llm_score: 1.0", "  llm_score: 0.0", ("params.yaml:26: weights", "0", "llm_score: 1.0")),
         ("  llm_score: 1.0", "  llm_score: .inf", ("params.yaml:27: weights.llm_score", "finite", "inf")),
         ("max_s: 4.0", "max_s: 0", ("params.yaml:23: prompts.max_s", "0")),
@@ -73,10 +82,12 @@ def test_the_sample_is_valid_and_typed(root):
         ("  train: 50", "  train:", ("params.yaml:18: prompts.train", "whole number", "null")),
         ("seeds: {base: 0,", "seeds: {", ("params.yaml:16: seeds.base", "missing")),
         ("seeds: {base: 0, sampling: 0, training: 0, evaluation: 0}", "seeds: 0", ("params.yaml:16: seeds", "mapping", "0")),
-        ('"true"', "true", ("params.yaml:45: controls", "text", '"true"')),
+        ("ground-truth: {", "true: {", ("params.yaml:49: systems", "text", '"true"')),
         ("  valid: 5", "  train: 5", ("params.yaml:19: prompts.train", "18")),
         ("seeds: {", "seeds: [{", ("params.yaml:17", "','", "']'", "<scalar>", "YAML", "16")),
-        ("trainer: dpo", "trainer: ntp", ("experiments/trainer/ntp.yaml:1: kind", "next-unit", "trainer", "params.yaml:11", "preference")),
+        ("trainer: sft", "trainer: ntp", ("params.yaml:43: checkpoints.sft.trainer", "next-unit", "pairs/r1", "preference")),
+        ("trainer: ntp", "trainer: sft", ("params.yaml:44: checkpoints.ntp.trainer", "next-unit", "units", "preference")),
+        ("r1: {source: checkpoints/r1", "r1: {source: checkpoints/r2", ("params.yaml:47: systems.r1.source", "r1", "checkpoints/r2")),
     ],
 )  # fmt: skip
 def test_fault_in_params(root, old, new, expected):
@@ -118,7 +129,7 @@ def test_fault_in_a_choice(root, name, old, new, expected):
     ("old", "new", "expected"),
     [
         ("  train: 50", "  train: 101", ("params.yaml:18: prompts.train", "101", "world", "100", "stories.train", "experiments/corpus/world.yaml")),
-        ("split: test", "split: dev", ("params.yaml:47: evaluation.split", "'dev'", "prompts.dev", "0")),
+        ("split: test", "split: dev", ("params.yaml:51: evaluation.split", "'dev'", "prompts.dev", "0")),
         ("min_units: 20", "min_units: 101", ("params.yaml:24: prompts.min_units", "max_s", "4", "100")),
     ],
 )  # fmt: skip
@@ -136,7 +147,7 @@ def test_frame_rate_must_divide_the_sample_rate(root):
 
 
 def test_all_faults_of_all_files_at_once(root):
-    edit(root / "params.yaml", ("    chosen_min: 3.2", "    chosen_mni: 3.2"), ("asr: ctc", "asr: ctcc"))
+    edit(root / "params.yaml", ("    min_chosen_score: 3.2", "    min_chosen_scor: 3.2"), ("asr: ctc", "asr: ctcc"))
     edit(root / "experiments/judge/ngram.yaml", ("order: 3", "order: 1"))
     edit(root / "experiments/corpus/world.yaml", ("drift: 0.5", "drift: [0.5"))
     for line, facts in zip(
@@ -152,12 +163,33 @@ def test_all_faults_of_all_files_at_once(root):
         message().splitlines()[2:],
         [
             ("params.yaml:7: asr", "experiments/asr/ctcc.yaml", "'ctc'"),
-            ("params.yaml:32: rounds.r1.chosen_min", "missing"),
-            ("params.yaml:34: rounds.r1.chosen_mni", "unknown", "'chosen_min'"),
+            ("params.yaml:32: preferences.r1.min_chosen_score", "missing"),
+            ("params.yaml:34: preferences.r1.min_chosen_scor", "unknown", "'min_chosen_score'"),
         ],
         strict=True,
     ):
         names(line, *facts)
+
+
+def test_names_of_before_are_answered_with_those_of_now(root):
+    edit(
+        root / "params.yaml",
+        ("    min_chosen_score: 3.2", "    chosen_min: 3.2"),
+        ("imported_preferences: {}", "given: {}"),
+    )
+    with (root / "params.yaml").open("a") as file:
+        file.write("rounds: {r1: {prev: base}}\ncontrols: {}\ntrainer: dpo\nsft: sft\nntp: ntp\n")
+    told = message()
+    for old, new in {
+        "rounds": "checkpoints (init_from",
+        "controls": "systems (source",
+        "given": "imported_preferences",
+        "trainer": "checkpoints.NAME.trainer",
+        "sft": "trainer: sft",
+        "ntp": "train_on: units",
+        "preferences.r1.chosen_min": "min_chosen_score",
+    }.items():
+        assert re.search(rf"params.yaml:\d+: {old}: .*{re.escape(new)}", told), old
 
 
 def test_a_file_chosen_twice_is_told_once(root):
@@ -196,8 +228,11 @@ def test_what_dvc_writes_is_read(root):
     """`dvc exp run -S` spells 1e-6 as 1e-06, which YAML 1.1 readers take for text, and writes new keys behind old ones."""
     from dvc.utils.hydra import apply_overrides
 
-    third = "{prev: r2, chosen_min: 4, rejected_max: 3, margin_min: 1, auto_bleu_max: 0.1, warmup_steps: 0}"
-    apply_overrides("params.yaml", [f"+rounds.r3={third}", "judge=ngram", "heldout_judge=story"])
+    third = "{sampled_from: r2, min_chosen_score: 4, max_rejected_score: 3, min_margin: 1, max_auto_bleu: 0.1}"
+    trained = "{init_from: r2, train_on: pairs/r3, trainer: dpo, warmup_steps: 0}"
+    apply_overrides(
+        "params.yaml", [f"+preferences.r3={third}", f"+checkpoints.r3={trained}", "judge=ngram", "heldout_judge=story"]
+    )
     apply_overrides("experiments/lm/llama.yaml", ["learning_rate=1e-6"])
     assert "learning_rate: 1e-06\n" in Path("experiments/lm/llama.yaml").read_text()
     experiment = load_experiment(root)
@@ -240,10 +275,10 @@ def test_execution_may_be_another_file(root, monkeypatch):
     [
         ("params", "judge: story  ", "judge: ngram  ", ("heldout_judge", "ngram")),
         ("params", "  llm_score: 1.0", "  llm_score: 0\n  #", None),
-        ("params", "trainer: dpo", "trainer: sft", ("trainer sft", "preference", "fine-tuning")),
-        ("params", "sft: sft", "sft: dpo", ("sft dpo", "preference", "fine-tuning")),
-        ("params", "source: corpus", "source: model", ("source: corpus", "control")),
-        ("params", "    chosen_min: 3.2", "    chosen_min: 4.5", ("rounds.r2", "rounds.r1")),
+        ("params", "pairs/r1, trainer: dpo", "pairs/r1, trainer: sft", ("checkpoints.r1", "preference", "fine-tuning")),
+        ("params", "trainer: sft", "trainer: dpo", ("checkpoints.sft", "preference", "fine-tuning")),
+        ("params", "source: corpus", "source: checkpoints/sft", ("source: corpus", "topline")),
+        ("params", "    min_chosen_score: 3.2", "    min_chosen_score: 4.5", ("preferences.r2", "preferences.r1")),
         ("params", "auto_bleu: 0.0", "auto_bleu: 0.0 # same", None),
         ("experiments/asr/ctc", "16000", "22050", ("22050", "16000", "8000")),
     ],
@@ -281,20 +316,25 @@ def test_nearest_finds_a_name_itself_and_after_two_letters_swap_places(known, da
     name = data.draw(st.sampled_from(sorted(known)))
     at = data.draw(st.integers(0, len(name) - 2))
     swapped = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
-    assert nearest(name, known) == name
-    assert nearest(swapped, {name}) == name
+    assert closest_match(name, known) == name
+    assert closest_match(swapped, {name}) == name
 
 
 @given(spellings, st.sets(spellings, max_size=8))
 def test_nearest_is_a_known_name_whatever_their_order(name, known):
     ordered = sorted(known)
-    assert nearest(name, ordered) == nearest(name, ordered[::-1])
-    assert nearest(name, ordered) in {None, *known}
-    assert nearest("", ordered) is None
+    assert closest_match(name, ordered) == closest_match(name, ordered[::-1])
+    assert closest_match(name, ordered) in {None, *known}
+    assert closest_match("", ordered) is None
 
 
 def test_faults_are_sorted_and_told_once():
-    faults = [Fault("b", 2, "k", "m"), Fault("a", None, "", "m"), Fault("b", 1, "", "m"), Fault("b", 2, "k", "m")]
+    faults = [
+        ConfigProblem("b", 2, "k", "m"),
+        ConfigProblem("a", None, "", "m"),
+        ConfigProblem("b", 1, "", "m"),
+        ConfigProblem("b", 2, "k", "m"),
+    ]
     assert str(ConfigError(faults)) == "a: m\nb:1: m\nb:2: k: m"
 
 

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
+from alignslm.config.prerequisites import folder_faults, require_ready
 from alignslm.config.presets import apply_preset
-from alignslm.config.readiness import folder_faults, require_ready
+from alignslm.config.problems import ConfigError
 from tests.messages import names
 from tests.micro import ROOT
 

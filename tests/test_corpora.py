@@ -12,8 +12,8 @@ import soundfile
 from alignslm import audio, tables
 from alignslm.config.corpora import DatasetSource
 from alignslm.corpora import find_corpus, utterances_of
-from alignslm.corpora.account import Books
 from alignslm.corpora.index import CorpusError, fingerprint
+from alignslm.corpora.summary import CorpusCounter
 from alignslm.corpora.texts import texts_of
 from alignslm.fetching import FetchError
 from alignslm.provenance import content_id
@@ -429,7 +429,7 @@ def test_work_is_taken_up_only_for_the_same_files(root):
 
 
 def accounted(config, tmp_path, expected=None):
-    corpus, books = find_corpus(config), Books()
+    corpus, books = find_corpus(config), CorpusCounter()
     frames = utterances_of(corpus, config, workers=1, shard_rows=4, work=tmp_path / "w")
     tables.write_shards(books.watch(frames, expected), tables.UTTERANCES, tmp_path / "u")
     return books.close(corpus.left)

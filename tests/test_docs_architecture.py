@@ -47,9 +47,9 @@ def test_a_walk_does_not_come_back(walk):
         ("stages/judge.py", "alignslm.judge"),
         ("stages/scores.py", "alignslm.judge.rows"),
         ("alignslm/judge/__init__.py", "alignslm.judge.openai_api"),
-        ("alignslm/judge/openai_api.py", "alignslm.judge.asking"),
+        ("alignslm/judge/openai_api.py", "alignslm.judge.api_client"),
         ("alignslm/judge/openai_api.py", "alignslm.judge.replies"),
-        ("alignslm/judge/asking.py", "alignslm.judge.reply_store"),
+        ("alignslm/judge/api_client.py", "alignslm.judge.reply_store"),
     ],
 )
 def test_a_step_calls_the_next(caller, called):

@@ -7,7 +7,7 @@ import pytest
 from alignslm.config.presets import preview
 from alignslm.plan.memory import memory_of, shape_of
 from alignslm.plan.missing import FLAC_BYTES_PER_H
-from alignslm.plan.volume import volume_of
+from alignslm.plan.workload import volume_of
 from tests.micro import ROOT
 
 PAGE = (ROOT / "docs/scaling.md").read_text() if (ROOT / "docs/scaling.md").exists() else ""
@@ -52,7 +52,8 @@ def sizes(name: str, train: int | None) -> Sizes:
     judge = shape_of(experiment.judge.weights)
     positions = params.prompts.max_s * experiment.encoder.frame_rate_hz + params.sampling.max_units
     pair_flops = 6 * shape_of(experiment.lm.weights).parameters * 2 * positions
-    pairs = experiment.trainer.max_steps * experiment.trainer.batch_size * len(params.rounds)
+    trainer = experiment.checkpoints["r1"]
+    pairs = trainer.max_steps * trainer.batch_size * len(params.rounds)
     corpus_h = LIBRISPEECH_H + (MLS_H if train else 0) + (MLS_H * 600 / 10_808 if name == "twist-7b-mls" else 0)
     gpu_s = {
         "units": corpus_h * 3600 / ENCODER_X,

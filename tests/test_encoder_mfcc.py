@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from alignslm import audio
-from alignslm.config.speech import MfccKmeans
+from alignslm.config.speech import MFCCKMeansConfig
 from alignslm.encoder import load_encoder, mfcc_kmeans, prepare_encoder
 from alignslm.encoder.mfcc_kmeans import EncoderError, MfccKmeansEncoder, features, mfcc, nearest, stack
 from alignslm.provenance import file_sha256
-from alignslm.storyworld.espeak import speak
+from alignslm.storyworld.espeak import synthesize
 from tests.messages import names
 
-CONFIG = MfccKmeans(
+CONFIG = MFCCKMeansConfig(
     kind="mfcc-kmeans",
     seed=0,
     sample_rate_hz=16000,
@@ -38,7 +38,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def waveforms() -> list[np.ndarray]:
-    return [speak(text, voice="en-us", words_per_minute=170, sample_rate_hz=16000) for text in TEXTS]
+    return [synthesize(text, voice="en-us", words_per_minute=170, sample_rate_hz=16000) for text in TEXTS]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from alignslm.engine import EngineError, WorkerLostError, pool_of, ray_cluster
 from alignslm.engine.local import ProcessPool
-from alignslm.engine.work import Once, WithModel, agreed, once
+from alignslm.engine.work import LazyModel, ModelTask, lazy, with_contract
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.provenance import ContractError
 from alignslm.shards import map_tasks
@@ -85,9 +85,9 @@ def test_an_error_of_the_work_itself_comes_as_it_was_raised_and_is_not_tried_aga
 
 def test_a_model_is_loaded_once_a_process_and_never_travels(pool, tmp_path):
     log = tmp_path / "loads"
-    model = once(engine_work.loading, str(log))
+    model = lazy(engine_work.loading, str(log))
     model()  # a function inside a function: it could not travel
-    assert run(WithModel(model, engine_work.counted), range(12), tmp_path / "work", pool)["n"].to_list() == list(
+    assert run(ModelTask(model, engine_work.counted), range(12), tmp_path / "work", pool)["n"].to_list() == list(
         range(1, 13)
     )
     loads = log.read_text().split()
@@ -122,8 +122,10 @@ def test_finished_shards_wait_on_disk_for_those_before_them(tmp_path):
 def test_a_model_of_other_units_is_refused_where_it_is_loaded(tmp_path):
     other = CONTRACT.model_copy(update={"codebook_sha256": "11"})
     save_lm(tiny_lm().model, VOCABULARY, CONTRACT, tmp_path / "base")
-    model = agreed(once(load_lm, tmp_path / "base", device="cpu"), other, mine=Path("mine"), theirs=Path("theirs"))
-    assert isinstance(model, Once)
+    model = with_contract(
+        lazy(load_lm, tmp_path / "base", device="cpu"), other, mine=Path("mine"), theirs=Path("theirs")
+    )
+    assert isinstance(model, LazyModel)
     with pytest.raises(ContractError) as raised:
         model()
     names(raised.value, "codebook_sha256", "'00' in mine", "'11' in theirs")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from alignslm.artifacts import Artifacts
 from alignslm.provenance import file_sha256
-from stages import layout, units
+from stages import units
 from tests import engine_work, engine_world
 from tests.engine_settings import HERE, LOOPBACK, QUIET, STORE_BYTES
 
@@ -91,7 +92,7 @@ def make_units(root: Path, execution) -> str:
     engine_world.edit_yaml(root / "experiments/execution.yaml", execution.model_dump())
     units.main()
     assert not list(Path(".work").rglob("part-*"))
-    return file_sha256(layout.UNITS)
+    return file_sha256(Artifacts().units)
 
 
 # Ray takes some twenty seconds to declare a machine dead. Were that shortened here, its own retries would do, and the
@@ -101,7 +102,7 @@ def test_a_machine_lost_in_the_middle_has_its_shards_redone_by_the_others(tmp_pa
     root = engine_world.make_world(tmp_path)
     monkeypatch.chdir(root)
     alone = make_units(root, HERE)
-    layout.UNITS.unlink()
+    Artifacts().units.unlink()
     stuck = partial(engine_work.stuck, units.encode_utterances, machine=doomed, flags=str(tmp_path))
     monkeypatch.setattr(units, "encode_utterances", stuck)
     threading.Thread(target=lambda: (wait_until((tmp_path / "stuck").exists), lose(other)), daemon=True).start()

@@ -12,8 +12,10 @@ from tests.micro import ENVIRONMENT, ROOT, edit
 
 BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)})); "
 COMMAND = "from alignslm.cli import app; app()"
-ENGINE = "import alignslm.engine as e, alignslm.config.loading as l; from alignslm.failures import told\n"
-ENGINE += "with told(): e.pool_of(l.load_execution())"
+ENGINE = (
+    "import alignslm.engine as e, alignslm.config.loading as l; from alignslm.user_errors import report_user_errors\n"
+)
+ENGINE += "with report_user_errors(): e.pool_of(l.load_execution())"
 STAGE = "import runpy; runpy.run_module('stages.judge', run_name='__main__')"
 
 
@@ -70,7 +72,8 @@ def test_a_judge_behind_a_server_is_refused_by_check_plan_and_its_stage(project)
     status, said, _ = without_extras(project, COMMAND, "plan", "--offline")
     assert (status, f"missing: judge: {told}" in said) == (1, True)
     assert without_extras(project, STAGE, "gpt4o")[::2] == (1, where + told)
-    asking = "from alignslm.failures import told\nwith told(): import alignslm.judge.openai_api"
+    asking = "from alignslm.user_errors import report_user_errors\n"
+    asking += "with report_user_errors(): import alignslm.judge.openai_api"
     assert without_extras(project, asking) == (1, "", told)
 
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from alignslm.config.sources import FolderSource, HubSource, Source, UrlSource
-from alignslm.fetching import FetchError, is_present, obtain, obtain_again
+from alignslm.fetching import FetchError, download, download_recorded, is_cached
 from alignslm.fetching import url as url_module
 from tests.messages import names
 from tests.tiny_hub import Served, commit_of, point_hub_at, serving
@@ -62,7 +62,7 @@ def zipped(files: dict[str, bytes], *, link: str | None = None) -> bytes:
 
 def message(source: Source) -> str:
     with pytest.raises(FetchError) as error:
-        obtain(source)
+        download(source)
     return str(error.value)
 
 
@@ -72,25 +72,25 @@ def message(source: Source) -> str:
 def test_a_file_is_fetched_once_and_then_found_without_network(server, tmp_path):
     server.files["twist/km 500.bin"] = CONTENT
     source = UrlSource(kind="url", url=f"{server.url}/twist/km%20500.bin", sha256=sha256(CONTENT))
-    assert not is_present(source)
-    first = obtain(source)
+    assert not is_cached(source)
+    first = download(source)
     assert first == (tmp_path / "cache" / sha256(CONTENT) / "km 500.bin", f"sha256:{sha256(CONTENT)}")
     assert first.path.read_bytes() == CONTENT
     server.files.clear()
-    assert is_present(source)
-    assert obtain(source) == first
+    assert is_cached(source)
+    assert download(source) == first
     assert len(server.requests) == 1
 
 
 def test_two_codebooks_of_one_name_never_meet(server):
     one, two = by_url(server, "a/km.bin", b"one"), by_url(server, "b/km.bin", b"two")
-    assert (obtain(one).path.read_bytes(), obtain(two).path.read_bytes()) == (b"one", b"two")
+    assert (download(one).path.read_bytes(), download(two).path.read_bytes()) == (b"one", b"two")
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(server):
     source = by_url(server, "big.bin", CONTENT)
     server.broken_after["big.bin"] = [2_000_000]
-    assert obtain(source).path.read_bytes() == CONTENT
+    assert download(source).path.read_bytes() == CONTENT
     assert [found for *_, found in server.requests] == [None, "bytes=2000000-"]
 
 
@@ -99,7 +99,7 @@ def test_the_next_run_goes_on_where_the_last_gave_up(server):
     server.broken_after["big.bin"] = [1000, 500, 7]
     left = len(CONTENT) - 1507
     names(message(source), "kind: folder", source.url, left, "1507 bytes")
-    assert obtain(source).path.read_bytes() == CONTENT
+    assert download(source).path.read_bytes() == CONTENT
     assert server.requests[-1][2] == "bytes=1507-"
 
 
@@ -108,7 +108,7 @@ def test_a_part_that_was_whole_but_not_yet_moved_is_used(server):
     place = url_module.place_of(source)
     place.parent.mkdir(parents=True)
     (place.parent / "part").write_bytes(CONTENT)
-    assert obtain(source).path.read_bytes() == CONTENT
+    assert download(source).path.read_bytes() == CONTENT
 
 
 def test_another_file_than_promised_is_not_kept_and_both_hashes_are_shown(server):
@@ -161,16 +161,16 @@ def test_a_disk_that_fills_up_meanwhile_is_told(server):
 
 def test_a_zip_stands_for_the_folder_it_holds(server):
     source = by_url(server, "TWIST-350M.zip", zipped({"TWIST-350M/config.json": b"{}", "TWIST-350M/w.bin": b"w"}))
-    found = obtain(source)
+    found = download(source)
     assert found.identity == f"sha256:{source.sha256}"
     assert (found.path.name, sorted(path.name for path in found.path.iterdir())) == (
         "TWIST-350M",
         ["config.json", "w.bin"],
     )
     server.files.clear()
-    assert obtain(source) == found
+    assert download(source) == found
     flat = by_url(server, "flat.zip", zipped({"config.json": b"{}", "sub/w.bin": b"w", "__MACOSX/x": b""}))
-    assert (obtain(flat).path / "sub" / "w.bin").read_bytes() == b"w"
+    assert (download(flat).path / "sub" / "w.bin").read_bytes() == b"w"
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "C:/evil", "..\\evil"])
@@ -201,15 +201,15 @@ def test_a_folder_is_known_by_its_content_not_by_its_place(server, tmp_path, mon
         (tmp_path / name / "config.json").write_text("{}")
     one, two = (FolderSource(kind="folder", path=f"$WEIGHTS/{name}") for name in ("one", "two"))
     digest = sha256(f"config.json\0{sha256(b'{}')}\0sub/w.bin\0{sha256(b'w')}\0".encode())
-    assert obtain(one) == (tmp_path / "one", f"sha256:{digest}")
+    assert download(one) == (tmp_path / "one", f"sha256:{digest}")
     (tmp_path / "two" / ".cache").mkdir()
     (tmp_path / "two" / ".cache" / "x").write_text("hidden files do not count")
-    assert obtain(two).identity == obtain(one).identity
+    assert download(two).identity == download(one).identity
     (tmp_path / "two" / "README").write_text("neither do files that nobody asked for")
-    assert obtain(two, patterns=["*.json", "*.bin"]).identity == obtain(one).identity
-    assert obtain(two).identity != obtain(one).identity
+    assert download(two, patterns=["*.json", "*.bin"]).identity == download(one).identity
+    assert download(two).identity != download(one).identity
     file = FolderSource(kind="folder", path="$WEIGHTS/one/sub/w.bin")
-    assert obtain(file) == (tmp_path / "one" / "sub" / "w.bin", f"sha256:{sha256(b'w')}")
+    assert download(file) == (tmp_path / "one" / "sub" / "w.bin", f"sha256:{sha256(b'w')}")
 
 
 def test_faults_of_folders(tmp_path, monkeypatch):
@@ -219,7 +219,7 @@ def test_faults_of_folders(tmp_path, monkeypatch):
     names(message(FolderSource(kind="folder", path="$NOWHERE/mine")), "$NOWHERE/mine", "variable")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FetchError) as error:
-        obtain(FolderSource(kind="folder", path="empty"), patterns=["*.json", "*.bin"])
+        download(FolderSource(kind="folder", path="empty"), patterns=["*.json", "*.bin"])
     names(error.value, f"{tmp_path}/empty", "*.json", "*.bin")
 
 
@@ -229,15 +229,15 @@ def test_faults_of_folders(tmp_path, monkeypatch):
 def test_a_branch_is_resolved_once_and_the_artifact_keeps_its_commit(server, capsys):
     server.repos[REPO] = dict(FILES)
     commit = commit_of(FILES)
-    assert not is_present(hub())
-    found = obtain(hub(), patterns=["*.json", "*.safetensors"])
+    assert not is_cached(hub())
+    found = download(hub(), patterns=["*.json", "*.safetensors"])
     assert found.identity == f"hub:{REPO}@{commit}"
     assert sorted(path.name for path in found.path.iterdir()) == ["config.json", "model.safetensors"]
     assert (found.path / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     names(capsys.readouterr().err.splitlines()[-1], REPO, "main", f"revision: {commit}")
     server.repos[REPO]["config.json"] = b'{"moved": true}'
-    assert obtain_again(hub(), found.identity, patterns=["*.json", "*.safetensors"]) == found.path
-    assert obtain(hub(), patterns=["*.json"]).identity == f"hub:{REPO}@{commit_of(server.repos[REPO])}"
+    assert download_recorded(hub(), found.identity, patterns=["*.json", "*.safetensors"]) == found.path
+    assert download(hub(), patterns=["*.json"]).identity == f"hub:{REPO}@{commit_of(server.repos[REPO])}"
 
 
 def test_a_pinned_snapshot_needs_no_network_and_no_advice(server, monkeypatch, capsys):
@@ -245,10 +245,10 @@ def test_a_pinned_snapshot_needs_no_network_and_no_advice(server, monkeypatch, c
     pinned = hub(commit_of(FILES))
     assert pinned.pinned
     assert not hub().pinned
-    found = obtain(pinned)
+    found = download(pinned)
     capsys.readouterr()
     point_hub_at("http://127.0.0.1:9", monkeypatch)
-    assert (obtain(pinned), is_present(pinned)) == (found, True)
+    assert (download(pinned), is_cached(pinned)) == (found, True)
     assert "pinned" not in capsys.readouterr().err
 
 
@@ -257,7 +257,7 @@ def test_faults_of_the_hub(server, monkeypatch):
     names(message(hub(repo="lab/none")), "repo", "Hub", "lab/none", "HF_TOKEN")
     names(message(hub("v9")), "Hub", "lab/model", "revision 'v9'")
     with pytest.raises(FetchError) as error:
-        obtain(hub(), patterns=["*.pt"])
+        download(hub(), patterns=["*.pt"])
     names(error.value, "Hub", "lab/model", "main", "*.pt")
     server.refuse[REPO] = 403
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -284,11 +284,11 @@ def test_weights_that_changed_since_the_artifact_was_made_are_refused(tmp_path):
     path = tmp_path / "w.bin"
     path.write_bytes(b"then")
     source = FolderSource(kind="folder", path=str(path))
-    before = obtain(source).identity
-    assert obtain_again(source, before) == path
+    before = download(source).identity
+    assert download_recorded(source, before) == path
     path.write_bytes(b"now")
     with pytest.raises(FetchError) as error:
-        obtain_again(source, before)
+        download_recorded(source, before)
     names(error.value, "dvc repro --force STAGE", path, f"sha256:{sha256(b'now')}", f"sha256:{sha256(b'then')}")
 
 

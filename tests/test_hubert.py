@@ -18,7 +18,7 @@ from transformers import HubertModel
 
 from alignslm import audio
 from alignslm.audio import AudioError
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.sources import FolderSource, HubSource
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.hubert import HubertEncoder
@@ -27,7 +27,7 @@ from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import FetchError
 from alignslm.loading import WeightsError
 from alignslm.provenance import ContractError, file_sha256
-from alignslm.storyworld.espeak import speak
+from alignslm.storyworld.espeak import synthesize
 from tests.messages import names
 from tests.tiny_hub import commit_of, point_hub_at, serving
 from tests.tiny_hubert import LAYERS, WIDTH, layer_features, tiny_hubert, write_tiny_checkpoint, write_tiny_codebook
@@ -43,11 +43,11 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def waveforms() -> list[np.ndarray]:
-    return [speak(text, voice="en-us", words_per_minute=170, sample_rate_hz=RATE_HZ) for text in TEXTS]
+    return [synthesize(text, voice="en-us", words_per_minute=170, sample_rate_hz=RATE_HZ) for text in TEXTS]
 
 
 @pytest.fixture(scope="module")
-def config(waveforms, tmp_path_factory) -> Hubert:
+def config(waveforms, tmp_path_factory) -> HubertEncoderConfig:
     return tiny_hubert(tmp_path_factory.mktemp("hubert"), waveforms)
 
 
@@ -63,16 +63,16 @@ def encoder(config, folder) -> HubertEncoder:
     return load_encoder(config, folder, device="cpu")
 
 
-def prepared(config: Hubert, folder: Path) -> HubertEncoder:
+def prepared(config: HubertEncoderConfig, folder: Path) -> HubertEncoder:
     prepare_encoder(config, [], folder)
     return load_encoder(config, folder, device="cpu")
 
 
-def changed(config: Hubert, **values: object) -> Hubert:
-    return Hubert.model_validate(config.model_dump() | values)
+def changed(config: HubertEncoderConfig, **values: object) -> HubertEncoderConfig:
+    return HubertEncoderConfig.model_validate(config.model_dump() | values)
 
 
-def checkpoint_of(config: Hubert) -> Path:
+def checkpoint_of(config: HubertEncoderConfig) -> Path:
     return Path(config.weights.path)
 
 
@@ -80,7 +80,7 @@ def frames_of(encoded) -> list[int]:
     return np.repeat(encoded.units, encoded.durations).tolist()
 
 
-def fault(config: Hubert, folder: Path) -> str:
+def fault(config: HubertEncoderConfig, folder: Path) -> str:
     with pytest.raises((EncoderError, WeightsError)) as error:
         prepare_encoder(config, [], folder)
     return str(error.value)

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from alignslm.config.sources import FolderSource, UrlSource
 from alignslm.encoder import codebook as module
-from alignslm.encoder.codebook import nearest, obtain_codebook
+from alignslm.encoder.codebook import load_codebook, nearest
 from alignslm.encoder.joblib_arrays import read_attributes
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import FetchError
@@ -43,7 +43,7 @@ def unpinned(path: Path) -> FolderSource:
 
 def fault(source, *, num_units: int = 5) -> str:
     with pytest.raises(EncoderError) as error:
-        obtain_codebook(source, num_units=num_units)
+        load_codebook(source, num_units=num_units)
     return str(error.value)
 
 
@@ -98,7 +98,7 @@ def test_every_format_gives_the_same_centroids(tmp_path, dtype):
     save_file({"anything": centroids}, tmp_path / "km.safetensors")
     sources = [pinned(tmp_path / "km.bin"), unpinned(tmp_path / "km.npy"), unpinned(tmp_path / "km.safetensors")]
     for source in sources:
-        found, identity = obtain_codebook(source, num_units=5)
+        found, identity = load_codebook(source, num_units=5)
         assert (found.dtype, identity) == (np.float32, f"sha256:{file_sha256(Path(source.path))}")
         np.testing.assert_array_equal(found, centroids.astype("f4"))
 
@@ -107,7 +107,7 @@ def test_every_format_gives_the_same_centroids(tmp_path, dtype):
 def test_pickles_of_any_age_and_kind(tmp_path, protocol):
     model = MiniBatchKMeans(5, n_init=1, random_state=np.random.RandomState(0)).fit(POINTS)
     joblib.dump(model, tmp_path / "km.bin", protocol=protocol)
-    np.testing.assert_array_equal(obtain_codebook(pinned(tmp_path / "km.bin"), num_units=5)[0], model.cluster_centers_)
+    np.testing.assert_array_equal(load_codebook(pinned(tmp_path / "km.bin"), num_units=5)[0], model.cluster_centers_)
 
 
 def test_a_pickle_of_a_class_that_no_longer_exists(tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_pickle_of_a_class_that_no_longer_exists(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, former.__name__)
     with pytest.raises(ModuleNotFoundError):
         joblib.load(tmp_path / "km.bin")
-    np.testing.assert_array_equal(obtain_codebook(pinned(tmp_path / "km.bin"), num_units=5)[0], POINTS[:5])
+    np.testing.assert_array_equal(load_codebook(pinned(tmp_path / "km.bin"), num_units=5)[0], POINTS[:5])
 
 
 class Evil:
@@ -139,7 +139,7 @@ def test_no_code_of_a_pickle_runs(tmp_path):
     model = fitted()
     model.evil = Evil(f"touch {trace}")
     joblib.dump(model, tmp_path / "km.bin")
-    found, _ = obtain_codebook(pinned(tmp_path / "km.bin"), num_units=5)
+    found, _ = load_codebook(pinned(tmp_path / "km.bin"), num_units=5)
     np.testing.assert_array_equal(found, model.cluster_centers_)
     assert not trace.exists()
     joblib.load(tmp_path / "km.bin")  # what everybody else does
@@ -161,7 +161,7 @@ def test_a_pickle_without_its_hash_is_refused_with_the_reason(tmp_path):
 def test_a_pickle_with_another_hash_is_not_even_opened(tmp_path):
     joblib.dump(fitted(), path := tmp_path / "km.bin")
     with pytest.raises(FetchError) as error:
-        obtain_codebook(FolderSource(kind="folder", path=str(path), sha256="0" * 64), num_units=5)
+        load_codebook(FolderSource(kind="folder", path=str(path), sha256="0" * 64), num_units=5)
     names(error.value, path, "sha256", file_sha256(path), "0" * 64)
 
 
@@ -175,7 +175,7 @@ def test_two_codebooks_of_one_name_and_shape_are_never_confused(tmp_path, monkey
             server.files[f"{name}/km.bin"] = content
             digest = hashlib.sha256(content).hexdigest()
             source = UrlSource(kind="url", url=f"{server.url}/{name}/km.bin", sha256=digest)
-            found, identity = obtain_codebook(source, num_units=5)
+            found, identity = load_codebook(source, num_units=5)
             assert identity == f"sha256:{digest}"
             np.testing.assert_array_equal(found, model.cluster_centers_)
 
@@ -211,7 +211,7 @@ def test_files_that_are_no_joblib_kmeans(tmp_path):
 
 def test_a_folder_must_hold_one_codebook(tmp_path):
     np.save(tmp_path / "one.npy", POINTS[:5])
-    assert obtain_codebook(unpinned(tmp_path), num_units=5)[0].shape == (5, 4)
+    assert load_codebook(unpinned(tmp_path), num_units=5)[0].shape == (5, 4)
     np.save(tmp_path / "two.npy", POINTS[:5])
     names(fault(unpinned(tmp_path)), "kind: url", "kind: folder", "codebook", tmp_path, "2", "one.npy", "two.npy")
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.encoder.checkpoint_facts import framing_of
+from alignslm.encoder.checkpoint_info import framing_of
 from alignslm.encoder.windows import Framing, windows
 from tests.tiny_hubert import KERNELS, STRIDES
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import Stage, read_stages, sources
 from alignslm.config.presets import preview
+from alignslm.pipeline import Stage, read_stages, sources
 from tests.documented import PAGES, ROOT
 
 STAGES = read_stages(ROOT, params=preview("embedded-full", ROOT).text)  # two rounds, every control

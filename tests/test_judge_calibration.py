@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm.config.feedback import Calibration
-from alignslm.judge import Story
-from alignslm.judge.calibration import CalibrationError, Sigmoid, auc, mean_clamped, shuffled, solve, split_held_back
+from alignslm.judge import JudgeInput
+from alignslm.judge.calibration import CalibrationError, Sigmoid, auc, mean_clamped, shuffled, solve, split_heldout
 from tests.messages import names
 
 CALIBRATION = Calibration(word_floor_nats=-6.0, true_score=4.0, shuffled_score=2.0)
-TEXTS = [Story(f"he saw {number}", f"then he took {number // 2}") for number in range(600)]
+TEXTS = [JudgeInput(f"he saw {number}", f"then he took {number // 2}") for number in range(600)]
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.lists(st.integers(0, 4), min_size=1, max_size=8))
@@ -52,8 +52,8 @@ def test_judgement_by_hand():
 
 def test_held_back_stories_depend_on_texts_not_on_their_order_or_number():
     some = TEXTS[:400]
-    fit, held_back = split_held_back(some)
-    assert split_held_back([*some[::-1], *some[:50]]) == (fit, held_back)
+    fit, held_back = split_heldout(some)
+    assert split_heldout([*some[::-1], *some[:50]]) == (fit, held_back)
     assert not set(fit) & set(held_back)
     assert set(fit) | set(held_back) == set(some)
     assert 0.05 < len(held_back) / len(set(some)) < 0.15
@@ -61,12 +61,12 @@ def test_held_back_stories_depend_on_texts_not_on_their_order_or_number():
 
 def test_too_few_stories_are_refused():
     with pytest.raises(CalibrationError) as raised:
-        split_held_back(TEXTS[:30])
+        split_heldout(TEXTS[:30])
     names(raised.value, "30", "20")
 
 
 def test_shuffling_gives_everybody_a_foreign_ending():
-    stories = [Story(f"prompt {i}", f"ending {i % 3}") for i in range(30)]
+    stories = [JudgeInput(f"prompt {i}", f"ending {i % 3}") for i in range(30)]
     foreign = shuffled(stories)
     own = {story.prompt: story.continuation for story in stories}
     assert foreign == shuffled(stories[::-1])

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from alignslm import tables
 from alignslm.config.feedback import JudgeConfig
-from alignslm.judge import Story, asking, load_judge, prepare_judge
-from alignslm.judge.asking import AskingError, backoff_s, read_answer, retry_after_s
+from alignslm.judge import JudgeInput, api_client, load_judge, prepare_judge
+from alignslm.judge.api_client import JudgeAPIError, backoff_s, read_answer, retry_after_s
 from alignslm.judge.openai_api import MissingKeyError
 from alignslm.judge.reply_store import BudgetError, ReplyStore
 from alignslm.judge.rows import score
@@ -28,14 +28,14 @@ from tests.tiny_judge import write_judge
 ROOT = Path(__file__).parent.parent
 KEY = "ALIGNSLM_TEST_KEY"
 PROBED = 1  # requests that preparing sends
-STORIES = [Story("tom walks", f"he finds shell number {number}") for number in range(6)]
+STORIES = [JudgeInput("tom walks", f"he finds shell number {number}") for number in range(6)]
 
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNSLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(KEY, "sk-secret")
-    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(api_client, "FIRST_WAIT_S", 0.01)
 
 
 def config(url, **changes):
@@ -115,10 +115,10 @@ def test_requests_run_side_by_side_up_to_the_bound(tmp_path):
 
 def test_nothing_is_asked_twice(tmp_path):
     with serving(by_number) as server:
-        first = judge(config(server.url), tmp_path).judge([*STORIES, *STORIES[:2], Story("tom walks", " ")])
+        first = judge(config(server.url), tmp_path).judge([*STORIES, *STORIES[:2], JudgeInput("tom walks", " ")])
         assert len(server.seen) == PROBED + len(STORIES)
         again = judge(config(server.url), tmp_path)
-        assert again.judge([*STORIES, *STORIES[:2], Story("tom walks", " ")]) == first
+        assert again.judge([*STORIES, *STORIES[:2], JudgeInput("tom walks", " ")]) == first
         assert first[-1] == (None, None, "empty", None)
         assert judge(config(server.url, concurrency=1, timeout_s=9), tmp_path).judge(STORIES[3:]) == first[3:6]
         assert len(server.seen) == PROBED + len(STORIES)
@@ -230,7 +230,7 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
         scored = score(rows, asked)
     assert scored["status"].to_list() == ["ok", "ok", "ok", "failed", "ok", "ok"]
     assert scored["llm_score"].to_list() == [1.0, 1.0, 2.0, None, 4.0, 5.0]
-    replies = tables.arrange(scored.with_columns(judge=pl.lit("x")), tables.REPLIES)
+    replies = tables.conform(scored.with_columns(judge=pl.lit("x")), tables.REPLIES)
     tables.verify(replies, tables.REPLIES, where="replies")
     assert replies["reply"][3] == found[3].reply
 
@@ -312,7 +312,11 @@ def test_a_server_that_stays_ill_stops_the_run_and_loses_nothing(tmp_path):
 
     with serving(answer) as server:
         names(
-            stopped(config(server.url, concurrency=1), tmp_path, AskingError), "500, oops", server.url, "3", "timeout_s"
+            stopped(config(server.url, concurrency=1), tmp_path, JudgeAPIError),
+            "500, oops",
+            server.url,
+            "3",
+            "timeout_s",
         )
         assert len(server.seen) == PROBED + 2 + 3
         ill.clear()
@@ -335,7 +339,7 @@ def test_a_server_that_stays_ill_stops_the_run_and_loses_nothing(tmp_path):
 def test_a_wrong_setup_stops_at_the_first_question(tmp_path, trouble, message, hint):
     with serving(lambda *_: trouble) as server:
         status, said = message.split(": ")
-        names(stopped(config(server.url), tmp_path, AskingError), "tiny", server.url, status, said, *hint)
+        names(stopped(config(server.url), tmp_path, JudgeAPIError), "tiny", server.url, status, said, *hint)
     assert len(server.seen) == 1
     assert not (tmp_path / "judge").exists()
 
@@ -343,14 +347,14 @@ def test_a_wrong_setup_stops_at_the_first_question(tmp_path, trouble, message, h
 def test_preparing_tells_a_page_from_a_chat_server_and_nobody_from_both(tmp_path):
     with serving(lambda *_: Response("<html>hello</html>")) as server:
         names(
-            stopped(config(server.url), tmp_path, AskingError),
+            stopped(config(server.url), tmp_path, JudgeAPIError),
             "<html>hello</html>",
             server.url,
             "base_url",
             "OpenAI",
             "/v1",
         )
-    message = stopped(config(server.url), tmp_path, AskingError)
+    message = stopped(config(server.url), tmp_path, JudgeAPIError)
     names(message, server.url, "3 times", "connection")
 
 
@@ -381,7 +385,7 @@ def test_a_damaged_store_asks_again_and_a_torn_ledger_counts(tmp_path):
 def test_waits_grow_and_vary():
     assert [backoff_s(attempt, 0.0) for attempt in (1, 2, 3, 9)] == [0.01, 0.02, 0.04, 2.56]
     assert backoff_s(3, 1.0) == pytest.approx(0.02)
-    assert backoff_s(60, 0.0) == asking.LONGEST_BACKOFF_S
+    assert backoff_s(60, 0.0) == api_client.MAX_BACKOFF_S
     now = datetime(2024, 1, 1, tzinfo=UTC)
     headers = [None, "2", "-1", "Mon, 01 Jan 2024 00:00:30 GMT", "Sun, 31 Dec 2023 00:00:00 GMT", "soon"]
     assert [retry_after_s(header, now) for header in headers] == [None, 2.0, 0.0, 30.0, 0.0, None]
@@ -398,7 +402,7 @@ def test_usage_and_fields_beyond_the_protocol_may_be_missing():
 
 def test_transformers_serve_rates_as_the_model_it_serves(tmp_path):
     model = write_judge(tmp_path / "model")
-    stories = [Story("kate finds a boat", text) for text in ("she paints it", "home home", "the beach", "a a a")]
+    stories = [JudgeInput("kate finds a boat", text) for text in ("she paints it", "home home", "the beach", "a a a")]
     with transformers_serve(model) as url:
         greedy = {"temperature": 0.0, "max_tokens": 8, "votes": 1, "seed": 0}
         chosen = config(

@@ -11,16 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.config.feedback import Calibration, NgramJudge, StoryLmJudge
-from alignslm.judge import Story, load_judge, prepare_judge, story_lm
+from alignslm.config.feedback import Calibration, NgramJudgeConfig, StoryLMJudgeConfig
+from alignslm.judge import JudgeInput, load_judge, prepare_judge, story_lm
 from alignslm.judge.calibration import auc
 from alignslm.judge.ngram import START, UNKNOWN, PromptTilt, Vocabulary, WordNgrams, tilted
 from alignslm.provenance import tree_sha256
-from alignslm.storyworld.grammar import PRONOUNS, draw_plot, draw_story, tell
+from alignslm.storyworld.grammar import PRONOUNS, draw_plot, draw_story, realize_story
 
 CALIBRATION = Calibration(word_floor_nats=-6.0, true_score=4.0, shuffled_score=2.0)
-NGRAM = NgramJudge(kind="ngram", order=4, discount=0.75, calibration=CALIBRATION)
-STORY_LM = StoryLmJudge(
+NGRAM = NgramJudgeConfig(kind="ngram", order=4, discount=0.75, calibration=CALIBRATION)
+STORY_LM = StoryLMJudgeConfig(
     kind="story-lm",
     seed=0,
     hidden_size=128,
@@ -39,7 +39,7 @@ JUDGES = [pytest.param(NGRAM, id="ngram"), pytest.param(STORY_LM, id="story-lm")
 def texts(count=1200):
     rng = np.random.default_rng(0)
     stories = [draw_story(rng, part="train") for _ in range(count)]
-    return [Story(story.prompt, story.continuation_text) for story in stories]
+    return [JudgeInput(story.prompt, story.continuation_text) for story in stories]
 
 
 @cache
@@ -60,9 +60,13 @@ def endings(count=120):
         while other.topic == scene.topic:
             other = draw_story(rng, part="test").scene
         plot, pronoun = draw_plot(scene.topic, rng), rng.choice([p for p in PRONOUNS if p != scene.pronoun])
-        found["true"].append(Story(scene.prompt, tell(scene, plot).continuation_text))
-        found["topic"].append(Story(scene.prompt, tell(scene, draw_plot(other.topic, rng)).continuation_text))
-        found["pronoun"].append(Story(scene.prompt, tell(scene._replace(pronoun=str(pronoun)), plot).continuation_text))
+        found["true"].append(JudgeInput(scene.prompt, realize_story(scene, plot).continuation_text))
+        found["topic"].append(
+            JudgeInput(scene.prompt, realize_story(scene, draw_plot(other.topic, rng)).continuation_text)
+        )
+        found["pronoun"].append(
+            JudgeInput(scene.prompt, realize_story(scene._replace(pronoun=str(pronoun)), plot).continuation_text)
+        )
     return found
 
 
@@ -142,7 +146,7 @@ def test_ngram_judge_is_the_tilted_ngram():
 
 def test_story_lm_scores_are_the_models_log_probabilities():
     judge = fitted(STORY_LM)[0].model
-    story = Story(endings()["true"][0].prompt, endings()["true"][0].continuation + " gibberish")
+    story = JudgeInput(endings()["true"][0].prompt, endings()["true"][0].continuation + " gibberish")
     prompt, continuation = (
         [story_lm.BOS, *judge.vocabulary.encode(story.prompt)],
         judge.vocabulary.encode(story.continuation),
@@ -230,7 +234,7 @@ def test_a_judgement_does_not_depend_on_its_company(config):
 def test_nothing_said_is_empty_not_scored(config):
     prompt = texts()[0].prompt
     for nothing in ("", "  ", None):
-        assert fitted(config)[0].judge([Story(prompt, nothing)]) == [(None, None, "empty", None)]
+        assert fitted(config)[0].judge([JudgeInput(prompt, nothing)]) == [(None, None, "empty", None)]
     assert fitted(config)[0].judge([]) == []
 
 
@@ -239,9 +243,9 @@ def test_unknown_words_are_finite_and_dear(config):
     judge = fitted(config)[0]
     true = endings()["true"][0]
     heard = true.continuation.split()
-    misheard = Story(true.prompt, " ".join([*heard[:-1], "qzx"]))
+    misheard = JudgeInput(true.prompt, " ".join([*heard[:-1], "qzx"]))
     gibberish, spoken, odd, promptless = judge.judge(
-        [Story("who what", "qzx xzq qqq"), true, misheard, Story("", "he")]
+        [JudgeInput("who what", "qzx xzq qqq"), true, misheard, JudgeInput("", "he")]
     )
     assert all(math.isfinite(found.ppl) and 1 <= found.score <= 5 for found in (gibberish, spoken, odd, promptless))
     assert gibberish.score < odd.score < spoken.score

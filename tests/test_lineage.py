@@ -34,7 +34,7 @@ def name_of(prompt: str, draw: int, purpose: str = "r1") -> str:
 
 
 def frame(table: tables.Table, rows: list) -> pl.DataFrame:
-    return tables.arrange(pl.DataFrame(rows, schema=dict(table.schema), orient="row"), table)
+    return tables.conform(pl.DataFrame(rows, schema=dict(table.schema), orient="row"), table)
 
 
 def tone(hz: float) -> bytes:
@@ -149,8 +149,8 @@ def test_the_rule_is_read_aloud_for_every_fate(root):
     assert rule(root, "p-pairs", 0) == {
         "utility": 4.5,
         "may be chosen": "yes: has a utility; yes: auto_bleu 0 <= 0.1; yes: num_words 8 >= 3; yes: num_units 3 > 0; "
-        "yes: utility 4.5 >= chosen_min 3.2",
-        "may be rejected": "no: nothing was said; no: auto_bleu 0 > 0.1; no: utility 4.5 <= rejected_max 2.2",
+        "yes: utility 4.5 >= min_chosen_score 3.2",
+        "may be rejected": "no: nothing was said; no: auto_bleu 0 > 0.1; no: utility 4.5 <= max_rejected_score 2.2",
         "outcome": f"chosen against {name_of('p-pairs', 2)} (margin 2.5), {name_of('p-pairs', 3)} (margin -0.4)",
     }
     vetoed = rule(root, "p-pairs", 3)
@@ -165,8 +165,8 @@ def test_the_rule_is_read_aloud_for_every_fate(root):
     assert rule(root, "p-mixed", 1) == {
         "utility": None,
         "may be chosen": "no: has a utility; no: auto_bleu - <= 0.1; no: num_words 0 >= 3; yes: num_units 3 > 0; "
-        "no: utility - >= chosen_min 3.2",
-        "may be rejected": "yes: nothing was said; no: auto_bleu - > 0.1; no: utility - <= rejected_max 2.2",
+        "no: utility - >= min_chosen_score 3.2",
+        "may be rejected": "yes: nothing was said; no: auto_bleu - > 0.1; no: utility - <= max_rejected_score 2.2",
         "outcome": f"rejected against {name_of('p-mixed', 0)} (margin -)",
     }
 

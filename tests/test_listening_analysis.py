@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.listening.analysis import (
     AnalysisError,
     analyse,
+    assigned_trials,
     automatic_scores,
     counts_of,
-    expected_rows,
     ordinal_alpha,
     pearson,
     spearman,
@@ -29,11 +29,11 @@ from tests.messages import names
 NO_SCORES = pl.DataFrame(
     schema={"system": pl.String, "continuation_id": pl.String, "metric": pl.String, "value": pl.Float64}
 )
-EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "true": 3.9, "original": 4.1}
+EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "ground-truth": 3.9, "original": 4.1}
 
 
 def study_of(prompts, passes=1):
-    choice = ListeningStudy.model_validate({**STUDY.model_dump(), "prompts": prompts, "passes": passes})
+    choice = ListeningTestConfig.model_validate({**STUDY.model_dump(), "prompts": prompts, "passes": passes})
     return Study(choice=choice, prompts=tuple(f"p{number}" for number in range(prompts)), lufs=-23.0)
 
 
@@ -48,14 +48,14 @@ def simulate(study, raters, *, seed, effects=EFFECTS, clip_spread=0.5):
     hard = dict(zip(study.prompts, rng.normal(0, 0.3, len(study.prompts)), strict=True))
     clips = {(p, s): rng.normal(0, clip_spread) for p in study.prompts for s in study.choice.names}
     rows, truth = [], {}
-    for rater_id, prompt, system, position in expected_rows(study, raters).iter_rows():
+    for rater_id, prompt, system, position in assigned_trials(study, raters).iter_rows():
         quality = effects[system] + hard[prompt] + clips[prompt, system]
         truth[content_id(system, prompt)] = (system, quality)
         score = int(np.clip(np.rint(quality + harsh[rater_id] + rng.normal(0, 0.5)), 1, 5))
         clip = content_id("clip", system, prompt)
         rows.append((rater_id, clip, prompt, system, content_id(system, prompt), position, score, 0, 1, 9.0, "now"))
     frame = pl.DataFrame(rows, schema=dict(tables.RATINGS.schema), orient="row")
-    return tables.arrange(frame, tables.RATINGS), truth
+    return tables.conform(frame, tables.RATINGS), truth
 
 
 def test_a_known_effect_is_recovered():

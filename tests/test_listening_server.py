@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from alignslm import tables
 from alignslm.listening.analysis import export, ratings_table
 from alignslm.listening.server import PAGE, Session, create_app
-from alignslm.listening.storage import Rater, Rating, Ratings, StorageError, Stored
+from alignslm.listening.storage import FinalRating, Rater, Rating, Ratings, StorageError
 from alignslm.listening.study import build_study, read_study
 from tests.listening_world import STUDY, build
 from tests.messages import names
@@ -253,7 +253,7 @@ def test_nothing_that_reaches_a_rater_names_a_system(client):
         client.post("/api/ratings", json=answer(rater.token, clip)),
         client.post("/api/ratings", json=answer(rater.token, clip, 9)),
     ]
-    secret = {*study.choice.names, "resynth", *clips["continuation_id"], *study.prompts} - {"true"}
+    secret = {*study.choice.names, "resynth", *clips["continuation_id"], *study.prompts} - {"ground-truth"}
     for response in responses:
         headers = {name: value for name, value in response.headers.items() if name != "content-security-policy"}
         sent = response.content + str(headers).encode() + str(response.url).encode()
@@ -325,4 +325,4 @@ def test_ratings_of_another_study_are_refused(client):
     with pytest.raises(tables.TableError) as error:
         ratings_table(client.folder, client.ratings)
     names(error.value, "rater-001", "elsewhere", client.folder, "1", "ratings.sqlite")
-    assert isinstance(client.ratings.stored()[0], Stored)
+    assert isinstance(client.ratings.stored()[0], FinalRating)

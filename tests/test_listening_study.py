@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from alignslm import tables
-from alignslm.config.faults import ConfigError
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.loading import load_config
+from alignslm.config.problems import ConfigError
 from alignslm.listening.design import trials, williams
 from alignslm.listening.loudness import PEAK_DBFS, common_loudness, loudness_lufs, normalised
 from alignslm.listening.study import StudyError, build_study, clip_path, read_study
-from alignslm.mos.rows import chosen
+from alignslm.mos.rows import select_clips
 from tests.listening_world import STUDY, SYSTEMS, build
 from tests.messages import names
 
@@ -187,12 +187,12 @@ def test_refusals(artifacts, folder, tmp_path):
 def test_a_choice_is_consistent():
     for changes, facts in [
         ({"labels": ("a", "b")}, ("labels", "five", "2")),
-        ({"systems": ("base", "true")}, ("systems", "anchors", "base, true, true, original")),
+        ({"systems": ("base", "ground-truth")}, ("systems", "anchors", "base, true, true, original")),
         ({"passes": 6}, ("passes", "6", "5 systems")),
         ({"prompts": 0}, ("prompts", "1")),
     ]:
         with pytest.raises(ValidationError) as raised:
-            ListeningStudy.model_validate({**STUDY.model_dump(), **changes})
+            ListeningTestConfig.model_validate({**STUDY.model_dump(), **changes})
         names(raised.value, *facts)
 
 
@@ -200,9 +200,9 @@ def test_the_repositorys_choices_are_valid_and_a_wrong_name_is_told():
     files = sorted((REPOSITORY / "experiments" / "listening").glob("*.yaml"))
     assert files
     for file in files:
-        assert load_config("listening", file.stem, ListeningStudy, REPOSITORY).kind == "mmos"
+        assert load_config("listening", file.stem, ListeningTestConfig, REPOSITORY).kind == "mmos"
     with pytest.raises(ConfigError, match=r"no file .*experiments/listening/mmso.yaml; did you mean 'mmos'"):
-        load_config("listening", "mmso", ListeningStudy, REPOSITORY)
+        load_config("listening", "mmso", ListeningTestConfig, REPOSITORY)
 
 
 def test_no_torch_is_needed_to_build_serve_export_or_analyse(artifacts, tmp_path):
@@ -241,5 +241,5 @@ assert not {{"torch", "transformers"}} & set(sys.modules)
 def test_listeners_and_predictors_hear_the_same_prompts(folder, artifacts):
     study, _ = read_study(folder)
     drawn = tables.read(tables.CONTINUATIONS, artifacts / "samples" / "base" / "continuations.parquet")
-    first = chosen(drawn.rename({"continuation_id": "source_id"}), 3)
+    first = select_clips(drawn.rename({"continuation_id": "source_id"}), 3)
     assert set(drawn.filter(pl.col("continuation_id").is_in(first))["prompt_id"]) == set(study.prompts[:3])

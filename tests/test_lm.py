@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm.config.feedback import Sampling
-from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm, silence_dropout
-from alignslm.lm.likelihood import Scored, unit_log_likelihoods
-from alignslm.lm.sampling import nucleus_choice, sample
+from alignslm.lm.checkpoint import CheckpointError, disable_dropout, load_lm, save_lm
+from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+from alignslm.lm.sampling import sample, sample_top_p
 from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 
@@ -19,7 +19,7 @@ UNITS = st.lists(st.integers(0, 19), min_size=1, max_size=9)
 @settings(max_examples=25, deadline=None)
 @given(UNITS, UNITS, st.booleans())
 def test_likelihood_equals_a_loop_over_single_tokens(context, target, eos):
-    [found] = unit_log_likelihoods(LM, [Scored(context, target, eos)], batch_rows=4)
+    [found] = unit_log_likelihoods(LM, [LikelihoodRequest(context, target, eos)], batch_rows=4)
     ids = VOCABULARY.encode([*context, *target], bos=True, eos=eos)
     expected = naive_log_probs(LM, ids)[len(context) :]
     assert len(found) == len(target) + eos
@@ -29,7 +29,7 @@ def test_likelihood_equals_a_loop_over_single_tokens(context, target, eos):
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(UNITS, UNITS), min_size=2, max_size=8), st.integers(1, 8))
 def test_likelihood_is_independent_of_batch_and_neighbours(pairs, batch_rows):
-    items = [Scored(context, target, eos=True) for context, target in pairs]
+    items = [LikelihoodRequest(context, target, eos=True) for context, target in pairs]
     together = unit_log_likelihoods(LM, items, batch_rows=batch_rows)
     for item, values in zip(items, together, strict=True):
         np.testing.assert_allclose(values, unit_log_likelihoods(LM, [item], batch_rows=1)[0], atol=1e-5)
@@ -38,9 +38,9 @@ def test_likelihood_is_independent_of_batch_and_neighbours(pairs, batch_rows):
 def test_without_begin_token_the_first_unit_only_conditions():
     lm = tiny_lm()
     bare = type(lm)(lm.model, VOCABULARY.model_copy(update={"bos_id": None}), CONTRACT, "bare")
-    [values] = unit_log_likelihoods(bare, [Scored([], [4, 5, 6], eos=False)], batch_rows=1)
+    [values] = unit_log_likelihoods(bare, [LikelihoodRequest([], [4, 5, 6], eos=False)], batch_rows=1)
     np.testing.assert_allclose(values, naive_log_probs(bare, [7, 8, 9]), atol=1e-5)
-    assert [len(v) for v in unit_log_likelihoods(bare, [Scored([], [4], eos=False)], batch_rows=1)] == [0]
+    assert [len(v) for v in unit_log_likelihoods(bare, [LikelihoodRequest([], [4], eos=False)], batch_rows=1)] == [0]
 
 
 def naive_nucleus(probabilities, uniform, top_p):
@@ -68,7 +68,7 @@ def naive_nucleus(probabilities, uniform, top_p):
 )
 def test_nucleus_choice_equals_its_definition(logits, uniform, top_p, temperature):
     probabilities = torch.softmax(torch.tensor([logits], dtype=torch.float64) / temperature, -1)[0].tolist()
-    found = nucleus_choice(
+    found = sample_top_p(
         torch.tensor([logits], dtype=torch.float64), torch.tensor([uniform]), temperature=temperature, top_p=top_p
     )
     slack = {
@@ -82,7 +82,7 @@ def test_nucleus_choice_equals_its_definition(logits, uniform, top_p, temperatur
 def test_draws_follow_the_nucleus_distribution():
     logits = torch.tensor([[1.0, 0.0, -1.0, -9.0]]).repeat(20000, 1)
     uniforms = torch.from_numpy(np.random.default_rng(0).random(20000, dtype=np.float32))
-    counts = torch.bincount(nucleus_choice(logits, uniforms, temperature=1.0, top_p=0.95), minlength=4) / 20000
+    counts = torch.bincount(sample_top_p(logits, uniforms, temperature=1.0, top_p=0.95), minlength=4) / 20000
     expected = torch.softmax(torch.tensor([1.0, 0.0, -1.0]), 0)
     np.testing.assert_allclose(counts[:3], expected, atol=0.012)
     assert counts[3] == 0
@@ -118,7 +118,7 @@ def test_sampling_equals_a_slow_loop_without_cache():
                 with torch.no_grad():
                     logits = LM.model(torch.tensor([ids])).logits[:, -1].float()
                 logits[:, [0, 1]] = -torch.inf
-                token = nucleus_choice(
+                token = sample_top_p(
                     logits, torch.tensor([uniform]), temperature=config.temperature, top_p=config.top_p
                 ).item()
                 total += logits.log_softmax(-1)[0, token].item()
@@ -168,5 +168,5 @@ def test_functional_dropout_is_silenced_too():
     ).train()
     ids = torch.tensor([[1, 4, 5, 6]])
     assert not torch.equal(model(ids).logits, model(ids).logits)
-    silence_dropout(model)
+    disable_dropout(model)
     assert torch.equal(model(ids).logits, model(ids).logits)

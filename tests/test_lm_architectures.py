@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from alignslm.config.feedback import Sampling
-from alignslm.config.models import PreferenceTrainer
-from alignslm.lm.checkpoint import UnitLm, load_lm, save_lm, silence_dropout
-from alignslm.lm.likelihood import Scored, unit_log_likelihoods
+from alignslm.config.models import PreferenceTrainerConfig
+from alignslm.lm.checkpoint import UnitLM, disable_dropout, load_lm, save_lm
+from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
 from alignslm.lm.positions import TooLongError
-from alignslm.lm.sampling import nucleus_choice, sample
+from alignslm.lm.sampling import sample, sample_top_p
 from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training
 from alignslm.training.preference import preference_rows, train_preferences, unit_tokenizer
@@ -32,8 +32,8 @@ SEEDS = [[10 * row + draw for draw in range(2)] for row in range(len(PROMPTS))]
 
 def unit_lm(family, vocabulary, **options):
     model = tiny_model(family, vocab_size=vocabulary.offset + NUM_UNITS, **options)
-    silence_dropout(model)
-    return UnitLm(model, vocabulary, CONTRACT, family)
+    disable_dropout(model)
+    return UnitLM(model, vocabulary, CONTRACT, family)
 
 
 def slow_draw(lm, prompt, seed, config):
@@ -47,9 +47,7 @@ def slow_draw(lm, prompt, seed, config):
         with torch.no_grad():
             logits = lm.model(torch.tensor([ids])).logits[:, -1].float()
         logits[:, barred] = -torch.inf
-        token = nucleus_choice(
-            logits, torch.tensor([uniform]), temperature=config.temperature, top_p=config.top_p
-        ).item()
+        token = sample_top_p(logits, torch.tensor([uniform]), temperature=config.temperature, top_p=config.top_p).item()
         if token == vocabulary.eos_id:
             return vocabulary.decode(ids[start:]), "eos"
         ids.append(token)
@@ -72,7 +70,7 @@ def test_likelihoods_equal_a_loop_over_single_tokens(family, kind):
     vocabulary = VOCABULARIES[kind]
     lm = unit_lm(family, vocabulary)
     items = [
-        Scored(context, target, eos)
+        LikelihoodRequest(context, target, eos)
         for context in ([], [3], [5, 6, 7, 8])
         for target in ([9], [1, 2, 19, 0], [4] * 7)
         for eos in (False, True)
@@ -90,7 +88,7 @@ def test_bfloat16_logits_are_normalised_in_fp32(family):
     """Held against the very logits that were read: bfloat16 products may depend on a batch's shape (AVX2 kernels)."""
     lm = unit_lm(family, SLAM)
     lm.model.to(torch.bfloat16)
-    items = [Scored([], [unit, unit + 1, unit + 2], eos=False) for unit in range(12)]
+    items = [LikelihoodRequest([], [unit, unit + 1, unit + 2], eos=False) for unit in range(12)]
     read = []
     with lm.model.register_forward_hook(lambda model, args, output: read.append(output.logits)):
         found = np.stack(unit_log_likelihoods(lm, items, batch_rows=4))
@@ -107,7 +105,7 @@ def test_bfloat16_logits_are_normalised_in_fp32(family):
 @pytest.mark.parametrize("pad_id", [0, 7, 23])
 def test_padding_may_share_the_id_of_a_unit(pad_id):
     lm = unit_lm("opt", TWIST)
-    clashing = UnitLm(lm.model, TWIST.model_copy(update={"pad_id": pad_id}), CONTRACT, "clash")
+    clashing = UnitLM(lm.model, TWIST.model_copy(update={"pad_id": pad_id}), CONTRACT, "clash")
     assert sample(clashing, PROMPTS, SEEDS, SAMPLING, batch_rows=100) == sample(
         lm, PROMPTS, SEEDS, SAMPLING, batch_rows=100
     )
@@ -148,10 +146,10 @@ def test_positions_are_used_to_the_last_and_no_further(family):
         "prompts.max_s",
     )
     for context in range(4):
-        whole = Scored([1] * context, [1] * (17 - context), eos=False)
+        whole = LikelihoodRequest([1] * context, [1] * (17 - context), eos=False)
         assert len(unit_log_likelihoods(lm, [whole], batch_rows=1)[0]) == 17 - max(1, context)
     with pytest.raises(TooLongError) as raised:
-        unit_log_likelihoods(lm, [Scored([1], [1] * 17, eos=False)], batch_rows=1)
+        unit_log_likelihoods(lm, [LikelihoodRequest([1], [1] * 17, eos=False)], batch_rows=1)
     names(raised.value, "1", "16", "positions")
 
 
@@ -197,7 +195,7 @@ def test_a_round_of_dpo_is_merged_and_comes_back_equal(tmp_path, family, kind, d
     lm = unit_lm(family, VOCABULARIES[kind])
     save_lm(lm.model.to(dtype=getattr(torch, dtype)), lm.vocabulary, CONTRACT, tmp_path / "base")
     lm = load_lm(tmp_path / "base", device="cpu")
-    config = PreferenceTrainer.model_validate({**TRAINER.model_dump(), "max_steps": 2, "learning_rate": 0.02})
+    config = PreferenceTrainerConfig.model_validate({**TRAINER.model_dump(), "max_steps": 2, "learning_rate": 0.02})
     model, _, best = train_preferences(
         config, lm, pairs(16), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "work"
     )

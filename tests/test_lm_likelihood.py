@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.likelihood import Scored, log_likelihoods, unit_log_likelihoods
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.likelihood import LikelihoodRequest, log_likelihoods, unit_log_likelihoods
 from alignslm.speed.onednn import fast_linear
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
 
@@ -19,7 +19,7 @@ ITEMS = st.lists(st.tuples(UNITS, UNITS, st.booleans()), min_size=1, max_size=12
 @settings(max_examples=20, deadline=None)
 @given(ITEMS, st.integers(1, 8), st.randoms())
 def test_batch_order_and_neighbours_change_no_bit(rows, batch_rows, random):
-    items = [Scored(*row) for row in rows] + [Scored(rows[0][0], rows[-1][1], eos=True)]
+    items = [LikelihoodRequest(*row) for row in rows] + [LikelihoodRequest(rows[0][0], rows[-1][1], eos=True)]
     alone = [log_likelihoods(LM, [item], batch_rows=1)[0] for item in items]
     order = random.sample(range(len(items)), len(items))
     together = log_likelihoods(LM, [items[place] for place in order], batch_rows=batch_rows)
@@ -31,9 +31,12 @@ def test_batch_order_and_neighbours_change_no_bit(rows, batch_rows, random):
 @pytest.mark.parametrize("family", ["opt", "llama", "qwen2", "mistral"])
 def test_every_family_scores_after_a_shared_context_as_token_by_token(family):
     model = tiny_model(family, vocab_size=23, positions=21)  # 21: padding to a multiple of 8 would not fit
-    lm = UnitLm(model, VOCABULARY, CONTRACT, family)
+    lm = UnitLM(model, VOCABULARY, CONTRACT, family)
     context = [3, 1, 4, 1, 5]
-    items = [Scored(context, target, eos=False) for target in ([9], [2, 6, 5], [9, 2, 6, 5, 3, 5, 8, 9, 7], [3] * 16)]
+    items = [
+        LikelihoodRequest(context, target, eos=False)
+        for target in ([9], [2, 6, 5], [9, 2, 6, 5, 3, 5, 8, 9, 7], [3] * 16)
+    ]
     for item, found in zip(items, log_likelihoods(lm, items, batch_rows=3), strict=True):
         ids = VOCABULARY.encode([*context, *item.target], bos=True)
         oracle = naive_log_probs(lm, ids)
@@ -42,8 +45,8 @@ def test_every_family_scores_after_a_shared_context_as_token_by_token(family):
 
 
 def test_without_begin_token_the_contexts_first_unit_only_conditions():
-    bare = UnitLm(LM.model, VOCABULARY.model_copy(update={"bos_id": None}), CONTRACT, "bare")
-    [found] = log_likelihoods(bare, [Scored([4, 5, 6], [7, 8], eos=False)], batch_rows=1)
+    bare = UnitLM(LM.model, VOCABULARY.model_copy(update={"bos_id": None}), CONTRACT, "bare")
+    [found] = log_likelihoods(bare, [LikelihoodRequest([4, 5, 6], [7, 8], eos=False)], batch_rows=1)
     np.testing.assert_allclose([*found.context, *found.target], naive_log_probs(bare, [7, 8, 9, 10, 11]), atol=1e-5)
     assert [len(part) for part in found] == [2, 2]
 
@@ -51,14 +54,16 @@ def test_without_begin_token_the_contexts_first_unit_only_conditions():
 def test_equal_sequences_and_contexts_are_computed_once(monkeypatch):
     seen, forward = [], LM.model.forward
     monkeypatch.setattr(LM.model, "forward", lambda *args, **options: seen.append(args[0]) or forward(*args, **options))
-    unit_log_likelihoods(LM, [Scored([1, 2, 3], target, eos=False) for target in ([4], [4], [5])], batch_rows=8)
+    unit_log_likelihoods(
+        LM, [LikelihoodRequest([1, 2, 3], target, eos=False) for target in ([4], [4], [5])], batch_rows=8
+    )
     context, targets = (part.tolist() for part in seen)
     assert [row[:3] for row in context] == [VOCABULARY.encode([1, 2], bos=True)]
     assert [row[0] for row in targets] == VOCABULARY.encode([3, 3], bos=False)
 
 
 def test_without_the_quick_operator_only_speed_changes(monkeypatch):
-    items = [Scored([1, 2], [3, 4, 5], eos=True)]
+    items = [LikelihoodRequest([1, 2], [3, 4, 5], eos=True)]
     [quick] = unit_log_likelihoods(LM, items, batch_rows=1)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     [plain] = unit_log_likelihoods(LM, items, batch_rows=1)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
-from alignslm.config.pretrained_lm import HfLm, SlamLm, TokenIds, TrainedOn, TwistLm
+from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TokenIds, TrainingUnits, TwistLMConfig
+from alignslm.config.problems import ConfigError
 from alignslm.config.sources import FolderSource, UrlSource
 from alignslm.fetching import FetchError
 from alignslm.lm import checkpoint
-from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm, weights_id
+from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm, weights_hash
 from alignslm.lm.pretrained import import_lm
 from alignslm.loading import WeightsError
 from alignslm.provenance import ContractError, file_sha256
@@ -27,7 +27,7 @@ from tests.messages import names
 from tests.tiny_lm import CONTRACT, NUM_UNITS, tiny_model, tiny_slam, tiny_twist, zipped
 
 ROOT = Path(__file__).parent.parent
-UNITS = TrainedOn(
+UNITS = TrainingUnits(
     num_units=NUM_UNITS,
     sample_rate_hz=16000,
     frame_rate_hz=25.0,
@@ -41,7 +41,7 @@ UNITS = TrainedOn(
 
 def twist(path, **changes):
     source = FolderSource(kind="folder", path=str(path or "none"))
-    return TwistLm.model_validate(
+    return TwistLMConfig.model_validate(
         {
             "kind": "twist",
             "weights": source,
@@ -56,13 +56,15 @@ def twist(path, **changes):
 
 def slam(path, **changes):
     source = FolderSource(kind="folder", path=str(path))
-    return SlamLm.model_validate({"kind": "slam", "weights": source, "units": UNITS, "dtype": "float32", **changes})
+    return SlamLMConfig.model_validate(
+        {"kind": "slam", "weights": source, "units": UNITS, "dtype": "float32", **changes}
+    )
 
 
 def hf(path, ids, **changes):
     source = FolderSource(kind="folder", path=str(path))
     values = {"kind": "hf", "weights": source, "units": UNITS, "ids": ids, "dtype": "float32", **changes}
-    return HfLm.model_validate(values)
+    return HFLMConfig.model_validate(values)
 
 
 def imported(config, folder):
@@ -286,7 +288,7 @@ def test_a_model_and_an_encoder_that_do_not_fit_are_told_in_a_second(tmp_path):
         "units.codebook_file_sha256",
     }
     write_experiment(tmp_path / "own", lm="twist-1.3b", encoder="mhubert-25hz-km500")
-    assert isinstance(load_experiment(tmp_path / "own").lm, TwistLm)
+    assert isinstance(load_experiment(tmp_path / "own").lm, TwistLMConfig)
 
 
 def test_units_of_another_encoder_are_refused_before_anything_is_fetched(tmp_path):
@@ -367,16 +369,16 @@ def test_every_dropout_of_a_published_model_is_off(tmp_path):
 def test_the_identity_is_computed_once_and_again_where_weights_changed(tmp_path, monkeypatch):
     tiny_twist(tmp_path / "public")
     lm = imported(twist(tmp_path / "public"), tmp_path / "ours")
-    assert lm.model_id == weights_id(lm.model)
+    assert lm.model_id == weights_hash(lm.model)
     shutil.copytree(tmp_path / "ours", tmp_path / "moved")
     with monkeypatch.context() as patch:
-        patch.setattr("alignslm.lm.checkpoint.weights_id", lambda model: pytest.fail("read all weights again"))
+        patch.setattr("alignslm.lm.checkpoint.weights_hash", lambda model: pytest.fail("read all weights again"))
         assert load_lm(tmp_path / "moved", device="cpu").model_id == lm.model_id
     weights = load_file(tmp_path / "moved/model.safetensors")
     weights["model.decoder.layers.0.fc1.weight"][3, 4] += 1
     save_file(weights, tmp_path / "moved/model.safetensors", metadata={"format": "pt"})
     changed = load_lm(tmp_path / "moved", device="cpu")
-    assert changed.model_id == weights_id(changed.model) != lm.model_id
+    assert changed.model_id == weights_hash(changed.model) != lm.model_id
 
 
 def test_a_large_file_is_recognised_by_blocks_spread_over_it(tmp_path, monkeypatch):

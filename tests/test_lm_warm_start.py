@@ -3,11 +3,11 @@ import json
 import pytest
 import torch
 
-from alignslm.config.pretrained_lm import WarmStart
+from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.config.sources import FolderSource
 from alignslm.lm.checkpoint import load_lm
-from alignslm.lm.likelihood import Scored, unit_log_likelihoods
-from alignslm.lm.warm_start import warm_started
+from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+from alignslm.lm.twist_init import twist_init
 from alignslm.training.base_model import make_base
 from alignslm.training.next_unit import scratch_vocabulary
 from tests.tiny_lm import CONTRACT, NUM_UNITS, tiny_text_lm
@@ -17,7 +17,7 @@ COUNTING = [[(start + i) % NUM_UNITS for i in range(8)] for start in range(NUM_U
 
 
 def warm(path, **changes):
-    return WarmStart.model_validate(
+    return TwistInitConfig.model_validate(
         {
             "kind": "warm-start",
             "weights": FolderSource(kind="folder", path=str(path)),
@@ -37,7 +37,7 @@ def warm(path, **changes):
 @pytest.mark.parametrize("family", ["opt", "llama", "qwen2"])
 def test_only_the_token_embedding_gives_way(tmp_path, family, tied):
     text = tiny_text_lm(tmp_path, family, tie_word_embeddings=tied).state_dict()
-    model = warm_started(tmp_path, VOCABULARY, seed=0)
+    model = twist_init(tmp_path, VOCABULARY, seed=0)
     size = NUM_UNITS + VOCABULARY.offset
     replaced = {name for name, weight in model.state_dict().items() if not torch.equal(weight, text[name])}
     assert {name.split(".")[-2] for name in replaced} == {"embed_tokens", "lm_head"}
@@ -51,7 +51,7 @@ def test_only_the_token_embedding_gives_way(tmp_path, family, tied):
 
 def test_equal_seeds_give_equal_weights(tmp_path):
     tiny_text_lm(tmp_path)
-    one, again, other = (warm_started(tmp_path, VOCABULARY, seed=seed).state_dict() for seed in (0, 0, 1))
+    one, again, other = (twist_init(tmp_path, VOCABULARY, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(weight, again[name]) for name, weight in one.items())
     assert not all(torch.equal(weight, other[name]) for name, weight in one.items())
 
@@ -59,7 +59,7 @@ def test_equal_seeds_give_equal_weights(tmp_path):
 def test_no_special_token_of_the_text_model_stays(tmp_path):
     """OPT pads with token 1, whose embedding takes no gradient: here it begins every sequence."""
     tiny_text_lm(tmp_path / "text", "opt")
-    model = warm_started(tmp_path / "text", VOCABULARY, seed=0)
+    model = twist_init(tmp_path / "text", VOCABULARY, seed=0)
     model(torch.tensor([[1, 5, 6]]), labels=torch.tensor([[1, 5, 6]])).loss.backward()
     moved = model.model.decoder.embed_tokens.weight.grad.abs().sum(dim=1)
     assert (moved > 0).tolist()[:4] == [True, True, True, True]  # the output layer is tied to it
@@ -80,7 +80,7 @@ def test_a_warm_start_learns_the_corpus_and_is_a_checkpoint(tmp_path, family, dt
     lm = load_lm(tmp_path / "base", device="cpu")
     assert (run.steps, lm.vocabulary, lm.contract) == (60, VOCABULARY, CONTRACT)
     assert {weight.dtype for weight in lm.model.parameters()} == {getattr(torch, dtype)}
-    [known] = unit_log_likelihoods(lm, [Scored([], [3, 4, 5, 6], eos=False)], batch_rows=1)
+    [known] = unit_log_likelihoods(lm, [LikelihoodRequest([], [3, 4, 5, 6], eos=False)], batch_rows=1)
     assert known[1:].mean() > -0.5  # the first unit is anyone's guess
     assert json.loads((tmp_path / "base/source.json").read_text())["identity"].startswith("sha256:")
     assert json.loads((tmp_path / "base/generation_config.json").read_text())["eos_token_id"] == 2

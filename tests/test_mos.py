@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from alignslm import audio, tables
-from alignslm.config.mos import Dnsmos, MosConfig, TorchscriptMos
+from alignslm.config.mos import DNSMOSConfig, MosConfig, TorchScriptMOSConfig
 from alignslm.config.sources import FolderSource
-from alignslm.mos import MosError, Opinion, dnsmos, load_mos, prepare_mos
-from alignslm.mos.rows import BLOCK, chosen, rate
+from alignslm.mos import MosError, MOSPrediction, dnsmos, load_mos, prepare_mos
+from alignslm.mos.rows import BLOCK, rate, select_clips
 from alignslm.recordings import recordings_of
 from tests.listening_world import frame
 from tests.messages import names
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-QUICK = Dnsmos(kind="dnsmos", release="speechmos-0.0.1.1", personalised=False, segments="all", max_clips=None)
+QUICK = DNSMOSConfig(kind="dnsmos", release="speechmos-0.0.1.1", personalised=False, segments="all", max_clips=None)
 
 
 def tone(count, seed):
@@ -84,7 +84,7 @@ def test_a_score_depends_on_nothing_but_its_clip(tmp_path):
     together = predictor(tmp_path, first, workers=3).predict(clips)
     assert together == [predictor(tmp_path, first).predict([clip])[0] for clip in clips]
     assert [opinion.status for opinion in together] == ["ok", "empty", "ok", "failed"]
-    assert together[1] == Opinion("empty", None)
+    assert together[1] == MOSPrediction("empty", None)
 
 
 def test_first_hears_one_window_of_those_that_all_averages(tmp_path):
@@ -100,9 +100,9 @@ def test_first_hears_one_window_of_those_that_all_averages(tmp_path):
 
 def test_quieter_noisier_speech_scores_lower(tmp_path):
     """DNSMOS is for speech: real (espeak) speech against the same under noise."""
-    from alignslm.storyworld.espeak import speak
+    from alignslm.storyworld.espeak import synthesize
 
-    clean = speak("the brown fox likes the old boat", voice="en-us", words_per_minute=160, sample_rate_hz=16000)
+    clean = synthesize("the brown fox likes the old boat", voice="en-us", words_per_minute=160, sample_rate_hz=16000)
     noise = np.random.default_rng(0).normal(0, 0.05, clean.size).astype(np.float32)
     first = predictor(tmp_path, QUICK.model_copy(update={"segments": "first"}))
     good, bad = (opinion.values for opinion in first.predict([clean, clean + noise]))
@@ -153,7 +153,7 @@ class PairNet(torch.nn.Module):
 def exported(tmp_path, network):
     tmp_path.mkdir(exist_ok=True)
     torch.jit.script(network).save(str(tmp_path / "mos.jit"))
-    return TorchscriptMos(
+    return TorchScriptMOSConfig(
         kind="torchscript",
         metric="utmos",
         weights=FolderSource(kind="folder", path=str(tmp_path)),
@@ -169,7 +169,7 @@ def test_a_torchscript_file_is_heard_as_its_choice_says(tmp_path):
     found = predictor(tmp_path / "made", config)
     assert (found.metrics, found.sample_rate_hz) == (("utmos",), 16000)
     said = found.predict([np.full(100, 0.25, np.float32), np.zeros(0, np.float32), np.full(7, -2.0, np.float32)])
-    assert said == [Opinion("ok", (2.0,)), Opinion("empty", None), Opinion("ok", (5.0,))]
+    assert said == [MOSPrediction("ok", (2.0,)), MOSPrediction("empty", None), MOSPrediction("ok", (5.0,))]
 
 
 def test_a_changed_file_is_not_the_one_that_was_prepared(tmp_path):
@@ -198,14 +198,14 @@ def clips(system, draws=2, prompts=6):
 
 def test_systems_are_compared_on_the_same_prompts():
     prompts_of = [
-        [name.split("-")[1] for name in chosen(clips(system).sample(fraction=1, shuffle=True, seed=seed), 4)]
+        [name.split("-")[1] for name in select_clips(clips(system).sample(fraction=1, shuffle=True, seed=seed), 4)]
         for seed, system in enumerate(("a", "b"))
     ]
     assert prompts_of[0] == prompts_of[1]
     assert len(set(prompts_of[0])) == 4  # first draws first: four prompts, not two twice
-    growing = [chosen(clips("a"), count) for count in range(1, 13)]
+    growing = [select_clips(clips("a"), count) for count in range(1, 13)]
     assert all(larger[: len(smaller)] == smaller for smaller, larger in pairwise(growing))
-    assert sorted(chosen(clips("a"), None)) == sorted(clips("a")["source_id"])
+    assert sorted(select_clips(clips("a"), None)) == sorted(clips("a")["source_id"])
 
 
 class Lengths:
@@ -214,12 +214,14 @@ class Lengths:
 
     def predict(self, waveforms):
         assert len(waveforms) <= BLOCK
-        return [Opinion("ok", (len(w), len(w) / 2)) if len(w) else Opinion("empty", None) for w in waveforms]
+        return [
+            MOSPrediction("ok", (len(w), len(w) / 2)) if len(w) else MOSPrediction("empty", None) for w in waveforms
+        ]
 
 
 def test_every_clip_has_a_row_a_metric():
     every = clips("a")
-    heard = chosen(every, 4)
+    heard = select_clips(every, 4)
     sounds = [(name, np.zeros(5 if number else 0, np.float32)) for number, name in enumerate(heard)]
     made = rate(every, heard, iter(sounds[::-1]), Lengths(), system="a")
     tables.verify(made, tables.MOS, where="made")

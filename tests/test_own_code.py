@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from alignslm.asr import Transcript, load_asr, prepare_asr
-from alignslm.config.feedback import Round
+from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.own_code import (
     OwnCode,
     PythonASRConfig,
@@ -17,16 +17,20 @@ from alignslm.config.own_code import (
     PythonVocoderConfig,
 )
 from alignslm.encoder import load_encoder, prepare_encoder
-from alignslm.judge import Judgement, Story, load_judge, prepare_judge
+from alignslm.judge import JudgeInput, JudgeOutput, load_judge, prepare_judge
 from alignslm.own_code import OwnCodeError
 from alignslm.pairs.own import load_selector
 from alignslm.provenance import UnitContract
-from alignslm.vocoder import SpokenUnits, load_vocoder, prepare_vocoder
+from alignslm.vocoder import VocoderExample, load_vocoder, prepare_vocoder
 from tests.messages import names
 
-STORIES = [Story("tom walks", "he finds a shell"), Story("anna bakes bread", "she eats it"), Story("a dog", "barks")]
+STORIES = [
+    JudgeInput("tom walks", "he finds a shell"),
+    JudgeInput("anna bakes bread", "she eats it"),
+    JudgeInput("a dog", "barks"),
+]
 COUNTS_WORDS = """
-from alignslm.judge import Judgement
+from alignslm.judge import JudgeOutput
 
 class CountsWords:
     def __init__(self, best):
@@ -34,7 +38,7 @@ class CountsWords:
 
     def judge(self, stories):
         counts = [len(story.continuation.split()) for story in stories]
-        return [Judgement(1 + 4 * min(1, n / self.best), None, "ok", None) for n in counts]
+        return [JudgeOutput(1 + 4 * min(1, n / self.best), None, "ok", None) for n in counts]
 """
 CONTRACT = UnitContract(
     encoder="x",
@@ -68,7 +72,7 @@ def judge_problem(tmp_path, source, name="Mine", **options):
 
 def judging(body: str) -> str:
     return f"""
-from alignslm.judge import Judgement
+from alignslm.judge import JudgeOutput
 
 class Mine:
     def judge(self, stories):
@@ -103,7 +107,7 @@ def test_what_is_fitted_lies_in_the_artifact_and_is_loaded_from_it(tmp_path):
     config = config_of(PythonJudgeConfig, "CountsWords", options={"best": 0})
     assert prepare_judge(config, STORIES, tmp_path / "judge", device="cpu", code=code) == {"best": 4.0}
     found = load_judge(config, tmp_path / "judge", device="cpu").judge(STORIES[:1])
-    assert found == [Judgement(5.0, None, "ok", None)]
+    assert found == [JudgeOutput(5.0, None, "ok", None)]
 
 
 def test_a_missing_file_class_or_method_is_named(tmp_path):
@@ -123,13 +127,16 @@ def test_a_missing_file_class_or_method_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("body", "facts"),
     [
-        ("return [Judgement(3.0, None, 'ok', None)]", ("judge", "1", "3")),
+        ("return [JudgeOutput(3.0, None, 'ok', None)]", ("judge", "1", "3")),
         ("return [3.0 for _ in stories]", ("3.0", "Judgement")),
-        ("return [Judgement(7.0, None, 'ok', None) for _ in stories]", ("7.0", "5")),
-        ("return [Judgement(None, None, 'ok', None) for _ in stories]", ("score", "perplexity")),
-        ("return [Judgement(1.0, None, 'fine', None) for _ in stories]", ("fine", "failed")),
-        ("return [Judgement(1.0 + len(stories), None, 'ok', None) for _ in stories]", ("row 0", "2.0", "4.0", "alone")),
-        ("return [Judgement(1.0 + n, None, 'ok', None) for n, _ in enumerate(stories)]", ("row 0", "reverse")),
+        ("return [JudgeOutput(7.0, None, 'ok', None) for _ in stories]", ("7.0", "5")),
+        ("return [JudgeOutput(None, None, 'ok', None) for _ in stories]", ("score", "perplexity")),
+        ("return [JudgeOutput(1.0, None, 'fine', None) for _ in stories]", ("fine", "failed")),
+        (
+            "return [JudgeOutput(1.0 + len(stories), None, 'ok', None) for _ in stories]",
+            ("row 0", "2.0", "4.0", "alone"),
+        ),
+        ("return [JudgeOutput(1.0 + n, None, 'ok', None) for n, _ in enumerate(stories)]", ("row 0", "reverse")),
         ("return 1 / 0", ("judge", "ZeroDivisionError")),
     ],
 )
@@ -184,7 +191,7 @@ class Beeps:
 def test_a_vocoder_of_ones_own(tmp_path):
     code = write(tmp_path, VOCODER)
     config = config_of(PythonVocoderConfig, "Beeps", **RATES)
-    spoken = [SpokenUnits(np.array([1, 2, n]), np.array([1, 1, 1]), WAVEFORMS[0]) for n in (0, 1, 3)]
+    spoken = [VocoderExample(np.array([1, 2, n]), np.array([1, 1, 1]), WAVEFORMS[0]) for n in (0, 1, 3)]
     prepare_vocoder(config, spoken, CONTRACT, tmp_path / "vocoder", code=code)
     vocoder = load_vocoder(config, tmp_path / "vocoder", device="cpu")
     assert vocoder.contract == CONTRACT
@@ -228,7 +235,9 @@ class Longest:
         ends = ranked.group_by("prompt_id", maintain_order=True)
         return ends.last().select("continuation_id", "utility"), ends.first().select("continuation_id", "utility")
 """
-RULES = Round(prev="base", chosen_min=3, rejected_max=2, margin_min=1, auto_bleu_max=0.5, warmup_steps=0)
+RULES = JudgedPreferences(
+    sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1, max_auto_bleu=0.5
+)
 POOL = pl.DataFrame(
     {
         "prompt_id": ["a", "a", "a", "b", "b"],

@@ -25,7 +25,7 @@ def slow_candidates(mine, *, selector, rules):
     """Chosen and rejected candidates of one prompt by the paper's rules, llm_score as the utility."""
     for r in mine:
         r["value"] = r["score"] if r["status"] == "ok" else None
-        r["veto"] = r["status"] == "ok" and (r["auto_bleu"] or 0) > rules.auto_bleu_max
+        r["veto"] = r["status"] == "ok" and (r["auto_bleu"] or 0) > rules.max_auto_bleu
     good = [
         r
         for r in sorted(mine, key=lambda r: (-(r["value"] or 0), r["id"]))
@@ -36,15 +36,19 @@ def slow_candidates(mine, *, selector, rules):
     if isinstance(selector, BestWorstSelector):
         bad = [r for r in worst_first if r["status"] == "empty" or r["value"] is not None]
         return good[:1], [r for r in bad if r not in good[:1]][:1]
-    bad = [r for r in worst_first if r["status"] == "empty" or r["veto"] or (r["value"] or 9) <= rules.rejected_max]
-    return [r for r in good if r["value"] >= rules.chosen_min][: selector.max_chosen], bad[: selector.max_rejected]
+    bad = [
+        r for r in worst_first if r["status"] == "empty" or r["veto"] or (r["value"] or 9) <= rules.max_rejected_score
+    ]
+    return [r for r in good if r["value"] >= rules.min_chosen_score][: selector.max_chosen], bad[
+        : selector.max_rejected
+    ]
 
 
 def slow_fits(chosen, rejected, *, selector, rules):
     if rejected["value"] is None or (rejected["veto"] and isinstance(selector, ThresholdSelector)):
         return True
     margin = chosen["value"] - rejected["value"]
-    return margin >= rules.margin_min and margin > 0
+    return margin >= rules.min_margin and margin > 0
 
 
 def slow_reason(mine, good, bad):
@@ -94,8 +98,8 @@ def pools(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([0.0, 1.0, 2.0]), st.integers(1, 20))
-def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, margin_min, batch_rows):
-    rules = RULES.model_copy(update={"margin_min": margin_min})
+def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, min_margin, batch_rows):
+    rules = RULES.model_copy(update={"min_margin": min_margin})
     pairs, rejections, books = select(rows, selector=selector, rules=rules, batch_rows=batch_rows)
     expected, reasons = slow_selection([dict(r) for r in rows], selector=selector, rules=rules)
     assert set(pairs.select("chosen_id", "rejected_id").iter_rows()) == expected
@@ -164,7 +168,7 @@ def test_ties_go_to_the_smaller_id_on_both_sides(select):
 
 def test_equal_utility_is_no_preference_even_without_a_margin(select):
     rows = [{"prompt": p, "score": s} for p, s in (("p", 3.0), ("p", 3.0), ("q", 3.0), ("q", 2.9))]
-    pairs, rejections, _ = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"margin_min": 0.0}))
+    pairs, rejections, _ = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"min_margin": 0.0}))
     assert pairs["prompt_id"].to_list() == ["q"]
     assert rejections.rows() == [("p", "train", "margin too small")]
 
@@ -224,12 +228,12 @@ def test_no_pair_at_all_names_counts_scores_and_keys(select):
         "75",
         "2.90",
         "llm_score",
-        "rounds.r1.chosen_min",
+        "preferences.r1.min_chosen_score",
         "3",
-        "rounds.r1.rejected_max",
-        "rounds.r1.margin_min",
+        "preferences.r1.max_rejected_score",
+        "preferences.r1.min_margin",
         "1.5",
-        "rounds.r1.auto_bleu_max",
+        "preferences.r1.max_auto_bleu",
         "0.1",
         "min_words",
     )

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from alignslm import tables
 from alignslm.config.feedback import Weights
 from alignslm.pairs.diagnosis import NoPairsError
-from alignslm.pairs.streaming import in_step, stream_pairs
-from alignslm.pairs.utility import standings, utility
+from alignslm.pairs.streaming import iter_aligned_batches, stream_pairs
+from alignslm.pairs.utility import metric_ranks, utility
 from alignslm.tables import CONTINUATIONS, PAIRS, PROMPTS, REJECTIONS, SCORES, TableError
 from tests.messages import names
 from tests.pair_selection import JUDGE_ALONE, RULES, THRESHOLDS, frames, selected, written
 from tests.test_pairs import BEST_WORST, pools
 
 MIXTURE = Weights(llm_score=1, ppl=0.5, auto_bleu=0.5, num_words=0.5)
-EASY = RULES.model_copy(update={"rejected_max": 4.0, "margin_min": 0.0})
+EASY = RULES.model_copy(update={"max_rejected_score": 4.0, "min_margin": 0.0})
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -47,7 +47,7 @@ def test_the_pool_of_a_rank_is_the_whole_round_however_it_is_cut():
     scores = frames([{"prompt": "p", "score": 1.0, "ppl": ppl} for ppl in (5.0, 3.0, 3.0, float("nan"), -0.0, 0.0)])[0]
     ranked = Weights(llm_score=0, ppl=1, auto_bleu=0, num_words=1)
     whole = utility(scores, ranked)
-    ranks = standings(scores.iter_slices(2), ranked)
+    ranks = metric_ranks(scores.iter_slices(2), ranked)
     assert set(ranks) == {"ppl", "num_words"}
     assert pl.concat(utility(part, ranked, ranks) for part in scores.iter_slices(4)).equals(whole)
     places = [1 + 4 * place / 4 for place in (0, 1.5, 1.5, None, 3.5, 3.5) if place is not None]
@@ -60,7 +60,7 @@ def prompts_of(number):
 
 def test_steps_cut_between_prompts_and_hold_every_row_once(tmp_path):
     sources = written(tmp_path, prompts_of(9))
-    steps = list(in_step(sources, 4, units=True))
+    steps = list(iter_aligned_batches(sources, 4, units=True))
     assert len(steps) > 3
     for step in steps:
         assert step.scores["continuation_id"].equals(step.continuations["continuation_id"])
@@ -75,8 +75,8 @@ def test_a_file_grown_group_by_group_does_not_show_it(tmp_path, monkeypatch):
     content = set()
     for batch_rows in (1, 5, 100):
         with (
-            tables.growing(PAIRS, tmp_path / "pairs.parquet") as pairs,
-            tables.growing(REJECTIONS, tmp_path / "rejections.parquet") as rejections,
+            tables.open_table(PAIRS, tmp_path / "pairs.parquet") as pairs,
+            tables.open_table(REJECTIONS, tmp_path / "rejections.parquet") as rejections,
         ):
             for made in stream_pairs(sources, **options, batch_rows=batch_rows):
                 pairs.add(made.pairs)

@@ -128,8 +128,8 @@ def test_ratings_are_written_answers_and_pairs_follow_the_papers_rule(paper):
     rated = dict(scores.select("continuation_id", "llm_score").iter_rows())
     pairs = pl.read_parquet(paper.root / "artifacts/pairs/r1.parquet")
     assert {"train", "valid"} == set(pairs["split"])
-    assert all(rated[name] >= paper_shaped.ROUND["chosen_min"] for name in pairs["chosen_id"])
-    assert all(rated[name] <= paper_shaped.ROUND["rejected_max"] for name in pairs["rejected_id"])
+    assert all(rated[name] >= paper_shaped.ROUND["min_chosen_score"] for name in pairs["chosen_id"])
+    assert all(rated[name] <= paper_shaped.ROUND["max_rejected_score"] for name in pairs["rejected_id"])
 
 
 def test_training_moved_the_model_and_the_report_shows_it(paper):
@@ -137,7 +137,7 @@ def test_training_moved_the_model_and_the_report_shows_it(paper):
     assert len({file_sha256(checkpoints / name / "model.safetensors") for name in ("base", "r1", "sft", "ntp")}) == 4
     report = json.loads((paper.root / "reports/metrics.json").read_text())
     models = {metric["model"] for metric in report["metrics"]}
-    assert models == {"base", "r1", "true", "recorded-prompts", "recorded-continuations"}
+    assert models == {"base", "r1", "ground-truth", "recorded-prompts", "recorded-continuations"}
     assert {metric["benchmark"] for metric in report["metrics"]} >= {"swuggy"}
     page = (paper.root / "reports/index.html").read_text()
     assert "mistral-7b-v0.3" in page
@@ -160,7 +160,7 @@ def test_slam_with_a_judge_behind_a_real_server(paper):
     assert {"ok"} <= set(replies["status"]) <= {"ok", "empty"}  # a model may end before it has said anything
     assert {json.loads(line)["outcome"] for line in paper.ledger()} == {"answer"}
     report = json.loads((paper.root / "reports/metrics.json").read_text())
-    assert {metric["model"] for metric in report["metrics"]} >= {"base", "r1", "true"}
+    assert {metric["model"] for metric in report["metrics"]} >= {"base", "r1", "ground-truth"}
 
 
 def test_a_forced_rerun_of_scores_asks_nothing_although_the_server_is_gone(paper):

@@ -30,8 +30,9 @@ from tests.micro import (
     stages_of,
 )
 
-AFTER_PAIRS = {"pairs@r1", "checkpoint@r1", "sft", "samples@r1", "mos", "eval@r1", "report", "publish@r1"}
-ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
+PUBLISHED = {f"publish@{name}" for name in ("r1", "sft", "ntp")}
+AFTER_PAIRS = {"pairs@r1", "train@r1", "train@sft", "samples@r1", "mos", "eval@r1", "report", "check", *PUBLISHED}
+ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "train")}
 
 
 def connections_of(root: Path) -> Path:
@@ -45,7 +46,17 @@ def micro(tmp_path_factory) -> Path:
     said = run(root, *WARM, "dvc", "repro", variables=loopback_only(connections_of(root)))
     assert "Warning" not in said
     ran = stages_of(said)
-    assert {"corpus", "base", "pairs@r1", "checkpoint@r1", "sft", "ntp", "control_eval@true", "report"} <= set(ran)
+    assert {
+        "check",
+        "corpus",
+        "base",
+        "pairs@r1",
+        "train@r1",
+        "train@sft",
+        "train@ntp",
+        "eval@ground-truth",
+        "report",
+    } <= set(ran)
     return root
 
 
@@ -57,12 +68,7 @@ def hashes(root: Path) -> dict[str, str]:
 def test_no_process_of_the_run_wanted_a_connection(micro):
     lines = connections_of(micro).read_text().splitlines()
     started = [line for line in lines if line.startswith("started ")]
-    for command in (
-        "alignslm.speed dvc repro",
-        "dvc repro",
-        "stages.checkpoint r1 r1",
-        "stages.checkpoint sft r1",
-    ):
+    for command in ("alignslm.speed dvc repro", "dvc repro", "stages.train", "stages.check"):
         assert any(line.endswith(command) for line in started), command
     assert [line for line in lines if line not in started] == []
 
@@ -77,7 +83,7 @@ def test_the_report_has_the_promised_form(micro):
     keys = {"model", "benchmark", "metric", "value", "stderr", "ci95", "n", "n_missing", "higher_is_better"}
     assert all(set(metric) == keys for metric in report["metrics"])
     recorded = {"recorded-prompts", "recorded-continuations"}
-    assert {metric["model"] for metric in report["metrics"]} == {"base", "r1", "true"} | recorded
+    assert {metric["model"] for metric in report["metrics"]} == {"base", "r1", "ground-truth"} | recorded
     keys = {"model", "against", "benchmark", "metric", "delta", "ci95", "n", "n_missing"}
     assert report["comparisons"]
     assert all(set(comparison) == keys for comparison in report["comparisons"])
@@ -89,7 +95,7 @@ def test_the_report_has_the_promised_form(micro):
 def test_dvc_shows_metrics_and_plots(micro):
     assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
     assert "index.html" in run(micro, "dvc", "plots", "show")
-    assert "checkpoint@r1" in run(micro, "dvc", "dag", "--mermaid")
+    assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
     said = run(micro, "dvc", "metrics", "diff", "--json")  # the last commit had none, as it says behind the JSON
     compared, _ = json.JSONDecoder().raw_decode(said)
     told = compared["reports/summary.json"]["r1.continuation.judge"]
@@ -144,7 +150,7 @@ def test_a_killed_stage_goes_on_where_it_stopped_and_ends_in_the_same_bytes(micr
 
 def test_training_killed_with_dvc_ends_in_the_same_bytes(micro):
     """A stage without shards. tests/kill_ten.py kills every kind of stage, at random."""
-    before, stage = hashes(micro), "checkpoint@r1"
+    before, stage = hashes(micro), "train@r1"
     process = subprocess.Popen(
         ("dvc", "repro", "--force", "--single-item", stage),
         cwd=micro,
@@ -154,7 +160,7 @@ def test_training_killed_with_dvc_ends_in_the_same_bytes(micro):
         start_new_session=True,
     )
     give_up = time.monotonic() + 120
-    while not list((micro / ".work").glob("checkpoint-r1/*/sealed-*")) and process.poll() is None:
+    while not list((micro / ".work").glob("train-r1/*/sealed-*")) and process.poll() is None:
         assert time.monotonic() < give_up
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
@@ -264,18 +270,18 @@ def test_a_weight_reruns_pairs_onward_and_its_old_value_runs_nothing(micro):
 @pytest.mark.long
 def test_another_judge_reruns_scores_onward(micro):
     ran = repro(micro, "-S", "judge=trigram", command=("dvc", "exp", "run"))
-    assert set(ran) - AFTER_PAIRS == {"scores@r1", "control_eval@base", "control_eval@true"}
+    assert set(ran) - AFTER_PAIRS == {"scores@r1", "eval@base", "eval@ground-truth"}
     edit(micro / "params.yaml", {"judge": "ngram"})
     assert repro(micro) == []
 
 
 def test_a_new_round_and_another_benchmark_run_what_is_theirs_and_no_more(micro):
     before = hashes(micro)
-    changes = ("-S", f"+rounds.r2={SECOND_ROUND}", "-S", "benchmarks.storycloze=other-stories")
+    changes = (*SECOND_ROUND, "-S", "benchmarks.storycloze=other-stories")
     ran = repro(micro, *changes, command=("dvc", "exp", "run"))
     of_the_round = ROUND_2 | {"samples@r2", "mos", "eval@r2", "publish@r2"}
-    of_the_benchmark = {"benchmarks@storycloze", "eval@r1", "control_eval@base", "control_eval@true"}
-    told = {"report", "publish@r1"}  # the model card quotes the report
+    of_the_benchmark = {"benchmarks@storycloze", "eval@r1", "eval@base", "eval@ground-truth"}
+    told = {"check", "report", *PUBLISHED}  # the model card quotes the report
     assert set(ran) == of_the_round | of_the_benchmark | told
     changed = {name.split("/")[1] for name, found in hashes(micro).items() if before.get(name, found) != found}
     assert {"benchmarks", "eval"} <= changed <= {"benchmarks", "eval", "published", "mos"}
@@ -292,8 +298,18 @@ def test_a_misspelt_parameter_stops_before_anything_runs(micro):
 def test_thresholds_that_give_no_pair_end_in_one_clear_error_and_lose_nothing(micro):
     edit(micro / "params.yaml", {"selector": "thresholds"})
     before = hashes(micro)
-    said = run(micro, "dvc", "exp", "run", "-S", "rounds.r1.chosen_min=5", "-S", "rounds.r1.rejected_max=1", fails=True)
-    assert "rounds.r1.chosen_min" in said
+    said = run(
+        micro,
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "preferences.r1.min_chosen_score=5",
+        "-S",
+        "preferences.r1.max_rejected_score=1",
+        fails=True,
+    )
+    assert "preferences.r1.min_chosen_score" in said
     assert "Traceback" not in said
     kept = ("artifacts/scores/r1.parquet", "artifacts/continuations/r1.parquet", "artifacts/checkpoints/base/")
     assert {n: h for n, h in hashes(micro).items() if n.startswith(kept)} == {

@@ -17,7 +17,7 @@ from alignslm.cli import app
 from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.models import Lora
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
-from alignslm.plan.fetches import asked, size_of
+from alignslm.plan.downloads import asked, size_of
 from alignslm.plan.memory import PUBLISHED, Shape, read_shape, shape_of
 from tests.messages import names
 from tests.sample_experiment import edit, write_experiment

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from alignslm import audio, tables
 from alignslm.cli import app
-from alignslm.closure import _closure
+from alignslm.code_deps import _closure
 from alignslm.demo.page import DemoError, answering, build_page, launch_options, load_gradio
 from alignslm.demo.space import LEFT_OUT, export_space, requirements
-from alignslm.play import PlayError, Speaker, Studio
-from alignslm.play.cards import inline_cards
-from alignslm.play.prompt import SILENCE_RMS
+from alignslm.generation import PlayError, SpeechPipeline, SpokenLM
+from alignslm.generation.cards import inline_cards
+from alignslm.generation.prompt import SILENCE_RMS
 from alignslm.provenance import ContractError
 from tests.messages import names
 from tests.micro import ROOT
@@ -43,12 +43,12 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def studio(world):
-    return Studio.open(world)
+    return SpeechPipeline.open(world)
 
 
 @pytest.fixture(scope="module")
 def speaker(studio):
-    return studio.speaker("base")
+    return studio.load_model("base")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def bytes_of(folder):
 
 
 def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world, speaker, prompt_id):
-    takes = speaker.continuations(prompt_id, draws=2)
+    takes = speaker.generate(prompt_id, draws=2)
     folder = world / "artifacts/samples/base"
     drawn = tables.read(tables.CONTINUATIONS, folder / "continuations.parquet").filter(prompt_id=prompt_id)
     spoken = tables.read(tables.SPEECH, folder / "speech")
@@ -92,8 +92,8 @@ def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world,
 
 
 def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path):
-    speaker = Speaker.load("base", root=world)
-    takes = speaker.continuations(recording, draws=3)
+    speaker = SpokenLM.load("base", root=world)
+    takes = speaker.generate(recording, draws=3)
     takes[0].save(tmp_path / "continuation.wav")
 
     assert len(takes) == 3
@@ -108,18 +108,18 @@ def test_name_and_format_of_a_file_change_nothing(speaker, recording, tmp_path):
     waveform, rate_hz = soundfile.read(recording, dtype="float32")
     (tmp_path / "other name.flac").write_bytes(audio.encode_flac(waveform, rate_hz))
     soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate_hz, subtype="PCM_16")
-    units = [[take.units for take in speaker.continuations(name, draws=2)] for name in sorted(tmp_path.iterdir())]
-    assert units == [[take.units for take in speaker.continuations(recording, draws=2)]] * 2
+    units = [[take.units for take in speaker.generate(name, draws=2)] for name in sorted(tmp_path.iterdir())]
+    assert units == [[take.units for take in speaker.generate(recording, draws=2)]] * 2
 
 
 def test_more_draws_keep_the_fewer_and_settings_matter(speaker, recording):
     prompt = speaker.studio.prompt(recording)
-    three = [take.units for take in speaker.continuations(prompt, draws=3)]
-    assert [take.units for take in speaker.continuations(prompt, draws=1)] == three[:1]
-    assert [take.units for take in speaker.continuations(prompt, draws=3, seed=1)] != three
-    greedy = {take.units for take in speaker.continuations(prompt, draws=3, temperature=1e-4)}
+    three = [take.units for take in speaker.generate(prompt, draws=3)]
+    assert [take.units for take in speaker.generate(prompt, draws=1)] == three[:1]
+    assert [take.units for take in speaker.generate(prompt, draws=3, seed=1)] != three
+    greedy = {take.units for take in speaker.generate(prompt, draws=3, temperature=1e-4)}
     assert len(greedy) == 1
-    assert len({take.units for take in speaker.continuations(prompt, draws=3, top_p=1e-6)}) == 1
+    assert len({take.units for take in speaker.generate(prompt, draws=3, top_p=1e-6)}) == 1
 
 
 # --- what cannot be continued ---
@@ -177,7 +177,7 @@ def test_files_that_are_no_sound_say_what_would_be(studio, tmp_path):
 )
 def test_impossible_sampling_is_refused(speaker, prompt_id, wanted, message):
     with pytest.raises(PlayError) as raised:
-        speaker.continuations(prompt_id, **wanted)
+        speaker.generate(prompt_id, **wanted)
     names(raised.value, *message)
 
 
@@ -187,12 +187,12 @@ def test_impossible_sampling_is_refused(speaker, prompt_id, wanted, message):
 def test_models_that_are_not_there_say_what_is_and_how_to_get_them(world, studio, tmp_path):
     there = world / "artifacts/checkpoints"
     with pytest.raises(PlayError) as error:
-        studio.speaker("r9")
+        studio.load_model("r9")
     names(error.value, "'r9'", there, "base", "dvc repro", "dvc pull", "Hub", "owner/name")
     for name in ("params.yaml", "experiments"):
         (shutil.copytree if (world / name).is_dir() else shutil.copy)(world / name, tmp_path / name)
     with pytest.raises(PlayError) as error:
-        Studio.open(tmp_path)
+        SpeechPipeline.open(tmp_path)
     absent = " and ".join(str(tmp_path / "artifacts" / name) for name in ("encoder", "vocoder", "asr"))
     names(error.value, "dvc repro", "dvc pull", absent, "--root")
 
@@ -202,7 +202,7 @@ def test_a_model_of_other_units_is_refused_in_one_message(world, studio, tmp_pat
     path = tmp_path / "other/unit_contract.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_units": 500, "layer": 11}))
     with pytest.raises(ContractError) as error:
-        studio.speaker(str(tmp_path / "other"))
+        studio.load_model(str(tmp_path / "other"))
     names(error.value, "layer: 11", tmp_path / "other", "None", world / "artifacts/encoder", "num_units: 500")
 
 
@@ -213,8 +213,8 @@ def test_a_model_of_the_hub_says_what_the_local_one_says(world, studio, speaker,
     with serving() as served:
         point_hub_at(served.url, monkeypatch)
         served.repos["someone/base"] = files
-        takes = studio.speaker("someone/base@main").continuations(prompt_id, draws=2)
-    assert [take.units for take in takes] == [take.units for take in speaker.continuations(prompt_id, draws=2)]
+        takes = studio.load_model("someone/base@main").generate(prompt_id, draws=2)
+    assert [take.units for take in takes] == [take.units for take in speaker.generate(prompt_id, draws=2)]
     assert takes[0].model == "someone/base@main"
 
 
@@ -317,7 +317,7 @@ def test_a_file_is_continued_on_the_page(visited, speaker, recording):
     visited.get_by_role("button", name="Continue").click()
     column = visited.get_by_role("region", name="base")
     expect(column).to_be_visible(timeout=30_000)
-    takes = speaker.continuations(recording, draws=2, prompt_seconds=4.0)
+    takes = speaker.generate(recording, draws=2, prompt_seconds=4.0)
     expect(column.locator("p")).to_have_text([take.text or "(no word was recognised)" for take in takes])
     heard = visited.evaluate("""async () => Promise.all([...document.querySelectorAll(".takes audio")].map(async sound => {
         sound.muted = true

@@ -18,18 +18,18 @@ from ruamel.yaml import YAML
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-import stages.checkpoint
-import stages.given_pairs
+import stages.imported_pairs
+import stages.train
 from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.cli import app
-from alignslm.cli.pipeline import read_stages, sources
 from alignslm.config.experiment import Params
 from alignslm.config.loading import load_experiment
 from alignslm.config.preferences import PreferencesConfig
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.rows import encode_utterances
 from alignslm.lm.checkpoint import load_lm, save_lm
+from alignslm.pipeline import read_stages, sources
 from alignslm.preferences.files import fetch
 from alignslm.preferences.pairing import REASONS, PreferenceError, make_pairs
 from alignslm.preferences.reading import SCHEMA, find_slices, read_slice
@@ -130,7 +130,7 @@ def choice(root, name):
 def make(name):
     """Run the two stages; return the pairs."""
     with contextlib.redirect_stdout(io.StringIO()):
-        stages.given_pairs.main(name)
+        stages.imported_pairs.main(name)
     return tables.read(tables.PAIRS, Path(f"artifacts/pairs/{name}.parquet"))
 
 
@@ -151,8 +151,9 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
     assert result.exit_code == 0, result.output
     told = re.match(r"24 rows: (\d+) training and (\d+) validation pairs\n", result.stdout)
     assert (
-        "given.mine: added mine\ncontrols.mine: added {checkpoint: mine, source: model, temperature_scale: 1.0}\n"
-        in result.stdout
+        "imported_preferences.mine: added mine\n"
+        "checkpoints.mine: added {init_from: base, train_on: pairs/mine, trainer: dpo, warmup_steps: 0}\n"
+        "systems.mine: added {source: checkpoints/mine}\n" in result.stdout
     )
     assert choice(root, "mine")["units"]["codebook_sha256"] == encoder.contract.codebook_sha256
 
@@ -166,7 +167,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
     assert tables.contract_of(tables.PAIRS, root / "artifacts/pairs/mine.parquet") == encoder.contract
 
     with contextlib.redirect_stdout(io.StringIO()):
-        stages.checkpoint.main("mine", "mine")
+        stages.train.main("mine")
     made, base = (load_lm(root / "artifacts/checkpoints" / name, device="cpu") for name in ("mine", "base"))
     assert made.contract == base.contract
     assert made.model_id != base.model_id
@@ -182,7 +183,7 @@ def test_the_graph_trains_on_them_from_the_base_model_and_evaluates(root, tmp_pa
         stage = queue.pop()
         behind.add(stage.name)
         queue += [other for other in sources(stage, graph) if other.name not in behind]
-    assert {"given_pairs@mine", "given_checkpoint@mine", "base", "control_samples@mine"} <= behind
+    assert {"imported_pairs@mine", "train@mine", "base", "samples@mine"} <= behind
     assert not {name for name in behind if name.split("@")[0] in {"continuations", "scores", "pairs", "checkpoint"}}
 
 
@@ -231,7 +232,6 @@ def units_choice(folder, **changes):
         "columns": {side: side for side in SIDES},
         "completions_end": True,
         "longest_units": None,
-        "warmup_steps": 0,
         "units": TRAINED_ON,
         "repeats": "refuse",
     }
@@ -291,7 +291,7 @@ def test_another_codebook_is_refused_by_the_stage(root, tmp_path, capsys):
     content["units"]["codebook_sha256"] = "0" * 64
     path.write_text(json.dumps(content))
     with pytest.raises(SystemExit):
-        stages.given_pairs.main("mine")
+        stages.imported_pairs.main("mine")
     said = capsys.readouterr().err.replace("\n", " ")
     names(said, "mfcc-kmeans", "mfcc13x3-")
     assert f"(codebook_sha256: '{'0' * 64}' in the choice, '" in said
@@ -302,7 +302,7 @@ def test_files_that_change_after_the_import_stop_the_stage(root, tmp_path, capsy
     run(path, "--name", "mine", "--encoder", "mfcc-kmeans")
     write_lines(path, slamkit_rows(23))
     with pytest.raises(SystemExit):
-        stages.given_pairs.main("mine")
+        stages.imported_pairs.main("mine")
     assert "but the configuration promises" in capsys.readouterr().err
 
 
@@ -370,7 +370,7 @@ def test_jsonl_that_names_sound_files_gives_the_same(root, encoder, spoken, tmp_
     (tmp_path / "0-prompt.wav").write_bytes((tmp_path / "1-prompt.wav").read_bytes())
     assert f"sha256:{choice(root, 'files')['source']['sha256']}" == account["source"]
     with pytest.raises(ValueError, match="but the configuration promises"):  # the sound counts, not only the list
-        fetch(load_experiment(root).given["files"])
+        fetch(load_experiment(root).imported_preferences["files"])
 
 
 def test_a_dataset_of_the_hub_is_pinned_to_its_commit(root, spoken, tmp_path, monkeypatch):
@@ -545,27 +545,26 @@ def test_books_close_splits_share_no_prompt_and_order_changes_nothing(rows, rand
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"given": {"sft": "x"}}, ("given.sft",)),
-        ({"given": {"r1": "x"}}, ("given.r1",)),
-        (
-            {"controls": {"swag": {"checkpoint": "swag", "source": "model", "temperature_scale": 1.0}}},
-            ("controls.swag.checkpoint", "'swag'", "base, ntp, sft"),
-        ),
+        ({"imported_preferences": {"r1": "x"}}, ("imported_preferences.r1",)),
+        ({"systems": {"swag": {"source": "checkpoints/swag"}}}, ("systems.swag.source", "'swag'", "base, r1")),
     ],
 )
-def test_checkpoints_have_names_of_their_own(root, changes, message):
+def test_names_are_told_apart_and_known(root, changes, message):
     params = load_experiment(root).params.model_dump()
     with pytest.raises(ValidationError) as raised:
         Params.model_validate({**params, **changes})
     names(raised.value, *message)
 
 
-def test_a_round_may_start_from_given_preferences(root):
+def test_a_round_may_start_from_imported_preferences(root):
     params = load_experiment(root).params.model_dump()
-    params["given"] = {"swag": "x"}
-    params["rounds"]["r1"]["prev"] = "swag"
+    params["imported_preferences"] = {"swag": "x"}
+    swag = {"init_from": "base", "train_on": "pairs/swag", "trainer": "dpo", "warmup_steps": 3}
+    params["checkpoints"] = {**params["checkpoints"], "swag": swag}
+    params["preferences"]["r1"]["sampled_from"] = params["checkpoints"]["r1"]["init_from"] = "swag"
     found = Params.model_validate(params)
-    assert (found.parent_of("swag"), found.parent_of("r1")) == ("base", "swag")
+    assert found.rounds["r1"].init_from == "swag"
+    assert "swag" not in found.aligned
 
 
 def test_validation_pairs_come_from_one_place():

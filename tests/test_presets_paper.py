@@ -9,14 +9,15 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from alignslm.config.document import read_document
-from alignslm.config.faults import ConfigError
 from alignslm.config.feedback import SelectorConfig
 from alignslm.config.loading import load_experiment
 from alignslm.config.models import TrainerConfig
 from alignslm.config.presets import apply_preset, list_presets, preview
+from alignslm.config.problems import ConfigError
 from alignslm.config.speech import CorpusConfig
 from alignslm.config.validation import validate
 from tests.messages import names
+from tests.sample_experiment import PRESETS as PRESETS_OF_SAMPLE
 from tests.sample_experiment import edit, write_experiment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -62,7 +63,7 @@ def test_models_and_feedback_are_the_papers(name):
     assert (keys["prompts"]["cut"], keys["prompts"]["max_s"]) == ("raw", 3.0)
     assert keys["sampling"]["draws"] == 5
     assert keys["weights"] == {"llm_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}
-    rules = {key: (r["chosen_min"], r["rejected_max"], r["auto_bleu_max"], r["warmup_steps"], r["prev"]) for key, r in keys["rounds"].items()}  # fmt: skip
+    rules = {key: (r["min_chosen_score"], r["max_rejected_score"], r["max_auto_bleu"], keys["checkpoints"][key]["warmup_steps"], r["sampled_from"]) for key, r in keys["preferences"].items()}  # fmt: skip
     assert rules == {"r1": (3.0, 1.0, 0.1, 500, "base"), "r2": (4.0, 2.0, 0.1, 0, "r1")}
 
 
@@ -95,9 +96,9 @@ def test_ablations_change_what_they_say():
     assert everything("twist-1.3b-ppl")["weights"] == {"llm_score": 0.0, "ppl": 1.0, "auto_bleu": 0.0, "num_words": 0.0}
     assert choice("selector", everything("twist-1.3b-ppl")["selector"], SelectorConfig).kind == "best-worst"
     for size in ("1.3b", "7b"):
-        assert list(everything(f"twist-{size}-one-round")["rounds"]) == ["r1"]
-        assert list(everything(f"twist-{size}-three-rounds")["rounds"]) == ["r1", "r2", "r3"]
-        assert everything(f"twist-{size}-mls")["trainer"] == "dpo-paper-mls"
+        assert list(everything(f"twist-{size}-one-round")["preferences"]) == ["r1"]
+        assert list(everything(f"twist-{size}-three-rounds")["preferences"]) == ["r1", "r2", "r3"]
+        assert everything(f"twist-{size}-mls")["checkpoints"]["r1"]["trainer"] == "dpo-paper-mls"
     assert everything("twist-1.3b-continued")["ntp"] == "ntp-paper"
     with_mls = choice("corpus", everything("twist-7b-mls")["corpus"], CorpusConfig)
     assert [part.kind for part in with_mls.parts.values()] == ["librispeech", "mls"]
@@ -125,7 +126,7 @@ def test_a_preset_on_another_is_a_whole_experiment(root):
 
 
 def test_rounds_of_the_upper_preset_replace_those_of_the_lower(root):
-    write_preset("less", "description: x\non: longer\nset: {rounds: {r1: {prev: base}}}\n")
+    write_preset("less", "description: x\non: longer\n" + PRESETS_OF_SAMPLE["shorter"].partition("\n")[2])
     assert list(preview("less", root).experiment.params.rounds) == ["r1"]
 
 

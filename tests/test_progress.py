@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from alignslm import progress
-from alignslm.config.faults import ConfigError, Fault
-from alignslm.failures import is_told
+from alignslm.config.problems import ConfigError, ConfigProblem
 from alignslm.progress import StageLog, peak_memory_mb, progress_line, stage, summary_line, track
 from alignslm.provenance import ContractError
 from alignslm.tables import TableError
+from alignslm.user_errors import is_user_error
 
 
 @pytest.mark.parametrize(
@@ -21,19 +21,19 @@ from alignslm.tables import TableError
     [
         (TableError("x"), True),
         (ContractError("x"), True),
-        (ConfigError([Fault("f", 1, "k", "m")]), True),
+        (ConfigError([ConfigProblem("f", 1, "k", "m")]), True),
         (ValueError("x"), False),
         (KeyError("x"), False),
     ],
 )
 def test_told_errors_are_those_that_alignslm_defines(error, told):
-    assert is_told(error) is told
+    assert is_user_error(error) is told
 
 
 def test_stage_prints_one_line(capsys):
     with stage("pairs@r1") as log:
         log.rows(inputs={"scores": 2500}, outputs={"pairs": 800, "rejections": 41})
-        log.figures({"loss": 0.123456})
+        log.log_metrics({"loss": 0.123456})
     line = r"pairs@r1: 2500 scores in, 800 pairs and 41 rejections out, loss 0\.1235, 0\.0 s, peak \d+ MB\n"
     out, err = capsys.readouterr()
     assert re.fullmatch(line, out)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.models import Prompts
-from alignslm.prompts import PromptError, cut, make_prompts
+from alignslm.prompts import PromptError, make_prompts, split_units
 from tests.messages import names
 
 RUNS = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=20)
@@ -14,7 +14,7 @@ RUNS = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max
 @given(RUNS, st.floats(0, 8))
 def test_a_cut_keeps_every_run_whole_and_never_passes_the_limit(runs, end_s):
     units, durations = [unit for unit, _ in runs], [duration for _, duration in runs]
-    head, tail = cut(units, durations, end_s=end_s, frame_rate_hz=25.0)
+    head, tail = split_units(units, durations, end_s=end_s, frame_rate_hz=25.0)
     assert head + tail == units
     assert sum(durations[: len(head)]) / 25.0 <= end_s + 1e-6
     if tail:

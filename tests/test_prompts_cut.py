@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from alignslm import audio, tables
 from alignslm.asr import Transcript
-from alignslm.asr.prompts import transcribe_recorded_of
+from alignslm.asr.prompts import transcribe_recordings
 from alignslm.config.models import Prompts
-from alignslm.prompts import End, PromptError, end_of, make_prompts, with_heard_texts
+from alignslm.prompts import CutPoint, PromptError, cut_point, fill_missing_texts, make_prompts
 from tests.messages import names
 from tests.tiny_librispeech import RATE_HZ, spoken
 
@@ -44,7 +44,7 @@ def row(text, ends):
 def test_a_word_cut_never_passes_the_limit_and_could_not_keep_one_word_more(gaps, max_s):  # G7
     ends = [sum(gaps[: at + 1]) for at in range(len(gaps))]
     words = [f"w{at}" for at in range(len(ends))]
-    end = end_of(row(" ".join(words), ends), WORD.model_copy(update={"max_s": max_s}))
+    end = cut_point(row(" ".join(words), ends), WORD.model_copy(update={"max_s": max_s}))
     fitting = [at for at, time in enumerate(ends) if time <= max_s]
     if not fitting or len(fitting) == len(words):
         assert end is None
@@ -55,11 +55,11 @@ def test_a_word_cut_never_passes_the_limit_and_could_not_keep_one_word_more(gaps
 
 
 def test_a_word_that_ends_at_the_limit_is_kept():
-    assert end_of(row("a b c", [0.1, 0.5, 0.9]), WORD) == End(0.5, "a b", "c")
+    assert cut_point(row("a b c", [0.1, 0.5, 0.9]), WORD) == CutPoint(0.5, "a b", "c")
 
 
 def test_a_first_word_longer_than_the_limit_gives_no_prompt_rather_than_a_long_one():
-    assert end_of(row("extraordinary b", [0.6, 0.9]), WORD) is None
+    assert cut_point(row("extraordinary b", [0.6, 0.9]), WORD) is None
 
 
 def test_raw_prompts_end_at_the_limit_and_know_no_text():
@@ -134,7 +134,7 @@ def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_
         "utterance_id", prompt_id="p-" + pl.col("utterance_id"), end_s=pl.Series([0.5, 1.0, 3.0])
     )
     whole = {"prompts": prompts, "side": side, "shard_rows": shard_rows}
-    heard = transcribe_recorded_of(tmp_path / "u", Listener(), **whole)
+    heard = transcribe_recordings(tmp_path / "u", Listener(), **whole)
     cuts = {f"p-{row['utterance_id']}": row["num_samples"] for row in rows}
     for name, end_s in prompts.select("prompt_id", "end_s").iter_rows():
         at = min(round(end_s * RATE_HZ), cuts[name])
@@ -146,7 +146,7 @@ def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_
     assert len(waveform) == rows[0]["num_samples"]
     first, second = tables.parts(tmp_path / "u")
     third = {"prompts": prompts[2:], "side": side, "shard_rows": 2}
-    by_part = [transcribe_recorded_of(part, Listener(), **third) for part in (first, second)]
+    by_part = [transcribe_recordings(part, Listener(), **third) for part in (first, second)]
     assert [len(part) for part in by_part] == [0, 1]
     assert by_part[1].equals(heard[2:])
 
@@ -158,7 +158,7 @@ def heard(*rows):
 def test_heard_texts_fill_only_what_is_not_known():
     prompts = pl.DataFrame({"prompt_id": ["a", "b", "c"], "prompt_text": ["told", None, None]})
     width = len(tables.TRANSCRIPTS.schema) - 3
-    filled = with_heard_texts(
+    filled = fill_missing_texts(
         prompts, heard(*((name, text, status, *[None] * width) for name, text, status in [
             ("a", "other", "ok"), ("b", "heard", "ok"), ("c", None, "empty")
         ]))
@@ -169,5 +169,5 @@ def test_heard_texts_fill_only_what_is_not_known():
 def test_a_prompt_that_was_never_transcribed_is_one_clear_error():
     prompts = pl.DataFrame({"prompt_id": ["a", "b"], "prompt_text": ["told", None]})
     with pytest.raises(PromptError) as error:
-        with_heard_texts(prompts, heard())
+        fill_missing_texts(prompts, heard())
     names(error.value, "dvc repro prompt_transcripts", "'b'", "1")

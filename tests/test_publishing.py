@@ -19,9 +19,9 @@ from ruamel.yaml import YAML
 
 from alignslm import tables
 from alignslm.config.document import read_document
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import apply_preset, preview
+from alignslm.config.problems import ConfigError
 from alignslm.lm.checkpoint import load_lm
 from alignslm.publishing import PublishError, Receipt
 from alignslm.publishing.cards import dataset_card, model_card
@@ -296,7 +296,7 @@ def test_the_model_index_holds_the_reports_numbers_with_their_intervals(hub, wor
     }
     accuracy = told["toy-sblimp-full", "accuracy"]
     assert accuracy.metric_value == round(100 * report.metric("r1", "sblimp", "accuracy").value, 4)
-    assert {metric.model for metric in report.metrics} >= {"base", "sft", "r1", "true"}
+    assert {metric.model for metric in report.metrics} >= {"base", "sft", "r1", "ground-truth"}
     assert "r2" not in {metric.model for metric in report.metrics}
     assert (card.data.license, card.data.library_name, card.data.datasets) == ("mit", "transformers", [DATASET[1]])
 

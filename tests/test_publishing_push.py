@@ -9,8 +9,8 @@ import pytest
 
 from alignslm.publishing import PublishError
 from alignslm.publishing.hub import Target, push, with_manifest
-from alignslm.publishing.pushing import Package, write_preview
-from alignslm.publishing.refusals import AGAIN
+from alignslm.publishing.hub_errors import AGAIN
+from alignslm.publishing.pushing import Upload, write_preview
 from tests.hub_stand_in import READER, TOKEN, Repo, serving
 from tests.messages import names
 from tests.tiny_hub import point_hub_at
@@ -52,7 +52,7 @@ def test_a_first_push_makes_a_private_repository_with_one_commit_and_a_tag(hub, 
 
 
 def test_a_preview_is_written_whole_or_not_at_all(tmp_path):
-    packages = {kind: Package(bundle(tmp_path), TARGET) for kind in ("model", "dataset")}
+    packages = {kind: Upload(bundle(tmp_path), TARGET) for kind in ("model", "dataset")}
     (tmp_path / "out" / "dataset").mkdir(parents=True)
     with pytest.raises(PublishError) as error:
         write_preview(packages, tmp_path / "out")

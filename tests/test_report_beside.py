@@ -9,10 +9,10 @@ from ruamel.yaml import YAML
 from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.loading import load_experiment
 from alignslm.config.sources import FolderSource, HubSource
+from alignslm.report.formatting import style
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.page import paragraphs_of
 from alignslm.report.published import COLUMNS, column_of, protocols_of, published_sheet
-from alignslm.report.wording import style
 from tests.messages import names
 from tests.report_world import EXPERIMENT
 from tests.sample_experiment import edit, write_experiment

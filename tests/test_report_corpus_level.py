@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alignslm import tables
 from alignslm.config.models import Bootstrap
 from alignslm.metrics import distinct_n, words
-from alignslm.report.corpus_level import distinct_values, jackknifed, word_error_values, word_errors
+from alignslm.report.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from alignslm.statistics import mean_interval
@@ -70,7 +70,7 @@ def test_distinct_n_by_hand():
 def test_jackknifed_values_of_a_mean_are_the_values():
     rows = np.array([1.0, 4.0, 2.0, 9.0])
     without = np.array([np.delete(rows, place).mean() for place in range(4)])
-    assert jackknifed(rows.mean(), without) == pytest.approx(rows)
+    assert jackknife_values(rows.mean(), without) == pytest.approx(rows)
 
 
 ROWS = st.lists(st.tuples(TEXTS, st.sampled_from(["ok", "empty", "failed"]), TEXTS), min_size=1, max_size=6)
@@ -137,13 +137,13 @@ def test_the_report_holds_both_with_errors_counts_and_directions(world):
     # of the 40 prompts every fourth lost the last of its four words, but for the first, which was given up
     assert recorded.value == pytest.approx(9 / (39 * 4))
     assert (recorded.n, recorded.n_missing, recorded.higher_is_better) == (39, 1, False)
-    assert report.metric("true", "speech", "word_error_rate").n == prompts
+    assert report.metric("ground-truth", "speech", "word_error_rate").n == prompts
     assert report.metric("base", "speech", "word_error_rate") is None
 
 
 def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
     _, report = world
-    for model in ("r2", "true"):
+    for model in ("r2", "ground-truth"):
         found = report.comparison(model, "base", "continuation", "distinct_2")
         left, right = (report.metric(name, "continuation", "distinct_2").value for name in (model, "base"))
         assert found.delta == pytest.approx(left - right)
@@ -152,8 +152,8 @@ def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
 
 def test_without_the_true_continuations_among_the_systems_nothing_is_counted(tmp_path):
     artifacts = build(tmp_path)
-    (artifacts / "samples" / "true" / "recorded.parquet").unlink()
-    sampled = {name: item for name, item in EXPERIMENT.params.controls.items() if name != "true"}
+    (artifacts / "samples" / "ground-truth" / "recorded.parquet").unlink()
+    sampled = {name: item for name, item in EXPERIMENT.params.controls.items() if name != "ground-truth"}
     alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"controls": sampled})})
     assert read_inputs(artifacts, alone).word_errors.is_empty()
     with pytest.raises(tables.TableError) as raised:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from alignslm import tables
 from alignslm.config.models import Bootstrap
-from alignslm.report.columns import ReportError, Rows
+from alignslm.report.columns import EvalTables, ReportError
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
 from alignslm.report.systems import evaluated, previous
@@ -29,7 +29,7 @@ NO_ITEMS = pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
 def judged(*rows):
     """Rows (model, prompt, draw, metric, value) as a JUDGED table."""
     made = [(model, f"{prompt}-{draw}", prompt, draw, metric, value) for model, prompt, draw, metric, value in rows]
-    return tables.arrange(pl.DataFrame(made, schema=dict(tables.JUDGED.schema), orient="row"), tables.JUDGED)
+    return tables.conform(pl.DataFrame(made, schema=dict(tables.JUDGED.schema), orient="row"), tables.JUDGED)
 
 
 def heard(texts):
@@ -38,12 +38,14 @@ def heard(texts):
         {"source_id": name, "text": text, "status": "failed" if text is None else "ok" if text else "empty"}
         for name, text in texts.items()
     ]
-    return tables.arrange(pl.DataFrame(rows, schema=dict(tables.TRANSCRIPTS.schema)), tables.TRANSCRIPTS)
+    return tables.conform(pl.DataFrame(rows, schema=dict(tables.TRANSCRIPTS.schema)), tables.TRANSCRIPTS)
 
 
 def summary(frame, *, models, items=NO_ITEMS, transcripts=None, rounds=None, bootstrap=BOOTSTRAP):
-    measured = Rows(frame, items, transcripts or {})
-    return summarise(measured, models=models, rounds=rounds or {}, bootstrap=bootstrap, seed=0, ceiling_model="true")
+    measured = EvalTables(frame, items, transcripts or {})
+    return summarise(
+        measured, models=models, rounds=rounds or {}, bootstrap=bootstrap, seed=0, ceiling_model="ground-truth"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_perplexity_is_a_geometric_mean_and_compared_in_log():
     assert report.comparison("r1", "base", "continuation", "log_ppl").delta == pytest.approx(-math.log(4))
 
 
-@pytest.mark.parametrize(("model", "against"), [("r2", "base"), ("r2", "sft"), ("r2", "r1"), ("base-cool", "base")])
+@pytest.mark.parametrize(("model", "against"), [("r2", "base"), ("r2", "sft"), ("r2", "r1"), ("base-low-temp", "base")])
 def test_differences_are_means_of_prompt_means_of_both_models(world, model, against):
     inputs, report = world
     left, right = values_of(inputs, model, "judge"), values_of(inputs, against, "judge")
@@ -146,7 +148,7 @@ def test_accuracies_are_means_over_pairs_with_a_row_a_subtype_where_there_are_se
     )
     assert report.metric("sft", "storycloze", "accuracy/topic").value == pytest.approx(statistics.fmean(topic))
     assert report.metric("sft", "swuggy", "accuracy/") is None
-    assert report.metric("true", "storycloze", "accuracy") is None
+    assert report.metric("ground-truth", "storycloze", "accuracy") is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -175,8 +177,8 @@ def test_distinct_takes_case_and_spaces_as_equal_silences_as_one_text_and_failur
 
 def test_distinct_is_compared_only_between_samples_of_one_size(world):
     _, report = world
-    assert report.comparison("true", "base", "continuation", "distinct") is None
-    assert report.comparison("true", "base", "continuation", "distinct_per_draw") is not None
+    assert report.comparison("ground-truth", "base", "continuation", "distinct") is None
+    assert report.comparison("ground-truth", "base", "continuation", "distinct_per_draw") is not None
     assert report.comparison("r2", "base", "continuation", "distinct") is not None
 
 
@@ -202,9 +204,9 @@ def test_the_name_ci95_is_kept_true():
 
 
 def test_what_is_compared():
-    models = ["base", "ntp", "sft", "r1", "r2", "true"]
+    models = ["base", "ntp", "sft", "r1", "r2", "ground-truth"]
     assert compared(models, {"r1": "base", "r2": "r1"}) == [
-        ("ntp", "base"), ("sft", "base"), ("r1", "base"), ("r2", "base"), ("true", "base"),
+        ("ntp", "base"), ("sft", "base"), ("r1", "base"), ("r2", "base"), ("ground-truth", "base"),
         ("r1", "sft"), ("r2", "sft"), ("r2", "r1"),
     ]  # fmt: skip
     assert compared(["base", "r1"], {"r1": "base"}) == [("r1", "base")]
@@ -212,9 +214,9 @@ def test_what_is_compared():
 
 def test_models_above_the_ceilings_interval_are_flagged(world):
     _, report = world
-    ceiling = report.metric("true", "continuation", "judge").ci95[1]
+    ceiling = report.metric("ground-truth", "continuation", "judge").ci95[1]
     oracle = [
-        m.model for m in report.metrics if m.metric == "judge" and m.model != "true" and m.value > ceiling
+        m.model for m in report.metrics if m.metric == "judge" and m.model != "ground-truth" and m.value > ceiling
     ]  # fmt: skip
     assert oracle == ["r2"]
     assert [flag.model for flag in report.flags if flag.metric == "judge"] == oracle
@@ -222,8 +224,8 @@ def test_models_above_the_ceilings_interval_are_flagged(world):
 
 
 def test_a_ceiling_without_interval_flags_nothing():
-    frame = judged(("base", "p", 0, "judge", 5.0), ("true", "p", 0, "judge", 1.0))
-    assert summary(frame, models=["base", "true"]).flags == ()
+    frame = judged(("base", "p", 0, "judge", 5.0), ("ground-truth", "p", 0, "judge", 1.0))
+    assert summary(frame, models=["base", "ground-truth"]).flags == ()
 
 
 def test_one_cluster_has_a_value_and_no_error():
@@ -249,7 +251,7 @@ def test_row_order_changes_no_bit(world):
     inputs, report = world
     shuffled = inputs.judged.sample(fraction=1.0, shuffle=True, seed=1)
     again = summarise(
-        Rows(
+        EvalTables(
             shuffled,
             inputs.item_scores.reverse(),
             inputs.transcripts,
@@ -260,7 +262,7 @@ def test_row_order_changes_no_bit(world):
         rounds=previous(EXPERIMENT),
         bootstrap=EXPERIMENT.params.evaluation.bootstrap,
         seed=0,
-        ceiling_model="true",
+        ceiling_model="ground-truth",
     )
     assert again == report
 

@@ -21,15 +21,15 @@ from alignslm.provenance import content_id
 from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
 from alignslm.report.findings import findings_of
+from alignslm.report.formatting import change, heading, headline, percent, with_error, with_interval
 from alignslm.report.inputs import TrainingLog, read_inputs
 from alignslm.report.metrics import Comparison
-from alignslm.report.origin import origin_of
 from alignslm.report.page import paragraphs_of
 from alignslm.report.plots import score_counts, training_table
 from alignslm.report.published import published_sheet
+from alignslm.report.run_info import origin_of
 from alignslm.report.systems import evaluated, topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet
-from alignslm.report.wording import change, heading, headline, percent, with_error, with_interval
 from alignslm.report.writing import report_of, write_report
 from tests.messages import names
 from tests.report_world import EXPERIMENT, ORIGIN, RATE_HZ, SHIFTS, build
@@ -268,7 +268,7 @@ def test_headline_has_the_promised_columns_and_flags(report):
         "storycloze accuracy/topic", "swuggy accuracy", "continuation auto_bleu", "continuation distinct",
         "continuation num_words", "speech dnsmos_ovrl",
     ]  # fmt: skip
-    rows = {row[0].text: row for row in headline_sheet(report, "true").rows}
+    rows = {row[0].text: row for row in headline_sheet(report, "ground-truth").rows}
     assert rows["r2"][1].mark == "flag"
     assert rows["r2"][1].text.endswith("⚑")
     assert rows["base"][1].mark == ""
@@ -316,7 +316,7 @@ def test_findings_are_the_comparisons_and_their_meaning(report):
     }
     assert (found.first, found.last, found.gain, found.step) == ("r1", "r2", judged["r2", "base"], judged["r2", "r1"])
     assert found.explained == {
-        name: (judged[name, "base"], judged[name, "base"].delta / found.gain.delta) for name in ("sft", "base-cool")
+        name: (judged[name, "base"], judged[name, "base"].delta / found.gain.delta) for name in ("sft", "base-low-temp")
     }
     assert (found.first_against_sft, found.last_against_sft) == (judged["r1", "sft"], judged["r2", "sft"])
     assert [item.benchmark for item in found.likelihood] == ["storycloze"]
@@ -329,9 +329,13 @@ def test_every_finding_is_written_out(report):
     found = findings_of(report, EXPERIMENT)
     gained = percent(found.explained["sft"][1])
     shown = (found.gain, found.heldout_gain, found.first_against_sft, found.last_against_sft, found.step)
-    names(" ".join(texts["findings"]), *map(change, shown), gained, "base-cool", "sft")
+    names(" ".join(texts["findings"]), *map(change, shown), gained, "base-low-temp", "sft")
     assert [sentence.startswith("r2 scores above the topline") for sentence in texts["warnings"]] == [True, True]
-    names(texts["warnings"][0], "training judge", with_error(report.metric("true", "continuation", "judge")).split()[0])
+    names(
+        texts["warnings"][0],
+        "training judge",
+        with_error(report.metric("ground-truth", "continuation", "judge")).split()[0],
+    )
     names(texts["warnings"][1], "held-out judge")
 
 
@@ -346,7 +350,12 @@ def test_findings_change_with_the_numbers(report):
     assert (found.explained, found.flagged) == ({}, {})
     text = " ".join(paragraphs_of(changed, EXPERIMENT)["findings"])
     names(
-        text, "loss", "below", "less diverse", "topline", with_interval(report.metric("true", "continuation", "judge"))
+        text,
+        "loss",
+        "below",
+        "less diverse",
+        "topline",
+        with_interval(report.metric("ground-truth", "continuation", "judge")),
     )
     assert paragraphs_of(changed, EXPERIMENT)["warnings"] == []
 
@@ -395,7 +404,7 @@ def test_markdown_tables_are_rectangular_and_carry_provenance(written):
 def test_sampled_baselines_then_rounds_then_the_topline_are_evaluated():
     experiment = load_experiment(Path(__file__).parents[1])
     systems, rounds = evaluated(experiment), tuple(experiment.params.rounds)
-    assert (systems[0], systems[-1], topline(experiment)) == ("base", "true", "true")
+    assert (systems[0], systems[-1], topline(experiment)) == ("base", "ground-truth", "ground-truth")
     assert systems[-1 - len(rounds) : -1] == rounds
     assert set(systems) == {*experiment.params.controls, *rounds}
 

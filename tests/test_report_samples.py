@@ -19,8 +19,8 @@ from alignslm.cli import app
 from tests.micro import ROOT
 from tests.report_world import build
 
-SYSTEMS = ("base", "sft", "r1", "true")
-NAMES = {"ground truth": "true"}
+SYSTEMS = ("base", "sft", "r1", "ground-truth")
+NAMES = {"ground truth": "ground-truth"}
 COUNT = 12
 CARD = re.compile(
     r'<div class="clip"><div class="who">(?P<name>[^<]+?) (?:<span>(?P<duration>[^<]+)</span>)?</div>\n'

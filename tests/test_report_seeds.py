@@ -17,7 +17,7 @@ from alignslm.cli import app
 from alignslm.config.models import Bootstrap
 from alignslm.report.columns import ReportError
 from alignslm.report.evaluated import Paired
-from alignslm.report.seeds import _combine, combine_runs, name_runs
+from alignslm.report.seeds import _combine, compare_seeds, name_runs
 from alignslm.statistics import mean_over_runs
 from tests.messages import names
 from tests.sample_experiment import write_experiment
@@ -44,7 +44,7 @@ def combined(differences, bootstrap=B):
 
 def test_three_runs_by_hand(tmp_path):
     folders = [write_run(tmp_path / f"seed-{i}" / "artifacts", shift) for i, shift in enumerate((0.5, 1.0, 1.5))]
-    found = combine_runs(folders, "r1", "base", bootstrap=B, seed=0)
+    found = compare_seeds(folders, "r1", "base", bootstrap=B, seed=0)
     judge, swuggy = found.rows[0], found.rows[-1]
     assert (found.runs, judge.benchmark, judge.metric) == (("seed-0", "seed-1", "seed-2"), "continuation", "judge")
     assert judge.by_run == pytest.approx((0.5, 1.0, 1.5))
@@ -147,7 +147,7 @@ def test_runs_on_other_items_are_refused_with_all_that_differs(tmp_path):
     other = write_run(tmp_path / "seed-1", 1.0, prompts="abce")
     write_evaluation(other, "base", {p: [2.0] for p in "abce"})  # no answers of base, so no difference
     with pytest.raises(ReportError) as raised:
-        combine_runs([first, other], "r1", "base", bootstrap=B, seed=0)
+        compare_seeds([first, other], "r1", "base", bootstrap=B, seed=0)
     _, judged, scored, cure = str(raised.value).splitlines()
     names(judged, "continuation judge", "2 items", "seed-0", "seed-1", "d")
     names(scored, "swuggy accuracy", "seed-1")
@@ -162,7 +162,7 @@ def test_many_faults_are_counted(tmp_path):
         copies = [scores.with_columns(benchmark=pl.lit(f"b{i}")) for i in range(10)]
         tables.write(pl.concat(copies), tables.ITEM_SCORES, path)
     with pytest.raises(ReportError) as raised:
-        combine_runs([first, other], "r1", "base", bootstrap=B, seed=0)
+        compare_seeds([first, other], "r1", "base", bootstrap=B, seed=0)
     names(raised.value, "b7 accuracy", "seed-1", "3 more")
     assert "b8" not in str(raised.value)
 
@@ -185,17 +185,17 @@ def test_what_is_no_two_runs_is_refused(tmp_path):
     }
     for folders, facts in cases.items():
         with pytest.raises(ReportError) as raised:
-            combine_runs(folders, "r1", "base", bootstrap=B, seed=0)
+            compare_seeds(folders, "r1", "base", bootstrap=B, seed=0)
         names(raised.value, *facts)
     write_run(tmp_path / "seed-1", 1.0)
     with pytest.raises(ReportError) as raised:
-        combine_runs([first, tmp_path / "seed-1"], "r2", "base", bootstrap=B, seed=0)
+        compare_seeds([first, tmp_path / "seed-1"], "r2", "base", bootstrap=B, seed=0)
     names(raised.value, first, "'r2'", "base, r1", "dvc repro")
 
 
 def test_order_of_runs_changes_no_interval(tmp_path):
     folders = [write_run(tmp_path / f"seed-{i}", shift) for i, shift in enumerate((0.25, 1.0, 0.5))]
-    one, two = (combine_runs(some, "r1", "base", bootstrap=B, seed=0) for some in (folders, folders[::-1]))
+    one, two = (compare_seeds(some, "r1", "base", bootstrap=B, seed=0) for some in (folders, folders[::-1]))
     for row, turned in zip(one.rows, two.rows, strict=True):
         assert row == turned.model_copy(update={"by_run": turned.by_run[::-1]})
 

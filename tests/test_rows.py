@@ -7,11 +7,11 @@ from alignslm import tables
 from alignslm.asr import Transcript
 from alignslm.asr.rows import transcribe
 from alignslm.audio import encode_flac
-from alignslm.config.feedback import Calibration, NgramJudge, Sampling
-from alignslm.judge import Story, load_judge, prepare_judge
-from alignslm.judge.rows import UnreadablePromptError, score, stories_of
-from alignslm.lm.rows import draw_continuations
-from alignslm.prompts import true_continuations
+from alignslm.config.feedback import Calibration, NgramJudgeConfig, Sampling
+from alignslm.judge import JudgeInput, load_judge, prepare_judge
+from alignslm.judge.rows import UnreadablePromptError, join_judge_inputs, score
+from alignslm.lm.rows import sample_continuations
+from alignslm.prompts import ground_truth_continuations
 from alignslm.storyworld.corpus import story_texts
 from tests.messages import names
 from tests.sample_experiment import CHOICES
@@ -40,11 +40,11 @@ def prompts(count=5):
 
 
 def drawn(frame, purpose="r1", batch_rows=64):
-    return draw_continuations(frame, LM, SAMPLING, seed=0, purpose=purpose, batch_rows=batch_rows)
+    return sample_continuations(frame, LM, SAMPLING, seed=0, purpose=purpose, batch_rows=batch_rows)
 
 
 def test_draws_close_their_keys_and_number_every_prompt():
-    frame = tables.arrange(drawn(prompts()), tables.CONTINUATIONS)
+    frame = tables.conform(drawn(prompts()), tables.CONTINUATIONS)
     tables.verify(frame, tables.CONTINUATIONS, where="drawn")
     tables.require_keys(frame, "prompt_id", prompts(), "prompt_id", names="continuations to prompts")
     assert frame.group_by("prompt_id").len()["len"].to_list() == [3] * 5
@@ -52,9 +52,9 @@ def test_draws_close_their_keys_and_number_every_prompt():
 
 @pytest.mark.parametrize("batch_rows", [1, 4, 64])
 def test_draws_depend_on_neither_batch_nor_order_nor_company(batch_rows):
-    whole = tables.arrange(drawn(prompts()), tables.CONTINUATIONS).drop("logprob_nats")
+    whole = tables.conform(drawn(prompts()), tables.CONTINUATIONS).drop("logprob_nats")
     shuffled = drawn(prompts().sample(fraction=1, shuffle=True, seed=2), batch_rows=batch_rows)
-    assert tables.arrange(shuffled, tables.CONTINUATIONS).drop("logprob_nats").equals(whole)
+    assert tables.conform(shuffled, tables.CONTINUATIONS).drop("logprob_nats").equals(whole)
     alone = drawn(prompts().filter(pl.col("prompt_id") == "p3"), batch_rows=batch_rows).drop("logprob_nats")
     assert alone.sort("continuation_id").equals(whole.filter(pl.col("prompt_id") == "p3"))
 
@@ -65,7 +65,7 @@ def test_rounds_draw_independently():
 
 
 def test_the_ceiling_is_the_corpus_itself():
-    frame = tables.arrange(true_continuations(prompts()), tables.CONTINUATIONS)
+    frame = tables.conform(ground_truth_continuations(prompts()), tables.CONTINUATIONS)
     tables.verify(frame, tables.CONTINUATIONS, where="true")
     assert frame["units"].to_list() == [[7, 8]] * 5
 
@@ -104,11 +104,11 @@ def test_transcripts_keep_every_row_resampled_and_in_order():
 def judge(tmp_path_factory):
     from ruamel.yaml import YAML
 
-    from alignslm.config.speech import StoryWorld
+    from alignslm.config.speech import StoryWorldConfig
 
-    corpus = StoryWorld(**YAML(typ="safe").load(CHOICES["corpus/world"])).model_copy(update={"texts": 600})
-    texts = [Story(*row) for row in story_texts(corpus).select("prompt_text", "continuation_text").iter_rows()]
-    config = NgramJudge(
+    corpus = StoryWorldConfig(**YAML(typ="safe").load(CHOICES["corpus/world"])).model_copy(update={"texts": 600})
+    texts = [JudgeInput(*row) for row in story_texts(corpus).select("prompt_text", "continuation_text").iter_rows()]
+    config = NgramJudgeConfig(
         kind="ngram",
         order=3,
         discount=0.75,
@@ -129,7 +129,7 @@ def stories():
             "confidence": [0.9, None, None],
         }
     )
-    return stories_of(continuations, heard, prompts(1))
+    return join_judge_inputs(continuations, heard, prompts(1))
 
 
 def test_what_was_not_heard_is_never_scored_and_never_dropped(judge):
@@ -138,7 +138,7 @@ def test_what_was_not_heard_is_never_scored_and_never_dropped(judge):
     assert scored["llm_score"].is_null().to_list() == [False, True, True]
     assert scored["num_words"].to_list() == [6, 0, 0]
     assert scored["auto_bleu"].to_list() == [pytest.approx(0.4), None, None]
-    tables.verify(tables.arrange(scored, tables.SCORES), tables.SCORES, where="scores")
+    tables.verify(tables.conform(scored, tables.SCORES), tables.SCORES, where="scores")
 
 
 def test_scores_do_not_depend_on_the_shard(judge):
@@ -157,7 +157,7 @@ def test_a_prompt_without_text_is_one_clear_error():
         }
     )
     with pytest.raises(UnreadablePromptError) as raised:
-        stories_of(continuations, heard, prompts(1).with_columns(prompt_text=pl.lit(None, pl.String)))
+        join_judge_inputs(continuations, heard, prompts(1).with_columns(prompt_text=pl.lit(None, pl.String)))
     names(raised.value, "'p0'", "1")
 
 
@@ -172,7 +172,7 @@ def test_what_follows_a_prompt_in_which_nothing_was_heard_is_failed_and_kept():
         }
     )
     text = pl.when(pl.col("prompt_id") == "p0").then(pl.lit(None, pl.String)).otherwise("prompt_text")
-    stories = stories_of(continuations, heard, prompts(2).with_columns(prompt_text=text))
+    stories = join_judge_inputs(continuations, heard, prompts(2).with_columns(prompt_text=text))
     assert len(stories) == 6
     assert stories.filter(prompt_id="p0")["status"].to_list() == ["failed"] * 3
     assert stories.filter(prompt_id="p1")["status"].to_list() == ["ok"] * 3

@@ -9,11 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alignslm.cli.checking import checked
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
+from alignslm.config.problems import ConfigError
 from alignslm.config.rubrics import Rubric, RubricError
-from alignslm.judge import Judgement
-from alignslm.judge.replies import Reply, judged, rating
+from alignslm.judge import JudgeOutput
+from alignslm.judge.replies import Reply, aggregate_replies, parse_rating
 from tests.messages import names
 from tests.sample_experiment import edit, write_experiment
 
@@ -84,22 +84,22 @@ def test_the_repositorys_rubrics_are_valid_and_any_file_can_be_dropped_in(tmp_pa
     ],
 )
 def test_ratings_in_replies(reply, expected):  # G5
-    assert rating(reply, answer_prefix=BOXED) == expected
+    assert parse_rating(reply, answer_prefix=BOXED) == expected
 
 
 def test_the_answer_prefix_is_plain_text():
-    assert rating("**Score:** 4", answer_prefix="Score:") == 4
-    assert rating("(score) 2 (score). 3", answer_prefix="(score).") == 3
+    assert parse_rating("**Score:** 4", answer_prefix="Score:") == 4
+    assert parse_rating("(score) 2 (score). 3", answer_prefix="(score).") == 3
 
 
 def test_replies_become_rows_never_a_gap():  # G1
     def of(*replies):
-        return judged(list(replies), answer_prefix=BOXED, ppl=2.0)
+        return aggregate_replies(list(replies), answer_prefix=BOXED, ppl=2.0)
 
     good, bad = Reply("yes \\boxed{4}"), Reply("well ...")
-    assert of(good) == Judgement(4.0, 2.0, "ok", "yes \\boxed{4}")
-    assert of(bad) == Judgement(None, 2.0, "failed", "well ...")
-    assert of(Reply("")) == Judgement(None, 2.0, "failed", "")
+    assert of(good) == JudgeOutput(4.0, 2.0, "ok", "yes \\boxed{4}")
+    assert of(bad) == JudgeOutput(None, 2.0, "failed", "well ...")
+    assert of(Reply("")) == JudgeOutput(None, 2.0, "failed", "")
     assert of(Reply("I can't rate that. \\boxed{1}", refused=True)).status == "failed"
     several = of(good, bad, Reply("\\boxed{1}"))
     assert (several.score, several.status) == (2.5, "ok")

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from alignslm import tables
-from alignslm.shards import FORM, InputError, map_shards, map_table, map_tasks, work_folder
+from alignslm.shards import FORM, MissingInputError, map_shards, map_table, map_tasks, work_folder
 
 ROWS = pl.DataFrame({"id": list(range(10))})
 SCRIPT = str(Path(__file__).parent.parent / "stages" / "pairs.py")
@@ -161,10 +161,10 @@ def test_work_is_found_again_only_under_equal_parameters_inputs_and_science(here
 
 
 def test_plumbing_is_no_part_of_the_key_and_the_form_of_a_shard_is():
-    from alignslm.closure import science
+    from alignslm.code_deps import code_dependencies
 
     package = Path(SCRIPT).parent.parent / "alignslm"
-    found = science(Path(SCRIPT))
+    found = code_dependencies(Path(SCRIPT))
     assert found == [package / "pairs", Path(SCRIPT)]
     assert {path.name for path in FORM} == {"shards.py", "tables"}
 
@@ -182,7 +182,7 @@ def test_a_run_that_ends_well_leaves_nothing_and_one_that_fails_leaves_its_shard
 def test_an_input_that_was_not_made_yet_is_told(here):
     message = "artifacts/encoder does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`."
     with (
-        pytest.raises(InputError, match=f"^{re.escape(message)}$"),
+        pytest.raises(MissingInputError, match=f"^{re.escape(message)}$"),
         work_folder("units", script=__file__, params={}, inputs=[Path("artifacts/encoder")]),
     ):
         raise AssertionError("the stage must not begin")

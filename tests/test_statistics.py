@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alignslm import statistics
 from alignslm.config.models import Bootstrap
-from alignslm.statistics import mean_interval, mean_within, paired_difference, sign_test
+from alignslm.statistics import group_means, mean_interval, paired_difference, sign_test
 
 B = Bootstrap(resamples=400, confidence=0.95)
 ROWS = st.lists(st.tuples(st.one_of(st.none(), st.floats(-5, 5, width=32)), st.integers(0, 6)), min_size=1, max_size=30)
@@ -141,7 +141,7 @@ def test_unequal_lengths_are_refused():
 
 
 def test_voices_are_averaged_within_an_id_before_ids():
-    ids, means = mean_within([1, 0, None, 1, None], ["x", "x", "x", "y", "z"])
+    ids, means = group_means([1, 0, None, 1, None], ["x", "x", "x", "y", "z"])
     assert ids.tolist() == ["x", "y", "z"]
     assert means.tolist()[:2] == [0.5, 1.0]
     assert math.isnan(means[2])  # no voice measured: missing, not 0

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from alignslm import tables
 from alignslm.shards import map_tasks
-from alignslm.storage import StorageError, replacing, writing
+from alignslm.storage import StorageError, atomic_write, reraise_disk_errors
 from tests.messages import names
 
 FRAME = pl.DataFrame([("t", "p", "c")], schema=dict(tables.TEXTS.schema), orient="row")
@@ -50,11 +50,11 @@ import resource, sys
 from pathlib import Path
 import polars as pl, numpy as np
 from safetensors.numpy import save_file  # Torch's writes by the same code, and takes seconds to import
-from alignslm.storage import writing
+from alignslm.storage import reraise_disk_errors
 path = Path(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 weights, frame = {"x": np.zeros(10**5)}, pl.DataFrame({"a": range(10**5)})
-with writing(path):
+with reraise_disk_errors(path):
     match sys.argv[1]:
         case "polars": frame.write_parquet(path)
         case "arrow": __import__("pyarrow.parquet").parquet.write_table(frame.to_arrow(), path)
@@ -77,7 +77,10 @@ def test_where_a_library_does_not_say_it_a_small_write_does(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(StorageError, match="cannot be written: File too large"), writing(tmp_path / "model"):
+        with (
+            pytest.raises(StorageError, match="cannot be written: File too large"),
+            reraise_disk_errors(tmp_path / "model"),
+        ):
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -120,15 +123,15 @@ def test_a_read_only_work_folder_is_one_line_and_no_traceback(tmp_path):
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
-    with pytest.raises(ArithmeticError), writing(tmp_path / "file"):
+    with pytest.raises(ArithmeticError), reraise_disk_errors(tmp_path / "file"):
         raise ArithmeticError
-    with pytest.raises(FileNotFoundError), writing(tmp_path / "file"):
+    with pytest.raises(FileNotFoundError), reraise_disk_errors(tmp_path / "file"):
         (tmp_path / "absent").read_text()
     assert list(tmp_path.iterdir()) == []
 
 
 def half_replace(path):
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("half of the new")
         raise KeyboardInterrupt
 
@@ -139,7 +142,7 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         half_replace(path)
     assert path.read_text() == "old"
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
@@ -162,7 +165,7 @@ def test_what_a_killed_process_left_half_written_is_swept_away_and_a_live_ones_i
 
 
 def test_safetensors_and_torch_still_write(tmp_path):
-    with writing(tmp_path):
+    with reraise_disk_errors(tmp_path):
         save_file({"x": torch.zeros(3)}, tmp_path / "a.safetensors")
         torch.save({"x": 1}, tmp_path / "b.pt")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.safetensors", "b.pt"]

@@ -6,15 +6,15 @@ import polars as pl
 import pytest
 
 from alignslm import audio, tables
-from alignslm.config.speech import StoryWorld
-from alignslm.storyworld.corpus import CorpusError, plan_stories, speak_corpus, story_texts
+from alignslm.config.speech import StoryWorldConfig
+from alignslm.storyworld.corpus import CorpusError, plan_stories, story_texts, synthesize_corpus
 from alignslm.storyworld.espeak import SpeechError
-from alignslm.storyworld.grammar import can_continue, part_of, scene_of
-from alignslm.storyworld.narration import PAUSE_S, tell_aloud
+from alignslm.storyworld.grammar import can_continue, scene_of, split_of
+from alignslm.storyworld.narration import PAUSE_S, synthesize_story
 from tests.messages import names
 
 
-def world(**changes: object) -> StoryWorld:
+def world(**changes: object) -> StoryWorldConfig:
     values = {
         "kind": "storyworld",
         "seed": 3,
@@ -26,7 +26,7 @@ def world(**changes: object) -> StoryWorld:
         "words_per_minute": 170,
         "sample_rate_hz": 16000,
     }
-    return StoryWorld.model_validate({**values, **changes})
+    return StoryWorldConfig.model_validate({**values, **changes})
 
 
 MANY = {"train": 3000, "valid": 100, "dev": 100, "test": 100}
@@ -34,7 +34,7 @@ MANY = {"train": 3000, "valid": 100, "dev": 100, "test": 100}
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[pl.DataFrame]:
-    return list(speak_corpus(world(), workers=1, shard_rows=20, work=tmp_path_factory.mktemp("work")))
+    return list(synthesize_corpus(world(), workers=1, shard_rows=20, work=tmp_path_factory.mktemp("work")))
 
 
 def fits(frame: pl.DataFrame) -> pl.Series:
@@ -46,7 +46,7 @@ def test_splits_have_their_counts_and_share_no_prompt() -> None:
     plan = plan_stories(world(stories=MANY))
     assert dict(plan.group_by("split").len().rows()) == MANY
     assert plan["prompt_text"].n_unique() == len(plan)
-    assert all(part_of(text) == split for text, split in plan.select("prompt_text", "split").rows())
+    assert all(split_of(text) == split for text, split in plan.select("prompt_text", "split").rows())
 
 
 def test_only_training_stories_drift_and_by_the_share_asked_for() -> None:
@@ -104,13 +104,13 @@ def test_the_prompt_ends_in_silence_between_two_sounds(spoken: list[pl.DataFrame
 
 
 def test_workers_and_shards_change_no_byte(spoken: list[pl.DataFrame], tmp_path: Path) -> None:
-    other = pl.concat(speak_corpus(world(), workers=2, shard_rows=52, work=tmp_path))
+    other = pl.concat(synthesize_corpus(world(), workers=2, shard_rows=52, work=tmp_path))
     assert other.equals(pl.concat(spoken))
 
 
 def test_an_unknown_voice_stops_before_the_workers_start(tmp_path: Path) -> None:
     with pytest.raises(SpeechError, match="voice 'klingon' is unknown"):
-        next(speak_corpus(world(voice="klingon"), workers=2, shard_rows=5, work=tmp_path))
+        next(synthesize_corpus(world(voice="klingon"), workers=2, shard_rows=5, work=tmp_path))
 
 
 def test_texts_are_clean_and_share_no_prompt_with_held_out_splits() -> None:
@@ -118,13 +118,13 @@ def test_texts_are_clean_and_share_no_prompt_with_held_out_splits() -> None:
     tables.verify(texts, tables.TEXTS, where="texts")
     assert len(texts) == 500
     assert all(can_continue(*row) for row in texts.select("prompt_text", "continuation_text").rows())
-    assert {part_of(text) for text in texts["prompt_text"]} == {"train"}
+    assert {split_of(text) for text in texts["prompt_text"]} == {"train"}
     assert texts.equals(story_texts(world(texts=500, voice="en-gb")))
 
 
 def test_the_sound_is_that_of_the_text(spoken: list[pl.DataFrame]) -> None:
     row, story = spoken[0].row(0, named=True), plan_stories(world()).row(0, named=True)
     sentences = [story["prompt_text"], story["sentence_2"], story["sentence_3"]]
-    waveform, end_s = tell_aloud(sentences, voice="en-us", words_per_minute=170, sample_rate_hz=16000)
+    waveform, end_s = synthesize_story(sentences, voice="en-us", words_per_minute=170, sample_rate_hz=16000)
     assert audio.encode_flac(waveform, 16000) == row["audio"]["bytes"]
     assert end_s == row["prompt_end_s"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignslm.storyworld import grammar
-from alignslm.storyworld.grammar import can_continue, draw_story, part_of, scene_of, scenes, scenes_in
+from alignslm.storyworld.grammar import can_continue, draw_story, scene_of, scenes, scenes_in, split_of
 from alignslm.storyworld.words import CLOSERS, OPENERS, SUBJECTS, TOPICS
 
 seeds = st.integers(0, 2**32 - 1)
@@ -85,8 +85,8 @@ def test_prompts_are_distinct_and_every_part_is_large() -> None:
 
 def test_a_prompt_keeps_its_part() -> None:
     """The parts are a promise to every corpus made before: a changed hash would leak test prompts into training."""
-    assert part_of("anna feeds some red ducks near the field") == "train"
-    assert part_of("tom reads a new book at school") == part_of("tom reads a new book at school")
+    assert split_of("anna feeds some red ducks near the field") == "train"
+    assert split_of("tom reads a new book at school") == split_of("tom reads a new book at school")
 
 
 @given(seeds)
@@ -94,7 +94,7 @@ def test_stories_use_the_vocabulary_alone(seed: int) -> None:
     story = draw_story(np.random.default_rng(seed), part="items")
     words = f"{story.prompt} {story.continuation_text}".split()
     assert set(words) <= set(grammar.VOCABULARY)
-    assert part_of(story.prompt) == "items"
+    assert split_of(story.prompt) == "items"
     assert story.scene == scene_of(story.prompt)
 
 

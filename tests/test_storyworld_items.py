@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
-from alignslm.config.speech import StoryWorld
+from alignslm.config.speech import StoryWorldConfig
 from alignslm.storyworld import espeak, nonwords
-from alignslm.storyworld.grammar import VOCABULARY, can_continue, part_of, scene_of
+from alignslm.storyworld.grammar import VOCABULARY, can_continue, scene_of, split_of
 from alignslm.storyworld.items import ItemsError, Pair, toy_items, toy_pairs
-from alignslm.storyworld.narration import tell_aloud
+from alignslm.storyworld.narration import synthesize_story
 from tests.messages import names
 
 LEXICAL = ToyLexical(kind="toy-swuggy", seed=0, pairs=300)
 SYNTACTIC = ToySyntactic(kind="toy-sblimp", seed=0, pairs=302)
 CLOZE = ToyStoryCloze(kind="toy-storycloze", seed=0, stories=400, harder_stories=400)
-WORLD = StoryWorld(
+WORLD = StoryWorldConfig(
     kind="storyworld",
     seed=0,
     stories={"train": 1, "valid": 1, "dev": 1, "test": 1},
@@ -50,7 +50,7 @@ def test_true_endings_follow_and_foreign_ones_cannot(cloze: list[Pair]) -> None:
         assert can_continue(pair.positive[0], " ".join(pair.positive[1:]))
         assert not can_continue(pair.positive[0], " ".join(pair.negative[1:]))
         assert pair.positive[0] == pair.negative[0]
-        assert part_of(pair.positive[0]) == "items"
+        assert split_of(pair.positive[0]) == "items"
 
 
 def test_every_story_has_a_topic_pair_and_the_harder_subtypes_come_often(cloze: list[Pair]) -> None:
@@ -142,7 +142,7 @@ def test_a_nonword_keeps_the_stress_of_its_word(lexical: list[nonwords.LexicalPa
 def test_words_sound_unlike_their_nonwords(lexical: list[nonwords.LexicalPair]) -> None:
     for pair in lexical[:20]:
         one, other = (
-            espeak.speak(text, voice="en-us", words_per_minute=170, sample_rate_hz=16000)
+            espeak.synthesize(text, voice="en-us", words_per_minute=170, sample_rate_hz=16000)
             for text in (pair.word, pair.nonword)
         )
         shorter = min(len(one), len(other))
@@ -160,7 +160,7 @@ def test_items_come_in_pairs_and_the_context_is_shared_sound() -> None:
         assert right.context_end_s == wrong.context_end_s
         end = round(right.context_end_s * 16000)
         np.testing.assert_array_equal(right.waveform[:end], wrong.waveform[:end])
-        spoken, _ = tell_aloud(pair.negative, voice="en-us", words_per_minute=170, sample_rate_hz=16000)
+        spoken, _ = synthesize_story(pair.negative, voice="en-us", words_per_minute=170, sample_rate_hz=16000)
         np.testing.assert_array_equal(wrong.waveform, spoken)
         assert wrong.text == pair.negative_text
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignslm.storyworld import espeak
-from alignslm.storyworld.narration import GRID_S, PAUSE_S, narrate, tell_aloud
+from alignslm.storyworld.narration import GRID_S, PAUSE_S, synthesize_stories, synthesize_story
 from tests.messages import names
 
 HOW = {"voice": "en-us", "words_per_minute": 170, "sample_rate_hz": 16000}
@@ -18,15 +18,15 @@ TEXTS = ["anna feeds some red ducks", "she brushes them", "soon she picks ripe c
 
 
 def digest(text: str) -> str:
-    return hashlib.sha256(espeak.speak(text, **HOW).tobytes()).hexdigest()
+    return hashlib.sha256(espeak.synthesize(text, **HOW).tobytes()).hexdigest()
 
 
 def test_samples_do_not_depend_on_what_was_spoken_before_or_on_the_process() -> None:
     forward = {text: digest(text) for text in TEXTS}
     backward = {text: digest(text) for text in reversed(TEXTS)}
     script = (
-        "import hashlib; from alignslm.storyworld.espeak import speak;"
-        f"print(hashlib.sha256(speak({TEXTS[1]!r}, **{HOW!r}).tobytes()).hexdigest())"
+        "import hashlib; from alignslm.storyworld.espeak import synthesize;"
+        f"print(hashlib.sha256(synthesize({TEXTS[1]!r}, **{HOW!r}).tobytes()).hexdigest())"
     )
     elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert forward == backward
@@ -35,7 +35,7 @@ def test_samples_do_not_depend_on_what_was_spoken_before_or_on_the_process() -> 
 
 
 def test_speech_is_mono_float32_trimmed_and_of_plausible_length() -> None:
-    waveform = espeak.speak("she brushes the ducks through the gate", **HOW)
+    waveform = espeak.synthesize("she brushes the ducks through the gate", **HOW)
     assert (waveform.dtype, waveform.ndim) == (np.float32, 1)
     assert 1.2 < len(waveform) / 16000 < 2.5
     assert 0.05 < np.sqrt(np.mean(waveform**2)) < 0.5
@@ -45,21 +45,21 @@ def test_speech_is_mono_float32_trimmed_and_of_plausible_length() -> None:
 
 
 def test_faster_speech_is_shorter_and_twice_the_rate_gives_twice_the_samples() -> None:
-    slow, fast = (espeak.speak(TEXTS[0], **{**HOW, "words_per_minute": wpm}) for wpm in (120, 240))
+    slow, fast = (espeak.synthesize(TEXTS[0], **{**HOW, "words_per_minute": wpm}) for wpm in (120, 240))
     assert len(fast) < 0.7 * len(slow)
-    half = espeak.speak(TEXTS[0], **{**HOW, "words_per_minute": 120, "sample_rate_hz": 8000})
+    half = espeak.synthesize(TEXTS[0], **{**HOW, "words_per_minute": 120, "sample_rate_hz": 8000})
     assert abs(2 * len(half) - len(slow)) <= 2
 
 
 def test_phoneme_input_says_the_word_and_bars_change_nothing() -> None:
-    word = espeak.speak("boat", **HOW)
+    word = espeak.synthesize("boat", **HOW)
     for text in ("[[b'oUt]]", "[[b|'oU|t]]"):
-        np.testing.assert_array_equal(espeak.speak(text, **HOW), word)
+        np.testing.assert_array_equal(espeak.synthesize(text, **HOW), word)
 
 
 @pytest.mark.parametrize("voice", [*sorted(espeak.voices())[::7], "en", "en-us", "en-us+m3", "nb"])
 def test_every_voice_that_is_offered_speaks(voice) -> None:
-    assert espeak.speak("da", **{**HOW, "voice": voice}).size > 1000
+    assert espeak.synthesize("da", **{**HOW, "voice": voice}).size > 1000
 
 
 def test_phonemes_keep_stress_before_the_vowel() -> None:
@@ -75,13 +75,13 @@ def test_phonemes_keep_stress_before_the_vowel() -> None:
 )
 def test_an_unknown_voice_is_told_with_close_ones(voice: str, message: str) -> None:
     with pytest.raises(espeak.SpeechError) as error:
-        espeak.speak("hello", **{**HOW, "voice": voice})
+        espeak.synthesize("hello", **{**HOW, "voice": voice})
     names(error.value, *message)
 
 
 def test_a_text_without_words_is_an_error() -> None:
     with pytest.raises(espeak.SpeechError, match=r"made no sound of '' with voice 'en-us'"):
-        espeak.speak("", **HOW)
+        espeak.synthesize("", **HOW)
 
 
 def test_a_library_held_by_somebody_else_is_found_out() -> None:
@@ -93,7 +93,7 @@ def test_a_library_held_by_somebody_else_is_found_out() -> None:
     held = ctypes.CDLL(str(espeakng_loader.get_library_path()))
     try:
         with pytest.raises(espeak.SpeechError, match="stays loaded"):
-            espeak.speak("hello", **HOW)
+            espeak.synthesize("hello", **HOW)
     finally:
         _ctypes.dlclose(held._handle)
     assert digest(TEXTS[0]) == digest(TEXTS[0])
@@ -110,8 +110,8 @@ def test_trim_cuts_quiet_ends_alone(samples: list[float]) -> None:
 
 
 def test_sentences_start_on_the_grid_after_a_pause_and_the_prompt_ends_in_the_first() -> None:
-    waveform, end_s = tell_aloud(TEXTS, **HOW)
-    parts = [espeak.speak(text, **HOW) for text in TEXTS]
+    waveform, end_s = synthesize_story(TEXTS, **HOW)
+    parts = [espeak.synthesize(text, **HOW) for text in TEXTS]
     pause, grid = round(PAUSE_S * 16000), round(GRID_S * 16000)
     expected: list[float] = []
     for part in parts:
@@ -122,10 +122,10 @@ def test_sentences_start_on_the_grid_after_a_pause_and_the_prompt_ends_in_the_fi
         expected += part.tolist()
     np.testing.assert_array_equal(waveform, np.array(expected, np.float32))
     assert end_s == pytest.approx(len(parts[0]) / 16000 + PAUSE_S / 2)
-    alone, alone_end_s = tell_aloud(TEXTS[:1], **HOW)
+    alone, alone_end_s = synthesize_story(TEXTS[:1], **HOW)
     assert alone_end_s == len(alone) / 16000
 
 
 def test_narration_is_the_same_alone_and_among_others() -> None:
     stories = [TEXTS, TEXTS[::-1]]
-    assert narrate(stories, **HOW) == [narrate([story], **HOW)[0] for story in stories]
+    assert synthesize_stories(stories, **HOW) == [synthesize_stories([story], **HOW)[0] for story in stories]

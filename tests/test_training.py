@@ -8,7 +8,7 @@ import torch
 from transformers import Trainer
 from trl import DPOTrainer
 
-from alignslm.config.models import LlamaScratch, Lora, NextUnitTrainer, PreferenceTrainer
+from alignslm.config.models import LlamaScratchConfig, Lora, NextUnitTrainerConfig, PreferenceTrainerConfig
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.training import preference
 from alignslm.training.adapter import lora_config, save_adapter_and_merge
@@ -23,12 +23,12 @@ from alignslm.training.preference import (
     train_preferences,
     unit_tokenizer,
 )
-from alignslm.training.run import BatchError, Best, batch_arguments
+from alignslm.training.trainer_setup import BatchError, BestCheckpoint, batch_arguments
 from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 
 LORA = Lora(r=4, alpha=8, target_modules="all-linear")
-TRAINER = PreferenceTrainer(
+TRAINER = PreferenceTrainerConfig(
     kind="preference",
     losses={"sigmoid": 1.0},
     beta=0.5,
@@ -46,7 +46,7 @@ TRAINER = PreferenceTrainer(
     autocast="float32",
 )
 
-NEXT_UNIT = NextUnitTrainer(
+NEXT_UNIT = NextUnitTrainerConfig(
     kind="next-unit",
     lora=LORA,
     learning_rate=0.01,
@@ -215,9 +215,9 @@ def test_training_prefers_the_chosen_keeps_the_best_and_repeats_exactly(tmp_path
         for row in run.log
         if "eval_rewards/accuracies" in row.figures
     ]
-    kept = Best(-1, -math.inf, -math.inf)
+    kept = BestCheckpoint(-1, -math.inf, -math.inf)
     for accuracy, margin, step in evaluated:
-        now = Best(step, accuracy, margin)
+        now = BestCheckpoint(step, accuracy, margin)
         kept = now if is_better(now, kept, num_pairs=frame.filter(pl.col("split") == "valid").height) else kept
     assert len(evaluated) >= TRAINER.evaluations
     assert best == kept
@@ -237,7 +237,7 @@ def test_training_prefers_the_chosen_keeps_the_best_and_repeats_exactly(tmp_path
     ],
 )
 def test_accuracies_within_their_noise_are_told_apart_by_margin(accuracy, margin, better):
-    assert is_better(Best(9, accuracy, margin), Best(3, 0.8, 0.5), num_pairs=400) == better
+    assert is_better(BestCheckpoint(9, accuracy, margin), BestCheckpoint(3, 0.8, 0.5), num_pairs=400) == better
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path, monkeypatch):
@@ -285,10 +285,10 @@ def test_too_few_pairs_say_which_keys_to_change(tmp_path):
     with pytest.raises(TooFewPairsError) as error:
         train_preferences(TRAINER, tiny_lm(), pairs(3), warmup_steps=0, seed=0, batch_rows=8, work=tmp_path)
     names(error.value, "3", "0", "4", "1")
-    assert "rounds.*.chosen_min, rejected_max, margin_min" in str(error.value)
+    assert "rounds.*.min_chosen_score, max_rejected_score, min_margin" in str(error.value)
 
 
-SCRATCH = LlamaScratch(
+SCRATCH = LlamaScratchConfig(
     kind="llama-scratch",
     hidden_size=32,
     layers=2,

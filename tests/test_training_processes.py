@@ -12,11 +12,12 @@ import pytest
 from safetensors.torch import load_file
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.device import resolve_device
 from alignslm.lm.checkpoint import save_lm
 from alignslm.provenance import file_sha256
-from alignslm.training.processes import ProcessesError, _require, is_first, start_processes
-from stages import checkpoint, layout
+from alignslm.training.processes import ProcessesError, _require, is_main_process, start_processes
+from stages import train as train_stage
 from tests.engine_world import edit_yaml
 from tests.messages import names
 from tests.sample_experiment import write_experiment
@@ -38,13 +39,15 @@ def world(tmp_path_factory):
     write_experiment(root)
     edit_yaml(root / "experiments/trainer/dpo.yaml", TRAINER)
     lm = tiny_lm()
-    save_lm(lm.model, VOCABULARY, CONTRACT, root / layout.checkpoint("base"))
+    save_lm(lm.model, VOCABULARY, CONTRACT, Artifacts(root / "artifacts").checkpoint("base"))
     drawn = pairs(21).with_row_index("number")
     named = {"pair_id": "p", "prompt_id": "q", "chosen_id": "c", "rejected_id": "r"}
     numbered = pl.col("number") + 10
     names = [pl.format("{}{}", pl.lit(letter), numbered).alias(column) for column, letter in named.items()]
     scores = [pl.lit(1.0).alias(name) for name in ("chosen_utility", "rejected_utility", "margin")]
-    tables.write(drawn.with_columns(*names, *scores), tables.PAIRS, root / layout.table("pairs", "r1"), CONTRACT)
+    tables.write(
+        drawn.with_columns(*names, *scores), tables.PAIRS, Artifacts(root / "artifacts").table("pairs", "r1"), CONTRACT
+    )
     return root
 
 
@@ -53,12 +56,12 @@ def train(world, monkeypatch, processes: int, sharding: str = "none") -> tuple[d
     monkeypatch.chdir(world)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     edit_yaml(world / "experiments/execution.yaml", {"training_processes": processes, "training_sharding": sharding})
-    checkpoint.main("r1", "r1")
-    files = sorted(file for file in layout.checkpoint("r1").rglob("*") if file.is_file())
+    train_stage.main("r1")
+    files = sorted(file for file in Artifacts().checkpoint("r1").rglob("*") if file.is_file())
     made = {str(file): file_sha256(file) for file in files}
-    log = layout.training("r1").read_text()
-    assert not list(Path(".work").glob("checkpoint-*/*/*"))
-    return load_file(layout.checkpoint("r1") / "model.safetensors"), made | {"log": log}
+    log = Artifacts().training("r1").read_text()
+    assert not list(Path(".work").glob("train-*/*/*"))
+    return load_file(Artifacts().checkpoint("r1") / "model.safetensors"), made | {"log": log}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_sharing_a_model_changes_no_byte_of_what_is_published(of_two):
 def kill_second(root: Path, killed: list[int]) -> None:
     """Kill the second process as soon as a checkpoint is sealed."""
     give_up = time.monotonic() + 200
-    while not list(root.glob(".work/checkpoint-r1/*/sealed-*")):
+    while not list(root.glob(".work/train-r1/*/sealed-*")):
         assert time.monotonic() < give_up
         time.sleep(0.002)
     for folder in Path("/proc").glob("[0-9]*"):
@@ -117,9 +120,9 @@ def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(world, of_
     killer.join()
     said = capfd.readouterr().out
     assert len(killed) == 1
-    assert re.search(r"stages.checkpoint: process \d of 2 was lost \(SIG(KILL|ABRT)\), attempt 1 of 3", said)
+    assert re.search(r"stages.train: process \d of 2 was lost \(SIG(KILL|ABRT)\), attempt 1 of 3", said)
     assert re.search(r"training goes on after step \d+ of an interrupted run", said)
-    assert said.count("checkpoint@r1: 21 pairs in, 40 steps out") == 1
+    assert said.count("train@r1: 21 pairs in, 40 steps out") == 1
     assert again == of_two[sharding][1]
     assert (SHARED in said) == (sharding == "full")
 
@@ -135,9 +138,9 @@ def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):
 
 def test_every_process_has_its_own_gpu_and_one_writes(monkeypatch):
     assert resolve_device("cuda") == "cuda"
-    assert is_first()
+    assert is_main_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "9")
     assert resolve_device("cuda") == "cuda:1"
     assert resolve_device("cpu") == "cpu"
-    assert not is_first()
+    assert not is_main_process()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_execution
+from alignslm.config.problems import ConfigError
 from alignslm.lm.checkpoint import RECORD_FILE, load_lm
 from alignslm.training.processes import start_processes
 from tests.engine_world import edit_yaml

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from alignslm import tables
 from alignslm.utterances import decode_at
 from alignslm.vocoder import VocoderError, load_vocoder, prepare_vocoder
-from alignslm.vocoder.rows import speak
+from alignslm.vocoder.rows import synthesize_rows
 from alignslm.vocoder.unit_hifigan import BATCH_SAMPLES, UnitHifiganVocoder, batches
 from alignslm.vocoder.unit_hifigan_checkpoint import fold_weight_norm
-from alignslm.vocoder.unit_hifigan_net import Tail
+from alignslm.vocoder.unit_hifigan_net import PaddingMask
 from tests.messages import names
 from tests.tiny_hifigan import (
     NUM_UNITS,
@@ -110,7 +110,7 @@ def test_it_is_the_clearing_that_keeps_padding_out(batched, vocoder, monkeypatch
     rows = [[2], UNITS]
     alone = vocoder.synthesize(rows)[0]
     np.testing.assert_allclose(batched.synthesize(rows)[0], alone, atol=1e-5)
-    monkeypatch.setattr(Tail, "clear", lambda tail, x: x)
+    monkeypatch.setattr(PaddingMask, "clear", lambda tail, x: x)
     assert np.abs(batched.synthesize(rows)[0][: len(alone)] - alone).max() > 1e-3
 
 
@@ -176,8 +176,8 @@ def test_continuations_become_rows_of_speech(vocoder):
     rows = pl.DataFrame(
         {"continuation_id": list("abcde"), "units": SEQUENCES}, schema_overrides={"units": tables.UNITS}
     )
-    spoken = speak(rows, vocoder)
-    tables.verify(tables.arrange(spoken, tables.SPEECH), tables.SPEECH, where="speech")
+    spoken = synthesize_rows(rows, vocoder)
+    tables.verify(tables.conform(spoken, tables.SPEECH), tables.SPEECH, where="speech")
     assert spoken["status"].to_list() == ["ok", "ok", "empty", "ok", "ok"]
     assert spoken["sample_rate_hz"].unique().to_list() == [RATE_HZ]
     for units, record, num_samples in zip(SEQUENCES, spoken["audio"], spoken["num_samples"], strict=True):

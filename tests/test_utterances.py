@@ -8,7 +8,7 @@ from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.recordings import recordings_in, recordings_of
 from alignslm.tables import TableError
-from alignslm.utterances import cells_of, waveforms_of
+from alignslm.utterances import iter_audio_cells, iter_waveforms
 from tests.messages import names
 
 RATE_HZ = 8000
@@ -48,18 +48,18 @@ def read(monkeypatch):
 
 
 def test_files_without_a_wanted_utterance_are_not_read(corpus, read):
-    found = list(waveforms_of(corpus, {"u7", "u4", "u3", "elsewhere"}, RATE_HZ))
+    found = list(iter_waveforms(corpus, {"u7", "u4", "u3", "elsewhere"}, RATE_HZ))
     assert [(name, len(wave)) for name, wave in found] == [("u3", 300), ("u4", 400), ("u7", 700)]
     assert read == ["part-00001.parquet", "part-00003.parquet"]
 
 
 def test_nothing_wanted_is_nothing_read_even_where_nothing_is(tmp_path, read):
-    assert list(cells_of(tmp_path / "absent", [])) == []
+    assert list(iter_audio_cells(tmp_path / "absent", [])) == []
     assert read == []
 
 
 def test_one_file_is_a_table_too(corpus):
-    (cells,) = cells_of(tables.parts(corpus)[1], ["u1", "u3"])
+    (cells,) = iter_audio_cells(tables.parts(corpus)[1], ["u1", "u3"])
     assert cells["utterance_id"].to_list() == ["u3"]
 
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignslm.audio import log_mel
-from alignslm.config.speech import ConvGriffinLim
-from alignslm.convnet import LEAST_STD, standardised
+from alignslm.config.speech import ConvGriffinLimConfig
+from alignslm.convnet import MIN_STD, standardize
 from alignslm.provenance import UnitContract
 from alignslm.units import deduplicate
-from alignslm.vocoder import SpokenUnits, load_vocoder, prepare_vocoder
+from alignslm.vocoder import VocoderExample, load_vocoder, prepare_vocoder
 from alignslm.vocoder.conv_griffinlim import ConvGriffinLimVocoder, UnitToMel, VocoderError, fit
 from alignslm.vocoder.griffin_lim import griffin_lim, magnitude_of, pulse_phase, stft, unit
 from tests.messages import names
@@ -20,7 +20,7 @@ RATE_HZ = 16000
 FRAME_SAMPLES = 640
 PITCHES_HZ = (300.0, 700.0, 1500.0, 3000.0)
 STFT = {"window_samples": 512, "hop_samples": 160, "fft_samples": 512}
-CONFIG = ConvGriffinLim(
+CONFIG = ConvGriffinLimConfig(
     kind="conv-griffinlim",
     seed=3,
     fit_utterances=12,
@@ -48,14 +48,14 @@ CONTRACT = UnitContract(
 )
 
 
-def spoken(seed: int) -> SpokenUnits:
+def spoken(seed: int) -> VocoderExample:
     """Unit u is a tone of PITCHES_HZ[u] that always lasts u + 1 frames."""
     rng = np.random.default_rng(seed)
     pitches = rng.integers(0, 4, size=12)
     frames = np.concatenate([np.full(u + 1, u) for u in deduplicate(pitches)[0]])
     phase = np.cumsum(np.repeat(np.array(PITCHES_HZ)[frames], FRAME_SAMPLES)) * 2 * np.pi / RATE_HZ
     units, durations = deduplicate(frames)
-    return SpokenUnits(units, durations, (0.3 * np.sin(phase)).astype(np.float32))
+    return VocoderExample(units, durations, (0.3 * np.sin(phase)).astype(np.float32))
 
 
 ROWS = [spoken(seed) for seed in range(12)]
@@ -214,9 +214,9 @@ def test_rows_are_standardised_over_all_their_frames(lengths, seed):
     rng = np.random.default_rng(seed)
     rows = [(rng.standard_normal((length, 3)) * [1, 5, 0] + [0, -40, 7]).astype(np.float32) for length in lengths]
     every = np.concatenate(rows).astype(np.float64)
-    standard, mean, std = standardised(rows)
+    standard, mean, std = standardize(rows)
     np.testing.assert_allclose(mean, every.mean(axis=0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(std, np.maximum(every.std(axis=0), LEAST_STD), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(std, np.maximum(every.std(axis=0), MIN_STD), rtol=1e-4, atol=1e-5)
     for row, given_row in zip(standard, rows, strict=True):
         np.testing.assert_allclose(row, (given_row - mean) / std, rtol=1e-6)
         assert row.dtype == np.float32

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from alignslm import tables
-from alignslm.asr import RecogniserError, Transcript, load_asr, prepare_asr, whisper
+from alignslm.asr import ASRError, Transcript, load_asr, prepare_asr, whisper
 from alignslm.asr.rows import transcribe
-from alignslm.asr.whisper import compression_ratio, plain_words
+from alignslm.asr.whisper import compression_ratio, normalize_text
 from alignslm.audio import AudioError, encode_flac, resample
 from alignslm.fetching import FetchError
 from alignslm.loading import WeightsError
@@ -131,7 +131,7 @@ def test_silence_nothing_and_nan_never_reach_the_model(recogniser, monkeypatch):
     def never(*_):
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(type(recogniser), "_hear_batch", never)
+    monkeypatch.setattr(type(recogniser), "_decode_batch", never)
     broken, endless = SOUNDS[0].copy(), SOUNDS[0].copy()
     broken[5], endless[5] = np.nan, np.inf
     quiet = np.full(8000, 0.0009, np.float32)
@@ -170,7 +170,7 @@ def test_words_are_what_judges_of_plain_words_read(published, tmp_path, recognis
     written = recogniser.transcribe(SOUNDS)
     plain = recogniser_of(published, tmp_path, text="words").transcribe(SOUNDS)
     assert [item.raw_text for item in plain] == [item.raw_text for item in written]
-    assert [item.text for item in plain] == [plain_words(item.raw_text) or None for item in written]
+    assert [item.text for item in plain] == [normalize_text(item.raw_text) or None for item in written]
     assert [item.text for item in plain] != [item.text for item in written]
 
 
@@ -187,13 +187,13 @@ def test_words_are_what_judges_of_plain_words_read(published, tmp_path, recognis
     ],
 )
 def test_plain_words_by_hand(text, words):
-    assert plain_words(text) == words
+    assert normalize_text(text) == words
 
 
 @given(st.text(max_size=30))
 def test_plain_words_are_words_already(text):
-    words = plain_words(text)
-    assert plain_words(words) == words
+    words = normalize_text(text)
+    assert normalize_text(words) == words
     assert words == words.strip()
     assert "  " not in words
 
@@ -213,14 +213,14 @@ def test_spoken_rows_become_transcripts_whatever_their_rate(recogniser, monkeypa
         + [{"continuation_id": "none", "audio": {"bytes": encode_flac(np.zeros(0), RATE_HZ), "path": ""}}],
         schema={"continuation_id": pl.String, "audio": tables.AUDIO},
     )
-    lengths, hear = [], type(recogniser)._hear_batch
+    lengths, hear = [], type(recogniser)._decode_batch
     monkeypatch.setattr(
         type(recogniser),
-        "_hear_batch",
+        "_decode_batch",
         lambda self, pieces: lengths.extend(len(piece) for piece in pieces) or hear(self, pieces),
     )
     heard = transcribe(speech, recogniser)
-    tables.verify(tables.arrange(heard, tables.TRANSCRIPTS), tables.TRANSCRIPTS, where="transcripts")
+    tables.verify(tables.conform(heard, tables.TRANSCRIPTS), tables.TRANSCRIPTS, where="transcripts")
     assert lengths == [len(SOUNDS[0])] * 3  # 48 kHz taken for 16 kHz would last three times as long
     assert heard["status"].to_list() == ["ok", "ok", "ok", "empty"]
     assert heard["raw_text"].to_list() == [*heard["text"][:3], None]
@@ -269,7 +269,7 @@ def test_the_artifact_names_the_files_and_refuses_others(tmp_path):
     ],
 )
 def test_choices_that_do_not_fit_the_checkpoint(published, tmp_path, changes, message):
-    with pytest.raises(RecogniserError) as raised:
+    with pytest.raises(ASRError) as raised:
         prepare_asr(config_of(published, **changes), [], tmp_path)
     names(raised.value, *message)
     assert not list(tmp_path.iterdir())
@@ -277,13 +277,13 @@ def test_choices_that_do_not_fit_the_checkpoint(published, tmp_path, changes, me
 
 def test_an_english_only_checkpoint_takes_no_language(tmp_path):
     english = write_whisper(tmp_path / "whisper.en", multilingual=False)
-    with pytest.raises(RecogniserError) as raised:
+    with pytest.raises(ASRError) as raised:
         prepare_asr(config_of(english), [], tmp_path / "asr")
     names(raised.value, "English-only", "language: null", "task: null")
 
 
 def test_another_sample_rate_is_told(published, tmp_path):
-    with pytest.raises(RecogniserError) as raised:
+    with pytest.raises(ASRError) as raised:
         prepare_asr(config_of(published, sample_rate_hz=8000), [], tmp_path)
     names(raised.value, published, "16000 Hz", "sample_rate_hz", "8000")
 
@@ -299,7 +299,7 @@ def test_another_sample_rate_is_told(published, tmp_path):
 def test_missing_files_are_told(tmp_path, missing, message):
     folder = write_whisper(tmp_path / "whisper")
     (folder / missing).unlink()
-    with pytest.raises((RecogniserError, WeightsError)) as raised:
+    with pytest.raises((ASRError, WeightsError)) as raised:
         prepare_asr(config_of(folder), [], tmp_path / "asr")
     names(raised.value, *message)
 
@@ -317,7 +317,7 @@ def test_missing_weights_are_never_drawn_at_random(tmp_path):
 
 
 def test_nothing_prepared(published, tmp_path):
-    with pytest.raises(RecogniserError) as raised:
+    with pytest.raises(ASRError) as raised:
         load_asr(config_of(published), tmp_path, device="cpu")
     names(raised.value, tmp_path, "recogniser.json", "dvc repro asr")
 

@@ -87,7 +87,7 @@ def test_what_is_called_partial_is_what_a_writer_gave():
                 if isinstance(node, ast.withitem) and node.optional_vars is not None:
                     if ast.unparse(node.optional_vars) == "partial":
                         made_by = ast.unparse(node.context_expr).partition("(")[0]
-                        assert made_by in {"replacing", "filling", "replacing_folder", "_fresh"}, file
+                        assert made_by in {"atomic_write", "filling", "replacing_folder", "_fresh"}, file
                 elif isinstance(node, ast.Assign) and "partial" in map(ast.unparse, node.targets):
                     assert file.name in {"storage.py", "reply_store.py"}, file
 

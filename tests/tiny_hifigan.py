@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from alignslm.config.unit_hifigan import UnitHifigan
+from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 from alignslm.provenance import UnitContract
 
 NUM_UNITS = 20
@@ -131,7 +131,7 @@ def write_checkpoint(folder: Path, settings: dict | None = None, *, seed: int = 
     return settings
 
 
-def config_of(folder: Path, **changes: object) -> UnitHifigan:
+def config_of(folder: Path, **changes: object) -> UnitHiFiGANConfig:
     """Return the choice of a checkpoint written by `write_checkpoint`."""
 
     def source(name: str) -> dict | None:
@@ -149,7 +149,7 @@ def config_of(folder: Path, **changes: object) -> UnitHifigan:
         "codebook_file_sha256": None,
         "sample_rate_hz": RATE_HZ,
     }
-    return UnitHifigan.model_validate({**values, **changes})
+    return UnitHiFiGANConfig.model_validate({**values, **changes})
 
 
 # ---- The oracle: one sequence, torch functions, float64, straight from the architecture ------------------------------

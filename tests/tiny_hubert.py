@@ -10,7 +10,7 @@ import torch
 from sklearn.cluster import KMeans
 from transformers import HubertConfig, HubertModel
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.sources import FolderSource
 from alignslm.provenance import file_sha256
 
@@ -58,12 +58,12 @@ def write_tiny_codebook(path: Path, points: np.ndarray, *, num_units: int, seed:
 
 def tiny_hubert(
     folder: Path, waveforms: Sequence[np.ndarray], *, num_units: int = 20, hop_samples: int = 640
-) -> Hubert:
+) -> HubertEncoderConfig:
     """Write checkpoint and codebook, fitted on 16 kHz waveforms, into `folder`; return the choice of both."""
     checkpoint = write_tiny_checkpoint(folder / "checkpoint", hop_samples=hop_samples)
     points = np.concatenate([layer_features(checkpoint, LAYERS, waveform) for waveform in waveforms])
     codebook = write_tiny_codebook(folder / "km.bin", points, num_units=num_units)
-    return Hubert(
+    return HubertEncoderConfig(
         kind="hubert",
         weights=FolderSource(kind="folder", path=str(checkpoint)),
         layer=LAYERS,

@@ -17,7 +17,7 @@ import polars as pl
 from alignslm.config.corpora import LibriSpeechPart, Limits, Recordings, Subsets
 from alignslm.config.sources import FolderSource
 from alignslm.storyworld.grammar import draw_story
-from alignslm.storyworld.narration import narrate
+from alignslm.storyworld.narration import synthesize_stories
 
 RATE_HZ = 16000
 ALL = Limits(train=None, valid=None, dev=None, test=None)
@@ -49,7 +49,7 @@ class Spoken(NamedTuple):
 def _story(number: int) -> tuple[str, bytes, int]:
     story = draw_story(np.random.default_rng(number), part="train")
     sentences = (story.prompt, *story.continuation)
-    told = narrate([sentences], voice="en-us", words_per_minute=180, sample_rate_hz=RATE_HZ)[0]
+    told = synthesize_stories([sentences], voice="en-us", words_per_minute=180, sample_rate_hz=RATE_HZ)[0]
     return " ".join(sentences), told.flac, told.num_samples
 
 

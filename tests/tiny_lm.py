@@ -18,7 +18,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from alignslm.lm.checkpoint import UnitLm
+from alignslm.lm.checkpoint import UnitLM
 from alignslm.provenance import UnitContract
 from alignslm.units import UnitVocabulary
 
@@ -37,7 +37,7 @@ CONTRACT = UnitContract(
 )
 
 
-def tiny_lm(seed: int = 0) -> UnitLm:
+def tiny_lm(seed: int = 0) -> UnitLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=23,
@@ -51,10 +51,10 @@ def tiny_lm(seed: int = 0) -> UnitLm:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return UnitLm(LlamaForCausalLM(config).eval(), VOCABULARY, CONTRACT, f"tiny-{seed}")
+    return UnitLM(LlamaForCausalLM(config).eval(), VOCABULARY, CONTRACT, f"tiny-{seed}")
 
 
-def naive_log_probs(lm: UnitLm, ids: list[int]) -> list[float]:
+def naive_log_probs(lm: UnitLM, ids: list[int]) -> list[float]:
     """Log p of every token after the first, one forward pass a token, in float64."""
     found = []
     with torch.no_grad():

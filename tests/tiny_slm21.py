@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from alignslm.provenance import content_id
-from alignslm.storyworld.espeak import speak
+from alignslm.storyworld.espeak import synthesize
 
 VOICES = ("en-us", "en-us+f3", "de")
 RATE_HZ = 16000
@@ -37,7 +37,7 @@ SENTENCES = [
 
 
 def spoken(text: str, voice: str) -> np.ndarray:
-    return speak(text, voice=voice, words_per_minute=200, sample_rate_hz=RATE_HZ)
+    return synthesize(text, voice=voice, words_per_minute=200, sample_rate_hz=RATE_HZ)
 
 
 def name_of(*parts: object) -> str:

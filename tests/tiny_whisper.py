@@ -12,7 +12,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from alignslm.config.whisper import Whisper
+from alignslm.config.whisper import WhisperASRConfig
 
 RATE_HZ = 16000
 PIECE_S = 1  # the published models hear 30 s at once; everything else follows from this number
@@ -101,7 +101,7 @@ def write_whisper(folder: Path, *, seed: int = 2, multilingual: bool = True) -> 
     return folder
 
 
-def config_of(folder: Path, **changes: object) -> Whisper:
+def config_of(folder: Path, **changes: object) -> WhisperASRConfig:
     """Return the choice of a checkpoint written by `write_whisper`."""
     values = {
         "kind": "whisper",
@@ -117,4 +117,4 @@ def config_of(folder: Path, **changes: object) -> Whisper:
         "logprob_min_nats": None,
         "dtype": "float32",
     }
-    return Whisper.model_validate({**values, **changes})
+    return WhisperASRConfig.model_validate({**values, **changes})

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from alignslm.config.own_code import PythonASRConfig
-from alignslm.config.speech import AsrConfig, CharCtc
-from alignslm.config.whisper import Whisper
+from alignslm.config.speech import AsrConfig, CharCTCASRConfig
+from alignslm.config.whisper import WhisperASRConfig
 from alignslm.own_code import FOLDER
 
 
-class RecogniserError(ValueError):
+class ASRError(ValueError):
     """A recogniser is missing, is not what its configuration says, or cannot be learnt from what there is."""
 
 
@@ -33,7 +33,7 @@ class Transcript(NamedTuple):
     compression_ratio: float | None = None
 
 
-class Recogniser(Protocol):
+class ASRModel(Protocol):
     """Transcribes mono float32 waveforms at `sample_rate_hz`, in order; a text never depends on its batch."""
 
     sample_rate_hz: int
@@ -56,11 +56,11 @@ def prepare_asr(
     The source of `kind: python`, which is tried on `device`, is in the folder `code`.
     """
     match config:
-        case CharCtc():
+        case CharCTCASRConfig():
             from alignslm.asr import char_ctc
 
             return char_ctc.fit(config, spoken, folder)
-        case Whisper():
+        case WhisperASRConfig():
             from alignslm.asr import whisper_checkpoint
 
             return whisper_checkpoint.fetch(config, folder)
@@ -70,17 +70,17 @@ def prepare_asr(
             return own.prepare(config, spoken, folder, code=code, device=device)
 
 
-def load_asr(config: AsrConfig, folder: Path, *, device: str) -> Recogniser:
+def load_asr(config: AsrConfig, folder: Path, *, device: str) -> ASRModel:
     """Load what `prepare_asr` left in `folder`, onto `device`: auto, cpu or cuda."""
     match config:
-        case CharCtc():
-            from alignslm.asr.char_ctc import CharCtcRecogniser
+        case CharCTCASRConfig():
+            from alignslm.asr.char_ctc import CharCTCASR
 
-            return CharCtcRecogniser.load(folder)  # small enough to run on any CPU
-        case Whisper():
-            from alignslm.asr.whisper import WhisperRecogniser
+            return CharCTCASR.load(folder)  # small enough to run on any CPU
+        case WhisperASRConfig():
+            from alignslm.asr.whisper import WhisperASR
 
-            return WhisperRecogniser.load(folder, device=device)
+            return WhisperASR.load(folder, device=device)
         case PythonASRConfig():
             from alignslm.asr import own
 

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignslm.asr import RecogniserError, Transcript
+from alignslm.asr import ASRError, Transcript
 from alignslm.audio import log_mel, rms
-from alignslm.config.speech import CharCtc
-from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded, standardised
-from alignslm.storage import replacing, write_text
-from alignslm.threads import side_by_side
+from alignslm.config.speech import CharCTCASRConfig
+from alignslm.convnet import ConvStack, batches, length_mask, map_rows, seeded, standardize, train
+from alignslm.storage import atomic_write, write_text
+from alignslm.threads import thread_map
 
 KERNEL_SIZE = 5
 STRIDE = 2
@@ -33,7 +33,7 @@ class MelToCharacters(nn.Module):
     mel_mean: Tensor
     mel_std: Tensor
 
-    def __init__(self, config: CharCtc, *, num_classes: int) -> None:
+    def __init__(self, config: CharCTCASRConfig, *, num_classes: int) -> None:
         super().__init__()
         self.entry = nn.Conv1d(config.num_mels, config.channels, KERNEL_SIZE, STRIDE, KERNEL_SIZE // 2)
         self.stack = ConvStack(channels=config.channels, layers=config.layers, kernel_size=KERNEL_SIZE)
@@ -60,7 +60,7 @@ def needed_frames(labels: Sequence[int]) -> int:
     return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 
-def _mel_of(config: CharCtc, waveform: np.ndarray) -> np.ndarray:
+def _mel_of(config: CharCTCASRConfig, waveform: np.ndarray) -> np.ndarray:
     return log_mel(
         waveform,
         sample_rate_hz=config.sample_rate_hz,
@@ -74,7 +74,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def fit(config: CharCtc, spoken: Sequence[tuple[np.ndarray, str]], folder: Path) -> dict[str, float]:
+def fit(config: CharCTCASRConfig, spoken: Sequence[tuple[np.ndarray, str]], folder: Path) -> dict[str, float]:
     """Train on (waveform, text) rows and leave model, alphabet and settings in `folder`.
 
     The alphabet is what the texts are written in; runs of white space become one space. Rows whose audio is too
@@ -84,21 +84,21 @@ def fit(config: CharCtc, spoken: Sequence[tuple[np.ndarray, str]], folder: Path)
     texts = [_plain(text) for _, text in spoken]
     alphabet = sorted(set("".join(texts)))
     labels = [[alphabet.index(character) + 1 for character in text] for text in texts]
-    mels = side_by_side(lambda row: _mel_of(config, row[0]), spoken)
+    mels = thread_map(lambda row: _mel_of(config, row[0]), spoken)
     usable = [i for i, mel in enumerate(mels) if labels[i] and needed_frames(labels[i]) <= _num_outputs(len(mel))]
     if not usable:
-        raise RecogniserError(
+        raise ASRError(
             f"none of {len(spoken)} training utterances has a text that fits its audio; is the train split without "
             f"texts, or the audio not at {config.sample_rate_hz} Hz?"
         )
-    inputs, mean, std = standardised([mels[i] for i in usable])
+    inputs, mean, std = standardize([mels[i] for i in usable])
     rows = [(torch.from_numpy(mel), torch.tensor(labels[i])) for mel, i in zip(inputs, usable, strict=True)]
     with seeded(config.seed):
         model = MelToCharacters(config, num_classes=len(alphabet) + 1)
         model.mel_mean.copy_(torch.from_numpy(mean))
         model.mel_std.copy_(torch.from_numpy(std))
         order = batches(len(rows), batch_size=config.batch_size, steps=config.steps, seed=config.seed)
-        losses = minimise(
+        losses = train(
             model,
             lambda batch: _loss(model, [rows[i] for i in batch]),
             order,
@@ -124,20 +124,20 @@ def _loss(model: MelToCharacters, rows: Sequence[tuple[Tensor, Tensor]]) -> Tens
     return F.ctc_loss(log_probabilities.transpose(0, 1), targets, lengths, target_lengths, blank=BLANK)
 
 
-def _save(model: MelToCharacters, config: CharCtc, alphabet: list[str], folder: Path) -> None:
-    with replacing(folder / "model.safetensors") as partial:
+def _save(model: MelToCharacters, config: CharCTCASRConfig, alphabet: list[str], folder: Path) -> None:
+    with atomic_write(folder / "model.safetensors") as partial:
         save_file(model.state_dict(), partial)
     settings = {"config": config.model_dump(mode="json"), "alphabet": alphabet}
     write_text(folder / "recogniser.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-class CharCtcRecogniser:
+class CharCTCASR:
     """Greedy CTC transcripts; each waveform is computed by itself.
 
     Confidence is the geometric mean, over all frames, of the best class's probability: in (0, 1].
     """
 
-    def __init__(self, config: CharCtc, alphabet: Sequence[str], model: MelToCharacters) -> None:
+    def __init__(self, config: CharCTCASRConfig, alphabet: Sequence[str], model: MelToCharacters) -> None:
         self.sample_rate_hz = config.sample_rate_hz
         self._config = config
         self._alphabet = alphabet
@@ -145,14 +145,12 @@ class CharCtcRecogniser:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Load what `fit` left in `folder`; RecogniserError if nothing is there."""
+        """Load what `fit` left in `folder`; ASRError if nothing is there."""
         try:
             settings = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise RecogniserError(
-                f"{folder} holds no recogniser (recogniser.json is missing): `dvc repro asr`"
-            ) from error
-        config, alphabet = CharCtc.model_validate(settings["config"]), settings["alphabet"]
+            raise ASRError(f"{folder} holds no recogniser (recogniser.json is missing): `dvc repro asr`") from error
+        config, alphabet = CharCTCASRConfig.model_validate(settings["config"]), settings["alphabet"]
         model = MelToCharacters(config, num_classes=len(alphabet) + 1)
         model.load_state_dict(load_file(folder / "model.safetensors"))
         return cls(config, alphabet, model)
@@ -163,7 +161,7 @@ class CharCtcRecogniser:
         `failed` if a sample is NaN or infinite; `empty` if there is no sample, if the root mean square lies below
         the config's `silence_rms`, or if no character was heard.
         """
-        return map_alone(self._transcribe, waveforms)
+        return map_rows(self._transcribe, waveforms)
 
     def _transcribe(self, waveform: np.ndarray) -> Transcript:
         if not np.isfinite(waveform).all():

@@ -12,15 +12,15 @@ from typing import Literal, TypeAlias
 import polars as pl
 
 from alignslm import audio, tables
-from alignslm.asr import Recogniser
+from alignslm.asr import ASRModel
 from alignslm.asr.rows import transcribe
 from alignslm.recordings import Recording, recordings_in
 
 Side: TypeAlias = Literal["prompt", "continuation"]
 
 
-def transcribe_recorded_of(
-    part: Path, recogniser: Recogniser, *, prompts: pl.DataFrame, side: Side, shard_rows: int
+def transcribe_recordings(
+    part: Path, recogniser: ASRModel, *, prompts: pl.DataFrame, side: Side, shard_rows: int
 ) -> pl.DataFrame:
     """Return transcripts of one side of recordings, source_id = prompt_id, in the order of their utterances' storing.
 

@@ -3,11 +3,11 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.asr import Recogniser
+from alignslm.asr import ASRModel
 from alignslm.utterances import waveforms_at
 
 
-def transcribe(speech: pl.DataFrame, recogniser: Recogniser) -> pl.DataFrame:
+def transcribe(speech: pl.DataFrame, recogniser: ASRModel) -> pl.DataFrame:
     """Transcribe what was spoken, as stored (after FLAC): rows of the transcripts table."""
     heard = recogniser.transcribe(waveforms_at(speech["audio"], recogniser.sample_rate_hz))
     columns = ("text", "status", "confidence", "raw_text", "no_speech_prob", "compression_ratio")

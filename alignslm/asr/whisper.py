@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from alignslm.asr import Transcript
 from alignslm.asr.whisper_checkpoint import decoder_prompt, decoding, find, load_model, load_processor
 from alignslm.audio import rms
-from alignslm.config.whisper import Whisper
+from alignslm.config.whisper import WhisperASRConfig
 from alignslm.device import exact_float32, resolve_device
 
 BATCH_ROWS = 32  # large-v2 in bfloat16 keeps some 250 MB of keys and values a row
@@ -30,7 +30,7 @@ NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")  # since large-v3, and bef
 DECIMALS = 4  # what another batch changes lies beyond
 
 
-class Heard(NamedTuple):
+class DecodedSegment(NamedTuple):
     """One piece of at most 30 s: text, summed log-probability and number of its tokens, end of text included."""
 
     text: str
@@ -39,7 +39,7 @@ class Heard(NamedTuple):
     no_speech_prob: float | None
 
 
-def plain_words(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Return lower-case words parted by one space, without punctuation; apostrophes inside words stay."""
     folded = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
     return " ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", folded))
@@ -51,13 +51,13 @@ def compression_ratio(text: str) -> float:
     return len(plain) / len(zlib.compress(plain))
 
 
-class WhisperRecogniser:
+class WhisperASR:
     """A Whisper checkpoint. Confidence is the geometric mean of the probabilities of the text's tokens, end included.
 
     Of several pieces, the no-speech probability is that of the piece in which speech is surest.
     """
 
-    def __init__(self, config: Whisper, processor: WhisperProcessor, model: Any, *, device: str) -> None:
+    def __init__(self, config: WhisperASRConfig, processor: WhisperProcessor, model: Any, *, device: str) -> None:
         self.sample_rate_hz = config.sample_rate_hz
         self._config = config
         self._processor = processor
@@ -70,7 +70,7 @@ class WhisperRecogniser:
 
     @classmethod
     def load(cls, folder: Path, *, device: str) -> Self:
-        """Load the very checkpoint that `fetch` recorded in `folder`; RecogniserError if nothing is there."""
+        """Load the very checkpoint that `fetch` recorded in `folder`; ASRError if nothing is there."""
         config, path = find(folder)
         return cls(config, load_processor(path, config), load_model(path, config), device=device)
 
@@ -86,17 +86,17 @@ class WhisperRecogniser:
             (row, piece)
             for row, waveform in enumerate(waveforms)
             if sound[row] and rms(waveform) >= self._config.silence_rms
-            for piece in self._pieces(waveform)
+            for piece in self._segments(waveform)
         ]
-        heard: list[list[Heard]] = [[] for _ in waveforms]
-        for (row, _), result in zip(pieces, self._hear([piece for _, piece in pieces]), strict=True):
+        heard: list[list[DecodedSegment]] = [[] for _ in waveforms]
+        for (row, _), result in zip(pieces, self._decode_segments([piece for _, piece in pieces]), strict=True):
             heard[row].append(result)
         return [
             self._transcript(results) if finite else Transcript(None, "failed", None)
             for finite, results in zip(sound, heard, strict=True)
         ]
 
-    def _pieces(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
+    def _segments(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """Yield consecutive pieces of 30 s, those of silence left out."""
         size = self._processor.feature_extractor.n_samples
         for start in range(0, len(waveform), size):
@@ -104,24 +104,24 @@ class WhisperRecogniser:
             if rms(piece) >= self._config.silence_rms:
                 yield piece
 
-    def _hear(self, pieces: Sequence[np.ndarray]) -> list[Heard]:
+    def _decode_segments(self, pieces: Sequence[np.ndarray]) -> list[DecodedSegment]:
         """Decode pieces of about one length together, since a batch lasts as long as its longest text."""
-        heard: dict[int, Heard] = {}
+        heard: dict[int, DecodedSegment] = {}
         order = sorted(range(len(pieces)), key=lambda number: len(pieces[number]))
         with torch.inference_mode(), exact_float32():
             for start in range(0, len(order), BATCH_ROWS):
                 numbers = order[start : start + BATCH_ROWS]
-                heard |= zip(numbers, self._hear_batch([pieces[number] for number in numbers]), strict=True)
+                heard |= zip(numbers, self._decode_batch([pieces[number] for number in numbers]), strict=True)
         return [heard[number] for number in range(len(pieces))]
 
-    def _hear_batch(self, pieces: Sequence[np.ndarray]) -> list[Heard]:
+    def _decode_batch(self, pieces: Sequence[np.ndarray]) -> list[DecodedSegment]:
         features = self._processor.feature_extractor(
             list(pieces), sampling_rate=self.sample_rate_hz, return_tensors="pt", device=str(self._device)
         )["input_features"]
         encoded = self._model.get_encoder()(features.to(self._device, self._model.dtype)).last_hidden_state
         texts = self._decode(encoded)
         return [
-            Heard(self._processor.tokenizer.decode(tokens, skip_special_tokens=True).strip(), *scored)
+            DecodedSegment(self._processor.tokenizer.decode(tokens, skip_special_tokens=True).strip(), *scored)
             for tokens, scored in zip(texts, self._scores(encoded, texts), strict=True)
         ]
 
@@ -158,14 +158,14 @@ class WhisperRecogniser:
             start = torch.softmax(self._model.proj_out(row[0]).float(), dim=0)
             yield float(chosen.sum()), len(tokens), None if self._no_speech is None else float(start[self._no_speech])
 
-    def _transcript(self, heard: Sequence[Heard]) -> Transcript:
+    def _transcript(self, heard: Sequence[DecodedSegment]) -> Transcript:
         if not heard:
             return Transcript(None, "empty", None)
         raw = " ".join(item.text for item in heard if item.text)
         logprob_nats = sum(item.logprob_nats for item in heard) / sum(item.num_tokens for item in heard)
         silences = [item.no_speech_prob for item in heard if item.no_speech_prob is not None]
         no_speech = min(silences) if silences else None
-        words = plain_words(raw)
+        words = normalize_text(raw)
         silent = not words or self._is_silence(no_speech, logprob_nats)
         text = raw if self._config.text == "written" else words
         return Transcript(

@@ -7,10 +7,10 @@ from typing import Any
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from alignslm.asr import RecogniserError
+from alignslm.asr import ASRError
 from alignslm.config.model import Config
-from alignslm.config.whisper import Whisper
-from alignslm.fetching import obtain, obtain_again
+from alignslm.config.whisper import WhisperASRConfig
+from alignslm.fetching import download, download_recorded
 from alignslm.loading import load_pretrained
 from alignslm.storage import write_text
 
@@ -24,12 +24,12 @@ class Origin(Config):
     weights: str
 
 
-def fetch(config: Whisper, folder: Path) -> dict[str, float]:
+def fetch(config: WhisperASRConfig, folder: Path) -> dict[str, float]:
     """Fetch a checkpoint, verify that it is what the config says, and leave config and identity in `folder`.
 
-    The weights stay in the cache they were fetched to. RecogniserError if they do not fit.
+    The weights stay in the cache they were fetched to. ASRError if they do not fit.
     """
-    weights = obtain(config.weights, patterns=PATTERNS)
+    weights = download(config.weights, patterns=PATTERNS)
     processor, model = load_processor(weights.path, config), load_model(weights.path, config)
     decoder_prompt(config, processor, model)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
@@ -37,68 +37,68 @@ def fetch(config: Whisper, folder: Path) -> dict[str, float]:
     return {"million_parameters": model.num_parameters() / 1e6}
 
 
-def load_processor(path: Path, config: Whisper) -> WhisperProcessor:
-    """Load tokenizer and feature extractor. RecogniserError if files are missing or the sample rate is another."""
+def load_processor(path: Path, config: WhisperASRConfig) -> WhisperProcessor:
+    """Load tokenizer and feature extractor. ASRError if files are missing or the sample rate is another."""
     try:
         processor = WhisperProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise RecogniserError(f"{path} has no Whisper tokenizer and feature extractor: {error}") from error
+        raise ASRError(f"{path} has no Whisper tokenizer and feature extractor: {error}") from error
     rate_hz = processor.feature_extractor.sampling_rate
     if rate_hz != config.sample_rate_hz:
-        raise RecogniserError(f"{path} hears {rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
+        raise ASRError(f"{path} hears {rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
     return processor
 
 
-def load_model(path: Path, config: Whisper) -> Any:
+def load_model(path: Path, config: WhisperASRConfig) -> Any:
     """Load the weights, in evaluation mode, on the CPU. Raises WeightsError if some are missing."""
     return load_pretrained(WhisperForConditionalGeneration, path, dtype=config.dtype, use_safetensors=True)
 
 
-def decoder_prompt(config: Whisper, processor: WhisperProcessor, model: Any) -> list[int]:
+def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model: Any) -> list[int]:
     """Return the tokens that every decoding starts with: start, language and task, no time stamps.
 
-    RecogniserError where the checkpoint does not know them, or they leave too few positions for `max_tokens`.
+    ASRError where the checkpoint does not know them, or they leave too few positions for `max_tokens`.
     """
     vocabulary, generation = processor.tokenizer.get_vocab(), model.generation_config
     several = bool(getattr(generation, "is_multilingual", True))
     if several and (config.language is None or config.task is None):
-        raise RecogniserError("the checkpoint knows several languages and would guess: set language and task")
+        raise ASRError("the checkpoint knows several languages and would guess: set language and task")
     if not several and (config.language is not None or config.task is not None):
-        raise RecogniserError("the checkpoint is English-only and takes neither: set language: null and task: null")
+        raise ASRError("the checkpoint is English-only and takes neither: set language: null and task: null")
     names = ["<|startoftranscript|>"]
     if config.language is not None:
         names += [f"<|{TO_LANGUAGE_CODE.get(config.language.lower(), config.language.lower())}|>", f"<|{config.task}|>"]
     names.append("<|notimestamps|>")
     if unknown := [name for name in names if name not in vocabulary]:
         language = f"correct language (now {config.language})"
-        raise RecogniserError(f"the checkpoint's tokenizer does not know {unknown[0]}; {language}")
+        raise ASRError(f"the checkpoint's tokenizer does not know {unknown[0]}; {language}")
     found = (vocabulary[names[0]], processor.tokenizer.eos_token_id)
     if found != (wanted := (model.config.decoder_start_token_id, model.config.eos_token_id)):
-        raise RecogniserError(
+        raise ASRError(
             f"the tokenizer numbers start and end of text {found}, the model {wanted}: they are not of one checkpoint, "
             "or tokenizer.json (or vocab.json and merges.txt) is missing"
         )
     positions = model.config.max_target_positions
     if len(names) + config.max_tokens > positions:
-        raise RecogniserError(
+        raise ASRError(
             f"max_tokens is {config.max_tokens}, but the decoder has {positions} positions, {len(names)} of them for "
             f"its prompt: at most {positions - len(names)}"
         )
     return [vocabulary[name] for name in names]
 
 
-def find(folder: Path) -> tuple[Whisper, Path]:
+def find(folder: Path) -> tuple[WhisperASRConfig, Path]:
     """Return the config that `fetch` left in `folder` and the very files it was made with, fetched again if need be."""
     try:
-        config = Whisper.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = WhisperASRConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         origin = Origin.model_validate_json((folder / SOURCE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         name = Path(error.filename).name
-        raise RecogniserError(f"{folder} holds no recogniser ({name} is missing): `dvc repro asr`") from error
-    return config, obtain_again(config.weights, origin.weights, patterns=PATTERNS)
+        raise ASRError(f"{folder} holds no recogniser ({name} is missing): `dvc repro asr`") from error
+    return config, download_recorded(config.weights, origin.weights, patterns=PATTERNS)
 
 
-def decoding(config: Whisper, published: GenerationConfig, *, prompt_tokens: int) -> GenerationConfig:
+def decoding(config: WhisperASRConfig, published: GenerationConfig, *, prompt_tokens: int) -> GenerationConfig:
     """Return the checkpoint's decoding settings (suppressed tokens, special ids) with this config's in their place."""
     settings = deepcopy(published)
     settings.update(

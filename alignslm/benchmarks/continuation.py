@@ -56,4 +56,4 @@ def judged_rows(
     long = wide.unpivot(
         on=list(columns), index=["model", "continuation_id", "prompt_id", "draw"], variable_name="metric"
     )
-    return tables.arrange(long, tables.JUDGED)
+    return tables.conform(long, tables.JUDGED)

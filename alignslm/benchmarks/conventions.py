@@ -38,7 +38,7 @@ class Convention(NamedTuple):
             counted += pl.col(f"{side}_context_units")
         return (counted + 1 if self.eos else counted).cast(pl.Int32)
 
-    def nats(self, side: str) -> pl.Expr:
+    def log_likelihood(self, side: str) -> pl.Expr:
         """Return the log-likelihood of `side`; null where nothing counts, or a part of it is NaN or not measured."""
         total = pl.col(f"{side}_ending_nats").fill_nan(None)
         if self.context == "scored":
@@ -51,7 +51,7 @@ class Convention(NamedTuple):
 
     def correct(self) -> pl.Expr:
         """Return which side is preferred under this convention, as `preferred`."""
-        return preferred(self.nats("positive"), self.nats("negative"))
+        return preferred(self.log_likelihood("positive"), self.log_likelihood("negative"))
 
 
 def preferred(positive: pl.Expr, negative: pl.Expr) -> pl.Expr:

@@ -7,11 +7,11 @@ import polars as pl
 
 from alignslm import listing, tables
 from alignslm.benchmarks import BenchmarkError
-from alignslm.benchmarks.items import odd_pairs
+from alignslm.benchmarks.items import incomplete_pairs
 from alignslm.config.sources import FolderSource, Source
-from alignslm.failures import Problem
-from alignslm.fetching import expanded, obtain
+from alignslm.fetching import download, expanded
 from alignslm.listing import Listing, raise_problems
+from alignslm.user_errors import Problem
 
 INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
     **{
@@ -29,14 +29,14 @@ INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
 SIDES = ("positive", "negative")
 
 
-def place(source: Source, *, patterns: Sequence[str] | None = None) -> Path:
+def resolve_folder(source: Source, *, patterns: Sequence[str] | None = None) -> Path:
     """Return the folder of a release. A local one is hashed only where the configuration promises its hash."""
     if isinstance(source, FolderSource) and source.sha256 is None:
         path = expanded(source)
         if not path.is_dir():
             raise BenchmarkError(f"{path.absolute()} is not a folder. Fetch the release, or correct `data.path`.")
         return path
-    return obtain(source, patterns=patterns).path
+    return download(source, patterns=patterns).path
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -56,7 +56,7 @@ def unpaired(rows: pl.DataFrame) -> list[Problem]:
     """Return a problem for every pair, in every voice, that is not one positive and one negative of one subtype."""
     return [
         Problem("not one positive and one negative of one subtype", f"{pair} voice {voice!r}: {found}")
-        for pair, voice, found in odd_pairs(rows).iter_rows()
+        for pair, voice, found in incomplete_pairs(rows).iter_rows()
     ]
 
 

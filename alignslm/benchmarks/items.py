@@ -10,7 +10,7 @@ import polars as pl
 from alignslm import audio, tables
 from alignslm.benchmarks import BenchmarkError
 from alignslm.encoder import Encoder
-from alignslm.prompts import cut
+from alignslm.prompts import split_units
 from alignslm.provenance import content_id
 
 
@@ -38,7 +38,7 @@ def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_
     rows = []
     for item, (units, durations) in zip(spoken, encoded, strict=True):
         end_s = item.context_end_s or 0.0
-        context, target = cut(
+        context, target = split_units(
             units.tolist(), durations.tolist(), end_s=end_s, frame_rate_hz=encoder.contract.frame_rate_hz
         )
         name = item_id(item.pair_id, item.polarity)
@@ -58,10 +58,10 @@ def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_
                 "audio": {"bytes": flac, "path": f"{name}.flac"},
             }
         )
-    return tables.arrange(pl.DataFrame(rows, schema=dict(tables.ITEMS.schema)), tables.ITEMS)
+    return tables.conform(pl.DataFrame(rows, schema=dict(tables.ITEMS.schema)), tables.ITEMS)
 
 
-def odd_pairs(items: pl.DataFrame) -> pl.DataFrame:
+def incomplete_pairs(items: pl.DataFrame) -> pl.DataFrame:
     """Return every (pair_id, voice, sides) that is not one positive and one negative of one type and subtype."""
     sides = items.group_by("pair_id", "voice").agg(
         sides=pl.col("polarity").sort().str.join("+"), kinds=pl.struct("type", "subtype").n_unique()
@@ -75,7 +75,7 @@ def paired(items: pl.DataFrame) -> pl.DataFrame:
 
     Raises BenchmarkError listing the pairs that are not one positive and one negative of one subtype.
     """
-    faults = odd_pairs(items)
+    faults = incomplete_pairs(items)
     if len(faults):
         listed = "; ".join(f"{pair} (voice {voice!r}): {found}" for pair, voice, found in faults.head(5).iter_rows())
         total = items.n_unique(["pair_id", "voice"])

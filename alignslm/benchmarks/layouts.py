@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from alignslm.benchmarks.index import INDEX, SIDES, place, recordings
-from alignslm.config.benchmarks import Reformatted, Salmon, SpokenStoryCloze
-from alignslm.failures import Problem
+from alignslm.benchmarks.index import INDEX, SIDES, recordings, resolve_folder
+from alignslm.config.benchmarks import Salmon, SlamkitBenchmarkConfig, SpokenStoryCloze
 from alignslm.listing import Listing, index_frame, parquet_columns, parquet_schema
+from alignslm.user_errors import Problem
 
 Row = Mapping[str, object]
 NAMED_BY_SIDE = re.compile(r"(?P<story>.+)_(?P<side>correct|incorrect|mutual)")
@@ -21,12 +21,12 @@ def _below(files: Iterable[Path], root: Path) -> list[str]:
     return [file.relative_to(root).as_posix() for file in files]
 
 
-def find_numbered(config: Reformatted) -> Listing:
+def find_numbered(config: SlamkitBenchmarkConfig) -> Listing:
     """List recordings numbered one after the other, right and wrong in turn: the format that slamkit scores.
 
     Each subfolder, if they are asked for, has numbers of its own.
     """
-    root = place(config.data)
+    root = resolve_folder(config.data)
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if config.subfolders else [root]
     parts = [numbered(list(folder.glob("*.wav")), root, separator=config.separator) for folder in folders]
     deeper = {file.parent for file in recordings(root)} - set(folders)
@@ -74,7 +74,7 @@ def _numbered_row(file: Path, order: int, root: Path) -> Row:
 
 def find_storycloze(config: SpokenStoryCloze) -> Listing:
     """List Spoken or topic StoryCloze, named by story and side or numbered; never a guess between the two."""
-    root = place(config.data)
+    root = resolve_folder(config.data)
     files = recordings(root)
     named = {file: match for file in files if (match := NAMED_BY_SIDE.fullmatch(file.stem))}
     if named:
@@ -119,7 +119,7 @@ def _by_side(named: dict[Path, re.Match[str]], files: list[Path], root: Path) ->
 
 def find_salmon(config: Salmon) -> Listing:
     """List parts of SALMon: a folder per part, of wavs (the zip) or of parquet files (the Hub)."""
-    root = place(config.data, patterns=[f"{part}/*.parquet" for part in config.parts])
+    root = resolve_folder(config.data, patterns=[f"{part}/*.parquet" for part in config.parts])
     nested = [path for path in sorted(root.iterdir()) if all((path / part).is_dir() for part in config.parts)]
     root = nested[0] if len(nested) == 1 else root
     rows: list[Row] = []

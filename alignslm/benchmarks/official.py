@@ -12,12 +12,19 @@ from alignslm import audio, tables
 from alignslm.benchmarks.index import checked, fingerprint, refuse
 from alignslm.benchmarks.layouts import find_numbered, find_salmon, find_storycloze
 from alignslm.benchmarks.slm21 import find_slm21
-from alignslm.config.benchmarks import OfficialBenchmark, Reformatted, Salmon, Sblimp, SpokenStoryCloze, Swuggy
+from alignslm.config.benchmarks import (
+    OfficialBenchmark,
+    Salmon,
+    Sblimp,
+    SlamkitBenchmarkConfig,
+    SpokenStoryCloze,
+    Swuggy,
+)
 from alignslm.encoder import Encoded, Encoder
-from alignslm.failures import Problem
 from alignslm.listing import Decoded, Listing, Place, decode, read_audio, until_a_problem
-from alignslm.prompts import cut
+from alignslm.prompts import split_units
 from alignslm.shards import map_shards
+from alignslm.user_errors import Problem
 
 __all__ = ["encode_found", "find_items", "fingerprint"]
 
@@ -39,7 +46,7 @@ def _find(config: OfficialBenchmark) -> Listing:
             return find_slm21(config)
         case SpokenStoryCloze():
             return find_storycloze(config)
-        case Reformatted():
+        case SlamkitBenchmarkConfig():
             return find_numbered(config)
         case Salmon():
             return find_salmon(config)
@@ -69,7 +76,7 @@ def encode_found(found: Listing, encoder: Encoder, *, shard_rows: int, work: Pat
         label="benchmark",
     )
     for shard in until_a_problem(shards, problems):
-        yield tables.arrange(shard, tables.ITEMS)
+        yield tables.conform(shard, tables.ITEMS)
     refuse(problems, where=found.root, total=len(found.rows))
 
 
@@ -86,7 +93,7 @@ def _encode_rows(rows: pl.DataFrame, root: Path, encoder: Encoder) -> pl.DataFra
     for item in read:
         found, durations = next(encoded) if item.problem is None else NOT_ENCODED
         end_s = item.context_samples / contract.sample_rate_hz
-        units.append(cut(found.tolist(), durations.tolist(), end_s=end_s, frame_rate_hz=contract.frame_rate_hz))
+        units.append(split_units(found.tolist(), durations.tolist(), end_s=end_s, frame_rate_hz=contract.frame_rate_hz))
     paths = rows["file"] + ("#" + rows["row"].cast(pl.String) + "/" + rows["column"]).fill_null("")
     return rows.with_columns(
         pl.Series("context_units", [context for context, _ in units], tables.UNITS),

@@ -7,8 +7,8 @@ from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import Convention
 from alignslm.benchmarks.items import paired
 from alignslm.config.evaluation import Evaluation
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.likelihood import LogLikelihoods, Scored, log_likelihoods
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.likelihood import LikelihoodRequest, LogLikelihoods, log_likelihoods
 
 COLUMNS = ["item_id", "pair_id", "polarity", "type", "subtype", "voice", "band", "length", "context_units", "units"]
 """Of the items table: what scoring needs. The audio is left on disk."""
@@ -16,7 +16,7 @@ SIDES = ("positive", "negative")
 
 
 def score_items(
-    items: pl.DataFrame, lm: UnitLm, config: Evaluation, *, benchmark: str, model: str, batch_rows: int
+    items: pl.DataFrame, lm: UnitLM, config: Evaluation, *, benchmark: str, model: str, batch_rows: int
 ) -> pl.DataFrame:
     """Score every pair of a benchmark in every voice: rows of the item scores table.
 
@@ -33,19 +33,21 @@ def score_items(
     scores = pairs.with_columns(
         pl.lit(benchmark).alias("benchmark"), pl.lit(model).alias("model"), *parts
     ).with_columns(
-        *(declared.nats(side).alias(f"{side}_nats") for side in SIDES),
+        *(declared.log_likelihood(side).alias(f"{side}_nats") for side in SIDES),
         *(declared.units(side).alias(f"{side}_units") for side in SIDES),
         declared.correct().alias("correct"),
     )
-    return tables.arrange(scores, tables.ITEM_SCORES)
+    return tables.conform(scores, tables.ITEM_SCORES)
 
 
-def _parts(pairs: pl.DataFrame, side: str, lm: UnitLm, *, batch_rows: int) -> list[pl.Series]:
+def _parts(pairs: pl.DataFrame, side: str, lm: UnitLM, *, batch_rows: int) -> list[pl.Series]:
     """Return sums and counts of one side's context, ending and end of sequence."""
     suffix = "" if side == "positive" else "_negative"
     has_eos = lm.vocabulary.eos_id is not None
     rows = pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
-    found = log_likelihoods(lm, [Scored(context, units, has_eos) for context, units in rows], batch_rows=batch_rows)
+    found = log_likelihoods(
+        lm, [LikelihoodRequest(context, units, has_eos) for context, units in rows], batch_rows=batch_rows
+    )
     endings = [nats.target[:-1] if has_eos else nats.target for nats in found]
     return [
         pl.Series(f"{side}_context_nats", [float(nats.context.sum()) for nats in found], pl.Float64),

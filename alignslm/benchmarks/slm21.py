@@ -6,10 +6,10 @@ import polars as pl
 
 from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import frequency_band
-from alignslm.benchmarks.index import INDEX, place
+from alignslm.benchmarks.index import INDEX, resolve_folder
 from alignslm.config.benchmarks import Sblimp, Swuggy
-from alignslm.failures import Problem
 from alignslm.listing import Listing
+from alignslm.user_errors import Problem
 
 LEXICAL = ("filename", "id", "voice", "frequency", "word", "phones", "length", "correct")
 SYNTACTIC = ("filename", "id", "voice", "type", "subtype", "transcription", "correct")
@@ -18,7 +18,7 @@ SYNTACTIC = ("filename", "id", "voice", "type", "subtype", "transcription", "cor
 def find_slm21(config: Swuggy | Sblimp) -> Listing:
     """List the recordings of one task and split. Raises BenchmarkError where there is no gold.csv to pair them by."""
     task = "lexical" if isinstance(config, Swuggy) else "syntactic"
-    folder = _folder(place(config.data), Path(task) / config.split)
+    folder = _folder(resolve_folder(config.data), Path(task) / config.split)
     wavs = {file.stem for file in folder.glob("*.wav")}
     columns = LEXICAL if isinstance(config, Swuggy) else SYNTACTIC
     gold = _read_gold(folder / "gold.csv", columns, num_wavs=len(wavs))

@@ -13,11 +13,11 @@ from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
 from alignslm.config.crosschecks import warnings
 from alignslm.config.document import Plain
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
-from alignslm.config.faults import ConfigError
+from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from alignslm.config.prerequisites import execution_faults, judge_faults
 from alignslm.config.presets import list_presets
-from alignslm.config.readiness import execution_faults, judge_faults
+from alignslm.config.problems import ConfigError
 
 
 def check(
@@ -65,14 +65,13 @@ def summary(experiment: Experiment) -> Table:
     """Return one line per config and per group of values."""
     rows: list[tuple[str, str, str]] = []
     params = experiment.params.model_dump()
-    for key in CHOICE_FOLDERS:
-        chosen, values = params.pop(key), experiment.model_dump(mode="json")[key]
-        many = chosen.items() if isinstance(chosen, dict) else [(None, chosen)]
-        for name, choice in many:
-            label = key if name is None else f"{key}.{name}"
-            rows.append((label, choice, compact(values if name is None else values[name], outermost=True)))
+    for key in CONFIG_GROUPS:
+        params.pop(key, None)
+    for choice in experiment.choices():
+        values = choice.config.model_dump(mode="json")
+        rows.append((".".join(choice.path), choice.file.stem, compact(values, outermost=True)))
     for key, value in experiment.params.model_dump(mode="json", include=set(params)).items():
-        groups = value.items() if key in {"rounds", "controls"} else [(None, value)]
+        groups = value.items() if key in {"preferences", "systems"} else [(None, value)]
         for name, group in groups:
             rows.append((key if name is None else f"{key}.{name}", "", compact(group, outermost=True)))
     return grid(("", "", ""), rows, numbers=(), styles=("bold", "cyan"))

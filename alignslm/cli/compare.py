@@ -49,7 +49,7 @@ def compare(model: System, against: Against, root: Root = Path(), *, as_json: As
 
 
 def _cells(row: ComparedRow) -> tuple[str, ...]:
-    from alignslm.report.wording import difference_unit, interval, number, style
+    from alignslm.report.formatting import difference_unit, interval, number, style
 
     how = style(row.benchmark, row.metric)
     return (
@@ -85,10 +85,10 @@ def compare_seeds(
 
     [bold]alignslm compare-seeds r1 base seed-0/artifacts seed-1/artifacts seed-2/artifacts[/]
     """
-    from alignslm.report.seeds import combine_runs
+    from alignslm.report.seeds import compare_seeds
 
     params = load_experiment(root).params
-    found = combine_runs(folders, model, against, bootstrap=params.evaluation.bootstrap, seed=params.seeds.evaluation)
+    found = compare_seeds(folders, model, against, bootstrap=params.evaluation.bootstrap, seed=params.seeds.evaluation)
     if as_json:
         print(found.to_json(), end="")
         return
@@ -100,7 +100,7 @@ def compare_seeds(
 
 
 def _combined_cells(row: CombinedRow) -> list[str]:
-    from alignslm.report.wording import difference_unit, interval, number, style
+    from alignslm.report.formatting import difference_unit, interval, number, style
 
     how = style(row.benchmark, row.metric)
     ends = (row.items_ci95, row.runs_ci95, row.both_ci95)

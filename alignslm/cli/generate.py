@@ -15,8 +15,8 @@ from alignslm.cli.options import Root, separated
 from alignslm.cli.terminal import grid
 
 if TYPE_CHECKING:
-    from alignslm.play.prompt import Prompt
-    from alignslm.play.take import Take
+    from alignslm.generation.prompt import Prompt
+    from alignslm.generation.take import Continuation
 
 
 def generate(
@@ -63,10 +63,10 @@ def generate(
 
     [bold]alignslm generate prompt.ogg -m owner/model --prompt-seconds 3 --temperature 0.7[/]
     """
-    from alignslm.play.finding import checkpoint_folder
-    from alignslm.play.folder import write_folder
-    from alignslm.play.prompt import PlayError
-    from alignslm.play.studio import Studio
+    from alignslm.generation.folder import write_folder
+    from alignslm.generation.prompt import PlayError
+    from alignslm.generation.resolve import checkpoint_folder
+    from alignslm.generation.studio import SpeechPipeline
 
     models = separated(compare) or [model]
     if repeated := sorted({model for model in models if models.count(model) > 1}):
@@ -75,13 +75,13 @@ def generate(
         checkpoint_folder(name, root)  # a misspelled name is reported before anything is sampled
     began = time.monotonic()
     _say("loading encoder, vocoder and ASR model")
-    studio = Studio.open(root)
+    studio = SpeechPipeline.open(root)
     encoded = studio.prompt(prompt, seconds=prompt_seconds)
     _say(f"prompt: {encoded.seconds:.1f} s, {len(encoded.units)} units ({time.monotonic() - began:.1f} s)")
-    takes: dict[str, list[Take]] = {}
+    takes: dict[str, list[Continuation]] = {}
     for name in models:
         began = time.monotonic()
-        takes[name] = studio.speaker(name).continuations(
+        takes[name] = studio.load_model(name).generate(
             encoded, draws=num_continuations, temperature=temperature, top_p=top_p, seed=seed
         )
         length_s = sum(take.seconds for take in takes[name])
@@ -95,8 +95,8 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _print_takes(prompt: Prompt, takes: dict[str, list[Take]], folder: Path) -> None:
-    from alignslm.play.folder import PAGE, TRANSCRIPT
+def _print_takes(prompt: Prompt, takes: dict[str, list[Continuation]], folder: Path) -> None:
+    from alignslm.generation.folder import PAGE, TRANSCRIPT
 
     console = Console(highlight=False)
     rows = [("prompt", "", f"{prompt.seconds:.1f}", prompt.text or "(no word)")]

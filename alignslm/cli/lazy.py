@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from alignslm.failures import told
+from alignslm.user_errors import report_user_errors
 
 
 class LazyGroup(TyperGroup):
@@ -41,7 +41,7 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        with told():
+        with report_user_errors():
             return super().invoke(ctx)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from alignslm.cli.terminal import grid
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.loading import load_config
 from alignslm.storage import write_text
 
@@ -41,7 +41,7 @@ def build(
     from alignslm.listening.storage import Ratings
     from alignslm.listening.study import build_study
 
-    folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningStudy)
+    folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningTestConfig)
     study = build_study(study_config, artifacts, folder)
     ratings = Ratings(folder / DATABASE)
     ratings.invite(raters)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignslm.cli.options import Root
-from alignslm.cli.pipeline import Stage, read_stages, sources
+from alignslm.pipeline import Stage, read_stages, sources
 
 
 def stages(root: Root = Path()) -> None:

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root
-from alignslm.cli.pipeline import read_stages
 from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
+from alignslm.pipeline import read_stages
 from alignslm.plan import Plan, plan_of
-from alignslm.plan.fetches import Fetch
-from alignslm.plan.volume import Volume
+from alignslm.plan.downloads import Download
+from alignslm.plan.workload import Workload
 
 
 def plan(
@@ -54,7 +54,7 @@ def plan(
     console.print(Text("nothing is missing", style="green"))
 
 
-def fetch_lines(fetches: list[Fetch]) -> list[str]:
+def fetch_lines(fetches: list[Download]) -> list[str]:
     """Return one line per source: its key, location, whether it is pinned, its size, whether it is here."""
     lines = []
     for fetch in fetches:
@@ -64,7 +64,7 @@ def fetch_lines(fetches: list[Fetch]) -> list[str]:
     return lines or ["nothing to download: no config names a source"]
 
 
-def volume_lines(volume: Volume) -> list[str]:
+def volume_lines(volume: Workload) -> list[str]:
     """Return counts of rows and requests, one line per kind."""
     speech = f"at most {volume.speech_h:.0f} h of speech to synthesize and transcribe"
     lines = [

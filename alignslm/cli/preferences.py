@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root, separated
-from alignslm.cli.presets import told_change
+from alignslm.cli.presets import format_change
 from alignslm.config.document import Plain
-from alignslm.config.faults import ConfigError
+from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.loading import load_config, load_execution, load_experiment
 from alignslm.config.preferences import AnyPreferences, UnitPreferences
 from alignslm.config.presets import Change, set_values
-from alignslm.config.pretrained_lm import TrainedOn
+from alignslm.config.pretrained_lm import TrainingUnits
+from alignslm.config.problems import ConfigError
 from alignslm.config.speech import EncoderConfig
 from alignslm.storage import write_text
 
@@ -62,8 +63,8 @@ def import_preferences(
 
     [bold]alignslm import-preferences pairs.jsonl --name mine --encoder mhubert-25hz-km500[/]
     """
-    from alignslm.preferences.describing import Asked, describe, pinned, yaml_of
     from alignslm.preferences.files import fetch
+    from alignslm.preferences.infer_config import ImportOptions, describe, pinned, yaml_of
     from alignslm.preferences.pairing import PreferenceError
 
     match separated(columns):
@@ -73,7 +74,7 @@ def import_preferences(
             sides = prompt, chosen, rejected
         case _:
             raise typer.BadParameter("name three columns: prompt,chosen,rejected", param_hint="--columns")
-    asked = Asked(source, revision, train, valid, sides, valid_fraction, not no_append_eos, repeats, None)
+    asked = ImportOptions(source, revision, train, valid, sides, valid_fraction, not no_append_eos, repeats, None)
     experiment = load_experiment(root)
     file = root / "experiments" / "preferences" / f"{name}.yaml"
     if file.exists():
@@ -89,7 +90,7 @@ def import_preferences(
         file.unlink()
         raise
     console = Console(highlight=False, soft_wrap=True)
-    for line in [found, f"wrote {file}", *(f"{'.'.join(c.key)}: {told_change(c)}" for c in listed)]:
+    for line in [found, f"wrote {file}", *(f"{'.'.join(c.key)}: {format_change(c)}" for c in listed)]:
         console.print(Text(line))
     console.print(Text(f"train on them and evaluate: dvc repro control_eval@{name}"))
 
@@ -120,7 +121,7 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     return f"{counts}; {excluded}" if excluded else counts
 
 
-def trained_on(choice: str | None, experiment: Experiment, root: Path) -> TrainedOn | None:
+def trained_on(choice: str | None, experiment: Experiment, root: Path) -> TrainingUnits | None:
     """Return what is known about an encoder's units, from its config and, if the experiment uses it, its artifact."""
     if choice is None:
         return None
@@ -130,7 +131,7 @@ def trained_on(choice: str | None, experiment: Experiment, root: Path) -> Traine
     made = root / "artifacts" / "encoder"
     own = choice == experiment.params.encoder and made.is_dir()
     contract = load_encoder(config, made, device="cpu").contract if own else None
-    return TrainedOn(
+    return TrainingUnits(
         num_units=config.num_units,
         sample_rate_hz=config.sample_rate_hz,
         frame_rate_hz=config.frame_rate_hz,
@@ -143,11 +144,14 @@ def trained_on(choice: str | None, experiment: Experiment, root: Path) -> Traine
 
 
 def _into_params(name: str, experiment: Experiment, root: Path) -> list[Change]:
-    """Add the preferences to `given`, and a control that evaluates the checkpoint trained on them."""
-    params = experiment.params.model_dump(mode="json", include={"given", "controls"})
-    control: dict[str, Plain] = {"checkpoint": name, "source": "model", "temperature_scale": 1.0}
+    """Add the preferences, a checkpoint trained on them from the base model, and the system that evaluates it."""
+    nouns = {"imported_preferences", "checkpoints", "systems"}
+    params = experiment.params.model_dump(mode="json", include=nouns, exclude_unset=True)
+    trainer = experiment.params.checkpoints[list(experiment.params.rounds)[-1]].trainer
+    checkpoint: dict[str, Plain] = {"init_from": BASE, "train_on": f"pairs/{name}", "trainer": trainer}
     values: dict[str, Plain] = {
-        "given": {**params["given"], name: name},
-        "controls": {**params["controls"], name: control},
+        "imported_preferences": {**params["imported_preferences"], name: name},
+        "checkpoints": {**params["checkpoints"], name: {**checkpoint, "warmup_steps": 0}},
+        "systems": {**params["systems"], name: {"source": f"checkpoints/{name}"}},
     }
     return set_values(values, root, named=f"preferences {name}")

@@ -10,7 +10,7 @@ from rich.text import Text
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.presets import Change, apply_preset, list_presets
-from alignslm.config.splice import flow
+from alignslm.config.yaml_edit import flow
 
 
 def preset(
@@ -35,11 +35,11 @@ def preset(
     console = Console(highlight=False, soft_wrap=True)
     listed = apply_preset(name, root)
     for change in listed:
-        console.print(Text(f"{'.'.join(change.key)}: {told_change(change)}"))
+        console.print(Text(f"{'.'.join(change.key)}: {format_change(change)}"))
     console.print(Text(f"{name}: {len(listed)} keys changed" if listed else f"{name}: already so, nothing changed"))
 
 
-def told_change(change: Change) -> str:
+def format_change(change: Change) -> str:
     """Return `old -> new` as YAML."""
     if change.added:
         return f"added {flow(change.new)}"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from alignslm.cli.options import Root, separated
 from alignslm.cli.terminal import format_bytes, grid
-from alignslm.config.faults import nearest
+from alignslm.config.problems import closest_match
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,7 +75,7 @@ def find_table(words: Sequence[str], root: Path) -> Path:
     wanted, listed = " ".join(words), "".join(f"\n  {path}" for path in fits or tables)
     if fits:
         raise TableError(f"{wanted!r} matches {len(fits)} tables; add a word of the path:{listed}")
-    guess = nearest(words[0], {part for path in tables for part in (*path.parts, path.stem)})
+    guess = closest_match(words[0], {part for path in tables for part in (*path.parts, path.stem)})
     hint = f"; did you mean {guess!r}?" if guess else "."
     found = f" There are:{listed}" if tables else " There are none yet: run `dvc repro`."
     raise TableError(f"no table in {root / 'artifacts'} matches {wanted!r}{hint}{found}")

@@ -38,9 +38,9 @@ def trace(
     [bold]alignslm trace 00c1a9d0e2f45b67-3fa2c1-0-00c1a9d0e2f45b67-3fa2c1-4 --audio pair.flac[/]
     """
     from alignslm.audio import decode
+    from alignslm.generation.take import write_audio
     from alignslm.lineage import speech_of
     from alignslm.lineage import trace as chains_of
-    from alignslm.play.take import write_sound
 
     chains = chains_of(identity, root / "artifacts", load_experiment(root))
     console = Console(highlight=False, soft_wrap=True)
@@ -48,7 +48,7 @@ def trace(
         _print_chain(console, role, chain)
         if audio is not None:
             path = audio if len(chains) == 1 else audio.with_stem(f"{audio.stem}-{role}")
-            write_sound(*decode(speech_of(chain).data), path)
+            write_audio(*decode(speech_of(chain).data), path)
             console.print(f"  wrote {path}")
         console.print()
 

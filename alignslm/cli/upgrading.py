@@ -9,8 +9,8 @@ from rich.console import Console
 from alignslm import __version__, code
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
-from alignslm.cli.pipeline import Stage, read_stages, sources
 from alignslm.cli.times import clock
+from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.template.installed import previous_version, renew
 from alignslm.times import stage_seconds
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from alignslm.config.document import read_document
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
-from alignslm.config.faults import Fault
+from alignslm.config.problems import ConfigProblem
 from alignslm.machine import has_gpu, multiplies_bfloat16
 
 KEYS = ("autocast", "dtype")
@@ -14,7 +14,7 @@ KEYS = ("autocast", "dtype")
 COST = "10 to 40 times the time of float32"
 
 
-def emulated(experiment: Experiment, execution: Execution, root: Path = Path()) -> dict[str, list[Fault]]:
+def emulated(experiment: Experiment, execution: Execution, root: Path = Path()) -> dict[str, list[ConfigProblem]]:
     """Return, for each key of params.yaml, the lines of its choices that ask for bfloat16 where it is emulated.
 
     Empty where a GPU computes, where the processor has the instructions, and where that cannot be known.
@@ -22,7 +22,7 @@ def emulated(experiment: Experiment, execution: Execution, root: Path = Path()) 
     on_cpu = execution.device == "cpu" or (execution.device == "auto" and not has_gpu())
     if not on_cpu or multiplies_bfloat16() is not False:
         return {}
-    found: dict[str, dict[Fault, None]] = {}
+    found: dict[str, dict[ConfigProblem, None]] = {}
     for choice in experiment.choices():
         for key in KEYS:
             if getattr(choice.config, key, None) == "bfloat16":
@@ -37,10 +37,10 @@ def warn_emulated(experiment: Experiment, execution: Execution, *keys: str) -> N
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _fault(file: Path, key: str) -> Fault:
+def _fault(file: Path, key: str) -> ConfigProblem:
     document = read_document(file)
     line = None if isinstance(document, list) else document.line((key,))
-    return Fault(
+    return ConfigProblem(
         file.as_posix(),
         line,
         key,

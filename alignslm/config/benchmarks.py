@@ -51,7 +51,7 @@ class SpokenStoryCloze(Config):
     data: Released
 
 
-class Reformatted(Config):
+class SlamkitBenchmarkConfig(Config):
     """A benchmark as slamkit wants it: wavs numbered before `separator`, right and wrong in turn.
 
     Neither frequency, type nor voice survives that format; a subfolder becomes a subtype.
@@ -81,4 +81,4 @@ class Salmon(Config):
     parts: Annotated[tuple[SalmonPart, ...], Field(min_length=1)]
 
 
-OfficialBenchmark: TypeAlias = Swuggy | Sblimp | SpokenStoryCloze | Reformatted | Salmon
+OfficialBenchmark: TypeAlias = Swuggy | Sblimp | SpokenStoryCloze | SlamkitBenchmarkConfig | Salmon

@@ -8,17 +8,22 @@ from itertools import product
 from alignslm.config.corpora import Recordings
 from alignslm.config.document import KeyPath
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
-from alignslm.config.experiment import Experiment
+from alignslm.config.experiment import Experiment, published_checkpoints
 from alignslm.config.feedback import ThresholdSelector
-from alignslm.config.hubert import Hubert
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.hubert import HubertEncoderConfig
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.model import Config
-from alignslm.config.models import LlamaScratch, NextUnitTrainer
+from alignslm.config.models import (
+    LlamaScratchConfig,
+    NextUnitTrainerConfig,
+    PreferenceTrainerConfig,
+    has_preference_term,
+)
 from alignslm.config.preferences import UnitPreferences
-from alignslm.config.pretrained_lm import PublishedLm, TrainedOn, WarmStart
-from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing, published_rounds
-from alignslm.config.speech import CharCtc, ConvGriffinLim, MfccKmeans, StoryWorld
-from alignslm.config.unit_hifigan import UnitHifigan
+from alignslm.config.pretrained_lm import PublishedLm, TrainingUnits, TwistInitConfig
+from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing
+from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, MFCCKMeansConfig, StoryWorldConfig
+from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 
 PARAMS: KeyPath = ()
 SPECIAL_TOKENS = 2  # begin and end of sequence
@@ -42,9 +47,11 @@ def conflicts(experiment: Experiment) -> list[Conflict]:
         *_broken_rates(experiment),
         *_wrong_shapes(experiment),
         *_long_warmups(experiment),
+        *_wrong_trainers(experiment),
+        *_unreported_curriculum(experiment),
         *_too_few_positions(experiment),
-        *_foreign_units(experiment),
-        *_foreign_vocoder(experiment),
+        *_unit_mismatch(experiment),
+        *_vocoder_mismatch(experiment),
         *_too_few_pairs(experiment),
         *_empty_split(experiment),
         *_unmeasured_perplexity(experiment),
@@ -65,7 +72,7 @@ def warnings(experiment: Experiment) -> list[str]:
 def _too_few_stories(experiment: Experiment) -> Iterator[Conflict]:
     """Every prompt is the beginning of another story of its split."""
     prompts = experiment.params.prompts
-    for split, stories in experiment.corpus.stories if isinstance(experiment.corpus, StoryWorld) else ():
+    for split, stories in experiment.corpus.stories if isinstance(experiment.corpus, StoryWorldConfig) else ():
         if (wanted := getattr(prompts, split)) > stories:
             yield Conflict(
                 PARAMS,
@@ -81,7 +88,7 @@ def _impossible_cut(experiment: Experiment) -> Iterator[Conflict]:
     if cut == "sentence" and isinstance(corpus, Recordings):
         message = f"'sentence' needs sentence ends, which {name} does not have; write raw, or word where it is aligned"
         yield Conflict(PARAMS, ("prompts", "cut"), message)
-    if cut == "word" and isinstance(corpus, StoryWorld):
+    if cut == "word" and isinstance(corpus, StoryWorldConfig):
         message = f"'word' needs word times, which {name} does not have; write sentence or raw"
         yield Conflict(PARAMS, ("prompts", "cut"), message)
     if cut == "word" and isinstance(corpus, Recordings) and all(p.alignments is None for p in corpus.parts.values()):
@@ -108,7 +115,9 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
     if encoder.sample_rate_hz % encoder.frame_rate_hz:
         message = f"{encoder.sample_rate_hz} Hz is no multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
         yield Conflict(("encoder",), ("sample_rate_hz",), message)
-    if isinstance(vocoder, ConvGriffinLim) and vocoder.sample_rate_hz % (encoder.frame_rate_hz * vocoder.hop_samples):
+    if isinstance(vocoder, ConvGriffinLimConfig) and vocoder.sample_rate_hz % (
+        encoder.frame_rate_hz * vocoder.hop_samples
+    ):
         yield Conflict(
             ("vocoder",),
             ("hop_samples",),
@@ -122,26 +131,58 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
 def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:
     """Attention heads share the hidden size evenly, an even number each (rotary positions turn pairs)."""
     lm = experiment.lm
-    if isinstance(lm, LlamaScratch) and lm.hidden_size % (2 * lm.heads):
+    if isinstance(lm, LlamaScratchConfig) and lm.hidden_size % (2 * lm.heads):
         message = f"hidden_size ({lm.hidden_size}) must be a multiple of 2 x heads ({2 * lm.heads})"
         yield Conflict(("lm",), ("hidden_size",), message)
     framed: dict[str, Config] = {"vocoder": experiment.vocoder, "asr": experiment.asr}
     for key, speech in framed.items():
-        if isinstance(speech, ConvGriffinLim | CharCtc) and speech.window_samples < speech.hop_samples:
+        if isinstance(speech, ConvGriffinLimConfig | CharCTCASRConfig) and speech.window_samples < speech.hop_samples:
             message = f"window_samples must be at least hop_samples ({speech.hop_samples}), or samples are lost"
             yield Conflict((key,), ("window_samples",), message)
     encoder = experiment.encoder
-    if isinstance(encoder, MfccKmeans) and encoder.stacked_frames % 2 == 0:
+    if isinstance(encoder, MFCCKMeansConfig) and encoder.stacked_frames % 2 == 0:
         message = f"must be odd, found {encoder.stacked_frames}: as many frames before as after"
         yield Conflict(("encoder",), ("stacked_frames",), message)
 
 
 def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
-    trained: dict[str, object] = {"lm": experiment.lm, "ntp": experiment.ntp}
+    trained: dict[KeyPath, object] = {("lm",): experiment.lm}
+    trained |= {("checkpoints", name, "trainer"): trainer for name, trainer in experiment.checkpoints.items()}
     for key, model in trained.items():
-        if isinstance(model, LlamaScratch | WarmStart | NextUnitTrainer) and model.warmup_steps >= model.steps:
+        if (
+            isinstance(model, LlamaScratchConfig | TwistInitConfig | NextUnitTrainerConfig)
+            and model.warmup_steps >= model.steps
+        ):
             message = f"warms up for {model.warmup_steps} of {model.steps} steps and never trains at full rate"
-            yield Conflict((key,), ("warmup_steps",), message)
+            yield Conflict(key, ("warmup_steps",), message)
+
+
+def _wrong_trainers(experiment: Experiment) -> Iterator[Conflict]:
+    """Pairs are learnt by preference training, speech by next-unit training."""
+    for name, checkpoint in experiment.params.checkpoints.items():
+        wanted = "preference" if checkpoint.pairs is not None else "next-unit"
+        if (kind := experiment.checkpoints[name].kind) != wanted:
+            message = f"trains on {checkpoint.train_on}, but {checkpoint.trainer} is of kind {kind}, not {wanted}"
+            yield Conflict(PARAMS, ("checkpoints", name, "trainer"), message)
+
+
+def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
+    """The report tells what a round changed, so one must be evaluated, under its own name."""
+    params = experiment.params
+    for name, system in params.systems.items():
+        if name in params.checkpoints and system.checkpoint != name:
+            message = f"is named like the checkpoint {name}, but is {system.source}; rename it"
+            yield Conflict(PARAMS, ("systems", name, "source"), message)
+        elif name in params.checkpoints and system.temperature_scale != 1.0:
+            message = f"is named like the checkpoint {name}, which {name} stands for as it is; rename the system"
+            yield Conflict(PARAMS, ("systems", name, "temperature_scale"), message)
+    if not params.aligned:
+        message = "no checkpoint is trained on judged preferences, so there is nothing to report; add one"
+        yield Conflict(PARAMS, ("checkpoints",), message)
+    elif not params.rounds:
+        name = list(params.aligned)[-1]
+        message = f"no round is evaluated, so there is nothing to report; add {name}: {{source: checkpoints/{name}}}"
+        yield Conflict(PARAMS, ("systems",), message)
 
 
 def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
@@ -152,7 +193,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
         message = f"no prompt of at most max_s ({prompts.max_s:g} s) can hold more than {prompt_units} units"
         yield Conflict(PARAMS, ("prompts", "min_units"), message)
     needed = prompt_units + sampling.max_units + SPECIAL_TOKENS
-    if isinstance(experiment.lm, LlamaScratch) and experiment.lm.max_positions < needed:
+    if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_positions < needed:
         yield Conflict(
             ("lm",),
             ("max_positions",),
@@ -161,7 +202,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
         )
 
 
-def _foreign_units(experiment: Experiment) -> Iterator[Conflict]:
+def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
     """Units made elsewhere are those of their encoder, whatever is chosen; the rest is checked once it ran."""
     lm, params = experiment.lm, experiment.params
     if isinstance(lm, PublishedLm):
@@ -171,17 +212,17 @@ def _foreign_units(experiment: Experiment) -> Iterator[Conflict]:
                 f"but encoder {params.encoder} gives {here}; choose the encoder it was trained with"
             )
             yield Conflict(("lm",), ("units", name), message)
-    for key, preferences in experiment.given.items():
+    for key, preferences in experiment.imported_preferences.items():
         if isinstance(preferences, UnitPreferences):
             for name, there, here in _other_units(preferences.units, experiment):
                 message = (
-                    f"{params.given[key]} holds units of {name} {there}, "
+                    f"{params.imported_preferences[key]} holds units of {name} {there}, "
                     f"but encoder {params.encoder} gives {here}; choose the encoder they were made with"
                 )
-                yield Conflict(("given", key), ("units", name), message)
+                yield Conflict(("imported_preferences", key), ("units", name), message)
 
 
-def _other_units(stated: TrainedOn, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
+def _other_units(stated: TrainingUnits, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
     """Yield (field, stated, the encoder's) where both are known and differ."""
     encoder = experiment.encoder
     known = {name: getattr(encoder, name, None) for name in ("num_units", "frame_rate_hz", "layer")}
@@ -192,13 +233,13 @@ def _other_units(stated: TrainedOn, experiment: Experiment) -> Iterator[tuple[st
             yield name, there, here
 
 
-def _foreign_vocoder(experiment: Experiment) -> Iterator[Conflict]:
+def _vocoder_mismatch(experiment: Experiment) -> Iterator[Conflict]:
     """A published vocoder speaks the units it was trained on; others of the same number would sound like anything."""
     encoder, vocoder = experiment.encoder, experiment.vocoder
-    if not isinstance(vocoder, UnitHifigan):
+    if not isinstance(vocoder, UnitHiFiGANConfig):
         return
     here: dict[str, int | str | None] = {"layer": None, "codebook_file_sha256": None}
-    if isinstance(encoder, Hubert):
+    if isinstance(encoder, HubertEncoderConfig):
         unknown = vocoder.codebook_file_sha256  # a folder's file is hashed only when it is used
         here = {"layer": encoder.layer, "codebook_file_sha256": getattr(encoder.codebook, "sha256", unknown)}
     for name, given in here.items():
@@ -214,10 +255,12 @@ def _foreign_vocoder(experiment: Experiment) -> Iterator[Conflict]:
 def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
     """Even if every prompt gave as many pairs as it can, training would be refused."""
     most = experiment.params.prompts.train * pairs_per_prompt(experiment)
-    for key in ("trainer", "sft"):
-        if (least := getattr(experiment, key).min_pairs) > most:
-            message = f"{least} pairs wanted, but {experiment.params.prompts.train} prompts give at most {most}"
-            yield Conflict((key,), ("min_pairs",), message)
+    for name, trainer in experiment.checkpoints.items():
+        judged = experiment.params.checkpoints[name].pairs in experiment.params.preferences
+        if judged and isinstance(trainer, PreferenceTrainerConfig) and trainer.min_pairs > most:
+            prompts = experiment.params.prompts.train
+            message = f"{trainer.min_pairs} pairs wanted, but {prompts} prompts give at most {most}"
+            yield Conflict(("checkpoints", name, "trainer"), ("min_pairs",), message)
 
 
 def pairs_per_prompt(experiment: Experiment) -> int:
@@ -239,7 +282,7 @@ def _empty_split(experiment: Experiment) -> Iterator[Conflict]:
 def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
     """A metric in use that nobody measures is null in every row, and no pair would be found."""
     judge, params = experiment.judge, experiment.params
-    silent = isinstance(judge, OpenAiJudge) or (isinstance(judge, CausalLmJudge) and not judge.perplexity)
+    silent = isinstance(judge, OpenAIJudgeConfig) or (isinstance(judge, CausalLMJudgeConfig) and not judge.perplexity)
     if params.weights.ppl > 0 and silent:
         message = f"{params.judge} gives no perplexity; set it to 0, or choose a judge that does, such as mistral-7b"
         yield Conflict(PARAMS, ("weights", "ppl"), message)
@@ -249,7 +292,7 @@ def _unfit_repositories(experiment: Experiment) -> Iterator[Conflict]:
     """A placeholder is nobody's account, and two rounds in one repository would overwrite each other."""
     if not isinstance(experiment.publish, HubPublishing):
         return
-    rounds = published_rounds(experiment.publish, list(experiment.params.rounds))
+    rounds = published_checkpoints(experiment)
     for key, repo in experiment.publish.repositories():
         if repo.startswith(f"{PLACEHOLDER_OWNER}/"):
             message = f"{PLACEHOLDER_OWNER!r} is a placeholder; write your account's or organisation's name"
@@ -265,8 +308,8 @@ def _judge_warnings(experiment: Experiment) -> Iterator[str]:
         yield f"heldout_judge is the training judge ({params.judge}), so no reported score is held out"
     if params.weights.llm_score == params.weights.ppl == 0:
         yield "weights.llm_score and weights.ppl are both 0: pairs do not depend on what the judge says"
-    if all(control.source != "corpus" for control in params.controls.values()):
-        yield "no control has source: corpus, so the report cannot show the ceiling of the judges"
+    if not params.toplines:
+        yield "no system has source: corpus, so the report cannot show the topline of the judges"
 
 
 def _rate_warnings(experiment: Experiment) -> Iterator[str]:
@@ -279,15 +322,31 @@ def _rate_warnings(experiment: Experiment) -> Iterator[str]:
 
 def _baseline_warnings(experiment: Experiment) -> Iterator[str]:
     params = experiment.params
-    if set(experiment.trainer.losses) == {"sft"}:
-        yield f"trainer {params.trainer} has no preference term: the rounds are fine-tuning on the chosen samples"
-    if set(experiment.sft.losses) != {"sft"}:
-        yield f"sft {params.sft} has a preference term: it is no baseline of fine-tuning on the chosen samples alone"
+    for name in params.rounds:
+        if not has_preference_term(experiment.checkpoints[name]):
+            trainer = params.checkpoints[name].trainer
+            yield f"checkpoints.{name}: {trainer} has no preference term: the round is fine-tuning on chosen samples"
+    sft = experiment.checkpoints.get("sft")
+    if sft is not None and has_preference_term(sft):
+        trainer = params.checkpoints["sft"].trainer
+        yield f"checkpoints.sft: {trainer} has a preference term: it is no fine-tuning on the chosen samples alone"
 
 
 def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:
-    rounds = experiment.params.rounds
-    for name, item in rounds.items():
-        before = rounds.get(item.prev)
-        if before is not None and (item.chosen_min < before.chosen_min or item.rejected_max < before.rejected_max):
-            yield f"rounds.{name} has lower thresholds than rounds.{item.prev}, which it continues"
+    params = experiment.params
+    made_from = {item.pairs: name for name, item in params.rounds.items()}
+    for name, preferences in params.preferences.items():
+        before = params.rounds.get(preferences.sampled_from)
+        if before is not None and (
+            preferences.min_chosen_score < before.rule.min_chosen_score
+            or preferences.max_rejected_score < before.rule.max_rejected_score
+        ):
+            yield f"preferences.{name} has lower thresholds than preferences.{before.pairs}, which it continues"
+        if (trained := made_from.get(name)) and (start := params.rounds[trained].init_from) != preferences.sampled_from:
+            yield (
+                f"checkpoints.{trained} starts from {start}, but its pairs were sampled from "
+                f"{preferences.sampled_from}: they are not its own continuations"
+            )
+    for name in params.aligned:
+        if name not in params.systems:
+            yield f"checkpoints.{name} is not evaluated; add systems.{name}: {{source: checkpoints/{name}}}"

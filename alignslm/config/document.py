@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from alignslm.config.faults import Fault, found
+from alignslm.config.problems import ConfigProblem, found
 
 KeyPath: TypeAlias = tuple[str, ...]
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
@@ -45,15 +45,15 @@ class Document:
         return at
 
 
-def read_document(path: Path) -> Document | list[Fault]:
+def read_document(path: Path) -> Document | list[ConfigProblem]:
     """Read a YAML 1.2 mapping, or say everything that keeps it from being one."""
     name = path.as_posix()
     if not path.is_file():
-        return [Fault(name, None, "", "no such file")]
+        return [ConfigProblem(name, None, "", "no such file")]
     return parse_document(path.read_bytes().decode("utf-8", errors="replace"), name)
 
 
-def parse_document(text: str, name: str) -> Document | list[Fault]:
+def parse_document(text: str, name: str) -> Document | list[ConfigProblem]:
     """Parse YAML 1.2 text: `1e-06` is a number and `on` is text, unlike in YAML 1.1 readers such as PyYAML."""
     reader = YAML(typ="safe", pure=True)
     try:
@@ -63,26 +63,26 @@ def parse_document(text: str, name: str) -> Document | list[Fault]:
     except YAMLError as error:
         return [_syntax_fault(error, name)]
     if not faults and not isinstance(data, dict):
-        faults = [Fault(name, 1, "", f"expected a mapping of keys to values, found {found(data)}")]
+        faults = [ConfigProblem(name, 1, "", f"expected a mapping of keys to values, found {found(data)}")]
     if faults:
         return faults
     # Dates become the text they were written as: YAML 1.2's core schema has none.
     return Document(name, json.loads(json.dumps(data, default=str)), {(): 1, **dict(_lines(node, ()))})
 
 
-def _syntax_fault(error: YAMLError, name: str) -> Fault:
+def _syntax_fault(error: YAMLError, name: str) -> ConfigProblem:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         line, opened = error.problem_mark.line + 1, error.context_mark
         since = f" (line {opened.line + 1})" if opened is not None and opened.line + 1 != line else ""
         why = ", ".join(part for part in (error.context and f"{error.context}{since}", error.problem) if part)
-        return Fault(name, line, "", f"no valid YAML: {why}")
-    return Fault(name, None, "", f"no valid YAML: {' '.join(str(error).split())}")
+        return ConfigProblem(name, line, "", f"no valid YAML: {why}")
+    return ConfigProblem(name, None, "", f"no valid YAML: {' '.join(str(error).split())}")
 
 
-def _node_faults(node: Node, name: str, path: KeyPath, above: tuple[Node, ...]) -> Iterator[Fault]:
+def _node_faults(node: Node, name: str, path: KeyPath, above: tuple[Node, ...]) -> Iterator[ConfigProblem]:
     """Yield repeated keys, keys that are no text, and aliases that contain themselves."""
     if any(node is outer for outer in above):
-        yield Fault(name, node.start_mark.line + 1, ".".join(path), "an alias stands inside its own anchor")
+        yield ConfigProblem(name, node.start_mark.line + 1, ".".join(path), "an alias stands inside its own anchor")
         return
     if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
@@ -93,11 +93,15 @@ def _node_faults(node: Node, name: str, path: KeyPath, above: tuple[Node, ...]) 
             line = key.start_mark.line + 1
             if key.tag not in {TEXT_TAG, MERGE_TAG}:
                 shown = key.value if isinstance(key.value, str) else "a list or mapping"
-                yield Fault(name, line, ".".join(path), f'a key must be text, found {shown}; quote it: "{shown}"')
+                yield ConfigProblem(
+                    name, line, ".".join(path), f'a key must be text, found {shown}; quote it: "{shown}"'
+                )
                 continue
             if key.value in first:
                 where = ".".join((*path, key.value))
-                yield Fault(name, line, where, f"this key stands on line {first[key.value]} already; remove one")
+                yield ConfigProblem(
+                    name, line, where, f"this key stands on line {first[key.value]} already; remove one"
+                )
             first.setdefault(key.value, line)
             yield from _node_faults(value, name, (*path, key.value), (*above, node))
 

@@ -1,11 +1,11 @@
-"""Choices on the evaluation side: benchmarks, control models."""
+"""Choices on the evaluation side: benchmarks, and how numbers are aggregated."""
 
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from alignslm.config.benchmarks import OfficialBenchmark
-from alignslm.config.model import Config, Count, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
 from alignslm.config.models import Bootstrap
 
 
@@ -41,7 +41,7 @@ class ToyStoryCloze(Config):
 ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
 
 
-class OwnEndings(Config):
+class CorpusClozeConfig(Config):
     """True against foreign endings of the corpus's own held-out speech: T-StoryCloze's question where no text is known.
 
     Every item is `context_s` of an utterance and `ending_s` after it, or after the same point of another utterance.
@@ -56,19 +56,7 @@ class OwnEndings(Config):
     same_speaker: bool = Field(description="foreign endings are of the context's own speaker: no voice gives them away")
 
 
-BenchmarkConfig = Annotated[ToyBenchmark | OwnEndings | OfficialBenchmark, Field(discriminator="kind")]
-
-
-class Control(Config):
-    """A system reported beside the rounds.
-
-    `source: model` draws from the checkpoint; `source: corpus` speaks the prompt's true continuation through
-    the same vocoder and recogniser, which is the ceiling of every judged score.
-    """
-
-    checkpoint: Name = Field(description="base, ntp, sft, or one trained on given preferences")
-    source: Literal["model", "corpus"]
-    temperature_scale: Positive
+BenchmarkConfig = Annotated[ToyBenchmark | CorpusClozeConfig | OfficialBenchmark, Field(discriminator="kind")]
 
 
 class Evaluation(Config):

@@ -1,22 +1,32 @@
 """params.yaml as one typed value, and the choices it names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from alignslm.config.evaluation import BenchmarkConfig, Control, Evaluation
-from alignslm.config.feedback import JudgeConfig, Round, Sampling, SelectorConfig, Weights
-from alignslm.config.model import Config, Name
-from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, Prompts, Seeds
+from alignslm.config.curriculum import Checkpoint, JudgedPreferences, System
+from alignslm.config.document import KeyPath, Plain
+from alignslm.config.evaluation import BenchmarkConfig, Evaluation
+from alignslm.config.feedback import JudgeConfig, Sampling, SelectorConfig, Weights
+from alignslm.config.model import Config, Label, Name
+from alignslm.config.models import LmConfig, PreferenceTrainerConfig, Prompts, Seeds, TrainerConfig, has_preference_term
 from alignslm.config.mos import MosConfig
 from alignslm.config.preferences import PreferencesConfig
-from alignslm.config.publishing import PublishConfig
+from alignslm.config.publishing import NoPublishing, PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 
-CHECKPOINTS_BEFORE_ROUNDS = ("base",)
-BASELINES = ("ntp", "sft")
+BASE = "base"  # the checkpoint that the stage `base` makes
+
+
+class Round(NamedTuple):
+    """A checkpoint of the curriculum, and the judged preferences it is trained on."""
+
+    init_from: str
+    pairs: str
+    rule: JudgedPreferences
 
 
 class Params(Config):
@@ -31,58 +41,91 @@ class Params(Config):
     judge: Name = Field(description="the judge whose scores become preference pairs")
     heldout_judge: Name = Field(description="a judge that never trains, only reports")
     selector: Name
-    trainer: Name = Field(description="trains every curriculum round")
-    ntp: Name = Field(description="trainer of the continued next-unit baseline")
-    sft: Name = Field(description="trainer of the fine-tuned-on-chosen baseline")
-    benchmarks: dict[Name, Name] = Field(min_length=1, description="report name -> choice")
-    given: dict[Name, Name] = Field(description="checkpoint name -> preferences that it is trained on, from the base")
+    benchmarks: dict[Label, Name] = Field(min_length=1, description="report name -> choice")
+    imported_preferences: dict[Label, Name] = Field(description="name of their pairs -> choice")
     seeds: Seeds
     prompts: Prompts
     sampling: Sampling
     weights: Weights
-    rounds: dict[Annotated[str, Field(pattern=r"^r[0-9]+$")], Round] = Field(min_length=1)
-    controls: dict[Name, Control]
+    preferences: dict[Label, JudgedPreferences] = Field(min_length=1)
+    checkpoints: dict[Label, Checkpoint] = Field(min_length=1)
+    systems: dict[Label, System] = Field(min_length=1)
     evaluation: Evaluation
     publish: Name = Field(description="where checkpoints and pairs go when they are done")
 
-    def checkpoint_of(self, system: str) -> str:
-        """Return the checkpoint that a round or a control draws from: a round's own, or the one its control names."""
-        return self.controls[system].checkpoint if system in self.controls else system
+    @property
+    def aligned(self) -> dict[str, Round]:
+        """Every checkpoint that is trained on judged preferences."""
+        return {
+            name: Round(item.init_from, item.pairs, self.preferences[item.pairs])
+            for name, item in self.checkpoints.items()
+            if item.pairs is not None and item.pairs in self.preferences
+        }
 
-    def parent_of(self, pairs: str) -> str:
-        """Return the checkpoint that training on a round's pairs, or on given ones, starts from."""
-        return "base" if pairs in self.given else self.rounds[pairs].prev
+    @property
+    def rounds(self) -> dict[str, Round]:
+        """The curriculum: of each set of judged preferences the checkpoint of its name, or the first trained on it.
+
+        A round is evaluated, as the system of its name. Other checkpoints trained on the same pairs are compared with
+        it, such as the sft baseline.
+        """
+        found: dict[str, Round] = {}
+        for pairs in self.preferences:
+            trained = {n: item for n, item in self.aligned.items() if item.pairs == pairs and n in self.systems}
+            if trained:
+                name = pairs if pairs in trained else next(iter(trained))
+                found[name] = trained[name]
+        return found
+
+    @property
+    def toplines(self) -> list[str]:
+        """The systems that are the ground truth, not a model."""
+        return [name for name, system in self.systems.items() if system.checkpoint is None]
+
+    @property
+    def ordered_systems(self) -> list[str]:
+        """The systems as reports list them: baselines, rounds, then the ground truth."""
+        rounds = self.rounds
+        return [*(name for name in self.systems if name not in {*rounds, *self.toplines}), *rounds, *self.toplines]
 
     @model_validator(mode="after")
-    def _rounds_chain(self) -> "Params":
-        """Every round starts from a checkpoint that exists; following `prev` always ends at the base model."""
-        for name, item in self.rounds.items():
-            seen, at = [name], item.prev
-            while at not in {*CHECKPOINTS_BEFORE_ROUNDS, *self.given}:
-                if at not in self.rounds:
-                    known = ", ".join([*CHECKPOINTS_BEFORE_ROUNDS, *self.given, *self.rounds])
-                    raise ValueError(f"rounds.{name}.prev leads to {at!r}, which is no checkpoint; known: {known}")
-                if at in seen:
-                    raise ValueError(f"rounds.{name}.prev goes in a circle: {' -> '.join([*seen, at])}")
-                seen.append(at)
-                at = self.rounds[at].prev
-        if clash := sorted(set(self.controls) & set(self.rounds)):
-            raise ValueError(f"controls and rounds share the name {clash[0]!r}; rename the control")
+    def _everything_is_made(self) -> "Params":
+        """Whatever a noun names is made by another one, and no checkpoint rests on itself."""
+        if BASE in self.checkpoints:
+            raise ValueError(f"checkpoints.{BASE} is what the key lm makes; choose another name")
+        if clash := sorted(set(self.preferences) & set(self.imported_preferences)):
+            raise ValueError(f"imported_preferences.{clash[0]} is also a name in preferences; choose another")
+        for key, wanted, known in self._uses():
+            if wanted not in known:
+                raise ValueError(f"{key} is {wanted!r}, which nothing makes; known: {', '.join(known)}")
+        try:
+            TopologicalSorter(self._needs()).prepare()
+        except CycleError as error:
+            name = next(name for name in error.args[1] if name.startswith("checkpoints."))
+            raise ValueError(f"{name}.init_from leads in a circle: {' -> '.join(error.args[1])}") from error
         return self
 
-    @model_validator(mode="after")
-    def _checkpoints_exist(self) -> "Params":
-        """Every checkpoint has a name of its own, and a control draws from one that is made."""
-        own = (*CHECKPOINTS_BEFORE_ROUNDS, *BASELINES)
-        if clash := sorted(set(self.given) & {*own, *self.rounds}):
-            raise ValueError(f"given.{clash[0]}: a checkpoint of that name is made already; choose another name")
-        known = (*own, *self.given)
-        for name, control in self.controls.items():
-            if control.checkpoint not in known:
-                raise ValueError(
-                    f"controls.{name}.checkpoint is {control.checkpoint!r}, which is none of {', '.join(known)}"
-                )
-        return self
+    def _uses(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield (key, the name it holds, the names that it may hold)."""
+        checkpoints, pairs = [BASE, *self.checkpoints], [*self.preferences, *self.imported_preferences]
+        for name, preferences in self.preferences.items():
+            yield f"preferences.{name}.sampled_from", preferences.sampled_from, checkpoints
+        for name, checkpoint in self.checkpoints.items():
+            yield f"checkpoints.{name}.init_from", checkpoint.init_from, checkpoints
+            if checkpoint.pairs is not None:
+                yield f"checkpoints.{name}.train_on", checkpoint.pairs, pairs
+        for name, system in self.systems.items():
+            if system.checkpoint is not None:
+                yield f"systems.{name}.source", system.checkpoint, checkpoints
+
+    def _needs(self) -> dict[str, list[str]]:
+        """Return what each checkpoint and each set of preferences needs first, by dotted keys."""
+        needs = {
+            f"checkpoints.{name}": [f"checkpoints.{item.init_from}", f"preferences.{item.pairs}"]
+            for name, item in self.checkpoints.items()
+        }
+        sampled = {f"preferences.{name}": [f"checkpoints.{p.sampled_from}"] for name, p in self.preferences.items()}
+        return needs | sampled
 
 
 class Experiment(Config):
@@ -98,33 +141,67 @@ class Experiment(Config):
     judge: JudgeConfig
     heldout_judge: JudgeConfig
     selector: SelectorConfig
-    trainer: PreferenceTrainer
-    ntp: NextUnitTrainer
-    sft: PreferenceTrainer
-    benchmarks: dict[Name, BenchmarkConfig]
-    given: dict[Name, PreferencesConfig]
+    checkpoints: dict[Label, TrainerConfig]
+    benchmarks: dict[Label, BenchmarkConfig]
+    imported_preferences: dict[Label, PreferencesConfig]
     publish: PublishConfig
 
     def choices(self) -> "Iterator[Choice]":
         """Yield every choice with the file it was read from, in the order of `CHOICE_FOLDERS`."""
-        for key, folder in CHOICE_FOLDERS.items():
-            names, configs = getattr(self.params, key), getattr(self, key)
-            for name, config in (
-                [(names[at], configs[at]) for at in names] if isinstance(names, dict) else [(names, configs)]
-            ):
-                yield Choice(key, Path("experiments", folder, f"{name}.yaml"), config)
+        for path, name in chosen(self.params.model_dump(mode="json")):
+            config = getattr(self, path[0])
+            file = Path("experiments", CONFIG_GROUPS[path[0]], f"{name}.yaml")
+            yield Choice(path[0], file, config[path[1]] if len(path) > 1 else config, path)
+
+
+def chosen(params: Mapping[str, Plain]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield (key path, choice) of every choice that the data of a params.yaml spells as a name."""
+    for key in CONFIG_GROUPS:
+        value = params.get(key)
+        for path, choice in _below(key, value).items():
+            if isinstance(choice, str):
+                yield path, choice
+
+
+def _below(key: str, value: Plain) -> dict[KeyPath, Plain]:
+    if not isinstance(value, dict):
+        return {(key,): value}
+    if key == "checkpoints":
+        return {(key, name, "trainer"): item.get("trainer") for name, item in value.items() if isinstance(item, dict)}
+    return {(key, name): choice for name, choice in value.items()}
+
+
+def preference_trainer(experiment: Experiment, name: str) -> PreferenceTrainerConfig:
+    """Return how a checkpoint is trained that learns from pairs."""
+    trainer = experiment.checkpoints[name]
+    assert isinstance(trainer, PreferenceTrainerConfig)  # noqa: S101 - the configuration was checked for it
+    return trainer
+
+
+def published_checkpoints(experiment: Experiment) -> list[str]:
+    """Return which checkpoints are pushed: the last round, or all preference training on judged pairs."""
+    publish, params = experiment.publish, experiment.params
+    if isinstance(publish, NoPublishing):
+        return []
+    evaluated = [
+        name
+        for name in params.aligned
+        if name in params.systems and (name in params.rounds or has_preference_term(experiment.checkpoints[name]))
+    ]
+    return evaluated if publish.rounds == "all" else [name for name in evaluated if name in params.rounds][-1:]
 
 
 class Choice(NamedTuple):
-    """A chosen file: the key of params.yaml that names it, its path below the experiment's folder, its content."""
+    """A chosen file: the first key of params.yaml's path to it, its own path, its content, and the whole path."""
 
     key: str
     file: Path
     config: Config
+    path: KeyPath
 
 
 # Which folder of experiments/ holds the files that a key of params.yaml chooses among.
-CHOICE_FOLDERS = {
+CONFIG_GROUPS = {
     "corpus": "corpus",
     "encoder": "encoder",
     "lm": "lm",
@@ -134,10 +211,8 @@ CHOICE_FOLDERS = {
     "judge": "judge",
     "heldout_judge": "judge",
     "selector": "selector",
-    "trainer": "trainer",
-    "ntp": "trainer",
-    "sft": "trainer",
+    "checkpoints": "trainer",
     "benchmarks": "benchmark",
-    "given": "preferences",
+    "imported_preferences": "preferences",
     "publish": "publish",
 }

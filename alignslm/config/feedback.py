@@ -1,11 +1,11 @@
-"""Choices on the feedback side: judge, metric weights, selector, curriculum rounds."""
+"""Choices on the feedback side: judge, metric weights, selector."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
-from alignslm.config.model import Config, Count, Fraction, Name, Positive, PositiveCount, Seed
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
+from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
 from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
 
 
@@ -22,7 +22,7 @@ class Calibration(Config):
     shuffled_score: Annotated[float, Field(gt=1, lt=3)]
 
 
-class NgramJudge(Config):
+class NgramJudgeConfig(Config):
     """Interpolated word n-gram, tilted towards the words that the prompt's words announce."""
 
     kind: Literal["ngram"]
@@ -31,7 +31,7 @@ class NgramJudge(Config):
     calibration: Calibration
 
 
-class StoryLmJudge(Config):
+class StoryLMJudgeConfig(Config):
     """A small word-level LSTM trained on clean story texts."""
 
     kind: Literal["story-lm"]
@@ -48,7 +48,8 @@ class StoryLmJudge(Config):
 
 
 JudgeConfig = Annotated[
-    NgramJudge | StoryLmJudge | CausalLmJudge | OpenAiJudge | PythonJudgeConfig, Field(discriminator="kind")
+    NgramJudgeConfig | StoryLMJudgeConfig | CausalLMJudgeConfig | OpenAIJudgeConfig | PythonJudgeConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -89,26 +90,6 @@ class BestWorstSelector(Config):
 
 
 SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector | PythonSelectorConfig, Field(discriminator="kind")]
-
-
-class Round(Config):
-    """One turn of the curriculum. Paper's symbols: chosen_min = s_c, rejected_max = s_r, auto_bleu_max = delta."""
-
-    prev: Name = Field(description="checkpoint that draws this round's continuations and is its DPO reference")
-    chosen_min: Annotated[float, Field(ge=1, le=5)]
-    rejected_max: Annotated[float, Field(ge=1, le=5)]
-    margin_min: Annotated[float, Field(ge=0, le=4)]
-    auto_bleu_max: Fraction
-    warmup_steps: Count
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Round":
-        if self.chosen_min <= self.rejected_max:
-            raise ValueError(
-                f"chosen_min ({self.chosen_min}) must lie above rejected_max ({self.rejected_max}),"
-                " else one continuation could be both chosen and rejected"
-            )
-        return self
 
 
 class Sampling(Config):

@@ -8,7 +8,7 @@ from alignslm.config.model import Config, Count, Dtype, Positive, PositiveCount
 from alignslm.config.sources import Source
 
 
-class Hubert(Config):
+class HubertEncoderConfig(Config):
     """Published HuBERT features and a published codebook; nothing is fitted.
 
     The checkpoint's own preprocessor settings are not followed but replaced by the fields below: the one of
@@ -39,7 +39,7 @@ class Hubert(Config):
         return 0
 
     @model_validator(mode="after")
-    def _windows(self) -> "Hubert":
+    def _windows(self) -> "HubertEncoderConfig":
         if self.overlap_s > self.window_s / 2:
             raise ValueError(f"overlap_s ({self.overlap_s:g}) must be at most half of window_s ({self.window_s:g})")
         return self

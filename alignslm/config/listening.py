@@ -9,7 +9,7 @@ from alignslm.config.model import Config, Name, PositiveCount, Seed
 ORIGINAL = "original"
 
 
-class ListeningStudy(Config):
+class ListeningTestConfig(Config):
     """Raters judge continuations of the same prompts by several systems, one clip at a time, not knowing whose.
 
     Every clip is the recorded prompt followed by one system's first continuation of it (paper: MMOS, human ratings of
@@ -43,7 +43,7 @@ class ListeningStudy(Config):
         return (*self.systems, *anchors, *((ORIGINAL,) if self.original else ()))
 
     @model_validator(mode="after")
-    def _consistent(self) -> "ListeningStudy":
+    def _consistent(self) -> "ListeningTestConfig":
         if len(self.labels) != 5:
             raise ValueError(f"labels must be five, worst first, found {len(self.labels)}")
         if len(set(self.names)) < len(self.names):

@@ -36,13 +36,13 @@ class ExpectedRating(Config):
     mode: Literal["expected-value"]
 
 
-class WrittenRating(Decoding):
+class GeneratedRating(Decoding):
     """The rating that stands in an answer written out, as in the paper."""
 
     mode: Literal["generate"]
 
 
-class CausalLmJudge(Config):
+class CausalLMJudgeConfig(Config):
     """A causal language model from the Hub or a folder, through its chat template where its tokenizer has one."""
 
     kind: Literal["causal-lm"]
@@ -50,7 +50,7 @@ class CausalLmJudge(Config):
     dtype: Literal["float32", "bfloat16", "float16"]
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
-    score: Annotated[ExpectedRating | WrittenRating, Field(discriminator="mode")]
+    score: Annotated[ExpectedRating | GeneratedRating, Field(discriminator="mode")]
     perplexity: bool = Field(description="whether conditional perplexity is measured too, in further forward passes")
     rows: PositiveCount = Field(
         description="rows of every forward pass. Kernels round by shape, so this is no matter of execution"
@@ -64,7 +64,7 @@ class Budget(Config):
     tokens: PositiveCount = Field(description="tokens read and written, as the server counts them")
 
 
-class OpenAiJudge(Config):
+class OpenAIJudgeConfig(Config):
     """A model behind the chat completions of an OpenAI-compatible server: OpenAI, vLLM, `transformers serve`, ..."""
 
     kind: Literal["openai"]

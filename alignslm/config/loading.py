@@ -1,7 +1,7 @@
 """Read params.yaml and the files it chooses, and report every fault of all of them at once."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,19 +12,19 @@ from alignslm.config.crosschecks import Conflict, conflicts
 from alignslm.config.document import Document, KeyPath, read_document
 from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.execution import Execution
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment, Params
-from alignslm.config.faults import ConfigError, Fault, suggestion
+from alignslm.config.experiment import CONFIG_GROUPS, Experiment, Params, chosen
 from alignslm.config.feedback import JudgeConfig, SelectorConfig
-from alignslm.config.listening import ListeningStudy
+from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.model import Config
-from alignslm.config.models import LmConfig, NextUnitTrainer, PreferenceTrainer, TrainerConfig
+from alignslm.config.models import LmConfig, TrainerConfig
 from alignslm.config.mos import MosConfig
 from alignslm.config.preferences import PreferencesConfig
+from alignslm.config.problems import ConfigError, ConfigProblem, suggestion
 from alignslm.config.publishing import PublishConfig
 from alignslm.config.speech import AsrConfig, CorpusConfig, EncoderConfig, VocoderConfig
 from alignslm.config.validation import kinds, validate
 
-CHOICE_KINDS: Mapping[str, object] = {
+CONFIG_TYPES: Mapping[str, object] = {
     "corpus": CorpusConfig,
     "encoder": EncoderConfig,
     "lm": LmConfig,
@@ -34,11 +34,9 @@ CHOICE_KINDS: Mapping[str, object] = {
     "judge": JudgeConfig,
     "heldout_judge": JudgeConfig,
     "selector": SelectorConfig,
-    "trainer": PreferenceTrainer,
-    "ntp": NextUnitTrainer,
-    "sft": PreferenceTrainer,
+    "checkpoints": TrainerConfig,
     "benchmarks": BenchmarkConfig,
-    "given": PreferencesConfig,
+    "imported_preferences": PreferencesConfig,
     "publish": PublishConfig,
 }
 EXECUTION_VARIABLE = "ALIGNSLM_EXECUTION"
@@ -63,7 +61,8 @@ def resolve(document: Document, root: Path) -> Experiment:
     faults = params if isinstance(params, list) else []
     reads: Reads = {(): document}
     values: dict[KeyPath, Config] = {}
-    for key, choice in _choices(document, faulty={fault.key for fault in faults}):
+    faulty = {fault.key for fault in faults}
+    for key, choice in ((key, choice) for key, choice in chosen(document.data) if ".".join(key) not in faulty):
         result = _read_choice(document, key, choice, root)
         if isinstance(result, list):
             faults = [*faults, *result]
@@ -98,7 +97,7 @@ def load_config(group: str, name: str, kind: Any, root: Path = Path()) -> Any:
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         message = f"no file {path.as_posix()}" + suggestion(name, known, label="choices")
-        raise ConfigError([Fault(path.as_posix(), None, "", message)])
+        raise ConfigError([ConfigProblem(path.as_posix(), None, "", message)])
     document = read_document(path)
     found = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
     if isinstance(found, list):
@@ -111,31 +110,23 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _choices(document: Document, *, faulty: set[str]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield (key, choice) for every choice that params.yaml spells as a name, whatever else is wrong with it."""
-    for key in CHOICE_FOLDERS:
-        value = document.data.get(key)
-        items = {(key, name): choice for name, choice in value.items()} if isinstance(value, dict) else {(key,): value}
-        for path, choice in items.items():
-            if isinstance(choice, str) and ".".join(path) not in faulty:
-                yield path, choice
-
-
-def _read_choice(params: Document, key: KeyPath, choice: str, root: Path) -> tuple[Document, Config] | list[Fault]:
-    folder = root / "experiments" / CHOICE_FOLDERS[key[0]]
+def _read_choice(
+    params: Document, key: KeyPath, choice: str, root: Path
+) -> tuple[Document, Config] | list[ConfigProblem]:
+    folder = root / "experiments" / CONFIG_GROUPS[key[0]]
     path = folder / f"{choice}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
         message = f"no file {path.as_posix()}" + suggestion(choice, known, label="choices")
-        return [Fault(params.name, params.line(key), ".".join(key), message)]
+        return [ConfigProblem(params.name, params.line(key), ".".join(key), message)]
     document = read_document(path)
     if isinstance(document, list):
         return document
-    kind = CHOICE_KINDS[key[0]]
+    kind = CONFIG_TYPES[key[0]]
     named, known = document.data.get("kind"), kinds(kind)
     if isinstance(named, str) and named not in known:
         message = f"{named!r} is no kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
-        return [Fault(document.name, document.line(("kind",)), "kind", message)]
+        return [ConfigProblem(document.name, document.line(("kind",)), "kind", message)]
     value = validate(document, _adapter(kind), kind)
     return value if isinstance(value, list) else (document, value)
 
@@ -156,23 +147,21 @@ def parse_choice(settings: Mapping[str, object], kind: object) -> Config:
 
 def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
     single = {key[0]: value for key, value in values.items() if len(key) == 1}
-    named = {
-        kind: {key[1]: value for key, value in values.items() if key[0] == kind} for kind in ("benchmarks", "given")
-    }
+    many = ("checkpoints", "benchmarks", "imported_preferences")
+    named = {kind: {key[1]: value for key, value in values.items() if key[0] == kind} for kind in many}
     return Experiment.model_validate({"params": params, **single, **named})
 
 
-def _locate(conflict: Conflict, reads: Reads) -> Fault:
+def _locate(conflict: Conflict, reads: Reads) -> ConfigProblem:
     document = reads[conflict.choice]
-    return Fault(document.name, document.line(conflict.key), ".".join(conflict.key), conflict.message)
+    return ConfigProblem(document.name, document.line(conflict.key), ".".join(conflict.key), conflict.message)
 
 
-def library_faults(root: Path = Path()) -> list[Fault]:
+def library_faults(root: Path = Path()) -> list[ConfigProblem]:
     """Return the faults of every choice file below root/experiments, chosen or not, each read by itself."""
-    kinds: dict[str, Any] = {folder: CHOICE_KINDS[key] for key, folder in CHOICE_FOLDERS.items()}
-    kinds["trainer"] = TrainerConfig
-    kinds["listening"] = ListeningStudy
-    faults: list[Fault] = []
+    kinds: dict[str, Any] = {folder: CONFIG_TYPES[key] for key, folder in CONFIG_GROUPS.items()}
+    kinds["listening"] = ListeningTestConfig
+    faults: list[ConfigProblem] = []
     for folder, kind in kinds.items():
         for path in sorted((root / "experiments" / folder).glob("*.yaml")):
             document = read_document(path)

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from alignslm.config.model import Autocast, Config, Count, Fraction, Positive, PositiveCount, Seed
-from alignslm.config.pretrained_lm import HfLm, SlamLm, TwistLm, WarmStart
+from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 
 
-class LlamaScratch(Config):
+class LlamaScratchConfig(Config):
     """A Llama over units, trained from scratch by next-unit prediction on the corpus."""
 
     kind: Literal["llama-scratch"]
@@ -24,7 +24,9 @@ class LlamaScratch(Config):
     autocast: Autocast
 
 
-LmConfig = Annotated[LlamaScratch | TwistLm | SlamLm | HfLm | WarmStart, Field(discriminator="kind")]
+LmConfig = Annotated[
+    LlamaScratchConfig | TwistLMConfig | SlamLMConfig | HFLMConfig | TwistInitConfig, Field(discriminator="kind")
+]
 
 
 class Lora(Config):
@@ -39,7 +41,7 @@ MICRO_BATCH = Field(description="rows a device holds at once, gradients adding u
 LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft"]
 
 
-class PreferenceTrainer(Config):
+class PreferenceTrainerConfig(Config):
     """DPO and its relatives through TRL: a weighted mixture of losses on (prompt, chosen, rejected).
 
     `losses` maps TRL's loss names to weights: {sigmoid: 1} is the paper's DPO, {sft: 1} is fine-tuning on the
@@ -63,7 +65,7 @@ class PreferenceTrainer(Config):
     autocast: Autocast
 
 
-class NextUnitTrainer(Config):
+class NextUnitTrainerConfig(Config):
     """Continued next-unit training on the corpus's own speech: the paper's ablation baseline."""
 
     kind: Literal["next-unit"]
@@ -78,7 +80,12 @@ class NextUnitTrainer(Config):
     autocast: Autocast
 
 
-TrainerConfig = Annotated[PreferenceTrainer | NextUnitTrainer, Field(discriminator="kind")]
+def has_preference_term(trainer: PreferenceTrainerConfig | NextUnitTrainerConfig) -> bool:
+    """Return whether a trainer learns what is better than what, not what was chosen alone."""
+    return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.losses) != {"sft"}
+
+
+TrainerConfig = Annotated[PreferenceTrainerConfig | NextUnitTrainerConfig, Field(discriminator="kind")]
 
 
 class Prompts(Config):

@@ -13,7 +13,7 @@ MaxClips = Annotated[
 ]
 
 
-class Dnsmos(Config):
+class DNSMOSConfig(Config):
     """DNSMOS (Reddy et al., 2021 and 2022), from the networks in the wheel `speechmos`: offline, no torch.
 
     Metrics `dnsmos_ovrl`, `dnsmos_sig` and `dnsmos_bak` (ITU-T P.835: overall, signal, background) and
@@ -30,7 +30,7 @@ class Dnsmos(Config):
     max_clips: MaxClips
 
 
-class TorchscriptMos(Config):
+class TorchScriptMOSConfig(Config):
     """A network exported as TorchScript: one waveform in, (1, samples) as `samples` says, one number out.
 
     This is how UTMOS is passed around on the Hub. What needs code of its own (fairseq, torch.hub) does not fit.
@@ -45,4 +45,4 @@ class TorchscriptMos(Config):
     max_clips: MaxClips
 
 
-MosConfig = Annotated[Dnsmos | TorchscriptMos, Field(discriminator="kind")]
+MosConfig = Annotated[DNSMOSConfig | TorchScriptMOSConfig, Field(discriminator="kind")]

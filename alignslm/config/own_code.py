@@ -33,7 +33,7 @@ class OwnCode(Config):
 
 
 class PythonJudgeConfig(OwnCode):
-    """A judge of one's own: `judge(stories) -> list[Judgement]`."""
+    """A judge of one's own: `judge(stories) -> list[JudgeOutput]`."""
 
 
 class PythonEncoderConfig(OwnCode):

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from alignslm.config.corpora import DatasetSource
-from alignslm.config.model import Config, Count, PositiveCount
-from alignslm.config.pretrained_lm import TrainedOn
+from alignslm.config.model import Config, PositiveCount
+from alignslm.config.pretrained_lm import TrainingUnits
 from alignslm.config.sources import FolderSource
 
 
@@ -20,7 +20,7 @@ class PreferenceFiles(Config):
     valid: tuple[str, ...]
 
 
-class Sides(Config):
+class ColumnNames(Config):
     """The columns (parquet) or keys (jsonl) that hold the three parts of a row."""
 
     prompt: str
@@ -28,7 +28,7 @@ class Sides(Config):
     rejected: str
 
 
-class GivenPreferences(Config):
+class ImportedPreferences(Config):
     """What given preferences say of themselves, whatever they hold."""
 
     source: Annotated[DatasetSource | FolderSource, Field(discriminator="kind")]
@@ -39,34 +39,33 @@ class GivenPreferences(Config):
     crossing_prompts: Literal["refuse", "leave-out"] = Field(
         description="a training row whose prompt also stands among the validation rows: an error, or left out"
     )
-    columns: Sides
+    columns: ColumnNames
     completions_end: bool = Field(
         description="speech ends with chosen and rejected: the end of sequence is learnt. false: they were cut"
     )
     longest_units: PositiveCount | None = Field(
         description="a row whose prompt and longer side hold more units is left out and counted; null: none"
     )
-    warmup_steps: Count = Field(description="of the training on them, as a round has its own")
 
     @model_validator(mode="after")
-    def _one_way_to_validate(self) -> "GivenPreferences":
+    def _one_way_to_validate(self) -> "ImportedPreferences":
         if bool(self.files.valid) == (self.valid_share is not None):
             raise ValueError("validation pairs come from files.valid or from valid_share: give one of them")
         return self
 
 
-class SpokenPreferences(GivenPreferences):
+class SpokenPreferences(ImportedPreferences):
     """Sound: parquet with audio columns (SpokenSwag), or jsonl that names files. The experiment's encoder reads it."""
 
     kind: Literal["spoken"]
     sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
 
 
-class UnitPreferences(GivenPreferences):
+class UnitPreferences(ImportedPreferences):
     """Units made elsewhere: lists of numbers, slamkit's {units, duration}, or text such as <Un3><Un49>."""
 
     kind: Literal["units"]
-    units: TrainedOn = Field(description="what they are units of: it must be the experiment's encoder")
+    units: TrainingUnits = Field(description="what they are units of: it must be the experiment's encoder")
     repeats: Literal["refuse", "collapse", "keep"] = Field(
         description="a unit twice in a row: an error, collapsed, or kept as a model drew it (at the prompt's end too)"
     )

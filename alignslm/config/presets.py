@@ -7,17 +7,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from alignslm.config import splice
+from alignslm.config import yaml_edit
 from alignslm.config.document import Document, KeyPath, Plain, parse_document, read_document
 from alignslm.config.experiment import Experiment
-from alignslm.config.faults import ConfigError, Fault, suggestion
 from alignslm.config.loading import resolve
 from alignslm.config.model import Config, Name
+from alignslm.config.problems import ConfigError, ConfigProblem, suggestion
 from alignslm.config.validation import validate
 from alignslm.storage import write_text
 
 # A preset that names one of these mappings names it whole: entries that it leaves out are removed.
-WHOLE_MAPPINGS = ("rounds", "controls", "benchmarks", "given")
+WHOLE_MAPPINGS = ("preferences", "checkpoints", "systems", "benchmarks", "imported_preferences")
 
 
 class Preset(Config):
@@ -113,7 +113,7 @@ def _wanted(name: str, preset: Preset, root: Path) -> dict[str, Plain]:
         raise ConfigError(below)
     if below.on is not None:
         where = (root / "experiments" / "preset" / f"{name}.yaml").as_posix()
-        raise ConfigError([Fault(where, None, "on", f"{preset.on} stands on {below.on} itself; name that one")])
+        raise ConfigError([ConfigProblem(where, None, "on", f"{preset.on} stands on {below.on} itself; name that one")])
     return _over(below.set, preset.set)
 
 
@@ -151,11 +151,11 @@ def _removals(current: dict[str, Plain], wanted: dict[str, Plain], above: KeyPat
 def _edit(text: str, listed: list[Change]) -> str:
     for change in listed:
         if change.added:
-            text = splice.insert_key(text, change.key, change.new)
+            text = yaml_edit.insert_key(text, change.key, change.new)
         elif change.removed:
-            text = splice.delete_key(text, change.key)
+            text = yaml_edit.delete_key(text, change.key)
         else:
-            text = splice.replace_value(text, change.key, change.new)
+            text = yaml_edit.replace_value(text, change.key, change.new)
     return text
 
 
@@ -170,9 +170,11 @@ def _names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "experiments" / "preset").glob("*.yaml"))
 
 
-def _read(name: str, root: Path) -> Preset | list[Fault]:
+def _read(name: str, root: Path) -> Preset | list[ConfigProblem]:
     path = root / "experiments" / "preset" / f"{name}.yaml"
     if name not in _names(root):
-        return [Fault(path.as_posix(), None, "", "no such preset" + suggestion(name, _names(root), label="presets"))]
+        return [
+            ConfigProblem(path.as_posix(), None, "", "no such preset" + suggestion(name, _names(root), label="presets"))
+        ]
     document = read_document(path)
     return document if isinstance(document, list) else validate(document, TypeAdapter(Preset), Preset)

@@ -8,7 +8,7 @@ from alignslm.config.model import Autocast, Config, Count, Dtype, Positive, Posi
 from alignslm.config.sources import Sha256, Source
 
 
-class TrainedOn(Config):
+class TrainingUnits(Config):
     """The units a published model was trained on.
 
     They must be the units of the chosen encoder: the same number under another codebook is another sound, and the
@@ -33,23 +33,23 @@ class TrainedOn(Config):
         ]
 
 
-class TwistLm(Config):
+class TwistLMConfig(Config):
     """A TWIST checkpoint: a transformers folder whose config.json has `offset`, token id = unit + offset."""
 
     kind: Literal["twist"]
     weights: Source
-    units: TrainedOn
+    units: TrainingUnits
     bos: Literal["none", "config"] = Field(description="prompts begin with it: config.json's bos_token_id, or none")
     eos: Literal["none", "config"] = Field(description="ends a draw: config.json's eos_token_id, or none")
     dtype: Dtype
 
 
-class SlamLm(Config):
+class SlamLMConfig(Config):
     """A slamkit checkpoint (model_type `speech_language_model`): <PAD> 0, <S> 1 at both ends, unit i is i + 2."""
 
     kind: Literal["slam"]
     weights: Source
-    units: TrainedOn
+    units: TrainingUnits
     dtype: Dtype
 
 
@@ -62,17 +62,17 @@ class TokenIds(Config):
     pad: Count = Field(description="fills short rows and is masked everywhere")
 
 
-class HfLm(Config):
+class HFLMConfig(Config):
     """Any causal language model over units that transformers loads, with its token ids spelt out."""
 
     kind: Literal["hf"]
     weights: Source
-    units: TrainedOn
+    units: TrainingUnits
     ids: TokenIds
     dtype: Dtype
 
 
-class WarmStart(Config):
+class TwistInitConfig(Config):
     """TWIST's initialisation (arXiv 2305.13009): a text model whose token embedding gives way to one of units.
 
     All of it is then trained by next-unit prediction on the corpus, in fp32 weights.
@@ -89,4 +89,4 @@ class WarmStart(Config):
     dtype: Dtype
 
 
-PublishedLm: TypeAlias = TwistLm | SlamLm | HfLm
+PublishedLm: TypeAlias = TwistLMConfig | SlamLMConfig | HFLMConfig

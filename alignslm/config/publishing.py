@@ -114,10 +114,3 @@ class HubPublishing(Config):
 
 
 PublishConfig = Annotated[NoPublishing | HubPublishing, Field(discriminator="kind")]
-
-
-def published_rounds(config: NoPublishing | HubPublishing, rounds: list[str]) -> list[str]:
-    """Return which rounds are pushed, in their order."""
-    if isinstance(config, NoPublishing):
-        return []
-    return rounds if config.rounds == "all" else rounds[-1:]

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignslm.config.faults import suggestion
+from alignslm.config.problems import suggestion
 
 PLACEHOLDERS = ("prompt", "continuation")
 _PLACEHOLDER = re.compile(r"\{(prompt|continuation)\}")

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from alignslm.config.corpora import Recordings
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
-from alignslm.config.unit_hifigan import UnitHifigan
-from alignslm.config.whisper import Whisper
+from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.config.whisper import WhisperASRConfig
 
 
 class StoryCounts(Config):
@@ -24,7 +24,7 @@ class StoryCounts(Config):
     test: PositiveCount
 
 
-class StoryWorld(Config):
+class StoryWorldConfig(Config):
     """Three-sentence stories from a small grammar, spoken by espeak-ng (embedded, offline)."""
 
     kind: Literal["storyworld"]
@@ -38,10 +38,10 @@ class StoryWorld(Config):
     sample_rate_hz: PositiveCount
 
 
-CorpusConfig = Annotated[StoryWorld | Recordings, Field(discriminator="kind")]
+CorpusConfig = Annotated[StoryWorldConfig | Recordings, Field(discriminator="kind")]
 
 
-class MfccKmeans(Config):
+class MFCCKMeansConfig(Config):
     """k-means over stacked MFCC frames: a unit encoder that fits in seconds on a CPU."""
 
     kind: Literal["mfcc-kmeans"]
@@ -54,10 +54,10 @@ class MfccKmeans(Config):
     fit_utterances: PositiveCount
 
 
-EncoderConfig = Annotated[MfccKmeans | Hubert | PythonEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[MFCCKMeansConfig | HubertEncoderConfig | PythonEncoderConfig, Field(discriminator="kind")]
 
 
-class ConvGriffinLim(Config):
+class ConvGriffinLimConfig(Config):
     """Convolutional net from deduplicated units to durations and log-mel frames, then Griffin-Lim."""
 
     kind: Literal["conv-griffinlim"]
@@ -75,10 +75,10 @@ class ConvGriffinLim(Config):
     griffin_lim_iterations: Count
 
 
-VocoderConfig = Annotated[ConvGriffinLim | UnitHifigan | PythonVocoderConfig, Field(discriminator="kind")]
+VocoderConfig = Annotated[ConvGriffinLimConfig | UnitHiFiGANConfig | PythonVocoderConfig, Field(discriminator="kind")]
 
 
-class CharCtc(Config):
+class CharCTCASRConfig(Config):
     """Convolutional character recogniser trained with CTC on original and resynthesised speech."""
 
     kind: Literal["char-ctc"]
@@ -97,4 +97,4 @@ class CharCtc(Config):
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
 
 
-AsrConfig = Annotated[CharCtc | Whisper | PythonASRConfig, Field(discriminator="kind")]
+AsrConfig = Annotated[CharCTCASRConfig | WhisperASRConfig | PythonASRConfig, Field(discriminator="kind")]

@@ -8,7 +8,7 @@ from alignslm.config.model import Config, Count, PositiveCount
 from alignslm.config.sources import Sha256, Source
 
 
-class UnitHifigan(Config):
+class UnitHiFiGANConfig(Config):
     """A textless CodeHiFiGAN checkpoint: torch file, JSON settings and, for many voices, lists of their names."""
 
     fit_utterances: ClassVar[int] = 0  # published weights are fetched, not fitted

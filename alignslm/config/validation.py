@@ -10,8 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from alignslm.config.document import Document, KeyPath
-from alignslm.config.faults import Fault, found, nearest, suggestion
 from alignslm.config.model import Config
+from alignslm.config.problems import ConfigProblem, closest_match, found, suggestion
+from alignslm.config.renamed import RENAMED
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ MESSAGES = {
 }
 
 
-def validate(document: Document, adapter: TypeAdapter[T], kind: object) -> T | list[Fault]:
+def validate(document: Document, adapter: TypeAdapter[T], kind: object) -> T | list[ConfigProblem]:
     """Return the value of type `kind` that a document holds, or all its faults.
 
     Strict JSON rules: the text '5' is no number and 1 is no truth value, but a list may become a tuple.
@@ -48,23 +49,23 @@ def validate(document: Document, adapter: TypeAdapter[T], kind: object) -> T | l
         return list(_merge(_fault(document, detail, kind) for detail in error.errors(include_url=False)))
 
 
-def _merge(faults: Iterator[Fault]) -> Iterator[Fault]:
+def _merge(faults: Iterator[ConfigProblem]) -> Iterator[ConfigProblem]:
     """Join the complaints of a union's members about one value into one fault."""
-    merged: dict[tuple[int | None, str], Fault] = {}
+    merged: dict[tuple[int | None, str], ConfigProblem] = {}
     for fault in faults:
         at = (fault.line, fault.key)
         before = merged.get(at)
         message = fault.message if before is None else f"{before.message}; or: {fault.message}"
-        merged[at] = Fault(fault.file, fault.line, fault.key, message)
+        merged[at] = ConfigProblem(fault.file, fault.line, fault.key, message)
     yield from merged.values()
 
 
-def _fault(document: Document, detail: ErrorDetails, kind: object) -> Fault:
+def _fault(document: Document, detail: ErrorDetails, kind: object) -> ConfigProblem:
     path = _path_in(document, detail)
     message = _message(document, detail, path, kind)
     if detail["type"] == "value_error":
         path, message = _named_first(document, path, message)
-    return Fault(document.name, document.line(path), ".".join(path), message)
+    return ConfigProblem(document.name, document.line(path), ".".join(path), message)
 
 
 def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
@@ -81,9 +82,9 @@ def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
 
 
 def _named_first(document: Document, path: KeyPath, message: str) -> tuple[KeyPath, str]:
-    """Follow a validator's message to the key it begins with, "chosen_min (2) must lie above ...".
+    """Follow a validator's message to the key it begins with, "min_chosen_score (2) must lie above ...".
 
-    A dotted key, "rounds.r1.prev leads to ...", is then taken off the message, since the fault shows it anyway.
+    A dotted key, "checkpoints.r1.init_from leads to ...", is then taken off the message: the fault shows it anyway.
     """
     first, _, rest = message.partition(" ")
     named = (*path, *first.split("."))
@@ -96,13 +97,15 @@ def _message(document: Document, detail: ErrorDetails, path: KeyPath, kind: obje
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return "unknown key" + _key_suggestion(document, detail, path, kind)
+            renamed = f"this key is gone; write {RENAMED.get(path[-1])}"
+            unknown = "unknown key" + _key_suggestion(document, detail, path, kind)
+            return renamed if path[-1] in RENAMED else unknown
         case "union_tag_not_found":
             return f"this key is missing; it may be {', '.join(kinds_at(kind, _location(detail)))}"
         case "union_tag_invalid":
             return f"unknown kind {context['tag']!r}" + suggestion(context["tag"], kinds_at(kind, _location(detail)))
         case "literal_error":
-            guess = nearest(str(detail["input"]), re.findall(r"'([^']*)'", context["expected"]))
+            guess = closest_match(str(detail["input"]), re.findall(r"'([^']*)'", context["expected"]))
             hint = f"; did you mean {guess!r}?" if guess else ""
             return f"must be {context['expected']}, found {found(detail['input'])}{hint}"
         case known if known in MESSAGES:
@@ -116,7 +119,7 @@ def _key_suggestion(document: Document, detail: ErrorDetails, path: KeyPath, kin
     present = parent if isinstance(parent, dict) else {}
     known = keys_at(kind, _location(detail)[:-1])
     absent = [key for key in known if key not in present]  # what was meant is more likely missing than there twice
-    return suggestion(path[-1], absent if nearest(path[-1], absent) else known, always_list=False)
+    return suggestion(path[-1], absent if closest_match(path[-1], absent) else known, always_list=False)
 
 
 def keys_at(kind: object, loc: KeyPath) -> list[str]:

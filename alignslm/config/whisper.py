@@ -8,7 +8,7 @@ from alignslm.config.model import Config, Fraction, Positive, PositiveCount
 from alignslm.config.sources import Source
 
 
-class Whisper(Config):
+class WhisperASRConfig(Config):
     """A Whisper checkpoint in transformers' form, decoded without sampling.
 
     OpenAI's rule for silence is optional: text is discarded where the no-speech probability lies above
@@ -34,7 +34,7 @@ class Whisper(Config):
     dtype: Literal["float32", "bfloat16", "float16"]
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> "Whisper":
+    def _both_or_none(self) -> "WhisperASRConfig":
         if (self.no_speech_max is None) != (self.logprob_min_nats is None):
             raise ValueError("no_speech_max and logprob_min_nats make one rule: give both, or null for both")
         return self

@@ -13,7 +13,7 @@ import polars as pl
 from alignslm.config.corpora import LibriSpeechPart, ListedPart, MlsPart, ParquetPart, PartConfig, Recordings
 from alignslm.corpora import parquet
 from alignslm.corpora.alignments import with_word_ends
-from alignslm.corpora.index import Left, at_most, refuse, speakers_apart, unique_ids, without
+from alignslm.corpora.index import Excluded, check_speaker_overlap, exclude, limit_utterances, refuse, unique_ids
 from alignslm.corpora.layouts import find_librispeech, find_listed, find_mls
 from alignslm.corpora.reading import read_all
 from alignslm.listing import Listing
@@ -24,7 +24,7 @@ class Corpus(NamedTuple):
 
     rows: pl.DataFrame
     roots: dict[str, Path]
-    left: Left
+    left: Excluded
 
 
 def find_corpus(config: Recordings) -> Corpus:
@@ -36,17 +36,17 @@ def find_corpus(config: Recordings) -> Corpus:
     found = {name: _find(part, name) for name, part in config.parts.items()}
     problems = [problem for item in found.values() for problem in item.problems]
     index = pl.concat([item.rows for item in found.values()])
-    index, unwanted, unknown = without(index, config.leave_out)
-    index, over = at_most(index, {name: part.at_most for name, part in config.parts.items()})
+    index, unwanted, unknown = exclude(index, config.leave_out)
+    index, over = limit_utterances(index, {name: part.at_most for name, part in config.parts.items()})
     over += sum(item.over_limit for item in found.values())
     problems += [*unknown, *unique_ids(index)]
-    index, crossing, crossed = speakers_apart(index, config.crossing_speakers)
+    index, crossing, crossed = check_speaker_overlap(index, config.crossing_speakers)
     for name, part in config.parts.items():
         index, broken = with_word_ends(index, name, part.alignments)
         problems += broken
     refuse(problems + crossed, total=len(index))
     roots = {name: item.root for name, item in found.items()}
-    return Corpus(index.sort("utterance_id"), roots, Left(by_request=unwanted, over_limit=over, crossing=crossing))
+    return Corpus(index.sort("utterance_id"), roots, Excluded(by_request=unwanted, over_limit=over, crossing=crossing))
 
 
 def _find(part: PartConfig, name: str) -> Listing:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.config.sources import FolderSource
-from alignslm.failures import Problem
 from alignslm.fetching import expanded
+from alignslm.user_errors import Problem
 
 ALIGNED_LINE = re.compile(r'(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
 TOKEN = re.compile(r'"(?:[^"]|"")*"|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?=[\s:;]|$)')

@@ -9,9 +9,9 @@ import polars as pl
 
 from alignslm import listing
 from alignslm.config.corpora import SPLITS, Limits
-from alignslm.failures import Problem
 from alignslm.listing import raise_problems
 from alignslm.provenance import content_id
+from alignslm.user_errors import Problem
 
 INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
     "utterance_id": pl.String,
@@ -29,7 +29,7 @@ class CorpusError(ValueError):
     """A corpus cannot be used as it lies there; the message lists every problem, by kind."""
 
 
-class Left(NamedTuple):
+class Excluded(NamedTuple):
     """Utterances that the corpus has and the experiment does not use, by reason."""
 
     by_request: int
@@ -37,7 +37,7 @@ class Left(NamedTuple):
     crossing: int
 
 
-NOTHING_LEFT = Left(0, 0, 0)
+NOTHING_EXCLUDED = Excluded(0, 0, 0)
 
 
 def spoken(text: str) -> str:
@@ -51,14 +51,14 @@ def refuse(problems: Sequence[Problem], *, total: int) -> None:
     raise_problems(CorpusError, problems, among=f"{total} utterances", cure=cure)
 
 
-def without(index: pl.DataFrame, unwanted: Sequence[str]) -> tuple[pl.DataFrame, int, list[Problem]]:
+def exclude(index: pl.DataFrame, unwanted: Sequence[str]) -> tuple[pl.DataFrame, int, list[Problem]]:
     """Drop the utterances named; a name that the corpus does not have is a problem, for it may be misspelt."""
     kept = index.filter(~pl.col("utterance_id").is_in(list(unwanted)))
     unknown = sorted(set(unwanted) - set(index["utterance_id"]))
     return kept, len(index) - len(kept), [Problem("leave_out names an utterance that is not there", u) for u in unknown]
 
 
-def at_most(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple[pl.DataFrame, int]:
+def limit_utterances(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple[pl.DataFrame, int]:
     """Keep, of every part and split, as many utterances as its limit allows: those whose ids hash lowest."""
     kept = []
     for part, limit in limits.items():
@@ -70,31 +70,33 @@ def at_most(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple[pl.DataF
     return chosen, len(index) - len(chosen)
 
 
-def lowest(ids: Iterable[str], count: int) -> list[str]:
+def lowest_hashes(ids: Iterable[str], count: int) -> list[str]:
     """Return the `count` ids that hash lowest; only so many are held at a time."""
     return heapq.nsmallest(count, ids, key=lambda name: content_id("corpus", name))
 
 
 def _lowest(rows: pl.DataFrame, count: int) -> pl.DataFrame:
     return (
-        rows if len(rows) <= count else rows.filter(pl.col("utterance_id").is_in(lowest(rows["utterance_id"], count)))
+        rows
+        if len(rows) <= count
+        else rows.filter(pl.col("utterance_id").is_in(lowest_hashes(rows["utterance_id"], count)))
     )
 
 
 def unique_ids(index: pl.DataFrame) -> list[Problem]:
     """Return a problem for every utterance id that stands twice."""
-    repeated = index.filter(pl.col("utterance_id").is_duplicated()).group_by("utterance_id").agg(places=place())
+    repeated = index.filter(pl.col("utterance_id").is_duplicated()).group_by("utterance_id").agg(places=location())
     rows = repeated.select("utterance_id", pl.col("places").list.sort()).iter_rows()
     return [Problem("utterance id stands twice", f"{name} ({' and '.join(places)})") for name, places in rows]
 
 
-def place() -> pl.Expr:
+def location() -> pl.Expr:
     """Return an expression for where an utterance is: the file, and the row of a parquet file."""
     row = pl.concat_str(pl.lit(" row "), pl.col("row").cast(pl.String))
     return pl.concat_str("part", pl.lit("/"), "file", row.fill_null(""))
 
 
-def speakers_apart(
+def check_speaker_overlap(
     index: pl.DataFrame, crossing: Literal["refuse", "leave-out"]
 ) -> tuple[pl.DataFrame, int, list[Problem]]:
     """Keep every speaker inside one split: what a model was trained on must not be what it is tested on.

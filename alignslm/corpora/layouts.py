@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, ListedPart, MlsPart, ParquetPart, SplitName
-from alignslm.corpora.index import INDEX, lowest, spoken
-from alignslm.failures import Problem
+from alignslm.corpora.index import INDEX, lowest_hashes, spoken
 from alignslm.fetching import expanded
 from alignslm.listing import Listing, index_frame
+from alignslm.user_errors import Problem
 
 Row = Mapping[str, object]
 TABLE = "metadata.csv"
@@ -101,7 +101,7 @@ def _mls_subset(root: Path, subset: str, *, limit: int | None) -> Listing:
     if not transcripts.is_file():
         problem = Problem(f"no such subset, or no transcripts.txt in it, below {root}", subset)
         return Listing(index_frame([], INDEX), root, [problem])
-    chosen = None if limit is None else set(lowest((name for _, name, _ in _lines(transcripts, "\t")), limit))
+    chosen = None if limit is None else set(lowest_hashes((name for _, name, _ in _lines(transcripts, "\t")), limit))
     rows: list[Row] = []
     problems: list[Problem] = []
     over_limit = 0

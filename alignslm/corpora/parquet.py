@@ -10,9 +10,9 @@ from alignslm.config.corpora import SPLITS, ParquetPart, SplitName
 from alignslm.config.sources import FolderSource
 from alignslm.corpora.index import INDEX, spoken
 from alignslm.corpora.layouts import list_subsets
-from alignslm.failures import Problem
-from alignslm.fetching import expanded, obtain
+from alignslm.fetching import download, expanded
 from alignslm.listing import Listing, index_frame, parquet_columns, parquet_schema
+from alignslm.user_errors import Problem
 
 NEEDED = ("utterance_id", "speaker_id")
 
@@ -25,7 +25,7 @@ def find(part: ParquetPart, name: str) -> Listing:
     """
     wanted = [pattern for split in SPLITS for pattern in part.subsets.of(split)]
     source = part.source
-    root = expanded(source) if isinstance(source, FolderSource) else obtain(source, patterns=wanted).path
+    root = expanded(source) if isinstance(source, FolderSource) else download(source, patterns=wanted).path
 
     def list_pattern(pattern: str, _: SplitName) -> Listing:
         matching = [

@@ -8,11 +8,11 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.corpora import ParquetPart, Recordings
-from alignslm.corpora.index import INDEX, place, refuse
-from alignslm.failures import Problem
+from alignslm.corpora.index import INDEX, location, refuse
 from alignslm.listing import Place, decode, read_audio, until_a_problem
 from alignslm.shards import map_shards
-from alignslm.threads import side_by_side
+from alignslm.threads import thread_map
+from alignslm.user_errors import Problem
 
 ALIGNMENT_SLACK_S = 0.1  # an aligner's last frame may end a little behind the audio
 
@@ -37,7 +37,7 @@ def read_all(
         label="corpus",
     )
     for shard in until_a_problem((_with_copies_marked(shard, seen) for shard in shards), problems):
-        yield tables.arrange(shard, tables.UTTERANCES)
+        yield tables.conform(shard, tables.UTTERANCES)
     refuse(problems, total=len(index))
 
 
@@ -58,7 +58,7 @@ def _read_rows(rows: pl.DataFrame, roots: Mapping[str, Path], config: Recordings
     parts = rows.select("part", "file", "row").iter_rows()
     encoded = read_audio([Place(roots[part] / file, row, _column(part, config)) for part, file, row in parts])
     pairs = zip(encoded, rows["word_ends_s"].to_list(), strict=True)
-    read = side_by_side(lambda pair: _check(*pair, config), pairs, threads=workers)
+    read = thread_map(lambda pair: _check(*pair, config), pairs, threads=workers)
     names = zip(rows["utterance_id"], rows["file"], rows["row"].is_null(), encoded, strict=True)
     cells = [
         {"bytes": data or b"", "path": f"{name}{Path(file).suffix if own else _suffix(data)}"}
@@ -72,7 +72,7 @@ def _read_rows(rows: pl.DataFrame, roots: Mapping[str, Path], config: Recordings
         pl.lit(config.sample_rate_hz, pl.Int32).alias("sample_rate_hz"),
         pl.Series("audio", cells, tables.AUDIO),
         pl.Series("problem", [problem for _, problem in read], pl.String),
-        place().alias("place"),
+        location().alias("place"),
     ).drop([name for name in INDEX if name not in tables.UTTERANCES.schema])
 
 

@@ -4,7 +4,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.corpora import Recordings
-from alignslm.corpora.index import lowest
+from alignslm.corpora.index import lowest_hashes
 
 
 def texts_of(index: pl.DataFrame, config: Recordings) -> pl.DataFrame:
@@ -15,10 +15,10 @@ def texts_of(index: pl.DataFrame, config: Recordings) -> pl.DataFrame:
     """
     words = pl.col("text").str.split(" ")
     long = index.filter((pl.col("split") == "train") & (words.list.len() > config.text_prompt_words))
-    chosen = long.filter(pl.col("utterance_id").is_in(lowest(long["utterance_id"], config.texts)))
+    chosen = long.filter(pl.col("utterance_id").is_in(lowest_hashes(long["utterance_id"], config.texts)))
     frame = chosen.select(
         text_id=pl.col("utterance_id"),
         prompt_text=words.list.head(config.text_prompt_words).list.join(" "),
         continuation_text=words.list.slice(config.text_prompt_words).list.join(" "),
     )
-    return tables.arrange(frame, tables.TEXTS)
+    return tables.conform(frame, tables.TEXTS)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignslm.extras import needed
-from alignslm.failures import is_told
-from alignslm.play.cards import inline_cards
-from alignslm.play.finding import checkpoint_folder, checkpoints
-from alignslm.play.prompt import PlayError
-from alignslm.play.studio import Speaker, Studio
+from alignslm.generation.cards import inline_cards
+from alignslm.generation.prompt import PlayError
+from alignslm.generation.resolve import checkpoint_folder, checkpoints
+from alignslm.generation.studio import SpeechPipeline, SpokenLM
+from alignslm.user_errors import is_user_error
 
 Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float | None], str]
 TITLE = "What does a spoken language model say next?"
@@ -45,13 +45,13 @@ def chosen_models(models: Sequence[str] | None, root: Path) -> list[str]:
     return found
 
 
-def answering(studio: Studio) -> Answer:
+def answering(studio: SpeechPipeline) -> Answer:
     """Return the function behind the button: from an audio file and settings to HTML, also for errors."""
 
     @cache
-    def speaker(model: str) -> Speaker:
+    def speaker(model: str) -> SpokenLM:
         """Load a model on first use, and keep it."""
-        return studio.speaker(model)
+        return studio.load_model(model)
 
     def answer(  # noqa: PLR0917 - gradio passes the values of its components by position
         file: str | None, models: Sequence[str], draws: float, temperature: float, seconds: float, seed: float | None
@@ -65,11 +65,11 @@ def answering(studio: Studio) -> Answer:
             prompt = studio.prompt(file, seconds=seconds)
             whole = None if seed is None else int(seed)  # an empty field: the experiment's seed
             takes = {
-                model: speaker(model).continuations(prompt, draws=int(draws), temperature=temperature, seed=whole)
+                model: speaker(model).generate(prompt, draws=int(draws), temperature=temperature, seed=whole)
                 for model in models
             }
         except Exception as error:
-            if not is_told(error):
+            if not is_user_error(error):
                 raise
             return _alert(str(error).replace(file, Path(file).name))
         return str(inline_cards(prompt, takes))
@@ -82,7 +82,7 @@ def _alert(message: str) -> str:
     return f'<p role="alert">{escape(message)}</p>'
 
 
-def build_page(studio: Studio, models: Sequence[str]) -> Any:
+def build_page(studio: SpeechPipeline, models: Sequence[str]) -> Any:
     """Return the page as gradio.Blocks, not launched."""
     gr, params = load_gradio(), studio.params
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
@@ -114,11 +114,11 @@ def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, ope
     """Serve the page until interrupted; `opened` opens it in the browser."""
     gr = load_gradio()
     names = chosen_models(models, root)
-    page = build_page(Studio.open(root), names)
+    page = build_page(SpeechPipeline.open(root), names)
     page.launch(server_name=host, server_port=port, inbrowser=opened, **launch_options(gr))
 
 
 def space_page(root: Path, models: Sequence[str]) -> None:
     """Serve the page in a Space: host and port come from the Space's environment variables."""
-    page = build_page(Studio.open(root), chosen_models(models, root))
+    page = build_page(SpeechPipeline.open(root), chosen_models(models, root))
     page.launch(**launch_options(load_gradio()))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import alignslm
 from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
-from alignslm.play.finding import checkpoint_folder, speech_folders
-from alignslm.storage import copy_file, write_text, writing
+from alignslm.generation.resolve import checkpoint_folder, speech_folders
+from alignslm.storage import copy_file, reraise_disk_errors, write_text
 
 # For training, evaluation and reports: a Space installs faster without them.
 LEFT_OUT = frozenset({
@@ -38,7 +38,7 @@ def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None
         raise DemoError(f"{folder} is not empty; choose a new folder for the Space")
     names, speech, version = chosen_models(models, root), speech_folders(root), load_gradio().__version__
     inside, own = _inside(names, root)
-    with writing(folder):
+    with reraise_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _copy(Path(alignslm.__file__).parent, folder / "alignslm")
         _copy(root / "experiments", folder / "experiments")

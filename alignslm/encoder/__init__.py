@@ -6,9 +6,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.own_code import PythonEncoderConfig
-from alignslm.config.speech import EncoderConfig, MfccKmeans
+from alignslm.config.speech import EncoderConfig, MFCCKMeansConfig
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
 
@@ -41,11 +41,11 @@ def prepare_encoder(
     The source of `kind: python`, which is tried on `device`, is in the folder `code`.
     """
     match config:
-        case MfccKmeans():
+        case MFCCKMeansConfig():
             from alignslm.encoder import mfcc_kmeans
 
             mfcc_kmeans.fit(config, waveforms, folder)
-        case Hubert():
+        case HubertEncoderConfig():
             from alignslm.encoder import hubert
 
             hubert.prepare(config, folder)
@@ -58,11 +58,11 @@ def prepare_encoder(
 def load_encoder(config: EncoderConfig, folder: Path, *, device: str) -> Encoder:
     """Load what `prepare_encoder` left in `folder`, onto `device`: auto, cpu or cuda."""
     match config:
-        case MfccKmeans():
+        case MFCCKMeansConfig():
             from alignslm.encoder.mfcc_kmeans import MfccKmeansEncoder
 
             return MfccKmeansEncoder.load(folder)
-        case Hubert():
+        case HubertEncoderConfig():
             from alignslm.encoder.hubert import HubertEncoder
 
             return HubertEncoder.load(folder, device=device)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from alignslm.config.sources import FolderSource, Source, UrlSource
 from alignslm.encoder.joblib_arrays import JoblibError, read_attributes
 from alignslm.encoder.waveforms import EncoderError
-from alignslm.fetching import obtain
+from alignslm.fetching import download
 from alignslm.provenance import file_sha256
 
 TIE = 1e-12
@@ -38,12 +38,12 @@ def _nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     return (distance <= best + TIE * scale).to(torch.uint8).argmax(1)
 
 
-def obtain_codebook(source: Source, *, num_units: int) -> tuple[np.ndarray, str]:
+def load_codebook(source: Source, *, num_units: int) -> tuple[np.ndarray, str]:
     """Fetch a codebook: float32 (num_units, width) and the identity of its file.
 
     EncoderError where the file is no codebook, has another number of centroids, or is a pickle that nobody vouches for.
     """
-    path, identity = obtain(source, patterns=[f"*{suffix}" for suffix in _FORMATS])
+    path, identity = download(source, patterns=[f"*{suffix}" for suffix in _FORMATS])
     file = _only_file(path)
     centroids = _read(file, source)
     if centroids.ndim != 2 or not np.issubdtype(centroids.dtype, np.floating) or not np.isfinite(centroids).all():

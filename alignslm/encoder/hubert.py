@@ -16,19 +16,19 @@ from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 from transformers import HubertModel
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config
 from alignslm.device import exact_float32, resolve_device
 from alignslm.encoder import Encoded
-from alignslm.encoder.checkpoint_facts import Facts, facts_of
-from alignslm.encoder.codebook import nearest, obtain_codebook
+from alignslm.encoder.checkpoint_info import CheckpointInfo, read_checkpoint_info
+from alignslm.encoder.codebook import load_codebook, nearest
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.encoder.windows import windows
-from alignslm.fetching import obtain, obtain_again
+from alignslm.fetching import download, download_recorded
 from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract, file_sha256
 from alignslm.speed.onednn import fast_linear
-from alignslm.storage import replacing, write_text
+from alignslm.storage import atomic_write, write_text
 from alignslm.units import deduplicate
 
 PATTERNS = ("*.json", "*.safetensors", "pytorch_model*.bin")
@@ -42,25 +42,25 @@ class Origin(Config):
     codebook: str
 
 
-def prepare(config: Hubert, folder: Path) -> None:
+def prepare(config: HubertEncoderConfig, folder: Path) -> None:
     """Fetch checkpoint and codebook, verify that they fit each other and the config, and write what identifies them.
 
     The codebook is kept as safetensors; the checkpoint stays in the cache it was fetched to.
     """
-    weights = obtain(config.weights, patterns=PATTERNS)
-    codebook, codebook_identity = obtain_codebook(config.codebook, num_units=config.num_units)
-    facts = facts_of(weights.path)
+    weights = download(config.weights, patterns=PATTERNS)
+    codebook, codebook_identity = load_codebook(config.codebook, num_units=config.num_units)
+    facts = read_checkpoint_info(weights.path)
     facts.require_fitting(config)
     facts.require_width(codebook.shape[1], layer=config.layer)
     load_model(config, weights.path)
-    with replacing(folder / _CODEBOOK) as partial:
+    with atomic_write(folder / _CODEBOOK) as partial:
         save_file({"codebook": codebook}, partial)
     write_text(folder / _CONFIG, config.model_dump_json(indent=2) + "\n")
     origin = Origin(weights=weights.identity, codebook=codebook_identity)
     write_text(folder / _SOURCE, origin.model_dump_json(indent=2) + "\n")
 
 
-def load_model(config: Hubert, path: Path) -> HubertModel:
+def load_model(config: HubertEncoderConfig, path: Path) -> HubertModel:
     """Load the checkpoint up to the layer of the config, in evaluation mode, on the CPU. Raises WeightsError."""
     model: HubertModel = load_pretrained(
         HubertModel,
@@ -78,12 +78,12 @@ class HubertEncoder:
 
     def __init__(
         self,
-        config: Hubert,
+        config: HubertEncoderConfig,
         model: torch.nn.Module,
         codebook: np.ndarray,
         *,
         contract: UnitContract,
-        facts: Facts,
+        facts: CheckpointInfo,
         device: str,
     ) -> None:
         self.config, self.contract, self.framing = config, contract, facts.framing
@@ -97,12 +97,19 @@ class HubertEncoder:
         missing = [name for name in (_CODEBOOK, _CONFIG, _SOURCE) if not (folder / name).exists()]
         if missing:
             raise EncoderError(f"{folder} lacks {' and '.join(missing)}: no prepared encoder. Run `dvc repro`.")
-        config = Hubert.model_validate_json((folder / _CONFIG).read_text())
+        config = HubertEncoderConfig.model_validate_json((folder / _CONFIG).read_text())
         origin = Origin.model_validate_json((folder / _SOURCE).read_text())
-        path = obtain_again(config.weights, origin.weights, patterns=PATTERNS)
+        path = download_recorded(config.weights, origin.weights, patterns=PATTERNS)
         contract = _contract(config, origin, codebook_sha256=file_sha256(folder / _CODEBOOK))
         codebook = load_file(folder / _CODEBOOK)["codebook"]
-        return cls(config, load_model(config, path), codebook, contract=contract, facts=facts_of(path), device=device)
+        return cls(
+            config,
+            load_model(config, path),
+            codebook,
+            contract=contract,
+            facts=read_checkpoint_info(path),
+            device=device,
+        )
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
         """Return units and durations of every mono float32 waveform at the contract's sample rate."""
@@ -150,7 +157,7 @@ class HubertEncoder:
             raise EncoderError(f"waveform {index}: {error}") from error
 
 
-def _contract(config: Hubert, origin: Origin, *, codebook_sha256: str) -> UnitContract:
+def _contract(config: HubertEncoderConfig, origin: Origin, *, codebook_sha256: str) -> UnitContract:
     """The source of the codebook does not count, nor its format: its centroids do."""
     level = "normalised" if config.normalise_input else "as-is"
     window = f"window {config.window_s:g}s overlap {config.overlap_s:g}s"

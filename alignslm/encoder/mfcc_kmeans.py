@@ -10,12 +10,12 @@ from safetensors.numpy import load_file, save_file
 from threadpoolctl import threadpool_limits
 
 from alignslm.audio import log_mel
-from alignslm.config.speech import MfccKmeans
+from alignslm.config.speech import MFCCKMeansConfig
 from alignslm.encoder import Encoded
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.provenance import UnitContract, file_sha256
-from alignslm.storage import replacing, write_text
-from alignslm.threads import side_by_side
+from alignslm.storage import atomic_write, write_text
+from alignslm.threads import thread_map
 from alignslm.units import deduplicate
 
 NUM_MELS = 40
@@ -32,7 +32,7 @@ _CODEBOOK, _CONFIG = "codebook.safetensors", "encoder.json"
 _ROWS_AT_ONCE = 4096
 
 
-def hop_samples(config: MfccKmeans) -> int:
+def hop_samples(config: MFCCKMeansConfig) -> int:
     """Return the samples between two frames. EncoderError unless the frame rate divides the sample rate."""
     hop = config.sample_rate_hz / config.frame_rate_hz
     if hop != int(hop):
@@ -43,7 +43,7 @@ def hop_samples(config: MfccKmeans) -> int:
     return int(hop)
 
 
-def mfcc(waveform: np.ndarray, config: MfccKmeans) -> np.ndarray:
+def mfcc(waveform: np.ndarray, config: MFCCKMeansConfig) -> np.ndarray:
     """Return (frames, num_coefficients) float32: orthonormal DCT-II of centred log-mel, 1 + samples // hop frames.
 
     The zeroth coefficient is weighted by ENERGY_WEIGHT.
@@ -68,7 +68,7 @@ def stack(frames: np.ndarray, width: int) -> np.ndarray:
     return np.concatenate([padded[shift : shift + len(frames)] for shift in range(width)], axis=1)
 
 
-def features(waveform: np.ndarray, config: MfccKmeans) -> np.ndarray:
+def features(waveform: np.ndarray, config: MFCCKMeansConfig) -> np.ndarray:
     """Return (frames, num_coefficients * stacked_frames) float32, the space the codebook lives in."""
     return stack(mfcc(waveform, config), config.stacked_frames)
 
@@ -89,7 +89,7 @@ def nearest(points: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     return found
 
 
-def fit(config: MfccKmeans, waveforms: Iterable[np.ndarray], folder: Path) -> None:
+def fit(config: MFCCKMeansConfig, waveforms: Iterable[np.ndarray], folder: Path) -> None:
     """Fit the codebook on the first `fit_utterances` waveforms and write it into `folder`."""
     used = list(islice(waveforms, config.fit_utterances))
     require_waveforms(used)
@@ -103,7 +103,7 @@ def fit(config: MfccKmeans, waveforms: Iterable[np.ndarray], folder: Path) -> No
 
     with threadpool_limits(limits=1):  # several threads add in varying order: another codebook every run
         means = KMeans(config.num_units, n_init=1, random_state=config.seed, algorithm="lloyd").fit(points)
-    with replacing(folder / _CODEBOOK) as partial:
+    with atomic_write(folder / _CODEBOOK) as partial:
         save_file({"codebook": means.cluster_centers_.astype(np.float32)}, partial)
     write_text(folder / _CONFIG, config.model_dump_json(indent=2) + "\n")
 
@@ -111,7 +111,7 @@ def fit(config: MfccKmeans, waveforms: Iterable[np.ndarray], folder: Path) -> No
 class MfccKmeansEncoder:
     """A fitted codebook with the feature settings it was fitted under."""
 
-    def __init__(self, config: MfccKmeans, codebook: np.ndarray, *, codebook_sha256: str) -> None:
+    def __init__(self, config: MFCCKMeansConfig, codebook: np.ndarray, *, codebook_sha256: str) -> None:
         width = config.num_coefficients * config.stacked_frames
         if codebook.shape != (config.num_units, width) or codebook.dtype != np.float32:
             raise EncoderError(
@@ -137,20 +137,20 @@ class MfccKmeansEncoder:
         missing = [name for name in (_CODEBOOK, _CONFIG) if not (folder / name).exists()]
         if missing:
             raise EncoderError(f"{folder} lacks {' and '.join(missing)}: no fitted encoder. Run `dvc repro`.")
-        config = MfccKmeans.model_validate_json((folder / _CONFIG).read_text())
+        config = MFCCKMeansConfig.model_validate_json((folder / _CONFIG).read_text())
         codebook = load_file(folder / _CODEBOOK)["codebook"]
         return cls(config, codebook, codebook_sha256=file_sha256(folder / _CODEBOOK))
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
         """Return units and durations of every mono float32 waveform; each is computed by itself, on any core."""
         require_waveforms(waveforms)
-        return side_by_side(self._encode, waveforms)
+        return thread_map(self._encode, waveforms)
 
     def _encode(self, waveform: np.ndarray) -> Encoded:
         return Encoded(*deduplicate(nearest(features(waveform, self.config), self.codebook)))
 
 
-def _revision(config: MfccKmeans) -> str:
+def _revision(config: MFCCKMeansConfig) -> str:
     """Name what the features are, which the codebook's hash does not tell."""
     return (
         f"mfcc{config.num_coefficients}x{config.stacked_frames}-mel{NUM_MELS}-window{WINDOW_S}s-energy{ENERGY_WEIGHT}"

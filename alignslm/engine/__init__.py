@@ -12,7 +12,7 @@ import polars as pl
 from alignslm.config.execution import Execution
 
 Task = TypeVar("Task")
-ATTEMPTS = 3  # how often a shard is begun before it is blamed for the loss of its workers
+MAX_ATTEMPTS = 3  # how often a shard is begun before it is blamed for the loss of its workers
 QUEUED = 2  # shards given to one worker at once: it finds the next one waiting, and no more than that is in memory
 
 
@@ -54,12 +54,12 @@ def pool_of(execution: Execution) -> Pool | None:
     return ProcessPool(replicas, gpus=gpus, strict=execution.strict) if replicas > 1 else None
 
 
-def lost(numbers: Iterable[int], *, label: str) -> WorkerLostError:
+def worker_lost_error(numbers: Iterable[int], *, label: str) -> WorkerLostError:
     """Return the error for shards (counted from 0) whose workers were lost too often."""
     named = [str(number + 1) for number in sorted(numbers)]
     which = f"shard {named[0]}" if len(named) == 1 else f"one of the shards {', '.join(named)}"
     return WorkerLostError(
-        f"{label}: {which} lost the process that worked on it {ATTEMPTS} times. Was it killed, or is memory too "
+        f"{label}: {which} lost the process that worked on it {MAX_ATTEMPTS} times. Was it killed, or is memory too "
         "small? Lower replicas, batch_rows or shard_rows in experiments/execution.yaml and run the same command again: "
         "finished shards are kept."
     )

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from alignslm.engine import ATTEMPTS, QUEUED, lost
+from alignslm.engine import MAX_ATTEMPTS, QUEUED, worker_lost_error
 from alignslm.lifeline import become_worker
 from alignslm.machine import cores
 
@@ -35,7 +35,7 @@ def gpus_of(device: str) -> list[str]:
     return named or [str(number) for number in range(torch.cuda.device_count())]
 
 
-def share_threads(threads: int) -> None:
+def set_num_threads(threads: int) -> None:
     """Let torch compute on so many threads, where it is used at all."""
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -62,13 +62,13 @@ class ProcessPool:
         while True:
             with self._processes(payload) as executor:
                 try:
-                    yield from _pump(executor, again, source, flight, room=QUEUED * self.replicas)
+                    yield from _submit_and_yield(executor, again, source, flight, room=QUEUED * self.replicas)
                 except BrokenProcessPool:
                     losses.update(list(flight))
                 else:
                     return
-            if blamed := [number for number in flight if losses[number] >= ATTEMPTS]:
-                raise lost(blamed, label=label)
+            if blamed := [number for number in flight if losses[number] >= MAX_ATTEMPTS]:
+                raise worker_lost_error(blamed, label=label)
             print(f"{label}: a worker was lost; {len(flight)} shards are begun again", flush=True)
             again.extend(sorted(flight.items(), key=lambda item: item[0]))
             flight.clear()
@@ -79,14 +79,14 @@ class ProcessPool:
         gpus: SimpleQueue[str | None] = context.SimpleQueue()
         for number in range(self.replicas):
             gpus.put(self.gpus[number % len(self.gpus)] if self.gpus else None)
-        executor = ProcessPoolExecutor(self.replicas, context, _begin, (payload, gpus, self.threads))
+        executor = ProcessPoolExecutor(self.replicas, context, _init_worker, (payload, gpus, self.threads))
         try:
             yield executor
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _pump(
+def _submit_and_yield(
     executor: ProcessPoolExecutor,
     again: deque[tuple[int, Task]],
     source: Iterator[tuple[int, Task]],
@@ -109,13 +109,13 @@ def _pump(
             yield number, frame
 
 
-def _begin(payload: bytes, gpus: "SimpleQueue[str | None]", threads: int) -> None:
+def _init_worker(payload: bytes, gpus: "SimpleQueue[str | None]", threads: int) -> None:
     """Become a worker: choose the GPU before anything looks for one, and end when the parent does."""
     become_worker()
     if (gpu := gpus.get()) is not None:
         os.environ[_VISIBLE] = gpu
     _work.append(ForkingPickler.loads(payload))
-    share_threads(threads)
+    set_num_threads(threads)
 
 
 def _apply(task: Task) -> pl.DataFrame:

@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 
 from alignslm.config.execution import Execution
-from alignslm.engine import ATTEMPTS, QUEUED, EngineError, lost
-from alignslm.engine.local import share_threads
+from alignslm.engine import MAX_ATTEMPTS, QUEUED, EngineError, worker_lost_error
+from alignslm.engine.local import set_num_threads
 from alignslm.extras import needed
 
 Task = TypeVar("Task")
@@ -49,7 +49,7 @@ class _Place:
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
         function = cloudpickle.loads(payload)
-        share_threads(self.threads)
+        set_num_threads(self.threads)
         return function
 
 
@@ -129,7 +129,7 @@ def connect(address: str) -> None:
     named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
     try:
         if named:
-            _knock(named)
+            _check_reachable(named)
         ray.init(address=address, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(
@@ -140,7 +140,7 @@ def connect(address: str) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raise an OSError or ValueError where nothing listens at HOST:PORT: Ray itself tries for more than ten minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
@@ -178,16 +178,16 @@ class _Run(Generic[Task]):
         import ray
 
         while True:
-            self._hand_over()
+            self._dispatch()
             if not self.flight and not self.again:
                 return
             for answer in ray.wait([*self.flight, *self.away], num_returns=1, timeout=WAIT_S)[0]:
                 if answer in self.away:
-                    self._welcome(answer)
+                    self._readmit_actor(answer)
                 elif finished := self._take(answer):
                     yield finished
 
-    def _hand_over(self) -> None:
+    def _dispatch(self) -> None:
         """Give tasks to actors that have room, first those to be done again."""
         while self.free and (item := self.again.popleft() if self.again else next(self.tasks, None)):
             actor = self.free.popleft()
@@ -204,23 +204,23 @@ class _Run(Generic[Task]):
         except RayTaskError as error:
             raise error.cause from error
         except _losses() as error:
-            self._lose(actor, item, error)
+            self._handle_lost_actor(actor, item, error)
             return None
         del self.losses[number]
         self.free.append(actor)
         return number, frame
 
-    def _lose(self, actor: Any, item: tuple[int, Task], error: Exception) -> None:
+    def _handle_lost_actor(self, actor: Any, item: tuple[int, Task], error: Exception) -> None:
         number, _ = item
         self.losses[number] += 1
-        if self.losses[number] >= ATTEMPTS:
-            suspects = [one for one, times in self.losses.items() if times >= ATTEMPTS - 1]  # lost together
-            raise lost(suspects, label=self.label) from error
+        if self.losses[number] >= MAX_ATTEMPTS:
+            suspects = [one for one, times in self.losses.items() if times >= MAX_ATTEMPTS - 1]  # lost together
+            raise worker_lost_error(suspects, label=self.label) from error
         print(f"{self.label}: a worker was lost; shard {number + 1} is begun again", flush=True)
         self.again.append(item)
         self.away[actor.ready.remote()] = actor
 
-    def _welcome(self, answer: Any) -> None:
+    def _readmit_actor(self, answer: Any) -> None:
         """Let an actor that answers work again; ask another one again."""
         import ray
 
@@ -229,12 +229,12 @@ class _Run(Generic[Task]):
             ray.get(answer)
         except _losses():
             time.sleep(PAUSE_S)
-            self._tell_of_waiting()
+            self._log_waiting()
             self.away[actor.ready.remote()] = actor
         else:
             self.free.append(actor)
 
-    def _tell_of_waiting(self) -> None:
+    def _log_waiting(self) -> None:
         if not self.flight and time.monotonic() - self.told > WAIT_S:
             self.told = time.monotonic()
             print(f"{self.label}: all replicas are lost and wait for a place on the cluster", flush=True)

@@ -14,7 +14,7 @@ Model = TypeVar("Model")
 Task = TypeVar("Task")
 
 
-class OfUnits(Protocol):
+class UnitModel(Protocol):
     """A model that reads or writes units."""
 
     @property
@@ -23,10 +23,10 @@ class OfUnits(Protocol):
         ...
 
 
-Units = TypeVar("Units", bound=OfUnits)
+Units = TypeVar("Units", bound=UnitModel)
 
 
-class Once(Generic[Model]):
+class LazyModel(Generic[Model]):
     """Gives a model that is loaded when it is first asked for, once in each process that it travels to.
 
     `load` travels, so it is a function of a module or a partial of one; the model does not.
@@ -42,16 +42,16 @@ class Once(Generic[Model]):
             self.loaded.append(self.load())
         return self.loaded[0]
 
-    def __reduce__(self) -> tuple[type["Once[Model]"], tuple[Callable[[], Model]]]:
+    def __reduce__(self) -> tuple[type["LazyModel[Model]"], tuple[Callable[[], Model]]]:
         """Leave the model behind."""
         return type(self), (self.load,)
 
 
 @dataclass(frozen=True)
-class WithModel(Generic[Task, Model]):
+class ModelTask(Generic[Task, Model]):
     """A function of a task that needs a model: `apply(task, model())`, in whichever process it is called."""
 
-    model: Once[Model]
+    model: LazyModel[Model]
     apply: Callable[[Task, Model], pl.DataFrame]
 
     def __call__(self, task: Task) -> pl.DataFrame:
@@ -59,14 +59,14 @@ class WithModel(Generic[Task, Model]):
         return self.apply(task, self.model())
 
 
-def once(load: Callable[..., Model], *values: object, **options: object) -> Once[Model]:
+def lazy(load: Callable[..., Model], *values: object, **options: object) -> LazyModel[Model]:
     """Return `load(*values, **options)`, to be done once a process."""
-    return Once(partial(load, *values, **options))
+    return LazyModel(partial(load, *values, **options))
 
 
-def agreed(model: Once[Units], contract: UnitContract, *, mine: Path, theirs: Path) -> Once[Units]:
+def with_contract(model: LazyModel[Units], contract: UnitContract, *, mine: Path, theirs: Path) -> LazyModel[Units]:
     """Return the same model, refused at loading unless its units mean what `contract` says. Raises ContractError."""
-    return once(_require, model.load, contract, str(mine), str(theirs))
+    return lazy(_require, model.load, contract, str(mine), str(theirs))
 
 
 def _require(load: Callable[[], Units], contract: UnitContract, mine: str, theirs: str) -> Units:

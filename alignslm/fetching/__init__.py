@@ -32,7 +32,7 @@ class Fetched(NamedTuple):
     identity: str
 
 
-def obtain(source: Source, *, patterns: Sequence[str] | None = None) -> Fetched:
+def download(source: Source, *, patterns: Sequence[str] | None = None) -> Fetched:
     """Return where the source's files lie, downloading what is not yet on this machine.
 
     `patterns` (such as "*.safetensors") choose among the files of a repository or folder; other files of a folder then
@@ -51,14 +51,14 @@ def obtain(source: Source, *, patterns: Sequence[str] | None = None) -> Fetched:
             return verified_file(source)
 
 
-def obtain_again(source: Source, identity: str, *, patterns: Sequence[str] | None = None) -> Path:
+def download_recorded(source: Source, identity: str, *, patterns: Sequence[str] | None = None) -> Path:
     """Return the files that an artifact was made with: those of its recorded `identity`, whatever a branch is now.
 
     FetchError if the source no longer gives them. `patterns` must be those that `obtain` was given.
     """
     if isinstance(source, HubSource) and identity.startswith(f"hub:{source.repo}@"):
         source = source.model_copy(update={"revision": identity.rpartition("@")[2]})
-    fetched = obtain(source, patterns=patterns)
+    fetched = download(source, patterns=patterns)
     if fetched.identity != identity:
         raise FetchError(
             f"{fetched.path} is {fetched.identity} now, but the artifact was made with {identity}. Put the former "
@@ -67,7 +67,7 @@ def obtain_again(source: Source, identity: str, *, patterns: Sequence[str] | Non
     return fetched.path
 
 
-def is_present(source: Source, *, patterns: Sequence[str] | None = None) -> bool:
+def is_cached(source: Source, *, patterns: Sequence[str] | None = None) -> bool:
     """Tell whether `obtain` would need no network. Contents are not verified here."""
     match source:
         case HubSource():
@@ -104,16 +104,16 @@ def _from_folder(source: FolderSource, patterns: Sequence[str] | None) -> Fetche
 def _folder_sha256(source: FolderSource, path: Path, patterns: Sequence[str] | None) -> str:
     if not path.is_dir():
         raise FetchError(f"folder {source.path}: {path.absolute()} does not exist. Correct `path`, or fetch the files.")
-    files = chosen_files(path, patterns)
+    files = matching_files(path, patterns)
     if not files:
-        raise FetchError(f"folder {source.path}: {path.absolute()} holds no file like {named(patterns)}.")
+        raise FetchError(f"folder {source.path}: {path.absolute()} holds no file like {format_patterns(patterns)}.")
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\0".encode())
     return digest.hexdigest()
 
 
-def chosen_files(folder: Path, patterns: Sequence[str] | None) -> list[Path]:
+def matching_files(folder: Path, patterns: Sequence[str] | None) -> list[Path]:
     """Return the files below a folder that the patterns choose, hidden ones left out, sorted by name."""
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
@@ -121,13 +121,13 @@ def chosen_files(folder: Path, patterns: Sequence[str] | None) -> list[Path]:
     return [folder / name for name in shown if any(fnmatch(name.as_posix(), pattern) for pattern in wanted)]
 
 
-def named(patterns: Sequence[str] | None) -> str:
+def format_patterns(patterns: Sequence[str] | None) -> str:
     """Return the patterns as a message says them."""
     return " or ".join(patterns or ("*",))
 
 
 @contextmanager
-def disk_errors_told(what: str, variable: str) -> Iterator[None]:
+def reraise_disk_errors(what: str, variable: str) -> Iterator[None]:
     """Turn a full, read-only or forbidden disk into a FetchError that names the variable to move the cache with."""
     try:
         yield

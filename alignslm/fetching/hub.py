@@ -8,12 +8,12 @@ from pathlib import Path
 from huggingface_hub import errors, get_token, snapshot_download
 
 from alignslm.config.sources import HubSource
-from alignslm.fetching import Fetched, FetchError, chosen_files, disk_errors_told, named
+from alignslm.fetching import Fetched, FetchError, format_patterns, matching_files, reraise_disk_errors
 
 
 def snapshot(source: HubSource, patterns: Sequence[str] | None) -> Fetched:
-    """Download the files that the patterns choose, or find them in the cache; see `alignslm.fetching.obtain`."""
-    with _hub_errors_told(source), disk_errors_told(f"the Hub repository {source.repo}", "HF_HOME"):
+    """Download the files that the patterns choose, or find them in the cache; see `alignslm.fetching.download`."""
+    with _reraise_hub_errors(source), reraise_disk_errors(f"the Hub repository {source.repo}", "HF_HOME"):
         folder = Path(
             snapshot_download(
                 source.repo,
@@ -22,8 +22,10 @@ def snapshot(source: HubSource, patterns: Sequence[str] | None) -> Fetched:
                 allow_patterns=_listed(patterns),
             )
         )
-    if not chosen_files(folder, patterns):
-        raise FetchError(f"the Hub repository {source.repo} at {source.revision} has no file like {named(patterns)}.")
+    if not matching_files(folder, patterns):
+        raise FetchError(
+            f"the Hub repository {source.repo} at {source.revision} has no file like {format_patterns(patterns)}."
+        )
     commit = folder.name  # huggingface_hub resolves branches and files each snapshot under its commit
     if not source.pinned:
         advice = f"to pin it, write revision: {commit}"
@@ -51,7 +53,7 @@ def _listed(patterns: Sequence[str] | None) -> list[str] | None:
 
 
 @contextmanager
-def _hub_errors_told(source: HubSource) -> Iterator[None]:
+def _reraise_hub_errors(source: HubSource) -> Iterator[None]:
     try:
         yield
     except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:  # type: ignore[attr-defined]

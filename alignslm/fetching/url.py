@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from alignslm.config.sources import UrlSource
-from alignslm.fetching import Fetched, FetchError, disk_errors_told
+from alignslm.fetching import Fetched, FetchError, reraise_disk_errors
 from alignslm.progress import track
 from alignslm.provenance import file_sha256
 
@@ -38,10 +38,10 @@ def place_of(source: UrlSource) -> Path:
 
 
 def verified_file(source: UrlSource) -> Fetched:
-    """Download the file unless it is here, and unpack a zip; see `alignslm.fetching.obtain`."""
+    """Download the file unless it is here, and unpack a zip; see `alignslm.fetching.download`."""
     place = place_of(source)
     if not place.exists():
-        with disk_errors_told(source.url, CACHE_VARIABLE):
+        with reraise_disk_errors(source.url, CACHE_VARIABLE):
             place.parent.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(place.parent / "lock"):  # two stages may want the same file at once
                 if not place.exists():

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from alignslm.config.feedback import JudgeConfig, NgramJudge, StoryLmJudge
-from alignslm.config.llm_judges import CausalLmJudge, OpenAiJudge
+from alignslm.config.feedback import JudgeConfig, NgramJudgeConfig, StoryLMJudgeConfig
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.own_code import PythonJudgeConfig
 from alignslm.own_code import FOLDER
 
 
-class Story(NamedTuple):
+class JudgeInput(NamedTuple):
     """Prompt text and continuation text, lower-case words without punctuation."""
 
     prompt: str
     continuation: str
 
 
-class Judgement(NamedTuple):
+class JudgeOutput(NamedTuple):
     """Score on 1..5 and conditional perplexity per word (causal-lm: per token); None where this judge cannot tell.
 
     `status` is ok, empty (nothing was said), or failed (no usable reply); `reply` is the judge's raw answer
@@ -33,14 +33,14 @@ class Judgement(NamedTuple):
 class Judge(Protocol):
     """Judges (prompt, continuation) texts, one judgement a story, in order, independent of the batch."""
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+    def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement a story."""
         ...
 
 
 def prepare_judge(
     config: JudgeConfig,
-    texts: Sequence[Story],
+    texts: Sequence[JudgeInput],
     folder: Path,
     *,
     device: str,
@@ -53,19 +53,19 @@ def prepare_judge(
     the folder `code`.
     """
     match config:
-        case NgramJudge():
+        case NgramJudgeConfig():
             from alignslm.judge import ngram
 
             return ngram.fit(config, texts, folder)
-        case StoryLmJudge():
+        case StoryLMJudgeConfig():
             from alignslm.judge import story_lm
 
             return story_lm.fit(config, texts, folder)
-        case CausalLmJudge():
+        case CausalLMJudgeConfig():
             from alignslm.judge import causal_lm
 
             return causal_lm.prepare(config, folder, device=device, root=root)
-        case OpenAiJudge():
+        case OpenAIJudgeConfig():
             from alignslm.judge import openai_api
 
             return openai_api.prepare(config, folder, root=root)
@@ -75,34 +75,34 @@ def prepare_judge(
             return own.prepare(config, texts, folder, code=code, device=device)
 
 
-def asks_a_server(config: JudgeConfig) -> bool:
+def is_api_judge(config: JudgeConfig) -> bool:
     """Tell whether a judge is asked over the network.
 
     Such a one works in one process: its store of replies, its budget and its ledger are there, and it asks
     `concurrency` at a time by itself.
     """
-    return isinstance(config, OpenAiJudge)
+    return isinstance(config, OpenAIJudgeConfig)
 
 
 def load_judge(config: JudgeConfig, folder: Path, *, device: str) -> Judge:
     """Load what `prepare_judge` left in `folder`, onto `device`: auto, cpu or cuda."""
     match config:
-        case NgramJudge():
+        case NgramJudgeConfig():
             from alignslm.judge import ngram
 
             return ngram.load(folder)
-        case StoryLmJudge():
+        case StoryLMJudgeConfig():
             from alignslm.judge import story_lm
 
             return story_lm.load(folder)
-        case CausalLmJudge():
-            from alignslm.judge.causal_lm import CausalLmTextJudge
+        case CausalLMJudgeConfig():
+            from alignslm.judge.causal_lm import CausalLMJudge
 
-            return CausalLmTextJudge.load(config, folder, device=device)
-        case OpenAiJudge():
-            from alignslm.judge.openai_api import OpenAiTextJudge
+            return CausalLMJudge.load(config, folder, device=device)
+        case OpenAIJudgeConfig():
+            from alignslm.judge.openai_api import OpenAIJudge
 
-            return OpenAiTextJudge.load(config, folder)
+            return OpenAIJudge.load(config, folder)
         case PythonJudgeConfig():
             from alignslm.judge import own
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alignslm.config.feedback import Calibration
 from alignslm.config.model import Config
-from alignslm.judge import Judgement, Story
+from alignslm.judge import JudgeInput, JudgeOutput
 from alignslm.metrics import words
 from alignslm.provenance import content_id
 from alignslm.storage import write_text
@@ -39,18 +39,18 @@ class Sigmoid(Config):
         """Map mean clamped log-probabilities (stories,) to scores (stories,) in [1, 5]."""
         return 1 + 4 * _logistic(self.slope * np.asarray(mean_nats, np.float64) + self.offset)
 
-    def judgement(self, word_nats: Sequence[float]) -> Judgement:
+    def judgement(self, word_nats: Sequence[float]) -> JudgeOutput:
         """Judge one continuation by its words' log-probabilities; no word at all is status `empty`."""
         if not word_nats:
-            return Judgement(None, None, "empty", None)
+            return JudgeOutput(None, None, "empty", None)
         score = float(self.score(mean_clamped(word_nats, self.word_floor_nats)))
-        return Judgement(score, math.exp(-math.fsum(word_nats) / len(word_nats)), "ok", None)
+        return JudgeOutput(score, math.exp(-math.fsum(word_nats) / len(word_nats)), "ok", None)
 
 
 class WordModel(Protocol):
     """A model of a continuation's words, the prompt being read first."""
 
-    def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
+    def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return log p of each continuation word given the prompt and the words before it."""
         ...
 
@@ -63,7 +63,7 @@ class CalibratedJudge:
         self.model = model
         self.sigmoid = Sigmoid.model_validate_json((folder / CALIBRATION_FILE).read_text())
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+    def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story; an empty continuation has status `empty`."""
         return [self.sigmoid.judgement(nats) for nats in self.model.word_nats(stories)]
 
@@ -77,13 +77,13 @@ def mean_clamped(word_nats: Sequence[float], floor_nats: float) -> float:
     return math.fsum(max(nats, floor_nats) for nats in word_nats) / len(word_nats)
 
 
-def split_held_back(stories: Sequence[Story]) -> tuple[list[Story], list[Story]]:
+def split_heldout(stories: Sequence[JudgeInput]) -> tuple[list[JudgeInput], list[JudgeInput]]:
     """Return (stories to fit on, stories to calibrate on), by a hash of the text: order and repeats change nothing.
 
     A story told twice is on one side only. Raises CalibrationError where too few are left to calibrate on.
     """
-    fitted: list[Story] = []
-    held_back: list[Story] = []
+    fitted: list[JudgeInput] = []
+    held_back: list[JudgeInput] = []
     for key, story in sorted({content_id(*story): story for story in stories}.items()):
         (held_back if int(key, 16) % 10 < HELD_BACK_OF_TEN else fitted).append(story)
     if len(held_back) < MIN_HELD_BACK:
@@ -94,10 +94,10 @@ def split_held_back(stories: Sequence[Story]) -> tuple[list[Story], list[Story]]
     return fitted, held_back
 
 
-def shuffled(stories: Sequence[Story]) -> list[Story]:
+def shuffled(stories: Sequence[JudgeInput]) -> list[JudgeInput]:
     """Give every prompt the continuation of the next story in hash order; drop those that got their own words back."""
     ordered = sorted(stories, key=lambda story: content_id(*story))
-    moved = [(mine, Story(mine.prompt, other.continuation)) for mine, other in pairwise([*ordered, ordered[0]])]
+    moved = [(mine, JudgeInput(mine.prompt, other.continuation)) for mine, other in pairwise([*ordered, ordered[0]])]
     return [foreign for mine, foreign in moved if words(foreign.continuation) != words(mine.continuation)]
 
 
@@ -139,7 +139,7 @@ def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     return float((below + not_above) / (2 * len(high) * len(low)))
 
 
-def calibrate(model: WordModel, held_back: Sequence[Story], config: Calibration, folder: Path) -> dict[str, float]:
+def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibration, folder: Path) -> dict[str, float]:
     """Calibrate a fitted model on stories it was not fitted on, into `folder`; return figures for the log.
 
     Stories without a continuation are left out.

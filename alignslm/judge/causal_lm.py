@@ -14,20 +14,20 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignslm.config.llm_judges import CausalLmJudge, WrittenRating
+from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating
 from alignslm.config.rubrics import Rubric
-from alignslm.fetching import obtain, obtain_again
-from alignslm.judge import Judgement, Story
+from alignslm.fetching import download, download_recorded
+from alignslm.judge import JudgeInput, JudgeOutput
 from alignslm.judge.causal_weights import PATTERNS, load_causal
-from alignslm.judge.prefixes import Parted, SharedPrefixes
-from alignslm.judge.questions import Questions, UnreadableQuestionError
-from alignslm.judge.replies import Reply, judged
-from alignslm.judge.writing import write_answers
+from alignslm.judge.generation import generate_replies
+from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
+from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
+from alignslm.judge.replies import Reply, aggregate_replies
 from alignslm.metrics import words
 from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
-PROBE = Story("tom walks along the beach in the morning", "he finds a shell and takes it home")
+PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
 AGREEMENT = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}  # ratings by one plain pass and by shared prefixes
 
 
@@ -35,14 +35,14 @@ class UnsuitableModelError(ValueError):
     """A model cannot serve as a judge: its logits are no numbers, or it cannot take up text that it has read before."""
 
 
-def prepare(config: CausalLmJudge, folder: Path, *, device: str, root: Path) -> dict[str, float]:
+def prepare(config: CausalLMJudgeConfig, folder: Path, *, device: str, root: Path) -> dict[str, float]:
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
     The weights stay where they were fetched to. Raises RubricError, FetchError, UnsuitableModelError, ...
     """
     rubric = Rubric.read(config.rubric, root)
-    fetched = obtain(config.weights, patterns=PATTERNS)
-    judge = CausalLmTextJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
+    fetched = download(config.weights, patterns=PATTERNS)
+    judge = CausalLMJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
     figures = judge.probe()
     settings = config.model_dump(mode="json", exclude={"weights"})
     write_text(folder / RUBRIC_FILE, rubric.text)
@@ -51,48 +51,49 @@ def prepare(config: CausalLmJudge, folder: Path, *, device: str, root: Path) -> 
     return figures
 
 
-class CausalLmTextJudge:
+class CausalLMJudge:
     """Rates with a causal language model; see the module for conventions."""
 
     def __init__(
-        self, config: CausalLmJudge, rubric: Rubric, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self, config: CausalLMJudgeConfig, rubric: Rubric, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.config, self.model = config, model
-        self.questions = Questions(rubric, tokenizer, answer_prefix=config.answer_prefix)
-        self._written = config.score if isinstance(config.score, WrittenRating) else None
+        self.questions = PromptFormatter(rubric, tokenizer, answer_prefix=config.answer_prefix)
+        self._written = config.score if isinstance(config.score, GeneratedRating) else None
         if self._written is None:
             self._digit_ids = torch.tensor(self.questions.digit_ids(), device=model.device)
-            self._rubric = SharedPrefixes(model, self.questions.head(), rows=config.rows)
-        self._plain = SharedPrefixes(model, (), rows=config.rows)
+            self._rubric = PrefixCache(model, self.questions.head(), rows=config.rows)
+        self._plain = PrefixCache(model, (), rows=config.rows)
 
     @classmethod
-    def load(cls, config: CausalLmJudge, folder: Path, *, device: str) -> "CausalLmTextJudge":
+    def load(cls, config: CausalLMJudgeConfig, folder: Path, *, device: str) -> "CausalLMJudge":
         """Use the rubric and the very weights that `prepare` saw."""
         rubric = Rubric.parse((folder / RUBRIC_FILE).read_text(encoding="utf-8"), where=str(folder / RUBRIC_FILE))
         identity = json.loads((folder / SOURCE_FILE).read_text())["weights"]
-        path = obtain_again(config.weights, identity, patterns=PATTERNS)
+        path = download_recorded(config.weights, identity, patterns=PATTERNS)
         return cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+    def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement a story; nothing said is status `empty`."""
         said = [story for story in stories if words(story.continuation or "")]
         ppls = self.perplexities(said) if self.config.perplexity else [None] * len(said)
         made = iter(self._rated(said, ppls))
         return [
-            next(made) if words(story.continuation or "") else Judgement(None, None, "empty", None) for story in stories
+            next(made) if words(story.continuation or "") else JudgeOutput(None, None, "empty", None)
+            for story in stories
         ]
 
-    def _rated(self, stories: Sequence[Story], ppls: Sequence[float | None]) -> list[Judgement]:
+    def _rated(self, stories: Sequence[JudgeInput], ppls: Sequence[float | None]) -> list[JudgeOutput]:
         if self._written is None:
             return [
-                Judgement(math.fsum(d * p for d, p in enumerate(found, 1)), ppl, "ok", _shown(found, mass))
+                JudgeOutput(math.fsum(d * p for d, p in enumerate(found, 1)), ppl, "ok", _shown(found, mass))
                 for (*found, mass), ppl in zip(self.digit_probabilities(stories), ppls, strict=True)
             ]
         votes = self._written.votes
         texts = [self.questions.text(story) for story in stories]
-        answers = write_answers(self.model, self.questions, texts, self._written, rows=self.config.rows)
+        answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.rows)
         return [
-            judged(
+            aggregate_replies(
                 [Reply(text) for text in answers[votes * at : votes * (at + 1)]],
                 answer_prefix=self.config.answer_prefix,
                 ppl=ppl,
@@ -100,7 +101,7 @@ class CausalLmTextJudge:
             for at, ppl in enumerate(ppls)
         ]
 
-    def digit_probabilities(self, stories: Sequence[Story]) -> list[list[float]]:
+    def digit_probabilities(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return for every story the probabilities of the digits 1..5 among themselves, then all five's together."""
         parted = [self.questions.parted(story) for story in stories]
         for story, (head, sequence) in zip(stories, parted, strict=True):
@@ -114,7 +115,7 @@ class CausalLmTextJudge:
         self._check_finite(stories, found)
         return found
 
-    def _digits(self, logits: torch.Tensor, given: Sequence[Parted]) -> list[list[float]]:
+    def _digits(self, logits: torch.Tensor, given: Sequence[SplitSequence]) -> list[list[float]]:
         """Reduce logits (rows, LEAF_STEP, vocabulary) to (rows, 5 probabilities and their sum before normalising)."""
         width = logits.shape[1]
         last = torch.tensor([(len(one.leaf) - 1) % width for one in given], device=logits.device)
@@ -123,14 +124,14 @@ class CausalLmTextJudge:
         mass = (digits.logsumexp(-1) - at.logsumexp(-1)).exp()
         return torch.cat([digits.softmax(-1), mass[:, None]], dim=1).tolist()
 
-    def perplexities(self, stories: Sequence[Story]) -> list[float | None]:
+    def perplexities(self, stories: Sequence[JudgeInput]) -> list[float | None]:
         """Return exp of the mean nats per continuation token; None where no token of it follows another."""
         contexts, sequences = [], []
         for story in stories:
             context, ids = self.questions.plain(story)
             self._check_length(len(ids), story)
             contexts.append(max(1, len(context)))  # without any context the first token only conditions the others
-            sequences.append(Parted(ids[: contexts[-1] - 1], ids[contexts[-1] - 1 :]))
+            sequences.append(SplitSequence(ids[: contexts[-1] - 1], ids[contexts[-1] - 1 :]))
         nats = self._plain.run(sequences, _leaf_nats, last_only=False)
         self._check_finite(stories, nats)
         return [math.exp(-math.fsum(values) / len(values)) if values else None for values in nats]
@@ -158,15 +159,15 @@ class CausalLmTextJudge:
             )
         return {"probe_score": scores[0], "probe_digit_mass": mass}
 
-    def _check_length(self, length: int, story: Story) -> None:
+    def _check_length(self, length: int, story: JudgeInput) -> None:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and length > limit:
-            raise UnreadableQuestionError(
+            raise JudgePromptError(
                 f"{length} tokens are more than the {limit} positions of {type(self.model).__name__}, for the "
                 f"continuation {story.continuation[:60]!r}. Use a shorter rubric or another model."
             )
 
-    def _check_finite(self, stories: Sequence[Story], values: Sequence[Sequence[float]]) -> None:
+    def _check_finite(self, stories: Sequence[JudgeInput], values: Sequence[Sequence[float]]) -> None:
         for story, found in zip(stories, values, strict=True):
             if not all(map(math.isfinite, found)):
                 raise UnsuitableModelError(
@@ -181,7 +182,7 @@ def _shown(probabilities: Sequence[float], mass: float) -> str:
     return json.dumps({"digits": [round(p, 4) for p in probabilities], "mass": round(mass, 4)})
 
 
-def _leaf_nats(logits: torch.Tensor, given: Sequence[Parted]) -> list[list[float]]:
+def _leaf_nats(logits: torch.Tensor, given: Sequence[SplitSequence]) -> list[list[float]]:
     """Reduce logits (rows, positions, vocabulary) to log p of each leaf token but the first, in nats."""
     width = logits.shape[1]
     ids = torch.tensor([[*one.leaf, *[0] * (width - len(one.leaf))] for one in given], device=logits.device)

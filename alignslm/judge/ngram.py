@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from alignslm.config.feedback import NgramJudge
-from alignslm.judge import Story
-from alignslm.judge.calibration import CalibratedJudge, calibrate, split_held_back
+from alignslm.config.feedback import NgramJudgeConfig
+from alignslm.judge import JudgeInput
+from alignslm.judge.calibration import CalibratedJudge, calibrate, split_heldout
 from alignslm.metrics import words
-from alignslm.storage import replacing, write_text
+from alignslm.storage import atomic_write, write_text
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class Vocabulary:
         return [self._ids.get(word, self.unknown) for word in words(text or "")]
 
 
-def words_of(stories: Sequence[Story]) -> list[str]:
+def words_of(stories: Sequence[JudgeInput]) -> list[str]:
     """Return every word of the stories once, sorted."""
     return sorted({word for story in stories for text in story for word in words(text)})
 
@@ -149,11 +149,11 @@ class TiltedNgrams:
         self.shrinkage, self.strength = shrinkage, strength
         self._towards = strength * tilt.association(shrinkage)
 
-    def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
+    def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return log p of each continuation word given the prompt and the words before it."""
         return [self._word_nats(story) for story in stories]
 
-    def _word_nats(self, story: Story) -> list[float]:
+    def _word_nats(self, story: JudgeInput) -> list[float]:
         prompt, continuation = (self.vocabulary.encode(text) for text in story)
         if not continuation:
             return []
@@ -167,7 +167,7 @@ class TiltedNgrams:
         """Write counts as safetensors, words and parameters as JSON."""
         counts = {"ngrams": self.ngrams.ngrams, "ngram_counts": self.ngrams.counts, "joint": self.tilt.joint}
         marginals = {"prompts": self.tilt.prompts, "continuations": self.tilt.continuations}
-        with replacing(folder / "counts.safetensors") as partial:
+        with atomic_write(folder / "counts.safetensors") as partial:
             save_file(counts | marginals, partial)
         write_text(folder / "words.json", json.dumps(self.vocabulary.known) + "\n")
         parameters = {
@@ -197,12 +197,12 @@ def load(folder: Path) -> CalibratedJudge:
     return CalibratedJudge(model, folder)
 
 
-def fit(config: NgramJudge, texts: Sequence[Story], folder: Path) -> dict[str, float]:
+def fit(config: NgramJudgeConfig, texts: Sequence[JudgeInput], folder: Path) -> dict[str, float]:
     """Fit on nine tenths of the stories, calibrate on the rest, leave the judge in `folder`.
 
     Returns calibration figures. Order and repeats of `texts` change nothing. Raises CalibrationError.
     """
-    fitted, held_back = split_held_back(texts)
+    fitted, held_back = split_heldout(texts)
     vocabulary = Vocabulary(words_of(fitted))
     encoded = [(vocabulary.encode(story.prompt), vocabulary.encode(story.continuation)) for story in fitted]
     ngrams = WordNgrams.fit(
@@ -220,7 +220,7 @@ def fit(config: NgramJudge, texts: Sequence[Story], folder: Path) -> dict[str, f
 
 
 def _best_tilt(
-    vocabulary: Vocabulary, ngrams: WordNgrams, tilt: PromptTilt, stories: Sequence[Story]
+    vocabulary: Vocabulary, ngrams: WordNgrams, tilt: PromptTilt, stories: Sequence[JudgeInput]
 ) -> tuple[float, float]:
     """Return the shrinkage and strength under which the stories' continuations are likeliest."""
     from scipy.optimize import minimize_scalar  # takes longer to import than a fitted judge takes to judge

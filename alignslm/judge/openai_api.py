@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from alignslm.config.llm_judges import OpenAiJudge
+from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.rubrics import Rubric
-from alignslm.judge import Judgement, Story
-from alignslm.judge.asking import Asker, AskingError, Malformed
-from alignslm.judge.replies import Reply, judged
+from alignslm.judge import JudgeInput, JudgeOutput
+from alignslm.judge.api_client import APIClient, JudgeAPIError, Malformed
+from alignslm.judge.replies import Reply, aggregate_replies
 from alignslm.judge.reply_store import Answer, ReplyStore
 from alignslm.metrics import words
 from alignslm.storage import write_text
@@ -18,23 +18,23 @@ from alignslm.storage import write_text
 RUBRIC_FILE = "rubric.txt"
 SETTINGS_FILE = "settings.json"
 EXECUTION = {"budget", "concurrency", "timeout_s", "attempts", "key_variable"}  # how it is asked, never what is said
-PROBE = Story("tom walks along the beach in the morning", "he finds a shell and takes it home")
+PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
 
 
 class MissingKeyError(ValueError):
     """The environment variable that holds a judge's key is not set."""
 
 
-def prepare(config: OpenAiJudge, folder: Path, *, root: Path) -> dict[str, float]:
+def prepare(config: OpenAIJudgeConfig, folder: Path, *, root: Path) -> dict[str, float]:
     """Write rubric and settings into `folder` and ask one question, so that a wrong setup shows before any work.
 
-    Raises MissingKeyError, RubricError, AskingError, BudgetError.
+    Raises MissingKeyError, RubricError, JudgeAPIError, BudgetError.
     """
     key = key_of(config)
     rubric = Rubric.read(config.rubric, root)
-    reply = OpenAiTextJudge(config, rubric, key).replies([rubric.fill(*PROBE)], votes=1)[0]
+    reply = OpenAIJudge(config, rubric, key).replies([rubric.fill(*PROBE)], votes=1)[0]
     if isinstance(reply, Malformed):
-        raise AskingError(
+        raise JudgeAPIError(
             f"{config.base_url} answered {reply.body[:300]!r}, which is no chat completion; check base_url in the "
             "judge's file (OpenAI's ends with /v1)."
         )
@@ -44,7 +44,7 @@ def prepare(config: OpenAiJudge, folder: Path, *, root: Path) -> dict[str, float
     return {}
 
 
-def key_of(config: OpenAiJudge) -> str | None:
+def key_of(config: OpenAIJudgeConfig) -> str | None:
     """Return the key from the environment. Raises MissingKeyError naming the variable."""
     if config.key_variable is None:
         return None
@@ -56,40 +56,40 @@ def key_of(config: OpenAiJudge) -> str | None:
     )
 
 
-class OpenAiTextJudge:
+class OpenAIJudge:
     """Asks a server for `votes` ratings of every story that says something."""
 
-    def __init__(self, config: OpenAiJudge, rubric: Rubric, key: str | None) -> None:
+    def __init__(self, config: OpenAIJudgeConfig, rubric: Rubric, key: str | None) -> None:
         self.config, self.rubric = config, rubric
         decoding = config.decoding.model_dump(exclude={"votes"})  # more votes leave those already given valid
         identity = [config.base_url, config.model, decoding, rubric.text]
         self.store = ReplyStore(json.dumps(identity), config.budget)
-        self.asker = Asker(config, self.store, key)
+        self.asker = APIClient(config, self.store, key)
 
     @classmethod
-    def load(cls, config: OpenAiJudge, folder: Path) -> "OpenAiTextJudge":
+    def load(cls, config: OpenAIJudgeConfig, folder: Path) -> "OpenAIJudge":
         """Use the rubric that `prepare` left. Raises MissingKeyError."""
         rubric = Rubric.parse((folder / RUBRIC_FILE).read_text(encoding="utf-8"), where=str(folder / RUBRIC_FILE))
         return cls(config, rubric, key_of(config))
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+    def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement a story; nothing said is status `empty` and is not asked about.
 
-        Raises AskingError or BudgetError, after the answers under way have been kept.
+        Raises JudgeAPIError or BudgetError, after the answers under way have been kept.
         """
         said = [row for row, story in enumerate(stories) if words(story.continuation or "")]
         questions = [self.rubric.fill(stories[row].prompt, stories[row].continuation) for row in said]
         votes = self.config.decoding.votes
         answered = self.replies(questions, votes=votes)
         found = {
-            row: judged(
+            row: aggregate_replies(
                 [_reply(answer) for answer in answered[votes * place : votes * (place + 1)]],
                 answer_prefix=self.config.answer_prefix,
                 ppl=None,
             )
             for place, row in enumerate(said)
         }
-        return [found.get(row, Judgement(None, None, "empty", None)) for row in range(len(stories))]
+        return [found.get(row, JudgeOutput(None, None, "empty", None)) for row in range(len(stories))]
 
     def replies(self, questions: Sequence[str], *, votes: int) -> list[Answer | Malformed]:
         """Return the answers to votes 0, 1, ... on the first question, then on the next; equal ones are asked once."""
@@ -102,7 +102,7 @@ class OpenAiTextJudge:
             try:
                 answers |= self._ask_all(missing)
             finally:
-                self._tell(asked=len(missing), before=before)
+                self._log_usage(asked=len(missing), before=before)
         return [answers[asked] for asked in wanted]
 
     def _ask_all(self, missing: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Answer | Malformed]:
@@ -120,7 +120,7 @@ class OpenAiTextJudge:
             raise failures[0]
         return {asked: answer for future, asked in pending.items() if (answer := future.result()) is not None}
 
-    def _tell(self, *, asked: int, before: tuple[int, int]) -> None:
+    def _log_usage(self, *, asked: int, before: tuple[int, int]) -> None:
         store, budget = self.store, self.config.budget
         requests, tokens = store.requests - before[0], store.tokens - before[1]
         print(

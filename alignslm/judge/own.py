@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignslm.config.own_code import PythonJudgeConfig
-from alignslm.judge import Judgement, Story
+from alignslm.judge import JudgeInput, JudgeOutput
 from alignslm.own_code import OwnObject, check_batches, load_own
 
 PROBES = (
-    Story("tom walks along the beach in the morning", "he finds a shell and takes it home"),
-    Story("anna bakes bread", "she eats it"),
-    Story("the dog barks", "the dog barks the dog barks"),
+    JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home"),
+    JudgeInput("anna bakes bread", "she eats it"),
+    JudgeInput("the dog barks", "the dog barks the dog barks"),
 )
 
 
@@ -21,8 +21,8 @@ class OwnJudge:
     def __init__(self, model: OwnObject) -> None:
         self.model = model
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
-        """Return one judgement a story. Raises OwnCodeError if one is not a Judgement, or its score not on 1..5."""
+    def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
+        """Return one judgement a story. Raises OwnCodeError if one is not a JudgeOutput, or its score not on 1..5."""
         found = self.model.results(stories)
         for row, one in enumerate(found):
             if problem := _problem(one):
@@ -31,7 +31,7 @@ class OwnJudge:
 
 
 def _problem(found: object) -> str | None:
-    if not isinstance(found, Judgement):
+    if not isinstance(found, JudgeOutput):
         return "expected a Judgement of alignslm.judge"
     if found.status not in {"ok", "empty", "failed"}:
         return "its status must be ok, empty or failed"
@@ -43,7 +43,7 @@ def _problem(found: object) -> str | None:
 
 
 def prepare(
-    config: PythonJudgeConfig, texts: Sequence[Story], folder: Path, *, code: Path, device: str
+    config: PythonJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, code: Path, device: str
 ) -> dict[str, float]:
     """Fit the judge on the corpus's texts if it can be fitted, and try it on three stories."""
     model = OwnObject(config, code / f"{config.module}.py", method="judge")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from alignslm.judge import Judgement
+from alignslm.judge import JudgeOutput
 
 LOWEST, HIGHEST = 1, 5
 _AFTER = r"[*_\s]*([\d.,/+-]*)"  # markdown may stand round the number
@@ -19,7 +19,7 @@ class Reply(NamedTuple):
     refused: bool = False
 
 
-def rating(text: str, *, answer_prefix: str) -> int | None:
+def parse_rating(text: str, *, answer_prefix: str) -> int | None:
     """Return the last number that follows `answer_prefix` in the judge's own words; None unless it is 1, 2, 3, 4 or 5.
 
     The last, since a judge may try a rating out before it settles on one. The question must not be part of `text`:
@@ -32,17 +32,17 @@ def rating(text: str, *, answer_prefix: str) -> int | None:
     return int(value) if value in range(LOWEST, HIGHEST + 1) else None
 
 
-def judged(replies: Sequence[Reply], *, answer_prefix: str, ppl: float | None) -> Judgement:
+def aggregate_replies(replies: Sequence[Reply], *, answer_prefix: str, ppl: float | None) -> JudgeOutput:
     """Return the mean rating of the replies that give one, `failed` where none does; every reply is kept.
 
     A single reply is kept as it is; several as JSON {"votes": [...], "ratings": [...], "rated": n}, a vote without
     rating being null there.
     """
-    ratings = [None if reply.refused else rating(reply.text, answer_prefix=answer_prefix) for reply in replies]
+    ratings = [None if reply.refused else parse_rating(reply.text, answer_prefix=answer_prefix) for reply in replies]
     given = [value for value in ratings if value is not None]
     texts = [reply.text for reply in replies]
     votes = {"votes": texts, "ratings": ratings, "rated": len(given)}
     raw = texts[0] if len(texts) == 1 else json.dumps(votes, ensure_ascii=False)
     if not given:
-        return Judgement(None, ppl, "failed", raw)
-    return Judgement(sum(given) / len(given), ppl, "ok", raw)
+        return JudgeOutput(None, ppl, "failed", raw)
+    return JudgeOutput(sum(given) / len(given), ppl, "ok", raw)

@@ -34,7 +34,7 @@ class Answer(Config):
     completion_tokens: Count
 
 
-class LedgerLine(Config):
+class LedgerEntry(Config):
     """One request: the question's key, how it ended (answer, malformed, failed, broken off), and its tokens."""
 
     key: str
@@ -68,7 +68,7 @@ class ReplyStore:
         for text in written.splitlines():
             requests += 1
             try:
-                line = LedgerLine.model_validate_json(text)
+                line = LedgerEntry.model_validate_json(text)
             except ValidationError:
                 continue
             tokens += line.prompt_tokens + line.completion_tokens
@@ -116,7 +116,7 @@ class ReplyStore:
                 f"not be asked for again: raise budget.{unit} in the judge's file and run the same command again."
             )
 
-    def record(self, line: LedgerLine) -> None:
+    def record(self, line: LedgerEntry) -> None:
         """Append a request that has ended to the ledger."""
         with self._lock:
             self.tokens += line.prompt_tokens + line.completion_tokens

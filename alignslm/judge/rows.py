@@ -7,8 +7,8 @@ import polars as pl
 
 from alignslm import metrics, tables
 from alignslm.engine import Pool
-from alignslm.engine.work import Once, WithModel
-from alignslm.judge import Judge, Judgement, Story
+from alignslm.engine.work import LazyModel, ModelTask
+from alignslm.judge import Judge, JudgeInput, JudgeOutput
 from alignslm.shards import map_shards
 
 _JUDGEMENTS = {"score": pl.Float64, "ppl": pl.Float64, "status": pl.String, "reply": pl.String}
@@ -18,44 +18,46 @@ class UnreadablePromptError(ValueError):
     """A prompt lacks what the judge needs to read."""
 
 
-def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[Judgement]:
+def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[JudgeOutput]:
     """Judge rows that hold prompt_text, text (the transcript, or null) and status, in their order.
 
     What the recogniser could not hear is not shown to the judge: an `empty` transcript is judged empty, a `failed`
     one stays unmeasured.
     """
     heard = [number for number, status in enumerate(stories["status"]) if status == "ok"]
-    asked = [Story(prompt, text) for prompt, text in stories[heard].select("prompt_text", "text").iter_rows()]
+    asked = [JudgeInput(prompt, text) for prompt, text in stories[heard].select("prompt_text", "text").iter_rows()]
     answers = dict(zip(heard, judge.judge(asked) if asked else [], strict=True))
     return [
-        answers.get(number, Judgement(None, None, "empty" if status == "empty" else "failed", None))
+        answers.get(number, JudgeOutput(None, None, "empty" if status == "empty" else "failed", None))
         for number, status in enumerate(stories["status"])
     ]
 
 
-class DurableJudge:
+class CachedJudge:
     """A judge whose judgements are kept in `folder` shard by shard, so that a killed run asks for no story twice."""
 
-    def __init__(self, judge: Once[Judge], *, folder: Path, shard_rows: int, label: str, pool: Pool | None) -> None:
+    def __init__(
+        self, judge: LazyModel[Judge], *, folder: Path, shard_rows: int, label: str, pool: Pool | None
+    ) -> None:
         self.inner = judge
         self.folder, self.shard_rows, self.label, self.pool = folder, shard_rows, label, pool
 
-    def judge(self, stories: Sequence[Story]) -> list[Judgement]:
+    def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement a story; a second call must be about the same stories."""
-        asked = pl.DataFrame(stories, schema=Story._fields, orient="row")
+        asked = pl.DataFrame(stories, schema=JudgeInput._fields, orient="row")
         shards = map_shards(
             asked,
-            WithModel(self.inner, _judge_rows),
+            ModelTask(self.inner, _judge_rows),
             folder=self.folder,
             shard_rows=self.shard_rows,
             label=self.label,
             pool=self.pool,
         )
-        return [Judgement(*row) for shard in shards for row in shard.iter_rows()]
+        return [JudgeOutput(*row) for shard in shards for row in shard.iter_rows()]
 
 
 def _judge_rows(rows: pl.DataFrame, judge: Judge) -> pl.DataFrame:
-    judged = judge.judge([Story(*row) for row in rows.iter_rows()])
+    judged = judge.judge([JudgeInput(*row) for row in rows.iter_rows()])
     return pl.DataFrame(judged, schema=_JUDGEMENTS, orient="row")
 
 
@@ -76,7 +78,7 @@ def score(stories: pl.DataFrame, judge: Judge) -> pl.DataFrame:
     )
 
 
-def stories_of(continuations: pl.DataFrame, transcripts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+def join_judge_inputs(continuations: pl.DataFrame, transcripts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     """Join draw, transcript and prompt text: one row a continuation, each with its prompt and what was heard.
 
     A continuation of a prompt in which the recogniser heard nothing cannot be judged: its status is `failed`. Those of

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from alignslm.config.feedback import StoryLmJudge
-from alignslm.judge import Story
-from alignslm.judge.calibration import CalibratedJudge, calibrate, split_held_back
+from alignslm.config.feedback import StoryLMJudgeConfig
+from alignslm.judge import JudgeInput
+from alignslm.judge.calibration import CalibratedJudge, calibrate, split_heldout
 from alignslm.judge.ngram import Vocabulary, words_of
-from alignslm.storage import replacing, write_text
+from alignslm.storage import atomic_write, write_text
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNKNOWN = range(4)
@@ -66,7 +66,7 @@ class StoryLstm:
     def __init__(self, model: WordLstm, vocabulary: Vocabulary) -> None:
         self.model, self.vocabulary = model.eval(), vocabulary
 
-    def word_nats(self, stories: Sequence[Story]) -> list[list[float]]:
+    def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return log p of each continuation word given prompt and words before, in fp32, equal lengths together."""
         encoded = [
             ([BOS, *self.vocabulary.encode(story.prompt)], self.vocabulary.encode(story.continuation))
@@ -94,7 +94,7 @@ class StoryLstm:
 
     def save(self, folder: Path) -> None:
         """Write the weights and words.json."""
-        with replacing(folder / "model.safetensors") as partial:
+        with atomic_write(folder / "model.safetensors") as partial:
             save_file(self.model.state_dict(), partial)
         shape = {"hidden_size": self.model.recurrent.hidden_size, "layers": self.model.recurrent.num_layers}
         write_text(folder / "words.json", json.dumps(shape | {"words": self.vocabulary.known}) + "\n")
@@ -113,13 +113,13 @@ def load(folder: Path) -> CalibratedJudge:
     return CalibratedJudge(StoryLstm(model, vocabulary), folder)
 
 
-def fit(config: StoryLmJudge, texts: Sequence[Story], folder: Path) -> dict[str, float]:
+def fit(config: StoryLMJudgeConfig, texts: Sequence[JudgeInput], folder: Path) -> dict[str, float]:
     """Train on nine tenths of the stories, calibrate on the rest, leave the judge in `folder`.
 
     Returns calibration figures and the last training loss in nats per word. Order and repeats of `texts` change
     nothing. Raises CalibrationError.
     """
-    fitted, held_back = split_held_back(texts)
+    fitted, held_back = split_heldout(texts)
     vocabulary = _vocabulary(words_of(fitted))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -132,7 +132,7 @@ def fit(config: StoryLmJudge, texts: Sequence[Story], folder: Path) -> dict[str,
     return figures | {"train_nats": loss}
 
 
-def _train(judge: StoryLstm, stories: Sequence[Story], config: StoryLmJudge) -> float:
+def _train(judge: StoryLstm, stories: Sequence[JudgeInput], config: StoryLMJudgeConfig) -> float:
     """Run `steps` AdamW steps, learning rate falling linearly to zero; return the last loss in nats a token."""
     sequences = [
         [BOS, *judge.vocabulary.encode(s.prompt), *judge.vocabulary.encode(s.continuation), EOS] for s in stories

@@ -8,7 +8,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.experiment import Experiment
-from alignslm.lineage.rule import rule_facts
+from alignslm.lineage.rule import explain_selection
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """The tables of a continuation: sampled for a round (`kind` round) or to evaluate a system (`kind` system)."""
 
     kind: str
@@ -36,28 +36,28 @@ class Chain:
     """A continuation, its tables, and the steps that made and judged it."""
 
     continuation_id: str
-    place: Place
+    place: Location
     steps: tuple[Step, ...]
 
 
-def chain_of(continuation_id: str, place: Place, folder: Path, experiment: Experiment) -> Chain:
+def chain_of(continuation_id: str, place: Location, folder: Path, experiment: Experiment) -> Chain:
     """Read one continuation's chain from `folder` (artifacts/). Tables that do not exist yet have no step."""
-    drawn = one(tables.CONTINUATIONS, place.table, "continuation_id", continuation_id)
-    prompt = one(tables.PROMPTS, folder / "prompts.parquet", "prompt_id", str(drawn.facts["prompt_id"]))
+    drawn = read_row(tables.CONTINUATIONS, place.table, "continuation_id", continuation_id)
+    prompt = read_row(tables.PROMPTS, folder / "prompts.parquet", "prompt_id", str(drawn.facts["prompt_id"]))
     steps = [
         _utterance(folder, prompt),
         Step("prompt", prompt.source, prompt.facts),
         _heard(folder, prompt),
         _model(drawn, place, experiment),
         Step("continuation", drawn.source, drawn.facts),
-        one(tables.SPEECH, place.speech, "continuation_id", continuation_id, title="speech"),
-        one(tables.TRANSCRIPTS, place.transcripts, "source_id", continuation_id, title="transcript"),
+        read_row(tables.SPEECH, place.speech, "continuation_id", continuation_id, title="speech"),
+        read_row(tables.TRANSCRIPTS, place.transcripts, "source_id", continuation_id, title="transcript"),
         *_judged(continuation_id, place, folder, experiment),
     ]
     return Chain(continuation_id, place, tuple(step for step in steps if step.facts))
 
 
-def one(table: tables.Table, path: Path, column: str, value: str, *, title: str | None = None) -> Step:
+def read_row(table: tables.Table, path: Path, column: str, value: str, *, title: str | None = None) -> Step:
     """Return the row of a table with `value` in `column`, without audio. No facts if there is no such row."""
     name = title or table.name
     if not path.exists():
@@ -73,7 +73,7 @@ def _utterance(folder: Path, prompt: Step) -> Step:
     if not prompt.facts:
         return Step("utterance", None, {})
     path = folder / "corpus" / "utterances"
-    step = one(tables.UTTERANCES, path, "utterance_id", str(prompt.facts["utterance_id"]), title="utterance")
+    step = read_row(tables.UTTERANCES, path, "utterance_id", str(prompt.facts["utterance_id"]), title="utterance")
     return Step(step.title, step.source, {k: v for k, v in step.facts.items() if k != "word_ends_s"})
 
 
@@ -82,17 +82,17 @@ def _heard(folder: Path, prompt: Step) -> Step:
     if not prompt.facts or prompt.facts["prompt_text"] is not None:
         return Step("prompt transcript", None, {})
     path = folder / "prompt_transcripts.parquet"
-    return one(tables.TRANSCRIPTS, path, "source_id", str(prompt.facts["prompt_id"]), title="prompt transcript")
+    return read_row(tables.TRANSCRIPTS, path, "source_id", str(prompt.facts["prompt_id"]), title="prompt transcript")
 
 
-def _model(drawn: Step, place: Place, experiment: Experiment) -> Step:
+def _model(drawn: Step, place: Location, experiment: Experiment) -> Step:
     params = experiment.params
     if place.kind == "round":
-        checkpoint = params.rounds[place.name].prev if place.name in params.rounds else None
+        checkpoint = params.preferences[place.name].sampled_from if place.name in params.preferences else None
         seed = params.seeds.sampling
     else:
-        control = params.controls.get(place.name)
-        checkpoint = control.checkpoint if control else place.name
+        system = params.systems.get(place.name)
+        checkpoint = system.checkpoint if system else place.name
         seed = params.seeds.evaluation
     sampling = params.sampling.model_dump()
     return Step(
@@ -100,7 +100,7 @@ def _model(drawn: Step, place: Place, experiment: Experiment) -> Step:
     )
 
 
-def _judged(continuation_id: str, place: Place, folder: Path, experiment: Experiment) -> list[Step]:
+def _judged(continuation_id: str, place: Location, folder: Path, experiment: Experiment) -> list[Step]:
     if place.kind == "system":
         path = folder / "eval" / place.name / "judged.parquet"
         if not path.exists():
@@ -109,10 +109,10 @@ def _judged(continuation_id: str, place: Place, folder: Path, experiment: Experi
         return [Step("evaluation", path, dict(judged.select("metric", "value").iter_rows()))]
     replies, scores = (folder / kind / f"{place.name}.parquet" for kind in ("replies", "scores"))
     steps = [
-        one(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
-        one(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
+        read_row(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
+        read_row(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
     ]
-    if steps[1].facts and place.name in experiment.params.rounds:
-        facts = rule_facts(continuation_id, place.name, folder, experiment)
+    if steps[1].facts and place.name in experiment.params.preferences:
+        facts = explain_selection(continuation_id, place.name, folder, experiment)
         steps.append(Step("rule", folder / "pairs" / f"{place.name}.parquet", facts))
     return steps

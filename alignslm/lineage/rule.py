@@ -7,11 +7,11 @@ import polars as pl
 from alignslm import tables
 from alignslm.config.experiment import Experiment
 from alignslm.config.own_code import PythonSelectorConfig
-from alignslm.pairs.selection import conditions, pool_of
+from alignslm.pairs.selection import candidate_pool, conditions
 from alignslm.pairs.utility import utility
 
 
-def rule_facts(continuation_id: str, name: str, folder: Path, experiment: Experiment) -> dict[str, object]:
+def explain_selection(continuation_id: str, name: str, folder: Path, experiment: Experiment) -> dict[str, object]:
     """Return utility, the checks of both sides, and the outcome, for a continuation of round `name`.
 
     The outcome is read from the tables of pairs and rejections; utility and checks follow params.yaml as it is now.
@@ -30,7 +30,7 @@ def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFram
     columns = ["continuation_id", "prompt_id", "finish", "units"]
     drawn = tables.read(tables.CONTINUATIONS, folder / "continuations" / f"{name}.parquet", columns)
     scores = tables.read(tables.SCORES, folder / "scores" / f"{name}.parquet")
-    pool = pool_of(scores, drawn, prompts, experiment.params.rounds[name])
+    pool = candidate_pool(scores, drawn, prompts, experiment.params.preferences[name])
     return utility(pool, experiment.params.weights)
 
 
@@ -40,7 +40,9 @@ def _checks(row: pl.DataFrame, name: str, experiment: Experiment) -> dict[str, s
     if isinstance(selector, PythonSelectorConfig):
         return dict.fromkeys(("may be chosen", "may be rejected"), f"{selector.object} decides")
     values = {column: _format(value) for column, value in row.row(0, named=True).items()}
-    sides = zip(("may be chosen", "may be rejected"), conditions(selector, experiment.params.rounds[name]), strict=True)
+    sides = zip(
+        ("may be chosen", "may be rejected"), conditions(selector, experiment.params.preferences[name]), strict=True
+    )
     return {
         side: "; ".join(
             f"{'yes' if row.select(holds.fill_null(value=False)).item() else 'no'}: {text.format_map(values)}"
@@ -67,10 +69,10 @@ def _outcome(continuation_id: str, name: str, folder: Path) -> str:
             rows = found.select(f"{other}_id", "margin").iter_rows()
             against = [f"{identity} (margin {_format(margin)})" for identity, margin in rows]
             return f"{side} against {', '.join(against)}"
-    return "in no pair: " + _why_not(continuation_id, name, folder, pairs)
+    return "in no pair: " + _no_pair_reason(continuation_id, name, folder, pairs)
 
 
-def _why_not(continuation_id: str, name: str, folder: Path, pairs: pl.DataFrame) -> str:
+def _no_pair_reason(continuation_id: str, name: str, folder: Path, pairs: pl.DataFrame) -> str:
     drawn = tables.read(
         tables.CONTINUATIONS, folder / "continuations" / f"{name}.parquet", ["continuation_id", "prompt_id"]
     )

@@ -8,7 +8,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.experiment import Experiment
-from alignslm.lineage.chain import Chain, Place, chain_of
+from alignslm.lineage.chain import Chain, Location, chain_of
 
 
 class LineageError(ValueError):
@@ -37,7 +37,7 @@ def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chai
             if not drawn:
                 raise LineageError(
                     f"pair {identity!r} was imported, not sampled; its lineage ends at {path} "
-                    f"(`given.{name}` in params.yaml)."
+                    f"(`imported_preferences.{name}` in params.yaml)."
                 )
             (place,) = drawn
             row = found.row(0, named=True)
@@ -61,11 +61,11 @@ def _rounds(folder: Path, kind: str) -> Iterator[tuple[str, Path]]:
         yield path.stem, path
 
 
-def _places(folder: Path) -> Iterator[Place]:
+def _places(folder: Path) -> Iterator[Location]:
     for name, path in _rounds(folder, "continuations"):
-        yield Place("round", name, path, folder / "speech" / name, folder / "transcripts" / path.name)
+        yield Location("round", name, path, folder / "speech" / name, folder / "transcripts" / path.name)
     for path in sorted((folder / "samples").glob("*/continuations.parquet")):
-        yield Place("system", path.parent.name, path, path.parent / "speech", path.parent / "transcripts.parquet")
+        yield Location("system", path.parent.name, path, path.parent / "speech", path.parent / "transcripts.parquet")
 
 
 def speech_of(chain: Chain) -> Speech:

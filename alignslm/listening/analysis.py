@@ -94,7 +94,7 @@ class Analysis(Config):
     correlations: tuple[Correlation, ...]
 
 
-def expected_rows(study: Study, raters: Iterable[Rater]) -> pl.DataFrame:
+def assigned_trials(study: Study, raters: Iterable[Rater]) -> pl.DataFrame:
     """Return what raters are asked about: rater_id, prompt_id, system, position (0, 1, ... in the rater's order)."""
     rows = [
         (rater.rater_id, trial.prompt_id, trial.system, position)
@@ -108,7 +108,7 @@ def ratings_table(folder: Path, ratings: Ratings) -> pl.DataFrame:
     """Return RATINGS rows. TableError for an answer about a clip that its rater was never asked about."""
     study, clips = read_study(folder)
     answers = pl.DataFrame(ratings.stored(), schema=ANSWERS, orient="row")
-    asked = expected_rows(study, ratings.raters()).join(
+    asked = assigned_trials(study, ratings.raters()).join(
         clips.select("clip_id", "prompt_id", "system", "continuation_id"), on=["prompt_id", "system"]
     )
     strange = answers.join(asked, on=["rater_id", "clip_id"], how="anti")
@@ -117,7 +117,7 @@ def ratings_table(folder: Path, ratings: Ratings) -> pl.DataFrame:
             f"{folder}: {len(strange)} ratings are of clips their raters were not asked about, first "
             f"{strange.row(0)[:2]}. Is ratings.sqlite that of another study?"
         )
-    return tables.arrange(answers.join(asked, on=["rater_id", "clip_id"]), tables.RATINGS)
+    return tables.conform(answers.join(asked, on=["rater_id", "clip_id"]), tables.RATINGS)
 
 
 def export(folder: Path, ratings: Ratings) -> pl.DataFrame:
@@ -153,7 +153,7 @@ def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic:
 def _system(study: Study, present: list[Rater], ratings: pl.DataFrame, name: str) -> SystemScore:
     rows = ratings.filter(system=name)
     found = mean(*_columns(rows), confidence=CONFIDENCE)
-    due = expected_rows(study, present).filter(system=name)
+    due = assigned_trials(study, present).filter(system=name)
     return SystemScore(
         system=name,
         mmos=found.value,

@@ -39,7 +39,7 @@ class Answer(Config):
     seconds: Annotated[float, Field(ge=0, le=1e7)]
 
 
-class RefusedError(ValueError):
+class RequestError(ValueError):
     """A request that cannot be answered; told to the page as JSON."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -61,10 +61,10 @@ class Session:
         self.clip_ids = frozenset(clip for clip, _ in self._clips.values())
 
     def rater(self, token: str) -> Rater:
-        """Return whose link this is; RefusedError if nobody's."""
+        """Return whose link this is; RequestError if nobody's."""
         rater = self.ratings.rater(token)
         if rater is None:
-            raise RefusedError(404, "This link is not known here. Open the link exactly as you were given it.")
+            raise RequestError(404, "This link is not known here. Open the link exactly as you were given it.")
         return rater
 
     def clips_of(self, rater: Rater) -> dict[str, float]:
@@ -82,22 +82,22 @@ class Session:
         return {"title": choice.title, "question": choice.question, "labels": choice.labels, "trials": trials}
 
     def record(self, answer: Answer) -> dict[str, object]:
-        """Store an answer durably, then say so. RefusedError for a stranger, a foreign clip or a contradiction."""
+        """Store an answer durably, then say so. RequestError for a stranger, a foreign clip or a contradiction."""
         rater = self.rater(answer.rater)
         if answer.clip not in self.clips_of(rater):
-            raise RefusedError(404, f"Clip {answer.clip!r} is none of yours. Reload the page.")
+            raise RequestError(404, f"Clip {answer.clip!r} is none of yours. Reload the page.")
         rating = Rating(answer.submission, rater.rater_id, answer.clip, answer.score, answer.plays, answer.seconds)
         try:
             new = self.ratings.record(rating)
         except StorageError as error:
-            raise RefusedError(409, f"Not stored: {error}. Reload the page.") from error
+            raise RequestError(409, f"Not stored: {error}. Reload the page.") from error
         return {"stored": True, "new": new, "score": answer.score}
 
 
 def create_app(session: Session) -> FastAPI:
     """Return the app that serves one study."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _tell_refusals(app)
+    _install_error_handlers(app)
     _guard(app)
 
     @app.get("/health")
@@ -125,17 +125,17 @@ def create_app(session: Session) -> FastAPI:
     def sound(clip_id: str) -> FileResponse:
         """Give a clip of this study; no other file can be asked for."""
         if clip_id not in session.clip_ids:
-            raise RefusedError(404, "No such clip.")
+            raise RequestError(404, "No such clip.")
         return FileResponse(clip_path(session.folder, clip_id), media_type="audio/flac")
 
     return app
 
 
-def _tell_refusals(app: FastAPI) -> None:
+def _install_error_handlers(app: FastAPI) -> None:
     """Answer every fault with {"error": what, where and what to do}."""
 
-    @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> JSONResponse:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, error.status)
 
     @app.exception_handler(RequestValidationError)

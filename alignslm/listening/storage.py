@@ -55,7 +55,7 @@ class Rating(NamedTuple):
     seconds: float
 
 
-class Stored(NamedTuple):
+class FinalRating(NamedTuple):
     """The answer that counts for a clip, the last one given, and how many came before it."""
 
     rater_id: str
@@ -149,7 +149,7 @@ class Ratings:
             )
         return True
 
-    def stored(self, rater_id: str | None = None) -> list[Stored]:
+    def stored(self, rater_id: str | None = None) -> list[FinalRating]:
         """Return the answers that count, of one rater or all, by rater and clip."""
         with self._lock:
             rows = self._connection.execute(
@@ -162,4 +162,4 @@ class Ratings:
                 """,
                 (rater_id,),
             ).fetchall()
-        return [Stored(*row) for row in rows]
+        return [FinalRating(*row) for row in rows]

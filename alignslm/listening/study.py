@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
-from alignslm.config.listening import ORIGINAL, ListeningStudy
+from alignslm.browser_audio import FLAC_FRAME
+from alignslm.config.listening import ORIGINAL, ListeningTestConfig
 from alignslm.config.model import Config
 from alignslm.listening.design import Trial, trials
 from alignslm.listening.loudness import common_loudness, normalised
-from alignslm.playable import FLAC_FRAME
 from alignslm.provenance import content_id
-from alignslm.recordings import hearing_order, recordings_of
+from alignslm.recordings import listening_sort_key, recordings_of
 from alignslm.storage import replacing_folder
 from alignslm.utterances import decode_at
 
@@ -25,7 +25,7 @@ class StudyError(ValueError):
 class Study(Config):
     """study.json: the choice and what was made of it. `lufs` is the loudness that all parts could be given."""
 
-    choice: ListeningStudy
+    choice: ListeningTestConfig
     prompts: tuple[str, ...]
     lufs: float
 
@@ -49,7 +49,7 @@ def read_study(folder: Path) -> tuple[Study, pl.DataFrame]:
     return study, tables.read(tables.CLIPS, folder / "clips.parquet")
 
 
-def build_study(config: ListeningStudy, artifacts: Path, folder: Path) -> Study:
+def build_study(config: ListeningTestConfig, artifacts: Path, folder: Path) -> Study:
     """Choose prompts, join each with every system's continuation, and write the study into `folder`, which must be new.
 
     Equal choices and samples give equal bytes. StudyError names a system without samples, or too few shared prompts.
@@ -81,7 +81,7 @@ def _first_draws(artifacts: Path, system: str) -> pl.DataFrame:
     return frame.filter(draw=0).select("prompt_id", "continuation_id")
 
 
-def _shared_prompts(config: ListeningStudy, drawn: Mapping[str, pl.DataFrame]) -> list[str]:
+def _shared_prompts(config: ListeningTestConfig, drawn: Mapping[str, pl.DataFrame]) -> list[str]:
     shared = set.intersection(*(set(frame["prompt_id"]) for frame in drawn.values()))
     if len(shared) < config.prompts:
         counts = ", ".join(f"{name} {len(frame)}" for name, frame in drawn.items())
@@ -89,7 +89,7 @@ def _shared_prompts(config: ListeningStudy, drawn: Mapping[str, pl.DataFrame]) -
             f"{config.prompts} prompts are wanted, but only {len(shared)} were continued by all systems ({counts}). "
             "Lower `prompts` of the study, or sample the same prompts with every system."
         )
-    return sorted(shared, key=hearing_order)[: config.prompts]
+    return sorted(shared, key=listening_sort_key)[: config.prompts]
 
 
 def _recorded(artifacts: Path, chosen: list[str], rate_hz: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

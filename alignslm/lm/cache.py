@@ -5,7 +5,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """A dynamic layer whose keys and values are views into buffers with room for `capacity` positions.
 
     Same values as DynamicLayer. Selecting or repeating rows leaves the buffers; the next update takes new ones.
@@ -52,6 +52,6 @@ class RoomyLayer(DynamicLayer):
         self.room = None
 
 
-def roomy_cache(model: PreTrainedModel, *, capacity: int) -> Cache:
+def preallocated_cache(model: PreTrainedModel, *, capacity: int) -> Cache:
     """Return an empty cache for `model` with room for `capacity` positions a row."""
-    return Cache(layers=[RoomyLayer(capacity) for _ in range(model.config.num_hidden_layers)])
+    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)])

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignslm.device import resolve_device
-from alignslm.lm.sharding import shared_model
+from alignslm.lm.sharding import load_sharded_model
 from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract
 from alignslm.storage import filling, write_text
@@ -32,7 +32,7 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class UnitLm:
+class UnitLM:
     """A causal language model over units. `model_id` is a hash of its weights: equal id, equal distribution."""
 
     model: PreTrainedModel
@@ -46,7 +46,7 @@ class UnitLm:
         return self.model.device
 
 
-def silence_dropout(model: PreTrainedModel) -> None:
+def disable_dropout(model: PreTrainedModel) -> None:
     """Set every dropout rate to zero, the functional ones in the config included.
 
     OPT drops out by `config.dropout` inside `functional.dropout`, which no walk over modules finds; with it on,
@@ -75,13 +75,13 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
         if place.is_dir():
             write_text(place / VOCABULARY_FILE, vocabulary.model_dump_json(indent=1) + "\n")
             write_text(place / CONTRACT_FILE, contract.model_dump_json(indent=1) + "\n")
-    write_record(folder, weights_id(model))
+    write_record(folder, weights_hash(model))
 
 
-def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLm:
+def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLM:
     """Load a checkpoint folder in the dtype it was saved in, evaluation mode, dropout off.
 
-    Where several `processes` are to share it, each holds a part of its frozen weights, see `shared_model`. Raises
+    Where several `processes` are to share it, each holds a part of its frozen weights, see `load_sharded_model`. Raises
     CheckpointError where the folder is missing, says nothing of its units or contradicts itself.
     """
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
@@ -94,13 +94,13 @@ def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLm:
     contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
     dtype = _saved_dtype(folder)
     if processes > 1:
-        model = shared_model(folder, dtype=dtype, processes=processes)
+        model = load_sharded_model(folder, dtype=dtype, processes=processes)
     else:
         model = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype)
         model.to(resolve_device(device))
     _require_agreement(model, vocabulary, folder)
-    silence_dropout(model)
-    return UnitLm(model, vocabulary, contract, recorded_model_id(folder) or weights_id(model))
+    disable_dropout(model)
+    return UnitLM(model, vocabulary, contract, recorded_model_id(folder) or weights_hash(model))
 
 
 def _saved_dtype(folder: Path) -> str:
@@ -135,7 +135,7 @@ class FileRecord(TypedDict):
     sample: str
 
 
-def weights_id(model: PreTrainedModel) -> str:
+def weights_hash(model: PreTrainedModel) -> str:
     """Return 16 hex digits that depend on every weight, its name and its dtype."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):

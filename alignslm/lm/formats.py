@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from alignslm.config.pretrained_lm import HfLm, PublishedLm, SlamLm, TwistLm
+from alignslm.config.pretrained_lm import HFLMConfig, PublishedLm, SlamLMConfig, TwistLMConfig
 from alignslm.lm.checkpoint import CheckpointError
 from alignslm.loading import load_pretrained
 from alignslm.units import UnitVocabulary
@@ -39,11 +39,11 @@ def load_published(config: PublishedLm, folder: Path) -> tuple[PreTrainedModel, 
     """
     settings, where = read_settings(folder), folder / "config.json"
     match config:
-        case TwistLm():
+        case TwistLMConfig():
             vocabulary = _twist_vocabulary(config, settings, where)
-        case HfLm():
+        case HFLMConfig():
             vocabulary = _hf_vocabulary(config, settings.get("vocab_size"), where)
-        case SlamLm():
+        case SlamLMConfig():
             inner, weights = _slam_config(config, settings, where), _slam_weights(folder)
             architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(inner)]
             model = load_pretrained(architecture, folder, dtype=config.dtype, config=inner, state_dict=weights)
@@ -62,7 +62,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _twist_vocabulary(config: TwistLm, settings: dict[str, Any], where: Path) -> UnitVocabulary:
+def _twist_vocabulary(config: TwistLMConfig, settings: dict[str, Any], where: Path) -> UnitVocabulary:
     """Return what the token ids mean, `offset` and special tokens as in config.json."""
     offset, size = settings.get("offset"), settings.get("vocab_size")
     if not isinstance(offset, int) or offset < 0:
@@ -84,7 +84,9 @@ def _twist_vocabulary(config: TwistLm, settings: dict[str, Any], where: Path) ->
     )
 
 
-def _twist_special(config: TwistLm, settings: dict[str, Any], name: Literal["bos", "eos"], where: Path) -> int | None:
+def _twist_special(
+    config: TwistLMConfig, settings: dict[str, Any], name: Literal["bos", "eos"], where: Path
+) -> int | None:
     """Return a special token of config.json, None if it has none. The id of a unit cannot be special as well."""
     token, first = settings.get(f"{name}_token_id"), settings["offset"]
     if token is None:
@@ -107,7 +109,7 @@ def _twist_pad(token: object, size: int) -> int:
     return token if isinstance(token, int) and 0 <= token < size else 0
 
 
-def _hf_vocabulary(config: HfLm, size: object, where: Path) -> UnitVocabulary:
+def _hf_vocabulary(config: HFLMConfig, size: object, where: Path) -> UnitVocabulary:
     ids, num_units = config.ids, config.units.num_units
     end = ids.offset + num_units
     if not isinstance(size, int) or end > size:
@@ -123,7 +125,7 @@ def _hf_vocabulary(config: HfLm, size: object, where: Path) -> UnitVocabulary:
     return UnitVocabulary(num_units=num_units, offset=ids.offset, bos_id=ids.bos, eos_id=ids.eos, pad_id=ids.pad)
 
 
-def _slam_vocabulary(config: SlamLm) -> UnitVocabulary:
+def _slam_vocabulary(config: SlamLMConfig) -> UnitVocabulary:
     return UnitVocabulary(
         num_units=config.units.num_units,
         offset=SLAM_OFFSET,
@@ -133,7 +135,7 @@ def _slam_vocabulary(config: SlamLm) -> UnitVocabulary:
     )
 
 
-def _slam_config(config: SlamLm, settings: dict[str, Any], where: Path) -> PreTrainedConfig:
+def _slam_config(config: SlamLMConfig, settings: dict[str, Any], where: Path) -> PreTrainedConfig:
     """Return the configuration of the wrapped model, with the vocabulary it was resized to."""
     base = settings.get("base_config")
     if settings.get("model_type") != SLAM_MODEL_TYPE or not isinstance(base, dict) or "model_type" not in base:

@@ -11,14 +11,14 @@ import torch
 from transformers import Cache, DynamicCache
 
 from alignslm.lm.buckets import grouped, padded_length, sliced
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.positions import require_positions
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.positions import check_max_positions
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
 
 
-class Scored(NamedTuple):
+class LikelihoodRequest(NamedTuple):
     """A sequence to score: the units of `context` condition, those of `target` are scored.
 
     With an empty context the target is scored from the begin-of-sequence token; in a vocabulary without one the
@@ -47,13 +47,13 @@ class _Split(NamedTuple):
     tail: Ids
 
 
-def _split(lm: UnitLm, item: Scored) -> _Split:
+def _split(lm: UnitLM, item: LikelihoodRequest) -> _Split:
     head = lm.vocabulary.encode(item.context, bos=True)
     ids = (*head, *lm.vocabulary.encode(item.target, bos=False, eos=item.eos))
     return _Split(ids[: max(1, len(head))], ids[max(1, len(head)) :])
 
 
-def unit_log_likelihoods(lm: UnitLm, items: Sequence[Scored], *, batch_rows: int) -> list[np.ndarray]:
+def unit_log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_rows: int) -> list[np.ndarray]:
     """Return one float64 array a sequence: log p of every unit of its target given all before it, in nats.
 
     Their sum is the target's log-likelihood, their mean the length-normalised one, their length the count to
@@ -63,7 +63,7 @@ def unit_log_likelihoods(lm: UnitLm, items: Sequence[Scored], *, batch_rows: int
 
 
 @torch.inference_mode()
-def log_likelihoods(lm: UnitLm, items: Sequence[Scored], *, batch_rows: int) -> list[LogLikelihoods]:
+def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_rows: int) -> list[LogLikelihoods]:
     """Return log p of every unit of context and target given all before it: what any convention sums or averages.
 
     What sequences share is computed once: equal ones wholly, those of one context its keys and values. Contexts are
@@ -72,7 +72,7 @@ def log_likelihoods(lm: UnitLm, items: Sequence[Scored], *, batch_rows: int) -> 
     they do where a processor has no instructions for them.) Raises TooLongError as `unit_log_likelihoods` does.
     """
     splits = [_split(lm, item) for item in items]
-    require_positions(
+    check_max_positions(
         lm.model.config,
         [len(head) + len(tail) - 1 for head, tail in splits],  # the last token is only predicted
         what="sequences to be scored",
@@ -89,7 +89,7 @@ def log_likelihoods(lm: UnitLm, items: Sequence[Scored], *, batch_rows: int) -> 
     return [known[split] for split in splits]
 
 
-def _of_heads(lm: UnitLm, tails: Mapping[Ids, Iterable[Ids]], *, batch_rows: int) -> dict[_Split, LogLikelihoods]:
+def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_rows: int) -> dict[_Split, LogLikelihoods]:
     """Read equally long heads once, then score all that follows them."""
     heads = list(tails)
     past = len(heads[0]) - 1
@@ -111,7 +111,7 @@ def _of_heads(lm: UnitLm, tails: Mapping[Ids, Iterable[Ids]], *, batch_rows: int
     return known
 
 
-def _select(lm: UnitLm, cache: Cache, rows: list[int]) -> Cache:
+def _select(lm: UnitLM, cache: Cache, rows: list[int]) -> Cache:
     """Copy rows of a cache; the original stays as it is, for the next batch of targets."""
     chosen = copy(cache)
     chosen.layers = [copy(layer) for layer in cache.layers]
@@ -119,7 +119,7 @@ def _select(lm: UnitLm, cache: Cache, rows: list[int]) -> Cache:
     return chosen
 
 
-def _predict(lm: UnitLm, rows: Sequence[Ids], *, width: int, cache: Cache | None) -> list[np.ndarray]:
+def _predict(lm: UnitLM, rows: Sequence[Ids], *, width: int, cache: Cache | None) -> list[np.ndarray]:
     """Predict every token of each row but its first, after what the cache holds; it then holds them too.
 
     Rows are filled up to `width` tokens to predict, never none: a matrix product of a single row is rounded otherwise

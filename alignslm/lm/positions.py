@@ -9,7 +9,7 @@ class TooLongError(ValueError):
     """Sequences need more positions than the model has."""
 
 
-def require_positions(config: PreTrainedConfig, lengths: Sequence[int], *, what: str, cure: str) -> None:
+def check_max_positions(config: PreTrainedConfig, lengths: Sequence[int], *, what: str, cure: str) -> None:
     """Raise TooLongError if a sequence of `lengths` (in tokens) exceeds the model's positions.
 
     Learned positions (OPT) end there; rotary ones (Llama, Qwen) go on, but were never trained beyond. A model whose

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from alignslm.config.pretrained_lm import PublishedLm, TrainedOn
+from alignslm.config.pretrained_lm import PublishedLm, TrainingUnits
 from alignslm.config.sources import Source
-from alignslm.fetching import Fetched, obtain
-from alignslm.lm.checkpoint import CheckpointError, save_lm, silence_dropout
+from alignslm.fetching import Fetched, download
+from alignslm.lm.checkpoint import CheckpointError, disable_dropout, save_lm
 from alignslm.lm.formats import load_published
 from alignslm.provenance import ContractError, UnitContract
 from alignslm.storage import write_text
@@ -23,15 +23,15 @@ def import_lm(config: PublishedLm, contract: UnitContract, folder: Path) -> None
     Raises ContractError if it was trained on other units than `contract`'s, CheckpointError if the fetched folder is
     not what the choice says, FetchError if it cannot be had.
     """
-    require_units(config.units, contract, choice=config.kind)
+    check_unit_contract(config.units, contract, choice=config.kind)
     fetched = fetch_checkpoint(config.weights)
     model, vocabulary = load_published(config, fetched.path)
-    silence_dropout(model)
+    disable_dropout(model)
     save_lm(model, vocabulary, contract, folder)
     write_source(config.weights, fetched.identity, folder)
 
 
-def require_units(trained_on: TrainedOn, contract: UnitContract, *, choice: str) -> None:
+def check_unit_contract(trained_on: TrainingUnits, contract: UnitContract, *, choice: str) -> None:
     """Raise ContractError naming both sides where the model's units, as far as known, are not the encoder's."""
     if differing := trained_on.differing(contract, mine="for the model"):
         raise ContractError(
@@ -43,13 +43,13 @@ def require_units(trained_on: TrainedOn, contract: UnitContract, *, choice: str)
 
 def fetch_checkpoint(source: Source) -> Fetched:
     """Return the folder of a transformers checkpoint; safetensors are preferred, .bin is taken where it is all."""
-    fetched = obtain(source, patterns=_SAFE)
+    fetched = download(source, patterns=_SAFE)
     folder = fetched.path
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f" It holds {', '.join(inside)}: name that folder." if inside else ""
         raise CheckpointError(f"{folder} has no config.json, so it is no transformers checkpoint.{hint}")
-    return fetched if any(folder.glob("*.safetensors")) else obtain(source, patterns=_TORCH)
+    return fetched if any(folder.glob("*.safetensors")) else download(source, patterns=_TORCH)
 
 
 def write_source(source: Source, identity: str, folder: Path) -> None:

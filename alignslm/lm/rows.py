@@ -4,13 +4,13 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.feedback import Sampling
-from alignslm.lm.checkpoint import UnitLm
+from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.sampling import sample
 from alignslm.provenance import content_id, row_seed
 
 
-def draw_continuations(
-    prompts: pl.DataFrame, lm: UnitLm, sampling: Sampling, *, seed: int, purpose: str, batch_rows: int
+def sample_continuations(
+    prompts: pl.DataFrame, lm: UnitLM, sampling: Sampling, *, seed: int, purpose: str, batch_rows: int
 ) -> pl.DataFrame:
     """Continue every prompt `sampling.draws` times: rows of the continuations table.
 

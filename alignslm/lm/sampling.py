@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from alignslm.config.feedback import Sampling
-from alignslm.lm.cache import roomy_cache
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.positions import require_positions
+from alignslm.lm.cache import preallocated_cache
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.positions import check_max_positions
 from alignslm.speed.onednn import fast_linear
 
 LEAST_WEIGHTS = 1 << 17  # of a layer that oneDNN multiplies faster than MKL at the few rows of one step
 COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than this share still runs
 
 
-class Draw(NamedTuple):
+class SampledContinuation(NamedTuple):
     """One continuation: its units without specials, why it ended, and its log-probability.
 
     `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included where drawn.
@@ -32,7 +32,7 @@ class Draw(NamedTuple):
     logprob_nats: float
 
 
-def nucleus_choice(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
+def sample_top_p(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
     """Choose one token a row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
 
     The nucleus is the shortest list of most likely tokens whose probability reaches top_p (Holtzman et al. 2020);
@@ -56,7 +56,7 @@ def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(streams))
 
 
-def _forbidden(lm: UnitLm) -> torch.Tensor:
+def _forbidden(lm: UnitLM) -> torch.Tensor:
     """Return (vocabulary,) True at tokens that are neither unit nor end of sequence, such as padding."""
     forbidden = torch.ones(lm.model.config.vocab_size, dtype=torch.bool, device=lm.device)
     forbidden[lm.vocabulary.offset : lm.vocabulary.offset + lm.vocabulary.num_units] = False
@@ -74,14 +74,16 @@ def _left_padded(ids: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch
 
 
 @torch.inference_mode()
-def _sample_batch(lm: UnitLm, ids: list[list[int]], seeds: list[list[int]], config: Sampling) -> list[list[Draw]]:
+def _sample_batch(
+    lm: UnitLM, ids: list[list[int]], seeds: list[list[int]], config: Sampling
+) -> list[list[SampledContinuation]]:
     """Draw for a batch of prompts: a prompt is read once, its cache then serves all its draws."""
     draws, eos = len(seeds[0]), lm.vocabulary.eos_id
     forbidden = _forbidden(lm)
     uniforms = _uniforms([seed for row in seeds for seed in row], config.max_units).to(lm.device)
     tokens, mask = (part.to(lm.device) for part in _left_padded(ids, lm.vocabulary.pad_id))
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    cache = roomy_cache(lm.model, capacity=tokens.shape[1] + config.max_units)
+    cache = preallocated_cache(lm.model, capacity=tokens.shape[1] + config.max_units)
     output = lm.model(
         tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
     )
@@ -94,7 +96,7 @@ def _sample_batch(lm: UnitLm, ids: list[list[int]], seeds: list[list[int]], conf
     ended = torch.zeros(len(logits), dtype=torch.bool, device=lm.device)
     for step in range(config.max_units):
         logits = logits.masked_fill(forbidden, -torch.inf)
-        chosen = nucleus_choice(logits, uniforms[alive, step], temperature=config.temperature, top_p=config.top_p)
+        chosen = sample_top_p(logits, uniforms[alive, step], temperature=config.temperature, top_p=config.top_p)
         gain = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1).double()
         logprob[alive] += torch.where(ended[alive], 0.0, gain)
         if eos is not None:
@@ -113,20 +115,20 @@ def _sample_batch(lm: UnitLm, ids: list[list[int]], seeds: list[list[int]], conf
         )
         logits = output.logits[:, -1].float()
     flat = [
-        Draw(lm.vocabulary.decode(row), "eos" if done else "limit", value)
+        SampledContinuation(lm.vocabulary.decode(row), "eos" if done else "limit", value)
         for row, done, value in zip(units, ended.tolist(), logprob.tolist(), strict=True)
     ]
     return [flat[start : start + draws] for start in range(0, len(flat), draws)]
 
 
 def sample(
-    lm: UnitLm,
+    lm: UnitLM,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[int]],
     config: Sampling,
     *,
     batch_rows: int,
-) -> list[list[Draw]]:
+) -> list[list[SampledContinuation]]:
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
     Every prompt must have equally many seeds. `config.draws` is not read here: the seeds say how many. A draw has
@@ -136,13 +138,13 @@ def sample(
     encoded = [lm.vocabulary.encode(prompt, bos=True) for prompt in prompts]
     if any(not ids for ids in encoded):
         raise ValueError(f"prompt {[not ids for ids in encoded].index(True)} is empty: there is nothing to continue")
-    require_positions(
+    check_max_positions(
         lm.model.config,
         [len(ids) + config.max_units - 1 for ids in encoded],  # the last unit drawn is not read again
         what="prompts with their continuations",
         cure=f"lower sampling.max_units ({config.max_units}) or prompts.max_s",
     )
-    results: list[list[Draw]] = [[] for _ in prompts]
+    results: list[list[SampledContinuation]] = [[] for _ in prompts]
     by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
     size = max(1, batch_rows // max(1, len(seeds[0])))
     with fast_linear(lm.device, least_weights=LEAST_WEIGHTS, model=lm.model):

@@ -19,7 +19,7 @@ class ShardingError(ValueError):
     """An architecture whose layers cannot be shared by processes."""
 
 
-def shared_model(folder: Path, *, dtype: str, processes: int) -> PreTrainedModel:
+def load_sharded_model(folder: Path, *, dtype: str, processes: int) -> PreTrainedModel:
     """Load a checkpoint of which each of `processes` reads and holds its part of every weight; nothing of it trains.
 
     All processes call it at the same time, and compute with it equally often: every layer is gathered from all.
@@ -46,7 +46,7 @@ def shared_model(folder: Path, *, dtype: str, processes: int) -> PreTrainedModel
         if isinstance(module, FSDPModule):  # embedding and head would stay gathered
             module.reshard()
     if distributed.get_rank() == 0:
-        held, total = parameters_held(model)
+        held, total = num_local_parameters(model)
         print(f"{folder}: {processes} processes share its {total} parameters, the first holds {held}", flush=True)
     return model
 
@@ -56,12 +56,12 @@ def _shares_layers(model: PreTrainedModel) -> bool:
     return any(isinstance(layer, FSDPModule) for stack in stacks for layer in stack)
 
 
-def is_shared(model: torch.nn.Module) -> bool:
+def is_sharded(model: torch.nn.Module) -> bool:
     """Tell whether processes share the weights of a model."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
-def parameters_held(model: torch.nn.Module) -> tuple[int, int]:
+def num_local_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """Return how many parameters this process holds, and how many the model has."""
     weights = [(w.to_local() if isinstance(w, DTensor) else w, w) for w in model.parameters()]
     return sum(mine.numel() for mine, _ in weights), sum(whole.numel() for _, whole in weights)

@@ -14,11 +14,11 @@ import numpy as np
 import scipy.fft
 
 from alignslm.audio import frames_of, hann
-from alignslm.config.mos import Dnsmos
-from alignslm.mos import MosError, Opinion, unheard
+from alignslm.config.mos import DNSMOSConfig
+from alignslm.mos import MosError, MOSPrediction, invalid_prediction
 from alignslm.mos.source import read_identity, write_source
 from alignslm.provenance import file_sha256
-from alignslm.threads import side_by_side
+from alignslm.threads import thread_map
 
 SAMPLE_RATE_HZ = 16000
 SEGMENT_S = 9.01
@@ -51,16 +51,16 @@ CURVES = {
 }
 
 
-def prepare(config: Dnsmos, folder: Path) -> None:
+def prepare(config: DNSMOSConfig, folder: Path) -> None:
     """Verify the installed networks and write down which they are."""
     write_source(config, _identity(config), folder)
 
 
-def _networks(config: Dnsmos) -> tuple[str, str]:
+def _networks(config: DNSMOSConfig) -> tuple[str, str]:
     return "p808", "p835-personalised" if config.personalised else "p835"
 
 
-def _identity(config: Dnsmos) -> str:
+def _identity(config: DNSMOSConfig) -> str:
     return " ".join(f"sha256:{file_sha256(network_file(name))}" for name in _networks(config))
 
 
@@ -132,7 +132,7 @@ class DnsmosPredictor:
     sample_rate_hz = SAMPLE_RATE_HZ
     metrics: tuple[str, ...] = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")
 
-    def __init__(self, config: Dnsmos, folder: Path, *, workers: int) -> None:
+    def __init__(self, config: DNSMOSConfig, folder: Path, *, workers: int) -> None:
         """Load the networks. MosError unless they are those that `folder` was prepared with."""
         if read_identity(config, folder) != _identity(config):
             raise MosError(f"{folder}: the networks differ from those it was prepared with. Run `dvc repro mos`.")
@@ -140,17 +140,17 @@ class DnsmosPredictor:
         self._config = config
         self._workers = workers
 
-    def predict(self, waveforms: Sequence[np.ndarray]) -> list[Opinion]:
+    def predict(self, waveforms: Sequence[np.ndarray]) -> list[MOSPrediction]:
         """Return overall, signal, background and P.808 scores; samples beyond [-1, 1] are clipped."""
-        return side_by_side(self._rate, waveforms, threads=self._workers)
+        return thread_map(self._rate, waveforms, threads=self._workers)
 
-    def _rate(self, waveform: np.ndarray) -> Opinion:
-        if (nothing := unheard(waveform)) is not None:
+    def _rate(self, waveform: np.ndarray) -> MOSPrediction:
+        if (nothing := invalid_prediction(waveform)) is not None:
             return nothing
         segments = segments_of(waveform.clip(-1, 1).astype(np.float32))
         heard = segments if self._config.segments == "all" else segments[:1]
         means = np.mean([self._segment(segment) for segment in heard], axis=0)
-        return Opinion("ok", tuple(round(float(value), DECIMALS) for value in means))
+        return MOSPrediction("ok", tuple(round(float(value), DECIMALS) for value in means))
 
     def _segment(self, segment: np.ndarray) -> tuple[float, ...]:
         raw = self._p835.run(None, {"input_1": segment[None]})[0][0]

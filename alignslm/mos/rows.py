@@ -8,15 +8,15 @@ import numpy as np
 import polars as pl
 
 from alignslm import tables
-from alignslm.mos import MosPredictor, Opinion
-from alignslm.recordings import hearing_order
+from alignslm.mos import MOSPrediction, MOSPredictor
+from alignslm.recordings import listening_sort_key
 
 T = TypeVar("T")
 BLOCK = 64  # clips decoded at once
-UNSAMPLED = Opinion("unsampled", None)
+UNSAMPLED = MOSPrediction("unsampled", None)
 
 
-def chosen(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
+def select_clips(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
     """Choose clips (source_id, prompt_id, draw) by their prompts' hash, first draws first.
 
     Systems that answer the same prompts are so compared on the same prompts, whatever their own ids; a larger count
@@ -24,7 +24,7 @@ def chosen(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
     """
     order = sorted(
         clips.select("draw", "prompt_id", "source_id").iter_rows(),
-        key=lambda clip: (clip[0], hearing_order(clip[1]), clip[2]),
+        key=lambda clip: (clip[0], listening_sort_key(clip[1]), clip[2]),
     )
     return [source_id for _, _, source_id in order[:max_clips]]
 
@@ -33,7 +33,7 @@ def rate(
     clips: pl.DataFrame,
     heard: Sequence[str],
     sounds: Iterable[tuple[str, np.ndarray]],
-    predictor: MosPredictor,
+    predictor: MOSPredictor,
     *,
     system: str,
 ) -> pl.DataFrame:
@@ -42,7 +42,7 @@ def rate(
     `sounds` gives (source_id, waveform) of the `heard` clips at the predictor's rate, in any order. The other clips
     are status `unsampled`. TableError where a clip that is to be heard has no sound.
     """
-    opinions: dict[str, Opinion] = {}
+    opinions: dict[str, MOSPrediction] = {}
     for block in batched(sounds, BLOCK):
         said = predictor.predict([waveform for _, waveform in block])
         opinions |= zip((source_id for source_id, _ in block), said, strict=True)
@@ -55,7 +55,7 @@ def rate(
         for opinion in (opinions.get(source_id, UNSAMPLED),)
         for metric, value in zip(predictor.metrics, opinion.values or unmeasured, strict=True)
     ]
-    return tables.arrange(pl.DataFrame(rows, schema=dict(tables.MOS.schema), orient="row"), tables.MOS)
+    return tables.conform(pl.DataFrame(rows, schema=dict(tables.MOS.schema), orient="row"), tables.MOS)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignslm.config.mos import TorchscriptMos
+from alignslm.config.mos import TorchScriptMOSConfig
 from alignslm.device import resolve_device
-from alignslm.fetching import obtain, obtain_again
-from alignslm.mos import MosError, Opinion, unheard
+from alignslm.fetching import download, download_recorded
+from alignslm.mos import MosError, MOSPrediction, invalid_prediction
 from alignslm.mos.source import read_identity, write_source
 
 DECIMALS = 3  # of a stored score: devices differ below that
 
 
-def prepare(config: TorchscriptMos, folder: Path) -> None:
+def prepare(config: TorchScriptMOSConfig, folder: Path) -> None:
     """Fetch the file, see that it can be read, and write down which it is."""
-    fetched = obtain(config.weights, patterns=[config.file])
+    fetched = download(config.weights, patterns=[config.file])
     _network(_inside(fetched.path, config), "cpu")
     write_source(config, fetched.identity, folder)
 
 
-def _inside(path: Path, config: TorchscriptMos) -> Path:
+def _inside(path: Path, config: TorchScriptMOSConfig) -> Path:
     return path / config.file if path.is_dir() else path
 
 
@@ -41,21 +41,21 @@ def _network(path: Path, device: str) -> Any:
 class TorchscriptPredictor:
     """Each clip by itself: the networks meant here normalise over time, so padding would change their scores."""
 
-    def __init__(self, config: TorchscriptMos, folder: Path, *, device: str) -> None:
+    def __init__(self, config: TorchScriptMOSConfig, folder: Path, *, device: str) -> None:
         """Load the file that `folder` was prepared with; `device` is auto, cpu or cuda."""
-        path = obtain_again(config.weights, read_identity(config, folder), patterns=[config.file])
+        path = download_recorded(config.weights, read_identity(config, folder), patterns=[config.file])
         self._device = resolve_device(device)
         self._network = _network(_inside(path, config), self._device)
         self._config = config
         self.sample_rate_hz = config.sample_rate_hz
         self.metrics: tuple[str, ...] = (config.metric,)
 
-    def predict(self, waveforms: Sequence[np.ndarray]) -> list[Opinion]:
+    def predict(self, waveforms: Sequence[np.ndarray]) -> list[MOSPrediction]:
         """Return one score a waveform. MosError where the network returns anything but one finite number."""
-        return [unheard(waveform) or self._rate(waveform) for waveform in waveforms]
+        return [invalid_prediction(waveform) or self._rate(waveform) for waveform in waveforms]
 
     @torch.inference_mode()
-    def _rate(self, waveform: np.ndarray) -> Opinion:
+    def _rate(self, waveform: np.ndarray) -> MOSPrediction:
         said = self._network(self._input(waveform)[None].to(self._device))
         if not isinstance(said, torch.Tensor) or said.numel() != 1 or not torch.isfinite(said).all():
             shape = tuple(said.shape) if isinstance(said, torch.Tensor) else type(said).__name__
@@ -63,7 +63,7 @@ class TorchscriptPredictor:
                 f"{self._config.file} answers a waveform of {waveform.size} samples with {shape}, expected one finite "
                 f"number. Check `samples` ({self._config.samples}) and `sample_rate_hz` of the choice."
             )
-        return Opinion("ok", (round(float(said.item()), DECIMALS),))
+        return MOSPrediction("ok", (round(float(said.item()), DECIMALS),))
 
     def _input(self, waveform: np.ndarray) -> torch.Tensor:
         sound = torch.from_numpy(np.ascontiguousarray(waveform.clip(-1, 1), np.float32))

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from alignslm.config.feedback import Round, ThresholdSelector
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import ThresholdSelector
 from alignslm.pairs.own import Selector
 
 
@@ -17,7 +18,7 @@ def explain_no_pairs(
     reasons: Mapping[str, int],
     *,
     selector: Selector,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
 ) -> str:
     """Describe the train pool's obstacles, its spread of utility and judge score, and what to change.
@@ -48,7 +49,7 @@ def _spread(train: pl.DataFrame, column: str) -> str:
     return f"{column} of {len(values)} of {len(train)} continuations: {shown}"
 
 
-def _advice(train: pl.DataFrame, selector: Selector, rules: Round, name: str) -> str:
+def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, name: str) -> str:
     score = train["llm_score"].drop_nulls()
     if train["utility"].drop_nulls().is_empty():
         failed = train.filter(status="failed").height
@@ -62,13 +63,13 @@ def _advice(train: pl.DataFrame, selector: Selector, rules: Round, name: str) ->
             "transcripts, or choose another `judge` in params.yaml."
         )
     shared = (
-        f"rounds.{name}.margin_min (now {rules.margin_min:g}), "
-        f"rounds.{name}.auto_bleu_max (now {rules.auto_bleu_max:g})"
+        f"preferences.{name}.min_margin (now {rules.min_margin:g}), "
+        f"preferences.{name}.max_auto_bleu (now {rules.max_auto_bleu:g})"
     )
     if isinstance(selector, ThresholdSelector):
         return (
-            f"Lower rounds.{name}.chosen_min (now {rules.chosen_min:g}) or raise rounds.{name}.rejected_max "
-            f"(now {rules.rejected_max:g}) to reach into that spread; then look at {shared} "
-            f"and the selector's min_words (now {selector.min_words})."
+            f"Lower preferences.{name}.min_chosen_score (now {rules.min_chosen_score:g}) or raise "
+            f"preferences.{name}.max_rejected_score (now {rules.max_rejected_score:g}) to reach into that spread; "
+            f"then look at {shared} and the selector's min_words (now {selector.min_words})."
         )
     return f"Look at {shared} and the selector's min_words (now {selector.min_words})."

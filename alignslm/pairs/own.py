@@ -5,7 +5,8 @@ from typing import TypeAlias
 
 import polars as pl
 
-from alignslm.config.feedback import Round, SelectorConfig
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import SelectorConfig
 from alignslm.config.own_code import PythonSelectorConfig
 from alignslm.own_code import FOLDER, OwnObject
 
@@ -24,7 +25,7 @@ class OwnSelector:
         self.min_words = config.min_words
         self._tried = False
 
-    def candidates(self, pool: pl.DataFrame, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def candidates(self, pool: pl.DataFrame, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the rows of the chosen and the rejected candidates. Raises OwnCodeError if they break the protocol."""
         chosen, rejected = found = self._select(pool, rules)
         if not self._tried:
@@ -37,7 +38,7 @@ class OwnSelector:
                     raise self.model.error(f"select chooses otherwise for prompt {prompt_id} alone than among others")
         return chosen, rejected
 
-    def _select(self, pool: pl.DataFrame, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _select(self, pool: pl.DataFrame, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:
         found = self.model.call(pool, rules)
         if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(side, pl.DataFrame) for side in found)):
             raise self.model.error(f"select returned {type(found).__name__}, expected two DataFrames: chosen, rejected")

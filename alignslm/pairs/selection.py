@@ -3,20 +3,21 @@
 A train or valid prompt that had continuations has either pairs or one row in REJECTIONS with one of `REASONS`;
 continuations of other splits are left alone. Rules (paper, AI feedback):
 
-* chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `auto_bleu_max`;
-* `thresholds`: chosen at utility >= `chosen_min`; rejected at utility <= `rejected_max`, or vetoed by
+* chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `max_auto_bleu`;
+* `thresholds`: chosen at utility >= `min_chosen_score`; rejected at utility <= `max_rejected_score`, or vetoed by
   auto-BLEU, or nothing said; the best `max_chosen` against the worst `max_rejected`;
 * `best-worst`: the best against the worst of all, thresholds unused;
-* no pair of identical unit sequences, none below `margin_min` (see `_fits_margin`).
+* no pair of identical unit sequences, none below `min_margin` (see `_fits_margin`).
 
 A judgement that failed is not measured: such a continuation is neither. Ties go to the smaller continuation_id.
 """
 
 import polars as pl
 
-from alignslm.config.feedback import BestWorstSelector, Round, ThresholdSelector
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import BestWorstSelector, ThresholdSelector
 from alignslm.pairs.own import OwnSelector, Selector
-from alignslm.tables import PAIRS, REJECTIONS, arrange
+from alignslm.tables import PAIRS, REJECTIONS, conform
 
 NOT_SCORED = "no continuation scored"
 NO_CANDIDATE = "neither chosen nor rejected candidate"
@@ -30,13 +31,13 @@ SPLITS = ("train", "valid")
 SIDES = ("chosen", "rejected")
 
 
-def pairs_of(
+def select_pairs(
     pool: pl.DataFrame,
     continuations: pl.DataFrame,
     prompts: pl.DataFrame,
     *,
     selector: Selector,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return PAIRS and REJECTIONS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
 
@@ -55,18 +56,20 @@ def reasons_of(rejections: pl.DataFrame) -> dict[str, int]:
     return dict(rejections.filter(split="train")["reason"].value_counts().iter_rows())
 
 
-def pool_of(scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: Round) -> pl.DataFrame:
+def candidate_pool(
+    scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: JudgedPreferences
+) -> pl.DataFrame:
     """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
     splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
     drawn = continuations.select("continuation_id", "prompt_id", "finish", num_units=pl.col("units").list.len())
     pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "draw"), on="continuation_id")
     judged = pl.col("status") == "ok"
-    vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.auto_bleu_max).fill_null(value=False)
+    vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.max_auto_bleu).fill_null(value=False)
     return pool.with_columns(vetoed=vetoed)
 
 
 def conditions(
-    selector: ThresholdSelector | BestWorstSelector, rules: Round
+    selector: ThresholdSelector | BestWorstSelector, rules: JudgedPreferences
 ) -> tuple[dict[str, pl.Expr], dict[str, pl.Expr]]:
     """Return the conditions of being chosen (all must hold) and of being rejected (one suffices).
 
@@ -75,20 +78,22 @@ def conditions(
     value, bleu = pl.col("utility"), pl.col("auto_bleu").fill_nan(None)
     chosen = {
         "has a utility": value.is_not_null(),
-        f"auto_bleu {{auto_bleu}} <= {rules.auto_bleu_max:g}": bleu <= rules.auto_bleu_max,
+        f"auto_bleu {{auto_bleu}} <= {rules.max_auto_bleu:g}": bleu <= rules.max_auto_bleu,
         f"num_words {{num_words}} >= {selector.min_words}": pl.col("num_words") >= selector.min_words,
         "num_units {num_units} > 0": pl.col("num_units") > 0,
     }
     rejected = {"nothing was said": pl.col("status") == "empty"}
     if isinstance(selector, BestWorstSelector):
         return chosen, rejected | {"has a utility": value.is_not_null()}
-    chosen[f"utility {{utility}} >= chosen_min {rules.chosen_min:g}"] = value >= rules.chosen_min
-    rejected[f"auto_bleu {{auto_bleu}} > {rules.auto_bleu_max:g}"] = pl.col("vetoed")
-    rejected[f"utility {{utility}} <= rejected_max {rules.rejected_max:g}"] = value <= rules.rejected_max
+    chosen[f"utility {{utility}} >= min_chosen_score {rules.min_chosen_score:g}"] = value >= rules.min_chosen_score
+    rejected[f"auto_bleu {{auto_bleu}} > {rules.max_auto_bleu:g}"] = pl.col("vetoed")
+    rejected[f"utility {{utility}} <= max_rejected_score {rules.max_rejected_score:g}"] = (
+        value <= rules.max_rejected_score
+    )
     return chosen, rejected
 
 
-def _candidates(pool: pl.DataFrame, selector: Selector, rules: Round) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _candidates(pool: pl.DataFrame, selector: Selector, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return chosen and rejected candidates, cut to the best and worst: prompt_id, <side>_id, <side>_utility, ..."""
     match selector:
         case ThresholdSelector():
@@ -133,23 +138,23 @@ def _with_units(matched: pl.DataFrame, continuations: pl.DataFrame) -> pl.DataFr
     return matched.with_columns(margin=pl.col("chosen_utility") - pl.col("rejected_utility"))
 
 
-def _fits_margin(selector: Selector, rules: Round) -> pl.Expr:
+def _fits_margin(selector: Selector, rules: JudgedPreferences) -> pl.Expr:
     """Tell whether chosen beats rejected by enough.
 
-    `margin_min` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no
+    `min_margin` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no
     margin, and passes. Under `thresholds` a vetoed continuation passes as well: the paper rejects it "whatever
     its score", so its score, which may even exceed the chosen one's, cannot be held against the pair. Under
     `best-worst` the veto guards only the chosen side and the worst is worst by utility, so the margin holds.
-    Equal utility never makes a preference, even at margin_min 0.
+    Equal utility never makes a preference, even at min_margin 0.
     """
-    wide = ((pl.col("margin") >= rules.margin_min) & (pl.col("margin") > 0)).fill_null(value=True)
+    wide = ((pl.col("margin") >= rules.min_margin) & (pl.col("margin") > 0)).fill_null(value=True)
     return wide | pl.col("rejected_vetoed") if isinstance(selector, ThresholdSelector) else wide
 
 
 def _pairs_table(matched: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     context = prompts.select("prompt_id", "split", pl.col("units").alias("prompt_units"))
     pair_id = pl.concat_str("chosen_id", "rejected_id", separator="-")
-    return arrange(matched.join(context, on="prompt_id", how="left").with_columns(pair_id=pair_id), PAIRS)
+    return conform(matched.join(context, on="prompt_id", how="left").with_columns(pair_id=pair_id), PAIRS)
 
 
 def _rejections_table(
@@ -183,4 +188,4 @@ def _rejections_table(
         .then(pl.lit(IDENTICAL))
         .otherwise(pl.lit(MARGIN))
     )
-    return arrange(prompts.with_columns(reason=reason), REJECTIONS)
+    return conform(prompts.with_columns(reason=reason), REJECTIONS)

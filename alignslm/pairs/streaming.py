@@ -12,11 +12,12 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.feedback import Round, Weights
+from alignslm.config.curriculum import JudgedPreferences
+from alignslm.config.feedback import Weights
 from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
 from alignslm.pairs.own import Selector
-from alignslm.pairs.selection import pairs_of, pool_of, reasons_of
-from alignslm.pairs.utility import standings, utility
+from alignslm.pairs.selection import candidate_pool, reasons_of, select_pairs
+from alignslm.pairs.utility import metric_ranks, utility
 from alignslm.tables import TableError
 
 BATCH_ROWS = 1 << 16  # continuations, some 30 MB with their units
@@ -30,7 +31,7 @@ class Sources(NamedTuple):
     prompts: Path
 
 
-class Step(NamedTuple):
+class Batch(NamedTuple):
     """All rows about the same consecutive prompts."""
 
     scores: pl.DataFrame
@@ -51,7 +52,7 @@ def stream_pairs(
     *,
     weights: Weights,
     selector: Selector,
-    round: Round,  # noqa: A002 - the paper's noun
+    round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Selected]:
@@ -61,32 +62,32 @@ def stream_pairs(
     where scores and continuations are not about the same rows or the draws of a prompt do not stand together, and,
     at the end, NoPairsError where the train split gave no pair.
     """
-    pools = (_pool(step, round) for step in in_step(sources, batch_rows, units=False))
-    ranks = standings(pools, weights)
+    pools = (_pool(step, round) for step in iter_aligned_batches(sources, batch_rows, units=False))
+    ranks = metric_ranks(pools, weights)
     reasons: dict[str, int] = {}
     found = False
-    for step in in_step(sources, batch_rows, units=True):
+    for step in iter_aligned_batches(sources, batch_rows, units=True):
         pool = utility(_pool(step, round), weights, ranks)
-        pairs, rejections = pairs_of(pool, step.continuations, step.prompts, selector=selector, round=round)
+        pairs, rejections = select_pairs(pool, step.continuations, step.prompts, selector=selector, round=round)
         found = found or not pairs.filter(split="train").is_empty()
         for reason, count in reasons_of(rejections).items():
             reasons[reason] = reasons.get(reason, 0) + count
         yield Selected(pairs, rejections, step.scores)
     if not found:
-        steps = in_step(sources, batch_rows, units=False)
-        seen = [utility(_pool(step, round), weights, ranks).select(*_TOLD) for step in steps]
-        pool = pl.concat(seen) if seen else pl.DataFrame(schema=dict.fromkeys(_TOLD, pl.String))
+        steps = iter_aligned_batches(sources, batch_rows, units=False)
+        seen = [utility(_pool(step, round), weights, ranks).select(*_DIAGNOSIS_COLUMNS) for step in steps]
+        pool = pl.concat(seen) if seen else pl.DataFrame(schema=dict.fromkeys(_DIAGNOSIS_COLUMNS, pl.String))
         raise NoPairsError(explain_no_pairs(pool, reasons, selector=selector, round=round, name=name))
 
 
-_TOLD = ("split", "utility", "llm_score", "status")
+_DIAGNOSIS_COLUMNS = ("split", "utility", "llm_score", "status")
 
 
-def _pool(step: Step, rules: Round) -> pl.DataFrame:
-    return pool_of(step.scores, step.continuations, step.prompts, rules)
+def _pool(step: Batch, rules: JudgedPreferences) -> pl.DataFrame:
+    return candidate_pool(step.scores, step.continuations, step.prompts, rules)
 
 
-def in_step(sources: Sources, rows: int, *, units: bool) -> Iterator[Step]:
+def iter_aligned_batches(sources: Sources, rows: int, *, units: bool) -> Iterator[Batch]:
     """Yield a round's three tables cut between the same prompts, about `rows` continuations at a time.
 
     Without `units`, columns of units are empty lists. Raises TableError where scores and continuations are not about
@@ -102,10 +103,10 @@ def in_step(sources: Sources, rows: int, *, units: bool) -> Iterator[Step]:
         joined = both if held is None else (pl.concat([held[0], scores]), pl.concat([held[1], continuations]))
         ready = _before_last_prompt(joined[1], sources.continuations)
         if ready:
-            yield prompts.beside(joined[0][:ready], joined[1][:ready])
+            yield prompts.prompts_for(joined[0][:ready], joined[1][:ready])
         held = joined[0][ready:], joined[1][ready:]
     if held is not None:
-        yield prompts.beside(*held)
+        yield prompts.prompts_for(*held)
 
 
 def _batches(table: tables.Table, path: Path, rows: int, *, units: bool) -> Iterator[pl.DataFrame]:
@@ -155,7 +156,7 @@ class _Prompts:
         self._batches = _batches(tables.PROMPTS, path, rows, units=units)
         self._held = pl.DataFrame(schema=dict(tables.PROMPTS.schema))
 
-    def beside(self, scores: pl.DataFrame, continuations: pl.DataFrame) -> Step:
+    def prompts_for(self, scores: pl.DataFrame, continuations: pl.DataFrame) -> Batch:
         """Return the step of some rows; prompts up to the last of them are left behind. Raises TableError."""
         wanted = continuations["prompt_id"]
         while self._held.is_empty() or self._held["prompt_id"][-1] < wanted[-1]:
@@ -166,4 +167,4 @@ class _Prompts:
         passed = pl.col("prompt_id") <= wanted[-1]
         prompts, self._held = self._held.filter(passed), self._held.filter(~passed)
         tables.require_keys(continuations, "prompt_id", prompts, "prompt_id", names="continuations -> prompts")
-        return Step(scores, continuations, prompts)
+        return Batch(scores, continuations, prompts)

@@ -21,7 +21,7 @@ def _used(weights: Weights) -> dict[str, float]:
     return {name: weight for name, weight in weights.model_dump().items() if weight > 0}
 
 
-def standings(pool: Iterable[pl.DataFrame], weights: Weights) -> dict[str, np.ndarray]:
+def metric_ranks(pool: Iterable[pl.DataFrame], weights: Weights) -> dict[str, np.ndarray]:
     """Return the measured values, sorted, of every metric in use that enters by its rank; 8 bytes a value."""
     ranked = [name for name in _used(weights) if name in HIGHER_IS_BETTER]
     values: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in ranked}
@@ -56,7 +56,7 @@ def utility(scores: pl.DataFrame, weights: Weights, pool: Mapping[str, np.ndarra
     A metric of weight 0 is not looked at. Null where a metric in use is null or the status is not ok.
     """
     used = _used(weights)
-    pool = standings([scores], weights) if pool is None else pool
+    pool = metric_ranks([scores], weights) if pool is None else pool
     total = sum(used.values())
     terms = [_on_scale(scores, name, pool) * (weight / total) for name, weight in used.items()]
     added = pl.sum_horizontal([pl.lit(term) for term in terms], ignore_nulls=False).cast(pl.Float64)

@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
-from alignslm.plan.fetches import Fetch, fetches_of
+from alignslm.plan.downloads import Download, fetches_of
 from alignslm.plan.memory import Memory, memory_of
 from alignslm.plan.missing import missing_from
-from alignslm.plan.volume import Volume, volume_of
+from alignslm.plan.workload import Workload, volume_of
 
 
 class Plan(NamedTuple):
     """A run's downloads, amounts of work and memory; `missing` lists all that keeps it from running."""
 
-    fetches: list[Fetch]
-    volume: Volume
+    fetches: list[Download]
+    volume: Workload
     memory: list[Memory]
     missing: list[str]
 

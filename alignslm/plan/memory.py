@@ -81,7 +81,7 @@ def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
             prompts, sampling = experiment.params.prompts, experiment.params.sampling
             positions = round(prompts.max_s * experiment.encoder.frame_rate_hz) + sampling.max_units
             cache = batch_rows * shape.cache_bytes(positions, width)
-            adapter = shape.adapter(experiment.trainer.lora) * ADAPTER_BYTES
+            adapter = max(shape.adapter(trainer.lora) for trainer in experiment.checkpoints.values()) * ADAPTER_BYTES
             rows.append(Memory(key, shape.parameters * width, adapter, cache))
         else:
             rows.append(Memory(key, shape.parameters * width, 0, 0))

@@ -10,17 +10,17 @@ from pathlib import Path
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, Recordings
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
-from alignslm.config.llm_judges import OpenAiJudge
-from alignslm.config.readiness import execution_faults, folder_faults, judge_faults
-from alignslm.plan.fetches import Fetch
-from alignslm.plan.volume import Volume
-from alignslm.storage import refusal
+from alignslm.config.llm_judges import OpenAIJudgeConfig
+from alignslm.config.prerequisites import execution_faults, folder_faults, judge_faults
+from alignslm.plan.downloads import Download
+from alignslm.plan.workload import Workload
+from alignslm.storage import write_error
 
 FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
 
 
 def missing_from(
-    experiment: Experiment, execution: Execution, fetches: list[Fetch], volume: Volume, root: Path
+    experiment: Experiment, execution: Execution, fetches: list[Download], volume: Workload, root: Path
 ) -> list[str]:
     """Return one sentence for each thing that is missing, with what would provide it."""
     lacking = [
@@ -51,10 +51,10 @@ def _subsets(experiment: Experiment) -> Iterator[str]:
             yield f"corpus.parts.{name}: {folder} has no {', '.join(absent)}; unpack them there"
 
 
-def _budgets(experiment: Experiment, volume: Volume) -> Iterator[str]:
+def _budgets(experiment: Experiment, volume: Workload) -> Iterator[str]:
     for requested in volume.asked:
         config = getattr(experiment, requested.key)
-        if isinstance(config, OpenAiJudge) and requested.requests > config.budget.requests:
+        if isinstance(config, OpenAIJudgeConfig) and requested.requests > config.budget.requests:
             yield (
                 f"{requested.key}: {requested.choice} needs {requested.requests} requests, but its budget allows "
                 f"{config.budget.requests}; raise budget.requests in experiments/judge/{requested.choice}.yaml, "
@@ -62,7 +62,7 @@ def _budgets(experiment: Experiment, volume: Volume) -> Iterator[str]:
             )
 
 
-def _disk(fetches: list[Fetch], volume: Volume, root: Path) -> Iterator[str]:
+def _disk(fetches: list[Download], volume: Workload, root: Path) -> Iterator[str]:
     """The corpus is stored twice while it is read, then once; the speech of every round stays."""
     corpus = sum(fetch.num_bytes or 0 for fetch in fetches if fetch.key.startswith("corpus."))
     downloads = sum(fetch.num_bytes or 0 for fetch in fetches if not fetch.present)
@@ -101,7 +101,7 @@ def _settings(folder: Path) -> configparser.ConfigParser:
 
 def _cache_faults(folder: Path, settings: configparser.ConfigParser) -> Iterator[str]:
     cache = folder / Path(settings.get("cache", "dir", fallback="cache")).expanduser()
-    if why := refusal(cache):
+    if why := write_error(cache):
         yield (
             f"DVC: its cache {cache} cannot be written ({why}); make it writable, make room, or name another: "
             "`dvc cache dir --local FOLDER`"

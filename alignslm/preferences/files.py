@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from alignslm.config.corpora import DatasetSource
 from alignslm.config.preferences import AnyPreferences, SpokenPreferences
 from alignslm.config.sources import FolderSource
-from alignslm.failures import Problem
-from alignslm.fetching import Fetched, expanded, obtain
+from alignslm.fetching import Fetched, download, expanded
 from alignslm.listing import parquet_rows, parquet_schema
+from alignslm.user_errors import Problem
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -46,7 +46,7 @@ def fetch(config: AnyPreferences, root: Path = Path()) -> Fetched:
     """
     patterns = [*config.files.train, *config.files.valid]
     names_sound = isinstance(config, SpokenPreferences) and any(p.endswith(".jsonl") for p in patterns)
-    return obtain(below(config.source, root), patterns=None if names_sound else patterns)
+    return download(below(config.source, root), patterns=None if names_sound else patterns)
 
 
 def below(source: DatasetSource | FolderSource, root: Path) -> DatasetSource | FolderSource:

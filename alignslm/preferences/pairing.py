@@ -7,24 +7,24 @@ import polars as pl
 from alignslm import tables
 from alignslm.config.model import Config
 from alignslm.config.preferences import AnyPreferences, UnitPreferences
-from alignslm.failures import Problem
 from alignslm.listing import problems_of, raise_problems
 from alignslm.preferences.reading import SIDES
 from alignslm.provenance import ContractError, UnitContract, content_id
+from alignslm.user_errors import Problem
 
 IDENTICAL = "chosen and rejected are the same units"
 EMPTY = "nothing is left after the unit it shares with the prompt's end"
 TOO_LONG = "more units than longest_units"
-TWICE = "stands there already"
-CROSSING = "its prompt also validates"
-REASONS = (IDENTICAL, EMPTY, TOO_LONG, TWICE, CROSSING)
+DUPLICATE = "stands there already"
+OVERLAPPING = "its prompt also validates"
+REASONS = (IDENTICAL, EMPTY, TOO_LONG, DUPLICATE, OVERLAPPING)
 
 
 class PreferenceError(ValueError):
     """Given preferences are not what their choice says, or give nothing to train on."""
 
 
-class GivenAccount(Config):
+class ImportCounts(Config):
     """The books of given preferences: `rows` = train_pairs + valid_pairs + the sum of `left_out`.
 
     `joined` counts sides whose first unit repeated the prompt's last and was dropped: cut from one utterance, the two
@@ -57,7 +57,7 @@ def refuse(problems: Sequence[Problem], *, rows: int) -> None:
     raise_problems(PreferenceError, problems, among=f"{rows} rows of given preferences", cure=cure)
 
 
-def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tuple[pl.DataFrame, GivenAccount]:
+def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tuple[pl.DataFrame, ImportCounts]:
     """Return the table PAIRS and the account of rows that `read_slice` gave, all files together.
 
     A prompt serves one split only. No utility is known, so utilities and margin are null. Raises PreferenceError
@@ -67,7 +67,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     joined = rows if isinstance(config, UnitPreferences) and config.repeats == "keep" else _joined(rows)
     shared = sum(int((joined[side].list.len() < rows[side].list.len()).sum()) for side in SIDES[1:])
     marked = _marked(_with_ids(joined, config), config)
-    crossing = marked.filter(reason=CROSSING)
+    crossing = marked.filter(reason=OVERLAPPING)
     if config.crossing_prompts == "refuse":
         refuse([Problem("a training prompt also validates", where) for where in crossing["place"]], rows=len(rows))
     pairs = _table(marked.filter(pl.col("reason").is_null()), config)
@@ -78,7 +78,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
             f"{len(rows)} rows of given preferences give {train} training and {valid} validation pairs; both are "
             f"needed. Left out: {counts or 'none'}. Change files, valid_share or longest_units of the choice."
         )
-    account = GivenAccount(
+    account = ImportCounts(
         source=source,
         rows=len(rows),
         train_pairs=train,
@@ -130,8 +130,8 @@ def _marked(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
         IDENTICAL: pl.col("chosen_id") == pl.col("rejected_id"),
         EMPTY: (chosen == 0) | (rejected == 0),
         TOO_LONG: long,
-        CROSSING: crossing,
-        TWICE: again,
+        OVERLAPPING: crossing,
+        DUPLICATE: again,
     }
     reason = pl.lit(None, pl.String)
     for name, applies in reversed(reasons.items()):
@@ -151,4 +151,4 @@ def _table(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
         rejected_utility=unknown,
         margin=unknown,
     )
-    return tables.arrange(made, tables.PAIRS)
+    return tables.conform(made, tables.PAIRS)

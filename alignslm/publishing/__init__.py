@@ -26,7 +26,7 @@ class PushedFile(Config):
     num_bytes: Count
 
 
-class Pushed(Config):
+class PushRecord(Config):
     """One repository after a push: the commit that its branch main was then, and the files that the push made."""
 
     repo: str
@@ -44,7 +44,7 @@ class Receipt(Config):
     round: str
     status: Literal["pushed", "not published"]
     reason: str | None
-    pushed: dict[Literal["model", "dataset"], Pushed]
+    pushed: dict[Literal["model", "dataset"], PushRecord]
 
 
 def unpublished(name: str, chosen: Sequence[str]) -> Receipt:

@@ -18,16 +18,16 @@ from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
 from alignslm.lm.pretrained import SOURCE_FILE
-from alignslm.pairs.account import PairAccount
+from alignslm.pairs.counts import PairCounts
 from alignslm.prompts import read_prompts
 from alignslm.provenance import UnitContract, file_sha256
 from alignslm.publishing.dataset import Subset
 from alignslm.publishing.lineage import Lineage
 from alignslm.publishing.model import hub_name_of_start
 from alignslm.publishing.results import curriculum, eval_results, result_facts
+from alignslm.report.formatting import FILTERS, heading
 from alignslm.report.inputs import TrainingLog
 from alignslm.report.metrics import Report
-from alignslm.report.wording import FILTERS, heading
 from alignslm.templates import environment
 from alignslm.units import UnitVocabulary
 
@@ -43,7 +43,7 @@ CITED_FOR = {  # kind of a config -> key in references.bib
 }  # fmt: skip
 
 
-class Published(NamedTuple):
+class CardContext(NamedTuple):
     """What is published, and where: both cards are written from it. Names are filled in."""
 
     experiment: Experiment
@@ -69,22 +69,22 @@ class RoundPairs(NamedTuple):
     """A round that led to the published one, with the counts of its pairs."""
 
     name: str
-    account: PairAccount
+    account: PairCounts
 
 
-def model_title(published: Published) -> str:
+def model_title(published: CardContext) -> str:
     """Return the model's name."""
     params = published.experiment.params
     return f"{params.lm} aligned on {params.corpus}, round {published.round}"
 
 
-def dataset_title(published: Published) -> str:
+def dataset_title(published: CardContext) -> str:
     """Return the dataset's name."""
     params = published.experiment.params
     return f"Spoken preference pairs on {params.corpus}, round {published.round} of {params.lm}"
 
 
-def model_card(published: Published, report: Report) -> bytes:
+def model_card(published: CardContext, report: Report) -> bytes:
     """Return README.md of a model repository."""
     experiment, name, folder = published.experiment, published.round, published.checkpoint
     prompt, end_s = _example(published)
@@ -99,13 +99,16 @@ def model_card(published: Published, report: Report) -> bytes:
         prompt_units=textwrap.fill(str(prompt)[1:-1], 96, subsequent_indent=" " * 9),
         prompt_end_s=end_s,
         hub_start=hub_name_of_start(experiment, name),
-        rounds=[RoundPairs(each, read_account(published.artifacts, each)) for each in curriculum(experiment, name)],
+        rounds=[
+            RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
+            for each in curriculum(experiment, name)
+        ],
         log=TrainingLog.model_validate_json((published.artifacts / "training" / f"{name}.json").read_text()),
         **result_facts(report, experiment, name),
     )
 
 
-def _model_metadata(published: Published, report: Report) -> ModelCardData:
+def _model_metadata(published: CardContext, report: Report) -> ModelCardData:
     experiment, config = published.experiment, published.config
     return ModelCardData(
         language=config.language,
@@ -120,7 +123,7 @@ def _model_metadata(published: Published, report: Report) -> ModelCardData:
     )
 
 
-def _example(published: Published) -> tuple[list[int], float]:
+def _example(published: CardContext) -> tuple[list[int], float]:
     """Return the units of the evaluation split's first prompt, and its end in seconds."""
     prompts = read_prompts(
         published.artifacts / "prompts.parquet", published.artifacts / "prompt_transcripts.parquet"
@@ -138,9 +141,9 @@ def _parameters(folder: Path) -> int:
     return total
 
 
-def dataset_card(published: Published, subsets: Sequence[Subset], *, sample_rate_hz: int) -> bytes:
+def dataset_card(published: CardContext, subsets: Sequence[Subset], *, sample_rate_hz: int) -> bytes:
     """Return README.md of a dataset repository; its metadata tells the viewer which files are which split."""
-    account = read_account(published.artifacts, published.round)
+    account = read_account(published.artifacts, published.experiment.params.aligned[published.round].pairs)
     return _render(
         "dataset_card.md",
         _dataset_metadata(published, subsets),
@@ -158,7 +161,7 @@ def dataset_card(published: Published, subsets: Sequence[Subset], *, sample_rate
     )  # fmt: skip
 
 
-def _dataset_metadata(published: Published, subsets: Sequence[Subset]) -> DatasetCardData:
+def _dataset_metadata(published: CardContext, subsets: Sequence[Subset]) -> DatasetCardData:
     config = published.config.dataset
     rows = sum(subsets[0].num_rows.values())
     return DatasetCardData(
@@ -179,12 +182,12 @@ def _dataset_metadata(published: Published, subsets: Sequence[Subset]) -> Datase
     )
 
 
-def read_account(artifacts: Path, name: str) -> PairAccount:
+def read_account(artifacts: Path, name: str) -> PairCounts:
     """Return the counts of a round's pairs."""
-    return PairAccount.model_validate_json((artifacts / "accounts" / f"{name}.json").read_text())
+    return PairCounts.model_validate_json((artifacts / "accounts" / f"{name}.json").read_text())
 
 
-def _render(template: str, metadata: ModelCardData | DatasetCardData, published: Published, **facts: object) -> bytes:
+def _render(template: str, metadata: ModelCardData | DatasetCardData, published: CardContext, **facts: object) -> bytes:
     """Return a card: the metadata block, then the template filled in. A value that is missing is an error."""
     experiment, artifacts = published.experiment, published.artifacts
     templates = environment(Path(__file__).parent, Path(report_package.__path__[0]), html=False)
@@ -198,7 +201,8 @@ def _render(template: str, metadata: ModelCardData | DatasetCardData, published:
         contract=UnitContract.model_validate_json((published.checkpoint / CONTRACT_FILE).read_text()),
         base_identity=_base_identity(artifacts),
         weights=[
-            _weights(artifacts, name) for name in (experiment.params.rounds[published.round].prev, published.round)
+            _weights(artifacts, name)
+            for name in (experiment.params.aligned[published.round].init_from, published.round)
         ],
         citations=citations(experiment),
         **facts,

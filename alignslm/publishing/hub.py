@@ -13,12 +13,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from alignslm import __version__
 from alignslm.provenance import file_sha256
-from alignslm.publishing import PublishError, Pushed, PushedFile
+from alignslm.publishing import PublishError, PushedFile, PushRecord
+from alignslm.publishing.hub_errors import explain_hub_error
 from alignslm.publishing.model import Bundle
-from alignslm.publishing.refusals import refusal
 
 MANIFEST = "alignslm.json"  # says that a repository is ours, and which of its files are
-NOBODYS = {".gitattributes", "README.md"}  # what a repository made on the website begins with
+UNTRACKED_FILES = {".gitattributes", "README.md"}  # what a repository made on the website begins with
 RepoType = Literal["model", "dataset"]
 _SECRET = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 _TEXT_BYTES = 1 << 22  # weights and audio are larger, and no place for a token
@@ -71,7 +71,7 @@ def require_token() -> str:
     return token
 
 
-def push(bundle: Bundle, target: Target) -> Pushed:
+def push(bundle: Bundle, target: Target) -> PushRecord:
     """Make the repository hold the bundle in one commit, tag it, and return what was pushed.
 
     Files of a former push that the bundle lacks go in the same commit; files that somebody else put there stay. What
@@ -81,7 +81,7 @@ def push(bundle: Bundle, target: Target) -> Pushed:
     token = require_token()
     require_no_secret(bundle, token)
     api = HfApi(token=token)
-    with _told(target, token):
+    with _reraise_hub_errors(target, token):
         head = _opened(api, target)
         stale = sorted(head.ours - bundle.keys())
         commit = api.create_commit(
@@ -95,7 +95,7 @@ def push(bundle: Bundle, target: Target) -> Pushed:
             parent_commit=head.commit,
         )
         _tag(api, target, commit.oid)
-    return Pushed(
+    return PushRecord(
         repo=target.repo,
         repo_type=target.repo_type,
         endpoint=constants.ENDPOINT,
@@ -137,10 +137,10 @@ def _opened(api: HfApi, target: Target) -> _Head:
             "in its settings on the Hub, name another repository, or write private: false."
         )
     names = set(api.list_repo_files(target.repo, repo_type=target.repo_type, revision=info.sha))
-    if MANIFEST not in names and names - NOBODYS:
+    if MANIFEST not in names and names - UNTRACKED_FILES:
         raise PublishError(
-            f"{target.repo} exists and holds files that no push of alignslm made ({_some(names - NOBODYS)}); nothing "
-            "was pushed, so nothing is overwritten. Name another repository, or empty that one."
+            f"{target.repo} exists and holds files that no push of alignslm made ({_some(names - UNTRACKED_FILES)}); "
+            "nothing was pushed, so nothing is overwritten. Name another repository, or empty that one."
         )
     ours = _manifest(api, target, str(info.sha)) & names if MANIFEST in names else set()
     return _Head(str(info.sha), bool(info.private), frozenset(ours))
@@ -173,12 +173,12 @@ def _tag(api: HfApi, target: Target, commit: str) -> None:
 
 
 @contextmanager
-def _told(target: Target, token: str) -> Iterator[None]:
+def _reraise_hub_errors(target: Target, token: str) -> Iterator[None]:
     """Turn what the client raises into one PublishError without the token, however it got into a message."""
     try:
         yield
     except PublishError:
         raise
     except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # type: ignore[attr-defined]
-        message = refusal(error, target.repo, target.repo_type).replace(token, "<token>")
+        message = explain_hub_error(error, target.repo, target.repo_type).replace(token, "<token>")
         raise PublishError(message) from None  # the chain may quote headers

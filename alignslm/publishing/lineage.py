@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from alignslm.config.execution import Execution
-from alignslm.config.experiment import CHOICE_FOLDERS, Experiment
+from alignslm.config.experiment import Experiment
 from alignslm.publishing import PublishError
-from alignslm.report.origin import git
+from alignslm.report.run_info import git
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
 CODE = ("alignslm", "stages", "dvc.yaml")
@@ -106,12 +106,9 @@ def parameter_files(experiment: Experiment, root: Path) -> dict[str, Path | byte
         f"{PARAMETERS}/experiments/publish/none.yaml": b"kind: none\n",
         f"{PARAMETERS}/experiments/execution.yaml": EXECUTION.model_dump_json(indent=1).encode() + b"\n",
     }
-    for key, folder in CHOICE_FOLDERS.items():
-        chosen = getattr(experiment.params, key)
-        for choice in chosen.values() if isinstance(chosen, dict) else [chosen]:
-            name = f"experiments/{folder}/{choice}.yaml"
-            if key != "publish":
-                files[f"{PARAMETERS}/{name}"] = root / name
+    for choice in experiment.choices():
+        if choice.key != "publish":
+            files[f"{PARAMETERS}/{choice.file.as_posix()}"] = root / choice.file
     for judge in (experiment.judge, experiment.heldout_judge):
         if rubric := getattr(judge, "rubric", None):
             name = f"experiments/rubric/{rubric}.txt"

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from alignslm.config.experiment import Experiment
+from alignslm.artifacts import Artifacts
+from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.feedback import Sampling
 from alignslm.config.pretrained_lm import PublishedLm
 from alignslm.config.publishing import ModelRepository
@@ -26,8 +27,8 @@ _SPEECH_PARTS = ("encoder", "vocoder", "asr")
 
 def model_files(experiment: Experiment, name: str, config: ModelRepository, artifacts: Path) -> Bundle:
     """Return the files of a round's model, cards and parameters left out. Nothing is copied: weights stay in place."""
-    checkpoint = artifacts / "checkpoints" / name
-    start = artifacts / "checkpoints" / experiment.params.rounds[name].prev
+    checkpoints = Artifacts(artifacts).checkpoints
+    checkpoint, start = checkpoints / name, checkpoints / experiment.params.aligned[name].init_from
     files: Bundle = dict(plain_files(checkpoint))
     vocabulary = UnitVocabulary.model_validate_json((checkpoint / VOCABULARY_FILE).read_text())
     files["generation_config.json"] = generation_config(
@@ -79,7 +80,7 @@ def generation_config(vocabulary: UnitVocabulary, sampling: Sampling, *, vocab_s
 def hub_name_of_start(experiment: Experiment, name: str) -> str | None:
     """Return the Hub's name of the model a round's adapter sits on, None where the Hub has no such model."""
     weights = getattr(experiment.lm, "weights", None)
-    untouched = isinstance(experiment.lm, PublishedLm) and experiment.params.rounds[name].prev == "base"
+    untouched = isinstance(experiment.lm, PublishedLm) and experiment.params.aligned[name].init_from == BASE
     return weights.repo if untouched and isinstance(weights, HubSource) else None
 
 

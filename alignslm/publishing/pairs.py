@@ -8,6 +8,7 @@ import polars as pl
 from datasets import Features
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.audio import encode_flac
 from alignslm.config.publishing import DatasetRepository
 from alignslm.prompts import read_prompts
@@ -37,21 +38,21 @@ class Sources(NamedTuple):
     recorded_rate_hz: int
 
 
-def read_sources(name: str, config: DatasetRepository, artifacts: Path, work: Path) -> Sources:
-    """Read the tables of a round, and cut the recordings of its prompts into `work` where they are published."""
-    prompts = read_prompts(artifacts / "prompts.parquet", artifacts / "prompt_transcripts.parquet")
-    texts = tables.read(tables.TRANSCRIPTS, artifacts / "transcripts" / f"{name}.parquet")
-    scores = tables.read(tables.SCORES, artifacts / "scores" / f"{name}.parquet")
-    pairs = tables.read(tables.PAIRS, artifacts / "pairs" / f"{name}.parquet")
-    speech = artifacts / "speech" / name
+def read_sources(name: str, config: DatasetRepository, artifacts: Artifacts, work: Path) -> Sources:
+    """Read the tables of judged preferences, and cut their prompts' recordings into `work` where published."""
+    prompts = read_prompts(*artifacts.prompt_tables)
+    texts = tables.read(tables.TRANSCRIPTS, artifacts.table("transcripts", name))
+    scores = tables.read(tables.SCORES, artifacts.table("scores", name))
+    pairs = tables.read(tables.PAIRS, artifacts.table("pairs", name))
+    speech = artifacts.speech(name)
     rates = tables.read(tables.SPEECH, speech, ["sample_rate_hz"])["sample_rate_hz"]
     heard = prompts.filter(pl.col("prompt_id").is_in(pairs["prompt_id"].unique().to_list()))
     drawn = pl.DataFrame(schema=dict(tables.CONTINUATIONS.schema))  # the largest table, and not everybody wants it
     if config.continuations:
-        drawn = tables.read(tables.CONTINUATIONS, artifacts / "continuations" / f"{name}.parquet")
+        drawn = tables.read(tables.CONTINUATIONS, artifacts.table("continuations", name))
     rate_hz = 0
     if config.prompt_audio:
-        rate_hz = _cut_recordings(artifacts / "corpus" / "utterances", heard, work / "recorded")
+        rate_hz = _cut_recordings(artifacts.utterances, heard, work / "recorded")
     return Sources(
         pairs=pairs,
         prompts=prompts,
@@ -59,7 +60,7 @@ def read_sources(name: str, config: DatasetRepository, artifacts: Path, work: Pa
         said=texts.select(pl.col("source_id").alias("continuation_id"), "text").join(
             scores.select("continuation_id", *SCORES), on="continuation_id", how="full", coalesce=True
         ),
-        rejections=tables.read(tables.REJECTIONS, artifacts / "rejections" / f"{name}.parquet"),
+        rejections=tables.read(tables.REJECTIONS, artifacts.table("rejections", name)),
         speech=speech,
         recorded=work / "recorded" if config.prompt_audio else None,
         sample_rate_hz=int(rates[0]),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Features, List, Value
 
-from alignslm.storage import replacing
+from alignslm.storage import atomic_write
 
 SHARD_ROWS = 500
 GROUP_ROWS = 100  # the viewer reads a group for every page it shows, and audio is heavy
@@ -44,7 +44,7 @@ def write_split(
     for number, frame in enumerate(frames):
         path = folder / f"{split}-{number:05d}-of-{num_shards:05d}.parquet"
         table = _arrow(frame).select(list(form)).cast(form.arrow_schema)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             pq.write_table(table, partial, compression="zstd", row_group_size=GROUP_ROWS, data_page_size=PAGE_BYTES)
         written.append(path)
     return written

@@ -4,24 +4,25 @@ import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.locks import WORK
-from alignslm.publishing import PublishError, Pushed, Receipt
-from alignslm.publishing.cards import Published, dataset_card, dataset_title, model_card, model_title
+from alignslm.publishing import PublishError, PushRecord, Receipt
+from alignslm.publishing.cards import CardContext, dataset_card, dataset_title, model_card, model_title
 from alignslm.publishing.dataset import subsets_of
 from alignslm.publishing.hub import Target, push, require_token, with_manifest
 from alignslm.publishing.lineage import PARAMETERS, lineage_of, parameter_files
 from alignslm.publishing.model import Bundle, model_files
 from alignslm.publishing.pairs import read_sources
 from alignslm.publishing.results import read_report
-from alignslm.storage import copy_file, write_bytes, writing
+from alignslm.storage import copy_file, reraise_disk_errors, write_bytes
 
 CARD = "README.md"
 Kind = Literal["model", "dataset"]
 
 
-class Package(NamedTuple):
+class Upload(NamedTuple):
     """A bundle with where it goes."""
 
     bundle: Bundle
@@ -36,18 +37,18 @@ def publish(experiment: Experiment, name: str, root: Path) -> Receipt:
     require_token()
     work = root / WORK / f"publish-{name}"
     packages = packages_of(experiment, name, root, work)
-    pushed: dict[Kind, Pushed] = {kind: push(item.bundle, item.target) for kind, item in packages.items()}
+    pushed: dict[Kind, PushRecord] = {kind: push(item.bundle, item.target) for kind, item in packages.items()}
     shutil.rmtree(work, ignore_errors=True)
     return Receipt(round=name, status="pushed", reason=None, pushed=pushed)
 
 
-def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> dict[Kind, Package]:
+def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> dict[Kind, Upload]:
     """Build everything that a round publishes; parquet files are written below `work`, what exists is used in place."""
     published = published_of(experiment, name, root)
     shutil.rmtree(work, ignore_errors=True)
-    with writing(work):
+    with reraise_disk_errors(work):
         work.mkdir(parents=True)
-    packages: dict[Kind, Package] = {}
+    packages: dict[Kind, Upload] = {}
     if published.model_repo:
         packages["model"] = _packed(published, "model", _model(published, root), model_title(published))
     if published.dataset_repo:
@@ -55,19 +56,20 @@ def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> di
     return packages
 
 
-def published_of(experiment: Experiment, name: str, root: Path) -> Published:
+def published_of(experiment: Experiment, name: str, root: Path) -> CardContext:
     """Look up where a round goes and what it rests on. PublishError where it is no round, or publishing is off."""
-    config, rounds = experiment.publish, experiment.params.rounds
+    config, aligned = experiment.publish, experiment.params.aligned
     if not isinstance(config, HubPublishing):
         raise PublishError("publishing is off (`publish: none` in params.yaml); choose a file of experiments/publish.")
-    if name not in rounds:
-        raise PublishError(f"{name!r} is no round of params.yaml; there are {', '.join(rounds)}.")
+    if name not in aligned:
+        raise PublishError(f"{name!r} is no checkpoint trained on judged preferences; there are {', '.join(aligned)}.")
+    others = set(experiment.params.rounds) - {name}
     wanted = [
         f"artifacts/checkpoints/{name}",
-        *(f"artifacts/eval/{system}" for system in (name, *experiment.params.controls)),
+        *(f"artifacts/eval/{system}" for system in experiment.params.systems if system not in others),
     ]
     repos = {key: pattern.replace("{round}", name) for key, pattern in config.repositories()}
-    return Published(
+    return CardContext(
         experiment=experiment,
         config=config,
         round=name,
@@ -78,7 +80,7 @@ def published_of(experiment: Experiment, name: str, root: Path) -> Published:
     )
 
 
-def _packed(published: Published, kind: Kind, bundle: Bundle, title: str) -> Package:
+def _packed(published: CardContext, kind: Kind, bundle: Bundle, title: str) -> Upload:
     experiment = published.lineage.experiment_id
     repo = published.model_repo if kind == "model" else published.dataset_repo
     target = Target(
@@ -88,10 +90,10 @@ def _packed(published: Published, kind: Kind, bundle: Bundle, title: str) -> Pac
         tag=published.tag,
         message=f"{title} (experiment {experiment})",
     )
-    return Package(with_manifest(bundle, kind=kind, round=published.round, experiment=experiment), target)
+    return Upload(with_manifest(bundle, kind=kind, round=published.round, experiment=experiment), target)
 
 
-def _model(published: Published, root: Path) -> Bundle:
+def _model(published: CardContext, root: Path) -> Bundle:
     experiment, name = published.experiment, published.round
     assert published.config.model is not None  # noqa: S101 (asked before)
     report = read_report(root / "reports" / "metrics.json", experiment, name)
@@ -103,11 +105,12 @@ def _model(published: Published, root: Path) -> Bundle:
     }
 
 
-def _dataset(published: Published, root: Path, work: Path) -> Bundle:
+def _dataset(published: CardContext, root: Path, work: Path) -> Bundle:
     experiment, name = published.experiment, published.round
     config = published.config.dataset
     assert config is not None  # noqa: S101 (asked before)
-    sources = read_sources(name, config, published.artifacts, work)
+    pairs = experiment.params.aligned[name].pairs
+    sources = read_sources(pairs, config, Artifacts(published.artifacts), work)
     subsets = subsets_of(
         config,
         sources,
@@ -120,14 +123,14 @@ def _dataset(published: Published, root: Path, work: Path) -> Bundle:
     return {**files, **_origin(published, root), CARD: card}
 
 
-def _origin(published: Published, root: Path) -> Bundle:
+def _origin(published: CardContext, root: Path) -> Bundle:
     return {
         **parameter_files(published.experiment, root),
         f"{PARAMETERS}/dvc.lock": published.lineage.lock,
     }
 
 
-def write_preview(packages: dict[Kind, Package], folder: Path) -> None:
+def write_preview(packages: dict[Kind, Upload], folder: Path) -> None:
     """Write what would be pushed to folder/model and folder/dataset. PublishError where one of them is there."""
     for place in (folder / kind for kind in packages):
         if place.exists():

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from alignslm.config.experiment import Experiment
 from alignslm.publishing import PublishError
 from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
+from alignslm.report.formatting import headline, style
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, mark_of, transposed
-from alignslm.report.wording import headline, style
 
 SAME_AS_PPL = "log_ppl"  # the logarithm of a number that is there
 
@@ -45,8 +45,8 @@ def read_report(path: Path, experiment: Experiment, name: str) -> Report:
 
 def curriculum(experiment: Experiment, name: str) -> list[str]:
     """Return the rounds that led to a round, the first one first, itself last."""
-    rounds, chain = experiment.params.rounds, [name]
-    while (prev := rounds[chain[0]].prev) in rounds:
+    aligned, chain = experiment.params.aligned, [name]
+    while (prev := aligned[chain[0]].init_from) in aligned:
         chain.insert(0, prev)
     return chain
 

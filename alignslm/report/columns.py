@@ -10,7 +10,7 @@ from alignslm.benchmarks.conventions import BANDS, OOV, conventions_of
 from alignslm.config.benchmarks import SalmonPart
 from alignslm.metrics import words
 from alignslm.report.corpus_level import Values, distinct_values, word_error_values
-from alignslm.statistics import mean_within
+from alignslm.statistics import group_means
 
 BASE = "base"
 FINETUNED = "sft"
@@ -45,7 +45,7 @@ class ReportError(ValueError):
     """Tables do not belong together, or hold what cannot be reported."""
 
 
-class Column(NamedTuple):
+class MetricColumn(NamedTuple):
     """Rows of one model and metric: values (rows,), NaN where missing, and their clusters (rows,)."""
 
     benchmark: str
@@ -55,7 +55,7 @@ class Column(NamedTuple):
     higher_is_better: bool | None
 
 
-class Rows(NamedTuple):
+class EvalTables(NamedTuple):
     """What numbers are made of, rows of any models: JUDGED, ITEM_SCORES, TRANSCRIPTS by model, MOS and WORD_ERRORS.
 
     The last two are None where nobody measured them.
@@ -68,7 +68,7 @@ class Rows(NamedTuple):
     word_errors: pl.DataFrame | None = None
 
 
-def columns_of(measured: Rows, model: str) -> dict[tuple[str, str], Column]:
+def columns_of(measured: EvalTables, model: str) -> dict[tuple[str, str], MetricColumn]:
     """Return a model's columns by (benchmark, metric), in the order of the report; what it lacks has no column."""
     rows, mos, word_errors = measured.judged.filter(model=model), measured.mos, measured.word_errors
     found = [*_judged_columns(rows)]
@@ -82,16 +82,16 @@ def columns_of(measured: Rows, model: str) -> dict[tuple[str, str], Column]:
     return {(column.benchmark, column.metric): column for column in found}
 
 
-def _judged_columns(rows: pl.DataFrame) -> Iterator[Column]:
+def _judged_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
     ids = rows.select("continuation_id", "prompt_id").unique().sort("continuation_id")
     for metric in rows["metric"].unique().sort():
         values = ids.join(rows.filter(metric=metric), on="continuation_id", how="left").sort("continuation_id")
         column = _finite(values, metric)
         clusters = values["prompt_id"].to_numpy()
         if metric == "ppl":
-            yield Column(CONTINUATION, "log_ppl", _log(column), clusters, DIRECTIONS["log_ppl"])
+            yield MetricColumn(CONTINUATION, "log_ppl", _log(column), clusters, DIRECTIONS["log_ppl"])
         else:
-            yield Column(CONTINUATION, metric, column, clusters, DIRECTIONS.get(metric))
+            yield MetricColumn(CONTINUATION, metric, column, clusters, DIRECTIONS.get(metric))
 
 
 def _finite(rows: pl.DataFrame, metric: str) -> np.ndarray:
@@ -110,7 +110,7 @@ def _log(perplexity: np.ndarray) -> np.ndarray:
     return np.log(perplexity)
 
 
-def _diversity_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> Iterator[Column]:
+def _diversity_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> Iterator[MetricColumn]:
     ids = rows.select("continuation_id", "prompt_id", "draw").unique().sort("continuation_id")
     joined = ids.join(transcripts, left_on="continuation_id", right_on="source_id", how="left").sort("continuation_id")
     if absent := joined["status"].null_count():
@@ -121,7 +121,7 @@ def _diversity_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str
     draws = [dict(some.select("prompt_id", "text").iter_rows()) for some in told.partition_by("draw")]
     for n in (1, 2):
         found, prompts = _by_prompt(distinct_values(draws, n=n), told["prompt_id"])
-        yield Column(CONTINUATION, f"distinct_{n}", found, prompts, DIRECTIONS[f"distinct_{n}"])
+        yield MetricColumn(CONTINUATION, f"distinct_{n}", found, prompts, DIRECTIONS[f"distinct_{n}"])
 
 
 def _by_prompt(values: Values, prompts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ def _by_prompt(values: Values, prompts: pl.Series) -> tuple[np.ndarray, np.ndarr
     return np.array([values.get(prompt, np.nan) for prompt in order]), order.to_numpy()
 
 
-def _distinct_columns(told: pl.DataFrame) -> Iterator[Column]:
+def _distinct_columns(told: pl.DataFrame) -> Iterator[MetricColumn]:
     same = pl.col("text").map_elements(lambda spoken: " ".join(words(spoken)), return_dtype=pl.String)
     marked = told.with_columns(same=same)
     share = 1 / pl.len().cast(pl.Float64)
@@ -142,10 +142,12 @@ def _distinct_columns(told: pl.DataFrame) -> Iterator[Column]:
     )
     clusters = shares["prompt_id"].to_numpy()
     for name in ("distinct", "distinct_per_draw"):
-        yield Column(CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name])
+        yield MetricColumn(
+            CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name]
+        )
 
 
-def _item_columns(rows: pl.DataFrame) -> Iterator[Column]:
+def _item_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
     """Give accuracies of every benchmark: overall, of its parts, and of the main figures under every convention.
 
     A pair's value is the mean over the voices that were measured, and every pair counts the same, as the official
@@ -189,30 +191,34 @@ def _by(items: pl.DataFrame, column: str, prefix: str) -> Iterator[tuple[str, pl
         yield f"{prefix}{value}", items.filter(pl.col(column) == value)
 
 
-def _unmeasured(items: pl.DataFrame, benchmark: str) -> Iterator[Column]:
+def _unmeasured(items: pl.DataFrame, benchmark: str) -> Iterator[MetricColumn]:
     """Give the share of voices without a value, where pairs have a value from their other voices all the same."""
     missing = items["correct"].is_null()
     partly = missing & items.select(pl.col("correct").is_not_null().any().over("pair_id")).to_series()
     if partly.any():
-        yield Column(benchmark, "unmeasured", missing.cast(pl.Float64).to_numpy(), items["pair_id"].to_numpy(), False)
+        yield MetricColumn(
+            benchmark, "unmeasured", missing.cast(pl.Float64).to_numpy(), items["pair_id"].to_numpy(), False
+        )
 
 
-def _speech_columns(rows: pl.DataFrame) -> Iterator[Column]:
+def _speech_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
     """Give predicted scores of how speech sounds; clips of one prompt are dependent."""
     heard = rows.filter(pl.col("status") != UNSAMPLED).sort("source_id")
     for metric in heard["metric"].unique().sort():
         found = heard.filter(metric=metric)
         clusters = found["prompt_id"].to_numpy()
-        yield Column(SPEECH, metric, found["value"].fill_null(float("nan")).to_numpy(), clusters, higher_is_better=True)
+        yield MetricColumn(
+            SPEECH, metric, found["value"].fill_null(float("nan")).to_numpy(), clusters, higher_is_better=True
+        )
 
 
-def _word_error_columns(rows: pl.DataFrame) -> Iterator[Column]:
+def _word_error_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
     if not rows.is_empty():
         found, prompts = _by_prompt(word_error_values(rows), rows["prompt_id"])
-        yield Column(SPEECH, WORD_ERROR, found, prompts, higher_is_better=False)
+        yield MetricColumn(SPEECH, WORD_ERROR, found, prompts, higher_is_better=False)
 
 
-def _accuracy(items: pl.DataFrame, benchmark: str, metric: str, correct: pl.Expr) -> Column:
+def _accuracy(items: pl.DataFrame, benchmark: str, metric: str, correct: pl.Expr) -> MetricColumn:
     values = items.select(correct.fill_null(float("nan"))).to_series().to_numpy()
-    pairs, means = mean_within(values, items["pair_id"].to_numpy())
-    return Column(benchmark, metric, means, pairs, higher_is_better=True)
+    pairs, means = group_means(values, items["pair_id"].to_numpy())
+    return MetricColumn(benchmark, metric, means, pairs, higher_is_better=True)

@@ -34,7 +34,7 @@ class ComparedRow(Config):
     n_missing: int
 
 
-class Pairwise(Config):
+class PairwiseComparison(Config):
     """Every difference `model` - `against`."""
 
     model: str
@@ -46,7 +46,7 @@ class Pairwise(Config):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def compare(artifacts: Path, model: str, against: str, *, bootstrap: Bootstrap, seed: int) -> Pairwise:
+def compare(artifacts: Path, model: str, against: str, *, bootstrap: Bootstrap, seed: int) -> PairwiseComparison:
     """Compare two systems of artifacts/eval in everything that both were measured by.
 
     Raises ReportError for a system compared with itself, one that was not evaluated, and two with nothing in common.
@@ -58,7 +58,7 @@ def compare(artifacts: Path, model: str, against: str, *, bootstrap: Bootstrap, 
     if not keys:
         raise ReportError(f"{model!r} and {against!r} have no figure in common in {artifacts / 'eval'}")
     rows = (_row(key, pair(left[key], right[key]), bootstrap=bootstrap, seed=seed) for key in keys)
-    return Pairwise(model=model, against=against, rows=tuple(rows))
+    return PairwiseComparison(model=model, against=against, rows=tuple(rows))
 
 
 def _row(key: Key, both: Paired, *, bootstrap: Bootstrap, seed: int) -> ComparedRow:

@@ -21,7 +21,7 @@ WORD_ERRORS = {"system": pl.String, "prompt_id": pl.String, "errors": pl.Int64, 
 Values = dict[str, float]  # by prompt
 
 
-def jackknifed(whole: float, without: Floats) -> Floats:
+def jackknife_values(whole: float, without: Floats) -> Floats:
     """Return a value a cluster (clusters,) from a figure and what it is without each cluster in turn (clusters,).
 
     Their mean is `whole`, and their standard error sqrt((C - 1) / C * sum (without - mean)^2), the jackknife's (Efron
@@ -35,7 +35,9 @@ def _values(figure: Callable[[str | None], float], prompts: Iterable[str]) -> Va
     order, whole = sorted(prompts), figure(None)
     if len(order) < 2:
         return dict.fromkeys(order, whole)
-    return dict(zip(order, jackknifed(whole, np.array([figure(prompt) for prompt in order])).tolist(), strict=True))
+    return dict(
+        zip(order, jackknife_values(whole, np.array([figure(prompt) for prompt in order])).tolist(), strict=True)
+    )
 
 
 class _Tally(NamedTuple):

@@ -8,9 +8,9 @@ import polars as pl
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of
+from alignslm.report.formatting import style, with_error
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import lineage, topline
-from alignslm.report.wording import style, with_error
 
 DRIFTS = ("judge", "heldout_judge", "num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
 DRAWN = ("num_words", "duration_s", "auto_bleu", "distinct_per_draw")

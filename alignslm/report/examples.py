@@ -8,7 +8,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.audio import encode_flac
-from alignslm.prompts import with_heard_texts
+from alignslm.prompts import fill_missing_texts
 from alignslm.recordings import recordings_of
 
 
@@ -48,7 +48,7 @@ def read_examples(
     prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(split=split)
     prompts = prompts.join(judged.select("prompt_id").unique(), on="prompt_id", how="semi").sort("prompt_id")
     known = prompts.head(count)
-    prompts = with_heard_texts(known, tables.read(tables.TRANSCRIPTS, artifacts / "prompt_transcripts.parquet"))
+    prompts = fill_missing_texts(known, tables.read(tables.TRANSCRIPTS, artifacts / "prompt_transcripts.parquet"))
     unwritten = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
     sounds = {
         recording.prompt_id: encode_flac(recording.prompt, recording.sample_rate_hz)

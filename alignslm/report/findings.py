@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
+from alignslm.report.formatting import TOPIC, headline
 from alignslm.report.metrics import JUDGES, Comparison, Metric, Report
 from alignslm.report.systems import last_round, previous, topline
-from alignslm.report.wording import TOPIC, headline
 
-LOW_TEMPERATURE = "base-cool"
+LOW_TEMPERATURE = "base-low-temp"
 
 
 @dataclass(frozen=True)

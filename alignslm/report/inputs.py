@@ -1,6 +1,6 @@
 """What a report is made of, read from the artifacts of one experiment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import ConfigDict, ValidationError
 
 from alignslm import tables
-from alignslm.config.experiment import Experiment
+from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
 from alignslm.report.columns import ReportError
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
@@ -17,11 +17,7 @@ from alignslm.report.systems import evaluated, topline
 
 NUM_EXAMPLES = 4
 RECORDED = "recorded-continuations"  # as the stage mos names them
-CONFIG_KEYS = (
-    *("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector"),
-    *("trainer", "ntp", "sft"),
-)
-LOGGED_BEFORE_ROUNDS = ("base", "ntp", "sft")
+CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
 
 
 class TrainingStep(Config):
@@ -78,6 +74,7 @@ class ReportInputs:
 def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
     """Read everything the report needs from the artifacts folder; TableError names what is missing."""
     models, split, rounds = evaluated(experiment), experiment.params.evaluation.split, experiment.params.rounds
+    baselines = [name for name in experiment.params.checkpoints if name not in rounds]
     evaluations = {model: artifacts / "eval" / model for model in models}
     judged = [tables.read(tables.JUDGED, folder / "judged.parquet") for folder in evaluations.values()]
     scored = [tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet") for folder in evaluations.values()]
@@ -91,8 +88,8 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
             model: tables.read(tables.TRANSCRIPTS, artifacts / "samples" / model / "transcripts.parquet")
             for model in models
         },
-        rounds={name: _read_round(artifacts, name) for name in rounds},
-        training=_read_training(artifacts / "training", [*LOGGED_BEFORE_ROUNDS, *rounds]),
+        rounds={name: _read_round(artifacts, item.pairs) for name, item in rounds.items()},
+        training=_read_training(artifacts / "training", [BASE, *baselines, *rounds]),
         examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
     )
 
@@ -137,7 +134,7 @@ def _read_round(artifacts: Path, name: str) -> RoundTables:
     )
 
 
-def _read_training(folder: Path, names: list[str]) -> dict[str, TrainingLog]:
+def _read_training(folder: Path, names: Sequence[str]) -> dict[str, TrainingLog]:
     files = {name: folder / f"{name}.json" for name in names}
     return {name: _read_log(path) for name, path in files.items() if path.exists()}
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
-from alignslm.report.columns import BASE, FINETUNED, Column, Rows, columns_of
+from alignslm.report.columns import BASE, FINETUNED, EvalTables, MetricColumn, columns_of
 from alignslm.report.evaluated import pair, shared_keys
 from alignslm.statistics import mean_interval, paired_difference
 
@@ -104,7 +104,7 @@ class Report(Config):
 
 
 def summarise(
-    measured: Rows,
+    measured: EvalTables,
     *,
     models: Iterable[str],
     rounds: Mapping[str, str],
@@ -157,7 +157,7 @@ def compared(models: Iterable[str], rounds: Mapping[str, str]) -> list[tuple[str
     return list(dict.fromkeys(known))
 
 
-def _metrics(model: str, column: Column, *, bootstrap: Bootstrap, seed: int) -> Iterator[Metric]:
+def _metrics(model: str, column: MetricColumn, *, bootstrap: Bootstrap, seed: int) -> Iterator[Metric]:
     found = mean_interval(column.values, column.clusters, bootstrap=bootstrap, seed=seed)
     metric = Metric(
         model=model,
@@ -183,7 +183,9 @@ def _geometric(log: Metric) -> Metric:
     return log.model_copy(update={"metric": "ppl", "value": value, "stderr": stderr, "ci95": ends})
 
 
-def _compare(model: str, against: str, left: Column, right: Column, *, bootstrap: Bootstrap, seed: int) -> Comparison:
+def _compare(
+    model: str, against: str, left: MetricColumn, right: MetricColumn, *, bootstrap: Bootstrap, seed: int
+) -> Comparison:
     both = pair(left, right)
     found = paired_difference(both.left, both.right, both.ids, bootstrap=bootstrap, seed=seed)
     return Comparison(

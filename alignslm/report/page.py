@@ -7,15 +7,16 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from alignslm.benchmarks.conventions import Convention
+from alignslm.browser_audio import to_browser_audio
 from alignslm.config.experiment import Experiment
-from alignslm.playable import playable
 from alignslm.report.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
+from alignslm.report.formatting import FILTERS, convention_words
 from alignslm.report.inputs import CONFIG_KEYS, ReportInputs
 from alignslm.report.metrics import Report
-from alignslm.report.origin import Origin
 from alignslm.report.published import protocols_of, published_sheet, published_tables
+from alignslm.report.run_info import RunInfo
 from alignslm.report.systems import topline
 from alignslm.report.tabulate import (
     comparison_sheet,
@@ -25,13 +26,12 @@ from alignslm.report.tabulate import (
     pairs_sheet,
     sound_sheet,
 )
-from alignslm.report.wording import FILTERS, convention_words
 from alignslm.templates import environment
 
 FOLDER = Path(__file__).parent
 
 
-def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origin) -> str:
+def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: RunInfo) -> str:
     """Return the whole report as HTML text."""
     templates = environment(FOLDER, html=True)
     templates.filters |= FILTERS | {"sound": _sound, "svg": _svg}
@@ -43,12 +43,12 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: Origi
     )
 
 
-def markdown(report: Report, inputs: ReportInputs, origin: Origin) -> str:
+def markdown(report: Report, inputs: ReportInputs, origin: RunInfo) -> str:
     """Return the report as Markdown text."""
     return environment(FOLDER, html=False).get_template("report.md").render(**_content(report, inputs, origin))
 
 
-def _content(report: Report, inputs: ReportInputs, origin: Origin) -> dict[str, object]:
+def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str, object]:
     """Return what both forms show: the tables, and every text as a list of paragraphs."""
     experiment = inputs.experiment
     tables, ours = published_tables(), published_sheet(report, experiment)
@@ -94,11 +94,14 @@ def _paragraphs(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _provenance(experiment: Experiment, origin: Origin) -> dict[str, str]:
+def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
     return {
         "code": (origin.git_commit or "not a git repository") + (" with uncommitted changes" if origin.dirty else ""),
         "dvc.lock sha256": origin.dvc_lock_sha256 or "none",
-        "choices": ", ".join(f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS),
+        "choices": ", ".join(
+            [f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS]
+            + [f"trainer of {name} {item.trainer}" for name, item in experiment.params.checkpoints.items()]
+        ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,
         "device": origin.device,
@@ -107,7 +110,7 @@ def _provenance(experiment: Experiment, origin: Origin) -> dict[str, str]:
 
 def _sound(flac: bytes) -> str:
     """Return sound as the tables hold it, in a form that a browser plays, inside an address."""
-    kind, data = playable(flac)
+    kind, data = to_browser_audio(flac)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
 from alignslm.report.drift import drift_panels, held_out_scores
+from alignslm.report.formatting import change, difference_unit, headline, style, with_error
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import Interval, Report
 from alignslm.report.tabulate import models_of
-from alignslm.report.wording import change, difference_unit, headline, style, with_error
 
 SHAPE_METRICS = (
     *("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "distinct_1", "distinct_2", "finished"),
@@ -82,7 +82,10 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
         counts, limits = score_counts(item.scores), inputs.experiment.params.rounds[name]
         figure, axes = new_figure()
         axes.bar(SCORE_EDGES[:-1], counts, width=0.23, align="edge", color=HUES[0])
-        for limit, hue, label in ((limits.rejected_max, 1, "rejected ≤"), (limits.chosen_min, 2, "chosen ≥")):
+        for limit, hue, label in (
+            (limits.rule.max_rejected_score, 1, "rejected ≤"),
+            (limits.rule.min_chosen_score, 2, "chosen ≥"),
+        ):
             axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:g}")
         axes.set(xlabel="judge's score", ylabel="continuations", xlim=(1, 5))
         axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
@@ -90,7 +93,7 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
         shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
         alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
         yield Panel(
-            f"scores-{name}", "scores", f"{name}: draws of {limits.prev}", alt, svg_of(figure, f"scores-{name}")
+            f"scores-{name}", "scores", f"{name}: draws of {limits.init_from}", alt, svg_of(figure, f"scores-{name}")
         )
 
 

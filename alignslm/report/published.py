@@ -6,21 +6,26 @@ from typing import Literal, TypeAlias
 
 from ruamel.yaml import YAML
 
-from alignslm.config.benchmarks import Reformatted
+from alignslm.config.benchmarks import SlamkitBenchmarkConfig
 from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.experiment import Experiment
 from alignslm.config.model import Config
 from alignslm.config.sources import FolderSource
 from alignslm.report.columns import ACCURACY, CONTINUATION
+from alignslm.report.formatting import DASH, TOPIC, with_error
 from alignslm.report.metrics import Report
 from alignslm.report.systems import evaluated
-from alignslm.report.tabulate import Cell, Sheet, models_of, sheet_of
-from alignslm.report.wording import DASH, TOPIC, with_error
+from alignslm.report.tabulate import Cell, ReportTable, models_of, sheet_of
 
 Protocol: TypeAlias = Literal["official", "copy", "toy"]
 COLUMNS = ("sWUGGY", "sBLIMP", "S-StoryCloze", "T-StoryCloze")
 OFFICIAL = {"swuggy": "sWUGGY", "sblimp": "sBLIMP", "sstorycloze": "S-StoryCloze", "tstorycloze": "T-StoryCloze"}
-COPIES = {"swuggy_inter": "sWUGGY", "sblimp": "sBLIMP", "sSC": "S-StoryCloze", "tSC": "T-StoryCloze"}  # slamkit's names
+SLAMKIT_COLUMNS = {
+    "swuggy_inter": "sWUGGY",
+    "sblimp": "sBLIMP",
+    "sSC": "S-StoryCloze",
+    "tSC": "T-StoryCloze",
+}  # slamkit's names
 TOYS = {"toy-swuggy": "sWUGGY", "toy-sblimp": "sBLIMP", "toy-storycloze": "T-StoryCloze"}
 LABEL_SUFFIX: Mapping[Protocol, str] = {"official": "", "copy": " (slamkit's copies)", "toy": " (toy protocol)"}
 MAIN_METRICS = {"toy-storycloze": TOPIC}
@@ -35,7 +40,7 @@ class PublishedTable(Config):
     decimals: tuple[int, ...]
     rows: dict[str, tuple[float | None, ...]]
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> ReportTable:
         """Return the table as printed."""
         return sheet_of(
             self.headings,
@@ -52,7 +57,7 @@ def published_tables() -> dict[str, PublishedTable]:
     return {name: PublishedTable.model_validate(table) for name, table in content.items()}
 
 
-def published_sheet(report: Report, experiment: Experiment) -> Sheet:
+def published_sheet(report: Report, experiment: Experiment) -> ReportTable:
     """Return the paper's main table with this run's rows below it."""
     sheet = published_tables()["main"].sheet()
     return sheet_of(sheet.headings, [*sheet.rows, *_ours(report, experiment)])
@@ -64,9 +69,9 @@ def column_of(config: BenchmarkConfig) -> tuple[Protocol, str] | None:
         return "official", OFFICIAL[config.kind]
     if config.kind in TOYS:
         return "toy", TOYS[config.kind]
-    if isinstance(config, Reformatted) and isinstance(config.data, FolderSource):
+    if isinstance(config, SlamkitBenchmarkConfig) and isinstance(config.data, FolderSource):
         copied = PurePath(config.data.path).name
-        return ("copy", COPIES[copied]) if copied in COPIES else None
+        return ("copy", SLAMKIT_COLUMNS[copied]) if copied in SLAMKIT_COLUMNS else None
     return None
 
 

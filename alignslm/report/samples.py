@@ -14,9 +14,9 @@ from alignslm.audio import decode, resample
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import ReportError
 from alignslm.report.examples import Example, read_examples
+from alignslm.report.formatting import FILTERS
 from alignslm.report.systems import evaluated, topline
-from alignslm.report.wording import FILTERS
-from alignslm.storage import replacing, write_text
+from alignslm.storage import atomic_write, write_text
 from alignslm.templates import environment
 
 RATE_HZ = 16000
@@ -79,7 +79,7 @@ def write_samples(
 def _write_clips(waveforms: Mapping[str, np.ndarray], folder: Path) -> None:
     """Write one Opus file per waveform and remove those of an earlier call."""
     for name, waveform in waveforms.items():
-        with replacing(folder / name) as partial:
+        with atomic_write(folder / name) as partial:
             soundfile.write(partial, waveform, RATE_HZ, **OPUS)
     for path in folder.glob("*.ogg"):
         if CLIP_FILES.fullmatch(path.name) and path.name not in waveforms:

@@ -39,7 +39,7 @@ class CombinedRow(Config):
     n_missing: int
 
 
-class Combination(Config):
+class SeedComparison(Config):
     """Every difference `model` - `against` over several runs."""
 
     model: str
@@ -52,7 +52,9 @@ class Combination(Config):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def combine_runs(folders: Sequence[Path], model: str, against: str, *, bootstrap: Bootstrap, seed: int) -> Combination:
+def compare_seeds(
+    folders: Sequence[Path], model: str, against: str, *, bootstrap: Bootstrap, seed: int
+) -> SeedComparison:
     """Compare two systems over the evaluations in `folders`, one a training run, in everything that runs report.
 
     A folder holds eval/MODEL/judged.parquet and item_scores.parquet, itself or below `artifacts`. A difference is
@@ -63,12 +65,12 @@ def combine_runs(folders: Sequence[Path], model: str, against: str, *, bootstrap
     _refuse_copies(runs, model)
     pairs = {name: _pairs(folder, model, against) for name, folder in runs.items()}
     if faults := [*_faults(pairs)]:
-        raise ReportError(_told(faults))
+        raise ReportError(_format_comparison(faults))
     rows = tuple(
         _combine(key, [some[key] for some in pairs.values()], bootstrap=bootstrap, seed=seed)
         for key in next(iter(pairs.values()))
     )
-    return Combination(model=model, against=against, runs=tuple(runs), rows=rows)
+    return SeedComparison(model=model, against=against, runs=tuple(runs), rows=rows)
 
 
 def name_runs(folders: Sequence[Path]) -> dict[str, Path]:
@@ -119,7 +121,7 @@ def _faults(runs: Mapping[str, Mapping[Key, Paired]]) -> Iterator[str]:
                 yield f"{' '.join(key)} has {len(odd)} items in only one of {first} and {name}, such as {min(odd)}"
 
 
-def _told(faults: Sequence[str]) -> str:
+def _format_comparison(faults: Sequence[str]) -> str:
     hidden = len(faults) - FAULTS_SHOWN
     listed = "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN])
     return (

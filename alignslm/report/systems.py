@@ -5,20 +5,17 @@ from alignslm.config.experiment import Experiment
 
 def evaluated(experiment: Experiment) -> tuple[str, ...]:
     """Return the evaluated systems in the order of the report: sampled baselines, rounds, then the topline."""
-    params = experiment.params
-    sampled = [name for name, item in params.controls.items() if item.source == "model"]
-    spoken = [name for name, item in params.controls.items() if item.source == "corpus"]
-    return (*sampled, *params.rounds, *spoken)
+    return tuple(experiment.params.ordered_systems)
 
 
 def topline(experiment: Experiment) -> str:
-    """Return the system of ground-truth continuations; `true` if the experiment evaluates none."""
-    return next((name for name, item in experiment.params.controls.items() if item.source == "corpus"), "true")
+    """Return the system of ground-truth continuations; `ground-truth` if the experiment evaluates none."""
+    return next(iter(experiment.params.toplines), "ground-truth")
 
 
 def previous(experiment: Experiment) -> dict[str, str]:
     """Return the checkpoint that each round was trained from, by round."""
-    return {name: item.prev for name, item in experiment.params.rounds.items()}
+    return {name: item.init_from for name, item in experiment.params.rounds.items()}
 
 
 def last_round(experiment: Experiment) -> str:

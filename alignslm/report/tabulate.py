@@ -6,9 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.report.columns import CONTINUATION, SPEECH, WORD_ERROR
-from alignslm.report.inputs import ReportInputs, RoundTables
-from alignslm.report.metrics import Comparison, Report
-from alignslm.report.wording import (
+from alignslm.report.formatting import (
     DASH,
     arrow,
     change_parts,
@@ -19,6 +17,8 @@ from alignslm.report.wording import (
     style,
     with_error,
 )
+from alignslm.report.inputs import ReportInputs, RoundTables
+from alignslm.report.metrics import Comparison, Report
 
 
 class Cell(NamedTuple):
@@ -38,24 +38,24 @@ class Cell(NamedTuple):
         return f"{text} {self.detail}".strip().replace("|", "\\|")
 
 
-class Sheet(NamedTuple):
+class ReportTable(NamedTuple):
     """A table: headings, and rows whose first cell names the row."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def sheet_of(headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Sheet:
+def sheet_of(headings: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> ReportTable:
     """Return a table made of cells and plain texts."""
     cells = (tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
-    return Sheet(tuple(headings), tuple(cells))
+    return ReportTable(tuple(headings), tuple(cells))
 
 
-def transposed(sheet: Sheet) -> Sheet:
+def transposed(sheet: ReportTable) -> ReportTable:
     """Return the table with a row per heading."""
     columns = zip(*(row[1:] for row in sheet.rows), strict=True)
     rows = [(Cell(name), *column) for name, column in zip(sheet.headings[1:], columns, strict=True)]
-    return Sheet(("", *(row[0].text for row in sheet.rows)), tuple(rows))
+    return ReportTable(("", *(row[0].text for row in sheet.rows)), tuple(rows))
 
 
 def models_of(report: Report) -> list[str]:
@@ -63,7 +63,7 @@ def models_of(report: Report) -> list[str]:
     return list(dict.fromkeys(metric.model for metric in report.metrics))
 
 
-def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> Sheet:
+def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> ReportTable:
     """Return `models` (all without a choice) by headline metrics; a score above the topline's interval is marked."""
     columns = headline(report)
     flagged = {(flag.model, CONTINUATION, flag.metric) for flag in report.flags}
@@ -97,7 +97,7 @@ SOUND = (
 )
 
 
-def sound_sheet(report: Report, topline: str) -> Sheet:
+def sound_sheet(report: Report, topline: str) -> ReportTable:
     """Models and recordings by what their words and their sound are like, whatever a judge says of them."""
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns = [column for column in SOUND if column in found]
@@ -110,7 +110,7 @@ def sound_sheet(report: Report, topline: str) -> Sheet:
     return sheet_of(["system", *headings], rows)
 
 
-def comparison_sheet(report: Report) -> Sheet:
+def comparison_sheet(report: Report) -> ReportTable:
     """Each compared pair of models by headline metrics."""
     columns = headline(report)
     pairs = list(dict.fromkeys((item.model, item.against) for item in report.comparisons))
@@ -138,7 +138,7 @@ def mark_of(report: Report, comparison: Comparison | None) -> str:
     return "better" if comparison.direction == better else "worse"
 
 
-def every_metric_sheet(report: Report) -> Sheet:
+def every_metric_sheet(report: Report) -> ReportTable:
     """Every metric of every model: value, standard error, interval, counts."""
     rows: list[list[Cell | str]] = []
     for m in report.metrics:
@@ -151,7 +151,7 @@ def every_metric_sheet(report: Report) -> Sheet:
     return sheet_of(headings, rows)
 
 
-def every_comparison_sheet(report: Report) -> Sheet:
+def every_comparison_sheet(report: Report) -> ReportTable:
     """Every paired difference with the number of prompts or item pairs it rests on."""
     rows: list[list[Cell | str]] = []
     for c in report.comparisons:
@@ -165,7 +165,7 @@ def every_comparison_sheet(report: Report) -> Sheet:
     return sheet_of(headings, rows)
 
 
-def pairs_sheet(inputs: ReportInputs) -> Sheet:
+def pairs_sheet(inputs: ReportInputs) -> ReportTable:
     """What became of every prompt of every round and split; the counts close."""
     reasons = sorted({r for item in inputs.rounds.values() for r in item.rejections["reason"].unique()})
     headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]

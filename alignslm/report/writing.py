@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from alignslm.report.columns import Rows
+from alignslm.report.columns import EvalTables
 from alignslm.report.drift import drift_table
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import Report, summarise
-from alignslm.report.origin import Origin
 from alignslm.report.page import markdown, page
 from alignslm.report.plots import panels, scores_table, training_table
+from alignslm.report.run_info import RunInfo
 from alignslm.report.systems import evaluated, previous, topline
 from alignslm.storage import write_text
 
@@ -18,7 +18,7 @@ def report_of(inputs: ReportInputs) -> Report:
     """Summarise what was measured, under the experiment's own bootstrap and seed."""
     params = inputs.experiment.params
     return summarise(
-        Rows(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),
+        EvalTables(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),
         models=evaluated(inputs.experiment),
         rounds=previous(inputs.experiment),
         bootstrap=params.evaluation.bootstrap,
@@ -27,7 +27,7 @@ def report_of(inputs: ReportInputs) -> Report:
     )
 
 
-def write_report(inputs: ReportInputs, origin: Origin, folder: Path) -> Report:
+def write_report(inputs: ReportInputs, origin: RunInfo, folder: Path) -> Report:
     """Write the report into `folder` and return its numbers. Equal inputs and origin give equal bytes.
 
     Files of an earlier report that this one does not write are removed from `folder`/plots.

@@ -112,10 +112,10 @@ def _lock_workspace(command: Sequence[str]) -> contextlib.ExitStack:
     tool, *arguments = command
     runs = arguments[:1] == ["repro"] or (arguments[:2] == ["exp", "run"] and not ELSEWHERE & {*arguments})
     if Path(tool).name == "dvc" and runs:
-        from alignslm.failures import told
         from alignslm.locks import alone
+        from alignslm.user_errors import report_user_errors
 
-        with told():
+        with report_user_errors():
             held.enter_context(
                 alone("dvc", command=shlex.join(command), on_acquired=lambda file: os.set_inheritable(file, True))
             )

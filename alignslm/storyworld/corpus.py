@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.speech import StoryCounts, StoryWorld
+from alignslm.config.speech import StoryCounts, StoryWorldConfig
 from alignslm.lifeline import become_worker
 from alignslm.provenance import content_id, row_seed
 from alignslm.shards import map_shards
 from alignslm.storyworld.espeak import require_voice
-from alignslm.storyworld.grammar import PARTS, Part, Scene, Story, draw_plot, draw_story, scenes_in, tell
-from alignslm.storyworld.narration import Narrated, narrate
+from alignslm.storyworld.grammar import PARTS, Part, Scene, Story, draw_plot, draw_story, realize_story, scenes_in
+from alignslm.storyworld.narration import SynthesizedStory, synthesize_stories
 
 SPLITS: tuple[Part, ...] = ("train", "valid", "dev", "test")
 _TASK_ROWS = 25  # stories a worker takes at once: small enough that both finish together
@@ -47,7 +47,7 @@ class _Map(Protocol):
     def __call__(self, function: Callable[[_Given], _Done], tasks: list[_Given], /) -> Iterator[_Done]: ...
 
 
-def plan_stories(config: StoryWorld) -> pl.DataFrame:
+def plan_stories(config: StoryWorldConfig) -> pl.DataFrame:
     """Return every story to be spoken, sorted by utterance_id: split, texts, and whether its ending is foreign.
 
     A split's prompt sentences are distinct and belong to that split alone. Only training stories drift.
@@ -56,14 +56,14 @@ def plan_stories(config: StoryWorld) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=STORIES, orient="row").sort("utterance_id")
 
 
-def _plan_split(config: StoryWorld, split: Part) -> Iterator[tuple[str, str, bool, str, str, str]]:
+def _plan_split(config: StoryWorldConfig, split: Part) -> Iterator[tuple[str, str, bool, str, str, str]]:
     count = _count(config.stories, split)
     for number, scene in enumerate(_distinct_scenes(config.seed, split, count)):
         utterance_id = content_id("story", split, number)
         rng = np.random.default_rng(row_seed(config.seed, "story", utterance_id))
         drifted = split == "train" and rng.random() < config.drift
-        source = _foreign_scene(scene, config.drift_same_pronoun, rng) if drifted else scene
-        second, third = tell(source, draw_plot(source.topic, rng)).continuation
+        source = _mismatched_scene(scene, config.drift_same_pronoun, rng) if drifted else scene
+        second, third = realize_story(source, draw_plot(source.topic, rng)).continuation
         yield utterance_id, split, drifted, scene.prompt, second, third
 
 
@@ -83,7 +83,7 @@ def _distinct_scenes(seed: int, split: Part, count: int) -> list[Scene]:
     return [choices[i] for i in order[:count]]
 
 
-def _foreign_scene(scene: Scene, same_pronoun: float, rng: np.random.Generator) -> Scene:
+def _mismatched_scene(scene: Scene, same_pronoun: float, rng: np.random.Generator) -> Scene:
     """Draw the training scene whose ending a drifted story takes: any topic and object, a chosen pronoun or not."""
     keep = rng.random() < same_pronoun
     while True:
@@ -92,11 +92,11 @@ def _foreign_scene(scene: Scene, same_pronoun: float, rng: np.random.Generator) 
             return other
 
 
-def story_texts(config: StoryWorld) -> pl.DataFrame:
+def story_texts(config: StoryWorldConfig) -> pl.DataFrame:
     """Return the TEXTS table: `config.texts` clean stories whose prompts belong to the train part."""
     rows = [_text_row(config.seed, content_id("text", number)) for number in range(config.texts)]
     schema = ["text_id", "prompt_text", "continuation_text"]
-    return tables.arrange(pl.DataFrame(rows, schema=schema, orient="row"), tables.TEXTS)
+    return tables.conform(pl.DataFrame(rows, schema=schema, orient="row"), tables.TEXTS)
 
 
 def _text_row(seed: int, text_id: str) -> tuple[str, str, str]:
@@ -104,7 +104,7 @@ def _text_row(seed: int, text_id: str) -> tuple[str, str, str]:
     return text_id, story.prompt, story.continuation_text
 
 
-def speak_corpus(config: StoryWorld, *, workers: int, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
+def synthesize_corpus(config: StoryWorldConfig, *, workers: int, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the UTTERANCES table in shards, in order of utterance_id, each durable in `work` once spoken.
 
     With several workers the calling script must be importable (`if __name__ == "__main__"`), for they are spawned.
@@ -129,12 +129,12 @@ def processes(workers: int) -> Iterator[_Map]:
         yield executor.map
 
 
-def _speak(stories: pl.DataFrame, config: StoryWorld, pool: _Map) -> pl.DataFrame:
+def _speak(stories: pl.DataFrame, config: StoryWorldConfig, pool: _Map) -> pl.DataFrame:
     require_voice(config.voice)
     texts = stories.select("prompt_text", "sentence_2", "sentence_3").rows()
     tasks = [texts[start : start + _TASK_ROWS] for start in range(0, len(texts), _TASK_ROWS)]
     work = partial(
-        narrate,
+        synthesize_stories,
         voice=config.voice,
         words_per_minute=config.words_per_minute,
         sample_rate_hz=config.sample_rate_hz,
@@ -143,7 +143,7 @@ def _speak(stories: pl.DataFrame, config: StoryWorld, pool: _Map) -> pl.DataFram
     return _utterances(stories, narrated, config)
 
 
-def _utterances(stories: pl.DataFrame, narrated: list[Narrated], config: StoryWorld) -> pl.DataFrame:
+def _utterances(stories: pl.DataFrame, narrated: list[SynthesizedStory], config: StoryWorldConfig) -> pl.DataFrame:
     ids = stories["utterance_id"].to_list()
     audio = [{"bytes": told.flac, "path": f"{name}.flac"} for name, told in zip(ids, narrated, strict=True)]
     continuation = pl.concat_str("sentence_2", "sentence_3", separator=" ")
@@ -157,4 +157,4 @@ def _utterances(stories: pl.DataFrame, narrated: list[Narrated], config: StoryWo
         pl.Series("num_samples", [told.num_samples for told in narrated], pl.Int64),
         pl.Series("audio", audio, tables.AUDIO),
     )
-    return tables.arrange(frame, tables.UTTERANCES)
+    return tables.conform(frame, tables.UTTERANCES)

@@ -133,7 +133,7 @@ def require_voice(voice: str) -> None:
         raise SpeechError(f"voice variant {variant!r} is unknown to espeak-ng; close ones: {', '.join(close)}.")
 
 
-def speak(text: str, *, voice: str, words_per_minute: int, sample_rate_hz: int) -> np.ndarray:
+def synthesize(text: str, *, voice: str, words_per_minute: int, sample_rate_hz: int) -> np.ndarray:
     """Return (samples,) float32 of `text`, silence around it cut off. `[[...]]` in the text is phoneme input."""
     require_voice(voice)
     encoded = text.encode()

@@ -102,7 +102,7 @@ def scene_of(prompt_text: str) -> Scene | None:
     return _scene_by_prompt().get(prompt_text)
 
 
-def part_of(prompt_text: str) -> Part:
+def split_of(prompt_text: str) -> Part:
     """Return the part a prompt sentence belongs to: a function of its text alone, whatever the corpus seed."""
     digest = hashlib.blake2b(prompt_text.encode(), digest_size=8).digest()
     place, edge = int.from_bytes(digest, "little") / 2**64, 0.0
@@ -116,7 +116,7 @@ def part_of(prompt_text: str) -> Part:
 @lru_cache(maxsize=8)
 def scenes_in(part: Part) -> tuple[Scene, ...]:
     """Every scene whose prompt sentence belongs to a part."""
-    return tuple(scene for scene in scenes() if part_of(scene.prompt) == part)
+    return tuple(scene for scene in scenes() if split_of(scene.prompt) == part)
 
 
 def sentences(pronoun: Pronoun, thing: str, *, plural_thing: bool, plot: Plot) -> tuple[str, str]:
@@ -137,7 +137,7 @@ def plots(topic: Topic) -> tuple[Plot, ...]:
     )
 
 
-def tell(scene: Scene, plot: Plot) -> Story:
+def realize_story(scene: Scene, plot: Plot) -> Story:
     """Return the story of a scene and a plot of its topic."""
     told = sentences(scene.pronoun, scene.thing, plural_thing=scene.plural_thing, plot=plot)
     return Story(scene.prompt, told, scene)
@@ -153,7 +153,7 @@ def draw_story(rng: np.random.Generator, *, part: Part) -> Story:
     """Draw a clean story whose prompt belongs to a part: scene and plot uniformly."""
     choices = scenes_in(part)
     scene = choices[int(rng.integers(len(choices)))]
-    return tell(scene, draw_plot(scene.topic, rng))
+    return realize_story(scene, draw_plot(scene.topic, rng))
 
 
 @lru_cache(maxsize=256)

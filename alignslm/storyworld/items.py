@@ -13,11 +13,11 @@ import numpy as np
 
 from alignslm.benchmarks.items import SpokenItem
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
-from alignslm.config.speech import StoryWorld
+from alignslm.config.speech import StoryWorldConfig
 from alignslm.provenance import content_id, row_seed
 from alignslm.storyworld.corpus import processes
 from alignslm.storyworld.grammar import Plot, Scene, draw_plot, plots, scenes_in, sentences
-from alignslm.storyworld.narration import tell_aloud
+from alignslm.storyworld.narration import synthesize_story
 from alignslm.storyworld.nonwords import LexicalPair, lexical_pairs
 from alignslm.storyworld.words import PRONOUNS, TOPICS, Pronoun
 
@@ -43,7 +43,7 @@ class Pair(NamedTuple):
     has_context: bool
 
 
-def toy_items(config: ToyBenchmark, *, corpus: StoryWorld, workers: int) -> Iterator[list[SpokenItem]]:
+def toy_items(config: ToyBenchmark, *, corpus: StoryWorldConfig, workers: int) -> Iterator[list[SpokenItem]]:
     """Yield the spoken items of a benchmark in the corpus's voice, positive before negative, some pairs at a time.
 
     The context of a story is its prompt; words and sentences are compared whole and have none. The number of
@@ -68,7 +68,7 @@ def toy_pairs(config: ToyBenchmark, *, voice: str) -> list[Pair]:
             return _cloze_pairs(config)
 
 
-def _speak_pairs(pairs: Sequence[Pair], corpus: StoryWorld) -> list[SpokenItem]:
+def _speak_pairs(pairs: Sequence[Pair], corpus: StoryWorldConfig) -> list[SpokenItem]:
     items = []
     for pair in pairs:
         items.append(_speak(pair, "positive", pair.positive, pair.positive_text, corpus))
@@ -76,8 +76,8 @@ def _speak_pairs(pairs: Sequence[Pair], corpus: StoryWorld) -> list[SpokenItem]:
     return items
 
 
-def _speak(pair: Pair, polarity: Polarity, spoken: Sequence[str], text: str, corpus: StoryWorld) -> SpokenItem:
-    waveform, first_end_s = tell_aloud(
+def _speak(pair: Pair, polarity: Polarity, spoken: Sequence[str], text: str, corpus: StoryWorldConfig) -> SpokenItem:
+    waveform, first_end_s = synthesize_story(
         spoken, voice=corpus.voice, words_per_minute=corpus.words_per_minute, sample_rate_hz=corpus.sample_rate_hz
     )
     context_end_s = first_end_s if pair.has_context else None
@@ -139,11 +139,11 @@ def _word_order(scene: Scene, _rng: np.random.Generator) -> tuple[tuple[str, ...
 def _anaphor(scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """`anna ... she ...` against `anna ... he ...`, over two sentences."""
     plot = draw_plot(scene.topic, rng)
-    right, wrong = (_told(scene, plot, pronoun=p)[0] for p in (scene.pronoun, _other_gender(scene.pronoun)))
+    right, wrong = (_sentences(scene, plot, pronoun=p)[0] for p in (scene.pronoun, _other_gender(scene.pronoun)))
     return (scene.prompt, right), (scene.prompt, wrong)
 
 
-def _told(scene: Scene, plot: Plot, *, pronoun: Pronoun) -> tuple[str, str]:
+def _sentences(scene: Scene, plot: Plot, *, pronoun: Pronoun) -> tuple[str, str]:
     return sentences(pronoun, scene.thing, plural_thing=scene.plural_thing, plot=plot)
 
 
@@ -190,15 +190,15 @@ def _cloze_pairs(config: ToyStoryCloze) -> list[Pair]:
 def _cloze_of(number: int, scene: Scene, config: ToyStoryCloze) -> Iterator[Pair]:
     rng = np.random.default_rng(row_seed(config.seed, "toy-storycloze", str(number)))
     plot = draw_plot(scene.topic, rng)
-    positive = (scene.prompt, *_told(scene, plot, pronoun=scene.pronoun))
-    endings = {"topic": _foreign_topic(scene, plot, rng)}
+    positive = (scene.prompt, *_sentences(scene, plot, pronoun=scene.pronoun))
+    endings = {"topic": _mismatched_topic(scene, plot, rng)}
     harder = number < config.harder_stories
     if harder and scene.pronoun != "they" and number % 4:
-        endings["pronoun"] = _told(scene, plot, pronoun=_other_gender(scene.pronoun))
+        endings["pronoun"] = _sentences(scene, plot, pronoun=_other_gender(scene.pronoun))
     if harder and number % 2:
-        endings["number"] = _told(scene, plot, pronoun=_other_number(scene.pronoun, rng))
+        endings["number"] = _sentences(scene, plot, pronoun=_other_number(scene.pronoun, rng))
     elif harder:
-        endings["object"] = _foreign_thing(scene, plot, rng)
+        endings["object"] = _mismatched_object(scene, plot, rng)
     for subtype, ending in endings.items():
         pair_id = content_id("toy-storycloze", subtype, number)
         yield _written(pair_id, subtype, positive, (scene.prompt, *ending), context=True)
@@ -208,7 +208,7 @@ def _other_number(pronoun: Pronoun, rng: np.random.Generator) -> Pronoun:
     return PRONOUNS[int(rng.integers(2))] if pronoun == "they" else "they"
 
 
-def _foreign_topic(scene: Scene, plot: Plot, rng: np.random.Generator) -> tuple[str, str]:
+def _mismatched_topic(scene: Scene, plot: Plot, rng: np.random.Generator) -> tuple[str, str]:
     """Draw an ending of another topic with the same pronoun, object number, opener and closer."""
     others = [topic for topic in TOPICS if topic is not scene.topic]
     topic = others[int(rng.integers(len(others)))]
@@ -219,7 +219,7 @@ def _foreign_topic(scene: Scene, plot: Plot, rng: np.random.Generator) -> tuple[
     return sentences(scene.pronoun, thing, plural_thing=scene.plural_thing, plot=foreign)
 
 
-def _foreign_thing(scene: Scene, plot: Plot, rng: np.random.Generator) -> tuple[str, str]:
+def _mismatched_object(scene: Scene, plot: Plot, rng: np.random.Generator) -> tuple[str, str]:
     """Name another object of the topic, or swap `it` and `them`."""
     things = [one for one in scene.topic.singular_objects + scene.topic.plural_objects if one != scene.thing]
     thing = things[int(rng.integers(len(things)))]

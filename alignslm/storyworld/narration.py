@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignslm.audio import encode_flac
-from alignslm.storyworld.espeak import speak
+from alignslm.storyworld.espeak import synthesize
 
 PAUSE_S = 0.2
 """Silence between two sentences, about what espeak-ng makes of a full stop at this speaking rate."""
@@ -19,7 +19,7 @@ sentence in one phase only; at random phases nearly a third of the units change,
 one spends its few steps on learning that."""
 
 
-class Narrated(NamedTuple):
+class SynthesizedStory(NamedTuple):
     """One spoken story, as it goes into a table. The prompt ends in the middle of the first pause."""
 
     flac: bytes
@@ -29,12 +29,12 @@ class Narrated(NamedTuple):
 
 @lru_cache(maxsize=2048)
 def _sentence(text: str, voice: str, words_per_minute: int, sample_rate_hz: int) -> np.ndarray:
-    waveform = speak(text, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz)
+    waveform = synthesize(text, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz)
     waveform.setflags(write=False)
     return waveform
 
 
-def tell_aloud(
+def synthesize_story(
     sentences: Sequence[str], *, voice: str, words_per_minute: int, sample_rate_hz: int
 ) -> tuple[np.ndarray, float]:
     """Return (samples,) float32 of the sentences and the time in s where the first one ends.
@@ -51,14 +51,14 @@ def tell_aloud(
     return waveform, first_end / sample_rate_hz
 
 
-def narrate(
+def synthesize_stories(
     stories: Sequence[Sequence[str]], *, voice: str, words_per_minute: int, sample_rate_hz: int
-) -> list[Narrated]:
+) -> list[SynthesizedStory]:
     """Speak every story, given as its sentences, into FLAC."""
     told = []
     for sentences in stories:
-        waveform, end_s = tell_aloud(
+        waveform, end_s = synthesize_story(
             sentences, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz
         )
-        told.append(Narrated(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
+        told.append(SynthesizedStory(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
     return told

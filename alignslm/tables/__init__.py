@@ -5,7 +5,6 @@ no unexpected null, and carries schema version and unit contract in the file met
 and then renames into place, so a reader never meets half a table.
 """
 
-from alignslm.tables.promises import TableError, arrange, require_keys, verify
 from alignslm.tables.reading import Slice, batches, contract_of, iterate, parts, read, read_slice, slices
 from alignslm.tables.schemas import (
     AUDIO,
@@ -29,7 +28,8 @@ from alignslm.tables.schemas import (
     UTTERANCES,
     Table,
 )
-from alignslm.tables.writing import GROUP_ROWS, PART_ROWS, growing, rechunk, write, write_frames, write_shards
+from alignslm.tables.validation import TableError, conform, require_keys, verify
+from alignslm.tables.writing import GROUP_ROWS, PART_ROWS, open_table, rechunk, write, write_frames, write_shards
 
 __all__ = [
     "AUDIO",
@@ -56,11 +56,11 @@ __all__ = [
     "Slice",
     "Table",
     "TableError",
-    "arrange",
     "batches",
+    "conform",
     "contract_of",
-    "growing",
     "iterate",
+    "open_table",
     "parts",
     "read",
     "read_slice",

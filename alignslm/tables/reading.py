@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignslm.provenance import UnitContract
-from alignslm.tables.promises import TableError, require_later, verify
 from alignslm.tables.schemas import Table
+from alignslm.tables.validation import TableError, require_later, verify
 from alignslm.tables.writing import rechunk
 
 

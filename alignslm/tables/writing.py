@@ -9,30 +9,33 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from alignslm.provenance import UnitContract
-from alignslm.storage import replacing, replacing_folder
-from alignslm.tables.promises import arrange, require_later, verify
+from alignslm.storage import atomic_write, replacing_folder
 from alignslm.tables.schemas import Table
+from alignslm.tables.validation import conform, require_later, verify
 
 PART_ROWS = 500  # rows of audio in one file: some 60 MB, few enough to hold, many enough to keep files few
-FORM: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}  # a flipped bit is no other number
+PARQUET_OPTIONS: dict[str, Any] = {
+    "compression": "zstd",
+    "write_page_checksum": True,
+}  # a flipped bit is no other number
 GROUP_ROWS = 1 << 16  # rows of one row group, all that a reader of batches must decode at once
 
 
 def write(frame: pl.DataFrame, table: Table, path: Path, contract: UnitContract | None = None) -> None:
     """Arrange, verify and write one parquet file, then rename it into place."""
-    write_frames([arrange(frame, table)], table, path, contract)
+    write_frames([conform(frame, table)], table, path, contract)
 
 
 def write_frames(frames: Iterable[pl.DataFrame], table: Table, path: Path, contract: UnitContract | None = None) -> int:
     """Write frames, already in key order from one to the next, as one parquet file. Returns the row count."""
-    with growing(table, path, contract) as grown:
+    with open_table(table, path, contract) as grown:
         for frame in frames:
             grown.add(frame)
     return grown.rows
 
 
 @contextmanager
-def growing(table: Table, path: Path, contract: UnitContract | None = None) -> Iterator["Grown"]:
+def open_table(table: Table, path: Path, contract: UnitContract | None = None) -> Iterator["TableWriter"]:
     """Give a table that frames can be added to; it takes its place under `path` when the block ends well.
 
     One row group is in memory at a time, and how the rows were cut into frames leaves no trace.
@@ -41,13 +44,13 @@ def growing(table: Table, path: Path, contract: UnitContract | None = None) -> I
     if contract is not None:
         metadata["alignslm.unit_contract"] = contract.model_dump_json()
     schema = pl.DataFrame(schema=dict(table.schema)).to_arrow().schema.with_metadata(metadata)
-    with replacing(path) as partial, pq.ParquetWriter(partial, schema, **FORM) as writer:
-        grown = Grown(writer, table, path)
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, schema, **PARQUET_OPTIONS) as writer:
+        grown = TableWriter(writer, table, path)
         yield grown
         grown.finish()
 
 
-class Grown:
+class TableWriter:
     """A table while it is written. `rows` counts what was added."""
 
     def __init__(self, writer: pq.ParquetWriter, table: Table, path: Path) -> None:
@@ -58,7 +61,7 @@ class Grown:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Add rows whose keys come after those of all rows before. Raises TableError."""
-        self._held.append(arrange(frame, self._table))
+        self._held.append(conform(frame, self._table))
         self.rows += len(frame)
         while sum(map(len, self._held)) >= GROUP_ROWS:
             joined = pl.concat(self._held)
@@ -105,7 +108,7 @@ def write_shards(
     leaves no trace. One part is in memory at a time; the folder appears under its name only when complete.
     """
     with replacing_folder(folder) as partial:
-        arranged = (arrange(frame, table) for frame in frames)
+        arranged = (conform(frame, table) for frame in frames)
         return _write_parts(rechunk(arranged, part_rows), table, partial, contract, named=folder)
 
 

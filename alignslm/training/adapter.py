@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from alignslm.config.models import Lora
 from alignslm.lm.checkpoint import load_lm
-from alignslm.lm.sharding import is_shared
+from alignslm.lm.sharding import is_sharded
 from alignslm.storage import filling, write_text
 
 
@@ -21,13 +21,13 @@ def lora_config(config: Lora) -> LoraConfig:
     )
 
 
-def on_whole_base(model: PeftModel, base: Path) -> PeftModel:
+def unshard_base(model: PeftModel, base: Path) -> PeftModel:
     """Return an adapted model with all its weights: `model` itself, where processes do not share them.
 
     Else its active adapter on the base read again from checkpoint folder `base`, in the CPU's memory: the base was
     frozen, so nothing is gathered and no process waits for another.
     """
-    if not is_shared(model):
+    if not is_sharded(model):
         return model
     name, trained, read = str(model.active_adapter), model.get_base_model(), load_lm(base, device="cpu").model
     if not isinstance(trained, PreTrainedModel):

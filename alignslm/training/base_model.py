@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from alignslm.config.models import LlamaScratch, LmConfig
-from alignslm.config.pretrained_lm import WarmStart
+from alignslm.config.models import LlamaScratchConfig, LmConfig
+from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.lm.checkpoint import save_lm
 from alignslm.lm.pretrained import fetch_checkpoint, import_lm, write_source
-from alignslm.lm.warm_start import warm_started
+from alignslm.lm.twist_init import twist_init
 from alignslm.provenance import UnitContract
 from alignslm.training.next_unit import new_model, scratch_vocabulary, train_whole
-from alignslm.training.processes import is_first
-from alignslm.training.run import TrainingRun
+from alignslm.training.processes import is_main_process
+from alignslm.training.trainer_setup import TrainingRun
 from alignslm.units import UnitVocabulary
 
 
@@ -31,26 +31,26 @@ def make_base(
 
     `utterances` are training speech in units of `contract`; an interrupted run resumes from `work`.
     """
-    if not isinstance(config, LlamaScratch | WarmStart):
-        if is_first():
+    if not isinstance(config, LlamaScratchConfig | TwistInitConfig):
+        if is_main_process():
             import_lm(config, contract, folder)
         return TrainingRun(0)
     vocabulary = scratch_vocabulary(contract.num_units)
     model = _initial(config, vocabulary, seed=seed, folder=folder)
     run = train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
-    if is_first():
-        if isinstance(config, WarmStart):
+    if is_main_process():
+        if isinstance(config, TwistInitConfig):
             model.to(getattr(torch, config.dtype))
         save_lm(model, vocabulary, contract, folder)
     return run
 
 
 def _initial(
-    config: LlamaScratch | WarmStart, vocabulary: UnitVocabulary, *, seed: int, folder: Path
+    config: LlamaScratchConfig | TwistInitConfig, vocabulary: UnitVocabulary, *, seed: int, folder: Path
 ) -> PreTrainedModel:
-    if isinstance(config, LlamaScratch):
+    if isinstance(config, LlamaScratchConfig):
         return new_model(config, vocabulary, seed=seed)
     fetched = fetch_checkpoint(config.weights)
-    if is_first():
+    if is_main_process():
         write_source(config.weights, fetched.identity, folder)
-    return warm_started(fetched.path, vocabulary, seed=seed)
+    return twist_init(fetched.path, vocabulary, seed=seed)

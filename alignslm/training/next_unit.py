@@ -7,19 +7,19 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments, set_seed
 
-from alignslm.config.models import LlamaScratch, NextUnitTrainer
-from alignslm.config.pretrained_lm import WarmStart
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.positions import require_positions
+from alignslm.config.models import LlamaScratchConfig, NextUnitTrainerConfig
+from alignslm.config.pretrained_lm import TwistInitConfig
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.positions import check_max_positions
 from alignslm.training.adapter import lora_config
-from alignslm.training.run import (
-    IGNORED,
+from alignslm.training.trainer_setup import (
+    IGNORE_INDEX,
     TrainingRun,
-    admit_shared,
+    allow_sharded_model,
     batch_arguments,
-    plain_attention,
     run_arguments,
     run_trainer,
+    use_math_attention,
 )
 from alignslm.units import UnitVocabulary
 
@@ -31,7 +31,7 @@ def scratch_vocabulary(num_units: int) -> UnitVocabulary:
     return UnitVocabulary(num_units=num_units, offset=OFFSET, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID)
 
 
-def new_model(config: LlamaScratch, vocabulary: UnitVocabulary, *, seed: int) -> PreTrainedModel:
+def new_model(config: LlamaScratchConfig, vocabulary: UnitVocabulary, *, seed: int) -> PreTrainedModel:
     """Initialise a Llama over units; equal seed, equal weights."""
     set_seed(seed)
     return LlamaForCausalLM(
@@ -60,7 +60,7 @@ class NextUnitCollator:
         """Pad rows of `ids` into one batch."""
         longest = max(len(row["ids"]) for row in rows)
         ids = torch.full((len(rows), longest), self.pad_id)
-        labels = torch.full((len(rows), longest), IGNORED)
+        labels = torch.full((len(rows), longest), IGNORE_INDEX)
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
         for number, row in enumerate(rows):
             size = len(row["ids"])
@@ -76,25 +76,25 @@ def _fit(
     arguments: TrainingArguments,
 ) -> TrainingRun:
     rows = [{"ids": vocabulary.encode(units, bos=True, eos=True)} for units in utterances]
-    require_positions(
+    check_max_positions(
         model.config,
         [len(row["ids"]) for row in rows],
         what="training utterances",
         cure="leave them out of the corpus, or choose a model with more positions",
     )
-    admit_shared(arguments, model)
+    allow_sharded_model(arguments, model)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=NextUnitCollator(vocabulary.pad_id),
     )
-    with plain_attention(model):
+    with use_math_attention(model):
         return run_trainer(trainer)
 
 
 def _arguments(
-    config: LlamaScratch | WarmStart | NextUnitTrainer,
+    config: LlamaScratchConfig | TwistInitConfig | NextUnitTrainerConfig,
     work: Path,
     *,
     seed: int,
@@ -115,7 +115,7 @@ def _arguments(
 
 
 def train_whole(
-    config: LlamaScratch | WarmStart,
+    config: LlamaScratchConfig | TwistInitConfig,
     model: PreTrainedModel,
     utterances: Sequence[Sequence[int]],
     vocabulary: UnitVocabulary,
@@ -128,7 +128,7 @@ def train_whole(
 
 
 def continue_training(
-    config: NextUnitTrainer, lm: UnitLm, utterances: Sequence[Sequence[int]], *, seed: int, work: Path
+    config: NextUnitTrainerConfig, lm: UnitLM, utterances: Sequence[Sequence[int]], *, seed: int, work: Path
 ) -> tuple[PeftModel, TrainingRun]:
     """Train an adapter by next-unit prediction on the same speech (the paper's ablation baseline); not merged yet."""
     set_seed(seed)

@@ -22,22 +22,22 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 
-from alignslm.config.models import PreferenceTrainer
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.likelihood import Scored, unit_log_likelihoods
-from alignslm.lm.positions import require_positions
+from alignslm.config.models import PreferenceTrainerConfig
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+from alignslm.lm.positions import check_max_positions
 from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
-from alignslm.training.processes import is_first, together
-from alignslm.training.run import (
-    IGNORED,
-    Best,
+from alignslm.training.processes import is_main_process, wait_for_everyone
+from alignslm.training.trainer_setup import (
+    IGNORE_INDEX,
+    BestCheckpoint,
     TrainingRun,
-    admit_shared,
+    allow_sharded_model,
     batch_arguments,
-    plain_attention,
     run_trainer,
     shared_arguments,
+    use_math_attention,
 )
 from alignslm.units import UnitVocabulary
 
@@ -60,16 +60,16 @@ def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTr
     )
 
 
-def reference_log_probs(lm: UnitLm, pairs: pl.DataFrame, side: str, *, batch_rows: int) -> list[float]:
+def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_rows: int) -> list[float]:
     """Return log p(side | prompt) in nats under the frozen model, end of sequence counted where it was drawn."""
     items = [
-        Scored(prompt, units, finish == "eos")
+        LikelihoodRequest(prompt, units, finish == "eos")
         for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish").iter_rows()
     ]
     return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_rows=batch_rows)]
 
 
-def preference_rows(lm: UnitLm, pairs: pl.DataFrame, *, batch_rows: int, references: bool = True) -> Dataset:
+def preference_rows(lm: UnitLM, pairs: pl.DataFrame, *, batch_rows: int, references: bool = True) -> Dataset:
     """Turn pairs into the columns TRL's collator reads: token ids and, if wanted, `references`: log-probabilities.
 
     Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only where
@@ -92,8 +92,8 @@ def preference_rows(lm: UnitLm, pairs: pl.DataFrame, *, batch_rows: int, referen
     return Dataset.from_dict(rows | found)
 
 
-def _require_positions(lm: UnitLm, rows: dict[str, list[list[int]]]) -> None:
-    require_positions(
+def _require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
+    check_max_positions(
         lm.model.config,
         [len(p) + max(len(c), len(r)) for p, c, r in zip(*rows.values(), strict=True)],
         what="preference pairs",
@@ -101,7 +101,7 @@ def _require_positions(lm: UnitLm, rows: dict[str, list[list[int]]]) -> None:
     )
 
 
-def reads_rejected(losses: Collection[str]) -> bool:
+def uses_rejected(losses: Collection[str]) -> bool:
     """Tell whether any loss reads rejected sides and references: all do but `sft`."""
     return set(losses) != {"sft"}
 
@@ -131,18 +131,18 @@ class UnitPreferenceTrainer(DPOTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Leave the rejected sides out of training steps whose only loss is `sft`: TRL reads them and uses none."""
-        if return_outputs or not model.training or reads_rejected(self.loss_types):
+        if return_outputs or not model.training or uses_rejected(self.loss_types):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         ids, attention, completion = (
             inputs[name].chunk(2)[0] for name in ("input_ids", "attention_mask", "completion_mask")
         )
-        labels = ids.masked_fill(completion == 0, IGNORED)
+        labels = ids.masked_fill(completion == 0, IGNORE_INDEX)
         return (
             self.loss_weights[0] * model(input_ids=ids, attention_mask=attention, labels=labels, use_cache=False).loss
         )
 
 
-def is_better(now: Best, best: Best, *, num_pairs: int) -> bool:
+def is_better(now: BestCheckpoint, best: BestCheckpoint, *, num_pairs: int) -> bool:
     """Tell whether `now` is to be kept instead of `best`: by reward accuracy, then by reward margin.
 
     The paper keeps the checkpoint of highest reward accuracy. On few validation pairs that figure is noise: two
@@ -155,12 +155,12 @@ def is_better(now: Best, best: Best, *, num_pairs: int) -> bool:
     return gain > noise or (gain >= -noise and now.reward_margin > best.reward_margin)
 
 
-class KeepBest(TrainerCallback):
+class SaveBestAdapter(TrainerCallback):
     """Saves the adapter whenever `is_better` says so of an evaluation on `num_pairs` validation pairs."""
 
     def __init__(self, folder: Path, *, num_pairs: int) -> None:
         self.folder, self.record, self.num_pairs = folder, folder.with_suffix(".json"), num_pairs
-        self.best = Best(-1, -math.inf, -math.inf)
+        self.best = BestCheckpoint(-1, -math.inf, -math.inf)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -168,7 +168,7 @@ class KeepBest(TrainerCallback):
         """Take up what a run that was cut off had kept; a run that starts anew keeps nothing of it."""
         del args, control
         if state.global_step and self.record.exists():
-            self.best = Best(**json.loads(self.record.read_text()))
+            self.best = BestCheckpoint(**json.loads(self.record.read_text()))
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -178,21 +178,21 @@ class KeepBest(TrainerCallback):
         metrics, model = kwargs["metrics"], kwargs["model"]
         if not isinstance(metrics, dict) or not isinstance(model, PeftModel):
             raise TypeError("the trainer called back without metrics or without an adapter")
-        now = Best(state.global_step, metrics["eval_rewards/accuracies"], metrics["eval_rewards/margins"])
+        now = BestCheckpoint(state.global_step, metrics["eval_rewards/accuracies"], metrics["eval_rewards/margins"])
         if is_better(now, self.best, num_pairs=self.num_pairs):
             self.best = now
-            if is_first():
+            if is_main_process():
                 with filling(self.folder) as partial:
                     model.save_pretrained(str(partial))
                 write_text(self.record, json.dumps(asdict(now)))
 
 
-def _steps(config: PreferenceTrainer, num_pairs: int) -> int:
+def _steps(config: PreferenceTrainerConfig, num_pairs: int) -> int:
     return config.max_steps or max(1, math.ceil(config.epochs * num_pairs / config.batch_size))
 
 
 def preference_arguments(
-    config: PreferenceTrainer, *, num_pairs: int, warmup_steps: int, seed: int, work: Path
+    config: PreferenceTrainerConfig, *, num_pairs: int, warmup_steps: int, seed: int, work: Path
 ) -> DPOConfig:
     """Return TRL's arguments for this configuration and number of training pairs."""
     steps = _steps(config, num_pairs)
@@ -221,15 +221,15 @@ def preference_arguments(
 
 
 def train_preferences(
-    config: PreferenceTrainer,
-    lm: UnitLm,
+    config: PreferenceTrainerConfig,
+    lm: UnitLM,
     pairs: pl.DataFrame,
     *,
     warmup_steps: int,
     seed: int,
     batch_rows: int,
     work: Path,
-) -> tuple[PeftModel, TrainingRun, Best]:
+) -> tuple[PeftModel, TrainingRun, BestCheckpoint]:
     """Train an adapter on the `train` pairs, keep the best on the `valid` pairs, return the adapted model.
 
     Raises TooFewPairsError below `config.min_pairs` training pairs or without a validation pair.
@@ -240,26 +240,26 @@ def train_preferences(
             f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {config.min_pairs} "
             "and 1. "
             "Draw for more prompts (prompts.train, prompts.valid), widen the round's thresholds "
-            "(rounds.*.chosen_min, rejected_max, margin_min), or lower the trainer's min_pairs."
+            "(preferences.*.min_chosen_score, max_rejected_score, min_margin), or lower the trainer's min_pairs."
         )
-    best = KeepBest(work / "best", num_pairs=len(valid))
+    best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
-    admit_shared(arguments, lm.model)
+    allow_sharded_model(arguments, lm.model)
     trainer = UnitPreferenceTrainer(
         model=lm.model,
         args=arguments,
-        train_dataset=preference_rows(lm, train, batch_rows=batch_rows, references=reads_rejected(config.losses)),
+        train_dataset=preference_rows(lm, train, batch_rows=batch_rows, references=uses_rejected(config.losses)),
         eval_dataset=preference_rows(lm, valid, batch_rows=batch_rows),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora),
         callbacks=[best],
     )
-    with plain_attention(lm.model):
+    with use_math_attention(lm.model):
         run = run_trainer(trainer)
     model = trainer.model
     if not isinstance(model, PeftModel):
         raise TypeError(f"the trainer holds a {type(model).__name__}, expected an adapted model")
-    together()  # the first process may still be writing what was best
+    wait_for_everyone()  # the first process may still be writing what was best
     model.load_adapter(str(best.folder), adapter_name="best")
     model.set_adapter("best")
     model.delete_adapter("default")

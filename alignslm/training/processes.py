@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import distributed
 
-from alignslm.failures import told
 from alignslm.machine import cores
+from alignslm.user_errors import report_user_errors
 
 ATTEMPTS = 3  # a run that loses a process to a signal goes on from its last checkpoint, so many times in all
 
@@ -17,12 +17,12 @@ class ProcessesError(ValueError):
     """The processes that train together are not those asked for, or one of them was lost."""
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Tell whether this process is the one that writes: the only one, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def together() -> None:
+def wait_for_everyone() -> None:
     """Wait until every training process has come here; nothing to wait for where there is one.
 
     Whoever reads what the first one writes stands behind such a line. Joins the group where that was not done yet.
@@ -44,7 +44,7 @@ def start_processes(module: str, arguments: Sequence[str], *, processes: int) ->
     its last checkpoint. Ends the program with a message where the number of processes is another, or one is lost too
     often.
     """
-    with told():
+    with report_user_errors():
         return _start(module, arguments, processes=processes)
 
 

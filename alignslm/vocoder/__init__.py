@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from alignslm.config.own_code import PythonVocoderConfig
-from alignslm.config.speech import ConvGriffinLim, VocoderConfig
-from alignslm.config.unit_hifigan import UnitHifigan
+from alignslm.config.speech import ConvGriffinLimConfig, VocoderConfig
+from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
 
@@ -17,7 +17,7 @@ class VocoderError(ValueError):
     """Units, waveforms and settings of a vocoder do not belong together."""
 
 
-class SpokenUnits(NamedTuple):
+class VocoderExample(NamedTuple):
     """One training utterance: deduplicated units, durations in frames, and the waveform they came from."""
 
     units: np.ndarray
@@ -41,7 +41,7 @@ class Vocoder(Protocol):
 
 def prepare_vocoder(
     config: VocoderConfig,
-    utterances: Sequence[SpokenUnits],
+    utterances: Sequence[VocoderExample],
     contract: UnitContract,
     folder: Path,
     *,
@@ -53,11 +53,11 @@ def prepare_vocoder(
     The source of `kind: python`, which is tried on `device`, is in the folder `code`.
     """
     match config:
-        case ConvGriffinLim():
+        case ConvGriffinLimConfig():
             from alignslm.vocoder import conv_griffinlim
 
             return conv_griffinlim.fit(config, utterances, contract, folder)
-        case UnitHifigan():
+        case UnitHiFiGANConfig():
             from alignslm.vocoder import unit_hifigan
 
             return unit_hifigan.fetch(config, contract, folder)
@@ -70,11 +70,11 @@ def prepare_vocoder(
 def load_vocoder(config: VocoderConfig, folder: Path, *, device: str) -> Vocoder:
     """Load what `prepare_vocoder` left in `folder`, onto `device`: auto, cpu or cuda."""
     match config:
-        case ConvGriffinLim():
+        case ConvGriffinLimConfig():
             from alignslm.vocoder.conv_griffinlim import ConvGriffinLimVocoder
 
             return ConvGriffinLimVocoder.load(folder)  # small enough to run on any CPU
-        case UnitHifigan():
+        case UnitHiFiGANConfig():
             from alignslm.vocoder.unit_hifigan import UnitHifiganVocoder
 
             return UnitHifiganVocoder.load(folder, device=device)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignslm.audio import fft_size, log_mel
-from alignslm.config.speech import ConvGriffinLim
-from alignslm.convnet import ConvStack, batches, length_mask, map_alone, minimise, seeded, standardised
+from alignslm.config.speech import ConvGriffinLimConfig
+from alignslm.convnet import ConvStack, batches, length_mask, map_rows, seeded, standardize, train
 from alignslm.provenance import UnitContract
-from alignslm.storage import replacing, write_text
-from alignslm.threads import side_by_side
+from alignslm.storage import atomic_write, write_text
+from alignslm.threads import thread_map
 from alignslm.units import expand
-from alignslm.vocoder import SpokenUnits, VocoderError, check_units
+from alignslm.vocoder import VocoderError, VocoderExample, check_units
 from alignslm.vocoder.griffin_lim import griffin_lim, magnitude_of, pulse_phase
 
 KERNEL_SIZE = 3
@@ -33,7 +33,7 @@ class UnitToMel(nn.Module):
     mel_mean: Tensor
     mel_std: Tensor
 
-    def __init__(self, config: ConvGriffinLim, *, num_units: int, mels_per_frame: int) -> None:
+    def __init__(self, config: ConvGriffinLimConfig, *, num_units: int, mels_per_frame: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(num_units, config.channels)
         self.duration_stack = ConvStack(channels=config.channels, layers=DURATION_LAYERS, kernel_size=KERNEL_SIZE)
@@ -61,7 +61,7 @@ class UnitToMel(nn.Module):
         return self.normal_mel(frames) * self.mel_std + self.mel_mean
 
 
-def mels_per_frame(config: ConvGriffinLim, contract: UnitContract) -> int:
+def mels_per_frame(config: ConvGriffinLimConfig, contract: UnitContract) -> int:
     """Return how many mel frames one unit frame lasts; VocoderError unless it is a whole number."""
     ratio = config.sample_rate_hz / (config.hop_samples * contract.frame_rate_hz)
     if ratio < 1 or ratio != round(ratio):
@@ -72,7 +72,7 @@ def mels_per_frame(config: ConvGriffinLim, contract: UnitContract) -> int:
     return round(ratio)
 
 
-def _mel_of(config: ConvGriffinLim, row: SpokenUnits, num_mel_frames: int) -> np.ndarray:
+def _mel_of(config: ConvGriffinLimConfig, row: VocoderExample, num_mel_frames: int) -> np.ndarray:
     """Return log-mel (num_mel_frames, num_mels): cut, or its last frame repeated, to the length the units have."""
     mel = log_mel(
         row.waveform,
@@ -84,7 +84,7 @@ def _mel_of(config: ConvGriffinLim, row: SpokenUnits, num_mel_frames: int) -> np
     return np.pad(mel, ((0, num_mel_frames - len(mel)), (0, 0)), mode="edge")
 
 
-def _check_row(config: ConvGriffinLim, row: SpokenUnits, contract: UnitContract, index: int) -> None:
+def _check_row(config: ConvGriffinLimConfig, row: VocoderExample, contract: UnitContract, index: int) -> None:
     if not len(row.units) or len(row.units) != len(row.durations):
         raise VocoderError(
             f"training utterance {index} has {len(row.units)} units and {len(row.durations)} durations; "
@@ -107,7 +107,7 @@ def _padded(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 def fit(
-    config: ConvGriffinLim, utterances: Sequence[SpokenUnits], contract: UnitContract, folder: Path
+    config: ConvGriffinLimConfig, utterances: Sequence[VocoderExample], contract: UnitContract, folder: Path
 ) -> dict[str, float]:
     """Train on `utterances` and leave model and settings in `folder`; return the mean losses of the last tenth.
 
@@ -123,8 +123,8 @@ def fit(
     log_durations = [np.log(np.asarray(row.durations, np.float32)) for row in utterances]
     frames = [expand(row.units, row.durations).astype(np.int64) for row in utterances]
     lengths = [ratio * len(repeated) for repeated in frames]
-    mels = side_by_side(lambda row: _mel_of(config, *row), zip(utterances, lengths, strict=True))
-    normal, mean, std = standardised(mels)
+    mels = thread_map(lambda row: _mel_of(config, *row), zip(utterances, lengths, strict=True))
+    normal, mean, std = standardize(mels)
     parts: list[tuple[float, float]] = []
 
     with seeded(config.seed):
@@ -139,7 +139,7 @@ def fit(
             return mel_loss + duration_loss
 
         order = batches(len(units), batch_size=config.batch_size, steps=config.steps, seed=config.seed)
-        minimise(model, loss_of, order, steps=config.steps, peak_rate=config.learning_rate)
+        train(model, loss_of, order, steps=config.steps, peak_rate=config.learning_rate)
     _save(model, config, contract, folder)
     mel_loss, duration_loss = np.mean(parts[-max(1, config.steps // 10) :], axis=0)
     return {"mel_loss": float(mel_loss), "duration_loss": float(duration_loss)}
@@ -159,8 +159,8 @@ def _duration_loss(model: UnitToMel, units: Sequence[np.ndarray], log_durations:
     return (error * mask[:, 0]).sum() / mask.sum()
 
 
-def _save(model: UnitToMel, config: ConvGriffinLim, contract: UnitContract, folder: Path) -> None:
-    with replacing(folder / "model.safetensors") as partial:
+def _save(model: UnitToMel, config: ConvGriffinLimConfig, contract: UnitContract, folder: Path) -> None:
+    with atomic_write(folder / "model.safetensors") as partial:
         save_file(model.state_dict(), partial)
     settings = {"config": config.model_dump(mode="json"), "contract": contract.model_dump(mode="json")}
     write_text(folder / "vocoder.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -169,7 +169,7 @@ def _save(model: UnitToMel, config: ConvGriffinLim, contract: UnitContract, fold
 class ConvGriffinLimVocoder:
     """Speaks deduplicated units: float32 mono of whole unit frames. Each sequence is computed by itself."""
 
-    def __init__(self, config: ConvGriffinLim, contract: UnitContract, model: UnitToMel) -> None:
+    def __init__(self, config: ConvGriffinLimConfig, contract: UnitContract, model: UnitToMel) -> None:
         self.contract = contract
         self.sample_rate_hz = config.sample_rate_hz
         self._config = config
@@ -182,7 +182,7 @@ class ConvGriffinLimVocoder:
             settings = json.loads((folder / "vocoder.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise VocoderError(f"{folder} holds no vocoder (vocoder.json is missing): `dvc repro vocoder`") from error
-        config = ConvGriffinLim.model_validate(settings["config"])
+        config = ConvGriffinLimConfig.model_validate(settings["config"])
         contract = UnitContract.model_validate(settings["contract"])
         ratio = mels_per_frame(config, contract)
         model = UnitToMel(config, num_units=contract.num_units, mels_per_frame=ratio)
@@ -196,7 +196,7 @@ class ConvGriffinLimVocoder:
         """
         for index, row in enumerate(units):
             check_units(row, self.contract, index)
-        return map_alone(self._speak, units)
+        return map_rows(self._speak, units)
 
     def durations(self, units: Sequence[int]) -> np.ndarray:
         """Return how many frames each unit would last, at least one."""

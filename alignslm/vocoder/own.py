@@ -9,7 +9,7 @@ from alignslm.config.own_code import PythonVocoderConfig
 from alignslm.own_code import OwnObject, check_batches, load_own
 from alignslm.provenance import UnitContract
 from alignslm.storage import write_text
-from alignslm.vocoder import SpokenUnits, check_units
+from alignslm.vocoder import VocoderExample, check_units
 
 CONTRACT_FILE = "unit_contract.json"
 
@@ -37,7 +37,7 @@ class OwnVocoder:
 
 def prepare(
     config: PythonVocoderConfig,
-    utterances: Sequence[SpokenUnits],
+    utterances: Sequence[VocoderExample],
     contract: UnitContract,
     folder: Path,
     *,

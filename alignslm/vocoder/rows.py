@@ -5,14 +5,14 @@ from functools import partial
 import polars as pl
 
 from alignslm import audio, tables
-from alignslm.threads import side_by_side
+from alignslm.threads import thread_map
 from alignslm.vocoder import Vocoder
 
 
-def speak(continuations: pl.DataFrame, vocoder: Vocoder) -> pl.DataFrame:
+def synthesize_rows(continuations: pl.DataFrame, vocoder: Vocoder) -> pl.DataFrame:
     """Speak every continuation: rows of the speech table. A continuation without units is status `empty`."""
     waveforms = vocoder.synthesize(continuations["units"].to_list())
-    encoded = side_by_side(partial(audio.encode_flac, sample_rate_hz=vocoder.sample_rate_hz), waveforms)
+    encoded = thread_map(partial(audio.encode_flac, sample_rate_hz=vocoder.sample_rate_hz), waveforms)
     rows = [
         {
             "continuation_id": name,

@@ -11,15 +11,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alignslm.config.model import Config
-from alignslm.config.unit_hifigan import UnitHifigan
-from alignslm.convnet import map_alone
+from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.convnet import map_rows
 from alignslm.device import exact_float32, resolve_device
 from alignslm.provenance import UnitContract
-from alignslm.storage import replacing, write_text
+from alignslm.storage import atomic_write, write_text
 from alignslm.units import expand
 from alignslm.vocoder import VocoderError, check_units
-from alignslm.vocoder.unit_hifigan_checkpoint import choose, only_file, read_names, read_network, read_shape
-from alignslm.vocoder.unit_hifigan_net import Shape, UnitHifiGan, keep_channels_together
+from alignslm.vocoder.unit_hifigan_checkpoint import only_file, read_names, read_network, read_shape, resolve_speaker
+from alignslm.vocoder.unit_hifigan_net import Shape, UnitHifiGan, to_channels_last
 
 MODEL_FILE = "model.safetensors"
 VOICE_FILE = "vocoder.json"
@@ -38,7 +38,7 @@ class Voice(Config):
     sources: dict[str, str]
 
 
-def fetch(config: UnitHifigan, contract: UnitContract, folder: Path) -> dict[str, float]:
+def fetch(config: UnitHiFiGANConfig, contract: UnitContract, folder: Path) -> dict[str, float]:
     """Fetch a checkpoint, check it against the unit contract, and leave its weights, folded, in `folder`.
 
     From then on nothing is unpickled and no network is needed. Returns the size for the log.
@@ -53,21 +53,21 @@ def fetch(config: UnitHifigan, contract: UnitContract, folder: Path) -> dict[str
         ("style", config.style, shape.num_styles, config.styles),
     ):
         names = only_file(source, f"{key}s.txt") if source else None
-        chosen[key] = choose(key, wanted, count=count, names=read_names(names.path) if names else None)
+        chosen[key] = resolve_speaker(key, wanted, count=count, names=read_names(names.path) if names else None)
         if names:
             identities[f"{key}s"] = names.identity
     weights = only_file(config.weights, "*.pt")
     network = read_network(weights.path, shape)
     identities["weights"] = weights.identity
     voice = Voice(contract=contract, shape=shape, sources=identities, **chosen)
-    with replacing(folder / MODEL_FILE) as partial:
+    with atomic_write(folder / MODEL_FILE) as partial:
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
     text = json.dumps(voice.model_dump(mode="json"), indent=2, sort_keys=True)
     write_text(folder / VOICE_FILE, text + "\n")
     return {"million_parameters": sum(value.numel() for value in network.parameters()) / 1e6}
 
 
-def _require_fit(config: UnitHifigan, shape: Shape, contract: UnitContract, path: Path) -> None:
+def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract, path: Path) -> None:
     """Raise VocoderError listing every way in which the checkpoint cannot speak units of this contract."""
     rate_hz = shape.sample_rate_hz / shape.samples_per_frame
     faults = []
@@ -121,7 +121,7 @@ class UnitHifiganVocoder:
         self._batch_samples = batch_samples
         self._device = torch.device(device)
         if self._device.type == "cpu":
-            keep_channels_together(network)
+            to_channels_last(network)
         self._network = network.eval().to(self._device)
         if self._network.dur_predictor is not None:
             self._network.dur_predictor.double()  # so that no batch can round a duration the other way
@@ -171,7 +171,7 @@ class UnitHifiganVocoder:
         lengths = [len(row) for row in frames]
         if self._batch_samples is None:
             rows = [row for row, length in enumerate(lengths) if length]
-            yield rows, map_alone(lambda row: self._speak([frames[row]])[0], rows)
+            yield rows, map_rows(lambda row: self._speak([frames[row]])[0], rows)
             return
         for batch in batches(lengths, most=self._batch_samples // self._voice.shape.samples_per_frame):
             yield batch, self._speak([frames[row] for row in batch])

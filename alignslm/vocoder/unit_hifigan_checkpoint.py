@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from alignslm.config.faults import suggestion
+from alignslm.config.problems import suggestion
 from alignslm.config.sources import Source
-from alignslm.fetching import Fetched, obtain
+from alignslm.fetching import Fetched, download
 from alignslm.vocoder import VocoderError
 from alignslm.vocoder.unit_hifigan_net import Shape, UnitHifiGan
 
@@ -21,7 +21,7 @@ NAMES_SHOWN = 5
 
 def only_file(source: Source, pattern: str) -> Fetched:
     """Return the one file a source stands for: itself, or the only one of a folder or repository like `pattern`."""
-    fetched = obtain(source, patterns=[pattern])
+    fetched = download(source, patterns=[pattern])
     if fetched.path.is_file():
         return fetched
     files = sorted(fetched.path.rglob(pattern))
@@ -152,7 +152,9 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def choose(key: str, wanted: str | int | None, *, count: int | None, names: Sequence[str] | None) -> int | None:
+def resolve_speaker(
+    key: str, wanted: str | int | None, *, count: int | None, names: Sequence[str] | None
+) -> int | None:
     """Return the number of a speaker or style, None where the checkpoint has but one.
 
     `count` is None in such a checkpoint; `names` is None where there is no list. VocoderError names the valid ones.

@@ -60,7 +60,7 @@ class Shape(BaseModel):
         return math.prod(self.upsample_rates)
 
 
-class Tail(NamedTuple):
+class PaddingMask(NamedTuple):
     """What lies beyond rows' ends: `beyond` (batch, 1, positions - start) is True there; `start` is the first end."""
 
     start: int
@@ -95,7 +95,7 @@ class ResidualStack(nn.Module):
             nn.Conv2d(channels, channels, (1, kernel_size), padding=(0, half)) for _ in dilations
         )
 
-    def forward(self, x: Tensor, tail: Tail) -> Tensor:
+    def forward(self, x: Tensor, tail: PaddingMask) -> Tensor:
         """Return the same shape, clear beyond the rows' ends as `x` is."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             inner = tail.clear(dilated(F.leaky_relu(x, SLOPE)))
@@ -114,7 +114,7 @@ class DurationPredictor(nn.Module):
         self.ln2 = nn.LayerNorm(hidden_dim)
         self.proj = nn.Linear(hidden_dim, 1)
 
-    def forward(self, x: Tensor, tail: Tail) -> Tensor:
+    def forward(self, x: Tensor, tail: PaddingMask) -> Tensor:
         """Return the prediction; `x` must be clear beyond the rows' ends, and what stands there after is no value."""
         inner = self.ln1(self.conv1(x).transpose(1, 2)).transpose(1, 2)
         inner = self.ln2(self.conv2(tail.clear(inner)).transpose(1, 2))
@@ -158,7 +158,7 @@ class UnitHifiGan(nn.Module):
         """
         if self.dur_predictor is None:
             raise TypeError("a network without a duration predictor was asked for durations")
-        tail = Tail.of(lengths, units.device)
+        tail = PaddingMask.of(lengths, units.device)
         embedded = tail.clear(self.dict(units).transpose(1, 2).to(self.dur_predictor.proj.weight.dtype))
         return self.dur_predictor(embedded, tail).expm1().round().clamp(min=1)
 
@@ -166,12 +166,12 @@ class UnitHifiGan(nn.Module):
         self, frames: Tensor, lengths: Sequence[int], speaker: int | None, style: int | None
     ) -> tuple[Tensor, list[int]]:
         """Return samples (batch, samples) of padded units (batch, frames), and how many samples are each row's own."""
-        tail = Tail.of(lengths, frames.device)
+        tail = PaddingMask.of(lengths, frames.device)
         x = tail.clear(self.conv_pre(tail.clear(self._inputs(frames, speaker, style))))
         num_stacks = len(self.shape.block_kernels)
         for level, up in enumerate(self.ups):
             lengths = [_length_after(up, length) for length in lengths]
-            tail = Tail.of(lengths, frames.device)
+            tail = PaddingMask.of(lengths, frames.device)
             x = tail.clear(up(F.leaky_relu_(x, SLOPE)))
             stacks = self.resblocks[level * num_stacks : (level + 1) * num_stacks]
             total = stacks[0](x, tail)
@@ -196,7 +196,7 @@ def _length_after(up: nn.Module, length: int) -> int:
     return (length - 1) * up.stride[1] - 2 * int(up.padding[1]) + up.kernel_size[1]
 
 
-def keep_channels_together(network: UnitHifiGan) -> None:
+def to_channels_last(network: UnitHifiGan) -> None:
     """Lay the weights of two-dimensional convolutions out channels last, which torch then keeps for activations."""
     for weight in network.parameters():
         if weight.dim() == 4:

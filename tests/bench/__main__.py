@@ -20,10 +20,10 @@ from alignslm.cli.terminal import format_bytes
 from alignslm.device import resolve_device
 from alignslm.storage import write_text
 from tests.bench import BenchError, pairs
-from tests.bench.growth import draw_growth
 from tests.bench.harness import Result, Spread
 from tests.bench.machine import Machine, describe
 from tests.bench.models import SHAPES, Size
+from tests.bench.scaling import plot_scaling
 from tests.bench.stages import STAGES, run
 
 FIGURES = (".svg", ".png")
@@ -58,7 +58,7 @@ def main(
     try:
         if stages == ["pairs"]:
             measured = pairs.run(round(continuations), draws=DRAWS, seed=0, ranked=all_metrics, root=ROOT)
-            print("\n".join(pairs.told(measured)))
+            print("\n".join(pairs.format_result(measured)))
         else:
             print_bench(stages or list(STAGES), size, scale, repeats, device, json_file=json_file, figure=figure)
     except BenchError as error:
@@ -95,7 +95,7 @@ def print_bench(
         content = {"machine": asdict(machine), "results": [asdict(result) for result in results]}
         write_text(json_file, json.dumps(content, indent=1) + "\n")
     if figure:
-        draw_growth(results, figure)
+        plot_scaling(results, figure)
 
 
 def _require_drawable(figure: Path | None) -> None:

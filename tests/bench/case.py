@@ -10,11 +10,11 @@ import torch
 from tests.bench import BenchError
 
 Answer: TypeAlias = "list[np.ndarray]"  # one array a row of work
-Path: TypeAlias = Callable[[], Answer]
+Implementation: TypeAlias = Callable[[], Answer]
 OURS = "ours"
 
 
-class UnequalError(BenchError):
+class MismatchError(BenchError):
     """Two ways to do the same work gave different answers, so their times cannot be compared."""
 
 
@@ -42,30 +42,30 @@ class Case:
     model: torch.nn.Module
     counted: str
     amount: float
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Implementation]
     difference: Callable[[Answer, Answer], float]
     tolerance: float
     cost: Cost
 
     def require_equal(self, name: str, ours: Answer, theirs: Answer) -> float:
-        """Return how far two answers are apart. Raises UnequalError where that is too far."""
+        """Return how far two answers are apart. Raises MismatchError where that is too far."""
         found = self.difference(ours, theirs)
         if not found <= self.tolerance:  # NaN is unequal too
-            raise UnequalError(
+            raise MismatchError(
                 f"bench {self.stage}: {name} and {OURS} differ by {found:g}, which is more than {self.tolerance:g}; "
                 "their times say nothing"
             )
         return found
 
 
-def largest_difference(ours: Answer, theirs: Answer) -> float:
+def max_abs_difference(ours: Answer, theirs: Answer) -> float:
     """Return the largest absolute difference of any value; infinite where shapes differ."""
     if [row.shape for row in ours] != [row.shape for row in theirs]:
         return float("inf")
     return max((float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True) if a.size), default=0.0)
 
 
-def share_of_unequal_rows(ours: Answer, theirs: Answer) -> float:
+def mismatch_rate(ours: Answer, theirs: Answer) -> float:
     """Return which share of the rows is not the same, value by value; 1 where their number differs."""
     if len(ours) != len(theirs):
         return 1.0

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.bench.case import OURS, Answer, Case, Path, num_parameters
+from tests.bench.case import OURS, Answer, Case, Implementation, num_parameters
 from tests.bench.machine import Machine, synchronise
 from tests.bench.memory import peak_bytes
 
@@ -25,7 +25,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PathTiming:
     """One path. `ratio` is its time over ours of the same turn (1 for ours itself): how many times faster ours is."""
 
     path: str
@@ -48,13 +48,13 @@ class Result:
     counted: str
     amount: float
     repeats: int
-    paths: list[Measured]
+    paths: list[PathTiming]
     flop_share: float
     bytes_share: float | None
 
 
 def measure(case: Case, *, size: str, scale: int, repeats: int, machine: Machine) -> Result:
-    """Compare the answers of all paths, then time them by turns. Raises UnequalError.
+    """Compare the answers of all paths, then time them by turns. Raises MismatchError.
 
     The first, untimed call of each path is the one whose answer is compared and whose memory is measured.
     """
@@ -67,7 +67,7 @@ def measure(case: Case, *, size: str, scale: int, repeats: int, machine: Machine
     }
     turns = [{name: _timed(path, machine.device) for name, path in case.paths.items()} for _ in range(repeats)]
     paths = [
-        Measured(
+        PathTiming(
             name,
             seconds := Spread.of([turn[name] for turn in turns]),
             Spread.of([turn[name] / turn[OURS] for turn in turns]),
@@ -94,13 +94,13 @@ def measure(case: Case, *, size: str, scale: int, repeats: int, machine: Machine
     )
 
 
-def _first(path: Path, device: str) -> tuple[int | None, Answer]:
+def _first(path: Implementation, device: str) -> tuple[int | None, Answer]:
     answers: list[Answer] = []
     peak = peak_bytes(lambda: answers.append(path()), device=device)
     return peak, answers[0]
 
 
-def _timed(path: Path, device: str) -> float:
+def _timed(path: Implementation, device: str) -> float:
     synchronise(device)
     began = time.perf_counter()
     path()

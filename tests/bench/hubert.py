@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from transformers import HubertConfig, HubertModel
 
-from alignslm.config.hubert import Hubert
+from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.sources import FolderSource
-from alignslm.encoder.checkpoint_facts import Facts, framing_of
+from alignslm.encoder.checkpoint_info import CheckpointInfo, framing_of
 from alignslm.encoder.hubert import HubertEncoder
 from alignslm.units import deduplicate
-from tests.bench.case import Answer, Case, Cost, num_parameters, share_of_unequal_rows
+from tests.bench.case import Answer, Case, Cost, mismatch_rate, num_parameters
 from tests.bench.models import RATE_HZ, SHAPES, Size, contract
 
 UTTERANCES, LAYER, UNITS = 6, 11, 500
@@ -54,7 +54,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
     codebook = np.random.default_rng(0).normal(size=(UNITS, settings.hidden_size)).astype(np.float32)
     framing = framing_of(settings.conv_kernel, settings.conv_stride)
     here = FolderSource(kind="folder", path=".")
-    config = Hubert(
+    config = HubertEncoderConfig(
         kind="hubert",
         weights=here,
         layer=LAYER,
@@ -68,7 +68,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
         window_s=100.0,
         overlap_s=10.0,
     )
-    facts = Facts(path=None, layers=12, width=settings.hidden_size, framing=framing, sample_rate_hz=RATE_HZ)  # type: ignore[arg-type]
+    facts = CheckpointInfo(path=None, layers=12, width=settings.hidden_size, framing=framing, sample_rate_hz=RATE_HZ)  # type: ignore[arg-type]
     ours = HubertEncoder(config, cut, codebook, contract=contract(UNITS), facts=facts, device=device)
     rng = np.random.default_rng(0)
     count = scale * (2 if tiny else UTTERANCES * SHAPES[size].work)
@@ -89,7 +89,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
             "ours": lambda: [one.units for one in ours.encode(waveforms)],
             "whole model": lambda: _plain(plain, centroids, waveforms),
         },
-        difference=share_of_unequal_rows,
+        difference=mismatch_rate,
         tolerance=0.0,
         cost=Cost(frames * 2.0 * num_parameters(cut.encoder) + _conv_flop(settings, waveforms), None),
     )

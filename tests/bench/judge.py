@@ -7,13 +7,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from alignslm.config.llm_judges import CausalLmJudge, ExpectedRating
+from alignslm.config.llm_judges import CausalLMJudgeConfig, ExpectedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.config.sources import FolderSource
-from alignslm.judge import Story
-from alignslm.judge.causal_lm import CausalLmTextJudge
-from alignslm.judge.questions import left_padded
-from tests.bench.case import Answer, Case, Cost, Path, largest_difference
+from alignslm.judge import JudgeInput
+from alignslm.judge.causal_lm import CausalLMJudge
+from alignslm.judge.prompt_format import left_padded
+from tests.bench.case import Answer, Case, Cost, Implementation, max_abs_difference
 from tests.bench.models import SHAPES, Size, decoder, token_flop
 
 PROMPTS, READ_PROMPTS, DRAWS, ROWS, WRITTEN = 16, 60, 5, 16, 64  # a shard has 500 stories
@@ -35,7 +35,7 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, **named)
 
 
-def stories(count: int, *, words: int, seed: int) -> list[Story]:
+def stories(count: int, *, words: int, seed: int) -> list[JudgeInput]:
     """Return `DRAWS` continuations of each of `count` prompts: 8 to 15 words, then 10 to 30."""
     rng = np.random.default_rng(seed)
 
@@ -44,14 +44,14 @@ def stories(count: int, *, words: int, seed: int) -> list[Story]:
         return " ".join(f"w{number}" for number in rng.integers(0, words, rng.integers(low, high)))
 
     prompts = [said(8, 16) for _ in range(count)]
-    return [Story(prompt, said(10, 31)) for prompt in prompts for _ in range(DRAWS)]
+    return [JudgeInput(prompt, said(10, 31)) for prompt in prompts for _ in range(DRAWS)]
 
 
-def _judge(size: Size, device: str) -> CausalLmTextJudge:
+def _judge(size: Size, device: str) -> CausalLMJudge:
     shape = SHAPES[size]
     vocabulary = TINY_VOCABULARY if size == "tiny" else VOCABULARY
     rubric = " ".join(f"w{number % 50}" for number in range(20 if size == "tiny" else RUBRIC_WORDS))
-    config = CausalLmJudge(
+    config = CausalLMJudgeConfig(
         kind="causal-lm",
         weights=FolderSource(kind="folder", path="."),
         dtype="float32" if shape.dtype is torch.float32 else "bfloat16",
@@ -64,22 +64,22 @@ def _judge(size: Size, device: str) -> CausalLmTextJudge:
     model = decoder(shape, vocab_size=vocabulary, device=device)
     model.generation_config.max_length = None
     text = f"{rubric} w1 {{prompt}} w2 {{continuation}} w3"
-    return CausalLmTextJudge(config, Rubric.parse(text, where="bench"), model, tokenizer(vocabulary))
+    return CausalLMJudge(config, Rubric.parse(text, where="bench"), model, tokenizer(vocabulary))
 
 
-def _asked(judge: CausalLmTextJudge, given: list[Story]) -> list[tuple[int, ...]]:
+def _asked(judge: CausalLMJudge, given: list[JudgeInput]) -> list[tuple[int, ...]]:
     parted = [judge.questions.parted(story) for story in given]
     return [(*head, *sequence.stem, *sequence.leaf) for head, sequence in parted]
 
 
-def _ratings(judge: CausalLmTextJudge, logits: torch.Tensor) -> Answer:
+def _ratings(judge: CausalLMJudge, logits: torch.Tensor) -> Answer:
     """Return the mean digit of logits (rows, vocabulary), an array a row."""
     digits = logits[:, torch.tensor(judge.questions.digit_ids(), device=logits.device)].float().softmax(-1)
     return list((digits @ torch.arange(1.0, 6.0, device=logits.device))[:, None].cpu().numpy())
 
 
 @torch.inference_mode()
-def _one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
+def _one_by_one(judge: CausalLMJudge, given: list[JudgeInput]) -> Answer:
     """Ask each question whole, in a pass of its own."""
     found: Answer = []
     for ids in _asked(judge, given):
@@ -89,7 +89,7 @@ def _one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
 
 
 @torch.inference_mode()
-def _generate(judge: CausalLmTextJudge, given: list[Story], *, written: int) -> Answer:
+def _generate(judge: CausalLMJudge, given: list[JudgeInput], *, written: int) -> Answer:
     """Have answers of `written` tokens written out in padded batches; rate by the digits' scores at the first token.
 
     Random weights write no rating that could be parsed, so the scores that generate returns are compared instead.
@@ -115,7 +115,7 @@ def _generate(judge: CausalLmTextJudge, given: list[Story], *, written: int) -> 
     return found
 
 
-def _expected(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
+def _expected(judge: CausalLMJudge, given: list[JudgeInput]) -> Answer:
     return [np.array([one.score]) for one in judge.judge(given)]
 
 
@@ -127,7 +127,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
     shape, vocab = SHAPES[size], judge.model.config.vocab_size
     distinct = [len(ids) - len(heads) for ids in _asked(judge, given)]
     shared = sum(len(story.prompt.split()) for story in given) * (1 - 1 / DRAWS)
-    paths: dict[str, Path] = {
+    paths: dict[str, Implementation] = {
         "ours": lambda: _expected(judge, given),
         "question by question": lambda: _one_by_one(judge, given),
         "generate and parse": lambda: _generate(judge, given, written=written),
@@ -140,7 +140,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
         counted="stories",
         amount=len(given),
         paths=paths,
-        difference=largest_difference,
+        difference=max_abs_difference,
         tolerance=ONE_DIGIT if shape.dtype is torch.float32 else 0.5,
         cost=Cost(flop + 2.0 * len(given) * vocab * shape.hidden, None),
     )
@@ -162,14 +162,14 @@ def perplexity_case(size: Size, *, scale: int, device: str) -> Case:
             "ours": lambda: [np.log([np.nan if value is None else value]) for value in judge.perplexities(given)],
             "story by story": lambda: _nats_one_by_one(judge, given),
         },
-        difference=largest_difference,
+        difference=max_abs_difference,
         tolerance=NATS if shape.dtype is torch.float32 else 0.05,
         cost=Cost(read * token_flop(shape, vocab_size=0, positions=20) + 2.0 * said * vocab * shape.hidden, None),
     )
 
 
 @torch.inference_mode()
-def _nats_one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
+def _nats_one_by_one(judge: CausalLMJudge, given: list[JudgeInput]) -> Answer:
     """Read each story whole, and average the nats of the continuation's tokens."""
     found: Answer = []
     for story in given:
@@ -180,7 +180,7 @@ def _nats_one_by_one(judge: CausalLmTextJudge, given: list[Story]) -> Answer:
     return found
 
 
-def work(size: Size, device: str, *, prompts: int) -> tuple[CausalLmTextJudge, list[Story]]:
+def work(size: Size, device: str, *, prompts: int) -> tuple[CausalLMJudge, list[JudgeInput]]:
     """Return a judge of random weights, and what it is asked."""
     count = 2 if size == "tiny" else prompts * SHAPES[size].work
     words = (TINY_VOCABULARY if size == "tiny" else VOCABULARY) - 20

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.likelihood import Scored, unit_log_likelihoods
-from tests.bench.case import Answer, Case, Cost, largest_difference
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+from tests.bench.case import Answer, Case, Cost, max_abs_difference
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 
 BATCH_ROWS = 256
@@ -13,7 +13,7 @@ STORIES, SENTENCES = 16, 48  # pairs
 
 
 @torch.inference_mode()
-def _item_by_item(lm: UnitLm, items: list[Scored]) -> Answer:
+def _item_by_item(lm: UnitLM, items: list[LikelihoodRequest]) -> Answer:
     """Score each item whole, context included, in a pass of its own."""
     found: Answer = []
     for item in items:
@@ -24,7 +24,7 @@ def _item_by_item(lm: UnitLm, items: list[Scored]) -> Answer:
     return found
 
 
-def _ours(lm: UnitLm, items: list[Scored]) -> Answer:
+def _ours(lm: UnitLM, items: list[LikelihoodRequest]) -> Answer:
     return [nats.sum(keepdims=True) for nats in unit_log_likelihoods(lm, items, batch_rows=BATCH_ROWS)]
 
 
@@ -39,7 +39,7 @@ def storycloze(size: Size, *, scale: int, device: str) -> Case:
     items = []
     for _ in range(count):
         context = _speech(rng, shape, 120, 261)
-        items += [Scored(context, _speech(rng, shape, 30, 71), eos=False) for _ in range(2)]
+        items += [LikelihoodRequest(context, _speech(rng, shape, 30, 71), eos=False) for _ in range(2)]
     shown = f"{count} StoryCloze pairs: contexts of 120 to 260 units, endings of 30 to 70"
     return _case("storycloze", shown, shape, items, device)
 
@@ -48,11 +48,11 @@ def sblimp(size: Size, *, scale: int, device: str) -> Case:
     """Build the work: pairs of sentences of 25 to 75 units without a context."""
     shape, rng = SHAPES[size], np.random.default_rng(0)
     count = 4 if size == "tiny" else SENTENCES * shape.work * scale
-    items = [Scored([], _speech(rng, shape, 25, 76), eos=False) for _ in range(2 * count)]
+    items = [LikelihoodRequest([], _speech(rng, shape, 25, 76), eos=False) for _ in range(2 * count)]
     return _case("sblimp", f"{count} sBLIMP pairs of 25 to 75 units", shape, items, device)
 
 
-def _case(stage: str, shown: str, shape: Shape, items: list[Scored], device: str) -> Case:
+def _case(stage: str, shown: str, shape: Shape, items: list[LikelihoodRequest], device: str) -> Case:
     lm = unit_lm(shape, device=device)
     return Case(
         stage=stage,
@@ -61,13 +61,13 @@ def _case(stage: str, shown: str, shape: Shape, items: list[Scored], device: str
         counted="pairs",
         amount=len(items) / 2,
         paths={"ours": lambda: _ours(lm, items), "item by item": lambda: _item_by_item(lm, items)},
-        difference=largest_difference,
+        difference=max_abs_difference,
         tolerance=1e-2 if shape.dtype is torch.float32 else 5.0,  # nats of some fifty units; bfloat16 has 8 bits
         cost=Cost(_flop(shape, items, vocab_size=lm.model.config.vocab_size), None),
     )
 
 
-def _flop(shape: Shape, items: list[Scored], *, vocab_size: int) -> float:
+def _flop(shape: Shape, items: list[LikelihoodRequest], *, vocab_size: int) -> float:
     """Every context read once, every target after it."""
     heads = {tuple(item.context) for item in items}
     flop = sum(len(head) * token_flop(shape, vocab_size=vocab_size, positions=len(head) / 2) for head in heads)

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from alignslm.lm.checkpoint import UnitLm, silence_dropout
+from alignslm.lm.checkpoint import UnitLM, disable_dropout
 from alignslm.provenance import UnitContract
 from alignslm.units import UnitVocabulary
 
@@ -49,15 +49,15 @@ def decoder(shape: Shape, *, vocab_size: int, device: str) -> PreTrainedModel:
             if shape.family == "opt"
             else LlamaForCausalLM(LlamaConfig(intermediate_size=shape.inner, **shared))
         )
-    silence_dropout(model)
+    disable_dropout(model)
     return model.eval().to(shape.dtype)
 
 
-def unit_lm(shape: Shape, *, device: str) -> UnitLm:
+def unit_lm(shape: Shape, *, device: str) -> UnitLM:
     """Return a unit language model. An end comes once in about `num_units` draws, as in the embedded experiment."""
     vocabulary = UnitVocabulary(num_units=shape.num_units, offset=3, bos_id=1, eos_id=2, pad_id=0)
     model = decoder(shape, vocab_size=3 + shape.num_units, device=device)
-    return UnitLm(model, vocabulary, contract(shape.num_units), "bench")
+    return UnitLM(model, vocabulary, contract(shape.num_units), "bench")
 
 
 def contract(num_units: int) -> UnitContract:

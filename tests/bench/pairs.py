@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ruamel.yaml import YAML
 
 from alignslm.config.loading import load_experiment
-from alignslm.storage import copy_file, replacing
+from alignslm.storage import atomic_write, copy_file
 from tests.bench import BenchError
 from tests.bench.round_tables import Written, write_round
 
@@ -40,7 +40,7 @@ def run(
     300 bytes a continuation are needed. Raises BenchError, StorageError.
     """
     experiment = load_experiment(root)
-    name = next(iter(experiment.params.rounds))
+    name = next(iter(experiment.params.preferences))
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-pairs-") as place:
         work = Path(place)
         copy_file(root / "params.yaml", work / "params.yaml")
@@ -52,7 +52,7 @@ def run(
             work / "artifacts",
             continuations=continuations,
             draws=draws,
-            rules=experiment.params.rounds[name],
+            rules=experiment.params.preferences[name],
             seed=seed,
             name=name,
         )
@@ -65,7 +65,7 @@ def _weigh_everything(params: Path) -> None:
     yaml = YAML()
     content = yaml.load(params.read_text(encoding="utf-8"))
     content["weights"] = dict.fromkeys(content["weights"], 1.0)
-    with replacing(params) as partial:
+    with atomic_write(params) as partial:
         yaml.dump(content, partial)
 
 
@@ -107,7 +107,7 @@ def _made(artifacts: Path, name: str, written: Written) -> tuple[int, int]:
     return sum(split["pairs"] for split in account.values()), size
 
 
-def told(measured: PairsMeasured) -> list[str]:
+def format_result(measured: PairsMeasured) -> list[str]:
     """Return what was measured, a line a fact."""
     written, rate = measured.written, measured.written.continuations / measured.wall_s
     size = f"{written.continuations} continuations of {written.prompts} prompts, {written.num_bytes / 1e9:.2f} GB"

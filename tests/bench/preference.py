@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from alignslm.config.models import Lora, PreferenceTrainer
-from alignslm.lm.checkpoint import UnitLm
+from alignslm.config.models import Lora, PreferenceTrainerConfig
+from alignslm.lm.checkpoint import UnitLM
 from alignslm.training.adapter import lora_config
 from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, preference_rows, unit_tokenizer
-from alignslm.training.run import plain_attention
-from tests.bench.case import Answer, Case, Cost, largest_difference
+from alignslm.training.trainer_setup import use_math_attention
+from tests.bench.case import Answer, Case, Cost, max_abs_difference
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 
 PAIRS, STEPS = 8, 2
@@ -42,9 +42,9 @@ def pairs_table(num_units: int, *, count: int, longest: int) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _config(shape: Shape, *, pairs: int) -> PreferenceTrainer:
+def _config(shape: Shape, *, pairs: int) -> PreferenceTrainerConfig:
     """Return the paper's objective and adapter."""
-    return PreferenceTrainer(
+    return PreferenceTrainerConfig(
         kind="preference",
         losses={"sigmoid": 1.0},
         beta=0.1,
@@ -64,7 +64,7 @@ def _config(shape: Shape, *, pairs: int) -> PreferenceTrainer:
 
 
 def _stepper(
-    lm: UnitLm, pairs: pl.DataFrame, config: PreferenceTrainer, *, cached: bool, steps: int
+    lm: UnitLM, pairs: pl.DataFrame, config: PreferenceTrainerConfig, *, cached: bool, steps: int
 ) -> Callable[[], Answer]:
     """Return a function that trains on the first batches and answers with losses and norms of gradients.
 
@@ -113,7 +113,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
 
     def plainly() -> Answer:
         """Take a step with plain attention, as training on a CPU does."""
-        with plain_attention(ours.model):
+        with use_math_attention(ours.model):
             return step()
 
     lengths = pairs.select(pl.col("prompt_units", "chosen_units", "rejected_units").list.len()).rows()
@@ -129,7 +129,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
             "ours": plainly,
             "reference in each step": _stepper(theirs, pairs, config, cached=False, steps=steps),
         },
-        difference=largest_difference,
+        difference=max_abs_difference,
         tolerance=1e-4 if shape.dtype is torch.float32 else 0.1,
         # forward, and backward to the activations: the weights below the adapter have no gradient
         cost=Cost(sum(2 * n * token_flop(shape, vocab_size=vocab, positions=n / 2) for n in tokens), None),

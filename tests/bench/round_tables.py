@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from alignslm import tables
-from alignslm.config.feedback import Round
+from alignslm.config.curriculum import JudgedPreferences
 from alignslm.provenance import UnitContract
 
 PROMPTS_A_SHARD = 50_000
@@ -41,7 +41,9 @@ class Written(NamedTuple):
     num_bytes: int
 
 
-def write_round(folder: Path, *, continuations: int, draws: int, rules: Round, seed: int, name: str) -> Written:
+def write_round(
+    folder: Path, *, continuations: int, draws: int, rules: JudgedPreferences, seed: int, name: str
+) -> Written:
     """Write the three tables that selection reads below `folder`, shard by shard, as stages lay them out.
 
     About `continuations` are written, `draws` of each train and valid prompt; other prompts stand between them.
@@ -55,9 +57,9 @@ def write_round(folder: Path, *, continuations: int, draws: int, rules: Round, s
     paths = [folder / "prompts.parquet", *(folder / kind / f"{name}.parquet" for kind in ("continuations", "scores"))]
     selectable = drawn = 0
     with (
-        tables.growing(tables.PROMPTS, paths[0], CONTRACT) as prompts,
-        tables.growing(tables.CONTINUATIONS, paths[1], CONTRACT) as continued,
-        tables.growing(tables.SCORES, paths[2]) as scores,
+        tables.open_table(tables.PROMPTS, paths[0], CONTRACT) as prompts,
+        tables.open_table(tables.CONTINUATIONS, paths[1], CONTRACT) as continued,
+        tables.open_table(tables.SCORES, paths[2]) as scores,
     ):
         for shard in _shards(ids):
             asked = _prompts(shard, rng)
@@ -130,9 +132,12 @@ def _continuations(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame
     )
 
 
-def _scores(rows: pl.DataFrame, rules: Round, rng: np.random.Generator) -> pl.DataFrame:
+def _scores(rows: pl.DataFrame, rules: JudgedPreferences, rng: np.random.Generator) -> pl.DataFrame:
     """Scores spread as wide as the thresholds lie apart, around their middle."""
-    middle, width = (rules.chosen_min + rules.rejected_max) / 2, rules.chosen_min - rules.rejected_max
+    middle, width = (
+        (rules.min_chosen_score + rules.max_rejected_score) / 2,
+        rules.min_chosen_score - rules.max_rejected_score,
+    )
     judged = rng.normal(middle, max(width, 0.5), size=len(rows)).clip(1, 5)
     heard = pl.col("status") == "ok"
     return rows.select(
@@ -141,7 +146,7 @@ def _scores(rows: pl.DataFrame, rules: Round, rng: np.random.Generator) -> pl.Da
         "draw",
         llm_score=pl.when(heard).then(pl.Series(judged)),
         ppl=pl.when(heard).then(pl.Series(rng.lognormal(4, 1, size=len(rows)))),
-        auto_bleu=pl.when(heard).then(pl.Series(rng.exponential(rules.auto_bleu_max / 3, size=len(rows)))),
+        auto_bleu=pl.when(heard).then(pl.Series(rng.exponential(rules.max_auto_bleu / 3, size=len(rows)))),
         num_words=pl.when(heard).then(pl.Series(rng.integers(5, 40, size=len(rows)))).otherwise(0),
         status="status",
     )

@@ -7,22 +7,22 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from alignslm.config.feedback import Sampling
-from alignslm.lm.checkpoint import UnitLm
-from alignslm.lm.sampling import nucleus_choice, sample
-from tests.bench.case import Answer, Case, Cost, scaled, share_of_unequal_rows
+from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.sampling import sample, sample_top_p
+from tests.bench.case import Answer, Case, Cost, mismatch_rate, scaled
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm, weight_bytes
 
 PROMPTS, DRAWS, BATCH_ROWS = 24, 5, 64
 UNEQUAL = 0.05  # a draw flips where its uniform number falls into the rounding between two ways to compute
 
 
-class GivenDraws(LogitsProcessor):
+class ForcedSampling(LogitsProcessor):
     """Leaves one token a row: what the row's own uniform number chooses, so that both paths draw the same.
 
     Takes the place of generate's temperature and top-p, and about as long: a softmax, a sort, two sums.
     """
 
-    def __init__(self, uniforms: torch.Tensor, lm: UnitLm, config: Sampling, *, width: int) -> None:
+    def __init__(self, uniforms: torch.Tensor, lm: UnitLM, config: Sampling, *, width: int) -> None:
         self.uniforms, self.config, self.width = uniforms, config, width
         self.forbidden = list({0, 1} - {lm.vocabulary.eos_id})
 
@@ -30,12 +30,12 @@ class GivenDraws(LogitsProcessor):
         """Return scores (rows, vocabulary) that are -inf but for the chosen token."""
         scores[:, self.forbidden] = -torch.inf
         uniform = self.uniforms[:, input_ids.shape[1] - self.width]
-        chosen = nucleus_choice(scores.float(), uniform, temperature=self.config.temperature, top_p=self.config.top_p)
+        chosen = sample_top_p(scores.float(), uniform, temperature=self.config.temperature, top_p=self.config.top_p)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 
 def _padded_generate(
-    lm: UnitLm, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int
+    lm: UnitLM, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int
 ) -> Answer:
     """Continue prompts in the order they come, padded on the left, a batch until its last row has ended."""
     found: Answer = []
@@ -49,7 +49,7 @@ def _padded_generate(
         uniforms = np.stack(
             [np.random.Generator(np.random.Philox(key=seed)).random(config.max_units, np.float32) for seed in streams]
         )
-        given = GivenDraws(torch.from_numpy(uniforms).to(lm.device), lm, config, width=width)
+        given = ForcedSampling(torch.from_numpy(uniforms).to(lm.device), lm, config, width=width)
         generate: Any = lm.model.generate
         written = generate(
             input_ids=tokens,
@@ -66,12 +66,12 @@ def _padded_generate(
     return found
 
 
-def _until_end(ids: list[int], lm: UnitLm) -> list[int]:
+def _until_end(ids: list[int], lm: UnitLM) -> list[int]:
     eos = lm.vocabulary.eos_id
     return ids[: ids.index(eos)] if eos in ids else ids
 
 
-def _ours(lm: UnitLm, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int) -> Answer:
+def _ours(lm: UnitLM, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int) -> Answer:
     drawn = sample(lm, prompts, seeds, config, batch_rows=batch_rows)
     return [np.array(draw.units) for row in drawn for draw in row]
 
@@ -101,13 +101,13 @@ def case(size: Size, *, scale: int, device: str) -> Case:
             "ours": lambda: _ours(lm, prompts, seeds, config, batch_rows=batch_rows),
             "padded generate": lambda: _padded_generate(lm, prompts, seeds, config, batch_rows=batch_rows),
         },
-        difference=share_of_unequal_rows,
+        difference=mismatch_rate,
         tolerance=0.0 if tiny else UNEQUAL,
         cost=_cost(lm, shape, lengths, drawn, batch_rows=batch_rows),
     )
 
 
-def _cost(lm: UnitLm, shape: Shape, lengths: list[int], drawn: list[int], *, batch_rows: int) -> Cost:
+def _cost(lm: UnitLM, shape: Shape, lengths: list[int], drawn: list[int], *, batch_rows: int) -> Cost:
     """Read every prompt once and every unit drawn once; weights once for `batch_rows` units, keys and values each."""
     vocab = lm.model.config.vocab_size
     prompts = sum(n * token_flop(shape, vocab_size=vocab, positions=n / 2) for n in lengths)

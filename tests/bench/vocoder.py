@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from alignslm.vocoder.unit_hifigan import BATCH_SAMPLES, UnitHifiganVocoder, Voice
 from alignslm.vocoder.unit_hifigan_net import LAST_SLOPE, SLOPE, Shape, UnitHifiGan
-from tests.bench.case import Case, Cost, largest_difference
+from tests.bench.case import Case, Cost, max_abs_difference
 from tests.bench.models import FRAMES_HZ, RATE_HZ, SHAPES, Size, contract
 
 CLIPS = 16
@@ -94,7 +94,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
             "ours": lambda: ours.synthesize(clips),
             "clip by clip": lambda: [published.speak(units) for units in clips],
         },
-        difference=largest_difference,
+        difference=max_abs_difference,
         tolerance=1e-4,
         cost=Cost(sum(map(len, clips)) * _frame_flop(shape), None),
     )

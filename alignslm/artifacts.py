@@ -1,0 +1,168 @@
+"""Where every artifact is, the only place with these paths. dvc.yaml names the same ones; a test compares the two."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The artifacts of one experiment; `root` is its folder `artifacts`."""
+
+    root: Path = Path("artifacts")
+
+    @property
+    def checked(self) -> Path:
+        """What the stage `check` leaves: params.yaml was valid."""
+        return self.root / "checked.txt"
+
+    @property
+    def utterances(self) -> Path:
+        """Recordings of the corpus with their texts."""
+        return self.root / "corpus" / "utterances"
+
+    @property
+    def corpus_account(self) -> Path:
+        """Counts of the corpus."""
+        return self.root / "corpus" / "account.json"
+
+    @property
+    def texts(self) -> Path:
+        """Clean texts for judges."""
+        return self.root / "corpus" / "texts.parquet"
+
+    @property
+    def encoder(self) -> Path:
+        """Encoder and codebook."""
+        return self.root / "encoder"
+
+    @property
+    def units(self) -> Path:
+        """Units and durations of every utterance."""
+        return self.root / "units.parquet"
+
+    @property
+    def prompts(self) -> Path:
+        """Prompts of every split."""
+        return self.root / "prompts.parquet"
+
+    @property
+    def prompt_transcripts(self) -> Path:
+        """Transcripts of the prompts that have no text."""
+        return self.root / "prompt_transcripts.parquet"
+
+    @property
+    def prompt_tables(self) -> tuple[Path, Path]:
+        """Both tables of prompts, as `prompts.read_prompts` takes them."""
+        return self.prompts, self.prompt_transcripts
+
+    @property
+    def vocoder(self) -> Path:
+        """Units to speech."""
+        return self.root / "vocoder"
+
+    @property
+    def asr(self) -> Path:
+        """Speech to text."""
+        return self.root / "asr"
+
+    @property
+    def mos(self) -> Path:
+        """Predicted naturalness of every system's clips, and the predictor."""
+        return self.root / "mos"
+
+    @property
+    def checkpoints(self) -> Path:
+        """All checkpoints, each in a folder of its name."""
+        return self.root / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """The evaluation tables of all systems, each in a folder of its name."""
+        return self.root / "eval"
+
+    @property
+    def samples(self) -> Path:
+        """The held-out continuations of all systems, each in a folder of its name."""
+        return self.root / "samples"
+
+    def judge(self, choice: str) -> Path:
+        """Return the folder of a prepared judge."""
+        return self.root / "judges" / choice
+
+    def checkpoint(self, name: str) -> Path:
+        """Return a model's folder."""
+        return self.checkpoints / name
+
+    def training(self, name: str) -> Path:
+        """Return the training log of a checkpoint."""
+        return self.root / "training" / f"{name}.json"
+
+    def named(self, path: str) -> Path:
+        """Return the table that `train_on` names: `units`, or `pairs/NAME`."""
+        return self.root / f"{path}.parquet"
+
+    def table(self, kind: str, name: str) -> Path:
+        """Return a table of one set of preferences.
+
+        `kind` is continuations, transcripts, scores, replies, pairs or rejections.
+        """
+        return self.root / kind / f"{name}.parquet"
+
+    def speech(self, name: str) -> Path:
+        """Return the folder of spoken continuations."""
+        return self.root / "speech" / name
+
+    def account(self, name: str) -> Path:
+        """Return the counts of a set of pairs."""
+        return self.root / "accounts" / f"{name}.json"
+
+    def benchmark(self, name: str) -> Path:
+        """Return the folder of a benchmark's items."""
+        return self.root / "benchmarks" / name
+
+    def sample(self, system: str) -> "Sample":
+        """Return a system's continuations of the evaluation prompts."""
+        return Sample(self.samples / system)
+
+    def mos_of(self, system: str) -> Path:
+        """Return the predicted scores of one system's clips."""
+        return self.mos / f"{system}.parquet"
+
+    def judged(self, system: str) -> Path:
+        """Return the judged continuations of a system."""
+        return self.evaluations / system / "judged.parquet"
+
+    def item_scores(self, system: str) -> Path:
+        """Return the benchmark scores of a system."""
+        return self.evaluations / system / "item_scores.parquet"
+
+    def published(self, name: str) -> Path:
+        """Return the receipt of a checkpoint: what was pushed where, or that nothing was."""
+        return self.root / "published" / f"{name}.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One system's continuations of the evaluation prompts, in `folder`."""
+
+    folder: Path
+
+    @property
+    def continuations(self) -> Path:
+        """Units."""
+        return self.folder / "continuations.parquet"
+
+    @property
+    def speech(self) -> Path:
+        """Their sound."""
+        return self.folder / "speech"
+
+    @property
+    def transcripts(self) -> Path:
+        """What the ASR model read in it."""
+        return self.folder / "transcripts.parquet"
+
+    @property
+    def recorded(self) -> Path:
+        """Transcripts of the ground truth as recorded; only the topline has them."""
+        return self.folder / "recorded.parquet"

@@ -1,0 +1,78 @@
+"""The nouns of an experiment: preferences were judged, checkpoints were trained, systems are evaluated."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from alignslm.config.model import Config, Count, Fraction, Label, Name, Positive
+
+PAIRS, CHECKPOINTS = "pairs/", "checkpoints/"
+UNITS, CORPUS = "units", "corpus"
+_LABEL = r"[a-z0-9][a-z0-9_-]{0,39}"
+Score = Annotated[float, Field(ge=1, le=5)]
+
+
+class JudgedPreferences(Config):
+    """Continuations of one checkpoint, judged and paired under thresholds.
+
+    The paper's symbols: min_chosen_score = s_c, max_rejected_score = s_r, max_auto_bleu = delta.
+    """
+
+    sampled_from: Label = Field(description="checkpoint that the continuations are sampled from")
+    min_chosen_score: Score
+    max_rejected_score: Score
+    min_margin: Annotated[float, Field(ge=0, le=4)]
+    max_auto_bleu: Fraction
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "JudgedPreferences":
+        if self.min_chosen_score <= self.max_rejected_score:
+            raise ValueError(
+                f"min_chosen_score ({self.min_chosen_score}) must lie above max_rejected_score "
+                f"({self.max_rejected_score}), else one continuation could be both chosen and rejected"
+            )
+        return self
+
+
+class Checkpoint(Config):
+    """A checkpoint: where its training starts, and what it learns from."""
+
+    init_from: Label = Field(description="checkpoint that training starts from; preference training's reference, too")
+    train_on: Annotated[str, Field(pattern=f"^({UNITS}|{PAIRS}{_LABEL})$")] = Field(
+        description="what below artifacts/ it is trained on: pairs/NAME, or units, the corpus's own speech"
+    )
+    trainer: Name
+    warmup_steps: Count | None = Field(default=None, description="of preference training; other trainers say their own")
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> "Checkpoint":
+        if self.pairs is not None and self.warmup_steps is None:
+            raise ValueError("training on pairs needs warmup_steps: add it, 0 for none")
+        if self.pairs is None and self.warmup_steps is not None:
+            raise ValueError("warmup_steps of training on units belongs in the trainer's file; remove it here")
+        return self
+
+    @property
+    def pairs(self) -> str | None:
+        """The preferences whose pairs it is trained on; None where it is trained on units."""
+        return self.train_on.removeprefix(PAIRS) if self.train_on.startswith(PAIRS) else None
+
+
+class System(Config):
+    """What is evaluated: continuations of a checkpoint, or the ground truth as the topline of every judge."""
+
+    source: Annotated[str, Field(pattern=f"^({CORPUS}|{CHECKPOINTS}{_LABEL})$")] = Field(
+        description="checkpoints/NAME; or corpus: the real continuations through the same vocoder and ASR model"
+    )
+    temperature_scale: Positive = Field(default=1.0, description="factor on sampling.temperature")
+
+    @model_validator(mode="after")
+    def _nothing_sampled(self) -> "System":
+        if self.checkpoint is None and self.temperature_scale != 1.0:
+            raise ValueError("temperature_scale has no meaning for source: corpus; remove it")
+        return self
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The checkpoint it samples from; None for the corpus."""
+        return self.source.removeprefix(CHECKPOINTS) if self.source != CORPUS else None

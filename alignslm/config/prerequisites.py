@@ -1,0 +1,91 @@
+"""What configs need on this machine before anything runs: API keys, rubrics, packages, local folders."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from alignslm.config.document import read_document
+from alignslm.config.execution import Execution
+from alignslm.config.experiment import Experiment
+from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
+from alignslm.config.loading import execution_file
+from alignslm.config.problems import ConfigError, ConfigProblem
+from alignslm.config.rubrics import Rubric, RubricError
+from alignslm.config.sources import FolderSource, sources_in
+from alignslm.extras import lacking
+
+
+def require_ready(experiment: Experiment, root: Path = Path()) -> None:
+    """Raise ConfigError with everything that judges lack and every local folder that does not exist.
+
+    A folder may be read only by the last stage; a run of days should not end there.
+    """
+    if faults := [*judge_faults(experiment, root), *folder_faults(experiment, root)]:
+        raise ConfigError(faults)
+
+
+def require_judges(experiment: Experiment, root: Path = Path()) -> None:
+    """Raise ConfigError with everything that either judge lacks."""
+    if faults := judge_faults(experiment, root):
+        raise ConfigError(faults)
+
+
+def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
+    """Return what the training judge and the held-out judge lack, at the lines of their configs."""
+    params = experiment.params
+    return [
+        *_faults(experiment.judge, root / "experiments" / "judge" / f"{params.judge}.yaml", root),
+        *_faults(experiment.heldout_judge, root / "experiments" / "judge" / f"{params.heldout_judge}.yaml", root),
+    ]
+
+
+def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
+    """Return the local folders and files that configs name and that do not exist."""
+    found: dict[tuple[Path, str], ConfigProblem] = {}
+    for choice in experiment.choices():
+        for key, source in sources_in(choice.config, ""):
+            if isinstance(source, FolderSource) and (reason := _absence(source, root)):
+                file = root / choice.file
+                found[file, key] = _fault(file, f"{key}.path", reason)
+    return list(found.values())
+
+
+def execution_faults(execution: Execution, root: Path = Path()) -> list[ConfigProblem]:
+    """Return the package that the engine needs, if it is not installed, at its line."""
+    problem = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
+    return [_fault(execution_file(root), "engine", problem)] if problem else []
+
+
+def _absence(source: FolderSource, root: Path) -> str | None:
+    path, unset = source.expanded()
+    if unset:
+        return f"the variable {unset} in {source.path} is not set; export {unset}=..., or write the path out"
+    return None if (root / path).exists() else f"{path} does not exist; correct it, or put the files there"
+
+
+def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
+    if isinstance(judge, CausalLMJudgeConfig | OpenAIJudgeConfig):
+        try:
+            Rubric.read(judge.rubric, root)
+        except RubricError as error:
+            yield _fault(file, "rubric", str(error))
+    if isinstance(judge, OpenAIJudgeConfig) and (problem := lacking("openai", by="kind: openai")):
+        yield _fault(file, "kind", problem)
+    if (
+        isinstance(judge, OpenAIJudgeConfig)
+        and judge.key_variable
+        and not os.environ.get(judge.key_variable, "").strip()
+    ):
+        yield _fault(
+            file,
+            "key_variable",
+            f"the environment variable {judge.key_variable} is not set, and {judge.base_url} wants a key for "
+            f"{judge.model!r}; export {judge.key_variable}=..., or choose another judge in params.yaml",
+        )
+
+
+def _fault(file: Path, key: str, message: str) -> ConfigProblem:
+    document = read_document(file)
+    return ConfigProblem(
+        file.as_posix(), None if isinstance(document, list) else document.line(tuple(key.split("."))), key, message
+    )

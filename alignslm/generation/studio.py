@@ -1,0 +1,178 @@
+"""A unit LM with an experiment's speech models: encoder, vocoder and ASR model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from alignslm import audio, tables
+from alignslm.asr import ASRModel, load_asr
+from alignslm.asr.rows import transcribe
+from alignslm.config.execution import Execution
+from alignslm.config.experiment import Params
+from alignslm.config.feedback import Sampling
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.encoder import Encoder, load_encoder
+from alignslm.generation.prompt import PlayError, Prompt, prompt_key, read_audio
+from alignslm.generation.resolve import checkpoint_folder, speech_folders
+from alignslm.generation.take import Continuation
+from alignslm.lm.checkpoint import UnitLM, load_lm
+from alignslm.lm.rows import sample_continuations
+from alignslm.prompts import read_prompts
+from alignslm.recordings import recordings_of
+from alignslm.vocoder import Vocoder, load_vocoder
+from alignslm.vocoder.rows import synthesize_rows
+
+PURPOSE = "evaluation"  # as the stage `samples`: equal prompt, model, seed and sampling give equal samples
+
+
+@dataclass(frozen=True)
+class SpeechPipeline:
+    """An experiment's encoder, vocoder and ASR model, and its sampling parameters."""
+
+    root: Path
+    encoder: Encoder
+    vocoder: Vocoder
+    recogniser: ASRModel
+    params: Params
+    execution: Execution
+
+    @classmethod
+    def open(cls, root: Path | str = ".") -> "SpeechPipeline":
+        """Load the speech models of the experiment in `root` (the folder of params.yaml).
+
+        Raises PlayError if they do not exist yet, ContractError if vocoder and encoder do not match.
+        """
+        root = Path(root)
+        experiment, execution = load_experiment(root), load_execution(root)
+        folders = speech_folders(root)
+        encoder = load_encoder(experiment.encoder, folders["encoder"], device=execution.device)
+        vocoder = load_vocoder(experiment.vocoder, folders["vocoder"], device=execution.device)
+        vocoder.contract.require(encoder.contract, mine=str(folders["vocoder"]), theirs=str(folders["encoder"]))
+        recogniser = load_asr(experiment.asr, folders["asr"], device=execution.device)
+        return cls(root, encoder, vocoder, recogniser, experiment.params, execution)
+
+    def load_model(self, model: str) -> "SpokenLM":
+        """Load a checkpoint by name, folder or Hub id; ContractError if its units are not the encoder's."""
+        folder = checkpoint_folder(model, self.root)
+        lm = load_lm(folder, device=self.execution.device)
+        lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self.root / "artifacts" / "encoder"))
+        return SpokenLM(self, lm, model)
+
+    def prompt(self, given: Path | str, *, seconds: float | None = None) -> Prompt:
+        """Return the prompt of an audio file, or the one with this id in the experiment's prompts table.
+
+        `seconds` keeps only the beginning of a file. PlayError: not audio, silent, too short, too long, unknown id.
+        """
+        table = self.root / "artifacts" / "prompts.parquet"
+        if not Path(given).exists() and table.exists():
+            found = read_prompts(table, table.with_name("prompt_transcripts.parquet")).filter(prompt_id=str(given))
+            if len(found):
+                return self._of_experiment(found)
+        if seconds is not None and seconds <= 0:
+            raise PlayError(f"prompt seconds must be positive, got {seconds:g}")
+        waveform, rate_hz = read_audio(Path(given), seconds=seconds, longest_s=self.params.prompts.max_s)
+        return self.prompt_of(waveform, rate_hz, name=Path(given).name)
+
+    def prompt_of(self, waveform: np.ndarray, sample_rate_hz: int, *, name: str = "prompt") -> Prompt:
+        """Return the prompt of (samples,) float32. PlayError if it has too few units."""
+        rate_hz = self.encoder.contract.sample_rate_hz
+        (encoded,) = self.encoder.encode([audio.resample(waveform, from_hz=sample_rate_hz, to_hz=rate_hz)])
+        units, least = tuple(int(unit) for unit in encoded.units), self.params.prompts.min_units
+        if len(units) < least:
+            raise PlayError(
+                f"{name} is too short: {len(waveform) / sample_rate_hz:.2f} s give {len(units)} units, but the "
+                f"model was trained on prompts of at least {least} (prompts.min_units). Record more."
+            )
+        (transcript,) = self.recogniser.transcribe(
+            [audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.recogniser.sample_rate_hz)]
+        )
+        return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, transcript.text)
+
+    def _of_experiment(self, found: pl.DataFrame) -> Prompt:
+        row = found.row(0, named=True)
+        (recording,) = recordings_of(self.root / "artifacts" / "corpus" / "utterances", found)
+        name, units = row["prompt_id"], tuple(row["units"])
+        return Prompt(name, name, recording.prompt, recording.sample_rate_hz, units, row["prompt_text"])
+
+
+@dataclass(frozen=True)
+class SpokenLM:
+    """A unit language model with an experiment's speech models."""
+
+    studio: SpeechPipeline
+    lm: UnitLM
+    name: str
+
+    @classmethod
+    def load(cls, model: str, *, root: Path | str = ".") -> "SpokenLM":
+        """Load a checkpoint (name, folder, Hub id) and the speech models of the experiment in `root`."""
+        return SpeechPipeline.open(root).load_model(model)
+
+    def generate(
+        self,
+        prompt: Prompt | Path | str,
+        *,
+        draws: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        prompt_seconds: float | None = None,
+    ) -> list[Continuation]:
+        """Continue a prompt (or a sound file) `draws` times, speak and transcribe.
+
+        What is not given is the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
+        equal samples; a prompt of the experiment gets the very draws of its stage `samples`. Raises PlayError (see
+        `SpeechPipeline.prompt`), TooLongError where prompt and continuation exceed the model's positions.
+        """
+        studio = self.studio
+        spoken_prompt = prompt if isinstance(prompt, Prompt) else studio.prompt(prompt, seconds=prompt_seconds)
+        rows = pl.DataFrame(
+            {"prompt_id": [spoken_prompt.prompt_id], "units": [spoken_prompt.units]},
+            schema={"prompt_id": pl.String, "units": tables.UNITS},
+        )
+        drawn = sample_continuations(
+            rows,
+            self.lm,
+            sampling_of(studio.params.sampling, draws=draws, temperature=temperature, top_p=top_p),
+            seed=studio.params.seeds.evaluation if seed is None else seed,
+            purpose=PURPOSE,
+            batch_rows=studio.execution.batch_rows,
+        )
+        spoken = synthesize_rows(drawn, studio.vocoder)
+        transcripts = transcribe(spoken, studio.recogniser)
+        triples = zip(drawn.to_dicts(), spoken.to_dicts(), transcripts.to_dicts(), strict=True)
+        return [self._take(spoken_prompt, *triple) for triple in triples]
+
+    def _take(
+        self, prompt: Prompt, drawn: Mapping[str, Any], spoken: Mapping[str, Any], transcript: Mapping[str, Any]
+    ) -> Continuation:
+        waveform, rate_hz = audio.decode(spoken["audio"]["bytes"])
+        return Continuation(
+            model=self.name,
+            draw=drawn["draw"],
+            prompt=prompt,
+            units=tuple(drawn["units"]),
+            finish=drawn["finish"],
+            logprob_nats=drawn["logprob_nats"],
+            seed=drawn["seed"],
+            waveform=waveform,
+            sample_rate_hz=rate_hz,
+            text=transcript["text"],
+            status=transcript["status"],
+        )
+
+
+def sampling_of(given: Sampling, *, draws: int | None, temperature: float | None, top_p: float | None) -> Sampling:
+    """Return the experiment's sampling with these values instead. PlayError if one is out of range."""
+    wanted = {"draws": draws, "temperature": temperature, "top_p": top_p}
+    if draws is not None and draws < 1:
+        raise PlayError(f"draws must be at least 1, got {draws}")
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise PlayError(f"temperature must be a number above 0, got {temperature:g}; 0.01 is nearly greedy")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise PlayError(f"top_p must be above 0 and at most 1, got {top_p:g}")
+    return given.model_copy(update={name: value for name, value in wanted.items() if value is not None})

@@ -1,0 +1,79 @@
+"""The books of a round's pairs: counts that close, margins and length differences."""
+
+import polars as pl
+
+from alignslm.config.model import Config
+from alignslm.pairs.selection import REASONS, SPLITS
+
+
+class SplitPairCounts(Config):
+    """One split of one round. `prompts` = `prompts_with_pairs` + the sum of `rejections`, a count for every reason.
+
+    Lengths are in deduplicated units; a positive mean difference says the chosen ones are longer, which DPO's
+    summed log-probabilities would turn into a taste for length. The margin is over pairs that have one; shares are
+    over pairs. None where there is nothing to average.
+    """
+
+    prompts: int
+    prompts_with_pairs: int
+    pairs: int
+    rejections: dict[str, int]
+    mean_margin: float | None
+    mean_length_difference_units: float | None
+    vetoed_rejected_share: float | None
+    empty_rejected_share: float | None
+
+
+class PairCounts(Config):
+    """One round: what trains, and what chooses the checkpoint."""
+
+    train: SplitPairCounts
+    valid: SplitPairCounts
+
+
+class PairCounter:
+    """A round's pairs, counted step by step; some 14 bytes a pair are kept, for exact means."""
+
+    def __init__(self, *, max_auto_bleu: float) -> None:
+        self._max_auto_bleu = max_auto_bleu
+        self._facts: dict[str, list[pl.DataFrame]] = {split: [] for split in SPLITS}
+        self._prompts = dict.fromkeys(SPLITS, 0)
+        self._rejections = {split: dict.fromkeys(REASONS, 0) for split in SPLITS}
+
+    def add(self, pairs: pl.DataFrame, rejections: pl.DataFrame, scores: pl.DataFrame) -> None:
+        """Count pairs and rejections of some prompts, of which nothing else is added; `scores` holds their rows."""
+        side = scores.select(pl.col("continuation_id").alias("rejected_id"), "auto_bleu", "status")
+        told = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
+        for split in SPLITS:
+            mine = told.filter(split=split)
+            self._prompts[split] += mine["prompt_id"].n_unique()
+            self._facts[split].append(_facts(mine, self._max_auto_bleu))
+            for reason, count in rejections.filter(split=split)["reason"].value_counts().iter_rows():
+                self._rejections[split][reason] += count
+
+    def close(self) -> PairCounts:
+        """Return what was counted."""
+        return PairCounts(**{split: self._split(split) for split in SPLITS})
+
+    def _split(self, split: str) -> SplitPairCounts:
+        facts = pl.concat(self._facts[split], rechunk=True)  # a mean must not depend on where steps were cut
+        rejections, with_pairs = self._rejections[split], self._prompts[split]
+        return SplitPairCounts(
+            prompts=with_pairs + sum(rejections.values()),
+            prompts_with_pairs=with_pairs,
+            pairs=facts.height,
+            rejections=rejections,
+            **facts.select(pl.all().mean()).row(0, named=True),
+        )
+
+
+def _facts(pairs: pl.DataFrame, max_auto_bleu: float) -> pl.DataFrame:
+    """Return what is averaged of each pair, under the names of SplitAccount."""
+    length = pl.col("chosen_units").list.len().cast(pl.Int32) - pl.col("rejected_units").list.len().cast(pl.Int32)
+    vetoed = (pl.col("status") == "ok") & (pl.col("auto_bleu") > max_auto_bleu).fill_null(value=False)
+    return pairs.select(
+        mean_margin=pl.col("margin"),
+        mean_length_difference_units=length,
+        vetoed_rejected_share=vetoed,
+        empty_rejected_share=pl.col("status") == "empty",
+    )

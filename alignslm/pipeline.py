@@ -1,0 +1,171 @@
+"""dvc.yaml as stages with their inputs and outputs, read without importing DVC.
+
+Understood: `${...}` of params.yaml and of `vars`, and `foreach`/`do`. Order and existence are all that
+is told here; whether a stage is up to date only DVC knows.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from alignslm.code import FILE as CODE_FILE
+from alignslm.config.document import Document, Plain, parse_document, read_document
+from alignslm.config.problems import ConfigError, ConfigProblem
+
+TEMPLATE = re.compile(r"\$\{\s*([^}]+?)\s*\}")
+OUTPUT_KEYS = ("outs", "metrics", "plots")
+
+
+class PipelineError(ValueError):
+    """dvc.yaml says something that this reader cannot follow."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml after templating, with the paths it reads and makes, and the values it depends on.
+
+    `params` are keys of params.yaml (`weights`, `checkpoints.r1`) or whole files; `keys` says which keys of a file,
+    `code` those of code.yaml.
+    """
+
+    name: str
+    description: str
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+    params: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
+    cmd: str = ""
+
+    def values(self, root: Path = Path()) -> dict[str, Plain]:
+        """Return the values that the stage depends on, by `file: key`, as they are in `root` now."""
+        read = {file: _read(root / file) for file in {self.file_of(name) for name in self.params}}
+        wanted = [(self.file_of(name), key) for name in self.params for key in self.keys.get(name, (name,))]
+        return {
+            f"{file}: {key}": _lookup(key, read[file], self.name) if key != file else read[file] for file, key in wanted
+        }
+
+    @staticmethod
+    def file_of(name: str) -> str:
+        """Return the file that an entry of `params` is about."""
+        return name if name.endswith(".yaml") else "params.yaml"
+
+
+def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage]:
+    """Return every stage in an order in which they can run. Raises ConfigError or PipelineError.
+
+    `params` is the text of a params.yaml that is to stand in for the one in `root`.
+    """
+    pipeline = _read(root / "dvc.yaml")
+    context = _read(root / "params.yaml") if params is None else _data(parse_document(params, "params.yaml"))
+    for extra in _items(pipeline.get("vars", [])):
+        context |= extra if isinstance(extra, dict) else _read(root / str(extra))
+    entries = pipeline.get("stages")
+    if not isinstance(entries, dict):
+        raise PipelineError(f"{root / 'dvc.yaml'} holds no mapping `stages`")
+    return in_order([stage for name, entry in entries.items() for stage in _expand(name, entry, context)])
+
+
+def _read(path: Path) -> dict[str, Plain]:
+    return _data(read_document(path))
+
+
+def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:
+    if isinstance(document, list):
+        raise ConfigError(document)
+    return dict(document.data)
+
+
+def _items(value: Plain) -> list[Plain]:
+    return value if isinstance(value, list) else []
+
+
+def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[Stage]:
+    """Yield the one stage of an entry, or one for each item of its `foreach`."""
+    if not isinstance(entry, dict):
+        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+    if "foreach" in entry:
+        over = fill(entry["foreach"], context, name)
+        pairs = over.items() if isinstance(over, dict) else [(str(item), item) for item in _items(over)]
+        for key, item in pairs:
+            yield _stage(f"{name}@{key}", entry.get("do"), {**context, "item": item, "key": key})
+    else:
+        yield _stage(name, entry, context)
+
+
+def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
+    if not isinstance(entry, dict):
+        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+    outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
+    described = str(fill(entry.get("desc", ""), context, name))
+    deps, params = (tuple(_paths(entry.get(key, []), context, name)) for key in ("deps", "params"))
+    keys = {
+        str(fill(file, context, name)): tuple(str(fill(key, context, name)) for key in _items(listed))
+        for item in _items(entry.get("params", []))
+        if isinstance(item, dict)
+        for file, listed in item.items()
+        if listed
+    }
+    return Stage(name, described, deps, tuple(outs), params, keys, keys.get(CODE_FILE, ()), str(entry.get("cmd", "")))
+
+
+def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:
+    """Yield paths of a list whose items are a path, or a mapping from a path to its options."""
+    for entry in _items(entries):
+        for path in entry if isinstance(entry, dict) else [entry]:
+            yield str(fill(path, context, stage))
+
+
+def fill(value: Plain, context: Mapping[str, Plain], stage: str) -> Plain:
+    """Replace `${a.b}` in texts; a text that is one template alone becomes the value itself, whatever its type."""
+    if isinstance(value, dict):
+        return {key: fill(item, context, stage) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, context, stage) for item in value]
+    if not isinstance(value, str):
+        return value
+    if whole := TEMPLATE.fullmatch(value):
+        return _lookup(whole[1], context, stage)
+    return TEMPLATE.sub(lambda match: str(_lookup(match[1], context, stage)), value)
+
+
+def _lookup(expression: str, context: Mapping[str, Plain], stage: str) -> Plain:
+    at: Plain = dict(context)
+    for step in expression.replace("[", ".").replace("]", "").split("."):
+        if isinstance(at, dict) and step in at:
+            at = at[step]
+        elif isinstance(at, list) and step.isdecimal() and int(step) < len(at):
+            at = at[int(step)]
+        else:
+            raise PipelineError(f"stage {stage!r} of dvc.yaml uses ${{{expression}}}, which params.yaml does not hold")
+    return at
+
+
+def sources(stage: Stage, stages: list[Stage]) -> list[Stage]:
+    """Return the stages that make something that this one reads: the same path, one inside it, or one around it."""
+    return [
+        other
+        for other in stages
+        if other is not stage and any(_overlap(dep, out) for dep, out in product(stage.deps, other.outs))
+    ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return first.startswith(second) or second.startswith(first)
+
+
+def in_order(stages: list[Stage]) -> list[Stage]:
+    """Return the stages, each after its sources, otherwise in the order written. Raises PipelineError for a circle."""
+    before = {stage.name: {source.name for source in sources(stage, stages)} for stage in stages}
+    done: list[Stage] = []
+    waiting = list(stages)
+    while waiting:
+        ready = next((stage for stage in waiting if before[stage.name] <= {other.name for other in done}), None)
+        if ready is None:
+            raise PipelineError(f"stages of dvc.yaml wait for each other: {', '.join(s.name for s in waiting)}")
+        waiting.remove(ready)
+        done.append(ready)
+    return done

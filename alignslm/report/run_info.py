@@ -1,0 +1,54 @@
+"""The report's footer: which code, lock file, packages and machine made the numbers."""
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from alignslm.config.model import Config
+
+PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft", "polars", "numpy", "scipy", "dvc")
+
+
+class RunInfo(Config):
+    """Provenance of one report. `git_commit` is None outside a repository, `dvc_lock_sha256` without a dvc.lock.
+
+    `dirty` tells whether tracked files differ from the commit; then the commit alone does not say what ran.
+    """
+
+    git_commit: str | None
+    dirty: bool
+    dvc_lock_sha256: str | None
+    packages: dict[str, str]
+    python: str
+    device: str
+
+
+def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) -> RunInfo:
+    """Look up the provenance of the working tree at `root`; `device` is what the models ran on."""
+    lock = root / "dvc.lock"
+    status = git(root, "status", "--porcelain", "--untracked-files=no")
+    return RunInfo(
+        git_commit=git(root, "rev-parse", "HEAD"),
+        dirty=bool(status),
+        dvc_lock_sha256=hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
+        packages={name: version(name) for name in packages},
+        python=platform.python_version(),
+        device=device,
+    )
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """Return what git prints, None where there is no git or no repository: an unpacked archive has neither."""
+    try:
+        done = subprocess.run(  # noqa: S603 (a fixed command)
+            ["git", "-C", str(root), *arguments],  # noqa: S607 (git is where the user has it)
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

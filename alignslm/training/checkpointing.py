@@ -1,0 +1,58 @@
+"""Checkpoints of a run under way: sealed once they are whole, and looked at before a killed run goes on from one."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignslm.provenance import tree_sha256
+from alignslm.storage import write_text
+from alignslm.training.processes import is_main_process, wait_for_everyone
+
+STATE = "trainer_state.json"  # the last file of a checkpoint that the trainer writes
+
+
+class ChecksumCheckpoints(TrainerCallback):
+    """Writes the hash of every checkpoint beside it."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Seal the checkpoint of this step."""
+        del control
+        wait_for_everyone()  # every process adds the state of its random numbers
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            for old in folder.parent.glob("sealed-*"):  # the trainer keeps one checkpoint
+                old.unlink()
+            write_text(_seal(folder), tree_sha256([folder]) + "\n")
+
+
+def last_complete_checkpoint(work: Path) -> Path | None:
+    """Return the last checkpoint from which training can go on, None where it starts anew.
+
+    What is half written, truncated or altered is told and removed. A checkpoint killed after its last file and
+    before its seal counts as whole.
+    """
+    found = [(int(match[1]), path) for path in work.glob("checkpoint-*") if (match := re.search(r"-(\d+)$", path.name))]
+    for _, folder in sorted(found, reverse=True):
+        if _is_whole(folder):
+            return folder
+        if is_main_process():
+            print(f"{folder} is damaged or half written; training goes on from before it", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            _seal(folder).unlink(missing_ok=True)
+    return None
+
+
+def _seal(folder: Path) -> Path:
+    return folder.with_name(f"sealed-{folder.name}.sha256")
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        json.loads((folder / STATE).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    seal = _seal(folder)
+    return not seal.exists() or seal.read_text(errors="replace").strip() == tree_sha256([folder])

@@ -1,0 +1,54 @@
+"""Which errors are told to the reader as a message, and which are bugs that keep their traceback."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+MAX_SHOWN = 8  # problems of one kind that a message spells out
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Tell whether an error's class is defined in alignslm (TableError, ContractError, ConfigError, ...).
+
+    Such a class is written for the reader: its message says what was found, where, and what to do. Every other
+    error, a plain ValueError of this package included, is a broken promise inside the code.
+    """
+    return type(error).__module__.partition(".")[0] == "alignslm"
+
+
+@contextmanager
+def report_user_errors() -> Iterator[None]:
+    """End the program with status 1 and the message alone, in red on a terminal, for errors that are told."""
+    try:
+        yield
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        print_error(str(error))
+        raise SystemExit(1) from None
+
+
+class Problem(NamedTuple):
+    """One file, row, pair or speaker that is wrong. Problems of one `kind` are told together."""
+
+    kind: str
+    where: str
+
+
+def format_problems(problems: Sequence[Problem]) -> list[str]:
+    """Return a line a kind, sorted: its problems counted, and the first `SHOWN` of their places."""
+    lines = []
+    for kind in sorted({problem.kind for problem in problems}):
+        places = sorted(problem.where for problem in problems if problem.kind == kind)
+        more = f" ... and {len(places) - MAX_SHOWN} more" if len(places) > MAX_SHOWN else ""
+        lines.append(f"  {kind} ({len(places)}): {', '.join(places[:MAX_SHOWN])}{more}")
+    return lines
+
+
+def print_error(message: str) -> None:
+    """Print a message on stderr, in red on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(message, style="red"))

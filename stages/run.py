@@ -1,0 +1,132 @@
+"""One run of one stage: its experiment, how it executes, where artifacts are, and its resumable work."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from alignslm import tables
+from alignslm.artifacts import Artifacts
+from alignslm.config.execution import Execution
+from alignslm.config.experiment import Experiment, Params
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.engine import Pool, pool_of
+from alignslm.engine.work import LazyModel, lazy, with_contract
+from alignslm.pipeline import Stage, read_stages
+from alignslm.progress import StageLog
+from alignslm.progress import stage as stage_log
+from alignslm.shards import map_shards, map_table, map_tasks, work_folder
+
+Model = TypeVar("Model")
+Task = TypeVar("Task")
+CODE = ("stages/", "alignslm/")  # `work_folder` follows the imports of a script itself
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage works with. `name` is what a stage of many items makes, such as r1."""
+
+    label: str
+    name: str
+    script: str
+    experiment: Experiment
+    execution: Execution
+    artifacts: Artifacts
+    log: StageLog
+
+    @property
+    def params(self) -> Params:
+        """The content of params.yaml."""
+        return self.experiment.params
+
+    @contextmanager
+    def work(self, **also: str) -> Iterator[Path]:
+        """Give the folder of unfinished work, which only a run of the same inputs, values and code finds again.
+
+        Inputs and values are those of dvc.yaml; `also` identifies what lies outside, such as a corpus of files.
+        """
+        entry = self._entry()
+        inputs = [Path(dep) for dep in entry.deps if not dep.startswith(CODE)]
+        label = self.label.replace("@", "-")
+        with work_folder(label, script=self.script, params={**entry.values(), **also}, inputs=inputs) as work:
+            yield work
+
+    def _entry(self) -> Stage:
+        return next(stage for stage in read_stages() if stage.name == self.label)
+
+    def sampling_folder(self, work: Path) -> Path:
+        """Return where sampled shards are kept: batching moves the last digits of log-probabilities."""
+        return work / ("strict" if self.execution.strict else "batched")
+
+    def model(self, load: Callable[..., Model], *values: object) -> LazyModel[Model]:
+        """Return a model to be loaded on the run's device, once in each process."""
+        return lazy(load, *values, device=self.execution.device)
+
+    def unit_model(
+        self, load: Callable[..., Model], *values: object, units_of: tuple[tables.Table, Path]
+    ) -> LazyModel[Model]:
+        """Return a model that reads or writes units; at loading they must be those of the table and path named."""
+        contract, path = tables.contract_of(*units_of), units_of[1]
+        return with_contract(self.model(load, *values), contract, mine=Path(str(values[-1])), theirs=path)  # type: ignore[type-var]
+
+    def map_rows(
+        self,
+        rows: pl.DataFrame,
+        function: Callable[[pl.DataFrame], pl.DataFrame],
+        work: Path,
+        *,
+        step: str = "",
+        here: bool = False,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield function(shard) for every shard of `rows`, in this process only where `here`; see `map_shards`."""
+        size, pool = self.execution.shard_rows, self._pool(here=here)
+        return map_shards(rows, function, folder=work, shard_rows=size, label=self._step(step), pool=pool)
+
+    def map_table(
+        self,
+        table: tables.Table,
+        path: Path,
+        function: Callable[[pl.DataFrame], pl.DataFrame],
+        work: Path,
+        *,
+        step: str = "",
+    ) -> pl.DataFrame:
+        """Return function(shard) of every shard of a table on disk; see `shards.map_table`."""
+        size, pool = self.execution.shard_rows, self._pool()
+        shards = map_table(table, path, function, folder=work, shard_rows=size, label=self._step(step), pool=pool)
+        return pl.concat(shards)
+
+    def map_tasks(
+        self,
+        tasks: Sequence[Task],
+        function: Callable[[Task], pl.DataFrame],
+        work: Path,
+        *,
+        step: str = "",
+        here: bool = False,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield function(task) for every task; see `shards.map_tasks`."""
+        return map_tasks(tasks, function, folder=work, label=self._step(step), pool=self._pool(here=here))
+
+    def _step(self, step: str) -> str:
+        return f"{self.label} {step}".rstrip()
+
+    def _pool(self, *, here: bool = False) -> Pool | None:
+        return None if here else pool_of(self.execution)
+
+
+@contextmanager
+def start(script: str, name: str = "") -> Iterator[Run]:
+    """Run the body of a stage; see `progress.stage`. `script` is its file, and its name that of the stage."""
+    stage = Path(script).stem
+    label = f"{stage}@{name}" if name else stage
+    with stage_log(label) as log:
+        yield Run(label, name, script, load_experiment(), load_execution(), Artifacts(), log)
+
+
+def outcomes(frame: pl.DataFrame) -> Mapping[str, int]:
+    """Return how many rows have each status."""
+    return dict(frame["status"].value_counts().sort("status").iter_rows())
