@@ -107,6 +107,36 @@ def test_help_of_all_imports_no_command():
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 
 
+OUTSIDE = [
+    *(
+        "preset",
+        "check",
+        "plan",
+        "stages",
+        "upgrade",
+        "import-preferences x --name y",
+        "times",
+        "show pairs",
+        "trace x",
+    ),
+    *("compare a b", "compare-seeds a b c", "generate x.wav", "demo", "listen build mmos --raters 2", "samples-page"),
+    *("publish-preview r1 x", "export-zrc r1 x"),
+]
+
+
+@pytest.mark.parametrize("words", OUTSIDE)
+def test_every_command_says_that_a_folder_is_not_an_experiment(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    names(result.stderr, tmp_path, "params.yaml", "alignslm init FOLDER", "--root")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_is_tried_outside_an_experiment():
+    assert {words.split()[0] for words in OUTSIDE} == {word for word in commands() if " " not in word} - {"init"}
+
+
 def test_a_misspelled_command_is_corrected():
     result = run("shov")
     assert result.exit_code == 2

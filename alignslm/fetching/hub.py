@@ -57,11 +57,11 @@ def _reraise_hub_errors(source: HubSource) -> Iterator[None]:
     try:
         yield
     except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:  # type: ignore[attr-defined]
-        raise FetchError(f"the Hub repository {source.repo} {_fault(error, source)}") from error
+        raise FetchError(f"the Hub repository {source.repo} {explain(error, source)}") from error
 
 
-def _fault(error: Exception, source: HubSource) -> str:
-    """Say what is wrong with the repository, and what to do. The token itself is never shown."""
+def explain(error: Exception, source: HubSource) -> str:
+    """Return what is wrong with the repository, and what to do. The token itself is never shown."""
     token = "HF_TOKEN is set but may not read it" if get_token() else "HF_TOKEN is not set"
     unreachable = (
         f"at {source.revision} is not whole on this machine, and the Hub cannot be reached ({_first_line(error)}). "
