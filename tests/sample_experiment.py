@@ -227,6 +227,8 @@ set:
     r3: {init_from: r2, train_on: pairs/r3, trainer: dpo, warmup_steps: 0}
   systems:
     base: {source: checkpoints/base}
+    r1: {source: checkpoints/r1}
+    r2: {source: checkpoints/r2}
     r3: {source: checkpoints/r3}
 """,
     "shorter": """\

@@ -231,7 +231,14 @@ def test_what_dvc_writes_is_read(root):
     third = "{sampled_from: r2, min_chosen_score: 4, max_rejected_score: 3, min_margin: 1, max_auto_bleu: 0.1}"
     trained = "{init_from: r2, train_on: pairs/r3, trainer: dpo, warmup_steps: 0}"
     apply_overrides(
-        "params.yaml", [f"+preferences.r3={third}", f"+checkpoints.r3={trained}", "judge=ngram", "heldout_judge=story"]
+        "params.yaml",
+        [
+            f"+preferences.r3={third}",
+            f"+checkpoints.r3={trained}",
+            "+systems.r3={source: checkpoints/r3}",
+            "judge=ngram",
+            "heldout_judge=story",
+        ],
     )
     apply_overrides("experiments/lm/llama.yaml", ["learning_rate=1e-6"])
     assert "learning_rate: 1e-06\n" in Path("experiments/lm/llama.yaml").read_text()

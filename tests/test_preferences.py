@@ -153,7 +153,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
     assert (
         "imported_preferences.mine: added mine\n"
         "checkpoints.mine: added {init_from: base, train_on: pairs/mine, trainer: dpo, warmup_steps: 0}\n"
-        "systems.mine: added {source: checkpoints/mine}\n" in result.stdout
+        "systems.mine: added {source: checkpoints/mine}" in result.stdout
     )
     assert choice(root, "mine")["units"]["codebook_sha256"] == encoder.contract.codebook_sha256
 
@@ -178,7 +178,7 @@ def test_the_graph_trains_on_them_from_the_base_model_and_evaluates(root, tmp_pa
     run(write_lines(tmp_path / "pairs.jsonl", slamkit_rows(24)), "--name", "mine", "--encoder", "mfcc-kmeans")
     graph = read_stages(root)
     named = {stage.name: stage for stage in graph}
-    behind, queue = set(), [named["control_eval@mine"]]
+    behind, queue = set(), [named["eval@mine"]]
     while queue:
         stage = queue.pop()
         behind.add(stage.name)

@@ -34,8 +34,7 @@ def benchmarks(*chosen):
 
 def run(configs):
     """Return an experiment with two systems and these benchmarks."""
-    controls = {"base": EXPERIMENT.params.controls["base"]}
-    params = {"controls": controls, "rounds": {"r1": EXPERIMENT.params.rounds["r1"]}}
+    params = {"systems": {name: EXPERIMENT.params.systems[name] for name in ("base", "r1")}}
     return EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update=params), "benchmarks": configs})
 
 

@@ -153,8 +153,8 @@ def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
 def test_without_the_true_continuations_among_the_systems_nothing_is_counted(tmp_path):
     artifacts = build(tmp_path)
     (artifacts / "samples" / "ground-truth" / "recorded.parquet").unlink()
-    sampled = {name: item for name, item in EXPERIMENT.params.controls.items() if name != "ground-truth"}
-    alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"controls": sampled})})
+    sampled = {name: item for name, item in EXPERIMENT.params.systems.items() if name != "ground-truth"}
+    alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"systems": sampled})})
     assert read_inputs(artifacts, alone).word_errors.is_empty()
     with pytest.raises(tables.TableError) as raised:
         read_inputs(artifacts, EXPERIMENT)

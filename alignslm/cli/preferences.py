@@ -92,7 +92,7 @@ def import_preferences(
     console = Console(highlight=False, soft_wrap=True)
     for line in [found, f"wrote {file}", *(f"{'.'.join(c.key)}: {format_change(c)}" for c in listed)]:
         console.print(Text(line))
-    console.print(Text(f"train on them and evaluate: dvc repro control_eval@{name}"))
+    console.print(Text(f"train on them and evaluate: dvc repro eval@{name}"))
 
 
 def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, rows: int) -> str:

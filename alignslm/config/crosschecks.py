@@ -347,6 +347,7 @@ def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:
                 f"checkpoints.{trained} starts from {start}, but its pairs were sampled from "
                 f"{preferences.sampled_from}: they are not its own continuations"
             )
-    for name in params.aligned:
-        if name not in params.systems:
+    evaluated = {item.pairs for item in params.rounds.values()}
+    for name, item in params.aligned.items():
+        if item.pairs not in evaluated:
             yield f"checkpoints.{name} is not evaluated; add systems.{name}: {{source: checkpoints/{name}}}"

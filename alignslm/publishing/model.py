@@ -90,7 +90,7 @@ def _adapter_files(checkpoint: Path, *, base: str | None) -> Bundle:
     if not places:
         raise PublishError(
             f"{checkpoint / ADAPTER_FOLDER} holds no adapter. Make it again with "
-            f"`dvc repro --force checkpoint@{checkpoint.name}`, or publish without it: "
+            f"`dvc repro --force train@{checkpoint.name}`, or publish without it: "
             "model.adapter: false."
         )
     config = json.loads(places[0].read_text())

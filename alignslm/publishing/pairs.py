@@ -38,8 +38,9 @@ class Sources(NamedTuple):
     recorded_rate_hz: int
 
 
-def read_sources(name: str, config: DatasetRepository, artifacts: Artifacts, work: Path) -> Sources:
+def read_sources(name: str, config: DatasetRepository, folder: Path, work: Path) -> Sources:
     """Read the tables of judged preferences, and cut their prompts' recordings into `work` where published."""
+    artifacts = Artifacts(folder)
     prompts = read_prompts(*artifacts.prompt_tables)
     texts = tables.read(tables.TRANSCRIPTS, artifacts.table("transcripts", name))
     scores = tables.read(tables.SCORES, artifacts.table("scores", name))

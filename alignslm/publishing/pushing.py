@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.locks import WORK
@@ -110,7 +109,7 @@ def _dataset(published: CardContext, root: Path, work: Path) -> Bundle:
     config = published.config.dataset
     assert config is not None  # noqa: S101 (asked before)
     pairs = experiment.params.aligned[name].pairs
-    sources = read_sources(pairs, config, Artifacts(published.artifacts), work)
+    sources = read_sources(pairs, config, published.artifacts, work)
     subsets = subsets_of(
         config,
         sources,
