@@ -91,7 +91,7 @@ def test_a_recording_is_continued_as_the_experiment_would_and_recordings_become_
     (expected, *_) = SpokenLM.load("base", root=world).generate(
         world / "docs/samples/01-prompt.ogg", draws=2, temperature=0.8, top_p=0.95, seed=0
     )
-    limit = load_experiment(world).params.sampling.max_units
+    limit = load_experiment(world).params.sampling.max_new_units
     assert space["continuation"].units[: min(100, limit)] == list(expected.units)[: min(100, limit)]
     assert soundfile.info(world / "continuation.wav").frames == len(space["speech"]) > 0
 
