@@ -193,7 +193,7 @@ def train(
     lm, target = load_lm(init_from, device=device), Path(folder)
     with TemporaryDirectory(ignore_cleanup_errors=True) as work:
         model, _, _ = train_preferences(
-            read_config("trainer", trainer),
+            read_config("checkpoints", trainer),
             lm,
             pairs,
             warmup_steps=warmup_steps,

@@ -124,7 +124,10 @@ def load_lm(
 
 
 def read_config(group: str, source: Source) -> Any:
-    """Return the config of a group (encoder, judge, trainer, ...) that a source is or names, None if it is neither."""
+    """Return the config that a source is or names, of a group such as encoder or judge; None if it is neither.
+
+    The group of trainers is `checkpoints`.
+    """
     if isinstance(source, Config):
         return source
     path = _config_file(group, source)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import stages.asr
 import stages.base
+import stages.check
 import stages.corpus
 import stages.encoder
 import stages.prompt_transcripts
@@ -35,7 +36,7 @@ def build(root: Path) -> Path:
     edit(root / "params.yaml", {**PARAMS, "prompts": {**PARAMS["prompts"], **PROMPTS}})
     edit(root / "experiments/execution.yaml", {"workers": 1})
     with contextlib.chdir(root), contextlib.redirect_stdout(io.StringIO()):
-        for name in ("corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
+        for name in ("check", "corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
             getattr(stages, name).main()
         stages.samples.main("base")
     return root

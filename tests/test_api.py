@@ -238,7 +238,7 @@ def test_a_checkpoint_is_loaded_by_its_hub_id(world, tmp_path, monkeypatch):
 def test_a_config_that_comes_with_the_library_is_loaded_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     topics = (("boat", "sail sea"), ("horse", "ride field"), ("bread", "bake oven"), ("song", "sing stage"))
-    texts = [(f"tom sees a {thing}", f"they {words}") for thing, words in topics * 100]
+    texts = [(f"tom {n} sees a {thing}", f"they {words}") for n, (thing, words) in enumerate(topics * 100)]
     judge = alignslm.load_judge("ngram", texts=texts)
     (right, wrong) = alignslm.score(judge, ["tom sees a boat"] * 2, ["they sail sea", "they bake oven"])["llm_score"]
     assert right > wrong
