@@ -134,7 +134,7 @@ def repository(tmp_path_factory) -> Iterator[Path]:
     yaml = YAML()
     pipeline = yaml.load(root / "dvc.yaml")
     with (root / "dvc.yaml").open("w") as stream:
-        yaml.dump({"stages": {"corpus": pipeline["stages"]["corpus"]}}, stream)
+        yaml.dump({"stages": {name: pipeline["stages"][name] for name in ("check", "corpus")}}, stream)
     stories = {"train": 600, "valid": 12, "dev": 1, "test": 12}
     edit(root / "experiments/corpus/storyworld.yaml", {"stories": stories, "texts": 500})
     edit(root / "experiments/execution.yaml", {"workers": 2, "shard_rows": 16})

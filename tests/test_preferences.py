@@ -152,7 +152,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
     told = re.match(r"24 rows: (\d+) training and (\d+) validation pairs\n", result.stdout)
     assert (
         "imported_preferences.mine: added mine\n"
-        "checkpoints.mine: added {init_from: base, train_on: pairs/mine, trainer: dpo, warmup_steps: 0}\n"
+        "checkpoints.mine: added {init_from: base, train_on: pairs/mine, trainer: dpo-nll, warmup_steps: 0}\n"
         "systems.mine: added {source: checkpoints/mine}" in result.stdout
     )
     assert choice(root, "mine")["units"]["codebook_sha256"] == encoder.contract.codebook_sha256

@@ -27,6 +27,7 @@ def test_work_start_up_and_between_add_up_to_the_run(tmp_path):
 
 
 def test_the_longest_stages_come_first_and_the_rest_is_one_line(tmp_path):
+    (tmp_path / "params.yaml").touch()
     note(tmp_path, "0.000", *((f"s{n}", 10 * n, 10 * n, 10 * n + n) for n in range(12)))
     lines = CliRunner().invoke(app, ["times", "-C", str(tmp_path)]).output.splitlines()
     named = [line.split()[0] for line in lines if line.strip().startswith("s") and line.strip()[1].isdigit()]
@@ -35,6 +36,7 @@ def test_the_longest_stages_come_first_and_the_rest_is_one_line(tmp_path):
 
 
 def test_without_a_run_that_is_said(tmp_path):
+    (tmp_path / "params.yaml").touch()
     done = CliRunner().invoke(app, ["times", "-C", str(tmp_path)])
     assert done.exit_code == 0
     assert "make repro" in done.output
