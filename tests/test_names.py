@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from alignslm.config.faults import ConfigError
 from ruamel.yaml import YAML
 
 from alignslm.config.loading import load_experiment
