@@ -2,7 +2,7 @@
 
 A draw's uniform numbers come from a counter-based generator keyed by the draw's own seed, so the same draw gives
 the same units whatever else is in the batch, in whatever order and on however many workers. (Logits of different
-batch shapes can differ in their last bits; a draw flips only where a uniform number falls into that gap.)
+batch shapes can differ in their last bits; a sample changes only if a uniform number falls into that gap.)
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than th
 class SampledContinuation(NamedTuple):
     """One continuation: its units without specials, why it ended, and its log-probability.
 
-    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included where drawn.
+    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included if sampled.
     """
 
     units: list[int]
@@ -33,7 +33,7 @@ class SampledContinuation(NamedTuple):
 
 
 def sample_top_p(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
-    """Choose one token a row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
+    """Choose one token per row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
 
     The nucleus is the shortest list of most likely tokens whose probability reaches top_p (Holtzman et al. 2020);
     the uniform number picks within its cumulative distribution.
@@ -131,9 +131,9 @@ def sample(
 ) -> list[list[SampledContinuation]]:
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
-    Every prompt must have equally many seeds. `config.draws` is not read here: the seeds say how many. A draw has
-    `config.max_new_units` units at most, however long its prompt. Raises TooLongError where prompt and draw together
-    exceed the model's positions.
+    Every prompt must have equally many seeds. The seeds say how many continuations there are, not the config. A
+    continuation has `config.max_new_units` units at most, however long its prompt. Raises TooLongError if prompt and
+    continuation together exceed the model's positions.
     """
     encoded = [lm.vocabulary.encode(prompt, bos=True) for prompt in prompts]
     if any(not ids for ids in encoded):
