@@ -52,3 +52,9 @@ def select_by_hash(utterances: pl.DataFrame, split: str, count: int, purpose: st
     """Choose `count` utterance ids of a split by hash, so a larger count keeps the smaller one's choice."""
     ids = utterances.filter(pl.col("split") == split)["utterance_id"].to_list()
     return sorted(ids, key=lambda name: content_id(purpose, name))[:count]
+
+
+def speech_cells(speech: Path, continuation_ids: Collection[str]) -> pl.DataFrame:
+    """Return continuation_id and audio cell of the wanted continuations in a speech table; only their audio is read."""
+    wanted = pl.scan_parquet(tables.parts(speech)).filter(pl.col("continuation_id").is_in(list(continuation_ids)))
+    return wanted.select("continuation_id", "audio").collect()

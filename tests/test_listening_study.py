@@ -180,7 +180,7 @@ def test_refusals(artifacts, folder, tmp_path):
     )
     names(refused(STUDY.model_copy(update={"prompts": 7})), "prompts", "7", "6", "base 6, sft 6, r1 6, true 6")
     names(refused(STUDY, out=folder), folder)
-    with pytest.raises(StudyError, match=r"holds no study \(study.json is missing\)"):
+    with pytest.raises(StudyError, match=r"study.json is missing"):
         read_study(tmp_path)
 
 

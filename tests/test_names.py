@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from alignslm.config.faults import ConfigError
 from alignslm.config.loading import load_experiment
+from alignslm.config.problems import ConfigError
 from alignslm.pipeline import read_stages, sources
 from tests.messages import names
 from tests.micro import ENVIRONMENT, ROOT, copy_project, start_history

@@ -128,7 +128,7 @@ def test_a_missing_file_class_or_method_is_named(tmp_path):
     ("body", "facts"),
     [
         ("return [JudgeOutput(3.0, None, 'ok', None)]", ("judge", "1", "3")),
-        ("return [3.0 for _ in stories]", ("3.0", "Judgement")),
+        ("return [3.0 for _ in stories]", ("3.0", "JudgeOutput")),
         ("return [JudgeOutput(7.0, None, 'ok', None) for _ in stories]", ("7.0", "5")),
         ("return [JudgeOutput(None, None, 'ok', None) for _ in stories]", ("score", "perplexity")),
         ("return [JudgeOutput(1.0, None, 'fine', None) for _ in stories]", ("fine", "failed")),

@@ -136,7 +136,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, RATE * 6).astype(np.float32)
 @pytest.mark.parametrize(
     ("waveform", "message"),
     [
-        (NOISE, ("6.0 s", "4 s", "prompts.max_s", "--prompt-seconds 4")),
+        (NOISE, ("6.0 s", "4 s", "prompts.max_duration_s", "--prompt-seconds 4")),
         (NOISE * 0, ("silent", "-180 dB", "-60")),
         (NOISE[:0], ("silent", "no samples", "-60")),
         (NOISE[: RATE // 10], ("0.10 s", "units", "10", "prompts.min_units")),

@@ -30,9 +30,9 @@ from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.rows import encode_utterances
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.pipeline import read_stages, sources
-from alignslm.preferences.files import fetch
+from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import REASONS, PreferenceError, make_pairs
-from alignslm.preferences.reading import SCHEMA, find_slices, read_slice
+from alignslm.preferences.reading import SCHEMA, read_slice
 from alignslm.units import UnitVocabulary
 from tests.listening_world import NOUNS, RATE_HZ, say
 from tests.messages import names

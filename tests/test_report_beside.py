@@ -134,7 +134,7 @@ def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, mo
     edit(
         root / "params.yaml",
         ("  swuggy: swuggy\n", "  swuggy: official-swuggy\n  copied: official-sblimp-slamkit\n"),
-        ("context: given", "context: scored"), ("normalisation: mean", "normalisation: sum"),
+        ("context: given", "context: scored"), ("reduction: mean", "reduction: sum"),
     )  # fmt: skip
     found = load_experiment(root)
     assert [column_of(found.benchmarks[name]) for name in ("swuggy", "copied")] == [

@@ -193,7 +193,7 @@ def test_infinite_values_and_impossible_perplexities_are_refused():
     with pytest.raises(ReportError) as raised:
         summary(judged(("base", "p", 0, "judge", math.inf)), models=["base"])
     names(raised.value, "base", "p-0", "infinite", "1")
-    with pytest.raises(ReportError, match=r"a perplexity of -1\.0 cannot be"):
+    with pytest.raises(ReportError, match=r"perplexity -1\.0 "):
         summary(judged(("base", "p", 0, "ppl", -1.0)), models=["base"])
 
 

@@ -178,7 +178,7 @@ def test_what_is_no_two_runs_is_refused(tmp_path):
     first = write_run(tmp_path / "seed-0", 0.5)
     shutil.copytree(first, tmp_path / "copy")
     cases = {
-        (first, tmp_path / "copy"): ("'r1'", "seed-0", "copy", "equal", "dvc exp run -S seeds.training=1"),
+        (first, tmp_path / "copy"): ("'r1'", "seed-0", "copy", "identical", "dvc exp run -S seeds.training=1"),
         (first, first): ("2 folders", "1 different"),
         (first,): ("1 folders", "1 different"),
         (first, tmp_path): (tmp_path, "artifacts/eval/"),

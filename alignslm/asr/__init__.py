@@ -13,15 +13,15 @@ from alignslm.own_code import FOLDER
 
 
 class ASRError(ValueError):
-    """A recogniser is missing, is not what its configuration says, or cannot be learnt from what there is."""
+    """An ASR model is missing, differs from its config, or cannot be trained on the given data."""
 
 
 class Transcript(NamedTuple):
-    """What was heard. `empty`: silence or no word; `failed`: the recogniser gave up. Text is None unless ok.
+    """ASR output. `empty`: silence or no word; `failed`: no usable output. `text` is None unless `status` is ok.
 
-    `text` is what judges and metrics read; `raw_text` is what the recogniser wrote where that may be something else,
-    kept even where the status is empty.
-    Signs of hallucination, None where a recogniser has none: `no_speech_prob`, the probability that nobody speaks,
+    `text` is what judges and metrics read; `raw_text` is the model's own output if that may differ,
+    kept even if the status is empty.
+    Signs of hallucination, None if the model has none: `no_speech_prob`, the probability of no speech,
     and `compression_ratio`, bytes of raw text over bytes after zlib (repetition compresses: above about 2.4).
     """
 
@@ -39,7 +39,7 @@ class ASRModel(Protocol):
     sample_rate_hz: int
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
-        """Return one transcript a waveform."""
+        """Return one transcript per waveform."""
         ...
 
 
@@ -51,7 +51,7 @@ def prepare_asr(
     device: str = "auto",
     code: Path = FOLDER,
 ) -> dict[str, float]:
-    """Fit (or fetch) the recogniser on (waveform, text) into `folder`; return training figures for the log.
+    """Fit (or fetch) the ASR model on (waveform, text) into `folder`; return training figures for the log.
 
     The source of `kind: python`, which is tried on `device`, is in the folder `code`.
     """

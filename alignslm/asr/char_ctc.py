@@ -1,6 +1,6 @@
-"""A character recogniser that fits in seconds: convolutions over log-mel frames, trained with CTC.
+"""A character ASR model that fits in seconds: convolutions over log-mel frames, trained with CTC.
 
-No language model and no lexicon: transcripts stay what was heard, so the judge meets the speech's own errors.
+No language model and no lexicon: transcripts keep the errors of the speech, which the judge should see.
 """
 
 import json
@@ -44,7 +44,7 @@ class MelToCharacters(nn.Module):
     def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return log-probabilities (batch, ceil(frames / 2), classes) of standardised log-mel (batch, frames, mels).
 
-        `mask` (batch, 1, ceil(frames / 2)) is 0 where a row has ended; padded mel frames must be 0.
+        `mask` (batch, 1, ceil(frames / 2)) is 0 beyond a row's end; padded mel frames must be 0.
         """
         hidden = self.stack(self.entry(mel.transpose(1, 2)), mask)
         return F.log_softmax(self.head(hidden).float().transpose(1, 2), dim=2)
@@ -156,10 +156,10 @@ class CharCTCASR:
         return cls(config, alphabet, model)
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
-        """Return one transcript a waveform (samples,).
+        """Return one transcript per waveform (samples,).
 
-        `failed` if a sample is NaN or infinite; `empty` if there is no sample, if the root mean square lies below
-        the config's `silence_rms`, or if no character was heard.
+        `failed` if a sample is NaN or infinite; `empty` if there is no sample, if the root mean square is below
+        the config's `silence_rms`, or if no character was recognized.
         """
         return map_rows(self._transcribe, waveforms)
 

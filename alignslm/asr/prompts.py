@@ -1,7 +1,7 @@
-"""What the recogniser hears in recorded utterances: on either side of the place where their prompts end.
+"""Transcripts of recorded utterances, on either side of the end of their prompts.
 
-Prompts that were cut in the middle of a word get their text from it (paper, step 4). Of true continuations whose text
-is known, it tells how much the recogniser mishears when no vocoder stands between.
+They are the text of prompts that were cut inside a word (paper, step 4). Transcripts of ground-truth continuations with
+a known text measure the ASR model's errors without a vocoder.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,8 @@ def transcribe_recordings(
 ) -> pl.DataFrame:
     """Return transcripts of one side of recordings, source_id = prompt_id, in the order of their utterances' storing.
 
-    Of those prompts whose utterances lie in `part`, one file of the utterances table. The recogniser hears the
-    recording up to `end_s` and nothing after it, or from there on and nothing before, so the text is what a listener
-    could know.
+    Only of prompts with utterances in `part`, one file of the utterances table. The ASR model gets the recording up
+    to `end_s`, or from there on, so the text is what a listener could know.
     """
     recordings = recordings_in(part, prompts)
     heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]

@@ -1,7 +1,7 @@
-"""The paper's recogniser: a Whisper checkpoint, decoded in batches (paper, section 3, step 4).
+"""The paper's ASR model: a Whisper checkpoint, decoded in batches (paper, section 3, step 4).
 
-Whisper looks at 30 s, however little was said: every recording is padded to that by itself, so neighbours of another
-length change nothing. Longer recordings are cut into consecutive pieces of 30 s, each transcribed by itself and the
+Whisper reads 30 s: every recording is padded to that length by itself, so neighbours of another length change
+nothing. Longer recordings are cut into consecutive pieces of 30 s, each transcribed by itself and the
 texts joined; a word on a cut may be lost. In bfloat16 two nearly equal tokens may still be decided differently in
 another batch.
 """
@@ -25,9 +25,9 @@ from alignslm.audio import rms
 from alignslm.config.whisper import WhisperASRConfig
 from alignslm.device import exact_float32, resolve_device
 
-BATCH_ROWS = 32  # large-v2 in bfloat16 keeps some 250 MB of keys and values a row
+BATCH_ROWS = 32  # large-v2 in bfloat16 keeps about 250 MB of keys and values per row
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")  # since large-v3, and before
-DECIMALS = 4  # what another batch changes lies beyond
+DECIMALS = 4  # beyond what another batch changes
 
 
 class DecodedSegment(NamedTuple):
@@ -75,11 +75,11 @@ class WhisperASR:
         return cls(config, load_processor(path, config), load_model(path, config), device=device)
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
-        """Return one transcript a waveform (samples,).
+        """Return one transcript per waveform (samples,).
 
         `failed` if a sample is NaN or infinite. `empty`, without asking the model, if there is no sample or the root
-        mean square lies below the config's `silence_rms`: near silence makes Whisper thank its viewers. `empty` too if
-        no word was heard, or if the config's rule for silence applies; what Whisper wrote is then kept in `raw_text`.
+        mean square is below the config's `silence_rms`: Whisper hallucinates on near silence. `empty` too if
+        no word was found, or if the config's rule for silence applies; what Whisper wrote is then kept in `raw_text`.
         """
         sound = [bool(np.isfinite(waveform).all()) for waveform in waveforms]
         pieces = [
@@ -126,7 +126,7 @@ class WhisperASR:
         ]
 
     def _decode(self, encoded: Tensor) -> list[list[int]]:
-        """Return each row's tokens after the prompt, its end of text included where it came to one.
+        """Return each row's tokens after the prompt, its end of text included if it reached one.
 
         Whisper's own `generate` would fall back to sampling, guess languages and loop over long recordings; the
         general one only decodes, and applies the same list of suppressed tokens.

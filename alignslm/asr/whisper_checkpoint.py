@@ -57,7 +57,7 @@ def load_model(path: Path, config: WhisperASRConfig) -> Any:
 def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model: Any) -> list[int]:
     """Return the tokens that every decoding starts with: start, language and task, no time stamps.
 
-    ASRError where the checkpoint does not know them, or they leave too few positions for `max_tokens`.
+    ASRError if the checkpoint does not know them, or they leave too few positions for `max_tokens`.
     """
     vocabulary, generation = processor.tokenizer.get_vocab(), model.generation_config
     several = bool(getattr(generation, "is_multilingual", True))

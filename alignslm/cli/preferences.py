@@ -100,8 +100,9 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     import polars as pl
 
     from alignslm.listing import problems_of
+    from alignslm.preferences.files import find_slices
     from alignslm.preferences.pairing import make_pairs, refuse
-    from alignslm.preferences.reading import find_slices, read_slice
+    from alignslm.preferences.reading import read_slice
     from alignslm.progress import track
 
     slices, problems = find_slices(config, folder, rows=rows)

@@ -21,7 +21,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Protocol):
-    """Turns mono float32 waveforms at `contract.sample_rate_hz` into units, one result a waveform, in order.
+    """Turns mono float32 waveforms at `contract.sample_rate_hz` into units, one result per waveform, in order.
 
     An utterance's units are the same alone or in any batch.
     """

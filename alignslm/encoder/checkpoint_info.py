@@ -15,7 +15,7 @@ from alignslm.encoder.windows import Framing
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Layers, width and framing of a checkpoint. `sample_rate_hz` is None where no preprocessor file tells it."""
+    """Layers, width and framing of a checkpoint. `sample_rate_hz` is None if no preprocessor file tells it."""
 
     path: Path
     layers: int
@@ -48,7 +48,7 @@ class CheckpointInfo:
 
 
 def read_checkpoint_info(path: Path) -> CheckpointInfo:
-    """Read config.json and, where there is one, preprocessor_config.json. EncoderError where it is no HubertModel."""
+    """Read config.json and, where there is one, preprocessor_config.json. EncoderError if it is no HubertModel."""
     file, preprocessor = path / "config.json", path / "preprocessor_config.json"
     if not file.is_file():
         raise EncoderError(f"checkpoint {path} has no config.json, so it is no transformers checkpoint.")

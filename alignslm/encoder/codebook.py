@@ -41,7 +41,7 @@ def _nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 def load_codebook(source: Source, *, num_units: int) -> tuple[np.ndarray, str]:
     """Fetch a codebook: float32 (num_units, width) and the identity of its file.
 
-    EncoderError where the file is no codebook, has another number of centroids, or is a pickle that nobody vouches for.
+    EncoderError if the file is not a codebook, has another number of centroids, or is a pickle without a given hash.
     """
     path, identity = download(source, patterns=[f"*{suffix}" for suffix in _FORMATS])
     file = _only_file(path)
@@ -107,7 +107,7 @@ def _centres(attributes: dict[str, object]) -> np.ndarray:
 
 
 def _require_pinned(source: Source, file: Path) -> None:
-    """A pickle is a program. None of it is run here, yet an unvouched one is refused all the same."""
+    """Reject a pickle without a given hash: it is a program, although none of it is run here."""
     if isinstance(source, UrlSource) or (isinstance(source, FolderSource) and source.sha256):
         return
     raise EncoderError(

@@ -2,7 +2,7 @@
 
 Every utterance is computed by itself, without padding. HuBERT base normalises its first convolution over time, so zeros
 appended to reach a neighbour's length change every frame (peers do so: their units depend on the batch), and files of
-equal length to the sample, which alone could share a batch, are rare; even those would be rounded differently by a
+equal length to the sample, which could share a batch, are rare; even those would be rounded differently by a
 matrix product of more rows.
 """
 

@@ -1,7 +1,7 @@
 """The arrays of a joblib file, without running what the file asks to be run.
 
 A pickle names functions and classes that its reader is to call: reading it is running a program. Here every name
-stands for an inert object that keeps its state and does nothing, so the file can neither run code nor depend on the
+becomes an inert object that keeps its state and does nothing, so the file can neither run code nor depend on the
 scikit-learn it was written with (classes have moved since the public codebooks were made).
 """
 
@@ -15,7 +15,7 @@ _PICKLE_START = b"\x80"
 
 
 class JoblibError(ValueError):
-    """A file is no joblib file of arrays."""
+    """A file is not a joblib file of arrays."""
 
 
 class _Inert:
@@ -52,7 +52,7 @@ class _InertUnpickler(NumpyUnpickler):
 def read_attributes(path: Path) -> dict[str, Any]:
     """Return the attributes of the one object in a joblib file; objects among them are inert, arrays are real.
 
-    JoblibError where the file is compressed, older than joblib 0.10, or no joblib file of one object.
+    JoblibError if the file is compressed, older than joblib 0.10, or not a joblib file of one object.
     """
     with path.open("rb") as stream:
         if stream.read(1) != _PICKLE_START:

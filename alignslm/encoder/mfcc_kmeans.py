@@ -133,7 +133,7 @@ class MfccKmeansEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> "MfccKmeansEncoder":
-        """Load what `fit` wrote. EncoderError where the folder holds no fitted encoder."""
+        """Load what `fit` wrote. EncoderError if the folder has no fitted encoder."""
         missing = [name for name in (_CODEBOOK, _CONFIG) if not (folder / name).exists()]
         if missing:
             raise EncoderError(f"{folder} lacks {' and '.join(missing)}: no fitted encoder. Run `dvc repro`.")
@@ -151,7 +151,7 @@ class MfccKmeansEncoder:
 
 
 def _revision(config: MFCCKMeansConfig) -> str:
-    """Name what the features are, which the codebook's hash does not tell."""
+    """Name what the features are, which the codebook's hash does not cover."""
     return (
         f"mfcc{config.num_coefficients}x{config.stacked_frames}-mel{NUM_MELS}-window{WINDOW_S}s-energy{ENERGY_WEIGHT}"
     )

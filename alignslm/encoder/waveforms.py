@@ -1,4 +1,4 @@
-"""What every encoder asks of the waveforms it is given."""
+"""What every encoder requires of its input waveforms."""
 
 from collections.abc import Sequence
 

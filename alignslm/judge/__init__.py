@@ -18,10 +18,10 @@ class JudgeInput(NamedTuple):
 
 
 class JudgeOutput(NamedTuple):
-    """Score on 1..5 and conditional perplexity per word (causal-lm: per token); None where this judge cannot tell.
+    """Score on 1..5 and conditional perplexity per word (causal-lm: per token); None if this judge has none.
 
-    `status` is ok, empty (nothing was said), or failed (no usable reply); `reply` is the judge's raw answer
-    where it answers in words.
+    `status` is ok, empty (nothing was said), or failed (no usable reply); `reply` is the raw reply of a judge that
+    writes one.
     """
 
     score: float | None
@@ -31,10 +31,10 @@ class JudgeOutput(NamedTuple):
 
 
 class Judge(Protocol):
-    """Judges (prompt, continuation) texts, one judgement a story, in order, independent of the batch."""
+    """Judges (prompt, continuation) texts, one judgement per story, in order, independent of the batch."""
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement a story."""
+        """Return one judgement per story."""
         ...
 
 
@@ -76,10 +76,10 @@ def prepare_judge(
 
 
 def is_api_judge(config: JudgeConfig) -> bool:
-    """Tell whether a judge is asked over the network.
+    """Return whether a judge is asked over the network.
 
-    Such a one works in one process: its store of replies, its budget and its ledger are there, and it asks
-    `concurrency` at a time by itself.
+    Such a judge runs in one process, with its stored replies, budget and ledger, and sends `concurrency` requests at
+    a time by itself.
     """
     return isinstance(config, OpenAIJudgeConfig)
 

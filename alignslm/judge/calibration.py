@@ -73,14 +73,14 @@ def _logistic(x: Floats) -> Floats:
 
 
 def mean_clamped(word_nats: Sequence[float], floor_nats: float) -> float:
-    """Return the mean log-probability per word, each word clamped below so that one misheard word does not decide."""
+    """Return the mean log-probability per word, each word clamped below so that no single word decides."""
     return math.fsum(max(nats, floor_nats) for nats in word_nats) / len(word_nats)
 
 
 def split_heldout(stories: Sequence[JudgeInput]) -> tuple[list[JudgeInput], list[JudgeInput]]:
     """Return (stories to fit on, stories to calibrate on), by a hash of the text: order and repeats change nothing.
 
-    A story told twice is on one side only. Raises CalibrationError where too few are left to calibrate on.
+    A repeated story is on one side only. Raises CalibrationError if too few are left to calibrate on.
     """
     fitted: list[JudgeInput] = []
     held_back: list[JudgeInput] = []
@@ -105,7 +105,7 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
     """Place the sigmoid so that true continuations have mean `true_score` and shuffled ones `shuffled_score`.
 
     The offset is solved for every slope so that the first mean holds; the second then falls as the slope grows.
-    Raises CalibrationError where no slope up to `STEEPEST` separates the two as far as asked.
+    Raises CalibrationError if no slope up to `STEEPEST` separates the two as far as asked.
     """
     from scipy.optimize import brentq  # takes longer to import than a fitted judge takes to judge
 

@@ -1,6 +1,6 @@
 """A causal language model as judge: the mean rating under its digits or an answer it writes, and perplexity.
 
-Conventions. The rating is asked through the tokenizer's chat template where it has one. Perplexity is of the plain
+Conventions. The rating is asked through the tokenizer's chat template if it has one. Perplexity is of the plain
 text `<bos> prompt continuation`: exp of the mean negative log-probability, in nats, of the continuation's tokens
 given everything before them; neither the prompt's tokens nor an end of sequence are scored. Text without a word is
 status `empty` and has none. Log-probabilities are fp32 whatever the weights are in.
@@ -38,7 +38,7 @@ class UnsuitableModelError(ValueError):
 def prepare(config: CausalLMJudgeConfig, folder: Path, *, device: str, root: Path) -> dict[str, float]:
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
-    The weights stay where they were fetched to. Raises RubricError, FetchError, UnsuitableModelError, ...
+    The weights stay in the cache. Raises RubricError, FetchError, UnsuitableModelError, ...
     """
     rubric = Rubric.read(config.rubric, root)
     fetched = download(config.weights, patterns=PATTERNS)
@@ -74,7 +74,7 @@ class CausalLMJudge:
         return cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement a story; nothing said is status `empty`."""
+        """Return one judgement per story; nothing said is status `empty`."""
         said = [story for story in stories if words(story.continuation or "")]
         ppls = self.perplexities(said) if self.config.perplexity else [None] * len(said)
         made = iter(self._rated(said, ppls))
@@ -125,7 +125,7 @@ class CausalLMJudge:
         return torch.cat([digits.softmax(-1), mass[:, None]], dim=1).tolist()
 
     def perplexities(self, stories: Sequence[JudgeInput]) -> list[float | None]:
-        """Return exp of the mean nats per continuation token; None where no token of it follows another."""
+        """Return exp of the mean nats per continuation token; None if no token of it follows another."""
         contexts, sequences = [], []
         for story in stories:
             context, ids = self.questions.plain(story)
@@ -139,7 +139,7 @@ class CausalLMJudge:
     def probe(self) -> dict[str, float]:
         """Rate one story by shared prefixes and by one plain forward pass; both must agree.
 
-        Raises UnsuitableModelError where they do not: the model keeps a state that cannot be taken up (Mamba), or
+        Raises UnsuitableModelError if they do not: the model keeps a state that cannot be reused (Mamba), or
         ignores position ids.
         """
         if self._written is not None:
@@ -178,7 +178,7 @@ class CausalLMJudge:
 
 
 def _shown(probabilities: Sequence[float], mass: float) -> str:
-    """Return what stands in place of a reply: the five probabilities, and how much of all there was they are."""
+    """Return what is stored as the reply: the five probabilities, and their share of the total probability."""
     return json.dumps({"digits": [round(p, 4) for p in probabilities], "mass": round(mass, 4)})
 
 

@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible server: many questions at once, none asked twice, every answer kept."""
+"""A judge behind an OpenAI-compatible server: many questions at once, none sent twice, every reply kept."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell
 
 
 class MissingKeyError(ValueError):
-    """The environment variable that holds a judge's key is not set."""
+    """The environment variable with a judge's API key is not set."""
 
 
 def prepare(config: OpenAIJudgeConfig, folder: Path, *, root: Path) -> dict[str, float]:
@@ -73,7 +73,7 @@ class OpenAIJudge:
         return cls(config, rubric, key_of(config))
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement a story; nothing said is status `empty` and is not asked about.
+        """Return one judgement per story; nothing said is status `empty` and is not asked about.
 
         Raises JudgeAPIError or BudgetError, after the answers under way have been kept.
         """
@@ -106,7 +106,7 @@ class OpenAIJudge:
         return [answers[asked] for asked in wanted]
 
     def _ask_all(self, missing: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Answer | Malformed]:
-        """Ask `concurrency` at a time; the first failure stops the rest, and what is under way is still kept."""
+        """Ask `concurrency` at a time; the first failure stops the rest, and replies in flight are still kept."""
         self.asker.stop.clear()
         with ThreadPoolExecutor(self.config.concurrency) as pool:
             pending = {pool.submit(self.asker.ask, *asked): asked for asked in missing}
@@ -132,5 +132,5 @@ class OpenAIJudge:
 
 
 def _reply(answer: Answer | Malformed) -> Reply:
-    """A body that is no chat completion rates nothing, and is kept word for word."""
+    """A body that is not a chat completion has no rating, and is kept verbatim."""
     return Reply(answer.body, refused=True) if isinstance(answer, Malformed) else Reply(answer.text, answer.refused)

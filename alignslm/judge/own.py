@@ -22,7 +22,7 @@ class OwnJudge:
         self.model = model
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement a story. Raises OwnCodeError if one is not a JudgeOutput, or its score not on 1..5."""
+        """Return one judgement per story. Raises OwnCodeError if one is not a JudgeOutput, or its score not on 1..5."""
         found = self.model.results(stories)
         for row, one in enumerate(found):
             if problem := _problem(one):
@@ -32,7 +32,7 @@ class OwnJudge:
 
 def _problem(found: object) -> str | None:
     if not isinstance(found, JudgeOutput):
-        return "expected a Judgement of alignslm.judge"
+        return "expected a JudgeOutput of alignslm.judge"
     if found.status not in {"ok", "empty", "failed"}:
         return "its status must be ok, empty or failed"
     if found.status == "ok" and found.score is None and found.ppl is None:

@@ -55,14 +55,14 @@ def filled(items: Sequence[int], rows: int) -> Iterator[tuple[list[int], list[in
 
 
 def _has_window(model: PreTrainedModel) -> bool:
-    """Tell whether some layers see only the last so many positions."""
+    """Return whether some layers see only the last so many positions."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
     return getattr(config, "sliding_window", None) is not None and "sliding_attention" in kinds
 
 
 def _read(cache: DynamicCache, width: int) -> KeyValues:
-    """Return what a cache holds of its last `width` positions. Raises CacheError where a layer keeps another state."""
+    """Return what a cache holds of its last `width` positions. Raises CacheError if a layer keeps another state."""
     read = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
     whole = [(k[:, :, -width:], v[:, :, -width:]) for k, v in read if k is not None and v is not None]
     if not read or len(whole) < len(read) or any(keys.shape[-2] < width for keys, _ in whole):

@@ -1,4 +1,4 @@
-"""What a judge that answers in words said: the rating in a reply, and one judgement out of several replies."""
+"""The rating in a written reply, and one judgement from several replies."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def parse_rating(text: str, *, answer_prefix: str) -> int | None:
 
 
 def aggregate_replies(replies: Sequence[Reply], *, answer_prefix: str, ppl: float | None) -> JudgeOutput:
-    """Return the mean rating of the replies that give one, `failed` where none does; every reply is kept.
+    """Return the mean rating of the replies that give one, `failed` if none does; every reply is kept.
 
     A single reply is kept as it is; several as JSON {"votes": [...], "ratings": [...], "rated": n}, a vote without
     rating being null there.

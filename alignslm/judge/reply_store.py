@@ -1,6 +1,6 @@
-"""What was asked of a server and what it answered: kept on disk, so that no answer is paid for twice.
+"""Requests to a server and its replies, kept on disk so that no reply is paid for twice.
 
-Lies in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE names) and is no artifact: it outlives `dvc repro`,
+Stored in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE names) and not an artifact: it survives `dvc repro`,
 failing stages and `make clean`.
 """
 
@@ -24,7 +24,7 @@ class BudgetError(ValueError):
 
 
 class Answer(Config):
-    """A reply with what it cost. Tokens are 0 where the server counts none."""
+    """A reply with what it cost. Tokens are 0 if the server reports none."""
 
     text: str
     refused: bool
@@ -44,7 +44,7 @@ class LedgerEntry(Config):
 
 
 def store_folder(identity: str) -> Path:
-    """Return where the replies to one identity (server, model, decoding, rubric) are kept."""
+    """Return the folder of the replies to one identity (server, model, decoding, rubric)."""
     return cache_folder() / "judge" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -83,7 +83,7 @@ class ReplyStore:
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> Answer | None:
-        """Return an answer kept earlier; None where there is none or its file is damaged."""
+        """Return an answer kept earlier; None if there is none or its file is damaged."""
         file = self._file(key)
         try:
             return Answer.model_validate_json(file.read_text()) if file.exists() else None
@@ -99,7 +99,7 @@ class ReplyStore:
         partial.replace(file)
 
     def reserve(self) -> None:
-        """Count one request before it is sent. Raises BudgetError where one more would exceed the budget.
+        """Count one request before it is sent. Raises BudgetError if one more would exceed the budget.
 
         Tokens are known only afterwards, so requests already under way may exceed that part of it.
         """

@@ -19,10 +19,10 @@ class UnreadablePromptError(ValueError):
 
 
 def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[JudgeOutput]:
-    """Judge rows that hold prompt_text, text (the transcript, or null) and status, in their order.
+    """Judge rows with prompt_text, text (the transcript, or null) and status, in their order.
 
-    What the recogniser could not hear is not shown to the judge: an `empty` transcript is judged empty, a `failed`
-    one stays unmeasured.
+    Transcripts without text are not shown to the judge: an `empty` one is judged empty, a `failed` one stays
+    unmeasured.
     """
     heard = [number for number, status in enumerate(stories["status"]) if status == "ok"]
     asked = [JudgeInput(prompt, text) for prompt, text in stories[heard].select("prompt_text", "text").iter_rows()]
@@ -34,7 +34,7 @@ def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[JudgeOutput]:
 
 
 class CachedJudge:
-    """A judge whose judgements are kept in `folder` shard by shard, so that a killed run asks for no story twice."""
+    """A judge whose judgements are kept in `folder` shard by shard, so that a resumed run asks for no story twice."""
 
     def __init__(
         self, judge: LazyModel[Judge], *, folder: Path, shard_rows: int, label: str, pool: Pool | None
@@ -43,7 +43,7 @@ class CachedJudge:
         self.folder, self.shard_rows, self.label, self.pool = folder, shard_rows, label, pool
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement a story; a second call must be about the same stories."""
+        """Return one judgement per story; a second call must be about the same stories."""
         asked = pl.DataFrame(stories, schema=JudgeInput._fields, orient="row")
         shards = map_shards(
             asked,
@@ -62,9 +62,9 @@ def _judge_rows(rows: pl.DataFrame, judge: Judge) -> pl.DataFrame:
 
 
 def score(stories: pl.DataFrame, judge: Judge) -> pl.DataFrame:
-    """Score transcripts: the columns of the scores table, with the judge's raw `reply` beside them.
+    """Score transcripts: the columns of the scores table, with the judge's raw `reply`.
 
-    `stories` holds continuation_id, prompt_id, draw, prompt_text, text, status.
+    `stories` has continuation_id, prompt_id, draw, prompt_text, text, status.
     """
     judgements = judge_transcripts(stories, judge)
     texts: Sequence[str | None] = stories["text"].to_list()
@@ -79,10 +79,10 @@ def score(stories: pl.DataFrame, judge: Judge) -> pl.DataFrame:
 
 
 def join_judge_inputs(continuations: pl.DataFrame, transcripts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-    """Join draw, transcript and prompt text: one row a continuation, each with its prompt and what was heard.
+    """Join draw, transcript and prompt text: one row per continuation, each with its prompt and what was heard.
 
-    A continuation of a prompt in which the recogniser heard nothing cannot be judged: its status is `failed`. Those of
-    one prompt stand together, so that a judge reads the prompt once.
+    A continuation of a prompt without text cannot be judged: its status is `failed`. Continuations of one prompt are
+    contiguous, so that a judge reads the prompt once.
     """
     heard = transcripts.select(pl.col("source_id").alias("continuation_id"), "text", "status")
     tables.require_keys(

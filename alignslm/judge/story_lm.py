@@ -40,7 +40,7 @@ class WordLstm(nn.Module):
     """Next-word logits of an LSTM whose output matrix is its embedding (Press and Wolf, 2017).
 
     Not a transformer: on stories of a few dozen words it judges as well in half the time, and a judge that needs
-    torch alone starts in a third of the time that transformers takes to import.
+    only torch starts in a third of the time that transformers takes to import.
     """
 
     def __init__(self, num_tokens: int, *, hidden_size: int, layers: int) -> None:

@@ -1,1 +1,1 @@
-"""Human ratings: a blinded study of the same continuations, served to raters, exported and analysed."""
+"""Human ratings: a blinded study of the same continuations, served to raters, exported and analyzed."""

@@ -19,7 +19,7 @@ from alignslm.storage import write_text
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-MIN_PROMPTS = 8  # a bootstrap over fewer promises more than it knows
+MIN_PROMPTS = 8  # a bootstrap over fewer would be too narrow
 POINTS = 5
 Interval = tuple[float, float]
 EXPECTED = {"rater_id": pl.String, "prompt_id": pl.String, "system": pl.String, "position": pl.Int32}
@@ -35,11 +35,11 @@ ANSWERS = {
 
 
 class AnalysisError(ValueError):
-    """There is nothing to analyse."""
+    """There is nothing to analyze."""
 
 
 class SystemScore(Config):
-    """Mean opinion score of one system: `n` ratings; `n_missing` more were due from raters who began."""
+    """Mean opinion score of one system: `n` ratings; `n_missing` more are due from raters who have started."""
 
     system: str
     mmos: float
@@ -50,7 +50,7 @@ class SystemScore(Config):
 
 
 class Difference(Config):
-    """MMOS of `system` less that of `against`, what raters and prompts add to both taken out."""
+    """MMOS of `system` minus that of `against`, with effects of raters and prompts removed."""
 
     system: str
     against: str
@@ -59,7 +59,7 @@ class Difference(Config):
 
 
 class Agreement(Config):
-    """Krippendorff's alpha, ordinal, over clips that two raters or more have rated."""
+    """Krippendorff's alpha, ordinal, over clips with at least two ratings."""
 
     alpha: float | None
     ci95: Interval | None
@@ -67,9 +67,9 @@ class Agreement(Config):
 
 
 class Correlation(Config):
-    """How an automatic score goes with the mean rating of a clip; `n_missing` rated clips have no such score.
+    """Correlation of an automatic score with the mean rating of a clip; `n_missing` rated clips have no such score.
 
-    `across_systems` is Pearson's correlation of the systems' means: few points, so it has no interval.
+    `across_systems` is Pearson's correlation of the systems' means, without an interval because there are few.
     """
 
     metric: str
@@ -83,7 +83,7 @@ class Correlation(Config):
 
 
 class Analysis(Config):
-    """The content of analysis.json. Raters who rated nothing are counted, and stand in no other number."""
+    """The content of analysis.json. Raters without ratings are counted, and otherwise ignored."""
 
     raters: int
     raters_absent: int
@@ -95,7 +95,7 @@ class Analysis(Config):
 
 
 def assigned_trials(study: Study, raters: Iterable[Rater]) -> pl.DataFrame:
-    """Return what raters are asked about: rater_id, prompt_id, system, position (0, 1, ... in the rater's order)."""
+    """Return the trials assigned to raters: rater_id, prompt_id, system, position (0, 1, ... in the rater's order)."""
     rows = [
         (rater.rater_id, trial.prompt_id, trial.system, position)
         for rater in raters
@@ -105,7 +105,7 @@ def assigned_trials(study: Study, raters: Iterable[Rater]) -> pl.DataFrame:
 
 
 def ratings_table(folder: Path, ratings: Ratings) -> pl.DataFrame:
-    """Return RATINGS rows. TableError for an answer about a clip that its rater was never asked about."""
+    """Return RATINGS rows. TableError for a rating of a clip that was not assigned to its rater."""
     study, clips = read_study(folder)
     answers = pl.DataFrame(ratings.stored(), schema=ANSWERS, orient="row")
     asked = assigned_trials(study, ratings.raters()).join(
@@ -114,8 +114,8 @@ def ratings_table(folder: Path, ratings: Ratings) -> pl.DataFrame:
     strange = answers.join(asked, on=["rater_id", "clip_id"], how="anti")
     if len(strange):
         raise tables.TableError(
-            f"{folder}: {len(strange)} ratings are of clips their raters were not asked about, first "
-            f"{strange.row(0)[:2]}. Is ratings.sqlite that of another study?"
+            f"{folder}: {len(strange)} ratings are of clips not assigned to their raters, first "
+            f"{strange.row(0)[:2]}. Does ratings.sqlite belong to another study?"
         )
     return tables.conform(answers.join(asked, on=["rater_id", "clip_id"]), tables.RATINGS)
 
@@ -129,13 +129,13 @@ def export(folder: Path, ratings: Ratings) -> pl.DataFrame:
 
 
 def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic: pl.DataFrame) -> Analysis:
-    """Analyse RATINGS rows; `automatic` holds system, continuation_id, metric, value. AnalysisError without ratings.
+    """Analyze RATINGS rows; `automatic` has system, continuation_id, metric, value. AnalysisError without ratings.
 
     Errors are clustered by rater and prompt; intervals of agreement and correlation are percentile bootstraps over
     prompts. Equal ratings give equal bytes.
     """
     if ratings.is_empty():
-        raise AnalysisError(f"none of {len(raters)} raters has rated a clip yet, so there is nothing to analyse")
+        raise AnalysisError(f"none of {len(raters)} raters has rated a clip yet")
     ratings = ratings.sort("rater_id", "clip_id")
     present = [rater for rater in raters if rater.rater_id in set(ratings["rater_id"])]
     names = [name for name in study.choice.names if name in set(ratings["system"])]
@@ -188,7 +188,7 @@ def _agreement(ratings: pl.DataFrame, *, seed: int) -> Agreement:
 
 
 def counts_of(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Return (clips, 5): how many raters gave each clip each score."""
+    """Return the counts of each clip's scores 1 to 5, (clips, 5)."""
     _, which = np.unique(clips, return_inverse=True)
     counts = np.zeros((which.max() + 1, POINTS))
     np.add.at(counts, (which, scores - 1), 1)
@@ -198,8 +198,7 @@ def counts_of(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
 def ordinal_alpha(counts: np.ndarray) -> float | None:
     """Return alpha of clips (clips, 5): 1 is perfect agreement, 0 is chance, below 0 is worse (Krippendorff, 2011).
 
-    Clips with one rating say nothing about agreement and take no part. None where no clip has two, or where only one
-    score was ever given: without variation there is nothing to agree on.
+    Clips with one rating are ignored. None if no clip has two ratings, or if all ratings are equal.
     """
     paired = counts[counts.sum(axis=1) >= 2]
     if not len(paired):
@@ -215,14 +214,14 @@ def ordinal_alpha(counts: np.ndarray) -> float | None:
 
 
 def _ordinal_distances(totals: np.ndarray) -> np.ndarray:
-    """Return squared distances (5, 5): how many given scores lie between two, the two themselves counted by half."""
+    """Return squared distances (5, 5): the number of ratings between two scores, those of the two counted half."""
     ends = np.cumsum(totals)
     middle = ends - totals / 2
     return (middle[:, None] - middle[None]) ** 2
 
 
 def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame, *, seed: int) -> Iterator[Correlation]:
-    """Yield one row a metric, by name."""
+    """Yield one correlation per metric, by name."""
     clips = ratings.group_by("clip_id", "system", "prompt_id", "continuation_id").agg(rated=pl.col("score").mean())
     for metric in automatic["metric"].unique().sort():
         scores = automatic.filter(metric=metric).select("system", "continuation_id", "value")
@@ -256,14 +255,14 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Return Spearman's rank correlation, ties sharing their mean rank; None as for `pearson`."""
+    """Return Spearman's rank correlation with mean ranks for ties; None as for `pearson`."""
     return pearson(scipy.stats.rankdata(a), scipy.stats.rankdata(b))
 
 
 def _resampled(prompts: np.ndarray, statistic: Callable[[np.ndarray], float | None], *, seed: int) -> Interval | None:
-    """Return the percentile interval of a statistic of row numbers, whole prompts (rows,) being drawn again.
+    """Return the percentile interval of a statistic of row numbers, with whole prompts (rows,) resampled.
 
-    None below MIN_PROMPTS prompts, or where more than a tenth of the resamples cannot be measured.
+    None below MIN_PROMPTS prompts, or if the statistic is undefined in over a tenth of the resamples.
     """
     known, which = np.unique(prompts, return_inverse=True)
     if len(known) < MIN_PROMPTS:
@@ -280,7 +279,7 @@ def _resampled(prompts: np.ndarray, statistic: Callable[[np.ndarray], float | No
 
 
 def automatic_scores(artifacts: Path, study: Study) -> pl.DataFrame:
-    """Read judged and predicted scores of the study's systems: system, continuation_id, metric, value (null: none)."""
+    """Return judge scores and predicted MOS of the study's systems: system, continuation_id, metric, value."""
     found = []
     for name in study.choice.names:
         judged = artifacts / "eval" / name / "judged.parquet"
@@ -290,9 +289,9 @@ def automatic_scores(artifacts: Path, study: Study) -> pl.DataFrame:
                     pl.lit(name).alias("system"), "continuation_id", "metric", "value"
                 )
             )
-        heard = artifacts / "mos" / f"{'recorded-continuations' if name == ORIGINAL else name}.parquet"
-        if heard.exists():
-            mos = tables.read(tables.MOS, heard).filter(pl.col("status") != "unsampled")
+        predicted = artifacts / "mos" / f"{'recorded-continuations' if name == ORIGINAL else name}.parquet"
+        if predicted.exists():
+            mos = tables.read(tables.MOS, predicted).filter(pl.col("status") != "unsampled")
             found.append(
                 mos.select(pl.lit(name).alias("system"), continuation_id="source_id", metric="metric", value="value")
             )

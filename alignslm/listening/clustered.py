@@ -18,7 +18,7 @@ class Mean(NamedTuple):
 
 
 def mean(values: np.ndarray, raters: Labels, prompts: Labels, *, confidence: float) -> Mean:
-    """Return the mean of ratings (n,) whose raters and prompts (n,) are both samples of more."""
+    """Return the mean of ratings (n,); raters and prompts (n,) are both random samples."""
     value = float(values.mean())
     return _with_error(value, (values - value) / len(values), raters, prompts, confidence)
 
@@ -32,11 +32,11 @@ def differences(
     *,
     confidence: float,
 ) -> list[Mean]:
-    """Return the difference of each pair's means, as if all had been heard by the same raters on the same prompts.
+    """Return the difference of each pair's means, as if all had been rated by the same raters on the same prompts.
 
-    Least squares with one effect a system, rater and prompt, over all ratings: in a complete Latin square these are
-    the differences of plain means; where ratings are missing, a system heard by harsher raters is not blamed for them.
-    What one rater or prompt does to all systems alike adds no error, what they do to one system does.
+    Least squares with one effect per system, rater and prompt, over all ratings: in a complete Latin square these are
+    the differences of plain means; if ratings are missing, harsher raters do not bias a system. An effect of a rater
+    or prompt on all systems adds no error, an effect on one system does.
     """
     known = np.unique(systems)
     design = np.hstack([_indicators(names) for names in (systems, raters, prompts)])
@@ -45,8 +45,8 @@ def differences(
     residuals = values - design @ effects
     freedom = max(len(values) - int(np.linalg.matrix_rank(design)), 1)
     found = []
-    for ours, theirs in pairs:
-        contrast = (known == ours).astype(float) - (known == theirs)
+    for system, against in pairs:
+        contrast = (known == system).astype(float) - (known == against)
         influence = (contrast @ solved[: len(known)]) * residuals * np.sqrt((len(values) - 1) / freedom)
         found.append(_with_error(float(contrast @ effects[: len(known)]), influence, raters, prompts, confidence))
     return found
@@ -60,8 +60,8 @@ def _indicators(names: Labels) -> np.ndarray:
 def _with_error(value: float, influence: np.ndarray, raters: Labels, prompts: Labels, confidence: float) -> Mean:
     """Two-way cluster-robust variance (Cameron, Gelbach and Miller, 2011) of a sum of influences.
 
-    Raters' plus prompts' less that of (rater, prompt) cells; never below either alone, which the difference can be by
-    chance. Student's t with as many degrees of freedom as the fewer of raters and prompts, less one.
+    The variance over raters plus that over prompts minus that over (rater, prompt) cells, at least the larger of the
+    first two. Student's t; its degrees of freedom are the smaller number of raters or prompts minus one.
     """
     fewest = min(len(np.unique(raters)), len(np.unique(prompts)))
     if fewest < 2:

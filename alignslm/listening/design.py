@@ -1,4 +1,4 @@
-"""Who hears what, when: a Latin square of systems over prompts and positions."""
+"""Assignment of clips to raters: a Latin square of systems over prompts and positions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,19 +7,19 @@ from alignslm.provenance import content_id
 
 
 class Trial(NamedTuple):
-    """One clip that a rater is asked about."""
+    """One clip that a rater is asked to rate."""
 
     prompt_id: str
     system: str
 
 
 def trials(number: int, prompts: Sequence[str], systems: Sequence[str], *, passes: int, seed: int) -> list[Trial]:
-    """Return what rater `number` (0, 1, ...) hears, in order: every prompt `passes` times, by another system each time.
+    """Return the trials of rater `number` (0, 1, ...) in order: every prompt `passes` times, each by another system.
 
-    Each group of as many raters as there are systems forms a square: it hears the prompts in one order, and in it every
-    prompt and every position of a pass meets every system once. Neighbours are balanced too (Williams, 1949): within a
-    block of positions as long as there are systems, each system follows each other one equally often over a group, or
-    over two groups where their number is odd. Groups differ in their order of prompts.
+    Each group of as many raters as systems forms a square with one order of prompts, in which every prompt and every
+    position of a pass has every system once. Neighbors are balanced too (Williams, 1949): within a block of as many
+    positions as systems, each system follows each other one equally often over a group, or over two groups if their
+    number is odd. Groups differ in their order of prompts.
     """
     count = len(systems)
     group, row = divmod(number, count)
@@ -33,6 +33,6 @@ def trials(number: int, prompts: Sequence[str], systems: Sequence[str], *, passe
 
 
 def williams(count: int) -> list[int]:
-    """Return 0, 1, n - 1, 2, n - 2, ...: no two neighbours differ alike, so shifts of it balance who follows whom."""
+    """Return 0, 1, n - 1, 2, n - 2, ...: differences of neighbors are unique, so its shifts balance the order."""
     steps = [0, *(sign * step % count for step in range(1, count) for sign in (1, -1))]
     return list(dict.fromkeys(steps))[:count]

@@ -1,4 +1,4 @@
-"""Integrated loudness of mono speech (ITU-R BS.1770-4), and the gains that make clips equally loud."""
+"""Integrated loudness of mono speech (ITU-R BS.1770-4), and gains for equal loudness."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import scipy.signal
 
 from alignslm.audio import frames_of, resample
 
-RATE_HZ = 48000  # at which the recommendation gives its filters
+RATE_HZ = 48000  # the rate of the recommendation's filters
 BLOCK_SAMPLES = RATE_HZ * 4 // 10
 HOP_SAMPLES = RATE_HZ // 10
 ABSOLUTE_GATE_LUFS = -70.0
@@ -18,17 +18,17 @@ HIGH_PASS = ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621))
 
 
 def loudness_lufs(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
-    """Return the gated loudness in LUFS; None for silence. What is shorter than a block of 400 ms is one block."""
+    """Return the gated loudness in LUFS; None for silence. Audio shorter than a block of 400 ms is padded to one."""
     sound = resample(waveform, from_hz=sample_rate_hz, to_hz=RATE_HZ).astype(np.float64)
     for numerator, denominator in (SHELF, HIGH_PASS):
         sound = scipy.signal.lfilter(numerator, denominator, sound)
     sound = np.pad(sound, (0, max(0, BLOCK_SAMPLES - sound.size)))
     blocks = frames_of(sound, window_samples=BLOCK_SAMPLES, hop_samples=HOP_SAMPLES, centre=False)
     power = np.mean(blocks**2, axis=1)
-    heard = power[_lufs(power) > ABSOLUTE_GATE_LUFS]
-    if not heard.size:
+    loud = power[_lufs(power) > ABSOLUTE_GATE_LUFS]
+    if not loud.size:
         return None
-    return float(_lufs(heard[_lufs(heard) > _lufs(heard.mean()) + RELATIVE_GATE_LU].mean()))
+    return float(_lufs(loud[_lufs(loud) > _lufs(loud.mean()) + RELATIVE_GATE_LU].mean()))
 
 
 def _lufs(power: np.ndarray) -> np.ndarray:
@@ -36,9 +36,9 @@ def _lufs(power: np.ndarray) -> np.ndarray:
 
 
 def common_loudness(waveforms: Sequence[np.ndarray], sample_rate_hz: int, *, wanted_lufs: float) -> float:
-    """Return the loudness that all can be given: the one wanted, or less where a peak would then pass -1 dBFS.
+    """Return a loudness that all waveforms can have: the wanted one, or less if a peak would exceed -1 dBFS.
 
-    One peaky clip lowers them all: a clip left quieter than the others would be rated for it.
+    One clip with high peaks lowers all of them, because a quieter clip would be rated differently.
     """
     reachable = [wanted_lufs]
     for waveform in waveforms:
@@ -49,6 +49,6 @@ def common_loudness(waveforms: Sequence[np.ndarray], sample_rate_hz: int, *, wan
 
 
 def normalised(waveform: np.ndarray, sample_rate_hz: int, *, lufs: float) -> np.ndarray:
-    """Return the waveform at a loudness; silence stays as it is."""
+    """Return the waveform with the given loudness; silence is unchanged."""
     loudness = loudness_lufs(waveform, sample_rate_hz)
     return waveform if loudness is None else (waveform * 10 ** ((lufs - loudness) / 20)).astype(np.float32)

@@ -1,8 +1,8 @@
-"""The web app: one page, four answers. Nothing it sends says whose speech a clip is."""
+"""The web app: one page and its API. No response says which system a clip belongs to."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StrictInt
 
@@ -18,18 +18,18 @@ with needed("fastapi", by="alignslm listen serve"):
 
 PAGE = Path(__file__).parent / "page.html"
 HEADERS = {
-    # The page is one file that holds its own script and style, and may talk to this server only.
+    # The page is one file with its own script and style, and may connect only to this server.
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "media-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # the address holds the rater's token
+    "Referrer-Policy": "no-referrer",  # the URL contains the rater's token
     "Cache-Control": "no-store",
 }
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Answer(Config):
-    """What the page sends when a rater presses a score."""
+    """The request that the page sends when a rater chooses a score."""
 
     rater: Id
     clip: Id
@@ -40,7 +40,7 @@ class Answer(Config):
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered; told to the page as JSON."""
+    """A request that cannot be answered; sent to the page as JSON."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -48,10 +48,10 @@ class RequestError(ValueError):
 
 
 class Session:
-    """One study being served: its clips, and who is asked about which."""
+    """The study that is served: its clips and their assignment to raters."""
 
     def __init__(self, folder: Path, ratings: Ratings) -> None:
-        """Read the study. StudyError where the folder holds none."""
+        """Read the study. StudyError if the folder has none."""
         self.study: Study
         self.study, clips = read_study(folder)
         self.folder = folder
@@ -61,31 +61,31 @@ class Session:
         self.clip_ids = frozenset(clip for clip, _ in self._clips.values())
 
     def rater(self, token: str) -> Rater:
-        """Return whose link this is; RequestError if nobody's."""
+        """Return the rater with this link; RequestError if there is none."""
         rater = self.ratings.rater(token)
         if rater is None:
-            raise RequestError(404, "This link is not known here. Open the link exactly as you were given it.")
+            raise RequestError(404, "This link is unknown. Open the link exactly as you received it.")
         return rater
 
     def clips_of(self, rater: Rater) -> dict[str, float]:
-        """Return what a rater hears, in order: clip id -> where its continuation begins, in seconds."""
+        """Return a rater's clips in order: clip id -> start of its continuation in seconds."""
         return dict(self._clips[trial.prompt_id, trial.system] for trial in self.study.trials(rater.number))
 
     def state(self, token: str) -> dict[str, object]:
-        """Return all that a rater's page shows, answers already given included."""
+        """Return the content of a rater's page, including ratings so far."""
         rater, choice = self.rater(token), self.study.choice
-        given = {stored.clip_id: stored.score for stored in self.ratings.stored(rater.rater_id)}
+        scores = {stored.clip_id: stored.score for stored in self.ratings.stored(rater.rater_id)}
         trials = [
-            {"clip": clip, "boundary_s": boundary, "score": given.get(clip)}
+            {"clip": clip, "boundary_s": boundary, "score": scores.get(clip)}
             for clip, boundary in self.clips_of(rater).items()
         ]
         return {"title": choice.title, "question": choice.question, "labels": choice.labels, "trials": trials}
 
     def record(self, answer: Answer) -> dict[str, object]:
-        """Store an answer durably, then say so. RequestError for a stranger, a foreign clip or a contradiction."""
+        """Store a rating durably and confirm it. RequestError for an unknown rater or clip, or a contradiction."""
         rater = self.rater(answer.rater)
         if answer.clip not in self.clips_of(rater):
-            raise RequestError(404, f"Clip {answer.clip!r} is none of yours. Reload the page.")
+            raise RequestError(404, f"Clip {answer.clip!r} is not assigned to you. Reload the page.")
         rating = Rating(answer.submission, rater.rater_id, answer.clip, answer.score, answer.plays, answer.seconds)
         try:
             new = self.ratings.record(rating)
@@ -102,18 +102,18 @@ def create_app(session: Session) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        """Answer that the server is up."""
+        """Return that the server is up."""
         return {"status": "ok"}
 
     @app.get("/r/{token}")
     def page(token: str) -> HTMLResponse:
-        """Give a rater the page; a token that nobody has is refused."""
+        """Return the page for a rater; an unknown token is an error."""
         session.rater(token)
         return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
     @app.get("/api/session/{token}")
     def state(token: str) -> dict[str, object]:
-        """Tell a rater's page what is to be heard, and what was rated."""
+        """Return a rater's clips and ratings."""
         return session.state(token)
 
     @app.post("/api/ratings")
@@ -123,7 +123,7 @@ def create_app(session: Session) -> FastAPI:
 
     @app.get("/audio/{clip_id}.flac")
     def sound(clip_id: str) -> FileResponse:
-        """Give a clip of this study; no other file can be asked for."""
+        """Return a clip of this study; no other file is served."""
         if clip_id not in session.clip_ids:
             raise RequestError(404, "No such clip.")
         return FileResponse(clip_path(session.folder, clip_id), media_type="audio/flac")
@@ -132,7 +132,7 @@ def create_app(session: Session) -> FastAPI:
 
 
 def _install_error_handlers(app: FastAPI) -> None:
-    """Answer every fault with {"error": what, where and what to do}."""
+    """Answer every error with {"error": message}."""
 
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> JSONResponse:
@@ -140,27 +140,16 @@ def _install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "; ".join(map(_fault, error.errors()))}, 422)
+        return JSONResponse({"error": "; ".join(map(_describe, error.errors()))}, 422)
 
     @app.exception_handler(404)
     async def missing(request: Request, _: Exception) -> JSONResponse:
-        return JSONResponse({"error": f"There is nothing at {request.url.path}. Open the link you were given."}, 404)
+        return JSONResponse({"error": f"There is nothing at {request.url.path}. Open the link you received."}, 404)
 
 
-def _fault(fault: Mapping[str, object]) -> str:
-    """Say one fault of a request, such as "score must be a whole number from 1 to 5, found 6"."""
-    location = fault["loc"]
-    key = str(location[-1]) if isinstance(location, tuple) and len(location) > 1 else "the request"
-    match fault["type"]:
-        case "missing":
-            return f"{key} is missing"
-        case "json_invalid":
-            return "the request is no JSON"
-        case "extra_forbidden":
-            return f"{key} is not known"
-    if key == "score":
-        return f"score must be a whole number from 1 to 5, found {fault['input']!r}"
-    return f"{key}: {fault['msg']}, found {fault['input']!r}"
+def _describe(problem: Mapping[str, Any]) -> str:
+    """Describe one problem of a request, such as "score: Input should be less than or equal to 5"."""
+    return f"{'.'.join(map(str, problem['loc'][1:])) or 'request'}: {problem['msg']}"
 
 
 def _guard(app: FastAPI) -> None:
@@ -172,7 +161,7 @@ def _guard(app: FastAPI) -> None:
 
 
 def serve(folder: Path, *, host: str, port: int) -> None:
-    """Serve a study until interrupted. StudyError or StorageError where the folder holds none."""
+    """Serve a study until interrupted. StudyError or StorageError if the folder has none."""
     with needed("uvicorn", by="alignslm listen serve"):
         import uvicorn
 

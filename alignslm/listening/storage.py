@@ -1,4 +1,4 @@
-"""Raters and their ratings in one SQLite file: an answer that was acknowledged is on disk, whatever happens next."""
+"""Raters and their ratings in one SQLite file: an acknowledged rating is on disk."""
 
 import secrets
 import sqlite3
@@ -30,11 +30,11 @@ BUSY_S = 30.0
 
 
 class StorageError(ValueError):
-    """The file of ratings is missing, or an answer contradicts one that is stored."""
+    """The ratings file is missing, or a rating contradicts a stored one."""
 
 
 class Rater(NamedTuple):
-    """`number` decides what is heard; the secret `token` is the rater's link."""
+    """`number` determines the trials; the secret `token` is the rater's link."""
 
     number: int
     rater_id: str
@@ -42,9 +42,9 @@ class Rater(NamedTuple):
 
 
 class Rating(NamedTuple):
-    """One answer. `submission` is made by the page for each press, so that sending it again changes nothing.
+    """One rating. The page makes a new `submission` id per choice, so that sending it again changes nothing.
 
-    `plays` is how often the clip was started, `seconds` how long the page showed it before the answer.
+    `plays` is how often the clip was started, `seconds` how long the page showed it before the rating.
     """
 
     submission: str
@@ -56,7 +56,7 @@ class Rating(NamedTuple):
 
 
 class FinalRating(NamedTuple):
-    """The answer that counts for a clip, the last one given, and how many came before it."""
+    """The final rating of a clip, which is the last one, and how many preceded it."""
 
     rater_id: str
     clip_id: str
@@ -68,24 +68,22 @@ class FinalRating(NamedTuple):
 
 
 class Ratings:
-    """An open file of ratings. Threads share it; other processes may have it open too."""
+    """An open ratings file. Threads share it; other processes may have it open too."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
-        # FULL flushes the log at every commit: NORMAL would lose the last answers with the power.
+        # FULL flushes the log at every commit: NORMAL could lose the last ratings in a power failure.
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
         self._connection.executescript(SCHEMA)
 
     @classmethod
     def existing(cls, path: Path) -> Self:
-        """Open a file that `alignslm listen build` made. StorageError where there is none."""
+        """Open an existing file. StorageError if it does not exist."""
         if not path.exists():
-            raise StorageError(
-                f"{path} does not exist: nobody is invited to this study. `alignslm listen invite` does."
-            )
+            raise StorageError(f"{path} does not exist, so this study has no raters. Run `alignslm listen invite`.")
         return cls(path)
 
     def close(self) -> None:
@@ -104,7 +102,7 @@ class Ratings:
             self._connection.execute("COMMIT")
 
     def invite(self, count: int) -> list[Rater]:
-        """Add `count` raters behind those there are, each with a link nobody can guess."""
+        """Add `count` raters, each with an unguessable link."""
         with self._transaction() as connection:
             (first,) = connection.execute("SELECT coalesce(max(number) + 1, 0) FROM raters").fetchone()
             added = [
@@ -115,13 +113,13 @@ class Ratings:
         return added
 
     def raters(self) -> list[Rater]:
-        """Return everybody who is invited, in order."""
+        """Return all raters in order."""
         with self._lock:
             rows = self._connection.execute("SELECT number, rater_id, token FROM raters ORDER BY number").fetchall()
         return [Rater(*row) for row in rows]
 
     def rater(self, token: str) -> Rater | None:
-        """Return whose link this is; None if nobody's."""
+        """Return the rater with this link; None if there is none."""
         with self._lock:
             row = self._connection.execute(
                 "SELECT number, rater_id, token FROM raters WHERE token = ?", (token,)
@@ -129,10 +127,10 @@ class Ratings:
         return None if row is None else Rater(*row)
 
     def record(self, rating: Rating) -> bool:
-        """Store an answer before returning. False where this submission is stored already, with the same answer.
+        """Store a rating before returning. False if this submission is already stored with the same score.
 
-        Another answer under the same submission raises StorageError. A new submission for a clip that has an answer
-        replaces it from then on; the former stays in the file.
+        Another score for the same submission raises StorageError. A new submission for a rated clip replaces the
+        rating; the old one stays in the file.
         """
         with self._transaction() as connection:
             fields = "submission, rater_id, clip_id, score, plays, seconds"
@@ -141,7 +139,7 @@ class Ratings:
             ).fetchone()
             if known is not None:
                 if known != (rating.rater_id, rating.clip_id, rating.score):
-                    raise StorageError(f"submission {rating.submission!r} is stored with another answer")
+                    raise StorageError(f"submission {rating.submission!r} is stored with another rating")
                 return False
             connection.execute(
                 f"INSERT INTO ratings ({fields}, received_at) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 (constant)
@@ -150,7 +148,7 @@ class Ratings:
         return True
 
     def stored(self, rater_id: str | None = None) -> list[FinalRating]:
-        """Return the answers that count, of one rater or all, by rater and clip."""
+        """Return the final ratings of one rater or all, by rater and clip."""
         with self._lock:
             rows = self._connection.execute(
                 """

@@ -1,16 +1,16 @@
-"""Batches in which a row's result cannot depend on its neighbours: its shape is its own affair."""
+"""Batches in which a row's result cannot depend on its neighbours: its shape depends only on itself."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-TOKENS_AT_ONCE = 4096  # keeps a GPU busy; of more, a CPU's caches hold too little
+TOKENS_AT_ONCE = 4096  # keeps a GPU busy; more would exceed a CPU's caches
 STEP = 8
 
 
 def padded_length(length: int, *, room: int) -> int:
-    """Return the next multiple of STEP, at most `room`: it follows from the row alone, yet many rows share it."""
+    """Return the next multiple of STEP, at most `room`: it depends only on the row, yet many rows share it."""
     return min(room, -(-length // STEP) * STEP)
 
 

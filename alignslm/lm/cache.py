@@ -1,4 +1,4 @@
-"""A key-value cache that grows in place: transformers' own copies everything it holds at every new unit."""
+"""A key-value cache that grows in place: that of transformers copies all of its content at every new unit."""
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -53,5 +53,5 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def preallocated_cache(model: PreTrainedModel, *, capacity: int) -> Cache:
-    """Return an empty cache for `model` with room for `capacity` positions a row."""
+    """Return an empty cache for `model` with room for `capacity` positions per row."""
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)])

@@ -28,7 +28,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint folder lacks what makes it a unit language model."""
+    """A checkpoint folder is not a unit language model, or contradicts itself."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def disable_dropout(model: PreTrainedModel) -> None:
 
 
 def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitContract, folder: Path) -> None:
-    """Write the model as a transformers folder with its unit vocabulary and unit contract beside it.
+    """Write the model as a transformers folder with its unit vocabulary and unit contract.
 
-    The dtype of the weights is the checkpoint's. An adapter in the folder gets both files too: published alone, it
-    would not say which unit a token id is.
+    The dtype of the weights is the checkpoint's. An adapter in the folder gets both files too, because an adapter that
+    is published alone needs them to map token ids to units.
     """
     with filling(folder) as partial:
         model.save_pretrained(partial)
@@ -82,7 +82,7 @@ def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLM:
     """Load a checkpoint folder in the dtype it was saved in, evaluation mode, dropout off.
 
     Where several `processes` are to share it, each holds a part of its frozen weights, see `load_sharded_model`. Raises
-    CheckpointError where the folder is missing, says nothing of its units or contradicts itself.
+    CheckpointError if the folder is missing, says nothing of its units or contradicts itself.
     """
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
         if not (folder / name).exists():
@@ -152,11 +152,11 @@ def write_record(folder: Path, model_id: str) -> None:
 
 
 def recorded_model_id(folder: Path) -> str | None:
-    """Return the identity kept in `folder`; None where none is, or where the files of weights are not the same.
+    """Return the identity kept in `folder`; None if there is none, or if the weight files have changed.
 
     The same: equal names and sizes, and an equal hash of 64 blocks of 64 KiB spread over each file. Training moves
-    nearly every weight, so a model that was exchanged or trained further shows; one altered by hand in a few
-    weights might not.
+    nearly every weight, so a model that was exchanged or trained further is noticed; one with a few weights
+    edited by hand might not be.
     """
     path = folder / RECORD_FILE
     if not path.exists():

@@ -57,7 +57,7 @@ def unit_log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batc
     """Return one float64 array a sequence: log p of every unit of its target given all before it, in nats.
 
     Their sum is the target's log-likelihood, their mean the length-normalised one, their length the count to
-    report beside it. Raises TooLongError where a sequence exceeds the model's positions.
+    report next to it. Raises TooLongError if a sequence exceeds the model's positions.
     """
     return [found.target for found in log_likelihoods(lm, items, batch_rows=batch_rows)]
 
@@ -67,9 +67,9 @@ def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_row
     """Return log p of every unit of context and target given all before it: what any convention sums or averages.
 
     What sequences share is computed once: equal ones wholly, those of one context its keys and values. Contexts are
-    batched by exact length, targets padded on the right to a length that follows from the sequence alone, so that
+    batched by exact length, targets padded on the right to a length that depends only on the sequence, so that
     neither batch nor neighbours change a value in float32. (bfloat16 products may round by the shape of the batch, as
-    they do where a processor has no instructions for them.) Raises TooLongError as `unit_log_likelihoods` does.
+    they do if a processor has no instructions for them.) Raises TooLongError as `unit_log_likelihoods` does.
     """
     splits = [_split(lm, item) for item in items]
     check_max_positions(
@@ -120,7 +120,7 @@ def _select(lm: UnitLM, cache: Cache, rows: list[int]) -> Cache:
 
 
 def _predict(lm: UnitLM, rows: Sequence[Ids], *, width: int, cache: Cache | None) -> list[np.ndarray]:
-    """Predict every token of each row but its first, after what the cache holds; it then holds them too.
+    """Predict every token of each row but its first, after the content of the cache, to which they are added.
 
     Rows are filled up to `width` tokens to predict, never none: a matrix product of a single row is rounded otherwise
     than one of several. The last token fills them, and nothing real sees that.

@@ -1,4 +1,4 @@
-"""How long a sequence a model can read. Nothing is ever cut to fit: too long is an error that counts."""
+"""The longest sequence a model can read. Nothing is ever truncated: too long is an error with counts."""
 
 from collections.abc import Sequence
 

@@ -32,7 +32,7 @@ def import_lm(config: PublishedLm, contract: UnitContract, folder: Path) -> None
 
 
 def check_unit_contract(trained_on: TrainingUnits, contract: UnitContract, *, choice: str) -> None:
-    """Raise ContractError naming both sides where the model's units, as far as known, are not the encoder's."""
+    """Raise ContractError naming both sides if the model's units, as far as known, are not the encoder's."""
     if differing := trained_on.differing(contract, mine="for the model"):
         raise ContractError(
             f"the {choice} model was trained on other units than encoder {contract.encoder} "
@@ -42,7 +42,7 @@ def check_unit_contract(trained_on: TrainingUnits, contract: UnitContract, *, ch
 
 
 def fetch_checkpoint(source: Source) -> Fetched:
-    """Return the folder of a transformers checkpoint; safetensors are preferred, .bin is taken where it is all."""
+    """Return the folder of a transformers checkpoint; safetensors are preferred, else .bin is used."""
     fetched = download(source, patterns=_SAFE)
     folder = fetched.path
     if not (folder / "config.json").is_file():
@@ -53,6 +53,6 @@ def fetch_checkpoint(source: Source) -> Fetched:
 
 
 def write_source(source: Source, identity: str, folder: Path) -> None:
-    """Keep where the weights came from: the source as configured, and what it was resolved to."""
+    """Record the origin of the weights: the source as configured, and what it was resolved to."""
     content = {"source": source.model_dump(), "identity": identity}
     write_text(folder / SOURCE_FILE, json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Prompts in, continuations out: rows of one table from rows of another, none dropped (paper, section 3, step 2)."""
+"""From rows of the prompts table to rows of the continuations table, none dropped (paper, section 3, step 2)."""
 
 import polars as pl
 
@@ -40,5 +40,5 @@ def sample_continuations(
 
 
 def continuation_id(prompt_id: str, purpose: str, model_id: str, draw: int) -> str:
-    """Return the id of one draw. It starts with the prompt's id, so a prompt's draws lie together in every table."""
+    """Return the id of one draw. It starts with the prompt's id, so those of a prompt are contiguous in every table."""
     return f"{prompt_id}-{content_id(purpose, model_id)[:6]}-{draw}"

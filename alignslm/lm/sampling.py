@@ -2,7 +2,7 @@
 
 A draw's uniform numbers come from a counter-based generator keyed by the draw's own seed, so the same draw gives
 the same units whatever else is in the batch, in whatever order and on however many workers. (Logits of different
-batch shapes can differ in their last bits; a draw flips only where a uniform number falls into that gap.)
+batch shapes can differ in their last bits; a sample changes only if a uniform number falls into that gap.)
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than th
 class SampledContinuation(NamedTuple):
     """One continuation: its units without specials, why it ended, and its log-probability.
 
-    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included where drawn.
+    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included if sampled.
     """
 
     units: list[int]
@@ -33,7 +33,7 @@ class SampledContinuation(NamedTuple):
 
 
 def sample_top_p(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
-    """Choose one token a row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
+    """Choose one token per row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
 
     The nucleus is the shortest list of most likely tokens whose probability reaches top_p (Holtzman et al. 2020);
     the uniform number picks within its cumulative distribution.
@@ -80,10 +80,10 @@ def _sample_batch(
     """Draw for a batch of prompts: a prompt is read once, its cache then serves all its draws."""
     draws, eos = len(seeds[0]), lm.vocabulary.eos_id
     forbidden = _forbidden(lm)
-    uniforms = _uniforms([seed for row in seeds for seed in row], config.max_units).to(lm.device)
+    uniforms = _uniforms([seed for row in seeds for seed in row], config.max_new_units).to(lm.device)
     tokens, mask = (part.to(lm.device) for part in _left_padded(ids, lm.vocabulary.pad_id))
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    cache = preallocated_cache(lm.model, capacity=tokens.shape[1] + config.max_units)
+    cache = preallocated_cache(lm.model, capacity=tokens.shape[1] + config.max_new_units)
     output = lm.model(
         tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
     )
@@ -94,7 +94,7 @@ def _sample_batch(
     units: list[list[int]] = [[] for _ in range(len(logits))]
     logprob = torch.zeros(len(logits), dtype=torch.float64, device=lm.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=lm.device)
-    for step in range(config.max_units):
+    for step in range(config.max_new_units):
         logits = logits.masked_fill(forbidden, -torch.inf)
         chosen = sample_top_p(logits, uniforms[alive, step], temperature=config.temperature, top_p=config.top_p)
         gain = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1).double()
@@ -104,7 +104,7 @@ def _sample_batch(
         keep = ~ended[alive]
         for row, token in zip(alive[keep].tolist(), chosen[keep].tolist(), strict=True):
             units[row].append(token)
-        if not keep.any() or step + 1 == config.max_units:
+        if not keep.any() or step + 1 == config.max_new_units:
             break
         if keep.float().mean() < COMPACT_AT:
             cache.batch_select_indices(keep.nonzero().squeeze(-1))
@@ -131,18 +131,18 @@ def sample(
 ) -> list[list[SampledContinuation]]:
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
-    Every prompt must have equally many seeds. `config.draws` is not read here: the seeds say how many. A draw has
-    `config.max_units` units at most, however long its prompt. Raises TooLongError where prompt and draw together
-    exceed the model's positions.
+    Every prompt must have equally many seeds. The seeds say how many continuations there are, not the config. A
+    continuation has `config.max_new_units` units at most, however long its prompt. Raises TooLongError if prompt and
+    continuation together exceed the model's positions.
     """
     encoded = [lm.vocabulary.encode(prompt, bos=True) for prompt in prompts]
     if any(not ids for ids in encoded):
         raise ValueError(f"prompt {[not ids for ids in encoded].index(True)} is empty: there is nothing to continue")
     check_max_positions(
         lm.model.config,
-        [len(ids) + config.max_units - 1 for ids in encoded],  # the last unit drawn is not read again
+        [len(ids) + config.max_new_units - 1 for ids in encoded],  # the last unit drawn is not read again
         what="prompts with their continuations",
-        cure=f"lower sampling.max_units ({config.max_units}) or prompts.max_s",
+        cure=f"lower sampling.max_new_units ({config.max_new_units}) or prompts.max_duration_s",
     )
     results: list[list[SampledContinuation]] = [[] for _ in prompts]
     by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))

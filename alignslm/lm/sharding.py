@@ -1,6 +1,6 @@
-"""A frozen model whose weights several processes share (FSDP2, torch's `fully_shard`).
+"""A frozen model with weights sharded over several processes (FSDP2, torch's `fully_shard`).
 
-Each holds a part of every weight; a layer is gathered before it computes, and given up after that.
+Each has a shard of every weight; a layer is gathered before it computes and freed afterwards.
 """
 
 from pathlib import Path
@@ -20,17 +20,17 @@ class ShardingError(ValueError):
 
 
 def load_sharded_model(folder: Path, *, dtype: str, processes: int) -> PreTrainedModel:
-    """Load a checkpoint of which each of `processes` reads and holds its part of every weight; nothing of it trains.
+    """Load a checkpoint of which each of `processes` reads its shard of every weight; all weights are frozen.
 
     All processes call it at the same time, and compute with it equally often: every layer is gathered from all.
-    Raises ShardingError where the model would be gathered as one.
+    Raises ShardingError if the model would be gathered as a whole.
     """
     config = DistributedConfig(fsdp_size=processes)
     model: PreTrainedModel = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype, distributed_config=config)
     if not _shares_layers(model):
         raise ShardingError(
             f"{folder}: transformers cannot share the layers of a {model.config.model_type} model among processes, "
-            "each would gather it whole. Set training_sharding: none in experiments/execution.yaml."
+            "each would gather it whole. Set fsdp: none in experiments/execution.yaml."
         )
     # PEFT takes a model with a size of tensor parallelism, 1 included, for one whose adapter has to be gathered, and
     # gathers all that the model has, in every process and at every checkpoint.
@@ -57,11 +57,11 @@ def _shares_layers(model: PreTrainedModel) -> bool:
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Tell whether processes share the weights of a model."""
+    """Return whether the weights of a model are sharded."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def num_local_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """Return how many parameters this process holds, and how many the model has."""
+    """Return how many parameters are in this process, and how many the model has."""
     weights = [(w.to_local() if isinstance(w, DTensor) else w, w) for w in model.parameters()]
     return sum(mine.numel() for mine, _ in weights), sum(whole.numel() for _, whole in weights)

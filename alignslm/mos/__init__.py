@@ -1,4 +1,4 @@
-"""Predicted mean opinion scores: how listeners would rate the sound, said by a network (the paper watches MOSNet)."""
+"""Mean opinion scores of the sound, predicted by a network (the paper reports MOSNet)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,32 +10,32 @@ from alignslm.config.mos import DNSMOSConfig, MosConfig, TorchScriptMOSConfig
 
 
 class MOSPrediction(NamedTuple):
-    """Status ok, empty (no samples) or failed (NaN or infinite samples), and one value a metric unless not ok."""
+    """Status ok, empty (no samples) or failed (NaN or infinite samples), and one value per metric if ok."""
 
     status: str
     values: tuple[float, ...] | None
 
 
 class MOSPredictor(Protocol):
-    """Rates mono float32 waveforms at `sample_rate_hz`, one opinion a waveform, in order; higher is better.
+    """Rates mono float32 waveforms at `sample_rate_hz`, one opinion per waveform, in order; higher is better.
 
-    An opinion is the same alone or among others.
+    An opinion does not depend on the batch.
     """
 
     sample_rate_hz: int
     metrics: tuple[str, ...]
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> list[MOSPrediction]:
-        """Return one opinion a waveform."""
+        """Return one opinion per waveform."""
         ...
 
 
 class MosError(ValueError):
-    """A predictor's files are missing, or not what its choice says."""
+    """A predictor's files are missing, or differ from its config."""
 
 
 def invalid_prediction(waveform: np.ndarray) -> MOSPrediction | None:
-    """Return the opinion on what no network can hear: no samples at all, or samples that are no numbers."""
+    """Return the opinion on an invalid waveform: no samples, or samples that are NaN or infinite."""
     if not waveform.size:
         return MOSPrediction("empty", None)
     return None if np.isfinite(waveform).all() else MOSPrediction("failed", None)

@@ -1,7 +1,7 @@
 """DNSMOS through onnxruntime: the networks of the wheel `speechmos` under their published preparation of the sound.
 
-The wheel's own module is not imported: it wants librosa, pandas and requests. What it does to a waveform before the
-networks hear it is done here, and compared with it in the tests.
+The wheel's own module is not imported: it requires librosa, pandas and requests. Its
+preprocessing of a waveform is repeated here, and compared with it in the tests.
 """
 
 import importlib.util
@@ -65,7 +65,7 @@ def _identity(config: DNSMOSConfig) -> str:
 
 
 def network_file(name: str) -> Path:
-    """Return where a network lies in the installed wheel. MosError if it is not there, or is another one."""
+    """Return the path of a network in the installed wheel. Raises MosError if it is missing or another one."""
     found = importlib.util.find_spec("speechmos")
     if found is None or found.origin is None:
         raise MosError("the package speechmos, which holds DNSMOS, is not installed: pip install speechmos==0.0.1.1")
@@ -88,7 +88,7 @@ def tiled(waveform: np.ndarray) -> np.ndarray:
 
 
 def segments_of(waveform: np.ndarray) -> list[np.ndarray]:
-    """Cut windows of SEGMENT_SAMPLES, one second apart: those that the published code hears.
+    """Cut windows of SEGMENT_SAMPLES, one second apart: those that the published code rates.
 
     It rounds the length down to whole seconds first, and loses a window wherever (second + 9.01) * 16000 falls a hair
     short of a whole number in floating point, as for the eighth. Scores are only comparable if ours are lost too.

@@ -17,7 +17,7 @@ UNSAMPLED = MOSPrediction("unsampled", None)
 
 
 def select_clips(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
-    """Choose clips (source_id, prompt_id, draw) by their prompts' hash, first draws first.
+    """Choose clips (source_id, prompt_id, draw) by their prompts' hash, first samples first.
 
     Systems that answer the same prompts are so compared on the same prompts, whatever their own ids; a larger count
     keeps the smaller one's choice.
@@ -37,10 +37,10 @@ def rate(
     *,
     system: str,
 ) -> pl.DataFrame:
-    """Rate a system's clips (source_id, prompt_id, draw): rows of the MOS table, one a clip and metric.
+    """Rate a system's clips (source_id, prompt_id, draw): rows of the MOS table, one per clip and metric.
 
     `sounds` gives (source_id, waveform) of the `heard` clips at the predictor's rate, in any order. The other clips
-    are status `unsampled`. TableError where a clip that is to be heard has no sound.
+    are status `unsampled`. TableError if a clip to be rated has no sound.
     """
     opinions: dict[str, MOSPrediction] = {}
     for block in batched(sounds, BLOCK):

@@ -1,4 +1,4 @@
-"""source.json: which networks a folder of scores was made with."""
+"""source.json: the networks that a folder of scores was made with."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write_source(config: MosConfig, identity: str, folder: Path) -> None:
 
 
 def read_identity(config: MosConfig, folder: Path) -> str:
-    """Return the identity that was prepared. MosError where nothing was, or another choice."""
+    """Return the identity that was prepared. Raises MosError if nothing was, or another config."""
     path = folder / FILE
     if not path.exists():
         raise MosError(f"{path} does not exist: no predictor was prepared there. Run `dvc repro mos`.")

@@ -1,4 +1,4 @@
-"""Any network that is one TorchScript file: a waveform in, a number out (UTMOS as it lies on the Hub)."""
+"""Any network that is one TorchScript file: a waveform in, a number out (UTMOS as published on the Hub)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +51,7 @@ class TorchscriptPredictor:
         self.metrics: tuple[str, ...] = (config.metric,)
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> list[MOSPrediction]:
-        """Return one score a waveform. MosError where the network returns anything but one finite number."""
+        """Return one score per waveform. MosError if the network returns anything but one finite number."""
         return [invalid_prediction(waveform) or self._rate(waveform) for waveform in waveforms]
 
     @torch.inference_mode()

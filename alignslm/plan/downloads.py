@@ -77,7 +77,7 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
     """
     from huggingface_hub import HfApi, errors
 
-    from alignslm.fetching.hub import explain
+    from alignslm.fetching.hub import refused
 
     try:
         info = HfApi().repo_info(
@@ -87,10 +87,9 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
             files_metadata=True,
             timeout=HUB_TIMEOUT_S,
         )
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among the former
-        return None, f"the Hub repository {source.repo} {explain(error, source)}"
-    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]
-        return None, None
+    except (errors.HTTPError, OSError) as error:
+        fault = refused(error, source)
+        return None, fault and f"the Hub repository {source.repo} {fault}"
     sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
     weights = [name for name in sizes if name.endswith(WEIGHTS)]
     wanted = [name for name in weights if name.endswith(".safetensors")] or weights

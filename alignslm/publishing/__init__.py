@@ -1,10 +1,9 @@
-"""A round's model and preference pairs as repositories of the Hugging Face Hub, and the receipt of what was pushed.
+"""A round's model and preference pairs as Hugging Face Hub repositories, and the receipt of a push.
 
-    packages = packages_of(experiment, "r2", Path(), work)    # what would be pushed, and where to
+    packages = packages_of(experiment, "r2", Path(), work)    # what would be pushed, and where
     receipt = publish(experiment, "r2", Path())               # pushes it
 
-Both are in `alignslm.publishing.pushing`. This module imports nothing heavy: where publishing is off, it is all that
-runs.
+Both are in `alignslm.publishing.pushing`. This module imports nothing heavy: if publishing is off, nothing else runs.
 """
 
 from collections.abc import Sequence
@@ -16,18 +15,18 @@ from alignslm.storage import write_text
 
 
 class PublishError(ValueError):
-    """Something cannot be published: refused, unreachable, not ours, or not fit to leave this machine."""
+    """Publishing failed: not allowed, unreachable, not our repository, or unsuitable content."""
 
 
 class PushedFile(Config):
-    """A file as it stands in the repository."""
+    """A file in the repository."""
 
     sha256: str
     num_bytes: Count
 
 
 class PushRecord(Config):
-    """One repository after a push: the commit that its branch main was then, and the files that the push made."""
+    """One repository after a push: the commit of its main branch, and the files that were pushed."""
 
     repo: str
     repo_type: Literal["model", "dataset"]
@@ -39,7 +38,7 @@ class PushRecord(Config):
 
 
 class Receipt(Config):
-    """What became of a round: `pushed` by kind of repository, empty where nothing left this machine."""
+    """The outcome for a round: `pushed` by kind of repository, empty if nothing was pushed."""
 
     round: str
     status: Literal["pushed", "not published"]
@@ -48,9 +47,9 @@ class Receipt(Config):
 
 
 def unpublished(name: str, chosen: Sequence[str]) -> Receipt:
-    """Return the receipt of a round that stays here; `chosen` are the rounds that do not."""
+    """Return the receipt of a round that is not published; `chosen` are the published rounds."""
     reason = (
-        f"only {', '.join(chosen)} is published (`rounds` of the file in experiments/publish that params.yaml names)"
+        f"only {', '.join(chosen)} is published (`rounds` in the config in experiments/publish that params.yaml names)"
         if chosen
         else "publishing is off: `publish: none` in params.yaml"
     )
@@ -58,5 +57,5 @@ def unpublished(name: str, chosen: Sequence[str]) -> Receipt:
 
 
 def write_receipt(receipt: Receipt, path: Path) -> None:
-    """Write the receipt as JSON; it holds no secret and no time."""
+    """Write the receipt as JSON; it contains no secret and no time."""
     write_text(path, receipt.model_dump_json(indent=1) + "\n")

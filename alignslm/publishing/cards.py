@@ -1,4 +1,4 @@
-"""The two cards: facts from the artifacts for model_card.md and dataset_card.md, which have the words."""
+"""The two cards: facts from the artifacts for the templates model_card.md and dataset_card.md."""
 
 import json
 import math
@@ -31,7 +31,7 @@ from alignslm.report.metrics import Report
 from alignslm.templates import environment
 from alignslm.units import UnitVocabulary
 
-FENCE = "```python"  # not in the templates: formatters of Markdown would take their gaps for code
+FENCE = "```python"  # not in the templates: Markdown formatters would take their gaps for code
 TAGS = ["alignslm", "align-slm", "textless", "spoken-language-model", "speech", "preference-optimization"]
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 SHOWN_UNITS = 60
@@ -44,7 +44,7 @@ CITED_FOR = {  # kind of a config -> key in references.bib
 
 
 class CardContext(NamedTuple):
-    """What is published, and where: both cards are written from it. Names are filled in."""
+    """What is published, and where; repository names are filled in."""
 
     experiment: Experiment
     config: HubPublishing
@@ -66,7 +66,7 @@ class CardContext(NamedTuple):
 
 
 class RoundPairs(NamedTuple):
-    """A round that led to the published one, with the counts of its pairs."""
+    """A round of the curriculum up to the published one, with the counts of its pairs."""
 
     name: str
     account: PairCounts
@@ -142,7 +142,7 @@ def _parameters(folder: Path) -> int:
 
 
 def dataset_card(published: CardContext, subsets: Sequence[Subset], *, sample_rate_hz: int) -> bytes:
-    """Return README.md of a dataset repository; its metadata tells the viewer which files are which split."""
+    """Return README.md of a dataset repository; its metadata maps files to splits for the viewer."""
     account = read_account(published.artifacts, published.experiment.params.aligned[published.round].pairs)
     return _render(
         "dataset_card.md",
@@ -188,7 +188,7 @@ def read_account(artifacts: Path, name: str) -> PairCounts:
 
 
 def _render(template: str, metadata: ModelCardData | DatasetCardData, published: CardContext, **facts: object) -> bytes:
-    """Return a card: the metadata block, then the template filled in. A value that is missing is an error."""
+    """Return a card: the metadata block, then the filled template. A missing value is an error."""
     experiment, artifacts = published.experiment, published.artifacts
     templates = environment(Path(__file__).parent, Path(report_package.__path__[0]), html=False)
     templates.filters |= FILTERS
@@ -211,7 +211,7 @@ def _render(template: str, metadata: ModelCardData | DatasetCardData, published:
 
 
 def _base_identity(artifacts: Path) -> str:
-    """Return what the base model's weights are: where a published one was resolved to, or a hash of its files."""
+    """Return the base model's resolved source if it was published, otherwise the hashes of its files."""
     folder = artifacts / "checkpoints" / "base"
     record = folder / SOURCE_FILE
     if record.is_file():
@@ -225,7 +225,7 @@ def _weights(artifacts: Path, name: str) -> str:
 
 
 def citations(experiment: Experiment) -> str:
-    """Return the BibTeX entries of the method and of the models and data that an experiment uses."""
+    """Return the BibTeX entries of the method and of the models and data of an experiment."""
     text = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
     entries = {entry[entry.index("{") + 1 : entry.index(",")]: entry for entry in re.split(r"\n\n", text.strip())}
     cited = dict.fromkeys([*ALWAYS_CITED, *(CITED_FOR[kind] for kind in _kinds(experiment) if kind in CITED_FOR)])

@@ -1,4 +1,4 @@
-"""The files of a dataset repository: pairs, rejections and what else is chosen, each a subset of the viewer."""
+"""The files of a dataset repository: pairs, rejections and optional tables, each a subset in the viewer."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ class Subset(NamedTuple):
 def subsets_of(
     config: DatasetRepository, sources: Sources, work: Path, *, evaluated: Path, evaluated_on: str
 ) -> list[Subset]:
-    """Write the chosen subsets below `work` and return them, the pairs first: they are what opens by default.
+    """Write the chosen subsets to `work` and return them; pairs are first because the first one opens by default.
 
     `evaluated` is the folder of the round's evaluation, `evaluated_on` the split of its prompts.
     """
@@ -67,7 +67,7 @@ def _continuations(sources: Sources, folder: Path) -> Subset:
 def _spoken(
     name: str, rows: Mapping[str, Iterator[pl.DataFrame]], counts: dict[str, int], form: Features, folder: Path
 ) -> Subset:
-    """Write frames with audio, of those splits that hold rows."""
+    """Write frames with audio, for splits with rows."""
     splits = {
         split: write_split(rows[split], form, folder, split=split, num_shards=shards(count))
         for split, count in counts.items()
@@ -89,7 +89,7 @@ def _evaluation(kind: str, evaluated: Path, folder: Path, *, split: str) -> Subs
 
 
 def _plain(name: str, frames: dict[str, pl.DataFrame], folder: Path) -> Subset:
-    """Write frames without audio, those that hold rows."""
+    """Write frames without audio, for splits with rows."""
     splits = {
         split: write_split([frame], features_of(frame), folder, split=split, num_shards=1)
         for split, frame in frames.items()
@@ -99,5 +99,5 @@ def _plain(name: str, frames: dict[str, pl.DataFrame], folder: Path) -> Subset:
 
 
 def shards(num_rows: int) -> int:
-    """Return how many shards of audio hold so many rows."""
+    """Return the number of audio shards for a number of rows."""
     return -(-num_rows // SHARD_ROWS)

@@ -1,4 +1,4 @@
-"""One push: a repository that is ours, one commit that holds everything, a tag, and nothing twice."""
+"""One push: a repository of our own, one commit with everything, a tag, and nothing sent twice."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ from alignslm.publishing import PublishError, PushedFile, PushRecord
 from alignslm.publishing.hub_errors import explain_hub_error
 from alignslm.publishing.model import Bundle
 
-MANIFEST = "alignslm.json"  # says that a repository is ours, and which of its files are
-UNTRACKED_FILES = {".gitattributes", "README.md"}  # what a repository made on the website begins with
+MANIFEST = "alignslm.json"  # marks a repository as ours, and lists our files in it
+UNTRACKED_FILES = {".gitattributes", "README.md"}  # the files of a repository created on the website
 RepoType = Literal["model", "dataset"]
 _SECRET = re.compile(rb"hf_[A-Za-z0-9]{30,}")
-_TEXT_BYTES = 1 << 22  # weights and audio are larger, and no place for a token
+_TEXT_BYTES = 1 << 22  # weights and audio are larger
 
 
 class Target(NamedTuple):
-    """Where a bundle goes. `message` becomes the commit's."""
+    """The destination of a bundle; `message` is the commit message."""
 
     repo: str
     repo_type: RepoType
@@ -35,7 +35,7 @@ class Target(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """A repository as it is before a push: its last commit, and the names that former pushes answer for."""
+    """A repository before a push: its last commit, and the files of earlier pushes."""
 
     commit: str
     private: bool
@@ -43,14 +43,14 @@ class _Head(NamedTuple):
 
 
 def with_manifest(bundle: Bundle, **about: str) -> Bundle:
-    """Return the bundle with a list of its files and their hashes, by which the next push knows the repository."""
+    """Return the bundle with a manifest of its files and hashes, which the next push reads."""
     files = {name: digest.sha256 for name, digest in digests(bundle).items()}
     content = {"alignslm": __version__, **about, "files": files}
     return {**bundle, MANIFEST: (json.dumps(content, indent=1) + "\n").encode()}
 
 
 def digests(bundle: Bundle) -> dict[str, PushedFile]:
-    """Return what every file of a bundle is, by name."""
+    """Return the hash and size of every file in a bundle, by name."""
     return {name: _digest(bundle[name]) for name in sorted(bundle)}
 
 
@@ -61,22 +61,23 @@ def _digest(file: Path | bytes) -> PushedFile:
 
 
 def require_token() -> str:
-    """Return the account's token. PublishError where there is none."""
+    """Return the account's token. PublishError if there is none."""
     token = get_token()
     if not token:
         raise PublishError(
-            "no token of the Hub was found, so nothing was pushed. Set HF_TOKEN to one that may write "
+            "no Hub token was found, so nothing was pushed. Set HF_TOKEN to a token with write access "
             "(https://huggingface.co/settings/tokens), or run `hf auth login`."
         )
     return token
 
 
 def push(bundle: Bundle, target: Target) -> PushRecord:
-    """Make the repository hold the bundle in one commit, tag it, and return what was pushed.
+    """Commit the bundle to the repository in one commit, tag it, and return what was pushed.
 
-    Files of a former push that the bundle lacks go in the same commit; files that somebody else put there stay. What
-    the Hub has already is not sent, and where nothing differs there is no commit. Whatever breaks, the repository
-    shows its last commit, and the same call goes on. PublishError: no token, no right, not ours, unreachable.
+    Files of an earlier push that the bundle lacks are removed in the same commit; other people's files stay. Files
+    that the Hub already has are not sent, and nothing is committed if nothing changed. If the push fails, the
+    repository stays at its last commit and the same call resumes. PublishError: no token, no write access, not our
+    repository, unreachable.
     """
     token = require_token()
     require_no_secret(bundle, token)
@@ -111,7 +112,7 @@ def _content(file: Path | bytes) -> str | bytes:
 
 
 def require_no_secret(bundle: Bundle, token: str) -> None:
-    """Raise PublishError where a file of text holds the token, or anything that looks like one."""
+    """Raise PublishError if a text file contains the token, or anything that looks like one."""
     for name, file in sorted(bundle.items()):
         if isinstance(file, Path) and file.stat().st_size > _TEXT_BYTES:
             continue
@@ -119,13 +120,13 @@ def require_no_secret(bundle: Bundle, token: str) -> None:
         if token.encode() in content or _SECRET.search(content):
             where = f" (made of {file})" if isinstance(file, Path) else ""
             raise PublishError(
-                f"{name}{where} holds a token of the Hub, so nothing was pushed. Take it out and let HF_TOKEN hold it, "
-                "or `hf auth login`; a token that was ever written to a file is best revoked."
+                f"{name}{where} contains a Hub token, so nothing was pushed. Remove it and use HF_TOKEN or "
+                "`hf auth login`; revoke a token that was ever written to a file."
             )
 
 
 def _opened(api: HfApi, target: Target) -> _Head:
-    """Return the repository's state, creating it where it is not there. PublishError where it is not ours to write."""
+    """Return the repository's state; create it if it does not exist. PublishError if it is not ours to write."""
     try:
         info = api.repo_info(target.repo, repo_type=target.repo_type)
     except errors.RepositoryNotFoundError:
@@ -134,13 +135,13 @@ def _opened(api: HfApi, target: Target) -> _Head:
     if target.private and not info.private:
         raise PublishError(
             f"{target.repo} is public, but publishing is set to `private: true`; nothing was pushed. Make it private "
-            "in its settings on the Hub, name another repository, or write private: false."
+            "in its settings on the Hub, choose another repository, or set private: false."
         )
     names = set(api.list_repo_files(target.repo, repo_type=target.repo_type, revision=info.sha))
     if MANIFEST not in names and names - UNTRACKED_FILES:
         raise PublishError(
-            f"{target.repo} exists and holds files that no push of alignslm made ({_some(names - UNTRACKED_FILES)}); "
-            "nothing was pushed, so nothing is overwritten. Name another repository, or empty that one."
+            f"{target.repo} exists and has files that alignslm did not push ({_some(names - UNTRACKED_FILES)}); "
+            "nothing was pushed, so nothing is overwritten. Choose another repository, or empty that one."
         )
     ours = _manifest(api, target, str(info.sha)) & names if MANIFEST in names else set()
     return _Head(str(info.sha), bool(info.private), frozenset(ours))
@@ -162,7 +163,7 @@ def _manifest(api: HfApi, target: Target, commit: str) -> set[str]:
 
 
 def _tag(api: HfApi, target: Target, commit: str) -> None:
-    """Let the tag name the commit; one that a former push of the same experiment left elsewhere moves."""
+    """Set the tag to the commit; move it if an earlier push of the same experiment set it."""
     refs = api.list_repo_refs(target.repo, repo_type=target.repo_type)
     at = {ref.name: ref.target_commit for ref in refs.tags}
     if at.get(target.tag) == commit:
@@ -174,11 +175,11 @@ def _tag(api: HfApi, target: Target, commit: str) -> None:
 
 @contextmanager
 def _reraise_hub_errors(target: Target, token: str) -> Iterator[None]:
-    """Turn what the client raises into one PublishError without the token, however it got into a message."""
+    """Reraise errors of the client as one PublishError with the token removed from the message."""
     try:
         yield
     except PublishError:
         raise
-    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # type: ignore[attr-defined]
+    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:
         message = explain_hub_error(error, target.repo, target.repo_type).replace(token, "<token>")
         raise PublishError(message) from None  # the chain may quote headers

@@ -1,4 +1,4 @@
-"""What a round rests on: its part of dvc.lock, its parameter files, and the state of the code."""
+"""The lineage of a round: its part of dvc.lock, its parameter files, and the state of the code."""
 
 import hashlib
 import io
@@ -17,7 +17,8 @@ from alignslm.report.run_info import git
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
 CODE = ("alignslm", "stages", "dvc.yaml")
-EXECUTION = Execution(  # of nobody's machine: addresses stay here, and what computes must not change what is pushed
+# Of no particular machine: addresses stay private, and the machine must not change what is pushed.
+EXECUTION = Execution(
     device="auto",
     engine="local",
     ray_address="auto",
@@ -26,17 +27,17 @@ EXECUTION = Execution(  # of nobody's machine: addresses stay here, and what com
     batch_rows=16,
     shard_rows=500,
     strict=False,
-    training_processes=1,
-    training_sharding="none",
+    num_processes=1,
+    fsdp="none",
 )
 PARAMETERS = "experiment"  # folder in the repository
 
 
 class Lineage(NamedTuple):
-    """Where a round comes from. `commit` is None outside a git repository; `changed` are code files it does not hold.
+    """Where a round comes from. `commit` is None outside a git repository; `changed` are uncommitted code files.
 
-    `lock` is what dvc.lock says of the round's checkpoint, its evaluation and everything they rest on, and nothing
-    else: equal text, equal artifacts, whatever else the workspace made since.
+    `lock` is the part of dvc.lock for the round's checkpoint, its evaluation and all they depend on: equal text means
+    equal artifacts, independent of what else the workspace has made since.
     """
 
     lock: bytes
@@ -46,17 +47,17 @@ class Lineage(NamedTuple):
 
     @property
     def lock_sha256(self) -> str:
-        """Hash of experiment/dvc.lock in the repository."""
+        """The hash of experiment/dvc.lock in the repository."""
         return hashlib.sha256(self.lock).hexdigest()
 
     @property
     def experiment_id(self) -> str:
-        """Eight hex digits: equal parameters, data and code gave them."""
+        """Eight hex digits, equal for equal parameters, data and code."""
         return self.lock_sha256[:8]
 
 
 def lineage_of(root: Path, wanted: Sequence[str]) -> Lineage:
-    """Look up what the artifacts at the paths `wanted` rest on. PublishError where dvc.lock does not know one."""
+    """Return the lineage of the artifacts at the paths `wanted`. PublishError if dvc.lock lacks one."""
     changed = git(root, "status", "--porcelain", "--untracked-files=all", "--", *CODE) or ""
     return Lineage(
         lock=lock_slice(root / "dvc.lock", wanted),
@@ -67,9 +68,9 @@ def lineage_of(root: Path, wanted: Sequence[str]) -> Lineage:
 
 
 def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
-    """Return the entries of a dvc.lock that made `wanted`, and those that made what they read, as YAML text."""
+    """Return the entries of a dvc.lock that made `wanted` and their inputs, as YAML text."""
     if not lock.is_file():
-        raise PublishError(f"{lock} does not exist, so nothing says what the artifacts were made of. Run `dvc repro`.")
+        raise PublishError(f"{lock} does not exist, so the lineage of the artifacts is unknown. Run `dvc repro`.")
     entries: Mapping[str, Any] = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
     makers = {out["path"]: name for name, entry in entries.items() for out in entry.get("outs", ())}
     needed: set[str] = set()
@@ -80,9 +81,7 @@ def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
             needed.add(found)
             paths += [dep["path"] for dep in entries[found].get("deps", ())]
     if absent := [path for path in wanted if _maker(path, makers) is None]:
-        raise PublishError(
-            f"{lock} knows nothing of {', '.join(absent)}. Run `dvc repro`, which makes and records them."
-        )
+        raise PublishError(f"{lock} has no entry for {', '.join(absent)}. Run `dvc repro`.")
     stream = io.BytesIO()
     YAML(typ="safe", pure=True).dump(
         {"schema": "2.0", "stages": {name: entries[name] for name in sorted(needed)}}, stream
@@ -91,14 +90,14 @@ def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
 
 
 def _maker(path: str, makers: Mapping[str, str]) -> str | None:
-    """Return the stage whose output is the path or holds it."""
+    """Return the stage with an output that is or contains the path."""
     return next((makers[place] for place in (path, *map(str, Path(path).parents)) if place in makers), None)
 
 
 def parameter_files(experiment: Experiment, root: Path) -> dict[str, Path | bytes]:
-    """Return params.yaml and every file it names, by their names in the repository, so that readers can run it again.
+    """Return params.yaml and every config it names, by their names in the repository, so that readers can rerun it.
 
-    Their copy of params.yaml publishes nothing: it would try to write to this repository.
+    This copy of params.yaml publishes nothing: it would try to write to this repository.
     """
     params = re.sub(r"(?m)^publish:[^#\n]*", "publish: none", (root / "params.yaml").read_text(encoding="utf-8"))
     files: dict[str, Path | bytes] = {

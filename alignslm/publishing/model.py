@@ -1,4 +1,4 @@
-"""The files of a model repository: a plain transformers folder, the adapter, and what makes units and sound of it."""
+"""The files of a model repository: a plain transformers folder, the adapter, and the speech models."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,17 @@ from alignslm.publishing import PublishError
 from alignslm.publishing.lineage import PARAMETERS
 from alignslm.units import UnitVocabulary
 
-Bundle: TypeAlias = dict[str, Path | bytes]  # name in the repository -> a file here, or what it holds
+Bundle: TypeAlias = dict[str, Path | bytes]  # name in the repository -> a local file, or its content
 
 ADAPTER, START = "adapter", "start"
-SPEECH = f"{PARAMETERS}/artifacts"  # beside its params.yaml: where `alignslm generate --root` looks for them
+SPEECH = f"{PARAMETERS}/artifacts"  # next to its params.yaml: where `alignslm generate --root` looks for them
 MEANING = (VOCABULARY_FILE, CONTRACT_FILE)
 _PLAIN = ("config.json", *MEANING, "*.safetensors", "*.safetensors.index.json")
 _SPEECH_PARTS = ("encoder", "vocoder", "asr")
 
 
 def model_files(experiment: Experiment, name: str, config: ModelRepository, artifacts: Path) -> Bundle:
-    """Return the files of a round's model, cards and parameters left out. Nothing is copied: weights stay in place."""
+    """Return the files of a round's model without card and parameters. Nothing is copied: weights stay in place."""
     checkpoints = Artifacts(artifacts).checkpoints
     checkpoint, start = checkpoints / name, checkpoints / experiment.params.aligned[name].init_from
     files: Bundle = dict(plain_files(checkpoint))
@@ -51,23 +51,25 @@ def model_files(experiment: Experiment, name: str, config: ModelRepository, arti
 
 
 def plain_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what transformers loads and what says which unit a token is. PublishError without weights."""
+    """Yield the files that transformers loads, and the unit contract and vocabulary. PublishError without weights."""
     found = sorted({path for pattern in _PLAIN for path in checkpoint.glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in found):
-        raise PublishError(f"{checkpoint} holds no weights. Make it with `dvc repro`, or fetch it with `dvc pull`.")
+        raise PublishError(
+            f"{checkpoint} contains no weights. Run `dvc repro` to create it or `dvc pull` to download it."
+        )
     for path in found:
         yield path.name, path
 
 
 def generation_config(vocabulary: UnitVocabulary, sampling: Sampling, *, vocab_size: int) -> bytes:
-    """Return a generation_config.json that samples as this experiment does: nothing but units and the end."""
+    """Return a generation_config.json that samples like this experiment: only units and EOS."""
     units = range(vocabulary.offset, vocabulary.offset + vocabulary.num_units)
     special = [token for token in range(vocab_size) if token not in units and token != vocabulary.eos_id]
     content = {
         "bos_token_id": vocabulary.bos_id,
         "do_sample": True,
         "eos_token_id": vocabulary.eos_id,
-        "max_new_tokens": sampling.max_units,
+        "max_new_tokens": sampling.max_new_units,
         "pad_token_id": vocabulary.pad_id,
         "suppress_tokens": special or None,
         "temperature": sampling.temperature,
@@ -78,18 +80,18 @@ def generation_config(vocabulary: UnitVocabulary, sampling: Sampling, *, vocab_s
 
 
 def hub_name_of_start(experiment: Experiment, name: str) -> str | None:
-    """Return the Hub's name of the model a round's adapter sits on, None where the Hub has no such model."""
+    """Return the Hub id of the model that a round's adapter was trained on, None if it is not on the Hub."""
     weights = getattr(experiment.lm, "weights", None)
     untouched = isinstance(experiment.lm, PublishedLm) and experiment.params.aligned[name].init_from == BASE
     return weights.repo if untouched and isinstance(weights, HubSource) else None
 
 
 def _adapter_files(checkpoint: Path, *, base: str | None) -> Bundle:
-    """Return the adapter as PEFT loads it; the path of this machine that PEFT wrote into it stays here."""
+    """Return the adapter as PEFT loads it, without the local path that PEFT wrote into its config."""
     places = sorted((checkpoint / ADAPTER_FOLDER).rglob("adapter_config.json"))
     if not places:
         raise PublishError(
-            f"{checkpoint / ADAPTER_FOLDER} holds no adapter. Make it again with "
+            f"{checkpoint / ADAPTER_FOLDER} contains no adapter. Run "
             f"`dvc repro --force train@{checkpoint.name}`, or publish without it: "
             "model.adapter: false."
         )

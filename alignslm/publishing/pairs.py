@@ -1,4 +1,4 @@
-"""A round's pairs as rows with everything beside them: what was heard, what was said, how it was scored."""
+"""A round's pairs as self-contained rows: audio, transcripts and scores of both sides."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,16 +15,17 @@ from alignslm.prompts import read_prompts
 from alignslm.publishing.parquet import SHARD_ROWS, audio, features
 from alignslm.recordings import recordings_of
 from alignslm.storage import replacing_folder
+from alignslm.utterances import speech_cells
 
-SPLITS = {"train": "train", "valid": "validation"}  # ours -> the Hub's
+SPLITS = {"train": "train", "valid": "validation"}  # our split -> the Hub's
 SCORES = ("llm_score", "ppl", "auto_bleu", "num_words")
 SIDES = ("chosen", "rejected")
 
 
 class Sources(NamedTuple):
-    """The tables of one round, without audio. `speech` and `recorded` are folders of it, read shard by shard.
+    """The tables of one round, without audio: it is read shard by shard from the folders `speech` and `recorded`.
 
-    `continuations` has no row where they are not published.
+    `continuations` is empty if they are not published.
     """
 
     pairs: pl.DataFrame
@@ -33,14 +34,13 @@ class Sources(NamedTuple):
     said: pl.DataFrame  # continuation_id, text and SCORES
     rejections: pl.DataFrame
     speech: Path
-    recorded: Path | None  # FLAC by prompt_id; None where recorded speech stays here
+    recorded: Path | None  # FLAC by prompt_id; None if original speech is not published
     sample_rate_hz: int
     recorded_rate_hz: int
 
 
-def read_sources(name: str, config: DatasetRepository, folder: Path, work: Path) -> Sources:
-    """Read the tables of judged preferences, and cut their prompts' recordings into `work` where published."""
-    artifacts = Artifacts(folder)
+def read_sources(name: str, config: DatasetRepository, artifacts: Artifacts, work: Path) -> Sources:
+    """Read the tables of judged preferences, and cut their prompts' recordings into `work` if published."""
     prompts = read_prompts(*artifacts.prompt_tables)
     texts = tables.read(tables.TRANSCRIPTS, artifacts.table("transcripts", name))
     scores = tables.read(tables.SCORES, artifacts.table("scores", name))
@@ -48,7 +48,7 @@ def read_sources(name: str, config: DatasetRepository, folder: Path, work: Path)
     speech = artifacts.speech(name)
     rates = tables.read(tables.SPEECH, speech, ["sample_rate_hz"])["sample_rate_hz"]
     heard = prompts.filter(pl.col("prompt_id").is_in(pairs["prompt_id"].unique().to_list()))
-    drawn = pl.DataFrame(schema=dict(tables.CONTINUATIONS.schema))  # the largest table, and not everybody wants it
+    drawn = pl.DataFrame(schema=dict(tables.CONTINUATIONS.schema))  # the largest table, and optional
     if config.continuations:
         drawn = tables.read(tables.CONTINUATIONS, artifacts.table("continuations", name))
     rate_hz = 0
@@ -70,7 +70,7 @@ def read_sources(name: str, config: DatasetRepository, folder: Path, work: Path)
 
 
 def _cut_recordings(utterances: Path, prompts: pl.DataFrame, folder: Path) -> int:
-    """Write every prompt's recording to `folder`; return their sample rate, 0 where there is no prompt."""
+    """Write every prompt's recording to `folder`; return their sample rate, 0 without prompts."""
     rate_hz = 0
     with replacing_folder(folder) as partial:
         for recording in recordings_of(utterances, prompts):
@@ -80,7 +80,7 @@ def _cut_recordings(utterances: Path, prompts: pl.DataFrame, folder: Path) -> in
 
 
 def pair_features(sources: Sources) -> Features:
-    """Return the columns of a pair in the order in which the viewer shows them: what is heard and read comes first."""
+    """Return the columns of a pair in the order of the viewer: audio and texts first."""
     spoken = audio(sources.sample_rate_hz)
     heard = {"prompt": audio(sources.recorded_rate_hz)} if sources.recorded else {}
     numbers = {"llm_score": "float64", "ppl": "float64", "auto_bleu": "float64", "num_words": "int32"}
@@ -104,7 +104,7 @@ def pair_features(sources: Sources) -> Features:
 
 
 def pair_rows(sources: Sources, split: str) -> Iterator[pl.DataFrame]:
-    """Yield the pairs of a split, SHARD_ROWS at a time, as `pair_features` names them."""
+    """Yield the pairs of a split with the columns of `pair_features`, SHARD_ROWS at a time."""
     texts = sources.prompts.select("prompt_id", "utterance_id", "prompt_text")
     rows = sources.pairs.filter(pl.col("split") == split).join(
         texts, on="prompt_id", how="left", validate="m:1", maintain_order="left"
@@ -127,11 +127,9 @@ def _side(said: pl.DataFrame, spoken: pl.DataFrame, side: str) -> pl.DataFrame:
 
 
 def audio_of(speech: Path, names: Sequence[str]) -> pl.DataFrame:
-    """Return continuation_id and audio {bytes, path}, null where nothing sounds; parts without these are not read."""
-    wanted = pl.scan_parquet(tables.parts(speech)).filter(pl.col("continuation_id").is_in(list(names)))
-    rows = wanted.select("continuation_id", "audio").collect()
+    """Return continuation_id and audio {bytes, path}, null if there is none."""
     content = pl.col("audio").struct.field("bytes")
-    return rows.with_columns(audio=_sound(content, pl.col("continuation_id")))
+    return speech_cells(speech, names).with_columns(audio=_sound(content, pl.col("continuation_id")))
 
 
 def _recorded(folder: Path, names: pl.Series) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""Tables as the Hub's viewer and the datasets library read them: parquet shards that say which columns are sound."""
+"""Tables as the Hub's viewer and the datasets library read them: parquet shards with typed audio columns."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,17 +11,17 @@ from datasets import Audio, Features, List, Value
 from alignslm.storage import atomic_write
 
 SHARD_ROWS = 500
-GROUP_ROWS = 100  # the viewer reads a group for every page it shows, and audio is heavy
-PAGE_BYTES = 1 << 22  # pairs of one prompt stand together: a page holds their repeated audio once, compressed
+GROUP_ROWS = 100  # the viewer reads a whole group for every page, and audio is large
+PAGE_BYTES = 1 << 22  # pairs of one prompt are adjacent: within a page their repeated audio compresses
 
 
 def audio(sample_rate_hz: int) -> Audio:
-    """Return the feature of a column of {bytes, path} that is heard."""
+    """Return the feature of an audio column of {bytes, path}."""
     return Audio(sampling_rate=sample_rate_hz)
 
 
 def features(columns: Mapping[str, str | Audio]) -> Features:
-    """Return the features of columns given as datasets' type names; `units` is a list of unit numbers."""
+    """Return the features of columns by datasets' type names; `units` is a list of unit numbers."""
     return Features({name: _feature(kind) for name, kind in columns.items()})
 
 
@@ -51,7 +51,7 @@ def write_split(
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:
-    """Return the frame with the plain types that other readers know."""
+    """Return the frame with plain types that other readers support."""
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
     plain = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
     return table.cast(pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema]))

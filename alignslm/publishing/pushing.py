@@ -1,9 +1,10 @@
-"""From an experiment's artifacts to its repositories: build what is to be pushed, then push it."""
+"""From an experiment's artifacts to its repositories: build the bundles, then push them."""
 
 import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
 from alignslm.locks import WORK
@@ -22,16 +23,16 @@ Kind = Literal["model", "dataset"]
 
 
 class Upload(NamedTuple):
-    """A bundle with where it goes."""
+    """A bundle and its destination."""
 
     bundle: Bundle
     target: Target
 
 
 def publish(experiment: Experiment, name: str, root: Path) -> Receipt:
-    """Push a round's model and pairs, as far as its choice of publishing asks, and return the receipt.
+    """Push a round's model and pairs as the publish config says, and return the receipt.
 
-    The token is looked for before anything is built. Artifacts are only read. Raises PublishError.
+    The token is checked before anything is built. Artifacts are only read. Raises PublishError.
     """
     require_token()
     work = root / WORK / f"publish-{name}"
@@ -42,7 +43,7 @@ def publish(experiment: Experiment, name: str, root: Path) -> Receipt:
 
 
 def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> dict[Kind, Upload]:
-    """Build everything that a round publishes; parquet files are written below `work`, what exists is used in place."""
+    """Build everything that a round publishes; only parquet files are written, to `work`."""
     published = published_of(experiment, name, root)
     shutil.rmtree(work, ignore_errors=True)
     with reraise_disk_errors(work):
@@ -56,12 +57,14 @@ def packages_of(experiment: Experiment, name: str, root: Path, work: Path) -> di
 
 
 def published_of(experiment: Experiment, name: str, root: Path) -> CardContext:
-    """Look up where a round goes and what it rests on. PublishError where it is no round, or publishing is off."""
+    """Return a round's repositories and lineage. PublishError if it is not a round, or publishing is off."""
     config, aligned = experiment.publish, experiment.params.aligned
     if not isinstance(config, HubPublishing):
-        raise PublishError("publishing is off (`publish: none` in params.yaml); choose a file of experiments/publish.")
+        raise PublishError(
+            "publishing is off (`publish: none` in params.yaml); choose a config in experiments/publish."
+        )
     if name not in aligned:
-        raise PublishError(f"{name!r} is no checkpoint trained on judged preferences; there are {', '.join(aligned)}.")
+        raise PublishError(f"{name!r} is not a checkpoint trained on judged preferences, as are {', '.join(aligned)}.")
     others = set(experiment.params.rounds) - {name}
     wanted = [
         f"artifacts/checkpoints/{name}",
@@ -109,7 +112,7 @@ def _dataset(published: CardContext, root: Path, work: Path) -> Bundle:
     config = published.config.dataset
     assert config is not None  # noqa: S101 (asked before)
     pairs = experiment.params.aligned[name].pairs
-    sources = read_sources(pairs, config, published.artifacts, work)
+    sources = read_sources(pairs, config, Artifacts(published.artifacts), work)
     subsets = subsets_of(
         config,
         sources,
@@ -130,10 +133,10 @@ def _origin(published: CardContext, root: Path) -> Bundle:
 
 
 def write_preview(packages: dict[Kind, Upload], folder: Path) -> None:
-    """Write what would be pushed to folder/model and folder/dataset. PublishError where one of them is there."""
+    """Write what would be pushed to folder/model and folder/dataset. PublishError if one of them exists."""
     for place in (folder / kind for kind in packages):
         if place.exists():
-            raise PublishError(f"{place} is there already; name another folder, or remove it.")
+            raise PublishError(f"{place} already exists; choose another folder, or remove it.")
     for kind, package in packages.items():
         place = folder / kind
         for name, file in sorted(package.bundle.items()):

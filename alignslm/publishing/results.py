@@ -9,28 +9,26 @@ from pydantic import ValidationError
 from alignslm.config.experiment import Experiment
 from alignslm.publishing import PublishError
 from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
-from alignslm.report.formatting import headline, style
+from alignslm.report.formatting import headline, style, with_unit
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import topline
 from alignslm.report.tabulate import comparison_sheet, headline_sheet, mark_of, transposed
 
-SAME_AS_PPL = "log_ppl"  # the logarithm of a number that is there
+SAME_AS_PPL = "log_ppl"  # the logarithm of a metric that is listed
 
 
 def read_report(path: Path, experiment: Experiment, name: str) -> Report:
-    """Return the report without systems that a round's card does not speak of: later rounds, and rounds beside it.
+    """Return the report without the rounds that did not lead to this one.
 
-    What those scored must not change this round's repository. PublishError where there is no report.
+    Their scores must not change this round's repository. PublishError if there is no report.
     """
     if not path.is_file():
-        raise PublishError(
-            f"{path} does not exist. Make the report with `dvc repro report`, or fetch it with `dvc pull`."
-        )
+        raise PublishError(f"{path} does not exist. Run `dvc repro report` to create it or `dvc pull` to download it.")
     try:
         report = Report.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise PublishError(
-            f"{path} is no report of this version ({error.error_count()} faults). Run `dvc repro report`."
+            f"{path} is not a report of this version ({error.error_count()} problems). Run `dvc repro report`."
         ) from error
     others = set(experiment.params.rounds) - set(curriculum(experiment, name))
     kept = Report(
@@ -39,12 +37,12 @@ def read_report(path: Path, experiment: Experiment, name: str) -> Report:
         flags=tuple(flag for flag in report.flags if flag.model not in others),
     )
     if not any(metric.model == name for metric in kept.metrics):
-        raise PublishError(f"{path} holds no number of {name}. Run `dvc repro report`.")
+        raise PublishError(f"{path} has no metrics of {name}. Run `dvc repro report`.")
     return kept
 
 
 def curriculum(experiment: Experiment, name: str) -> list[str]:
-    """Return the rounds that led to a round, the first one first, itself last."""
+    """Return the rounds that led to a round in order, including itself."""
     aligned, chain = experiment.params.aligned, [name]
     while (prev := aligned[chain[0]].init_from) in aligned:
         chain.insert(0, prev)
@@ -52,7 +50,7 @@ def curriculum(experiment: Experiment, name: str) -> list[str]:
 
 
 def eval_results(report: Report, experiment: Experiment, name: str) -> list[EvalResult]:
-    """Return a round's metrics for the model-index: scaled as printed, with interval, error and counts as arguments."""
+    """Return a round's metrics for the model-index, scaled as in print; interval, error and counts are arguments."""
     return [_result(metric, experiment) for metric in report.metrics if metric.model == name and _is_shown(metric)]
 
 
@@ -71,7 +69,7 @@ def _result(metric: Metric, experiment: Experiment) -> EvalResult:
         dataset_name=title,
         dataset_split=experiment.params.evaluation.split if metric.benchmark in {CONTINUATION, SPEECH} else "test",
         metric_type=metric.metric.replace("/", "-"),
-        metric_name=f"{how.label} ({how.unit})" if how.unit else how.label,
+        metric_name=with_unit(how),
         metric_value=_scaled(metric.value, how.factor),
         metric_args={
             "ci95": ends, "stderr": _scaled(metric.stderr, how.factor), "n": metric.n, "n_missing": metric.n_missing
@@ -80,7 +78,7 @@ def _result(metric: Metric, experiment: Experiment) -> EvalResult:
 
 
 def _place(metric: Metric, experiment: Experiment) -> tuple[str, str, str]:
-    """Return what was asked, of which data, and how that is called."""
+    """Return the task, the dataset's id, and its title."""
     if metric.benchmark in {CONTINUATION, SPEECH}:
         corpus, split = experiment.params.corpus, experiment.params.evaluation.split
         return "Speech continuation", f"{corpus}-prompts", f"{corpus}, prompts of the {split} split"
@@ -93,7 +91,7 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 def result_facts(report: Report, experiment: Experiment, name: str) -> dict[str, object]:
-    """Return what the model card's results are written from."""
+    """Return the facts of the model card's results."""
     columns = headline(report)
     own = [metric for column in columns if (metric := report.metric(name, *column))]
     against_base = [found for column in columns if (found := report.comparison(name, BASE, *column))]
@@ -112,12 +110,12 @@ def result_facts(report: Report, experiment: Experiment, name: str) -> dict[str,
 
 
 def systems_of(report: Report) -> list[str]:
-    """Return the systems of a report that are models or the topline: not recorded speech."""
+    """Return the systems in a report without original recordings."""
     return list(dict.fromkeys(metric.model for metric in report.metrics if metric.benchmark != SPEECH))
 
 
 def _counted(report: Report, name: str) -> Iterator[Metric]:
-    """Yield the metrics with a round's counts: of judged continuations, then of each benchmark's item pairs."""
+    """Yield the metrics with the counts of a round: judged continuations, then each benchmark's item pairs."""
     for metric in report.metrics:
         first = {CONTINUATION: "judge", SPEECH: None}.get(metric.benchmark, ACCURACY)
         if metric.model == name and metric.metric == first:

@@ -1,4 +1,4 @@
-"""The values behind every reported number: one column of rows and clusters for each model and metric."""
+"""The values behind every reported number: one column of rows and clusters per system and metric."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, get_args
@@ -18,7 +18,7 @@ CONTINUATION = "continuation"
 ACCURACY = "accuracy"
 SPEECH = "speech"
 WORD_ERROR = "word_error_rate"
-UNSAMPLED = "unsampled"  # a clip that the predictor was not asked about, by choice: nothing is missing
+UNSAMPLED = "unsampled"  # a clip left out on purpose: not missing
 
 # Metrics of judged continuations in the order of the report. None: neither direction is better in itself.
 DIRECTIONS: dict[str, bool | None] = {
@@ -30,7 +30,7 @@ DIRECTIONS: dict[str, bool | None] = {
     "auto_bleu": False,
     "distinct": True,
     "distinct_per_draw": True,
-    "distinct_1": None,  # nonsense that a recogniser spells anew each time raises them as well
+    "distinct_1": None,  # nonsense that ASR spells differently each time also raises them
     "distinct_2": None,
     "finished": True,
     "num_words": None,
@@ -42,11 +42,11 @@ DIRECTIONS: dict[str, bool | None] = {
 
 
 class ReportError(ValueError):
-    """Tables do not belong together, or hold what cannot be reported."""
+    """Tables do not belong together, or contain values that cannot be reported."""
 
 
 class MetricColumn(NamedTuple):
-    """Rows of one model and metric: values (rows,), NaN where missing, and their clusters (rows,)."""
+    """Rows of one system and metric: values (rows,), NaN if missing, and their clusters (rows,)."""
 
     benchmark: str
     metric: str
@@ -56,9 +56,9 @@ class MetricColumn(NamedTuple):
 
 
 class EvalTables(NamedTuple):
-    """What numbers are made of, rows of any models: JUDGED, ITEM_SCORES, TRANSCRIPTS by model, MOS and WORD_ERRORS.
+    """Evaluation tables with rows of any systems: JUDGED, ITEM_SCORES, TRANSCRIPTS by system, MOS, WORD_ERRORS.
 
-    The last two are None where nobody measured them.
+    The last two are None if they were not measured.
     """
 
     judged: pl.DataFrame
@@ -69,7 +69,7 @@ class EvalTables(NamedTuple):
 
 
 def columns_of(measured: EvalTables, model: str) -> dict[tuple[str, str], MetricColumn]:
-    """Return a model's columns by (benchmark, metric), in the order of the report; what it lacks has no column."""
+    """Return a model's columns by (benchmark, metric), in the order of the report, without those it lacks."""
     rows, mos, word_errors = measured.judged.filter(model=model), measured.mos, measured.word_errors
     found = [*_judged_columns(rows)]
     if model in measured.transcripts and not rows.is_empty():
@@ -99,14 +99,14 @@ def _finite(rows: pl.DataFrame, metric: str) -> np.ndarray:
         model, row = infinite[0, "model"], infinite[0, "continuation_id"]
         raise ReportError(
             f"judged table of {model!r}: {metric} of continuation {row} is infinite ({infinite.height} such rows). "
-            "A value that could not be measured must be null; clamp or null it where it is made."
+            "A value that could not be measured must be null."
         )
     return rows["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def _log(perplexity: np.ndarray) -> np.ndarray:
     if (perplexity <= 0).any():
-        raise ReportError(f"a perplexity of {np.nanmin(perplexity)} cannot be: perplexities are above 0")
+        raise ReportError(f"the perplexity {np.nanmin(perplexity)} is impossible: perplexities are above 0")
     return np.log(perplexity)
 
 
@@ -116,23 +116,23 @@ def _diversity_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str
     if absent := joined["status"].null_count():
         raise ReportError(f"{absent} judged continuations of {model!r} have no transcript row; run `dvc repro`")
     text = pl.when(pl.col("status") == "empty").then(pl.lit("")).otherwise(pl.col("text"))
-    told = joined.select("prompt_id", "draw", text=text)
-    yield from _distinct_columns(told)
-    draws = [dict(some.select("prompt_id", "text").iter_rows()) for some in told.partition_by("draw")]
+    texts = joined.select("prompt_id", "draw", text=text)
+    yield from _distinct_columns(texts)
+    draws = [dict(some.select("prompt_id", "text").iter_rows()) for some in texts.partition_by("draw")]
     for n in (1, 2):
-        found, prompts = _by_prompt(distinct_values(draws, n=n), told["prompt_id"])
+        found, prompts = _by_prompt(distinct_values(draws, n=n), texts["prompt_id"])
         yield MetricColumn(CONTINUATION, f"distinct_{n}", found, prompts, DIRECTIONS[f"distinct_{n}"])
 
 
 def _by_prompt(values: Values, prompts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return a value a prompt, NaN where there is none, and the prompts."""
+    """Return one value per prompt, NaN if there is none, and the prompts."""
     order = prompts.unique().sort()
     return np.array([values.get(prompt, np.nan) for prompt in order]), order.to_numpy()
 
 
-def _distinct_columns(told: pl.DataFrame) -> Iterator[MetricColumn]:
-    same = pl.col("text").map_elements(lambda spoken: " ".join(words(spoken)), return_dtype=pl.String)
-    marked = told.with_columns(same=same)
+def _distinct_columns(texts: pl.DataFrame) -> Iterator[MetricColumn]:
+    same = pl.col("text").map_elements(lambda text: " ".join(words(text)), return_dtype=pl.String)
+    marked = texts.with_columns(same=same)
     share = 1 / pl.len().cast(pl.Float64)
     measured = pl.col("same").is_not_null()
     shares = marked.select(
@@ -148,10 +148,10 @@ def _distinct_columns(told: pl.DataFrame) -> Iterator[MetricColumn]:
 
 
 def _item_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
-    """Give accuracies of every benchmark: overall, of its parts, and of the main figures under every convention.
+    """Yield the accuracies of every benchmark: overall, of its parts, and the main figures under every convention.
 
-    A pair's value is the mean over the voices that were measured, and every pair counts the same, as the official
-    scorers have it. The conventions stand behind an @: `accuracy@given-sum-eos`.
+    A pair's value is the mean over its measured voices, and every pair counts the same, as in the official scorers.
+    Conventions follow an @: `accuracy@given-sum-eos`.
     """
     for benchmark in rows["benchmark"].unique().sort():
         items = rows.filter(benchmark=benchmark)
@@ -164,7 +164,7 @@ def _item_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
 
 
 def _main_slices(items: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield a benchmark's own figures: SALMon's authors define none over its parts; sWUGGY has a second one."""
+    """Yield a benchmark's main figures: SALMon defines none over its parts; sWUGGY has a second one."""
     if set(items["subtype"]) <= set(get_args(SalmonPart)):
         yield from _by(items, "subtype", f"{ACCURACY}/")
         return
@@ -192,7 +192,7 @@ def _by(items: pl.DataFrame, column: str, prefix: str) -> Iterator[tuple[str, pl
 
 
 def _unmeasured(items: pl.DataFrame, benchmark: str) -> Iterator[MetricColumn]:
-    """Give the share of voices without a value, where pairs have a value from their other voices all the same."""
+    """Yield the ratio of voices without a value, if their pairs have a value from other voices."""
     missing = items["correct"].is_null()
     partly = missing & items.select(pl.col("correct").is_not_null().any().over("pair_id")).to_series()
     if partly.any():
@@ -202,10 +202,10 @@ def _unmeasured(items: pl.DataFrame, benchmark: str) -> Iterator[MetricColumn]:
 
 
 def _speech_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
-    """Give predicted scores of how speech sounds; clips of one prompt are dependent."""
-    heard = rows.filter(pl.col("status") != UNSAMPLED).sort("source_id")
-    for metric in heard["metric"].unique().sort():
-        found = heard.filter(metric=metric)
+    """Yield predicted MOS; clips of one prompt are dependent."""
+    rated = rows.filter(pl.col("status") != UNSAMPLED).sort("source_id")
+    for metric in rated["metric"].unique().sort():
+        found = rated.filter(metric=metric)
         clusters = found["prompt_id"].to_numpy()
         yield MetricColumn(
             SPEECH, metric, found["value"].fill_null(float("nan")).to_numpy(), clusters, higher_is_better=True

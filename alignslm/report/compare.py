@@ -1,4 +1,4 @@
-"""Any two evaluated systems side by side: paired differences with their intervals and an exact test each."""
+"""Any two evaluated systems side by side: paired differences with an interval and an exact test each."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from alignslm.statistics import paired_difference, sign_test
 class ComparedRow(Config):
     """Means of both systems on the `n` prompts or item pairs measured in both, and their difference.
 
-    `above`, `below` and `equal` count the prompts or pairs where `model` lies above, below and at `against`; `p` is
+    `above`, `below` and `equal` count the prompts or pairs where `model` is above, below and equal to `against`; `p` is
     the exact two-sided binomial test of above against below. For answers that are right or wrong it is McNemar's; a
     pair with several voices, or with a tie of likelihoods, is above or below by its mean.
     """
@@ -47,16 +47,16 @@ class PairwiseComparison(Config):
 
 
 def compare(artifacts: Path, model: str, against: str, *, bootstrap: Bootstrap, seed: int) -> PairwiseComparison:
-    """Compare two systems of artifacts/eval in everything that both were measured by.
+    """Compare two systems of artifacts/eval in every metric that both have.
 
-    Raises ReportError for a system compared with itself, one that was not evaluated, and two with nothing in common.
+    Raises ReportError for a system compared with itself, one that was not evaluated, and two without a common metric.
     """
     if model == against:
-        raise ReportError(f"{model!r} is compared with itself; name two systems")
+        raise ReportError(f"{model!r} cannot be compared with itself; name two systems")
     left, right = read_columns(artifacts, model), read_columns(artifacts, against)
     keys = shared_keys(left, right)
     if not keys:
-        raise ReportError(f"{model!r} and {against!r} have no figure in common in {artifacts / 'eval'}")
+        raise ReportError(f"{model!r} and {against!r} have no metric in common in {artifacts / 'eval'}")
     rows = (_row(key, pair(left[key], right[key]), bootstrap=bootstrap, seed=seed) for key in keys)
     return PairwiseComparison(model=model, against=against, rows=tuple(rows))
 

@@ -1,8 +1,8 @@
-"""Figures of all texts of a system together, with an error by prompt: distinct n-grams, and word error rate.
+"""Metrics of all texts of a system together, with an error over prompts: distinct n-grams and word error rate.
 
-Neither is a mean of values of prompts. Each is turned into one value a prompt, so that it is one: their mean is the
-figure, their standard error the delete-one-prompt jackknife's, and the mean of the differences of two systems on the
-same prompts is the difference of their figures.
+Neither is a mean over prompts. Each is turned into one value per prompt whose mean is the metric and whose standard
+error is that of the delete-one-prompt jackknife; the mean difference of two systems on the same prompts is the
+difference of their metrics.
 """
 
 from collections import Counter
@@ -22,16 +22,16 @@ Values = dict[str, float]  # by prompt
 
 
 def jackknife_values(whole: float, without: Floats) -> Floats:
-    """Return a value a cluster (clusters,) from a figure and what it is without each cluster in turn (clusters,).
+    """Return one value per cluster (clusters,) from a metric and its values without each cluster in turn (clusters,).
 
-    Their mean is `whole`, and their standard error sqrt((C - 1) / C * sum (without - mean)^2), the jackknife's (Efron
+    Their mean is `whole`, their standard error sqrt((C - 1) / C * sum (without - mean)^2), the jackknife's (Efron
     and Stein, 1981).
     """
     return whole + (len(without) - 1) * (without.mean() - without)
 
 
 def _values(figure: Callable[[str | None], float], prompts: Iterable[str]) -> Values:
-    """Give every prompt its value; `figure` is of all prompts, or of all but one."""
+    """Return the value of every prompt; `figure` computes the metric over all prompts, or all but one."""
     order, whole = sorted(prompts), figure(None)
     if len(order) < 2:
         return dict.fromkeys(order, whole)
@@ -41,14 +41,14 @@ def _values(figure: Callable[[str | None], float], prompts: Iterable[str]) -> Va
 
 
 class _Tally(NamedTuple):
-    """Different n-grams and all n-grams of one draw; by prompt, those that no other prompt has, and all it has."""
+    """Unique n-grams and all n-grams of one draw; by prompt, those that no other prompt has, and all it has."""
 
     different: int
     total: int
     by_prompt: Mapping[str, tuple[int, int]]
 
     def share(self, without: str | None) -> float | None:
-        """Return different n-grams over all, one prompt left out; None where nothing is left."""
+        """Return the ratio of unique n-grams without one prompt; None if no n-gram is left."""
         own, size = self.by_prompt.get(without or "", (0, 0))
         return None if size == self.total else (self.different - own) / (self.total - size)
 
@@ -65,10 +65,10 @@ def _tally(texts: Mapping[str, str | None], n: int) -> _Tally:
 
 
 def distinct_values(draws: Iterable[Mapping[str, str | None]], *, n: int) -> Values:
-    """Return the values of distinct-n of the prompts that have an n-gram; `draws` hold a text by prompt each.
+    """Return the values of distinct-n of the prompts that have an n-gram; `draws` are texts by prompt.
 
-    distinct-n is different n-grams over all n-grams of one draw of every prompt (Li et al., 2016), averaged over
-    draws: so a system of two draws can be compared with one of a single draw. It falls with the length of texts.
+    distinct-n is the ratio of unique n-grams among all n-grams of one continuation per prompt (Li et al., 2016),
+    averaged over draws, so systems with different numbers of continuations are comparable. It falls with text length.
     """
     tallies = [_tally(texts, n) for texts in draws]
 
@@ -80,14 +80,14 @@ def distinct_values(draws: Iterable[Mapping[str, str | None]], *, n: int) -> Val
     return _values(share, measured) if measured else {}
 
 
-def word_errors(references: pl.DataFrame, heard: pl.DataFrame, *, system: str) -> pl.DataFrame:
+def word_errors(references: pl.DataFrame, transcripts: pl.DataFrame, *, system: str) -> pl.DataFrame:
     """Count word errors of one system: a row of WORD_ERRORS for each reference (prompt_id, source_id, text).
 
-    `heard` are TRANSCRIPTS rows by source_id. Words are those of `metrics.words`: case and punctuation are no errors.
-    Where nothing was heard all words are missing; `errors` is null where the recogniser gave up.
+    `transcripts` are TRANSCRIPTS rows by source_id. Words are those of `metrics.words`: case and punctuation do not
+    count. All words are missing in an empty transcript; `errors` is null if the ASR model failed.
     """
-    transcripts = heard.select("source_id", "status", found="text")
-    joined = references.join(transcripts, on="source_id", validate="1:1")
+    found = transcripts.select("source_id", "status", found="text")
+    joined = references.join(found, on="source_id", validate="1:1")
     rows = [
         (
             system,
@@ -101,7 +101,7 @@ def word_errors(references: pl.DataFrame, heard: pl.DataFrame, *, system: str) -
 
 
 def word_error_values(rows: pl.DataFrame) -> Values:
-    """Return the values of the word error rate, all errors over all words, of prompts with a measured reference."""
+    """Return the values of the word error rate (all errors / all words) of prompts with a measured reference."""
     measured = rows.filter(pl.col("errors").is_not_null() & (pl.col("words") > 0))
     counts = {prompt: (errors, size) for prompt, errors, size in measured.select("prompt_id", "errors", "words").rows()}
     errors, total = (sum(pair[place] for pair in counts.values()) for place in (0, 1))

@@ -1,4 +1,4 @@
-"""Colours and deterministic SVG, for files and for inlining in a page of either colour scheme."""
+"""Colors and deterministic SVG, for files and for inlining in a page with either color scheme."""
 
 import io
 import re
@@ -17,7 +17,7 @@ GRID = "#e1e4ea"
 CARD = "#fffffe"
 HUES = ("#2563a8", "#b45309", "#2f7d4f", "#7a4fa3", "#b3261e")
 
-# What a page replaces each colour by, so that its style sheet decides.
+# The CSS variable that replaces each color in a page.
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -27,7 +27,7 @@ VARIABLES = {
 }
 
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: searchable, read aloud, in the reader's font
+    "svg.fonttype": "none",  # text stays text: searchable, accessible, in the reader's font
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -51,7 +51,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Panel(NamedTuple):
-    """One figure: file name without ending, section of the page, title, what it shows in words, and its SVG."""
+    """One figure: file name without suffix, section of the page, title, alternative text, and SVG."""
 
     name: str
     section: str
@@ -69,7 +69,7 @@ def new_figure(*, height_inches: float = 2.5) -> tuple[Figure, Axes]:
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """Draw in the report's style whatever the user's own matplotlib settings are."""
+    """Draw in the report's style, independent of the user's matplotlib settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -77,7 +77,7 @@ def drawing_style() -> Iterator[None]:
 
 
 def svg_of(figure: Figure, name: str) -> str:
-    """Return the figure as SVG text; equal figures of one name give equal text."""
+    """Return the figure as SVG text; equal figures with one name give equal text."""
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -85,9 +85,9 @@ def svg_of(figure: Figure, name: str) -> str:
 
 
 def inline(svg: str, *, name: str, label: str) -> str:
-    """Make an SVG file fit for an HTML page: no prologue, no name spaces, ids of its own, colours by variable.
+    """Return an SVG file for an HTML page: no prologue, no namespaces, unique ids, colors by variable.
 
-    `label` is what a screen reader says in place of the picture; it must be escaped already.
+    `label` is the alternative text; it must be escaped already.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)

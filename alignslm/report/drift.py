@@ -1,4 +1,4 @@
-"""What moves from round to round beside the score: length, repetition, variety, and the whole spread of scores."""
+"""What changes from round to round besides the score: length, repetition, diversity, the distribution of scores."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ import polars as pl
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of
-from alignslm.report.formatting import style, with_error
+from alignslm.report.formatting import style, with_error, with_unit
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import lineage, topline
 
@@ -18,7 +18,7 @@ LINES = ("-", "--", ":", "-.")
 
 
 def drift_table(report: Report, experiment: Experiment) -> pl.DataFrame:
-    """Return one row a checkpoint of the lineage: round (0 is the base model), model, and means of continuations."""
+    """Return one row per checkpoint of the lineage: round (0 is the base model), model, means over continuations."""
     rows = [
         {"round": place, "model": model, **{name: _value(report, model, name) for name in DRIFTS}}
         for place, model in enumerate(lineage(experiment))
@@ -32,7 +32,7 @@ def _value(report: Report, model: str, name: str) -> float | None:
 
 
 def drift_panels(report: Report, experiment: Experiment) -> Iterator[Panel]:
-    """Draw length, repetition and variety from the base model to the last round, the true continuations beside them."""
+    """Draw length, repetition and diversity from the base model to the last round, with the topline."""
     for metric in DRAWN:
         found = [report.metric(model, CONTINUATION, metric) for model in lineage(experiment)]
         measured = [m for m in found if m is not None and m.value is not None]
@@ -52,29 +52,28 @@ def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
     axes.set_xticks(range(len(rounds)), [m.model for m in rounds])
     axes.set_xlim(-0.4, len(rounds) - 0.6)
-    axes.set_ylabel(" ".join(filter(None, (how.label, f"({how.unit})" if how.unit else ""))))
-    beside = [truth] if truth is not None else []
-    alt = "; ".join(f"{m.model} {with_error(m)}" for m in [*rounds, *beside])
+    axes.set_ylabel(with_unit(how))
+    alt = "; ".join(f"{m.model} {with_error(m)}" for m in (*rounds, truth) if m is not None)
     return Panel(name, "drift", how.label, alt, svg_of(figure, name))
 
 
 def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Panel]:
-    """Draw which share of a checkpoint's held-out continuations scores at most so much, for the whole lineage."""
-    name, figure, axes, told = "scores-held-out", *new_figure(), list[str]()
+    """Draw the cumulative distribution of scores of held-out continuations for every checkpoint of the lineage."""
+    name, figure, axes, medians = "scores-held-out", *new_figure(), list[str]()
     for place, model in enumerate(lineage(experiment)):
         scores = np.sort(judged.filter(model=model, metric="judge")["value"].drop_nulls().to_numpy())
         if len(scores):
             shares = np.arange(1, len(scores) + 1) / len(scores)
             hue, dashes = HUES[place % len(HUES)], LINES[place % len(LINES)]
             axes.step([1, *scores, 5], [0, *100 * shares, 100], dashes, where="post", color=hue, label=model)
-            told.append(f"{model}: half score at most {np.median(scores):.2f}")
-    if told:
+            medians.append(f"{model}: half score at most {np.median(scores):.2f}")
+    if medians:
         axes.set(xlabel="judge's score", ylabel="% at or below", xlim=(1, 5), ylim=(0, 100))
         axes.legend(loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0))
         yield Panel(
             name,
             "scores",
             f"{experiment.params.evaluation.split} prompts: {BASE} and rounds",
-            "; ".join(told),
+            "; ".join(medians),
             svg_of(figure, name),
         )

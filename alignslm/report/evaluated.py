@@ -1,4 +1,4 @@
-"""One system's evaluation read from a folder of artifacts, and what two systems were both measured on."""
+"""One system's evaluation read from an artifacts folder, and what two systems were both measured on."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ Key = tuple[str, str]  # benchmark, metric
 
 
 class Paired(NamedTuple):
-    """Means of two systems on each prompt or item pair that either has: ids (k,) in order, means (k,), NaN: missing."""
+    """Means of two systems per prompt or item pair that either has: ids (k,) in order, means (k,), NaN if missing."""
 
     ids: np.ndarray
     left: Floats
@@ -22,20 +22,20 @@ class Paired(NamedTuple):
 
     @property
     def measured(self) -> np.ndarray:
-        """Where both have a value, (k,) of bool."""
+        """Whether both have a value, (k,) bool."""
         return ~np.isnan(self.left) & ~np.isnan(self.right)
 
 
 def read_columns(artifacts: Path, model: str) -> dict[Key, MetricColumn]:
-    """Read artifacts/eval/MODEL; `distinct` and `speech` only where artifacts/samples and artifacts/mos are there.
+    """Read artifacts/eval/MODEL; `distinct` and `speech` only if artifacts/samples and artifacts/mos exist.
 
-    Raises ReportError naming the models there are where this one is not among them, TableError for a broken table.
+    Raises ReportError, which names the evaluated systems, if this one is not among them; TableError for a broken table.
     """
     folder = artifacts / "eval" / model
     if not folder.is_dir():
         found = sorted(path.name for path in (artifacts / "eval").glob("*/"))
         known = f"It has {', '.join(found)}." if found else "It has no eval folder."
-        raise ReportError(f"{artifacts} holds no evaluation of {model!r}. {known} Make one with `dvc repro`.")
+        raise ReportError(f"{artifacts} has no evaluation of {model!r}. {known} Run `dvc repro`.")
     transcripts, mos = artifacts / "samples" / model / "transcripts.parquet", artifacts / "mos" / f"{model}.parquet"
     measured = EvalTables(
         judged=tables.read(tables.JUDGED, folder / "judged.parquet"),
@@ -47,24 +47,26 @@ def read_columns(artifacts: Path, model: str) -> dict[Key, MetricColumn]:
 
 
 def comparable(left: MetricColumn, right: MetricColumn) -> bool:
-    """Tell whether a difference means something.
+    """Return whether the difference of two columns is meaningful.
 
-    It does under the declared convention: the others are there to be read beside other papers' figures. The share of
-    distinct texts falls with their number, so that it is compared between equally many only.
+    Only the declared likelihood convention is compared: the others are for reading next to other papers' figures. The
+    ratio of unique texts falls with their number, so it is only compared between equal numbers.
     """
     return "@" not in left.metric and (left.metric != "distinct" or len(left.values) == len(right.values))
 
 
 def shared_keys(left: Mapping[Key, MetricColumn], right: Mapping[Key, MetricColumn]) -> list[Key]:
-    """List what both systems have and what can be compared, in the order of the report."""
+    """List the metrics that both systems have and that are comparable, in the order of the report."""
     return [key for key in left if key in right and comparable(left[key], right[key])]
 
 
 def pair(left: MetricColumn, right: MetricColumn) -> Paired:
-    """Join two systems' means within a cluster: draws of one prompt in two models are no pairs, their prompt is."""
-    (ours, our_means), (theirs, their_means) = (group_means(some.values, some.clusters) for some in (left, right))
-    ids = np.union1d(ours, theirs)
-    return Paired(ids, _spread(ours, our_means, ids), _spread(theirs, their_means, ids))
+    """Join two systems' means per cluster: they are paired by prompt, not by continuation."""
+    (left_ids, left_means), (right_ids, right_means) = (
+        group_means(some.values, some.clusters) for some in (left, right)
+    )
+    ids = np.union1d(left_ids, right_ids)
+    return Paired(ids, _spread(left_ids, left_means, ids), _spread(right_ids, right_means, ids))
 
 
 def _spread(known: np.ndarray, means: Floats, ids: np.ndarray) -> Floats:

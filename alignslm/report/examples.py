@@ -1,4 +1,4 @@
-"""Playable examples: the first evaluation prompts by id, and what every model made of them. Never hand-picked."""
+"""Playable examples: the first evaluation prompts by id with every system's continuation. Never hand-picked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.prompts import fill_missing_texts
 from alignslm.recordings import recordings_of
+from alignslm.utterances import speech_cells
+
+NO_AUDIO = {"bytes": None}
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """One model's first draw: FLAC bytes (empty where nothing was spoken), transcript and both judges' scores."""
+    """A system's first continuation: FLAC bytes (empty if there is no audio), transcript and both judges' scores."""
 
     model: str
     flac: bytes
@@ -25,9 +28,9 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt: its sound as FLAC, its text and the true continuation's where known, and the models' answers.
+    """One prompt: FLAC bytes, its text and the ground-truth continuation's if known, and the continuations.
 
-    Where the corpus does not know the prompt's text, `heard` says that the text is what the recogniser heard.
+    `heard` is true if the corpus has no text of the prompt, so the text is the ASR transcript.
     """
 
     prompt_id: str
@@ -41,19 +44,17 @@ class Example:
 def read_examples(
     artifacts: Path, judged: pl.DataFrame, *, models: Sequence[str], split: str, count: int
 ) -> tuple[Example, ...]:
-    """Read the first `count` prompts of `split` by prompt id that any model continued, with every model's first draw.
+    """Read the first `count` prompts of `split` by id that any model continued, with every model's first continuation.
 
-    Prompt ids are hashes of content, so their order knows nothing of how well a model did.
+    Prompt ids are hashes of content, so their order does not depend on how well a model did.
     """
     prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(split=split)
     prompts = prompts.join(judged.select("prompt_id").unique(), on="prompt_id", how="semi").sort("prompt_id")
     known = prompts.head(count)
     prompts = fill_missing_texts(known, tables.read(tables.TRANSCRIPTS, artifacts / "prompt_transcripts.parquet"))
-    unwritten = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
-    sounds = {
-        recording.prompt_id: encode_flac(recording.prompt, recording.sample_rate_hz)
-        for recording in recordings_of(artifacts / "corpus" / "utterances", prompts)
-    }
+    without_text = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
+    recordings = recordings_of(artifacts / "corpus" / "utterances", prompts)
+    sounds = {one.prompt_id: encode_flac(one.prompt, one.sample_rate_hz) for one in recordings}
     drawn = {
         model: _first_draws(artifacts / "samples" / model, judged.filter(model=model), prompts) for model in models
     }
@@ -62,7 +63,7 @@ def read_examples(
             prompt_id=row["prompt_id"],
             prompt_flac=sounds[row["prompt_id"]],
             prompt_text=row["prompt_text"],
-            heard=row["prompt_id"] in unwritten,
+            heard=row["prompt_id"] in without_text,
             true_text=row["continuation_text"],
             continuations=tuple(drawn[model][row["prompt_id"]] for model in models if row["prompt_id"] in drawn[model]),
         )
@@ -71,7 +72,7 @@ def read_examples(
 
 
 def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
-    """Return the lowest draw of every prompt, by prompt id."""
+    """Return the first continuation of every prompt, by prompt id."""
     heldout = judged.filter(metric="heldout_judge").select("continuation_id", heldout_score="value")
     rows = (
         judged.filter(metric="judge")
@@ -81,11 +82,11 @@ def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> d
         .join(_texts(folder), left_on="continuation_id", right_on="source_id", how="left")
         .join(heldout, on="continuation_id", how="left")
     )
-    sounds = _sounds(folder / "speech", rows["continuation_id"].to_list())
+    sounds = dict(speech_cells(folder / "speech", rows["continuation_id"]).iter_rows())
     return {
         row["prompt_id"]: Continuation(
             model=row["model"],
-            flac=sounds.get(row["continuation_id"], b""),
+            flac=sounds.get(row["continuation_id"], NO_AUDIO)["bytes"] or b"",
             text=row["text"],
             score=row["value"],
             heldout_score=row["heldout_score"],
@@ -96,11 +97,3 @@ def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> d
 
 def _texts(folder: Path) -> pl.DataFrame:
     return tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet").select("source_id", "text")
-
-
-def _sounds(speech: Path, ids: list[str]) -> dict[str, bytes]:
-    return {
-        row["continuation_id"]: row["audio"]["bytes"] or b""
-        for part in tables.iterate(tables.SPEECH, speech, ["continuation_id", "audio"])
-        for row in part.filter(pl.col("continuation_id").is_in(ids)).iter_rows(named=True)
-    }

@@ -24,7 +24,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Findings:
-    """Comparisons are of the training judge's score unless said otherwise; None if they were not measured.
+    """Comparisons are of the training judge's score unless named otherwise; None if not measured.
 
     `explained` has the baselines that reach a part of a significant gain, with that part as a ratio; `toplines` and
     `flagged` are by judge: the topline's metric, and the systems that score above its interval.
@@ -48,7 +48,7 @@ class Findings:
 
 
 def findings_of(report: Report, experiment: Experiment) -> Findings:
-    """Decide what holds: the gain, its explanations by baselines, likelihood, the last step, diversity, toplines."""
+    """Return the gain, its explanations by baselines, likelihood, the last step, diversity and toplines."""
     first, last = next(iter(experiment.params.rounds)), last_round(experiment)
     before = previous(experiment)[last]
     gain = _judged(report, last, BASE)

@@ -1,4 +1,4 @@
-"""How metrics are named and numbers written: one place, so that page and Markdown cannot differ."""
+"""Names of metrics and formats of numbers, the same in page, Markdown, cards and commands."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Style(NamedTuple):
-    """Label, factor applied for print, decimals and unit of one metric."""
+    """Label, factor, decimals and unit of one metric in print."""
 
     label: str
     factor: float
@@ -61,7 +61,7 @@ TOPIC = f"{ACCURACY}/topic"
 
 
 def style(benchmark: str, metric: str) -> Style:
-    """Return how a metric is written; accuracies are written in percent."""
+    """Return the format of a metric; accuracies are in percent."""
     if benchmark == CONTINUATION:
         return STYLES.get(metric, Style(metric.replace("_", " "), 1, 3, ""))
     if benchmark == SPEECH:
@@ -73,14 +73,14 @@ def style(benchmark: str, metric: str) -> Style:
 
 
 def convention_words(convention: str) -> str:
-    """Write a likelihood convention out, such as `scored-sum-eos`; see `benchmarks.conventions`."""
+    """Return a likelihood convention in words, such as `scored-sum-eos`; see `benchmarks.conventions`."""
     return ", ".join(CONVENTIONS[word] for word in convention.split("-"))
 
 
 def headline(report: Report) -> list[tuple[str, str]]:
-    """List (benchmark, metric) of the headline table that some model has.
+    """List (benchmark, metric) of the headline table that some system has.
 
-    A benchmark's `topic` stands for it, and one predicted score for the sound of speech.
+    A benchmark is represented by its `topic` items, audio by one predicted MOS.
     """
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns: list[tuple[str, str]] = []
@@ -90,13 +90,13 @@ def headline(report: Report) -> list[tuple[str, str]]:
             names = sorted({benchmark for benchmark, _ in found} - {CONTINUATION, SPEECH})
             columns += [(name, TOPIC if (name, TOPIC) in found else ACCURACY) for name in names]
     rated = {metric for benchmark, metric in found if benchmark == SPEECH} - {WORD_ERROR}
-    heard = sorted(rated, key=lambda m: (m != SPEECH_FIRST, m))
-    columns += [(SPEECH, metric) for metric in heard[:1]]
+    ranked = sorted(rated, key=lambda m: (m != SPEECH_FIRST, m))
+    columns += [(SPEECH, metric) for metric in ranked[:1]]
     return [column for column in columns if column in found]
 
 
 def number(value: float | None, how: Style, *, signed: bool = False) -> str:
-    """Write a number with a true minus sign; a dash where it is None."""
+    """Return a number with a true minus sign; a dash for None."""
     if value is None:
         return DASH
     text = f"{value * how.factor:{'+' if signed else ''}.{how.decimals}f}"
@@ -104,12 +104,12 @@ def number(value: float | None, how: Style, *, signed: bool = False) -> str:
 
 
 def interval(ends: Interval | None, how: Style, *, signed: bool = False) -> str:
-    """Write [low, high]; a dash where there is none."""
+    """Return [low, high]; a dash for None."""
     return DASH if ends is None else f"[{', '.join(number(end, how, signed=signed) for end in ends)}]"
 
 
 def with_error(metric: Metric | None) -> str:
-    """Write `2.87 ± 0.12`, where ± is half the width of the 95 % interval."""
+    """Return `2.87 ± 0.12`: ± is half the width of the 95 % interval."""
     if metric is None or metric.value is None:
         return DASH
     how = style(metric.benchmark, metric.metric)
@@ -119,12 +119,12 @@ def with_error(metric: Metric | None) -> str:
 
 
 def change(comparison: Comparison | None) -> str:
-    """Write `+0.83 [+0.68, +0.97]`, with n.s. behind the first number where the interval holds 0."""
+    """Return `+0.83 [+0.68, +0.97]`, with n.s. after the first number if the interval contains 0."""
     return " ".join(filter(None, change_parts(comparison)))
 
 
 def change_parts(comparison: Comparison | None) -> tuple[str, str]:
-    """Write a difference and its interval apart; a dash and nothing where there is no difference."""
+    """Return a difference and its interval separately; a dash and an empty text if there is no difference."""
     if comparison is None or comparison.delta is None:
         return DASH, ""
     how = style(comparison.benchmark, comparison.metric)
@@ -132,8 +132,13 @@ def change_parts(comparison: Comparison | None) -> tuple[str, str]:
     return text if comparison.significant else f"{text} n.s.", interval(comparison.ci95, how, signed=True)
 
 
+def with_unit(how: Style) -> str:
+    """Return `duration (s)`."""
+    return f"{how.label} ({how.unit})" if how.unit else how.label
+
+
 def difference_unit(how: Style) -> str:
-    """Return the unit of a difference, in brackets: of percentages it is points."""
+    """Return the unit of a difference in parentheses: percentage points for percentages."""
     unit = {"%": "percentage points", "1 to 5": "points of the scale"}.get(how.unit, how.unit)
     return f" ({unit})" if unit else ""
 
@@ -146,18 +151,18 @@ def heading(benchmark: str, metric: str, *, arrow: str) -> str:
 
 
 def arrow(report: Report, benchmark: str, metric: str) -> str:
-    """Return ↑ where higher is better, ↓ where lower is, nothing where neither is."""
+    """Return ↑ if higher is better, ↓ if lower is, an empty text if neither is."""
     found = next(m for m in report.metrics if (m.benchmark, m.metric) == (benchmark, metric))
     return {True: "↑", False: "↓", None: ""}[found.higher_is_better]
 
 
 def value(metric: Metric) -> str:
-    """Write a metric's mean."""
+    """Return a metric's mean."""
     return number(metric.value, style(metric.benchmark, metric.metric))
 
 
 def with_interval(metric: Metric) -> str:
-    """Write `2.87 [2.75, 2.99]`."""
+    """Return `2.87 [2.75, 2.99]`."""
     return f"{value(metric)} {interval(metric.ci95, style(metric.benchmark, metric.metric))}"
 
 
@@ -167,17 +172,17 @@ def label(of: Metric | Comparison) -> str:
 
 
 def percent(ratio: float) -> str:
-    """Write a ratio as a whole percentage."""
+    """Return a ratio as a whole percentage."""
     return f"{100 * ratio:.0f}{NO_BREAK}%".replace("-", MINUS)
 
 
 def score(value: float | None) -> str:
-    """Write a judge's score; a dash if there is none."""
+    """Return a judge's score; a dash for None."""
     return DASH if value is None else f"{value:.2f}"
 
 
 def with_code(note: str) -> Markup:
-    """Return a note as HTML: `names` as code elements, everything escaped."""
+    """Return text as HTML: `names` as code elements, everything escaped."""
     parts = [str(escape(part)) for part in note.split("`")]
     inner = (f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
     return Markup("".join(inner))  # noqa: S704 (escaped above)

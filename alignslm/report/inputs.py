@@ -1,4 +1,4 @@
-"""What a report is made of, read from the artifacts of one experiment."""
+"""The inputs of a report, read from the artifacts of one experiment."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from alignslm.report.examples import Example, read_examples
 from alignslm.report.systems import evaluated, topline
 
 NUM_EXAMPLES = 4
-RECORDED = "recorded-continuations"  # as the stage mos names them
+RECORDED = "recorded-continuations"  # the system name in the mos tables
 CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
 
 
 class TrainingStep(Config):
-    """What the trainer logged at one optimiser step, by the trainer's own names."""
+    """Metrics that the trainer logged at one optimizer step, by the trainer's own names."""
 
-    model_config = ConfigDict(allow_inf_nan=True)  # a diverged run is to be shown, not to break its report
+    model_config = ConfigDict(allow_inf_nan=True)  # a diverged run must not break its report
 
     step: int
     figures: dict[str, float]
 
 
 class BestStep(Config):
-    """The step whose weights were kept, by reward accuracy on the validation pairs."""
+    """The step with the best reward accuracy on the validation pairs: its weights were kept."""
 
     model_config = ConfigDict(allow_inf_nan=True)
 
@@ -58,7 +58,7 @@ class RoundTables:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows, TRANSCRIPTS by model, and what the figures and examples need."""
+    """JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows, TRANSCRIPTS by model, and inputs of the figures and examples."""
 
     experiment: Experiment
     judged: pl.DataFrame
@@ -97,31 +97,31 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
 def _read_mos(folder: Path) -> pl.DataFrame:
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise ReportError(f"{folder} holds no predicted scores. Make them with `dvc repro mos`.")
+        raise ReportError(f"{folder} contains no predicted MOS. Run `dvc repro mos`.")
     return pl.concat([tables.read(tables.MOS, file) for file in files])
 
 
 def _read_word_errors(artifacts: Path, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
-    """Count what the recogniser mishears of the true continuations: as recorded, and through units and vocoder.
+    """Count the word errors of the ground-truth continuations: original recordings and resynthesized.
 
-    No row where the texts are not known, or the true continuations are no system of the experiment.
+    No rows if the texts are not known, or if the experiment has no topline.
     """
-    ceiling = topline(experiment)
-    if ceiling not in evaluated(experiment):
+    ground_truth = topline(experiment)
+    if ground_truth not in evaluated(experiment):
         return pl.DataFrame(schema=WORD_ERRORS)
     prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(
         split=experiment.params.evaluation.split
     )
     known = prompts.select("prompt_id", text="continuation_text").drop_nulls()
-    spoken = judged.filter(model=ceiling).select("prompt_id", source_id="continuation_id").unique()
+    synthesized = judged.filter(model=ground_truth).select("prompt_id", source_id="continuation_id").unique()
     references = {
-        ceiling: ("transcripts", known.join(spoken, on="prompt_id")),
+        ground_truth: ("transcripts", known.join(synthesized, on="prompt_id")),
         RECORDED: ("recorded", known.with_columns(source_id="prompt_id")),
     }
-    folder = artifacts / "samples" / ceiling
+    folder = artifacts / "samples" / ground_truth
     return pl.concat(
-        word_errors(told, tables.read(tables.TRANSCRIPTS, folder / f"{name}.parquet"), system=system)
-        for system, (name, told) in references.items()
+        word_errors(texts, tables.read(tables.TRANSCRIPTS, folder / f"{name}.parquet"), system=system)
+        for system, (name, texts) in references.items()
     )
 
 
@@ -143,5 +143,5 @@ def _read_log(path: Path) -> TrainingLog:
     try:
         return TrainingLog.model_validate_json(path.read_text())
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ReportError(f"{path} is no training log ({faults}). Remake it with `dvc repro`.") from error
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ReportError(f"{path} is not a valid training log ({problems}). Run `dvc repro`.") from error

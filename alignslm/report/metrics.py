@@ -1,4 +1,4 @@
-"""Every reported number: metrics of models, paired comparisons, and models that please their judge too well."""
+"""Every reported number: metrics of systems, paired comparisons, and systems that are over-optimized for a judge."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ FLAG_REASON = "pleases its judge: above the true continuations' own score"
 
 
 class Metric(Config):
-    """One mean of one model. `ci95` and `stderr` are None where fewer than two clusters were measured."""
+    """One mean of one system. `ci95` and `stderr` are None if fewer than two clusters were measured."""
 
     model: str
     benchmark: str
@@ -36,7 +36,7 @@ class Metric(Config):
 class Comparison(Config):
     """Mean paired difference `model` - `against` over the `n` prompts (or item pairs) measured in both.
 
-    `n_missing` more were to be measured in one of them at least.
+    `n_missing` more are missing in at least one of them.
     """
 
     model: str
@@ -50,7 +50,7 @@ class Comparison(Config):
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out 0; False where there is no interval."""
+        """Whether the interval excludes 0; False if there is no interval."""
         return self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]
 
     @property
@@ -62,7 +62,7 @@ class Comparison(Config):
 
 
 class Flag(Config):
-    """A model whose judged score lies above the ceiling model's interval."""
+    """A system with a judge score above the topline's interval."""
 
     model: str
     metric: str
@@ -82,12 +82,12 @@ class Report(Config):
     flags: tuple[Flag, ...]
 
     def metric(self, model: str, benchmark: str, metric: str) -> Metric | None:
-        """Return one metric of one model, None where it was not reported."""
+        """Return one metric of one system, None if it was not reported."""
         wanted = (model, benchmark, metric)
         return next((m for m in self.metrics if (m.model, m.benchmark, m.metric) == wanted), None)
 
     def comparison(self, model: str, against: str, benchmark: str, metric: str) -> Comparison | None:
-        """Return one paired difference, None where it was not reported."""
+        """Return one paired difference, None if it was not reported."""
         wanted = (model, against, benchmark, metric)
         return next((c for c in self.comparisons if (c.model, c.against, c.benchmark, c.metric) == wanted), None)
 
@@ -96,7 +96,7 @@ class Report(Config):
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
     def to_summary(self) -> str:
-        """Return {model: {benchmark: {metric: value}}} as JSON, for DVC, which passes over what stands in lists."""
+        """Return {model: {benchmark: {metric: value}}} as JSON, for DVC, which ignores lists."""
         values: dict[str, dict[str, dict[str, float | None]]] = {}
         for metric in self.metrics:
             values.setdefault(metric.model, {}).setdefault(metric.benchmark, {})[metric.metric] = metric.value
@@ -112,28 +112,27 @@ def summarise(
     seed: int,
     ceiling_model: str,
 ) -> Report:
-    """Summarise what was measured of all `models`, in their order.
+    """Summarize the evaluation of all `models`, in their order.
 
     * Judged metrics cluster by prompt, likelihood benchmarks by item pair. `ppl` is the geometric mean, exp of
       the mean log perplexity; `log_ppl` is that mean, in nats, and the one that is compared.
-    * `distinct` is the share of different transcripts among all of a model's, `distinct_per_draw` the same
-      inside one draw of every prompt, averaged over draws. The first falls with the number of draws, so it is
-      compared between models of equally many continuations only. Both are means of 1 / (copies of this text);
+    * `distinct` is the ratio of unique transcripts among all of a model's, `distinct_per_draw` the same
+      within one continuation per prompt, averaged over draws. The first falls with the number of continuations, so
+      it is only compared between models with equally many. Both are means of 1 / (copies of this text);
       their errors hold the copies fixed.
-    * `distinct_1` and `distinct_2` (of words and word pairs) and `word_error_rate` are of all texts together; their
-      errors are the jackknife's over prompts, and their `n` counts prompts.
-    * A continuation that has some metrics but no row of another counts as missing there.
-    * MOS and WORD_ERRORS rows give the benchmark `speech`; systems there that are no model (recorded speech) stand
-      behind the models and are compared with none.
-    * `rounds` maps a round to the checkpoint it was trained from. Compared are: every model against
-      base, every round against sft and against that checkpoint.
+    * `distinct_1` and `distinct_2` (of words and word pairs) and `word_error_rate` are of all texts together, with
+      jackknife errors over prompts; their `n` counts prompts.
+    * A continuation that lacks one of the metrics counts as missing there.
+    * MOS and WORD_ERRORS rows give the benchmark `speech`; original recordings follow the models and are not compared.
+    * `rounds` maps a round to the checkpoint it was trained from. Every model is compared with base, every round
+      also with sft and with that checkpoint.
 
-    Raises ReportError on values that are infinite and on perplexities below 0.
+    Raises ReportError for infinite values and for perplexities below 0.
     """
     order = list(models)
     speech = (measured.mos, measured.word_errors)
-    heard = {name for frame in speech if frame is not None for name in frame["system"].unique()}
-    columns = {model: columns_of(measured, model) for model in [*order, *sorted(heard - set(order))]}
+    rated = {name for frame in speech if frame is not None for name in frame["system"].unique()}
+    columns = {model: columns_of(measured, model) for model in [*order, *sorted(rated - set(order))]}
     metrics = [
         metric
         for model in columns

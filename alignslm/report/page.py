@@ -49,7 +49,7 @@ def markdown(report: Report, inputs: ReportInputs, origin: RunInfo) -> str:
 
 
 def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str, object]:
-    """Return what both forms show: the tables, and every text as a list of paragraphs."""
+    """Return the content of both formats: tables, and every text as a list of paragraphs."""
     experiment = inputs.experiment
     tables, ours = published_tables(), published_sheet(report, experiment)
     return {
@@ -71,7 +71,7 @@ def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str,
 def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]]:
     """Return the findings, warnings, notes and protocols as paragraphs of Markdown."""
     evaluation = experiment.params.evaluation
-    convention = Convention(evaluation.context, evaluation.normalisation, evaluation.score_eos)
+    convention = Convention(evaluation.context, evaluation.reduction, evaluation.include_eos)
     templates = environment(FOLDER, html=False)
     templates.filters |= FILTERS
     facts = {
@@ -109,11 +109,11 @@ def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
 
 
 def _sound(flac: bytes) -> str:
-    """Return sound as the tables hold it, in a form that a browser plays, inside an address."""
+    """Return a table's audio as a data URL that browsers play."""
     kind, data = to_browser_audio(flac)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _svg(panel: Panel) -> Markup:
     label = str(escape(f"{panel.title}: {panel.alt}"))
-    return Markup(inline(panel.svg, name=panel.name, label=label))  # noqa: S704 (our own drawing, label escaped)
+    return Markup(inline(panel.svg, name=panel.name, label=label))  # noqa: S704 (the label is escaped)

@@ -1,4 +1,4 @@
-"""Figures as SVG text, and the data behind them as rows. One small panel a figure, so that a page can flow them."""
+"""Figures as SVG text, and their data as rows. Each figure is one small panel, so that a page can flow them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
 from alignslm.report.drift import drift_panels, held_out_scores
-from alignslm.report.formatting import change, difference_unit, headline, style, with_error
+from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import Interval, Report
 from alignslm.report.tabulate import models_of
@@ -43,38 +43,55 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
         ]
 
 
+class _Dot(NamedTuple):
+    """One row of a panel: the mean and interval of a system; a hollow dot is not significant."""
+
+    system: str
+    value: float
+    ci95: Interval | None
+    solid: bool
+    text: str
+
+
 def _differences(report: Report) -> Iterator[Panel]:
     for benchmark, metric in headline(report):
         how = style(benchmark, metric)
-        rows = [
-            (c.model, c.delta * how.factor, _scaled(c.ci95, how.factor), c.significant)
+        dots = [
+            _Dot(c.model, c.delta, c.ci95, c.significant, change(c))
             for c in report.comparisons
             if (c.against, c.benchmark, c.metric) == (BASE, benchmark, metric) and c.delta is not None
         ]
-        if rows:
-            figure, axes = new_figure(height_inches=1.0 + 0.26 * len(rows))
-            axes.axvline(0, color=MUTED, linewidth=1)
-            _dots(axes, rows)
-            axes.set_xlabel(f"difference to {BASE}{difference_unit(how)}")
-            told = [report.comparison(row[0], BASE, benchmark, metric) for row in rows]
-            alt = "; ".join(f"{c.model} {change(c)}" for c in told if c)
-            name = f"difference-{benchmark}-{metric.replace('/', '-').replace('_', '-')}"
-            yield Panel(name, "differences", how.label, alt, svg_of(figure, name))
+        name = f"difference-{benchmark}-{metric}".replace("/", "-").replace("_", "-")
+        yield from _dots(name, "differences", how, dots, xlabel=f"difference to {BASE}{difference_unit(how)}")
 
 
-def _dots(axes: Axes, rows: Sequence[tuple[str, float, Interval | None, bool]]) -> None:
-    """Draw one dot and interval a row, first row on top; a hollow dot is not significant."""
-    for place, (_, value, ends, solid) in enumerate(rows):
-        if ends is not None:
+def _shapes(report: Report) -> Iterator[Panel]:
+    for metric in SHAPE_METRICS:
+        how = style(CONTINUATION, metric)
+        found = [report.metric(model, CONTINUATION, metric) for model in models_of(report)]
+        dots = [_Dot(m.model, m.value, m.ci95, True, with_error(m)) for m in found if m and m.value is not None]
+        yield from _dots(f"models-{metric.replace('_', '-')}", "shapes", how, dots, xlabel=with_unit(how))
+
+
+def _dots(name: str, section: str, how: Style, dots: Sequence[_Dot], *, xlabel: str) -> Iterator[Panel]:
+    """Draw one dot and interval per system, the first on top; nothing without any."""
+    if not dots:
+        return
+    figure, axes = new_figure(height_inches=1.0 + 0.26 * len(dots))
+    if section == "differences":
+        axes.axvline(0, color=MUTED, linewidth=1)
+    for place, dot in enumerate(dots):
+        if dot.ci95 is not None:
+            ends = [end * how.factor for end in dot.ci95]
             axes.plot(ends, [place, place], color=HUES[0], linewidth=1.8, solid_capstyle="round")
-        axes.plot(value, place, "o", color=HUES[0], markerfacecolor=HUES[0] if solid else CARD, markersize=5.5)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+        fill = HUES[0] if dot.solid else CARD
+        axes.plot(dot.value * how.factor, place, "o", color=HUES[0], markerfacecolor=fill, markersize=5.5)
+    axes.set_yticks(range(len(dots)), [dot.system for dot in dots])
+    axes.set_ylim(len(dots) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
-
-
-def _scaled(ends: Interval | None, factor: float) -> Interval | None:
-    return None if ends is None else (ends[0] * factor, ends[1] * factor)
+    axes.set_xlabel(xlabel)
+    alt = "; ".join(f"{dot.system} {dot.text}" for dot in dots)
+    yield Panel(name, section, how.label, alt, svg_of(figure, name))
 
 
 def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> Iterator[Panel]:
@@ -93,18 +110,22 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
         shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
         alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
         yield Panel(
-            f"scores-{name}", "scores", f"{name}: draws of {limits.init_from}", alt, svg_of(figure, f"scores-{name}")
+            f"scores-{name}",
+            "scores",
+            f"{name}: continuations by {limits.init_from}",
+            alt,
+            svg_of(figure, f"scores-{name}"),
         )
 
 
 def score_counts(scores: pl.DataFrame) -> list[int]:
-    """Count SCORES rows whose llm_score falls into each quarter point from 1 to 5; unscored rows are left out."""
+    """Count SCORES rows by llm_score in steps of 0.25 from 1 to 5; rows without a score are left out."""
     counts, _ = np.histogram(scores["llm_score"].drop_nulls().to_numpy(), SCORE_EDGES)
     return [int(count) for count in counts]
 
 
 def training_table(training: Mapping[str, TrainingLog]) -> pl.DataFrame:
-    """Return checkpoint, step and the figures of the logs, null where a step did not log one."""
+    """Return checkpoint, step and the logged metrics, null if a step did not log one."""
     rows = [
         {
             "checkpoint": name,
@@ -160,25 +181,10 @@ def _curves(training: Mapping[str, TrainingLog]) -> Iterator[Panel]:
 
 
 def _curve(axes: Axes, table: pl.DataFrame, name: str, hue: int, curve: _Curve) -> str:
-    """Draw one line and return it in words; nothing where it was not logged."""
+    """Draw one line and return its description; an empty one if it was not logged."""
     rows = table.filter(checkpoint=name).select("step", curve.column).drop_nulls().sort("step")
     if rows.is_empty():
         return ""
     label, values = f"{name}{curve.suffix}", rows[curve.column].to_numpy()
     axes.plot(rows["step"].to_numpy(), values, curve.dashes, marker=".", color=HUES[hue % len(HUES)], label=label)
     return f"{label} from {values[0]:.2f} to {values[-1]:.2f}"
-
-
-def _shapes(report: Report) -> Iterator[Panel]:
-    for metric in SHAPE_METRICS:
-        how = style(CONTINUATION, metric)
-        found = [report.metric(model, CONTINUATION, metric) for model in models_of(report)]
-        measured = [m for m in found if m is not None and m.value is not None]
-        if not measured:
-            continue
-        figure, axes = new_figure(height_inches=1.0 + 0.26 * len(measured))
-        _dots(axes, [(m.model, (m.value or 0) * how.factor, _scaled(m.ci95, how.factor), True) for m in measured])
-        axes.set_xlabel(" ".join(filter(None, (how.label, f"({how.unit})" if how.unit else ""))))
-        name = f"models-{metric.replace('_', '-')}"
-        alt = "; ".join(f"{m.model} {with_error(m)}" for m in measured)
-        yield Panel(name, "shapes", how.label, alt, svg_of(figure, name))

@@ -1,4 +1,4 @@
-"""The report's footer: which code, lock file, packages and machine made the numbers."""
+"""Provenance of a report: code, lock file, packages and device."""
 
 import hashlib
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft", "polars", "numpy
 class RunInfo(Config):
     """Provenance of one report. `git_commit` is None outside a repository, `dvc_lock_sha256` without a dvc.lock.
 
-    `dirty` tells whether tracked files differ from the commit; then the commit alone does not say what ran.
+    `dirty` is true if tracked files differ from the commit.
     """
 
     git_commit: str | None
@@ -27,7 +27,7 @@ class RunInfo(Config):
 
 
 def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) -> RunInfo:
-    """Look up the provenance of the working tree at `root`; `device` is what the models ran on."""
+    """Return the provenance of the working tree at `root`; `device` is the one that the models ran on."""
     lock = root / "dvc.lock"
     status = git(root, "status", "--porcelain", "--untracked-files=no")
     return RunInfo(
@@ -41,7 +41,7 @@ def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) ->
 
 
 def git(root: Path, *arguments: str) -> str | None:
-    """Return what git prints, None where there is no git or no repository: an unpacked archive has neither."""
+    """Return the output of git, None without git or a repository, as in an unpacked archive."""
     try:
         done = subprocess.run(  # noqa: S603 (a fixed command)
             ["git", "-C", str(root), *arguments],  # noqa: S607 (git is where the user has it)

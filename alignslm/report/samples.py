@@ -22,7 +22,7 @@ from alignslm.templates import environment
 RATE_HZ = 16000
 OPUS = {"format": "OGG", "subtype": "OPUS"}
 """Chosen because the embedded ASR model, on 12 prompts and 48 continuations, transcribes 97 % of the words as from the
-original, in a fifth of FLAC's bytes. From MP3 at 16 kHz it was 65 %, and equalised loudness alone changed 3 %."""
+original, in a fifth of FLAC's bytes. From MP3 at 16 kHz it was 65 %; equalized loudness alone changed 3 %."""
 PROMPT = "prompt"
 CLIP_FILES = re.compile(r"\d\d-.+\.ogg")
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")
@@ -48,7 +48,7 @@ def write_samples(
     """Write the first prompts of the evaluation split by id, with the first continuation of every system.
 
     `folder` receives index.html and one Ogg Opus file per clip (16 kHz mono); the Markdown page is written next to it
-    and returned. Equal artifacts give equal pages and equal sound; Ogg numbers its streams at random. Audio of an
+    and returned. Equal artifacts give equal pages and equal audio; Ogg numbers its streams at random. Audio of an
     earlier call is removed. Raises ReportError if a system is not part of the experiment, and TableError if artifacts
     are missing.
     """

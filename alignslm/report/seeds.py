@@ -1,4 +1,4 @@
-"""The same two systems in several training runs: one difference, and how sure it is of items, of runs, and of both."""
+"""Two systems over several training runs: one difference with its uncertainty over items, runs, and both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from alignslm.report.metrics import Interval
 from alignslm.statistics import Floats, mean_interval, mean_over_runs
 
 FAULTS_SHOWN = 8
-NOT_COMBINED = "unmeasured"  # a share that is reported only where something is missing
+NOT_COMBINED = "unmeasured"  # only reported if something is missing
 
 
 class CombinedRow(Config):
@@ -22,8 +22,8 @@ class CombinedRow(Config):
 
     `by_run` are the runs' own differences on these items, and `delta` is their mean.
 
-    * `items_ci95`: other items, these runs. The percentile bootstrap over items; an item is drawn in all runs at
-      once, because what makes an item easy for one run makes it easy for the others.
+    * `items_ci95`: other items, these runs. Percentile bootstrap over items; an item is resampled in all runs at
+      once, because an item that is easy for one run is easy for the others.
     * `runs_ci95`: other runs, these items. Student's t over `by_run`, one degree of freedom less than runs.
     * `both_ci95`: other runs and other items. Variances clustered both ways, Student's t as before.
     """
@@ -55,11 +55,11 @@ class SeedComparison(Config):
 def compare_seeds(
     folders: Sequence[Path], model: str, against: str, *, bootstrap: Bootstrap, seed: int
 ) -> SeedComparison:
-    """Compare two systems over the evaluations in `folders`, one a training run, in everything that runs report.
+    """Compare two systems over the evaluations in `folders`, one per training run, in every common metric.
 
-    A folder holds eval/MODEL/judged.parquet and item_scores.parquet, itself or below `artifacts`. A difference is
-    one of means within a prompt or item pair. Raises ReportError below two runs, for a run given twice, and where
-    runs were not evaluated on the same items, listing what differs.
+    A folder, or its subfolder `artifacts`, contains eval/MODEL/judged.parquet and item_scores.parquet. Differences are
+    between means per prompt or item pair. Raises ReportError for fewer than two runs, for a run given twice, and if
+    runs were not evaluated on the same items, with a list of the differences.
     """
     runs = name_runs(folders)
     _refuse_copies(runs, model)
@@ -74,30 +74,34 @@ def compare_seeds(
 
 
 def name_runs(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return folders of artifacts by the last part of their paths that tells each from the others."""
+    """Return artifacts folders by the last part of their paths that is unique."""
     found = [folder if (folder / "eval").is_dir() else folder / "artifacts" for folder in folders]
     for given, folder in zip(folders, found, strict=True):
         if not (folder / "eval").is_dir():
-            raise ReportError(f"{given} holds neither eval/ nor artifacts/eval/. Give the artifacts folder of a run.")
+            raise ReportError(
+                f"{given} contains neither eval/ nor artifacts/eval/. Pass the artifacts folder of a run."
+            )
     paths = [folder.resolve() for folder in found]
     if len(set(paths)) < max(2, len(paths)):
-        told = f"{len(paths)} folders given, {len(set(paths))} different."
-        raise ReportError(f"{told} Give the artifacts of two runs or more, each once.")
+        raise ReportError(
+            f"{len(paths)} folders given, {len(set(paths))} different. Pass the artifacts of at least two runs, "
+            "each once."
+        )
     columns = zip(*(reversed(path.parts) for path in paths), strict=False)
     names = next((names for names in columns if len(set(names)) == len(paths)), tuple(map(str, paths)))
     return dict(zip(names, found, strict=True))
 
 
 def _refuse_copies(runs: Mapping[str, Path], model: str) -> None:
-    """Refuse one run under two names: it would look like two runs that agree in everything."""
+    """Raise ReportError for one run under two names: it would look like two runs that agree in everything."""
     seen: dict[tuple[bytes, ...], str] = {}
     for name, folder in runs.items():
         files = [folder / "eval" / model / file for file in ("judged.parquet", "item_scores.parquet")]
         content = tuple(file.read_bytes() for file in files if file.exists())
         if content and content in seen:
             raise ReportError(
-                f"the evaluations of {model!r} in {seen[content]} and {name} are equal to the last bit: one run, not "
-                "two. Train with another seed, such as `dvc exp run -S seeds.training=1`."
+                f"the evaluations of {model!r} in {seen[content]} and {name} are identical: one run, not two. "
+                "Train with another seed, such as `dvc exp run -S seeds.training=1`."
             )
         seen[content] = name
 
@@ -108,7 +112,7 @@ def _pairs(folder: Path, model: str, against: str) -> dict[Key, Paired]:
 
 
 def _faults(runs: Mapping[str, Mapping[Key, Paired]]) -> Iterator[str]:
-    """Tell every metric that some runs lack, or have of other items than the first."""
+    """Yield every metric that some runs lack, or have for other items than the first."""
     first, *others = runs
     for key in dict.fromkeys(key for pairs in runs.values() for key in pairs):
         if absent := [name for name, pairs in runs.items() if key not in pairs]:
@@ -127,7 +131,7 @@ def _format_comparison(faults: Sequence[str]) -> str:
     return (
         f"the runs were not evaluated on the same items, so their differences cannot be combined:{listed}"
         + (f"\n  and {hidden} more" if hidden > 0 else "")
-        + "\nVary seeds alone; keep corpus, encoder, prompts and benchmarks as they are."
+        + "\nVary only seeds; keep corpus, encoder, prompts and benchmarks."
     )
 
 

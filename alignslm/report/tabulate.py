@@ -1,4 +1,4 @@
-"""The report's tables as rows of text: what page and Markdown both print."""
+"""The report's tables as rows of text, for page, Markdown and cards."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -59,12 +59,12 @@ def transposed(sheet: ReportTable) -> ReportTable:
 
 
 def models_of(report: Report) -> list[str]:
-    """List the reported models in their order."""
+    """List the reported systems in order."""
     return list(dict.fromkeys(metric.model for metric in report.metrics))
 
 
 def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> ReportTable:
-    """Return `models` (all without a choice) by headline metrics; a score above the topline's interval is marked."""
+    """Return `models` (default: all) by headline metrics; a score above the topline's interval is marked."""
     columns = headline(report)
     flagged = {(flag.model, CONTINUATION, flag.metric) for flag in report.flags}
     rows: list[list[Cell | str]] = [
@@ -98,7 +98,7 @@ SOUND = (
 
 
 def sound_sheet(report: Report, topline: str) -> ReportTable:
-    """Models and recordings by what their words and their sound are like, whatever a judge says of them."""
+    """Return systems and recordings by properties of their words and audio."""
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns = [column for column in SOUND if column in found]
     rows: list[list[Cell | str]] = [
@@ -111,7 +111,7 @@ def sound_sheet(report: Report, topline: str) -> ReportTable:
 
 
 def comparison_sheet(report: Report) -> ReportTable:
-    """Each compared pair of models by headline metrics."""
+    """Return each compared pair of systems by headline metrics."""
     columns = headline(report)
     pairs = list(dict.fromkeys((item.model, item.against) for item in report.comparisons))
     rows: list[list[Cell | str]] = [
@@ -139,7 +139,7 @@ def mark_of(report: Report, comparison: Comparison | None) -> str:
 
 
 def every_metric_sheet(report: Report) -> ReportTable:
-    """Every metric of every model: value, standard error, interval, counts."""
+    """Return every metric of every system: value, standard error, interval, counts."""
     rows: list[list[Cell | str]] = []
     for m in report.metrics:
         how = style(m.benchmark, m.metric)
@@ -152,21 +152,21 @@ def every_metric_sheet(report: Report) -> ReportTable:
 
 
 def every_comparison_sheet(report: Report) -> ReportTable:
-    """Every paired difference with the number of prompts or item pairs it rests on."""
+    """Return every paired difference with its number of prompts or item pairs."""
     rows: list[list[Cell | str]] = []
     for c in report.comparisons:
         how, mark = style(c.benchmark, c.metric), mark_of(report, c)
         numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
-        verdict = "" if c.significant else "n.s."
+        significance = "" if c.significant else "n.s."
         named: list[Cell | str] = [c.model, c.against, Cell(how.label, "figure"), c.benchmark, c.metric, how.unit]
-        rows.append([*named, *numbers, verdict, str(c.n), str(c.n_missing)])
+        rows.append([*named, *numbers, significance, str(c.n), str(c.n_missing)])
     names = ["model", "against", "figure", "benchmark", "metric", "unit"]
     headings = [*names, "difference", "95 % interval", "", "n", "missing"]
     return sheet_of(headings, rows)
 
 
 def pairs_sheet(inputs: ReportInputs) -> ReportTable:
-    """What became of every prompt of every round and split; the counts close."""
+    """Return the counts of prompts with and without pairs by round and split."""
     reasons = sorted({r for item in inputs.rounds.values() for r in item.rejections["reason"].unique()})
     headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]
     rows = [

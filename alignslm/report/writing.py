@@ -15,7 +15,7 @@ from alignslm.storage import write_text
 
 
 def report_of(inputs: ReportInputs) -> Report:
-    """Summarise what was measured, under the experiment's own bootstrap and seed."""
+    """Summarize the evaluation with the experiment's own bootstrap and seed."""
     params = inputs.experiment.params
     return summarise(
         EvalTables(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),

@@ -22,7 +22,7 @@ def lora_config(config: Lora) -> LoraConfig:
 
 
 def unshard_base(model: PeftModel, base: Path) -> PeftModel:
-    """Return an adapted model with all its weights: `model` itself, where processes do not share them.
+    """Return an adapted model with all its weights: `model` itself if they are not sharded.
 
     Else its active adapter on the base read again from checkpoint folder `base`, in the CPU's memory: the base was
     frozen, so nothing is gathered and no process waits for another.
@@ -43,7 +43,7 @@ def unshard_base(model: PeftModel, base: Path) -> PeftModel:
 
 
 def save_adapter_and_merge(model: PeftModel, folder: Path) -> PreTrainedModel:
-    """Save the adapter alone into `folder`, then return the plain model with the adapter merged into its weights.
+    """Save only the adapter into `folder`, then return the plain model with the adapter merged into its weights.
 
     The next round starts from the merged model with a fresh adapter: continuing a PeftModel would silently make
     the reference a copy of the adapter, and a reload by name would make it the old base.

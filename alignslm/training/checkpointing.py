@@ -29,7 +29,7 @@ class ChecksumCheckpoints(TrainerCallback):
 
 
 def last_complete_checkpoint(work: Path) -> Path | None:
-    """Return the last checkpoint from which training can go on, None where it starts anew.
+    """Return the last checkpoint from which training can go on, None if it starts anew.
 
     What is half written, truncated or altered is told and removed. A checkpoint killed after its last file and
     before its seal counts as whole.

@@ -20,7 +20,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
+from trl import DPOConfig, DPOTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
@@ -43,11 +43,11 @@ from alignslm.units import UnitVocabulary
 
 
 class TooFewPairsError(ValueError):
-    """The pairs table holds too few pairs to train or to choose a checkpoint on."""
+    """The pairs table has too few pairs to train or to select a checkpoint on."""
 
 
 def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one word a token id, units as `<u0>`...: what TRL wants beside the ids it is given."""
+    """Return a tokenizer with one word per token id, units as `<u0>`...: what TRL wants beside the ids it is given."""
     words = {f"<t{i}>": i for i in range(vocabulary_size)}
     units = range(vocabulary.offset, vocabulary.offset + vocabulary.num_units)
     words = {(f"<u{i - vocabulary.offset}>" if i in units else word): i for word, i in words.items()}
@@ -61,7 +61,7 @@ def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTr
 
 
 def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_rows: int) -> list[float]:
-    """Return log p(side | prompt) in nats under the frozen model, end of sequence counted where it was drawn."""
+    """Return log p(side | prompt) in nats under the frozen model, end of sequence counted if it was sampled."""
     items = [
         LikelihoodRequest(prompt, units, finish == "eos")
         for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish").iter_rows()
@@ -72,8 +72,8 @@ def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_row
 def preference_rows(lm: UnitLM, pairs: pl.DataFrame, *, batch_rows: int, references: bool = True) -> Dataset:
     """Turn pairs into the columns TRL's collator reads: token ids and, if wanted, `references`: log-probabilities.
 
-    Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only where
-    the model drew one: a continuation cut at the length limit must not teach that speech ends there.
+    Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only if
+    the model sampled one: a continuation cut at the length limit must not teach that speech ends there.
     """
     encode = lm.vocabulary.encode
     rows: dict[str, list[list[int]]] = {
@@ -97,12 +97,12 @@ def _require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
         lm.model.config,
         [len(p) + max(len(c), len(r)) for p, c, r in zip(*rows.values(), strict=True)],
         what="preference pairs",
-        cure="lower sampling.max_units or prompts.max_s",
+        cure="lower sampling.max_new_units or prompts.max_duration_s",
     )
 
 
 def uses_rejected(losses: Collection[str]) -> bool:
-    """Tell whether any loss reads rejected sides and references: all do but `sft`."""
+    """Return whether any loss reads rejected sides and references: all do but `sft`."""
     return set(losses) != {"sft"}
 
 
@@ -110,7 +110,7 @@ class UnitPreferenceTrainer(DPOTrainer):
     """TRL's DPO trainer on rows that are token ids with reference log-probabilities already.
 
     They are announced when TRL has made its trainer: asked to compute them, it would first hash every weight for a
-    cache of its own, which takes minutes at 7B and fails where processes share the weights.
+    cache of its own, which takes minutes at 7B and fails on sharded weights.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -143,7 +143,7 @@ class UnitPreferenceTrainer(DPOTrainer):
 
 
 def is_better(now: BestCheckpoint, best: BestCheckpoint, *, num_pairs: int) -> bool:
-    """Tell whether `now` is to be kept instead of `best`: by reward accuracy, then by reward margin.
+    """Return whether `now` should be kept instead of `best`: by reward accuracy, then by reward margin.
 
     The paper keeps the checkpoint of highest reward accuracy. On few validation pairs that figure is noise: two
     accuracies within one binomial standard error of each other count as equal, and the larger margin decides.

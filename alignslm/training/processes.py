@@ -10,7 +10,7 @@ from torch import distributed
 from alignslm.machine import cores
 from alignslm.user_errors import report_user_errors
 
-ATTEMPTS = 3  # a run that loses a process to a signal goes on from its last checkpoint, so many times in all
+ATTEMPTS = 3  # a run that loses a process to a signal resumes from its last checkpoint, this many times in all
 
 
 class ProcessesError(ValueError):
@@ -18,14 +18,14 @@ class ProcessesError(ValueError):
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is the one that writes: the only one, or the first of several."""
+    """Return whether this process writes: the only one, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def wait_for_everyone() -> None:
-    """Wait until every training process has come here; nothing to wait for where there is one.
+    """Wait until every training process has reached this call; does nothing if there is only one.
 
-    Whoever reads what the first one writes stands behind such a line. Joins the group where that was not done yet.
+    Call it before reading what the first process writes. Joins the process group on first use.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
@@ -37,11 +37,11 @@ def wait_for_everyone() -> None:
 
 
 def start_processes(module: str, arguments: Sequence[str], *, processes: int) -> bool:
-    """Run `python -m module arguments` in several processes where that is asked for and not done yet.
+    """Run `python -m module arguments` in several processes if configured and not done yet.
 
-    Returns True when they have done the work, False where this process is to do it: alone, or as one of `processes`
-    that torchrun or this function started. A run that loses a process to a signal is started again and goes on from
-    its last checkpoint. Ends the program with a message where the number of processes is another, or one is lost too
+    Returns True when they have done the work, False if this process has to do it: alone, or as one of `processes`
+    that torchrun or this function started. A run that loses a process to a signal is restarted and resumes from
+    its last checkpoint. Ends the program with a message if the number of processes differs, or one is lost too
     often.
     """
     with report_user_errors():
@@ -61,22 +61,22 @@ def _start(module: str, arguments: Sequence[str], *, processes: int) -> bool:
         print(f"{module}: {lost}, attempt {attempt} of {ATTEMPTS}; finished checkpoints are kept", flush=True)
     raise ProcessesError(
         f"{module}: {lost}, {ATTEMPTS} times. Was it killed, or is memory too small? Lower micro_batch_size in the "
-        "trainer's YAML or training_processes in experiments/execution.yaml and run the same command again."
+        "trainer's YAML or num_processes in experiments/execution.yaml and run the same command again."
     )
 
 
 def _require(world: int, processes: int) -> None:
     if world != processes:
         raise ProcessesError(
-            f"{world} processes train together (WORLD_SIZE), but training_processes is {processes} in "
+            f"{world} processes train together (WORLD_SIZE), but num_processes is {processes} in "
             "experiments/execution.yaml; make the two equal, or leave torchrun out and let the stage start them"
         )
 
 
 def _launch(module: str, arguments: Sequence[str], *, processes: int) -> str | None:
-    """Run the processes to their end. Returns which one was lost to a signal, None where all ended well.
+    """Run the processes to their end. Returns which one was lost to a signal, None if all succeeded.
 
-    A process that ended by itself has told its error: then this one ends with its status.
+    A process that failed by itself has printed its error: then this one ends with its status.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

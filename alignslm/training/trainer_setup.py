@@ -102,7 +102,7 @@ def use_math_attention(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 def batch_arguments(batch_size: int, micro_batch_size: int | None) -> dict[str, Any]:
     """Return how many rows a process holds at once, and how many such passes add up to one optimiser step.
 
-    Under torchrun the processes share the batch. Raises BatchError where they cannot share it evenly.
+    Under torchrun the processes share the batch. Raises BatchError if they cannot share it evenly.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if batch_size % processes or (batch_size // processes) % (micro := micro_batch_size or batch_size // processes):
@@ -175,7 +175,7 @@ def _save_all(trainer: Trainer) -> None:
 def run_trainer(trainer: Trainer) -> TrainingRun:
     """Train to the end, from the last whole checkpoint in the run's folder where there is one.
 
-    Raises ShardingError where weights are trained of which processes hold parts.
+    Raises ShardingError if weights are trained of which processes hold parts.
     """
     folder = Path(str(trainer.args.output_dir))
     _save_all(trainer)

@@ -26,7 +26,7 @@ class VocoderExample(NamedTuple):
 
 
 class Vocoder(Protocol):
-    """Speaks deduplicated unit sequences: float32 mono waveforms at `sample_rate_hz`, in order.
+    """Synthesizes deduplicated unit sequences: float32 mono waveforms at `sample_rate_hz`, in order.
 
     An empty unit sequence gives an empty waveform. A sequence's waveform does not depend on its batch.
     """
@@ -35,7 +35,7 @@ class Vocoder(Protocol):
     sample_rate_hz: int
 
     def synthesize(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return one waveform a unit sequence."""
+        """Return one waveform per unit sequence."""
         ...
 
 

@@ -167,7 +167,7 @@ def _save(model: UnitToMel, config: ConvGriffinLimConfig, contract: UnitContract
 
 
 class ConvGriffinLimVocoder:
-    """Speaks deduplicated units: float32 mono of whole unit frames. Each sequence is computed by itself."""
+    """Synthesizes deduplicated units: float32 mono of whole unit frames. Each sequence is computed by itself."""
 
     def __init__(self, config: ConvGriffinLimConfig, contract: UnitContract, model: UnitToMel) -> None:
         self.contract = contract
@@ -190,7 +190,7 @@ class ConvGriffinLimVocoder:
         return cls(config, contract, model)
 
     def synthesize(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return one waveform a unit sequence, (frames * samples per frame,); no units give no samples.
+        """Return one waveform per unit sequence, (frames * samples per frame,); no units give no samples.
 
         VocoderError if a unit lies outside the contract's codebook.
         """

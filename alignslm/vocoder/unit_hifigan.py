@@ -1,4 +1,4 @@
-"""The paper's vocoder: a published unit HiFi-GAN, spoken in batches (paper, section 3, step 3)."""
+"""The paper's vocoder: a published unit HiFi-GAN, batched (paper, section 3, step 3)."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ MAX_UNIT_FRAMES = 1 << 12  # nearly three minutes for one unit at 25 Hz: not spe
 
 
 class Voice(Config):
-    """What an artifact holds beside the weights; `sources` says where each part came from, by content."""
+    """The settings of an artifact; `sources` has the content hash of each part's origin."""
 
     contract: UnitContract
     shape: Shape
@@ -94,7 +94,7 @@ def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract
 def batches(lengths: Sequence[int], *, most: int) -> Iterator[list[int]]:
     """Yield row numbers, shortest row first, so that rows times the longest of a batch stays within `most`.
 
-    A row longer than that comes alone; rows of length 0 do not come at all.
+    A longer row is a batch by itself; rows of length 0 are skipped.
     """
     batch: list[int] = []
     for row in sorted((row for row, length in enumerate(lengths) if length), key=lambda row: lengths[row]):
@@ -107,7 +107,7 @@ def batches(lengths: Sequence[int], *, most: int) -> Iterator[list[int]]:
 
 
 class UnitHifiganVocoder:
-    """Speaks unit sequences: float32 mono of whole unit frames.
+    """Synthesizes unit sequences: float32 mono of whole unit frames.
 
     A GPU takes batches padded to their longest row; each row's samples are then those it has alone, within the
     rounding of float32 (1e-4 at most). A CPU is as fast with every row by itself, so there they are equal exactly.
@@ -155,7 +155,7 @@ class UnitHifiganVocoder:
         return spoken
 
     def durations(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return how many frames each unit of each row lasts: as predicted, or one where units are not deduplicated."""
+        """Return how many frames each unit of each row lasts: as predicted, or one if units are not deduplicated."""
         lasting = [np.ones(len(row), np.int64) for row in units]
         if not self.contract.deduplicated:
             return lasting

@@ -20,7 +20,7 @@ NAMES_SHOWN = 5
 
 
 def only_file(source: Source, pattern: str) -> Fetched:
-    """Return the one file a source stands for: itself, or the only one of a folder or repository like `pattern`."""
+    """Return the one file of a source: itself, or the only one of a folder or repository like `pattern`."""
     fetched = download(source, patterns=[pattern])
     if fetched.path.is_file():
         return fetched
@@ -74,7 +74,7 @@ def _problems(settings: dict[str, object], shape: Shape) -> Iterator[str]:
 
 
 def read_network(path: Path, shape: Shape) -> UnitHifiGan:
-    """Read a torch file into a network. VocoderError unless it holds exactly the tensors the settings call for."""
+    """Read a torch file into a network. Raises VocoderError unless it has exactly the tensors of the settings."""
     folded = fold_weight_norm(_read_generator(path))
     state = {
         name: value.unsqueeze(2) if value.dim() == 3 and not name.startswith("dur_predictor.") else value
@@ -148,16 +148,16 @@ WEIGHT_NORM_NAMES = (
 
 
 def read_names(path: Path) -> list[str]:
-    """Read one name a line."""
+    """Read one name per line."""
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def resolve_speaker(
     key: str, wanted: str | int | None, *, count: int | None, names: Sequence[str] | None
 ) -> int | None:
-    """Return the number of a speaker or style, None where the checkpoint has but one.
+    """Return the number of a speaker or style, None if the checkpoint has only one.
 
-    `count` is None in such a checkpoint; `names` is None where there is no list. VocoderError names the valid ones.
+    `count` is None in such a checkpoint; `names` is None without a list. VocoderError names the valid ones.
     """
     if count is None:
         if wanted is not None:

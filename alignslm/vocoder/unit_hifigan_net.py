@@ -1,12 +1,12 @@
-"""HiFi-GAN over discrete units, batched: rows of mixed length get the samples that each would get alone.
+"""HiFi-GAN over discrete units, batched: rows of mixed length get the same samples as alone.
 
 The generator of Polyak et al. (2021, "Speech resynthesis from discrete disentangled self-supervised representations")
 with the duration predictor of Lee et al. (2022, "Textless speech-to-speech translation on real data"): embedded units,
 an entry convolution, then levels of one transposed convolution and several residual stacks of different kernels whose
 outputs are averaged. Parameter names are those of the published checkpoints.
 
-A convolution takes zeros for what lies beyond a row. In a batch, padding lies there, and after one convolution it is
-no longer zero: it holds that convolution's bias. So whatever was written beyond a row's end is cleared each time.
+A convolution takes zeros beyond a row's end. In a batch there is padding, which after one convolution is no longer
+zero but that convolution's bias. So the positions beyond a row's end are cleared each time.
 """
 
 import math
@@ -23,7 +23,7 @@ from alignslm.config.model import PositiveCount
 SLOPE = 0.1
 LAST_SLOPE = 0.01  # before the last convolution the published models leave torch's default
 EDGE_KERNEL = 7  # width of the first and the last convolution
-DURATION_KERNEL = 3  # the second convolution is published with a padding of 1, which fits this width alone
+DURATION_KERNEL = 3  # the second convolution is published with a padding of 1, which fits only this width
 
 
 class Shape(BaseModel):
@@ -61,7 +61,7 @@ class Shape(BaseModel):
 
 
 class PaddingMask(NamedTuple):
-    """What lies beyond rows' ends: `beyond` (batch, 1, positions - start) is True there; `start` is the first end."""
+    """The positions beyond rows' ends: `beyond` (batch, 1, positions - start) is True there, `start` the first end."""
 
     start: int
     beyond: Tensor
@@ -115,7 +115,7 @@ class DurationPredictor(nn.Module):
         self.proj = nn.Linear(hidden_dim, 1)
 
     def forward(self, x: Tensor, tail: PaddingMask) -> Tensor:
-        """Return the prediction; `x` must be clear beyond the rows' ends, and what stands there after is no value."""
+        """Return the prediction; `x` must be clear beyond the rows' ends, and the values there are meaningless."""
         inner = self.ln1(self.conv1(x).transpose(1, 2)).transpose(1, 2)
         inner = self.ln2(self.conv2(tail.clear(inner)).transpose(1, 2))
         return self.proj(inner)[:, :, 0]
