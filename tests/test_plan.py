@@ -167,7 +167,7 @@ def test_a_preset_is_planned_and_params_are_left_alone(root):
     code, lines = plan("--preset", "longer", "--offline")
     assert code == 0
     (continuations,) = (line for line in lines if line.startswith("continuations: "))
-    names(continuations, "825", "100", "2 h")
+    names(continuations, "825", "80", "2 h")
     names(lines[-2], "stages: 4", "0")
     assert Path("params.yaml").read_bytes() == before
 

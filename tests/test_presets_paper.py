@@ -99,7 +99,7 @@ def test_ablations_change_what_they_say():
         assert list(everything(f"twist-{size}-one-round")["preferences"]) == ["r1"]
         assert list(everything(f"twist-{size}-three-rounds")["preferences"]) == ["r1", "r2", "r3"]
         assert everything(f"twist-{size}-mls")["checkpoints"]["r1"]["trainer"] == "dpo-paper-mls"
-    assert everything("twist-1.3b-continued")["ntp"] == "ntp-paper"
+    assert everything("twist-1.3b-continued")["checkpoints"]["ntp"]["trainer"] == "ntp-paper"
     with_mls = choice("corpus", everything("twist-7b-mls")["corpus"], CorpusConfig)
     assert [part.kind for part in with_mls.parts.values()] == ["librispeech", "mls"]
 

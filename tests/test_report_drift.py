@@ -77,6 +77,6 @@ def test_every_curve_is_drawn(inputs, report):
         "drift-num-words", "drift-duration-s", "drift-auto-bleu", "drift-distinct-per-draw",
     }  # fmt: skip
     assert expected <= set(drawn)
-    assert drawn["drift-num-words"].alt.startswith("base 7.00 ± 0.00; r1 7.00 ± 0.00; r2 7.00 ± 0.00; true ")
+    assert drawn["drift-num-words"].alt.startswith("base 7.00 ± 0.00; r1 7.00 ± 0.00; r2 7.00 ± 0.00; ground-truth ")
     for name in expected:
         ET.fromstring(drawn[name].svg)  # noqa: S314 (our own drawing)

@@ -147,7 +147,7 @@ class Experiment(Config):
     publish: PublishConfig
 
     def choices(self) -> "Iterator[Choice]":
-        """Yield every choice with the file it was read from, in the order of `CHOICE_FOLDERS`."""
+        """Yield every choice with the file it was read from, in the order of `CONFIG_GROUPS`."""
         for path, name in chosen(self.params.model_dump(mode="json")):
             config = getattr(self, path[0])
             file = Path("experiments", CONFIG_GROUPS[path[0]], f"{name}.yaml")
