@@ -85,6 +85,10 @@ class Artifacts:
         """The held-out continuations of all systems, each in a folder of its name."""
         return self.root / "samples"
 
+    def own_code(self, choice: str) -> Path:
+        """Return the folder with the file of code/ that a config such as judge/ngram names."""
+        return self.root / "code" / choice
+
     def judge(self, choice: str) -> Path:
         """Return the folder of a prepared judge."""
         return self.root / "judges" / choice

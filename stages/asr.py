@@ -40,7 +40,8 @@ def main() -> None:
         rows = texts.filter(pl.col("utterance_id").is_in(chosen)).select("utterance_id", "text").iter_rows()
         said: dict[str, str] = dict(rows)
         spoken = _recorded(run, said) + _resynthesised(run, {name: said[name] for name in again})
-        run.log.log_metrics(prepare_asr(config, spoken, run.artifacts.asr))
+        code = run.artifacts.own_code(f"asr/{run.params.asr}")
+        run.log.log_metrics(prepare_asr(config, spoken, run.artifacts.asr, device=run.execution.device, code=code))
         run.log.rows(inputs={"original": len(chosen), "resynthesised": len(again)}, outputs={"recogniser": 1})
 
 

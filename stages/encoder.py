@@ -15,7 +15,8 @@ def main() -> None:
         utterances = tables.read(tables.UTTERANCES, source, ["utterance_id", "split"])
         chosen = select_by_hash(utterances, "train", config.fit_utterances, "encoder")
         waveforms = (wave for _, wave in iter_waveforms(source, set(chosen), config.sample_rate_hz))
-        prepare_encoder(config, waveforms, run.artifacts.encoder)
+        code = run.artifacts.own_code(f"encoder/{run.params.encoder}")
+        prepare_encoder(config, waveforms, run.artifacts.encoder, device=run.execution.device, code=code)
         run.log.rows(inputs={"utterances": len(chosen)}, outputs={"encoder": 1})
 
 

@@ -17,7 +17,8 @@ def main(choice: str) -> None:
         config = getattr(run.experiment, key)
         texts = tables.read(tables.TEXTS, run.artifacts.texts)
         stories = [JudgeInput(*row) for row in texts.select("prompt_text", "continuation_text").iter_rows()]
-        run.log.log_metrics(prepare_judge(config, stories, run.artifacts.judge(choice), device=run.execution.device))
+        folder, code = run.artifacts.judge(choice), run.artifacts.own_code(f"judge/{choice}")
+        run.log.log_metrics(prepare_judge(config, stories, folder, device=run.execution.device, code=code))
         run.log.rows(inputs={"texts": len(stories)}, outputs={"judge": 1})
 
 

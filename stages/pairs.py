@@ -2,6 +2,7 @@
 
 from alignslm import tables
 from alignslm.pairs.counts import PairCounter
+from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import Sources, stream_pairs
 from alignslm.storage import write_text
 from stages.names import requested_name
@@ -19,14 +20,13 @@ def main(name: str) -> None:
             mine=str(sources.continuations),
             theirs=str(sources.prompts),
         )
+        selector = load_selector(run.experiment.selector, code=artifacts.own_code(f"selector/{run.params.selector}"))
         books = PairCounter(max_auto_bleu=rules.max_auto_bleu)
         with (
             tables.open_table(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
             tables.open_table(tables.REJECTIONS, artifacts.table("rejections", name)) as rejections,
         ):
-            for made in stream_pairs(
-                sources, weights=run.params.weights, selector=run.experiment.selector, round=rules, name=name
-            ):
+            for made in stream_pairs(sources, weights=run.params.weights, selector=selector, round=rules, name=name):
                 pairs.add(made.pairs)
                 rejections.add(made.rejections)
                 books.add(*made)

@@ -21,7 +21,9 @@ def main() -> None:
             VocoderExample(units[name]["units"], units[name]["durations"], waveform)
             for name, waveform in iter_waveforms(artifacts.utterances, chosen, config.sample_rate_hz)
         ]
-        run.log.log_metrics(prepare_vocoder(config, spoken, contract, artifacts.vocoder))
+        folder, code = artifacts.vocoder, artifacts.own_code(f"vocoder/{run.params.vocoder}")
+        device = run.execution.device
+        run.log.log_metrics(prepare_vocoder(config, spoken, contract, folder, device=device, code=code))
         run.log.rows(inputs={"utterances": len(spoken)}, outputs={"vocoder": 1})
 
 

@@ -17,6 +17,7 @@ CODE = (
     "alignslm",
     "stages",
     "experiments",
+    "code",
     "dvc.yaml",
     "params.yaml",
     ".dvcignore",

@@ -20,6 +20,7 @@ import pytest
 from tests.messages import names
 from tests.micro import (
     ENVIRONMENT,
+    ROOT,
     SECOND_ROUND,
     WARM,
     edit,
@@ -271,6 +272,30 @@ def test_a_weight_reruns_pairs_onward_and_its_old_value_runs_nothing(micro):
 def test_another_judge_reruns_scores_onward(micro):
     ran = repro(micro, "-S", "judge=trigram", command=("dvc", "exp", "run"))
     assert set(ran) - AFTER_PAIRS == {"scores@r1", "eval@base", "eval@ground-truth"}
+    edit(micro / "params.yaml", {"judge": "ngram"})
+    assert repro(micro) == []
+
+
+def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro):
+    docs = (ROOT / "docs/extending.md").read_text()
+    source, config = (re.search(rf"```{name}\n(.*?)```", docs, re.DOTALL)[1] for name in ("python", "yaml"))
+    mine, choice = micro / "code/word_count.py", micro / "experiments/judge/word-count.yaml"
+    mine.write_text(source)
+    choice.write_text(config)
+    edit(micro / "params.yaml", {"judge": "word-count"})
+    copies = {f"own_code@{one}" for one in ("encoder/mfcc-kmeans", "vocoder/conv-griffinlim", "asr/char-ctc")}
+    copies |= {"own_code@judge/word-count"}
+    assert set(repro(micro, "scores@r1")) == copies | {"judge@word-count", "scores@r1"}
+    scores = pl.read_parquet(micro / "artifacts/scores/r1.parquet").filter(status="ok")
+    assert scores["llm_score"].to_list() == [5 - 4 * min(1, abs(n - 12) / 12) for n in scores["num_words"]]
+    (micro / "code/other.py").write_text("x = 1\n")
+    assert set(repro(micro, "scores@r1")) == copies
+    mine.write_text(source.replace("5 - 4 *", "5 - 3 *"))
+    assert set(repro(micro, "scores@r1")) == copies | {"judge@word-count", "scores@r1"}
+    mine.write_text(source.replace("def judge(", "def score("))
+    names(run(micro, "dvc", "repro", "scores@r1", fails=True), "word_count:WordCount", "judge", "docs/extending.md")
+    for file in (mine, choice, micro / "code/other.py"):
+        file.unlink()
     edit(micro / "params.yaml", {"judge": "ngram"})
     assert repro(micro) == []
 
