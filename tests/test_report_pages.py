@@ -270,7 +270,7 @@ def test_headline_has_the_promised_columns_and_flags(report):
     assert rows["r2"][1].mark == "flag"
     assert rows["r2"][1].text.endswith("⚑")
     assert rows["base"][1].mark == ""
-    assert rows["true (topline)"][4].text == "–"
+    assert rows["ground-truth (topline)"][4].text == "–"
 
 
 def test_numbers_are_written_with_errors_signs_and_significance(report):
@@ -412,7 +412,7 @@ def test_sampled_baselines_then_rounds_then_the_topline_are_evaluated():
     systems, rounds = evaluated(experiment), tuple(experiment.params.rounds)
     assert (systems[0], systems[-1], topline(experiment)) == ("base", "ground-truth", "ground-truth")
     assert systems[-1 - len(rounds) : -1] == rounds
-    assert set(systems) == {*experiment.params.controls, *rounds}
+    assert set(systems) == set(experiment.params.systems)
 
 
 def test_origin_outside_a_repository(tmp_path):
