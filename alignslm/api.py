@@ -66,7 +66,7 @@ def sample(
     from alignslm.provenance import row_seed
 
     draws = max(2, num_continuations)  # for the config's own check; the seeds say how many there are
-    config = Sampling(draws=draws, temperature=temperature, top_p=top_p, max_units=max_new_units)
+    config = Sampling(draws=draws, temperature=temperature, top_p=top_p, max_new_units=max_new_units)
     seeds = [
         [row_seed(seed, PURPOSE, f"{prompt_key(units)}/{number}") for number in range(num_continuations)]
         for units in prompts
@@ -257,7 +257,7 @@ def evaluate(
 
     bootstrap = Bootstrap(resamples=2000, confidence=0.95)
     config = Evaluation(
-        split="test", draws=1, context=likelihood, normalisation=reduction, score_eos=include_eos, bootstrap=bootstrap
+        split="test", draws=1, context=likelihood, reduction=reduction, include_eos=include_eos, bootstrap=bootstrap
     )
     rows = items if isinstance(items, pl.DataFrame) else tables.read(tables.ITEMS, Path(items), COLUMNS)
     scores = score_items(rows, lm, config, benchmark="items", model=lm.model_id, batch_rows=BATCH_ROWS)

@@ -10,6 +10,7 @@ stage, so that it cleans up; a stage that has not ended a few seconds later is e
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -26,9 +27,10 @@ def follow(parent: int | None = None) -> None:
     """End this process when its parent is gone, and make Ctrl-C end it. Call this in the main thread.
 
     The parent is the process given, the stage that started this one, or DVC. A process started by hand follows none:
-    closing the terminal ends it, unless it was started with nohup.
+    closing the terminal ends it, unless it was started with nohup. On Windows this does nothing: a stage there outlives
+    a DVC that was killed.
     """
-    if os.getpid() in _following:
+    if os.getpid() in _following or sys.platform == "win32":  # no sessions, and pipes cannot be waited for there
         return
     _following[:] = [os.getpid()]
     given = os.environ.get(VARIABLE)

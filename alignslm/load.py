@@ -1,8 +1,8 @@
 """Load models without a pipeline, from a folder, a Hub id or a config.
 
 A `source` is a folder that the pipeline or an earlier call made, the Hub id of such a folder (`owner/name` or
-`owner/name@revision`), or a config: a YAML file like those in experiments/, or its object. The models of a config are
-prepared in `folder` (temporary if None); a `folder` that already exists is loaded as it is.
+`owner/name@revision`), or a config: a YAML file, the name of one that comes with the library, or its object. The models
+of a config are prepared in `folder` (temporary if None); a `folder` that already exists is loaded as it is.
 """
 
 import json
@@ -11,9 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from alignslm.config.experiment import CONFIG_GROUPS
 from alignslm.config.loading import CONFIG_TYPES, load_choice, parse_choice
 from alignslm.config.model import Config
 from alignslm.storage import replacing_folder
+from alignslm.template import template_folder
 
 if TYPE_CHECKING:
     from alignslm.asr import ASRModel
@@ -80,17 +82,19 @@ def load_judge(
     texts: Sequence[tuple[str, str]] = (),
     folder: Path | str | None = None,
     device: str = "auto",
-    root: Path | str = ".",
+    root: Path | str | None = None,
 ) -> "Judge":
     """Load the judge of a config. A judge that is fitted, such as ngram, is fitted on `texts` (prompt, continuation).
 
     A judge made by the pipeline is loaded from its config and `folder`. Rubrics are read from root/experiments/rubric,
-    own code (kind python) from root/code.
+    own code (kind python) from root/code; `root` is the experiment that a config file belongs to if None.
     """
     from alignslm import judge, own_code
 
     stories = [judge.JudgeInput(*text) for text in texts]
-    places: dict[str, Path] = {"root": Path(root), "code": Path(root) / own_code.FOLDER}
+    path = _config_file("judge", config)
+    experiment = Path(root) if root is not None else path.absolute().parents[2] if path else Path()
+    places: dict[str, Path] = {"root": experiment, "code": experiment / own_code.FOLDER}
     return _loaded(
         "judge",
         config,
@@ -123,8 +127,18 @@ def read_config(group: str, source: Source) -> Any:
     """Return the config of a group (encoder, judge, trainer, ...) that a source is or names, None if it is neither."""
     if isinstance(source, Config):
         return source
-    path = Path(source)
-    return load_choice(path, CONFIG_TYPES[group]) if path.suffix in {".yaml", ".yml"} else None
+    path = _config_file(group, source)
+    return load_choice(path, CONFIG_TYPES[group]) if path else None
+
+
+def _config_file(group: str, source: Source) -> Path | None:
+    """Return the YAML file that a source is, or the file of that name in the library's own experiments/."""
+    if isinstance(source, Config):
+        return None
+    if Path(source).suffix in {".yaml", ".yml"}:
+        return Path(source)
+    known = template_folder() / "experiments" / CONFIG_GROUPS[group] / f"{source}.yaml"
+    return known if known.is_file() and not Path(source).exists() else None
 
 
 def _loaded(
@@ -154,7 +168,7 @@ def _folder(source: Source) -> Path:
 
     found = folder_or_repository(str(source))
     if found is None:
-        raise SourceError(f"{source} is not a folder, a config file (.yaml) or a Hub id (owner/name).")
+        raise SourceError(f"{source} is not a folder, a config (file.yaml or a known name) or a Hub id (owner/name).")
     return found
 
 

@@ -1,7 +1,6 @@
 """What a running stage says: progress with rate and time left, and one line at its end."""
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -127,7 +126,16 @@ def _counted(rows: Rows) -> str:
 
 
 def peak_memory_mb() -> float:
-    """Return the largest resident size, in 2**20 bytes, that this process or one of its children has had."""
+    """Return the largest resident size, in 2**20 bytes, that this process or one of its children has had.
+
+    Windows does not tell of children.
+    """
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
     largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit_bytes = 1 if sys.platform == "darwin" else 1024
     return largest * unit_bytes / 2**20

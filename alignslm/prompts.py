@@ -43,35 +43,35 @@ def split_units(
 def cut_point(row: Mapping[str, Any], config: Prompts) -> CutPoint | None:
     """Return where an utterance is cut, or None where its words leave no prompt or no continuation.
 
-    `sentence` cuts after the first sentence, `word` after the last word that ends by max_s, never later, and `raw` at
-    max_s, in the middle of a word or not. What a raw cut leaves of the text is not known: both texts are null.
+    `sentence` cuts after the first sentence, `word` after the last word that ends by max_duration_s, never later, and
+    `raw` at max_duration_s, even within a word. The texts that a raw cut leaves are not known: both are null.
     Raises PromptError where the utterance has no sentence end.
     """
     match config.cut:
         case "raw":
-            return CutPoint(config.max_s, None, None)
+            return CutPoint(config.max_duration_s, None, None)
         case "word":
-            return _word_end(row["text"], row["word_ends_s"], config.max_s)
+            return _word_end(row["text"], row["word_ends_s"], config.max_duration_s)
         case "sentence":
-            return _sentence_end(row, config.max_s)
+            return _sentence_end(row, config.max_duration_s)
 
 
-def _sentence_end(row: Mapping[str, Any], max_s: float) -> CutPoint:
+def _sentence_end(row: Mapping[str, Any], max_duration_s: float) -> CutPoint:
     if row["prompt_end_s"] is None:
         raise PromptError(
             f"utterance {row['utterance_id']!r} has no prompt_end_s, so it cannot be cut by 'sentence'. "
             "Set prompts.cut: raw in params.yaml, or give the corpus alignments and set prompts.cut: word."
         )
-    if row["prompt_end_s"] > max_s:
-        return CutPoint(max_s, None, None)
+    if row["prompt_end_s"] > max_duration_s:
+        return CutPoint(max_duration_s, None, None)
     return CutPoint(row["prompt_end_s"], row["prompt_text"], row["continuation_text"])
 
 
-def _word_end(text: str | None, word_ends_s: list[float] | None, max_s: float) -> CutPoint | None:
+def _word_end(text: str | None, word_ends_s: list[float] | None, max_duration_s: float) -> CutPoint | None:
     if text is None or word_ends_s is None:
         return None
     words = text.split()
-    keep = bisect.bisect_right(word_ends_s, max_s)
+    keep = bisect.bisect_right(word_ends_s, max_duration_s)
     if not 0 < keep < len(words):
         return None
     return CutPoint(word_ends_s[keep - 1], " ".join(words[:keep]), " ".join(words[keep:]))

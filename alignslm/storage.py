@@ -123,15 +123,14 @@ def partial_path(path: Path) -> Path:
 
 
 def _is_alive(process: int) -> bool:
+    """Return whether a process runs; one that was killed keeps its number until its parent takes note of it."""
+    import psutil  # slow to import, and rarely needed
+
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # alive, and another user's
-        return True
-    try:  # a process that was killed keeps its number until its parent, or whoever adopted it, takes note
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # no /proc here, or gone meanwhile
+    except psutil.AccessDenied:  # alive, and another user's
         return True
 
 

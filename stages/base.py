@@ -13,7 +13,7 @@ from stages.run import start
 
 def main() -> None:
     """Run the stage."""
-    if start_processes("stages.base", [], processes=load_execution().training_processes):
+    if start_processes("stages.base", [], processes=load_execution().num_processes):
         return
     with start(__file__) as run, run.work() as work:
         warn_emulated(run.experiment, run.execution, "lm")

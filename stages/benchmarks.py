@@ -6,8 +6,9 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.benchmarks.corpus_cloze import corpus_cloze_items
+from alignslm.benchmarks.index import fingerprint
 from alignslm.benchmarks.items import encode_items
-from alignslm.benchmarks.official import encode_found, find_items, fingerprint
+from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.config.evaluation import CorpusClozeConfig, ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.speech import StoryWorldConfig
 from alignslm.encoder import Encoder, load_encoder

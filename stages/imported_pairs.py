@@ -4,9 +4,9 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.encoder import load_encoder
-from alignslm.preferences.files import fetch
+from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import make_pairs, refuse, require_units
-from alignslm.preferences.reading import find_slices, read_slice
+from alignslm.preferences.reading import read_slice
 from alignslm.storage import write_text
 from stages.names import requested_name
 from stages.run import start

@@ -45,7 +45,7 @@ def _on_pairs(run: Run, lm: UnitLM, pairs: pl.DataFrame, work: Path) -> tuple["P
 
 def main(name: str) -> None:
     """Train one checkpoint."""
-    if start_processes("stages.train", [name], processes=load_execution().training_processes):
+    if start_processes("stages.train", [name], processes=load_execution().num_processes):
         return
     with start(__file__, name) as run, run.work() as work:
         warn_emulated(run.experiment, run.execution, "checkpoints")

@@ -16,8 +16,8 @@ HERE = Execution(
     batch_rows=8,
     shard_rows=100,
     strict=True,
-    training_processes=1,
-    training_sharding="none",
+    num_processes=1,
+    fsdp="none",
 )
 TWO = HERE.model_copy(update={"replicas": 2, "shard_rows": 2, "batch_rows": 3})
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no tokens, no usage figures sent

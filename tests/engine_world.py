@@ -48,7 +48,10 @@ def make_world(root: Path) -> Path:
         root / "params.yaml",
         ("judge: story  ", "judge: ngram  "),
         ("heldout_judge: ngram", "heldout_judge: story"),
-        ("draws: 5, temperature: 0.8, top_p: 0.95, max_units: 160", "draws: 3, temperature: 1, top_p: 1, max_units: 9"),
+        (
+            "draws: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160",
+            "draws: 3, temperature: 1, top_p: 1, max_new_units: 9",
+        ),
         ("  # harder\n  r2: {", "  # harder\n  # r2: {"),
         ("  r2: {init_from", "  # r2: {init_from"),
         ("  r2: {source", "  # r2: {source"),

@@ -36,7 +36,15 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SMALLER = {
     "params.yaml": {
         "systems": {"r1": {"source": "checkpoints/r1"}},
-        "prompts": {"train": 16, "valid": 6, "dev": 1, "test": 6, "cut": "sentence", "max_s": 4.0, "min_units": 10},
+        "prompts": {
+            "train": 16,
+            "valid": 6,
+            "dev": 1,
+            "test": 6,
+            "cut": "sentence",
+            "max_duration_s": 4.0,
+            "min_units": 10,
+        },
     },
     "experiments/corpus/storyworld.yaml": {"stories": {"train": 26, "valid": 8, "dev": 1, "test": 8}},
     "experiments/benchmark/toy-storycloze.yaml": {"stories": 2, "harder_stories": 2},

@@ -54,8 +54,16 @@ PARAMS = {
     "heldout_judge": "trigram",
     "selector": "best-worst",
     "benchmarks": {"storycloze": "toy-storycloze"},
-    "prompts": {"train": 24, "valid": 10, "dev": 1, "test": 8, "cut": "sentence", "max_s": 4.0, "min_units": 10},
-    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_units": 90},
+    "prompts": {
+        "train": 24,
+        "valid": 10,
+        "dev": 1,
+        "test": 8,
+        "cut": "sentence",
+        "max_duration_s": 4.0,
+        "min_units": 10,
+    },
+    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 90},
     "preferences": {
         "r1": {
             "sampled_from": "base",

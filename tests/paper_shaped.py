@@ -51,8 +51,8 @@ PARAMS = {
     "mos": "dnsmos-quick",
     "heldout_judge": "mistral-7b-v0.3",
     "benchmarks": {"swuggy": "swuggy"},
-    "prompts": {"train": 14, "valid": 10, "dev": 1, "test": 3, "cut": "raw", "max_s": 3.0, "min_units": 10},
-    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_units": 40},
+    "prompts": {"train": 14, "valid": 10, "dev": 1, "test": 3, "cut": "raw", "max_duration_s": 3.0, "min_units": 10},
+    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 40},
     "preferences": {"r1": ROUND},
     "checkpoints": {
         "r1": {"init_from": "base", "train_on": "pairs/r1", "trainer": "dpo-paper", "warmup_steps": 1},

@@ -47,9 +47,9 @@ CHAIN = {  # stage -> what it reads, what it makes
     "units": ([], ["artifacts/units.parquet"]),
     "base": (["artifacts/units.parquet"], ["artifacts/checkpoints/base"]),
     "pairs@r1": (["artifacts/checkpoints/base"], ["artifacts/pairs/r1.parquet"]),
-    "checkpoint@r1": (["artifacts/pairs/r1.parquet", "artifacts/checkpoints/base"], ["artifacts/checkpoints/r1"]),
+    "train@r1": (["artifacts/pairs/r1.parquet", "artifacts/checkpoints/base"], ["artifacts/checkpoints/r1"]),
     "eval@r1": (["artifacts/checkpoints/r1"], ["artifacts/eval/r1"]),
-    "checkpoint@r2": (["artifacts/checkpoints/r1"], ["artifacts/checkpoints/r2"]),
+    "train@r2": (["artifacts/checkpoints/r1"], ["artifacts/checkpoints/r2"]),
 }
 
 
@@ -75,9 +75,7 @@ def build(root: Path) -> Path:
 def write_lock(root: Path, **changed: str) -> None:
     """Write a dvc.lock; `changed` gives stages another hash of their output."""
     systems = ("base", "base-low-temp", "ntp", "sft", "ground-truth")
-    chain = CHAIN | {
-        f"control_eval@{name}": (["artifacts/checkpoints/base"], [f"artifacts/eval/{name}"]) for name in systems
-    }
+    chain = CHAIN | {f"eval@{name}": (["artifacts/checkpoints/base"], [f"artifacts/eval/{name}"]) for name in systems}
     stages = {
         name: {
             "cmd": f"make {name}",

@@ -164,9 +164,9 @@ prompts:
   dev: 0
   test: 10
   cut: sentence
-  max_s: 4.0
+  max_duration_s: 4.0
   min_units: 20
-sampling: {draws: 5, temperature: 0.8, top_p: 0.95, max_units: 160}
+sampling: {draws: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160}
 weights:
   llm_score: 1.0
   ppl: 0.0
@@ -195,8 +195,8 @@ evaluation:
   split: test
   draws: 2
   context: given
-  normalisation: mean
-  score_eos: false
+  reduction: mean
+  include_eos: false
   bootstrap: {resamples: 200, confidence: 0.95}
 publish: nowhere
 """
@@ -209,8 +209,8 @@ workers: 1
 batch_rows: 8
 shard_rows: 100
 strict: false
-training_processes: 1
-training_sharding: none
+num_processes: 1
+fsdp: none
 """
 PRESETS = {
     "swap": "description: judges swapped\nset: {judge: ngram, heldout_judge: story}\n",
@@ -227,6 +227,8 @@ set:
     r3: {init_from: r2, train_on: pairs/r3, trainer: dpo, warmup_steps: 0}
   systems:
     base: {source: checkpoints/base}
+    r1: {source: checkpoints/r1}
+    r2: {source: checkpoints/r2}
     r3: {source: checkpoints/r3}
 """,
     "shorter": """\

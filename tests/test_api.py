@@ -91,7 +91,7 @@ def test_a_recording_is_continued_as_the_experiment_would_and_recordings_become_
     (expected, *_) = SpokenLM.load("base", root=world).generate(
         world / "docs/samples/01-prompt.ogg", draws=2, temperature=0.8, top_p=0.95, seed=0
     )
-    limit = load_experiment(world).params.sampling.max_units
+    limit = load_experiment(world).params.sampling.max_new_units
     assert space["continuation"].units[: min(100, limit)] == list(expected.units)[: min(100, limit)]
     assert soundfile.info(world / "continuation.wav").frames == len(space["speech"]) > 0
 
@@ -235,10 +235,21 @@ def test_a_checkpoint_is_loaded_by_its_hub_id(world, tmp_path, monkeypatch):
         assert alignslm.load_lm("someone/base@main").model_id == alignslm.load_lm(folder).model_id
 
 
+def test_a_config_that_comes_with_the_library_is_loaded_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    topics = (("boat", "sail sea"), ("horse", "ride field"), ("bread", "bake oven"), ("song", "sing stage"))
+    texts = [(f"tom sees a {thing}", f"they {words}") for thing, words in topics * 100]
+    judge = alignslm.load_judge("ngram", texts=texts)
+    (right, wrong) = alignslm.score(judge, ["tom sees a boat"] * 2, ["they sail sea", "they bake oven"])["llm_score"]
+    assert right > wrong
+    with pytest.raises(alignslm.SourceError):
+        alignslm.load_judge("mhubert-25hz-km500")  # of another group
+
+
 def test_what_is_no_source_says_what_is(tmp_path):
     with pytest.raises(alignslm.SourceError) as error:
         alignslm.load_encoder("nowhere")
-    names(error.value, "nowhere", ".yaml", "owner/name")
+    names(error.value, "nowhere", "file.yaml", "owner/name")
     with pytest.raises(alignslm.SourceError) as error:
         alignslm.load_judge(tmp_path)
     names(error.value, tmp_path, "judge", "folder")

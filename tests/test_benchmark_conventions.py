@@ -66,9 +66,9 @@ def test_a_model_without_end_of_sequence_has_no_conventions_about_it_and_may_not
     assert set(found["positive_context_units"]) == {3}  # of four: the first has nothing to be predicted from
     with pytest.raises(BenchmarkError) as error:
         score_items(
-            items(3), bare, CONFIG.model_copy(update={"score_eos": True}), benchmark="b", model="r1", batch_rows=4
+            items(3), bare, CONFIG.model_copy(update={"include_eos": True}), benchmark="b", model="r1", batch_rows=4
         )
-    names(error.value, "evaluation.score_eos", "'r1'", "false")
+    names(error.value, "evaluation.include_eos", "'r1'", "false")
 
 
 NATS = st.one_of(st.none(), st.just(math.nan), st.integers(-4, 0).map(float))
@@ -85,7 +85,7 @@ PARTS = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(PARTS, PARTS, st.sampled_from(["given", "scored"]), st.sampled_from(["mean", "sum"]), st.booleans())
-def test_a_part_that_was_not_measured_measures_nothing(positive, negative, context, normalisation, eos):
+def test_a_part_that_was_not_measured_measures_nothing(positive, negative, context, reduction, eos):
     frame = pl.DataFrame(
         [{f"{side}_{name}": value for side, parts in (("positive", positive), ("negative", negative)) for name, value in parts.items()}],  # noqa: E501
         schema={f"{side}_{name}": pl.Int32 if "units" in name else pl.Float64 for side in ("positive", "negative") for name in positive},  # noqa: E501
@@ -97,10 +97,10 @@ def test_a_part_that_was_not_measured_measures_nothing(positive, negative, conte
         units = sum(parts[f"{name}_units"] for name in wanted) + eos
         if not units or any(value is None or math.isnan(value) for value in nats):
             return None
-        return sum(nats) / (units if normalisation == "mean" else 1)
+        return sum(nats) / (units if reduction == "mean" else 1)
 
     left, right = oracle(positive), oracle(negative)
-    found = frame.select(Convention(context, normalisation, eos).correct()).item()
+    found = frame.select(Convention(context, reduction, eos).correct()).item()
     assert found == (None if left is None or right is None else 1.0 if left > right else 0.5 if left == right else 0.0)
 
 

@@ -18,8 +18,8 @@ CONFIG = Evaluation(
     split="test",
     draws=2,
     context="given",
-    normalisation="mean",
-    score_eos=False,
+    reduction="mean",
+    include_eos=False,
     bootstrap=Bootstrap(resamples=200, confidence=0.95),
 )
 
@@ -53,20 +53,20 @@ def items(count=6, seed=0):
 
 
 @pytest.mark.parametrize("context", ["given", "scored"])
-@pytest.mark.parametrize("normalisation", ["mean", "sum"])
-@pytest.mark.parametrize("score_eos", [True, False])
-def test_item_scores_equal_a_loop_over_single_tokens(context, normalisation, score_eos):
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("include_eos", [True, False])
+def test_item_scores_equal_a_loop_over_single_tokens(context, reduction, include_eos):
     lm, table = tiny_lm(), items()
-    config = CONFIG.model_copy(update={"context": context, "normalisation": normalisation, "score_eos": score_eos})
+    config = CONFIG.model_copy(update={"context": context, "reduction": reduction, "include_eos": include_eos})
     scored = score_items(table, lm, config, benchmark="b", model="m", batch_rows=4)
     for row in scored.iter_rows(named=True):
         for side in ("positive", "negative"):
             item = table.row(
                 by_predicate=(pl.col("pair_id") == row["pair_id"]) & (pl.col("polarity") == side), named=True
             )
-            ids = VOCABULARY.encode([*item["context_units"], *item["units"]], bos=True, eos=score_eos)
+            ids = VOCABULARY.encode([*item["context_units"], *item["units"]], bos=True, eos=include_eos)
             nats = naive_log_probs(lm, ids)[4 if context == "given" else 0 :]
-            expected = sum(nats) / len(nats) if normalisation == "mean" else sum(nats)
+            expected = sum(nats) / len(nats) if reduction == "mean" else sum(nats)
             assert row[f"{side}_nats"] == pytest.approx(expected, abs=1e-5)
             assert row[f"{side}_units"] == len(nats)
         assert row["correct"] == float(row["positive_nats"] > row["negative_nats"])

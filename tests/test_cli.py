@@ -107,6 +107,36 @@ def test_help_of_all_imports_no_command():
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 
 
+OUTSIDE = [
+    *(
+        "preset",
+        "check",
+        "plan",
+        "stages",
+        "upgrade",
+        "import-preferences x --name y",
+        "times",
+        "show pairs",
+        "trace x",
+    ),
+    *("compare a b", "compare-seeds a b c", "generate x.wav", "demo", "listen build mmos --raters 2", "samples-page"),
+    *("publish-preview r1 x", "export-zrc r1 x"),
+]
+
+
+@pytest.mark.parametrize("words", OUTSIDE)
+def test_every_command_says_that_a_folder_is_not_an_experiment(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    names(result.stderr, tmp_path, "params.yaml", "alignslm init FOLDER", "--root")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_is_tried_outside_an_experiment():
+    assert {words.split()[0] for words in OUTSIDE} == {word for word in commands() if " " not in word} - {"init"}
+
+
 def test_a_misspelled_command_is_corrected():
     result = run("shov")
     assert result.exit_code == 2
@@ -145,7 +175,7 @@ def test_check_prints_the_resolved_experiment(root):
         in ("\n".join(lines))
     )
     assert "benchmarks.swuggy swuggy seed=0 pairs=10" in lines
-    assert "controls.true checkpoint=base source=corpus temperature_scale=1" in lines
+    assert "systems.ground-truth source=corpus temperature_scale=1" in lines
     assert lines[-1] == "params.yaml and its configs are valid"
 
 
@@ -349,12 +379,12 @@ stages:
     outs:
       - artifacts/${corpus}/speech
   rounds:
-    foreach: ${rounds}
+    foreach: ${preferences}
     do:
       desc: One round
       deps:
         - artifacts/world/speech/part-0.parquet
-        - artifacts/checkpoints/${item.prev}
+        - artifacts/checkpoints/${item.sampled_from}
       outs:
         - artifacts/checkpoints/${key}
   base:

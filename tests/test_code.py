@@ -48,8 +48,8 @@ def record_other_code(root, *scripts):
         ("alignslm/judge/openai_api.py", "import", "X = '# no remark'\nimport", True),  # imported inside a function
         ("alignslm/vocoder/__init__.py", "import", "X = 1\nimport", False),  # no part of this stage
         ("alignslm/progress.py", "import", "X = 1\nimport", False),  # plumbing
-        ("stages/scores.py", "import", "X = 1\nimport", True),
-        ("stages/speech.py", "import", "X = 1\nimport", False),
+        ("stages/scores.py", "from", "X = 1\nfrom", True),
+        ("stages/speech.py", "from", "X = 1\nfrom", False),
     ],
 )
 def test_the_hash_is_of_science_alone(file, old, new, counts, project):
@@ -141,7 +141,7 @@ def test_results_that_are_kept_rerun_nothing_and_let_the_stage_run(project):
 
 def test_a_script_that_came_or_went_is_recorded(project):
     shutil.copy(project / "stages/mos.py", project / "stages/mine.py")
-    (project / "stages/ntp.py").unlink()
+    (project / "stages/judge.py").unlink()
     upgrade(project)
     assert "mine" in code.recorded(project).hashes
-    assert "ntp" not in code.recorded(project).hashes
+    assert "judge" not in code.recorded(project).hashes

@@ -70,12 +70,12 @@ def test_the_sample_is_valid_and_typed(root):
         ("  r1:\n", "  R1:\n", ("params.yaml:32: preferences.R1", "R1", "^[a-z0-9][a-z0-9_-]{0,39}$")),
         ("imported_preferences: {}", "imported_preferences: {r1: x}", ("params.yaml:12: imported_preferences.r1", "preferences")),
         ("cut: sentence", "cut: sentenc", ("params.yaml:22: prompts.cut", "'sentence'", "raw", "word", "sentenc")),
-        ("score_eos: false", "score_eos: no", ("params.yaml:55: evaluation.score_eos", "true", "false", "'no'")),
-        ("score_eos: false", "score_eos: 0", ("params.yaml:55: evaluation.score_eos", "true", "false", "0")),
+        ("include_eos: false", "include_eos: no", ("params.yaml:55: evaluation.include_eos", "true", "false", "'no'")),
+        ("include_eos: false", "include_eos: 0", ("params.yaml:55: evaluation.include_eos", "true", "false", "0")),
         ("  draws: 2", "  draws: true", ("params.yaml:52: evaluation.draws", "whole number", "true")),
         ("  llm_score: 1.0", "  llm_score: 0.0", ("params.yaml:26: weights", "0", "llm_score: 1.0")),
         ("  llm_score: 1.0", "  llm_score: .inf", ("params.yaml:27: weights.llm_score", "finite", "inf")),
-        ("max_s: 4.0", "max_s: 0", ("params.yaml:23: prompts.max_s", "0")),
+        ("max_duration_s: 4.0", "max_duration_s: 0", ("params.yaml:23: prompts.max_duration_s", "0")),
         ("  train: 50", "  train: 2.5", ("params.yaml:18: prompts.train", "whole number", "2.5")),
         ("  train: 50", "  train: '50'", ("params.yaml:18: prompts.train", "whole number", "'50'")),
         ("  train: 50", "  train: 2020-01-01", ("params.yaml:18: prompts.train", "whole number", "2020-01-01")),
@@ -114,7 +114,7 @@ def test_fault_in_params(root, old, new, expected):
         ("vocoder/conv", "window_samples: 400", "window_samples: 80", ("6: window_samples", "hop_samples", "160")),
         ("lm/llama", "heads: 2", "heads: 3", ("2: hidden_size", "64", "heads", "6")),
         ("lm/llama", "warmup_steps: 2", "warmup_steps: 10", ("9: warmup_steps", "10")),
-        ("lm/llama", "max_positions: 512", "max_positions: 261", ("5: max_positions", "261", "positions", "100", "prompts.max_s", "sampling.max_units", "160", "2", "262")),
+        ("lm/llama", "max_positions: 512", "max_positions: 261", ("5: max_positions", "261", "positions", "100", "prompts.max_duration_s", "sampling.max_new_units", "160", "2", "262")),
         ("encoder/mfcc", "stacked_frames: 3", "stacked_frames: 4", ("6: stacked_frames", "odd", "4")),
     ],
 )  # fmt: skip
@@ -130,7 +130,7 @@ def test_fault_in_a_choice(root, name, old, new, expected):
     [
         ("  train: 50", "  train: 101", ("params.yaml:18: prompts.train", "101", "world", "100", "stories.train", "experiments/corpus/world.yaml")),
         ("split: test", "split: dev", ("params.yaml:51: evaluation.split", "'dev'", "prompts.dev", "0")),
-        ("min_units: 20", "min_units: 101", ("params.yaml:24: prompts.min_units", "max_s", "4", "100")),
+        ("min_units: 20", "min_units: 101", ("params.yaml:24: prompts.min_units", "max_duration_s", "4", "100")),
     ],
 )  # fmt: skip
 def test_disagreement_shown_in_params(root, old, new, expected):
@@ -231,7 +231,14 @@ def test_what_dvc_writes_is_read(root):
     third = "{sampled_from: r2, min_chosen_score: 4, max_rejected_score: 3, min_margin: 1, max_auto_bleu: 0.1}"
     trained = "{init_from: r2, train_on: pairs/r3, trainer: dpo, warmup_steps: 0}"
     apply_overrides(
-        "params.yaml", [f"+preferences.r3={third}", f"+checkpoints.r3={trained}", "judge=ngram", "heldout_judge=story"]
+        "params.yaml",
+        [
+            f"+preferences.r3={third}",
+            f"+checkpoints.r3={trained}",
+            "+systems.r3={source: checkpoints/r3}",
+            "judge=ngram",
+            "heldout_judge=story",
+        ],
     )
     apply_overrides("experiments/lm/llama.yaml", ["learning_rate=1e-6"])
     assert "learning_rate: 1e-06\n" in Path("experiments/lm/llama.yaml").read_text()

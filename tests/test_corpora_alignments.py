@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alignslm.config.sources import FolderSource
 from alignslm.corpora import find_corpus, utterances_of
-from alignslm.corpora.alignments import AlignmentError, Word, aligned_line, text_grid_words
+from alignslm.corpora.alignments import Word, aligned_line, text_grid_words
 from alignslm.corpora.index import CorpusError
 from tests.messages import names
 from tests.tiny_librispeech import (
@@ -145,7 +145,7 @@ def test_both_forms_and_the_line_form_say_the_same(intervals):
     ],
 )
 def test_a_line_that_is_no_alignment(line, expected):
-    with pytest.raises(AlignmentError) as error:
+    with pytest.raises(CorpusError) as error:
         aligned_line(line, 3)
     names(error.value, *expected)
 
@@ -159,7 +159,7 @@ def test_a_line_that_is_no_alignment(line, expected):
     ],
 )  # fmt: skip
 def test_a_text_grid_that_has_no_words(text, expected):
-    with pytest.raises(AlignmentError) as error:
+    with pytest.raises(CorpusError) as error:
         text_grid_words(text)
     names(error.value, *expected)
 

@@ -28,7 +28,7 @@ def test_a_judge_of_ones_own_is_one_file_and_one_config(project):
     edit(project / "params.yaml", {"judge": "word-count"})
     done = CliRunner().invoke(app, ["check", "-C", str(project)])
     assert done.exit_code == 0, done.output
-    judge = alignslm.load_judge(project / "experiments/judge/word-count.yaml", root=project)
+    judge = alignslm.load_judge(project / "experiments/judge/word-count.yaml")
     found = alignslm.score(judge, ["a"] * 3, [" ".join(["word"] * count) for count in (12, 6, 30)])
     assert found.to_series(0).to_list() == [5.0, 3.0, 1.0]
 

@@ -50,14 +50,14 @@ def sizes(name: str, train: int | None) -> Sizes:
     )
     step_s = max(STEP_S, (lm.weights + lm.cache / 2) / MEMORY_BYTES_S)
     judge = shape_of(experiment.judge.weights)
-    positions = params.prompts.max_s * experiment.encoder.frame_rate_hz + params.sampling.max_units
+    positions = params.prompts.max_duration_s * experiment.encoder.frame_rate_hz + params.sampling.max_new_units
     pair_flops = 6 * shape_of(experiment.lm.weights).parameters * 2 * positions
     trainer = experiment.checkpoints["r1"]
     pairs = trainer.max_steps * trainer.batch_size * len(params.rounds)
     corpus_h = LIBRISPEECH_H + (MLS_H if train else 0) + (MLS_H * 600 / 10_808 if name == "twist-7b-mls" else 0)
     gpu_s = {
         "units": corpus_h * 3600 / ENCODER_X,
-        "continuations": drawn / BATCH_ROWS * params.sampling.max_units * step_s,
+        "continuations": drawn / BATCH_ROWS * params.sampling.max_new_units * step_s,
         "speech": volume.speech_h * 3600 / VOCODER_X,
         "transcripts": (drawn + volume.prompts_transcribed) / WHISPER_CLIPS_S,
         "scores": judged.read_tokens * 2 * judge.parameters / COMPUTE_FLOPS

@@ -55,6 +55,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
         "test_the_parameters_in_the_repository_make_the_same_experiment_and_publish_nothing",
     ),
     "python -m tests.bench": ("test_bench.py", "test_command_prints_and_writes"),
+    "alignslm init": ("test_wheel.py", "test_an_experiment_of_ones_own"),
     "RAY_ADDRESS=HOST:6379 dvc repro": ("test_engine_stages.py", RAY),
     "ray start": ("test_engine_stages.py", RAY),
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),

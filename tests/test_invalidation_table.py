@@ -14,7 +14,7 @@ ROW = re.compile(r"^\| (`[^|]+`[^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
 MARKER = "| `experiments/execution.yaml`"  # a row of that table and of no other, on whichever page it stands
 (SECTION,) = [part for page in PAGES for part in page.read_text().split("\n## ") if MARKER in part]
 ROWS = ROW.findall(SECTION)
-EVERY = {stage.name for stage in STAGES if stage.name == "report" or stage.name.startswith("publish@")}
+EVERY = {stage.name for stage in STAGES if stage.name in {"check", "report"} or stage.name.startswith("publish@")}
 
 
 def depends(stage: Stage, changed: str) -> bool:
@@ -40,7 +40,7 @@ def after(begun: list[Stage]) -> list[Stage]:
 
 
 def stages_of(cell: str) -> set[str]:
-    """Read `pairs@*`, `checkpoint@r1`, `sft` as names of stages."""
+    """Read `pairs@*`, `train@r1`, `prompts` as names of stages."""
     names = set()
     for found in re.findall(r"`([^`]+)`", cell):
         group, _, items = found.partition("@")
@@ -54,7 +54,7 @@ def parameters(cell: str) -> list[str]:
 
 
 def row_of(changed: str) -> str:
-    """Return the row as it should stand; `report` reads every parameter and `publish` the report: both are left out."""
+    """Return the row as it should stand, without what reads every parameter (`check`, `report`) and `publish`."""
     begun = first(changed)
     cells = [[stage for stage in group if stage.name not in EVERY] for group in (begun, after(begun))]
     told = [

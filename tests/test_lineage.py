@@ -101,7 +101,7 @@ def root(tmp_path_factory) -> Path:
     write(replies, tables.REPLIES, folder / "replies/r1.parquet")
     params = experiment.params
     sources = Sources(*(folder / name for name in ("scores/r1.parquet", "continuations/r1.parquet", "prompts.parquet")))
-    made = selected(sources, weights=params.weights, selector=experiment.selector, rules=params.rounds["r1"])
+    made = selected(sources, weights=params.weights, selector=experiment.selector, rules=params.preferences["r1"])
     tables.write(made.pairs, tables.PAIRS, folder / "pairs/r1.parquet")
     tables.write(made.rejections, tables.REJECTIONS, folder / "rejections/r1.parquet")
     for system in ("base", "r1"):

@@ -12,7 +12,7 @@ from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 
 LM = tiny_lm()
-SAMPLING = Sampling(draws=3, temperature=0.9, top_p=0.9, max_units=12)
+SAMPLING = Sampling(draws=3, temperature=0.9, top_p=0.9, max_new_units=12)
 UNITS = st.lists(st.integers(0, 19), min_size=1, max_size=9)
 
 
@@ -112,7 +112,7 @@ def test_sampling_equals_a_slow_loop_without_cache():
     config = SAMPLING
     for prompt, seeds, row in zip(PROMPTS, SEEDS, sample(LM, PROMPTS, SEEDS, config, batch_rows=100), strict=True):
         for seed, draw in zip(seeds, row, strict=True):
-            uniforms = np.random.Generator(np.random.Philox(key=seed)).random(config.max_units, dtype=np.float32)
+            uniforms = np.random.Generator(np.random.Philox(key=seed)).random(config.max_new_units, dtype=np.float32)
             ids, total, finish = VOCABULARY.encode(prompt, bos=True), 0.0, "limit"
             for uniform in uniforms:
                 with torch.no_grad():

@@ -25,7 +25,7 @@ FAMILIES = ["opt", "llama", "qwen2", "mistral"]
 TWIST = UnitVocabulary(num_units=NUM_UNITS, offset=4, bos_id=None, eos_id=None, pad_id=1)
 SLAM = UnitVocabulary(num_units=NUM_UNITS, offset=2, bos_id=1, eos_id=1, pad_id=0)
 VOCABULARIES = {"twist": TWIST, "slam": SLAM}
-SAMPLING = Sampling(draws=2, temperature=0.9, top_p=0.9, max_units=9)
+SAMPLING = Sampling(draws=2, temperature=0.9, top_p=0.9, max_new_units=9)
 PROMPTS = [[1, 2, 3], [4, 5], [6, 7, 8], [9], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
 SEEDS = [[10 * row + draw for draw in range(2)] for row in range(len(PROMPTS))]
 
@@ -43,7 +43,7 @@ def slow_draw(lm, prompt, seed, config):
     start = len(ids)
     allowed = {vocabulary.offset + unit for unit in range(NUM_UNITS)} | {vocabulary.eos_id}
     barred = [token for token in range(lm.model.config.vocab_size) if token not in allowed]
-    for uniform in np.random.Generator(np.random.Philox(key=seed)).random(config.max_units, dtype=np.float32):
+    for uniform in np.random.Generator(np.random.Philox(key=seed)).random(config.max_new_units, dtype=np.float32):
         with torch.no_grad():
             logits = lm.model(torch.tensor([ids])).logits[:, -1].float()
         logits[:, barred] = -torch.inf
@@ -141,9 +141,9 @@ def test_positions_are_used_to_the_last_and_no_further(family):
         "config.json",
         "1",
         "18",
-        "sampling.max_units",
+        "sampling.max_new_units",
         "9",
-        "prompts.max_s",
+        "prompts.max_duration_s",
     )
     for context in range(4):
         whole = LikelihoodRequest([1] * context, [1] * (17 - context), eos=False)

@@ -68,7 +68,7 @@ stages:
     outs:
       - artifacts/corpus
   rounds:
-    foreach: ${rounds}
+    foreach: ${preferences}
     do:
       outs:
         - artifacts/${key}

@@ -30,9 +30,9 @@ from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.rows import encode_utterances
 from alignslm.lm.checkpoint import load_lm, save_lm
 from alignslm.pipeline import read_stages, sources
-from alignslm.preferences.files import fetch
+from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import REASONS, PreferenceError, make_pairs
-from alignslm.preferences.reading import SCHEMA, find_slices, read_slice
+from alignslm.preferences.reading import SCHEMA, read_slice
 from alignslm.units import UnitVocabulary
 from tests.listening_world import NOUNS, RATE_HZ, say
 from tests.messages import names
@@ -153,7 +153,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
     assert (
         "imported_preferences.mine: added mine\n"
         "checkpoints.mine: added {init_from: base, train_on: pairs/mine, trainer: dpo, warmup_steps: 0}\n"
-        "systems.mine: added {source: checkpoints/mine}\n" in result.stdout
+        "systems.mine: added {source: checkpoints/mine}" in result.stdout
     )
     assert choice(root, "mine")["units"]["codebook_sha256"] == encoder.contract.codebook_sha256
 
@@ -178,7 +178,7 @@ def test_the_graph_trains_on_them_from_the_base_model_and_evaluates(root, tmp_pa
     run(write_lines(tmp_path / "pairs.jsonl", slamkit_rows(24)), "--name", "mine", "--encoder", "mfcc-kmeans")
     graph = read_stages(root)
     named = {stage.name: stage for stage in graph}
-    behind, queue = set(), [named["control_eval@mine"]]
+    behind, queue = set(), [named["eval@mine"]]
     while queue:
         stage = queue.pop()
         behind.add(stage.name)

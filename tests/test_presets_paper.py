@@ -60,7 +60,7 @@ def test_models_and_feedback_are_the_papers(name):
     assert keys["asr"] == "whisper-large-v2"
     assert (keys["judge"], keys["heldout_judge"]) == ("mistral-7b-written", "gpt4o")
     assert keys["lm"] == name
-    assert (keys["prompts"]["cut"], keys["prompts"]["max_s"]) == ("raw", 3.0)
+    assert (keys["prompts"]["cut"], keys["prompts"]["max_duration_s"]) == ("raw", 3.0)
     assert keys["sampling"]["draws"] == 5
     assert keys["weights"] == {"llm_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}
     rules = {key: (r["min_chosen_score"], r["max_rejected_score"], r["max_auto_bleu"], keys["checkpoints"][key]["warmup_steps"], r["sampled_from"]) for key, r in keys["preferences"].items()}  # fmt: skip

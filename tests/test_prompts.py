@@ -40,7 +40,7 @@ def corpus(count=8, end_s=0.4, split=None):
     return encoded, utterances
 
 
-CONFIG = Prompts(train=1, valid=1, dev=1, test=1, cut="sentence", max_s=3.0, min_units=2)
+CONFIG = Prompts(train=1, valid=1, dev=1, test=1, cut="sentence", max_duration_s=3.0, min_units=2)
 
 
 def test_prompts_hold_units_rest_and_texts():

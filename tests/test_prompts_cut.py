@@ -13,7 +13,7 @@ from alignslm.prompts import CutPoint, PromptError, cut_point, fill_missing_text
 from tests.messages import names
 from tests.tiny_librispeech import RATE_HZ, spoken
 
-RAW = Prompts(train=1, valid=1, dev=0, test=1, cut="raw", max_s=0.5, min_units=2)
+RAW = Prompts(train=1, valid=1, dev=0, test=1, cut="raw", max_duration_s=0.5, min_units=2)
 WORD = RAW.model_copy(update={"cut": "word"})
 
 
@@ -41,15 +41,15 @@ def row(text, ends):
 
 
 @given(st.lists(st.floats(0.01, 2.0), min_size=1, max_size=12), st.floats(0.1, 4.0))
-def test_a_word_cut_never_passes_the_limit_and_could_not_keep_one_word_more(gaps, max_s):  # G7
+def test_a_word_cut_never_passes_the_limit_and_could_not_keep_one_word_more(gaps, max_duration_s):  # G7
     ends = [sum(gaps[: at + 1]) for at in range(len(gaps))]
     words = [f"w{at}" for at in range(len(ends))]
-    end = cut_point(row(" ".join(words), ends), WORD.model_copy(update={"max_s": max_s}))
-    fitting = [at for at, time in enumerate(ends) if time <= max_s]
+    end = cut_point(row(" ".join(words), ends), WORD.model_copy(update={"max_duration_s": max_duration_s}))
+    fitting = [at for at, time in enumerate(ends) if time <= max_duration_s]
     if not fitting or len(fitting) == len(words):
         assert end is None
     else:
-        assert end.end_s == ends[fitting[-1]] <= max_s
+        assert end.end_s == ends[fitting[-1]] <= max_duration_s
         assert f"{end.prompt_text} {end.continuation_text}".split() == words
         assert len(end.prompt_text.split()) == len(fitting)
 

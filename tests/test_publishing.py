@@ -217,7 +217,7 @@ def test_the_cards_code_draws_what_the_checkpoint_here_draws(world, read):
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=0,
-        max_new_tokens=sampling.max_units,
+        max_new_tokens=sampling.max_new_units,
         suppress_tokens=[0, 1],
     )
     units = [token - 3 for token in drawn[0, ids.shape[1] :].tolist() if token >= 3]
@@ -323,8 +323,8 @@ def test_the_published_adapter_names_no_folder_of_this_machine(hub, receipt):
 def test_the_lock_in_the_repository_is_what_the_round_rests_on(hub, world, receipt):
     lock = hub.repos[MODEL].head.files["experiment/dvc.lock"]
     stages = set(YAML(typ="safe").load(lock)["stages"])
-    assert {"units", "base", "pairs@r1", "checkpoint@r1", "eval@r1", "control_eval@sft"} <= stages
-    assert "checkpoint@r2" not in stages
+    assert {"units", "base", "pairs@r1", "train@r1", "eval@r1", "eval@sft"} <= stages
+    assert "train@r2" not in stages
     digest = hashlib.sha256(lock).hexdigest()
     assert receipt.pushed["model"].tag == f"r1-{digest[:8]}"
     assert f"`{digest}`" in hub.repos[MODEL].head.files["README.md"].decode()

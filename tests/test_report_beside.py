@@ -34,8 +34,7 @@ def benchmarks(*chosen):
 
 def run(configs):
     """Return an experiment with two systems and these benchmarks."""
-    controls = {"base": EXPERIMENT.params.controls["base"]}
-    params = {"controls": controls, "rounds": {"r1": EXPERIMENT.params.rounds["r1"]}}
+    params = {"systems": {name: EXPERIMENT.params.systems[name] for name in ("base", "r1")}}
     return EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update=params), "benchmarks": configs})
 
 
@@ -135,7 +134,7 @@ def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, mo
     edit(
         root / "params.yaml",
         ("  swuggy: swuggy\n", "  swuggy: official-swuggy\n  copied: official-sblimp-slamkit\n"),
-        ("context: given", "context: scored"), ("normalisation: mean", "normalisation: sum"),
+        ("context: given", "context: scored"), ("reduction: mean", "reduction: sum"),
     )  # fmt: skip
     found = load_experiment(root)
     assert [column_of(found.benchmarks[name]) for name in ("swuggy", "copied")] == [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alignslm import tables
 from alignslm.config.models import Bootstrap
-from alignslm.metrics import distinct_n, words
+from alignslm.metrics import ngrams, words
 from alignslm.report.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
@@ -30,6 +30,11 @@ def naive_jackknife(figure, clusters):
     without = [figure([other for other in clusters if other != cluster]) for cluster in clusters]
     mean, count = statistics.fmean(without), len(clusters)
     return math.sqrt((count - 1) / count * sum((one - mean) ** 2 for one in without))
+
+
+def distinct_n(texts, *, n):
+    grams = [gram for text in texts for gram in ngrams(words(text), n)]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 def naive_distinct(draws, prompts, n):
@@ -77,6 +82,7 @@ ROWS = st.lists(st.tuples(TEXTS, st.sampled_from(["ok", "empty", "failed"]), TEX
 
 
 @settings(max_examples=100)
+@settings(deadline=None)
 @given(ROWS)
 def test_word_error_rate_and_its_error_are_those_of_loops_over_texts(rows):
     names = [f"p{place}" for place in range(len(rows))]
@@ -153,8 +159,8 @@ def test_a_difference_of_distinct_n_is_the_difference_of_the_figures(world):
 def test_without_the_true_continuations_among_the_systems_nothing_is_counted(tmp_path):
     artifacts = build(tmp_path)
     (artifacts / "samples" / "ground-truth" / "recorded.parquet").unlink()
-    sampled = {name: item for name, item in EXPERIMENT.params.controls.items() if name != "ground-truth"}
-    alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"controls": sampled})})
+    sampled = {name: item for name, item in EXPERIMENT.params.systems.items() if name != "ground-truth"}
+    alone = EXPERIMENT.model_copy(update={"params": EXPERIMENT.params.model_copy(update={"systems": sampled})})
     assert read_inputs(artifacts, alone).word_errors.is_empty()
     with pytest.raises(tables.TableError) as raised:
         read_inputs(artifacts, EXPERIMENT)

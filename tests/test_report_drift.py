@@ -29,7 +29,14 @@ def report(inputs):
 def test_lineage_follows_what_each_round_was_trained_from():
     assert lineage(EXPERIMENT) == ["base", "r1", "r2"]
     params = EXPERIMENT.params
-    side = params.model_copy(update={"rounds": {"r1": params.rounds["r1"], "r7": params.rounds["r1"]}})
+    r1, base = params.checkpoints["r1"], params.systems["base"]
+    side = params.model_copy(
+        update={
+            "preferences": {**params.preferences, "r7": params.preferences["r1"]},
+            "checkpoints": {**params.checkpoints, "r7": r1.model_copy(update={"train_on": "pairs/r7"})},
+            "systems": {**params.systems, "r7": base.model_copy(update={"source": "checkpoints/r7"})},
+        }
+    )
     assert lineage(EXPERIMENT.model_copy(update={"params": side})) == ["base", "r7"]
 
 

@@ -18,7 +18,7 @@ from tests.sample_experiment import CHOICES
 from tests.tiny_lm import tiny_lm
 
 LM = tiny_lm()
-SAMPLING = Sampling(draws=3, temperature=1.0, top_p=0.95, max_units=10)
+SAMPLING = Sampling(draws=3, temperature=1.0, top_p=0.95, max_new_units=10)
 
 
 def prompts(count=5):

@@ -7,8 +7,8 @@ import pytest
 
 from alignslm import audio, tables
 from alignslm.config.speech import StoryWorldConfig
-from alignslm.storyworld.corpus import CorpusError, plan_stories, story_texts, synthesize_corpus
-from alignslm.storyworld.espeak import SpeechError
+from alignslm.storyworld import StoryWorldError
+from alignslm.storyworld.corpus import plan_stories, story_texts, synthesize_corpus
 from alignslm.storyworld.grammar import can_continue, scene_of, split_of
 from alignslm.storyworld.narration import PAUSE_S, synthesize_story
 from tests.messages import names
@@ -76,7 +76,7 @@ def test_more_stories_keep_the_earlier_ones_and_another_seed_changes_them() -> N
 
 
 def test_more_prompts_than_the_grammar_has_are_refused() -> None:
-    with pytest.raises(CorpusError) as error:
+    with pytest.raises(StoryWorldError) as error:
         plan_stories(world(stories={**MANY, "dev": 5000}))
     names(error.value, "stories.dev", "5000", "1348", "9%", "experiments/corpus/")
 
@@ -109,7 +109,7 @@ def test_workers_and_shards_change_no_byte(spoken: list[pl.DataFrame], tmp_path:
 
 
 def test_an_unknown_voice_stops_before_the_workers_start(tmp_path: Path) -> None:
-    with pytest.raises(SpeechError, match="voice 'klingon' is unknown"):
+    with pytest.raises(StoryWorldError, match="voice 'klingon' is unknown"):
         next(synthesize_corpus(world(voice="klingon"), workers=2, shard_rows=5, work=tmp_path))
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.speech import StoryWorldConfig
-from alignslm.storyworld import espeak, nonwords
+from alignslm.storyworld import StoryWorldError, espeak, nonwords
 from alignslm.storyworld.grammar import VOCABULARY, can_continue, scene_of, split_of
-from alignslm.storyworld.items import ItemsError, Pair, toy_items, toy_pairs
+from alignslm.storyworld.items import Pair, toy_items, toy_pairs
 from alignslm.storyworld.narration import synthesize_story
 from tests.messages import names
 
@@ -108,10 +108,10 @@ def test_syntactic_pairs_differ_in_one_phenomenon(syntactic: list[Pair]) -> None
 
 
 def test_too_many_pairs_are_refused() -> None:
-    with pytest.raises(ItemsError) as raised:
+    with pytest.raises(StoryWorldError) as raised:
         toy_pairs(CLOZE.model_copy(update={"stories": 99999}), voice="en-us")
     names(raised.value, "toy-storycloze", "99999", "1630")
-    with pytest.raises(nonwords.NonwordError) as raised:
+    with pytest.raises(StoryWorldError) as raised:
         toy_pairs(LEXICAL.model_copy(update={"pairs": 99999}), voice="en-us")
     names(raised.value, "99999", "vocabulary")
 

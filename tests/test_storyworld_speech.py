@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignslm.storyworld import espeak
+from alignslm.storyworld import StoryWorldError, espeak
 from alignslm.storyworld.narration import GRID_S, PAUSE_S, synthesize_stories, synthesize_story
 from tests.messages import names
 
@@ -74,13 +74,13 @@ def test_phonemes_keep_stress_before_the_vowel() -> None:
     ],
 )
 def test_an_unknown_voice_is_told_with_close_ones(voice: str, message: str) -> None:
-    with pytest.raises(espeak.SpeechError) as error:
+    with pytest.raises(StoryWorldError) as error:
         espeak.synthesize("hello", **{**HOW, "voice": voice})
     names(error.value, *message)
 
 
 def test_a_text_without_words_is_an_error() -> None:
-    with pytest.raises(espeak.SpeechError, match=r"made no sound of '' with voice 'en-us'"):
+    with pytest.raises(StoryWorldError, match=r"made no sound of '' with voice 'en-us'"):
         espeak.synthesize("", **HOW)
 
 
@@ -92,7 +92,7 @@ def test_a_library_held_by_somebody_else_is_found_out() -> None:
 
     held = ctypes.CDLL(str(espeakng_loader.get_library_path()))
     try:
-        with pytest.raises(espeak.SpeechError, match="stays loaded"):
+        with pytest.raises(StoryWorldError, match="stays loaded"):
             espeak.synthesize("hello", **HOW)
     finally:
         _ctypes.dlclose(held._handle)

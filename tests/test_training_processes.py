@@ -55,7 +55,7 @@ def train(world, monkeypatch, processes: int, sharding: str = "none") -> tuple[d
     """Run the stage; return the weights and the hash of every file that it published."""
     monkeypatch.chdir(world)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    edit_yaml(world / "experiments/execution.yaml", {"training_processes": processes, "training_sharding": sharding})
+    edit_yaml(world / "experiments/execution.yaml", {"num_processes": processes, "fsdp": sharding})
     train_stage.main("r1")
     files = sorted(file for file in Artifacts().checkpoint("r1").rglob("*") if file.is_file())
     made = {str(file): file_sha256(file) for file in files}
@@ -74,10 +74,10 @@ def alone(world):
 def of_two(world, alone):
     """What two processes make: each with the whole model, and each with a part of it."""
     with pytest.MonkeyPatch.context() as patch:
-        return {sharding: train(world, patch, 2, sharding) for sharding in ("none", "full")}
+        return {sharding: train(world, patch, 2, sharding) for sharding in ("none", "full_shard")}
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize("sharding", ["none", "full_shard"])
 def test_two_processes_end_where_one_does(alone, of_two, sharding):
     before = tiny_lm().model.state_dict()
     found = of_two[sharding][0]
@@ -89,7 +89,7 @@ def test_two_processes_end_where_one_does(alone, of_two, sharding):
 
 
 def test_sharing_a_model_changes_no_byte_of_what_is_published(of_two):
-    assert of_two["full"][1] == of_two["none"][1]
+    assert of_two["full_shard"][1] == of_two["none"][1]
 
 
 def kill_second(root: Path, killed: list[int]) -> None:
@@ -112,7 +112,7 @@ def is_second(folder: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize("sharding", ["none", "full_shard"])
 def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(world, of_two, sharding, monkeypatch, capfd):
     killer = threading.Thread(target=kill_second, args=(world, killed := []))
     killer.start()
@@ -124,7 +124,7 @@ def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(world, of_
     assert re.search(r"training goes on after step \d+ of an interrupted run", said)
     assert said.count("train@r1: 21 pairs in, 40 steps out") == 1
     assert again == of_two[sharding][1]
-    assert (SHARED in said) == (sharding == "full")
+    assert (SHARED in said) == (sharding == "full_shard")
 
 
 def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):
@@ -133,7 +133,7 @@ def test_the_number_of_processes_must_be_the_one_asked_for(monkeypatch):
     assert not start_processes("stages.base", [], processes=4)
     with pytest.raises(ProcessesError) as error:
         _require(4, 2)
-    names(error.value, "4", "WORLD_SIZE", "training_processes", "2", "experiments/execution.yaml", "torchrun")
+    names(error.value, "4", "WORLD_SIZE", "num_processes", "2", "experiments/execution.yaml", "torchrun")
 
 
 def test_every_process_has_its_own_gpu_and_one_writes(monkeypatch):

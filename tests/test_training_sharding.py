@@ -22,12 +22,10 @@ APART = 1e-4  # of an adapter's weight: sums of two halves round otherwise
 
 def test_sharing_among_one_is_an_error_that_says_what_to_set(tmp_path):
     write_experiment(tmp_path)
-    edit_yaml(tmp_path / "experiments/execution.yaml", {"training_sharding": "full"})
+    edit_yaml(tmp_path / "experiments/execution.yaml", {"fsdp": "full_shard"})
     with pytest.raises(ConfigError) as error:
         load_execution(tmp_path)
-    names(
-        error.value, f"{tmp_path}/experiments/execution.yaml:1", "training_sharding", "training_processes", "1", "GPUs"
-    )
+    names(error.value, f"{tmp_path}/experiments/execution.yaml:1", "fsdp", "num_processes", "1", "GPUs")
 
 
 @pytest.fixture(scope="module")
@@ -107,4 +105,4 @@ def test_what_is_published_is_a_plain_folder_of_equal_form(root, name):
 def test_an_architecture_whose_layers_cannot_be_shared_is_refused(root):
     assert found(root, 1)["gpt2"] is None
     assert found(root, 2)["gpt2"] == found(root, 2, 1)["gpt2"]
-    names(found(root, 2)["gpt2"], f"{root}/gpt2", "training_sharding: none", "experiments/execution.yaml")
+    names(found(root, 2)["gpt2"], f"{root}/gpt2", "fsdp: none", "experiments/execution.yaml")

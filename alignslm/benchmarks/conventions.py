@@ -23,13 +23,13 @@ class Convention(NamedTuple):
     """`context`: the story so far only conditions, or is scored; `eos`: the end of sequence counts as a unit."""
 
     context: Literal["given", "scored"]
-    normalisation: Literal["mean", "sum"]
+    reduction: Literal["mean", "sum"]
     eos: bool
 
     def name(self, *, has_context: bool) -> str:
         """Return `given-mean`, `scored-sum-eos` ...; of items without context, `mean`, `sum-eos` ..."""
         said = [self.context] if has_context else []
-        return "-".join([*said, self.normalisation, *(["eos"] if self.eos else [])])
+        return "-".join([*said, self.reduction, *(["eos"] if self.eos else [])])
 
     def units(self, side: str) -> pl.Expr:
         """Return how many units of `side` (positive, negative) count."""
@@ -46,7 +46,7 @@ class Convention(NamedTuple):
         if self.eos:
             total += pl.col(f"{side}_eos_nats").fill_nan(None)
         units = self.units(side)
-        value = total / units if self.normalisation == "mean" else total
+        value = total / units if self.reduction == "mean" else total
         return pl.when(units > 0).then(value)
 
     def correct(self) -> pl.Expr:
@@ -68,9 +68,9 @@ def conventions_of(scores: pl.DataFrame) -> Iterator[tuple[str, Convention]]:
     has_context = bool((scores["positive_context_units"] + scores["negative_context_units"] > 0).any())
     has_eos = scores["positive_eos_nats"].is_not_null().any()
     for context in CONTEXTS if has_context else CONTEXTS[:1]:
-        for normalisation in NORMALISATIONS:
+        for reduction in NORMALISATIONS:
             for eos in (False, True) if has_eos else (False,):
-                convention = Convention(context, normalisation, eos)
+                convention = Convention(context, reduction, eos)
                 yield convention.name(has_context=has_context), convention
 
 

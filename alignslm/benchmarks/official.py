@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
-from alignslm.benchmarks.index import checked, fingerprint, refuse
+from alignslm.benchmarks.index import checked, refuse
 from alignslm.benchmarks.layouts import find_numbered, find_salmon, find_storycloze
 from alignslm.benchmarks.slm21 import find_slm21
 from alignslm.config.benchmarks import (
@@ -25,8 +25,6 @@ from alignslm.listing import Decoded, Listing, Place, decode, read_audio, until_
 from alignslm.prompts import split_units
 from alignslm.shards import map_shards
 from alignslm.user_errors import Problem
-
-__all__ = ["encode_found", "find_items", "fingerprint"]
 
 NO_SAMPLES = np.zeros(0, np.float32)
 NOT_ENCODED = Encoded(np.zeros(0, np.uint16), np.zeros(0, np.uint16))

@@ -22,13 +22,13 @@ def score_items(
 
     The reported log-likelihoods follow `config`; sums and counts of context, ending and end of sequence stand beside
     them, so that every other convention can be read off. A side without a scored unit is null and counted missing.
-    Raises BenchmarkError where `config.score_eos` asks for what the model does not have.
+    Raises BenchmarkError where `config.include_eos` asks for what the model does not have.
     """
     has_eos = lm.vocabulary.eos_id is not None
-    if config.score_eos and not has_eos:
-        raise BenchmarkError(f"evaluation.score_eos is true, but model {model!r} has no EOS token. Set it to false.")
+    if config.include_eos and not has_eos:
+        raise BenchmarkError(f"evaluation.include_eos is true, but model {model!r} has no EOS token. Set it to false.")
     pairs = paired(items)
-    declared = Convention(config.context, config.normalisation, config.score_eos)
+    declared = Convention(config.context, config.reduction, config.include_eos)
     parts = [part for side in SIDES for part in _parts(pairs, side, lm, batch_rows=batch_rows)]
     scores = pairs.with_columns(
         pl.lit(benchmark).alias("benchmark"), pl.lit(model).alias("model"), *parts

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from alignslm.cli.options import require_experiment
 from alignslm.cli.terminal import grid
 from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.loading import load_config
@@ -41,11 +43,11 @@ def build(
     from alignslm.listening.storage import Ratings
     from alignslm.listening.study import build_study
 
+    require_experiment(Path())
     folder, study_config = folder or Path("studies") / config, load_config("listening", config, ListeningTestConfig)
     study = build_study(study_config, artifacts, folder)
-    ratings = Ratings(folder / DATABASE)
-    ratings.invite(raters)
-    ratings.close()
+    with closing(Ratings(folder / DATABASE)) as ratings:
+        ratings.invite(raters)
     names, per_rater = study_config.names, len(study.prompts) * study_config.passes
     print(f"{folder}: {len(study.prompts)} prompts x {len(names)} systems and anchors, {per_rater} clips per rater")
     if study.lufs < study_config.loudness_lufs:
@@ -65,9 +67,8 @@ def invite(
     from alignslm.listening.study import read_study
 
     read_study(folder)
-    ratings = Ratings(folder / DATABASE)
-    added = ratings.invite(raters)
-    ratings.close()
+    with closing(Ratings(folder / DATABASE)) as ratings:
+        added = ratings.invite(raters)
     print(f"invited {added[0].rater_id} to {added[-1].rater_id}; their links: alignslm listen links {folder}")
 
 
@@ -82,11 +83,10 @@ def links(
     from alignslm.listening.study import read_study
 
     study, _ = read_study(folder)
-    ratings = Ratings.existing(folder / DATABASE)
-    for rater in ratings.raters():
-        done, due = len(ratings.stored(rater.rater_id)), len(study.trials(rater.number))
-        print(f"{rater.rater_id}  {done}/{due}  {base.rstrip('/')}/r/{rater.token}")
-    ratings.close()
+    with closing(Ratings.existing(folder / DATABASE)) as ratings:
+        for rater in ratings.raters():
+            done, due = len(ratings.stored(rater.rater_id)), len(study.trials(rater.number))
+            print(f"{rater.rater_id}  {done}/{due}  {base.rstrip('/')}/r/{rater.token}")
 
 
 @listen.command()
@@ -111,9 +111,8 @@ def export(folder: Folder) -> None:
     from alignslm.listening.analysis import export as export_ratings
     from alignslm.listening.storage import Ratings
 
-    ratings = Ratings.existing(folder / DATABASE)
-    frame = export_ratings(folder, ratings)
-    ratings.close()
+    with closing(Ratings.existing(folder / DATABASE)) as ratings:
+        frame = export_ratings(folder, ratings)
     print(f"{len(frame)} ratings of {frame['rater_id'].n_unique()} raters: {folder}/ratings.parquet and ratings.csv")
 
 
@@ -128,9 +127,8 @@ def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
     from alignslm.listening.study import read_study
 
     study, _ = read_study(folder)
-    ratings = Ratings.existing(folder / DATABASE)
-    found = analyse(study, ratings.raters(), ratings_table(folder, ratings), automatic_scores(artifacts, study))
-    ratings.close()
+    with closing(Ratings.existing(folder / DATABASE)) as ratings:
+        found = analyse(study, ratings.raters(), ratings_table(folder, ratings), automatic_scores(artifacts, study))
     write_text(folder / "analysis.json", found.model_dump_json(indent=2) + "\n")
     _print_analysis(found)
 

@@ -5,9 +5,24 @@ from typing import Annotated
 
 import typer
 
-Root = Annotated[
-    Path, typer.Option("--root", "-C", help="The experiment: the folder with params.yaml, dvc.yaml and artifacts/.")
-]
+
+class NoExperimentError(ValueError):
+    """A folder is not an experiment."""
+
+
+def require_experiment(root: Path) -> Path:
+    """Return a folder that is an experiment. Raises NoExperimentError if it has no params.yaml."""
+    if not (root / "params.yaml").is_file():
+        raise NoExperimentError(
+            f"{root.resolve()} is not an experiment: it has no params.yaml. Create one with `alignslm init FOLDER`, or "
+            "name its folder with --root."
+        )
+    return root
+
+
+_HELP = "The experiment: the folder with params.yaml, dvc.yaml and artifacts/."
+Root = Annotated[Path, typer.Option("--root", "-C", help=_HELP, callback=require_experiment)]
+AnyRoot = Annotated[Path, typer.Option("--root", "-C", help=_HELP)]
 System = Annotated[str, typer.Argument(help="An evaluated system of params.yaml, such as r1.")]
 Against = Annotated[str, typer.Argument(help="The system to compare with, such as base.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

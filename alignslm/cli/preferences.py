@@ -92,7 +92,7 @@ def import_preferences(
     console = Console(highlight=False, soft_wrap=True)
     for line in [found, f"wrote {file}", *(f"{'.'.join(c.key)}: {format_change(c)}" for c in listed)]:
         console.print(Text(line))
-    console.print(Text(f"train on them and evaluate: dvc repro control_eval@{name}"))
+    console.print(Text(f"train on them and evaluate: dvc repro eval@{name}"))
 
 
 def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, rows: int) -> str:
@@ -100,8 +100,9 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     import polars as pl
 
     from alignslm.listing import problems_of
+    from alignslm.preferences.files import find_slices
     from alignslm.preferences.pairing import make_pairs, refuse
-    from alignslm.preferences.reading import find_slices, read_slice
+    from alignslm.preferences.reading import read_slice
     from alignslm.progress import track
 
     slices, problems = find_slices(config, folder, rows=rows)

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from alignslm.cli.options import Root, separated
+from alignslm.cli.options import AnyRoot, require_experiment, separated
 from alignslm.cli.terminal import format_bytes, grid
 from alignslm.config.problems import closest_match
 
@@ -24,7 +24,7 @@ LIST_SHOWN = 6
 
 def show(
     table: Annotated[list[str], typer.Argument(help="A path, or words of one below artifacts/, such as `pairs r1`.")],
-    root: Root = Path(),
+    root: AnyRoot = Path(),
     *,
     rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows to print.")] = 10,
     columns: Annotated[str | None, typer.Option("--columns", "-c", help="Columns to print, comma-separated.")] = None,
@@ -66,6 +66,7 @@ def find_table(words: Sequence[str], root: Path) -> Path:
     """
     if len(words) == 1 and (given := Path(words[0])).exists() and (given.is_file() or any(given.glob("part-*"))):
         return given
+    require_experiment(root)
     from alignslm.tables import TableError
 
     tables = every_table(root / "artifacts")

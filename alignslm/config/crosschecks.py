@@ -188,17 +188,18 @@ def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
 def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
     """The longest prompt, before deduplication, and the longest continuation fit the model together."""
     prompts, sampling = experiment.params.prompts, experiment.params.sampling
-    prompt_units = math.ceil(prompts.max_s * experiment.encoder.frame_rate_hz)
+    prompt_units = math.ceil(prompts.max_duration_s * experiment.encoder.frame_rate_hz)
     if prompts.min_units > prompt_units:
-        message = f"no prompt of at most max_s ({prompts.max_s:g} s) can hold more than {prompt_units} units"
+        limit = f"max_duration_s ({prompts.max_duration_s:g} s)"
+        message = f"no prompt of at most {limit} can hold more than {prompt_units} units"
         yield Conflict(PARAMS, ("prompts", "min_units"), message)
-    needed = prompt_units + sampling.max_units + SPECIAL_TOKENS
+    needed = prompt_units + sampling.max_new_units + SPECIAL_TOKENS
     if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_positions < needed:
         yield Conflict(
             ("lm",),
             ("max_positions",),
-            f"{experiment.lm.max_positions} positions, but a prompt of {prompt_units} units (prompts.max_s), "
-            f"sampling.max_units ({sampling.max_units}) and {SPECIAL_TOKENS} special tokens need {needed}",
+            f"{experiment.lm.max_positions} positions, but a prompt of {prompt_units} units (prompts.max_duration_s), "
+            f"sampling.max_new_units ({sampling.max_new_units}) and {SPECIAL_TOKENS} special tokens need {needed}",
         )
 
 
@@ -347,6 +348,7 @@ def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:
                 f"checkpoints.{trained} starts from {start}, but its pairs were sampled from "
                 f"{preferences.sampled_from}: they are not its own continuations"
             )
-    for name in params.aligned:
-        if name not in params.systems:
+    evaluated = {item.pairs for item in params.rounds.values()}
+    for name, item in params.aligned.items():
+        if item.pairs not in evaluated:
             yield f"checkpoints.{name} is not evaluated; add systems.{name}: {{source: checkpoints/{name}}}"

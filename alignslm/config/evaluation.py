@@ -67,6 +67,6 @@ class Evaluation(Config):
     context: Literal["given", "scored"] = Field(
         description="an item's context (StoryCloze's story so far) only conditions its ending, or is scored with it"
     )
-    normalisation: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")
-    score_eos: bool = Field(description="count the end-of-sequence token as a scored unit")
+    reduction: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")
+    include_eos: bool = Field(description="count the end-of-sequence token as a scored unit")
     bootstrap: Bootstrap

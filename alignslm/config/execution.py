@@ -24,24 +24,24 @@ class Execution(Config):
     strict: bool = Field(
         description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
     )
-    training_processes: PositiveCount = Field(description="processes that share every batch of training, one a GPU")
-    training_sharding: Literal["none", "full"] = Field(
-        description="full: of a model that an adapter is trained on, each training process holds a part"
+    num_processes: PositiveCount = Field(description="processes that share every batch of training, one a GPU")
+    fsdp: Literal["none", "full_shard"] = Field(
+        description="full_shard: of a model that an adapter is trained on, each training process holds a part"
     )
 
     @model_validator(mode="after")
     def _shared_by_several(self) -> "Execution":
-        if self.training_sharding == "full" and self.training_processes == 1:
+        if self.fsdp == "full_shard" and self.num_processes == 1:
             raise ValueError(
-                "training_sharding: full shares a model among several processes, but training_processes is 1: "
-                "set it to the number of GPUs, or training_sharding to none"
+                "fsdp: full_shard shares a model among several processes, but num_processes is 1: "
+                "set it to the number of GPUs, or fsdp to none"
             )
         return self
 
     @property
     def processes_sharing(self) -> int:
         """How many processes share the weights of a model that an adapter is trained on."""
-        return self.training_processes if self.training_sharding == "full" else 1
+        return self.num_processes if self.fsdp == "full_shard" else 1
 
     @property
     def rows_at_once(self) -> int:

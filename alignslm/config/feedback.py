@@ -98,4 +98,4 @@ class Sampling(Config):
     draws: Annotated[int, Field(ge=2)]
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
-    max_units: PositiveCount = Field(description="longest continuation, in deduplicated units, prompt not counted")
+    max_new_units: PositiveCount = Field(description="longest continuation, in deduplicated units, prompt not counted")

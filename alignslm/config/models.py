@@ -100,7 +100,7 @@ class Prompts(Config):
     dev: Count
     test: PositiveCount
     cut: Literal["sentence", "raw", "word"]
-    max_s: Positive
+    max_duration_s: Positive
     min_units: PositiveCount
 
 

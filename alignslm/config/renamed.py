@@ -14,5 +14,11 @@ RENAMED = {
     "margin_min": "min_margin",
     "auto_bleu_max": "max_auto_bleu",
     "warmup_steps": "checkpoints.NAME.warmup_steps",
+    "max_s": "max_duration_s",
+    "max_units": "max_new_units",
+    "normalisation": "reduction",
+    "score_eos": "include_eos",
+    "training_processes": "num_processes",
+    "training_sharding": "fsdp (none or full_shard)",
     "checkpoint": "source: checkpoints/NAME",
 }

@@ -15,16 +15,13 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm.config.sources import FolderSource
+from alignslm.corpora.index import CorpusError
 from alignslm.fetching import expanded
 from alignslm.user_errors import Problem
 
 ALIGNED_LINE = re.compile(r'(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
 TOKEN = re.compile(r'"(?:[^"]|"")*"|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?=[\s:;]|$)')
 UNKNOWN = ("<unk>", "<oov>", "[unk]")  # what an aligner writes for a word that its lexicon lacks
-
-
-class AlignmentError(ValueError):
-    """An alignment file is not in the format its name promises."""
 
 
 class Word(NamedTuple):
@@ -63,7 +60,7 @@ def _read(root: Path, texts: Mapping[str, str]) -> tuple[dict[str, list[float]],
             for name, words in _words_of(file):
                 if name in texts and _same([word.text for word in words], texts[name].split()):
                     ends[name] = [word.end_s for word in words]
-        except AlignmentError as error:
+        except CorpusError as error:
             problems.append(Problem(f"unreadable alignment ({error})", file.relative_to(root).as_posix()))
     return ends, problems
 
@@ -82,14 +79,14 @@ def aligned_line(line: str, number: int) -> tuple[str, list[Word]]:
     """Return utterance id and words of one line of an .alignment.txt."""
     parts = ALIGNED_LINE.fullmatch(line)
     if parts is None:
-        raise AlignmentError(f'line {number} is not: id "WORD,,WORD" "0.5,0.6,1.2"')
+        raise CorpusError(f'line {number} is not: id "WORD,,WORD" "0.5,0.6,1.2"')
     words, times = parts[2].split(","), parts[3].split(",")
     if len(words) != len(times):
-        raise AlignmentError(f"line {number} has {len(words)} words and {len(times)} times")
+        raise CorpusError(f"line {number} has {len(words)} words and {len(times)} times")
     try:
         ends = [float(time) for time in times]
     except ValueError as error:
-        raise AlignmentError(f"line {number}: {error}") from error
+        raise CorpusError(f"line {number}: {error}") from error
     return parts[1], _rising([Word(word, end) for word, end in zip(words, ends, strict=True) if word.strip()])
 
 
@@ -102,13 +99,13 @@ def text_grid_words(text: str) -> list[Word]:
     tokens = [token[0] for token in TOKEN.finditer(_without_indices(text))]
     starts = [at for at in range(1, len(tokens)) if tokens[at - 1 : at + 1] == ['"IntervalTier"', '"words"']]
     if not starts:
-        raise AlignmentError("no interval tier named words")
+        raise CorpusError("no interval tier named words")
     try:
         at, count = starts[0] + 4, int(tokens[starts[0] + 3])
         intervals = [tokens[at + 3 * number : at + 3 * number + 3] for number in range(count)]
         words = [Word(label[1:-1].replace('""', '"'), float(end)) for _, end, label in intervals]
     except ValueError as error:
-        raise AlignmentError(f"tier words ends early or holds no intervals ({error})") from error
+        raise CorpusError(f"tier words ends early or holds no intervals ({error})") from error
     return _rising([word for word in words if word.text.strip()])
 
 
@@ -120,7 +117,7 @@ def _without_indices(text: str) -> str:
 
 def _rising(words: list[Word]) -> list[Word]:
     if any(after.end_s < before.end_s for before, after in pairwise(words)):
-        raise AlignmentError("word times do not rise")
+        raise CorpusError("word times do not rise")
     return words
 
 

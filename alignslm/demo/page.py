@@ -94,7 +94,7 @@ def build_page(studio: SpeechPipeline, models: Sequence[str]) -> Any:
                 draws = gr.Slider(1, MOST_DRAWS, value=2, step=1, label="Continuations per model")
                 warmth = params.sampling.temperature
                 temperature = gr.Slider(0.1, 2.0, value=warmth, step=0.05, label="Temperature: higher is bolder")
-                longest = params.prompts.max_s
+                longest = params.prompts.max_duration_s
                 seconds = gr.Slider(0.5, longest, value=longest, step=0.1, label="Seconds used of the prompt")
                 seed = gr.Number(params.seeds.evaluation, precision=0, minimum=0, label="Seed")
         button = gr.Button("Continue", variant="primary")

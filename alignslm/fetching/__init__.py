@@ -4,7 +4,6 @@ Files by URL are kept in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE na
 codebooks of one file name never meet. Repositories of the Hub are kept where huggingface_hub keeps them (HF_HOME).
 """
 
-import errno
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,7 @@ from typing import NamedTuple
 
 from alignslm.config.sources import FolderSource, HubSource, Source, UrlSource
 from alignslm.provenance import file_sha256
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+from alignslm.storage import DISK_ERRORS
 
 
 class FetchError(ValueError):
@@ -132,7 +130,7 @@ def reraise_disk_errors(what: str, variable: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         raise FetchError(
             f"{what} cannot be written to {error.filename or 'the cache'}: {error.strerror}. "

@@ -56,29 +56,40 @@ def _listed(patterns: Sequence[str] | None) -> list[str] | None:
 def _reraise_hub_errors(source: HubSource) -> Iterator[None]:
     try:
         yield
-    except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+    except (errors.HFValidationError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:
         raise FetchError(f"the Hub repository {source.repo} {_fault(error, source)}") from error
 
 
-def _fault(error: Exception, source: HubSource) -> str:
-    """Say what is wrong with the repository, and what to do. The token itself is never shown."""
+def refused(error: Exception, source: HubSource) -> str | None:
+    """Return why the Hub does not give a repository, and what to do; None for errors of another kind.
+
+    The token itself is never shown.
+    """
     token = "HF_TOKEN is set but may not read it" if get_token() else "HF_TOKEN is not set"
-    unreachable = (
-        f"at {source.revision} is not whole on this machine, and the Hub cannot be reached ({_first_line(error)}). "
-        "Connect to the network (and unset HF_HUB_OFFLINE), or fetch the repository elsewhere and name its folder with "
-        "kind: folder."
-    )
     page = f"https://huggingface.co/{'datasets/' if source.repo_type == 'dataset' else ''}{source.repo}"
     faults = {
         errors.GatedRepoError: f"is gated, and {token}. Accept its terms at {page}, then set HF_TOKEN to your token.",
         errors.RepositoryNotFoundError: f"does not exist, or is private and {token}. Check `repo`, or set HF_TOKEN.",
         errors.RevisionNotFoundError: f"has no revision {source.revision!r}. Name a branch, tag or commit it has.",
+    }
+    return next((fault for kind, fault in faults.items() if isinstance(error, kind)), None)
+
+
+def _fault(error: Exception, source: HubSource) -> str:
+    """Return what is wrong with the repository, and what to do."""
+    unreachable = (
+        f"at {source.revision} is not complete on this machine, and the Hub cannot be reached ({_first_line(error)}). "
+        "Connect to the network (and unset HF_HUB_OFFLINE), or fetch the repository elsewhere and name its folder with "
+        "kind: folder."
+    )
+    faults = {
         errors.HFValidationError: f"has no name that the Hub allows: {error}",
         errors.LocalEntryNotFoundError: unreachable,
-        errors.HfHubHTTPError: f"cannot be fetched: {_first_line(error)}; {token}.",
+        errors.HfHubHTTPError: f"cannot be fetched: {_first_line(error)}. If it is private, set HF_TOKEN.",
     }
-    other = f"cannot be fetched: {_first_line(error)}. Run again: it goes on where it broke off."
-    return next((fault for kind, fault in faults.items() if isinstance(error, kind)), other)
+    other = f"cannot be fetched: {_first_line(error)}. Run again: the download resumes."
+    found = next((fault for kind, fault in faults.items() if isinstance(error, kind)), other)
+    return refused(error, source) or found
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but not in its __all__
+from huggingface_hub.utils import WeakFileLock  # public, but not in its __all__
 
 from alignslm.config.sources import UrlSource
 from alignslm.fetching import Fetched, FetchError, reraise_disk_errors

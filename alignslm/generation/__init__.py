@@ -11,5 +11,3 @@ open a `SpeechPipeline`: encoder, vocoder and ASR model are then loaded once for
 from alignslm.generation.prompt import PlayError, Prompt
 from alignslm.generation.studio import SpeechPipeline, SpokenLM
 from alignslm.generation.take import Continuation
-
-__all__ = ["Continuation", "PlayError", "Prompt", "SpeechPipeline", "SpokenLM"]

@@ -63,8 +63,8 @@ def read_audio(file: Path, *, seconds: float | None, longest_s: float) -> tuple[
     length_s = len(waveform) / rate_hz
     if seconds is None and length_s > longest_s:
         raise PlayError(
-            f"{file} lasts {length_s:.1f} s; the model was trained on at most {longest_s:g} s (prompts.max_s). "
-            f"Use its beginning with --prompt-seconds {longest_s:g}, or cut it."
+            f"{file} lasts {length_s:.1f} s; the model was trained on at most {longest_s:g} s "
+            f"(prompts.max_duration_s). Use its beginning with --prompt-seconds {longest_s:g}, or cut it."
         )
     return _audible(waveform if seconds is None else waveform[: round(seconds * rate_hz)], file), rate_hz
 

@@ -74,7 +74,7 @@ class SpeechPipeline:
                 return self._of_experiment(found)
         if seconds is not None and seconds <= 0:
             raise PlayError(f"prompt seconds must be positive, got {seconds:g}")
-        waveform, rate_hz = read_audio(Path(given), seconds=seconds, longest_s=self.params.prompts.max_s)
+        waveform, rate_hz = read_audio(Path(given), seconds=seconds, longest_s=self.params.prompts.max_duration_s)
         return self.prompt_of(waveform, rate_hz, name=Path(given).name)
 
     def prompt_of(self, waveform: np.ndarray, sample_rate_hz: int, *, name: str = "prompt") -> Prompt:

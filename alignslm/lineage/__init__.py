@@ -7,5 +7,3 @@ Only the selection rule's checks are computed, from the current values of params
 
 from alignslm.lineage.chain import Chain, Step
 from alignslm.lineage.search import LineageError, Speech, speech_of, trace
-
-__all__ = ["Chain", "LineageError", "Speech", "Step", "speech_of", "trace"]

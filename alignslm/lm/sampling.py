@@ -80,10 +80,10 @@ def _sample_batch(
     """Draw for a batch of prompts: a prompt is read once, its cache then serves all its draws."""
     draws, eos = len(seeds[0]), lm.vocabulary.eos_id
     forbidden = _forbidden(lm)
-    uniforms = _uniforms([seed for row in seeds for seed in row], config.max_units).to(lm.device)
+    uniforms = _uniforms([seed for row in seeds for seed in row], config.max_new_units).to(lm.device)
     tokens, mask = (part.to(lm.device) for part in _left_padded(ids, lm.vocabulary.pad_id))
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    cache = preallocated_cache(lm.model, capacity=tokens.shape[1] + config.max_units)
+    cache = preallocated_cache(lm.model, capacity=tokens.shape[1] + config.max_new_units)
     output = lm.model(
         tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
     )
@@ -94,7 +94,7 @@ def _sample_batch(
     units: list[list[int]] = [[] for _ in range(len(logits))]
     logprob = torch.zeros(len(logits), dtype=torch.float64, device=lm.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=lm.device)
-    for step in range(config.max_units):
+    for step in range(config.max_new_units):
         logits = logits.masked_fill(forbidden, -torch.inf)
         chosen = sample_top_p(logits, uniforms[alive, step], temperature=config.temperature, top_p=config.top_p)
         gain = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1).double()
@@ -104,7 +104,7 @@ def _sample_batch(
         keep = ~ended[alive]
         for row, token in zip(alive[keep].tolist(), chosen[keep].tolist(), strict=True):
             units[row].append(token)
-        if not keep.any() or step + 1 == config.max_units:
+        if not keep.any() or step + 1 == config.max_new_units:
             break
         if keep.float().mean() < COMPACT_AT:
             cache.batch_select_indices(keep.nonzero().squeeze(-1))
@@ -132,7 +132,7 @@ def sample(
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
     Every prompt must have equally many seeds. `config.draws` is not read here: the seeds say how many. A draw has
-    `config.max_units` units at most, however long its prompt. Raises TooLongError where prompt and draw together
+    `config.max_new_units` units at most, however long its prompt. Raises TooLongError where prompt and draw together
     exceed the model's positions.
     """
     encoded = [lm.vocabulary.encode(prompt, bos=True) for prompt in prompts]
@@ -140,9 +140,9 @@ def sample(
         raise ValueError(f"prompt {[not ids for ids in encoded].index(True)} is empty: there is nothing to continue")
     check_max_positions(
         lm.model.config,
-        [len(ids) + config.max_units - 1 for ids in encoded],  # the last unit drawn is not read again
+        [len(ids) + config.max_new_units - 1 for ids in encoded],  # the last unit drawn is not read again
         what="prompts with their continuations",
-        cure=f"lower sampling.max_units ({config.max_units}) or prompts.max_s",
+        cure=f"lower sampling.max_new_units ({config.max_new_units}) or prompts.max_duration_s",
     )
     results: list[list[SampledContinuation]] = [[] for _ in prompts]
     by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))

@@ -30,7 +30,7 @@ def load_sharded_model(folder: Path, *, dtype: str, processes: int) -> PreTraine
     if not _shares_layers(model):
         raise ShardingError(
             f"{folder}: transformers cannot share the layers of a {model.config.model_type} model among processes, "
-            "each would gather it whole. Set training_sharding: none in experiments/execution.yaml."
+            "each would gather it whole. Set fsdp: none in experiments/execution.yaml."
         )
     # PEFT takes a model with a size of tensor parallelism, 1 included, for one whose adapter has to be gathered, and
     # gathers all that the model has, in every process and at every checkpoint.

@@ -75,9 +75,10 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
     If there are weights in safetensors, the same weights in other formats are not counted. An unreachable Hub is
     not a fault.
     """
-    from huggingface_hub import HfApi, errors, get_token
+    from huggingface_hub import HfApi, errors
 
-    token = "HF_TOKEN is set but may not read it" if get_token() else "HF_TOKEN is not set"
+    from alignslm.fetching.hub import refused
+
     try:
         info = HfApi().repo_info(
             source.repo,
@@ -86,14 +87,9 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
             files_metadata=True,
             timeout=HUB_TIMEOUT_S,
         )
-    except errors.GatedRepoError:
-        return None, f"{source.repo} is gated, and {token}. Accept its terms on the Hub, then set HF_TOKEN."
-    except errors.RepositoryNotFoundError:
-        return None, f"{source.repo} is not on the Hub, or is private and {token}."
-    except errors.RevisionNotFoundError:
-        return None, f"{source.repo} has no revision {source.revision!r}."
-    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]
-        return None, None
+    except (errors.HTTPError, OSError) as error:
+        fault = refused(error, source)
+        return None, fault and f"the Hub repository {source.repo} {fault}"
     sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
     weights = [name for name in sizes if name.endswith(WEIGHTS)]
     wanted = [name for name in weights if name.endswith(".safetensors")] or weights

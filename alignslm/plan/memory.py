@@ -79,7 +79,7 @@ def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
             rows.append(Memory(key, None, 0, 0))
         elif key == "lm":
             prompts, sampling = experiment.params.prompts, experiment.params.sampling
-            positions = round(prompts.max_s * experiment.encoder.frame_rate_hz) + sampling.max_units
+            positions = round(prompts.max_duration_s * experiment.encoder.frame_rate_hz) + sampling.max_new_units
             cache = batch_rows * shape.cache_bytes(positions, width)
             adapter = max(shape.adapter(trainer.lora) for trainer in experiment.checkpoints.values()) * ADAPTER_BYTES
             rows.append(Memory(key, shape.parameters * width, adapter, cache))

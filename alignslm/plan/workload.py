@@ -41,7 +41,7 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     drawn = (prompts.train + prompts.valid) * sampling.draws * len(params.preferences)
     evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * len(params.systems)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
-    longest_s = sampling.max_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
+    longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(
         prompts=total,
         prompts_transcribed=total if prompts.cut == "raw" else 0,
@@ -61,7 +61,9 @@ def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stori
     judge: JudgeConfig = getattr(experiment, key)
     if not isinstance(judge, CausalLMJudgeConfig | OpenAIJudgeConfig):
         return JudgeRequests(key, choice, stories, 0, 0, 0)
-    spoken_s = params.prompts.max_s + params.sampling.max_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
+    spoken_s = (
+        params.prompts.max_duration_s + params.sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
+    )
     rubric = root / "experiments" / "rubric" / f"{judge.rubric}.txt"
     words = len(rubric.read_text(encoding="utf-8").split()) if rubric.is_file() else 0
     one = round((words + spoken_s * WORDS_PER_S) * TOKENS_PER_WORD)

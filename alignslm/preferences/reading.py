@@ -12,10 +12,8 @@ from alignslm import audio, tables
 from alignslm.config.preferences import AnyPreferences, SpokenPreferences, UnitPreferences
 from alignslm.encoder import Encoder
 from alignslm.listing import decode
-from alignslm.preferences.files import RawRow, RowSlice, find_slices, raw_rows
+from alignslm.preferences.files import RawRow, RowSlice, raw_rows
 from alignslm.units import deduplicate
-
-__all__ = ["SIDES", "find_slices", "read_slice"]
 
 SIDES = ("prompt", "chosen", "rejected")
 SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {

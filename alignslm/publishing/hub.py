@@ -180,6 +180,6 @@ def _reraise_hub_errors(target: Target, token: str) -> Iterator[None]:
         yield
     except PublishError:
         raise
-    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:  # type: ignore[attr-defined]
+    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:
         message = explain_hub_error(error, target.repo, target.repo_type).replace(token, "<token>")
         raise PublishError(message) from None  # the chain may quote headers

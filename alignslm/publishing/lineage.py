@@ -17,19 +17,18 @@ from alignslm.report.run_info import git
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
 CODE = ("alignslm", "stages", "dvc.yaml")
-EXECUTION = (
-    Execution(  # of no particular machine: addresses stay private, and the machine must not change what is pushed
-        device="auto",
-        engine="local",
-        ray_address="auto",
-        replicas="auto",
-        workers=2,
-        batch_rows=16,
-        shard_rows=500,
-        strict=False,
-        training_processes=1,
-        training_sharding="none",
-    )
+# Of no particular machine: addresses stay private, and the machine must not change what is pushed.
+EXECUTION = Execution(
+    device="auto",
+    engine="local",
+    ray_address="auto",
+    replicas="auto",
+    workers=2,
+    batch_rows=16,
+    shard_rows=500,
+    strict=False,
+    num_processes=1,
+    fsdp="none",
 )
 PARAMETERS = "experiment"  # folder in the repository
 

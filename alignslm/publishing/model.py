@@ -69,7 +69,7 @@ def generation_config(vocabulary: UnitVocabulary, sampling: Sampling, *, vocab_s
         "bos_token_id": vocabulary.bos_id,
         "do_sample": True,
         "eos_token_id": vocabulary.eos_id,
-        "max_new_tokens": sampling.max_units,
+        "max_new_tokens": sampling.max_new_units,
         "pad_token_id": vocabulary.pad_id,
         "suppress_tokens": special or None,
         "temperature": sampling.temperature,
@@ -92,7 +92,7 @@ def _adapter_files(checkpoint: Path, *, base: str | None) -> Bundle:
     if not places:
         raise PublishError(
             f"{checkpoint / ADAPTER_FOLDER} contains no adapter. Run "
-            f"`dvc repro --force checkpoint@{checkpoint.name}`, or publish without it: "
+            f"`dvc repro --force train@{checkpoint.name}`, or publish without it: "
             "model.adapter: false."
         )
     config = json.loads(places[0].read_text())

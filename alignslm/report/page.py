@@ -73,7 +73,7 @@ def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str,
 def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]]:
     """Return the findings, warnings, notes and protocols as paragraphs of Markdown."""
     evaluation = experiment.params.evaluation
-    convention = Convention(evaluation.context, evaluation.normalisation, evaluation.score_eos)
+    convention = Convention(evaluation.context, evaluation.reduction, evaluation.include_eos)
     templates = environment(FOLDER, html=False)
     templates.filters |= FILTERS
     facts = {

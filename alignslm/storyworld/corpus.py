@@ -17,6 +17,7 @@ from alignslm.config.speech import StoryCounts, StoryWorldConfig
 from alignslm.lifeline import become_worker
 from alignslm.provenance import content_id, row_seed
 from alignslm.shards import map_shards
+from alignslm.storyworld import StoryWorldError
 from alignslm.storyworld.espeak import require_voice
 from alignslm.storyworld.grammar import PARTS, Part, Scene, Story, draw_plot, draw_story, realize_story, scenes_in
 from alignslm.storyworld.narration import SynthesizedStory, synthesize_stories
@@ -33,10 +34,6 @@ STORIES = {
     "sentence_2": pl.String,
     "sentence_3": pl.String,
 }
-
-
-class CorpusError(ValueError):
-    """The corpus asks for more distinct prompts than the grammar has."""
 
 
 _Given = TypeVar("_Given")
@@ -75,7 +72,7 @@ def _distinct_scenes(seed: int, split: Part, count: int) -> list[Scene]:
     """Return the first `count` scenes of a split's shuffled prompts: asking for more keeps the earlier ones."""
     choices = scenes_in(split)
     if count > len(choices):
-        raise CorpusError(
+        raise StoryWorldError(
             f"stories.{split} asks for {count} stories, but the grammar has {len(choices)} distinct {split} prompts "
             f"({PARTS[split]:.0%} of all). Lower stories.{split} in experiments/corpus/."
         )

@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import difflib
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import espeakng_loader
 import numpy as np
 
 from alignslm.audio import resample
+from alignslm.storyworld import StoryWorldError
 
 _SYNCHRONOUS, _POSITION_CHARACTER, _RATE = 2, 1, 1  # espeak_AUDIO_OUTPUT, espeak_POSITION_TYPE, espeak_PARAMETER
 _UTF8, _PHONEME_INPUT = 1, 0x100
@@ -32,10 +34,6 @@ _SampleCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, 
 _lock = threading.Lock()
 
 
-class SpeechError(RuntimeError):
-    """espeak-ng could not be loaded, has no such voice, or gave no sound."""
-
-
 class _Espeak:
     """One freshly loaded library; `samples` collects what its callback receives, as 16-bit PCM."""
 
@@ -45,12 +43,12 @@ class _Espeak:
         data = _data_of(voice).name.encode()
         self.sample_rate_hz = int(self.library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0))
         if self.sample_rate_hz <= 0:
-            raise SpeechError(f"espeak-ng did not start with the data in {data.decode()}; reinstall espeakng-loader")
+            raise StoryWorldError(f"espeak-ng did not start with {data.decode()}; reinstall espeakng-loader")
         self.samples: list[bytes] = []
         self._callback = _SampleCallback(self._receive)
         self.library.espeak_SetSynthCallback(self._callback)
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise SpeechError(f"espeak-ng refused voice {voice!r}; its data folder may be damaged")
+            raise StoryWorldError(f"espeak-ng refused voice {voice!r}; its data folder may be damaged")
 
     def _receive(self, wave: int | None, num_samples: int, _events: int | None) -> int:
         if wave and num_samples > 0:
@@ -67,18 +65,26 @@ def _fresh_espeak(voice: str) -> Iterator[_Espeak]:
             yield espeak
         finally:
             espeak.library.espeak_Terminate()
-            _ctypes.dlclose(espeak.library._handle)  # noqa: SLF001 ctypes offers no public way to unload
+            _unload(espeak.library)
         _require_unloaded()
 
 
+def _unload(library: ctypes.CDLL) -> None:
+    """Unload a library. The module `ctypes` offers no public way to do so."""
+    close = "FreeLibrary" if sys.platform == "win32" else "dlclose"
+    getattr(_ctypes, close)(library._handle)  # noqa: SLF001
+
+
 def _require_unloaded() -> None:
+    if sys.platform == "win32":  # it cannot be asked there without being loaded
+        return
     path = str(espeakng_loader.get_library_path())
     try:
         still = ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
     except OSError:
         return
-    _ctypes.dlclose(still._handle)  # noqa: SLF001
-    raise SpeechError(
+    _unload(still)
+    raise StoryWorldError(
         f"{path} stays loaded, so speech would depend on what was spoken before. "
         "Something else in this process uses espeak-ng: speak in a process of its own."
     )
@@ -120,17 +126,17 @@ def _data_of(voice: str) -> TemporaryDirectory[str]:
 
 
 def require_voice(voice: str) -> None:
-    """Raise SpeechError, naming close ones, unless espeak-ng has this voice and this variant."""
+    """Raise StoryWorldError, naming close ones, unless espeak-ng has this voice and this variant."""
     name, _, variant = voice.partition("+")
     if name not in voices():
         close = difflib.get_close_matches(name, voices(), n=4, cutoff=0.3) or sorted(voices())[:4]
-        raise SpeechError(f"voice {name!r} is unknown to espeak-ng; close ones: {', '.join(close)}. Set `voice`.")
+        raise StoryWorldError(f"voice {name!r} is unknown to espeak-ng; close ones: {', '.join(close)}. Set `voice`.")
     if not variant:
         return
     variants = sorted(path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir())
     if variant not in variants:
         close = difflib.get_close_matches(variant, variants, n=4, cutoff=0.3) or variants[:4]
-        raise SpeechError(f"voice variant {variant!r} is unknown to espeak-ng; close ones: {', '.join(close)}.")
+        raise StoryWorldError(f"voice variant {variant!r} is unknown to espeak-ng; close ones: {', '.join(close)}.")
 
 
 def synthesize(text: str, *, voice: str, words_per_minute: int, sample_rate_hz: int) -> np.ndarray:
@@ -144,7 +150,7 @@ def synthesize(text: str, *, voice: str, words_per_minute: int, sample_rate_hz: 
         pcm, from_hz = np.frombuffer(b"".join(espeak.samples), np.int16), espeak.sample_rate_hz
     waveform = trim(pcm.astype(np.float32) / _FULL_SCALE)
     if not waveform.size:
-        raise SpeechError(f"espeak-ng made no sound of {text!r} with voice {voice!r}; give it some words")
+        raise StoryWorldError(f"espeak-ng made no sound of {text!r} with voice {voice!r}; give it some words")
     return resample(waveform, from_hz=from_hz, to_hz=sample_rate_hz)
 
 

@@ -15,6 +15,7 @@ from alignslm.benchmarks.items import SpokenItem
 from alignslm.config.evaluation import ToyLexical, ToyStoryCloze, ToySyntactic
 from alignslm.config.speech import StoryWorldConfig
 from alignslm.provenance import content_id, row_seed
+from alignslm.storyworld import StoryWorldError
 from alignslm.storyworld.corpus import processes
 from alignslm.storyworld.grammar import Plot, Scene, draw_plot, plots, scenes_in, sentences
 from alignslm.storyworld.narration import synthesize_story
@@ -25,10 +26,6 @@ ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
 Polarity: TypeAlias = Literal["positive", "negative"]
 _PAIRS_AT_ONCE = 256  # waveforms of so many are in memory
 _TASK_PAIRS = 16
-
-
-class ItemsError(ValueError):
-    """A benchmark asks for more pairs than the grammar can make."""
 
 
 class Pair(NamedTuple):
@@ -110,7 +107,7 @@ def _shuffled_scenes(seed: int, name: str, accept: Callable[[Scene], bool]) -> l
 def _first_scenes(count: int, seed: int, name: str, accept: Callable[[Scene], bool] = lambda _: True) -> list[Scene]:
     found = _shuffled_scenes(seed, name, accept)
     if count > len(found):
-        raise ItemsError(
+        raise StoryWorldError(
             f"{name} asks for {count} sentences, but the grammar has {len(found)} that fit. Ask for fewer."
         )
     return found[:count]

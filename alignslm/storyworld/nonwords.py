@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from alignslm.provenance import row_seed
+from alignslm.storyworld import StoryWorldError
 from alignslm.storyworld.espeak import phonemes
 from alignslm.storyworld.grammar import VOCABULARY
 
@@ -27,10 +28,6 @@ _FAMILIES = (
     {"U", "u:", "U@"},
     {"t", "t#", "t2"},
 )
-
-
-class NonwordError(ValueError):
-    """The vocabulary has fewer pairs of word and non-word than asked for."""
 
 
 class LexicalPair(NamedTuple):
@@ -100,7 +97,7 @@ def lexical_pairs(count: int, *, seed: int, voice: str) -> list[LexicalPair]:
     rounds = max((len(pool) for pool in pools.values()), default=0)
     chosen = [(word, pools[word][turn]) for turn in range(rounds) for word in order if turn < len(pools[word])]
     if count > len(chosen):
-        raise NonwordError(f"{count} word pairs are asked for, but the vocabulary makes {len(chosen)}. Ask for fewer.")
+        raise StoryWorldError(f"{count} word pairs requested, but the vocabulary makes {len(chosen)}. Ask for fewer.")
     return [_pair(word, spoken[word], nonword) for word, nonword in chosen[:count]]
 
 

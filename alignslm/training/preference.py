@@ -20,7 +20,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
+from trl import DPOConfig, DPOTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
@@ -97,7 +97,7 @@ def _require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
         lm.model.config,
         [len(p) + max(len(c), len(r)) for p, c, r in zip(*rows.values(), strict=True)],
         what="preference pairs",
-        cure="lower sampling.max_units or prompts.max_s",
+        cure="lower sampling.max_new_units or prompts.max_duration_s",
     )
 
 

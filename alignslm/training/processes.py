@@ -61,14 +61,14 @@ def _start(module: str, arguments: Sequence[str], *, processes: int) -> bool:
         print(f"{module}: {lost}, attempt {attempt} of {ATTEMPTS}; finished checkpoints are kept", flush=True)
     raise ProcessesError(
         f"{module}: {lost}, {ATTEMPTS} times. Was it killed, or is memory too small? Lower micro_batch_size in the "
-        "trainer's YAML or training_processes in experiments/execution.yaml and run the same command again."
+        "trainer's YAML or num_processes in experiments/execution.yaml and run the same command again."
     )
 
 
 def _require(world: int, processes: int) -> None:
     if world != processes:
         raise ProcessesError(
-            f"{world} processes train together (WORLD_SIZE), but training_processes is {processes} in "
+            f"{world} processes train together (WORLD_SIZE), but num_processes is {processes} in "
             "experiments/execution.yaml; make the two equal, or leave torchrun out and let the stage start them"
         )
 

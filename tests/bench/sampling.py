@@ -47,14 +47,17 @@ def _padded_generate(
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=lm.device)
         streams = [seed for row in seeds[start : start + size] for seed in row]
         uniforms = np.stack(
-            [np.random.Generator(np.random.Philox(key=seed)).random(config.max_units, np.float32) for seed in streams]
+            [
+                np.random.Generator(np.random.Philox(key=seed)).random(config.max_new_units, np.float32)
+                for seed in streams
+            ]
         )
         given = ForcedSampling(torch.from_numpy(uniforms).to(lm.device), lm, config, width=width)
         generate: Any = lm.model.generate
         written = generate(
             input_ids=tokens,
             attention_mask=mask,
-            max_new_tokens=config.max_units,
+            max_new_tokens=config.max_new_units,
             do_sample=True,
             top_k=0,
             num_return_sequences=config.draws,
@@ -81,7 +84,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
     shape = SHAPES[size]
     tiny = size == "tiny"
     lm = unit_lm(shape, device=device)
-    config = Sampling(draws=DRAWS, temperature=0.8, top_p=0.95, max_units=12 if tiny else 96)
+    config = Sampling(draws=DRAWS, temperature=0.8, top_p=0.95, max_new_units=12 if tiny else 96)
     rng = np.random.default_rng(0)
     count = 4 if tiny else PROMPTS * shape.work
     lengths = scaled(rng.integers(3, 9, count).tolist() if tiny else rng.integers(16, 97, count).tolist(), scale)
@@ -93,7 +96,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
     return Case(
         stage="sampling",
         shape=f"{len(prompts)} prompts of {min(lengths)} to {max(lengths)} units, {DRAWS} draws of at most "
-        f"{config.max_units}, {batch_rows} rows at once",
+        f"{config.max_new_units}, {batch_rows} rows at once",
         model=lm.model,
         counted="units",
         amount=sum(drawn),
