@@ -176,9 +176,9 @@ def test_refusals(artifacts, folder, tmp_path):
         "dvc repro",
         "'r9'",
         f"{artifacts}/samples/r9",
-        "base, r1, sft, true",
+        "base, ground-truth, r1, sft",
     )
-    names(refused(STUDY.model_copy(update={"prompts": 7})), "prompts", "7", "6", "base 6, sft 6, r1 6, true 6")
+    names(refused(STUDY.model_copy(update={"prompts": 7})), "prompts", "7", "6", "base 6, sft 6, r1 6, ground-truth 6")
     names(refused(STUDY, out=folder), folder)
     with pytest.raises(StudyError, match=r"study.json is missing"):
         read_study(tmp_path)
@@ -187,7 +187,7 @@ def test_refusals(artifacts, folder, tmp_path):
 def test_a_choice_is_consistent():
     for changes, facts in [
         ({"labels": ("a", "b")}, ("labels", "five", "2")),
-        ({"systems": ("base", "ground-truth")}, ("systems", "anchors", "base, true, true, original")),
+        ({"systems": ("base", "ground-truth")}, ("systems", "anchors", "base, ground-truth, ground-truth, original")),
         ({"passes": 6}, ("passes", "6", "5 systems")),
         ({"prompts": 0}, ("prompts", "1")),
     ]:

@@ -29,7 +29,7 @@ from alignslm.report.plots import score_counts, training_table
 from alignslm.report.published import published_sheet
 from alignslm.report.run_info import origin_of
 from alignslm.report.systems import evaluated, topline
-from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet
+from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_sheet, systems_sheet
 from alignslm.report.writing import report_of, write_report
 from tests.messages import names
 from tests.report_world import EXPERIMENT, ORIGIN, RATE_HZ, SHIFTS, build
@@ -374,6 +374,14 @@ def test_altered_training_stories_are_stated_with_the_result_and_with_the_notes(
         assert len(re.findall(r"on purpose: 50\s% of (its|the) training stories", text)) == 2
 
 
+def test_the_table_of_systems_says_how_each_was_made():
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in systems_sheet(EXPERIMENT.params).rows}
+    assert rows["base-low-temp"] == ["baseline", "base", "–", "–", "–", "0.8"]
+    assert rows["sft"] == ["baseline", "sft", "base", "pairs/r1", "sft", "1"]
+    assert rows["r2"] == ["round", "r2", "r1", "pairs/r2", "dpo-nll", "1"]
+    assert rows["ground-truth"] == ["topline", "corpus", "–", "–", "–", "–"]
+
+
 def test_published_rows_stand_above_ours_and_ours_are_marked(report):
     sheet = published_sheet(report, EXPERIMENT)
     assert [cell.text for cell in sheet.rows[4]] == [
@@ -404,7 +412,7 @@ def test_sampled_baselines_then_rounds_then_the_topline_are_evaluated():
     systems, rounds = evaluated(experiment), tuple(experiment.params.rounds)
     assert (systems[0], systems[-1], topline(experiment)) == ("base", "ground-truth", "ground-truth")
     assert systems[-1 - len(rounds) : -1] == rounds
-    assert set(systems) == {*experiment.params.systems}
+    assert set(systems) == set(experiment.params.systems)
 
 
 def test_origin_outside_a_repository(tmp_path):

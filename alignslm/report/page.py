@@ -25,6 +25,7 @@ from alignslm.report.tabulate import (
     headline_sheet,
     pairs_sheet,
     sound_sheet,
+    systems_sheet,
 )
 from alignslm.templates import environment
 
@@ -57,6 +58,7 @@ def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str,
         "params": experiment.params,
         "topline": topline(experiment),
         **paragraphs_of(report, experiment),
+        "systems": systems_sheet(experiment.params),
         "headline": headline_sheet(report, topline(experiment)),
         "sound": sound_sheet(report, topline(experiment)),
         "comparisons": comparison_sheet(report),

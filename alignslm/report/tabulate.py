@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from alignslm.config.experiment import Params
 from alignslm.report.columns import CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.formatting import (
     DASH,
@@ -61,6 +62,20 @@ def transposed(sheet: ReportTable) -> ReportTable:
 def models_of(report: Report) -> list[str]:
     """List the reported systems in order."""
     return list(dict.fromkeys(metric.model for metric in report.metrics))
+
+
+def systems_sheet(params: Params) -> ReportTable:
+    """Return each system's role, its checkpoint, how that was trained, and the factor on the temperature."""
+    rows: list[list[Cell | str]] = []
+    for name in params.ordered_systems:
+        system = params.systems[name]
+        trained = params.checkpoints.get(system.checkpoint or "")
+        role = "round" if name in params.rounds else "topline" if name in params.toplines else "baseline"
+        training = (trained.init_from, trained.train_on, trained.trainer) if trained else (DASH, DASH, DASH)
+        scale = DASH if system.checkpoint is None else f"{system.temperature_scale:g}"
+        rows.append([name, role, system.checkpoint or system.source, *training, scale])
+    headings = ("system", "role", "checkpoint", "starts from", "trained on", "trainer", "temperature ×")
+    return sheet_of(headings, rows)
 
 
 def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> ReportTable:
