@@ -15,7 +15,7 @@ from alignslm.config.experiment import Experiment, Params
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.engine import Pool, pool_of
 from alignslm.engine.work import LazyModel, lazy, with_contract
-from alignslm.pipeline import Stage, read_stages
+from alignslm.pipeline import PipelineError, Stage, read_stages
 from alignslm.progress import StageLog
 from alignslm.progress import stage as stage_log
 from alignslm.shards import map_shards, map_table, map_tasks, work_folder
@@ -55,7 +55,10 @@ class Run:
             yield work
 
     def _entry(self) -> Stage:
-        return next(stage for stage in read_stages() if stage.name == self.label)
+        for entry in read_stages():
+            if entry.name == self.label:
+                return entry
+        raise PipelineError(f"dvc.yaml has no stage {self.label}. Run `alignslm stages` for the names it has.")
 
     def sampling_folder(self, work: Path) -> Path:
         """Return where sampled shards are kept: batching moves the last digits of log-probabilities."""

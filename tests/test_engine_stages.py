@@ -26,7 +26,7 @@ STAGES = {
     "scores r1": "[rs][ec]*/r1.parquet",  # scores, and replies
     "samples r1": "samples/r1/**/*.parquet",
     "samples base": "samples/base/**/*.parquet",
-    "samples true": "samples/true/**/*.parquet",
+    "samples ground-truth": "samples/ground-truth/**/*.parquet",
     "eval base": "eval/base/*.parquet",
     "mos": "mos/*.parquet",
 }
