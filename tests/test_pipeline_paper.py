@@ -27,7 +27,7 @@ JUDGES = {"judge@mistral-7b-written", "judge@mistral-7b-v0.3"}
 ROUND = {f"{stage}@r1" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "checkpoint")}
 EVALUATION = {
     *("samples@r1", "samples@base", "samples@ground-truth", "mos"),
-    *("eval@r1", "eval@base", "eval@true", "report", "publish@r1"),
+    *("eval@r1", "eval@base", "eval@ground-truth", "report", "publish@r1"),
 }
 MODEL = {"base", "sft", "ntp"} | ROUND | EVALUATION
 
