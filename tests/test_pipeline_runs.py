@@ -285,7 +285,7 @@ def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro)
     edit(micro / "params.yaml", {"judge": "word-count"})
     copies = {f"own_code@{one}" for one in ("encoder/mfcc-kmeans", "vocoder/conv-griffinlim", "asr/char-ctc")}
     copies |= {"own_code@judge/word-count"}
-    assert set(repro(micro, "scores@r1")) == copies | {"judge@word-count", "scores@r1"}
+    assert set(repro(micro, "scores@r1")) == copies | {"check", "judge@word-count", "scores@r1"}
     scores = pl.read_parquet(micro / "artifacts/scores/r1.parquet").filter(status="ok")
     assert scores["llm_score"].to_list() == [5 - 4 * min(1, abs(n - 12) / 12) for n in scores["num_words"]]
     (micro / "code/other.py").write_text("x = 1\n")
