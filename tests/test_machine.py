@@ -76,7 +76,7 @@ def test_emulated_choices_are_named_with_file_and_line(processor, tmp_path):
     processor(ZEN2)
     asking_for_bfloat16(tmp_path)
     faults = emulated(load_experiment(tmp_path), load_execution(tmp_path), tmp_path)
-    assert set(faults) == {"lm", "trainer"}
+    assert set(faults) == {"lm", "checkpoints"}
     (fault,) = faults["lm"]
     assert Path(fault.file).read_text().splitlines()[fault.line - 1] == "autocast: bfloat16"
     assert "autocast: float32" in fault.message
