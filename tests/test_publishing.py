@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
+from alignslm.artifacts import Artifacts
 from alignslm import tables
 from alignslm.config.document import read_document
 from alignslm.config.loading import load_experiment
@@ -263,7 +264,7 @@ def test_continuations_that_stay_here_are_not_read(world, tmp_path):
     config = load_experiment(world).publish.dataset.model_copy(update={"continuations": False, "prompt_audio": False})
     folder = tmp_path / "artifacts"
     shutil.copytree(world / "artifacts", folder, ignore=shutil.ignore_patterns("continuations", "checkpoints"))
-    sources = read_sources("r1", config, folder, tmp_path / "work")
+    sources = read_sources("r1", config, Artifacts(folder), tmp_path / "work")
     assert (len(sources.continuations), len(sources.pairs) > 0) == (0, True)
 
 
@@ -330,7 +331,7 @@ def test_the_lock_in_the_repository_is_what_the_round_rests_on(hub, world, recei
     assert f"`{digest}`" in hub.repos[MODEL].head.files["README.md"].decode()
 
 
-PARTS = ("corpus", "encoder", "lm", "vocoder", "asr", "judge", "selector", "trainer")
+PARTS = ("corpus", "encoder", "lm", "vocoder", "asr", "judge", "selector")
 CITED_ALWAYS = {"lin2025alignslm", "rafailov2023dpo", "hu2021lora"}
 OF_WHISPER = {"hsu2021hubert", "polyak2021resynthesis", "radford2022whisper", "panayotov2015librispeech"}
 

@@ -73,6 +73,6 @@ def set_value(path: Path, steps: list[str], value: object) -> None:
     at = content
     for step in steps[:-1]:
         at = at[step]
-    at[steps[-1]] = {**value, "another": 1} if isinstance(value, dict) else f"{value}0"
+    at[steps[-1]] = {**value, "another": next(iter(value.values()))} if isinstance(value, dict) else f"{value}0"
     with path.open("w") as stream:
         yaml.dump(content, stream)

@@ -285,7 +285,7 @@ def test_too_few_pairs_say_which_keys_to_change(tmp_path):
     with pytest.raises(TooFewPairsError) as error:
         train_preferences(TRAINER, tiny_lm(), pairs(3), warmup_steps=0, seed=0, batch_rows=8, work=tmp_path)
     names(error.value, "3", "0", "4", "1")
-    assert "rounds.*.min_chosen_score, max_rejected_score, min_margin" in str(error.value)
+    assert "preferences.*.min_chosen_score, max_rejected_score, min_margin" in str(error.value)
 
 
 SCRATCH = LlamaScratchConfig(
