@@ -17,8 +17,8 @@ import torch
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
-from alignslm.artifacts import Artifacts
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.config.document import read_document
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import apply_preset, preview

@@ -17,7 +17,9 @@ def samples_page(
     folder: Annotated[Path, typer.Argument(help="Where to write index.html and the audio.")] = Path("reports/samples"),
     root: Root = Path(),
     *,
-    systems: Annotated[str, typer.Option("--systems", help="Systems to show, comma-separated.")] = "base,sft,r1,ground-truth",
+    systems: Annotated[
+        str, typer.Option("--systems", help="Systems to show, comma-separated.")
+    ] = "base,sft,r1,ground-truth",
     num_prompts: Annotated[int, typer.Option("--prompts", "-n", min=1, max=99)] = 12,
 ) -> None:
     """Write samples of a finished experiment for publication: small audio files, transcripts and scores, on two pages.
