@@ -199,4 +199,4 @@ def test_batches_that_were_read_are_let_go(tmp_path, monkeypatch):
     before = pa.total_allocated_bytes()
     held = [pa.total_allocated_bytes() for _ in tables.batches(tables.ENCODED, tmp_path / "units.parquet", rows=2000)]
     assert len(held) == 30
-    assert max(held) - before < frame.estimated_size() / 20
+    assert max(held) - before < frame.estimated_size() / 10  # a batch or two; all of them are ten times as much
