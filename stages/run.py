@@ -22,7 +22,6 @@ from alignslm.shards import map_shards, map_table, map_tasks, work_folder
 
 Model = TypeVar("Model")
 Task = TypeVar("Task")
-CODE = ("stages/", "alignslm/")  # `work_folder` follows the imports of a script itself
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class Run:
         Inputs and values are those of dvc.yaml; `also` identifies what lies outside, such as a corpus of files.
         """
         entry = self._entry()
-        inputs = [Path(dep) for dep in entry.deps if not dep.startswith(CODE)]
-        label = self.label.replace("@", "-")
+        inputs, label = [Path(dep) for dep in entry.deps], self.label.replace("@", "-")
         with work_folder(label, script=self.script, params={**entry.values(), **also}, inputs=inputs) as work:
             yield work
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root, separated
 from alignslm.cli.presets import format_change
 from alignslm.config.document import Plain
@@ -129,7 +130,7 @@ def trained_on(choice: str | None, experiment: Experiment, root: Path) -> Traini
     from alignslm.encoder import load_encoder
 
     config = load_config("encoder", choice, EncoderConfig, root)
-    made = root / "artifacts" / "encoder"
+    made = Artifacts(root / "artifacts").encoder
     own = choice == experiment.params.encoder and made.is_dir()
     contract = load_encoder(config, made, device="cpu").contract if own else None
     return TrainingUnits(

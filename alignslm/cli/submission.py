@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root, System
 from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.config.experiment import Experiment
@@ -52,7 +53,7 @@ def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
     from alignslm.benchmarks import BenchmarkError
     from alignslm.benchmarks.submission import Part
 
-    scores = tables.read(tables.ITEM_SCORES, artifacts / "eval" / model / "item_scores.parquet")
+    scores = tables.read(tables.ITEM_SCORES, Artifacts(artifacts).item_scores(model))
     parts: dict[tuple[str, str], Part] = {}
     for name, config in experiment.benchmarks.items():
         if not isinstance(config, Swuggy | Sblimp):
@@ -60,7 +61,7 @@ def _parts(experiment: Experiment, model: str, artifacts: Path) -> list[Part]:
         task: Task = "lexical" if isinstance(config, Swuggy) else "syntactic"
         if (task, config.split) in parts:
             raise BenchmarkError(f"benchmarks.{name} is a second {task}/{config.split}; keep one of the two")
-        items = tables.read(tables.ITEMS, artifacts / "benchmarks" / name, ITEM_COLUMNS)
+        items = tables.read(tables.ITEMS, Artifacts(artifacts).benchmark(name), ITEM_COLUMNS)
         parts[task, config.split] = Part(task, config.split, items, scores.filter(benchmark=name))
     if not parts:
         raise BenchmarkError(

@@ -7,6 +7,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import alignslm
+from alignslm.artifacts import Artifacts
 from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
 from alignslm.generation.resolve import checkpoint_folder, speech_folders
 from alignslm.storage import copy_file, reraise_disk_errors, write_text
@@ -46,7 +47,7 @@ def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None
         for name, source in speech.items():
             _copy(source, folder / "artifacts" / name)
         for name, source in own.items():
-            _copy(source, folder / "artifacts" / "checkpoints" / name)
+            _copy(source, Artifacts(folder / "artifacts").checkpoint(name))
         write_text(folder / "app.py", APP.format(models=inside))
         write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements()))
         readme = README.read_text(encoding="utf-8").format(title=TITLE, gradio=version, models=", ".join(names))
@@ -64,7 +65,7 @@ def _inside(models: Sequence[str], root: Path) -> tuple[list[str], dict[str, Pat
     names: list[str] = []
     folders: dict[str, Path] = {}
     for model in models:
-        own = root / "artifacts" / "checkpoints" / model
+        own = Artifacts(root / "artifacts").checkpoint(model)
         if not own.is_dir() and not Path(model).expanduser().is_dir():
             names.append(model)
             continue

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.sources import HubSource
 from alignslm.fetching import download
 from alignslm.generation.prompt import PlayError
@@ -26,7 +27,7 @@ def speech_folders(root: Path) -> dict[str, Path]:
 
 def checkpoints(root: Path) -> list[str]:
     """Return the names of the experiment's checkpoints, the base model first."""
-    found = sorted(path.parent.name for path in (root / "artifacts" / "checkpoints").glob("[!.]*/config.json"))
+    found = sorted(path.parent.name for path in Artifacts(root / "artifacts").checkpoints.glob("[!.]*/config.json"))
     return sorted(found, key=lambda name: name != "base")
 
 
@@ -36,7 +37,7 @@ def checkpoint_folder(model: str, root: Path) -> Path:
     `model` is the name of a checkpoint of the experiment, a folder, or `owner/name`, optionally with `@revision`.
     Raises PlayError if it is none of these, FetchError if the Hub refuses it.
     """
-    own = root / "artifacts" / "checkpoints" / model
+    own = Artifacts(root / "artifacts").checkpoint(model)
     if "/" not in model and own.is_dir():
         return own
     if found := folder_or_repository(model):

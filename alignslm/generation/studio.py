@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
+from alignslm.artifacts import Artifacts
 from alignslm.asr import ASRModel, load_asr
 from alignslm.asr.rows import transcribe
 from alignslm.config.execution import Execution
@@ -40,6 +41,10 @@ class SpeechPipeline:
     params: Params
     execution: Execution
 
+    @property
+    def _artifacts(self) -> Artifacts:
+        return Artifacts(self.root / "artifacts")
+
     @classmethod
     def open(cls, root: Path | str = ".") -> "SpeechPipeline":
         """Load the speech models of the experiment in `root` (the folder of params.yaml).
@@ -59,7 +64,7 @@ class SpeechPipeline:
         """Load a checkpoint by name, folder or Hub id; ContractError if its units are not the encoder's."""
         folder = checkpoint_folder(model, self.root)
         lm = load_lm(folder, device=self.execution.device)
-        lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self.root / "artifacts" / "encoder"))
+        lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self._artifacts.encoder))
         return SpokenLM(self, lm, model)
 
     def prompt(self, given: Path | str, *, seconds: float | None = None) -> Prompt:
@@ -67,9 +72,8 @@ class SpeechPipeline:
 
         `seconds` keeps only the beginning of a file. PlayError: not audio, silent, too short, too long, unknown id.
         """
-        table = self.root / "artifacts" / "prompts.parquet"
-        if not Path(given).exists() and table.exists():
-            found = read_prompts(table, table.with_name("prompt_transcripts.parquet")).filter(prompt_id=str(given))
+        if not Path(given).exists() and self._artifacts.prompts.exists():
+            found = read_prompts(*self._artifacts.prompt_tables).filter(prompt_id=str(given))
             if len(found):
                 return self._of_experiment(found)
         if seconds is not None and seconds <= 0:
@@ -94,7 +98,7 @@ class SpeechPipeline:
 
     def _of_experiment(self, found: pl.DataFrame) -> Prompt:
         row = found.row(0, named=True)
-        (recording,) = recordings_of(self.root / "artifacts" / "corpus" / "utterances", found)
+        (recording,) = recordings_of(self._artifacts.utterances, found)
         name, units = row["prompt_id"], tuple(row["units"])
         return Prompt(name, name, recording.prompt, recording.sample_rate_hz, units, row["prompt_text"])
 

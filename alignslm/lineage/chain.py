@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.lineage.rule import explain_selection
 
@@ -43,7 +44,7 @@ class Chain:
 def chain_of(continuation_id: str, place: Location, folder: Path, experiment: Experiment) -> Chain:
     """Read one continuation's chain from `folder` (artifacts/). Tables that do not exist yet have no step."""
     drawn = read_row(tables.CONTINUATIONS, place.table, "continuation_id", continuation_id)
-    prompt = read_row(tables.PROMPTS, folder / "prompts.parquet", "prompt_id", str(drawn.facts["prompt_id"]))
+    prompt = read_row(tables.PROMPTS, Artifacts(folder).prompts, "prompt_id", str(drawn.facts["prompt_id"]))
     steps = [
         _utterance(folder, prompt),
         Step("prompt", prompt.source, prompt.facts),
@@ -72,7 +73,7 @@ def read_row(table: tables.Table, path: Path, column: str, value: str, *, title:
 def _utterance(folder: Path, prompt: Step) -> Step:
     if not prompt.facts:
         return Step("utterance", None, {})
-    path = folder / "corpus" / "utterances"
+    path = Artifacts(folder).utterances
     step = read_row(tables.UTTERANCES, path, "utterance_id", str(prompt.facts["utterance_id"]), title="utterance")
     return Step(step.title, step.source, {k: v for k, v in step.facts.items() if k != "word_ends_s"})
 
@@ -81,7 +82,7 @@ def _heard(folder: Path, prompt: Step) -> Step:
     """Return the prompt's transcript, if the corpus has no text of it."""
     if not prompt.facts or prompt.facts["prompt_text"] is not None:
         return Step("prompt transcript", None, {})
-    path = folder / "prompt_transcripts.parquet"
+    path = Artifacts(folder).prompt_transcripts
     return read_row(tables.TRANSCRIPTS, path, "source_id", str(prompt.facts["prompt_id"]), title="prompt transcript")
 
 
@@ -102,17 +103,17 @@ def _model(drawn: Step, place: Location, experiment: Experiment) -> Step:
 
 def _judged(continuation_id: str, place: Location, folder: Path, experiment: Experiment) -> list[Step]:
     if place.kind == "system":
-        path = folder / "eval" / place.name / "judged.parquet"
+        path = Artifacts(folder).judged(place.name)
         if not path.exists():
             return []
         judged = tables.read(tables.JUDGED, path).filter(pl.col("continuation_id") == continuation_id)
         return [Step("evaluation", path, dict(judged.select("metric", "value").iter_rows()))]
-    replies, scores = (folder / kind / f"{place.name}.parquet" for kind in ("replies", "scores"))
+    replies, scores = (Artifacts(folder).table(kind, place.name) for kind in ("replies", "scores"))
     steps = [
         read_row(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
         read_row(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
     ]
     if steps[1].facts and place.name in experiment.params.preferences:
         facts = explain_selection(continuation_id, place.name, folder, experiment)
-        steps.append(Step("rule", folder / "pairs" / f"{place.name}.parquet", facts))
+        steps.append(Step("rule", Artifacts(folder).table("pairs", place.name), facts))
     return steps

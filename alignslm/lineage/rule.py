@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.own_code import PythonSelectorConfig
 from alignslm.pairs.selection import candidate_pool, conditions
@@ -26,10 +27,10 @@ def explain_selection(continuation_id: str, name: str, folder: Path, experiment:
 
 def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFrame:
     """Return the round's scored continuations as selection sees them, with their utility."""
-    prompts = tables.read(tables.PROMPTS, folder / "prompts.parquet", ["prompt_id", "split"])
+    prompts = tables.read(tables.PROMPTS, Artifacts(folder).prompts, ["prompt_id", "split"])
     columns = ["continuation_id", "prompt_id", "finish", "units"]
-    drawn = tables.read(tables.CONTINUATIONS, folder / "continuations" / f"{name}.parquet", columns)
-    scores = tables.read(tables.SCORES, folder / "scores" / f"{name}.parquet")
+    drawn = tables.read(tables.CONTINUATIONS, Artifacts(folder).table("continuations", name), columns)
+    scores = tables.read(tables.SCORES, Artifacts(folder).table("scores", name))
     pool = candidate_pool(scores, drawn, prompts, experiment.params.preferences[name])
     return utility(pool, experiment.params.weights)
 
@@ -59,7 +60,7 @@ def _format(value: object) -> str:
 
 def _outcome(continuation_id: str, name: str, folder: Path) -> str:
     """Return the pairs that contain a continuation, or why there is none."""
-    path = folder / "pairs" / f"{name}.parquet"
+    path = Artifacts(folder).table("pairs", name)
     if not path.exists():
         return "no pairs yet: run `dvc repro`"
     pairs = tables.read(tables.PAIRS, path, ["pair_id", "prompt_id", "chosen_id", "rejected_id", "margin"])
@@ -74,11 +75,11 @@ def _outcome(continuation_id: str, name: str, folder: Path) -> str:
 
 def _no_pair_reason(continuation_id: str, name: str, folder: Path, pairs: pl.DataFrame) -> str:
     drawn = tables.read(
-        tables.CONTINUATIONS, folder / "continuations" / f"{name}.parquet", ["continuation_id", "prompt_id"]
+        tables.CONTINUATIONS, Artifacts(folder).table("continuations", name), ["continuation_id", "prompt_id"]
     )
     prompt = drawn.filter(pl.col("continuation_id") == continuation_id)["prompt_id"][0]
     if prompt in set(pairs["prompt_id"]):
         return "its pairs are of other continuations of this prompt"
-    rejected = tables.read(tables.REJECTIONS, folder / "rejections" / f"{name}.parquet")
+    rejected = tables.read(tables.REJECTIONS, Artifacts(folder).table("rejections", name))
     reasons = rejected.filter(pl.col("prompt_id") == prompt)["reason"].to_list()
     return f"its prompt has none ({reasons[0]})" if reasons else "its prompt is not in a split with pairs"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.lineage.chain import Chain, Location, chain_of
 
@@ -62,10 +63,12 @@ def _rounds(folder: Path, kind: str) -> Iterator[tuple[str, Path]]:
 
 
 def _places(folder: Path) -> Iterator[Location]:
+    made = Artifacts(folder)
     for name, path in _rounds(folder, "continuations"):
-        yield Location("round", name, path, folder / "speech" / name, folder / "transcripts" / path.name)
-    for path in sorted((folder / "samples").glob("*/continuations.parquet")):
-        yield Location("system", path.parent.name, path, path.parent / "speech", path.parent / "transcripts.parquet")
+        yield Location("round", name, path, made.speech(name), made.table("transcripts", name))
+    for path in sorted(made.samples.glob("*/continuations.parquet")):
+        sample = made.sample(path.parent.name)
+        yield Location("system", path.parent.name, path, sample.speech, sample.transcripts)
 
 
 def speech_of(chain: Chain) -> Speech:

@@ -10,6 +10,7 @@ import polars as pl
 import scipy.stats
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.config.listening import ORIGINAL
 from alignslm.config.model import Config
 from alignslm.listening.clustered import differences, mean
@@ -282,14 +283,14 @@ def automatic_scores(artifacts: Path, study: Study) -> pl.DataFrame:
     """Return judge scores and predicted MOS of the study's systems: system, continuation_id, metric, value."""
     found = []
     for name in study.choice.names:
-        judged = artifacts / "eval" / name / "judged.parquet"
+        judged = Artifacts(artifacts).judged(name)
         if judged.exists():
             found.append(
                 tables.read(tables.JUDGED, judged).select(
                     pl.lit(name).alias("system"), "continuation_id", "metric", "value"
                 )
             )
-        predicted = artifacts / "mos" / f"{'recorded-continuations' if name == ORIGINAL else name}.parquet"
+        predicted = Artifacts(artifacts).mos_of("recorded-continuations" if name == ORIGINAL else name)
         if predicted.exists():
             mos = tables.read(tables.MOS, predicted).filter(pl.col("status") != "unsampled")
             found.append(

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from alignslm import audio, tables
+from alignslm.artifacts import Artifacts
 from alignslm.browser_audio import FLAC_FRAME
 from alignslm.config.listening import ORIGINAL, ListeningTestConfig
 from alignslm.config.model import Config
@@ -72,9 +73,9 @@ def build_study(config: ListeningTestConfig, artifacts: Path, folder: Path) -> S
 
 def _first_draws(artifacts: Path, system: str) -> pl.DataFrame:
     """Return (prompt_id, continuation_id) of a system's first continuation of every prompt."""
-    path = artifacts / "samples" / system / "continuations.parquet"
+    path = Artifacts(artifacts).sample(system).continuations
     if not path.exists():
-        known = sorted(found.parent.name for found in (artifacts / "samples").glob("*/continuations.parquet"))
+        known = sorted(found.parent.name for found in Artifacts(artifacts).samples.glob("*/continuations.parquet"))
         sampled = f"only of {', '.join(known)}" if known else "there are none yet"
         raise StudyError(f"{path.parent} contains no samples of {system!r}, {sampled}. Run `dvc repro`.")
     frame = tables.read(tables.CONTINUATIONS, path, ["continuation_id", "prompt_id", "draw"])
@@ -93,9 +94,9 @@ def _shared_prompts(config: ListeningTestConfig, drawn: Mapping[str, pl.DataFram
 
 
 def _recorded(artifacts: Path, chosen: list[str], rate_hz: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(pl.col("prompt_id").is_in(chosen))
+    prompts = tables.read(tables.PROMPTS, Artifacts(artifacts).prompts).filter(pl.col("prompt_id").is_in(chosen))
     heads, tails = {}, {}
-    for cut in recordings_of(artifacts / "corpus" / "utterances", prompts):
+    for cut in recordings_of(Artifacts(artifacts).utterances, prompts):
         heads[cut.prompt_id] = audio.resample(cut.prompt, from_hz=cut.sample_rate_hz, to_hz=rate_hz)
         tails[cut.prompt_id] = audio.resample(cut.continuation, from_hz=cut.sample_rate_hz, to_hz=rate_hz)
     return heads, tails
@@ -106,7 +107,7 @@ def _spoken(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (prompt_id, waveform); a continuation without audio is silence, and is rated as such."""
     wanted = ids.filter(pl.col("prompt_id").is_in(chosen))
-    cells = speech_cells(artifacts / "samples" / system / "speech", wanted["continuation_id"])
+    cells = speech_cells(Artifacts(artifacts).sample(system).speech, wanted["continuation_id"])
     for prompt_id, _, record in wanted.join(cells, on="continuation_id", maintain_order="left").iter_rows():
         yield prompt_id, decode_at(record, rate_hz)
 

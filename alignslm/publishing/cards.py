@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCardData, ModelCardData
 from safetensors import safe_open
 
 from alignslm import report as report_package
+from alignslm.artifacts import Artifacts
 from alignslm.config.corpora import Recordings
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
@@ -50,7 +51,7 @@ class CardContext(NamedTuple):
     config: HubPublishing
     round: str
     lineage: Lineage
-    artifacts: Path
+    artifacts: Artifacts
     model_repo: str | None
     dataset_repo: str | None
 
@@ -62,7 +63,7 @@ class CardContext(NamedTuple):
     @property
     def checkpoint(self) -> Path:
         """The folder of the round's checkpoint."""
-        return self.artifacts / "checkpoints" / self.round
+        return self.artifacts.checkpoint(self.round)
 
 
 class RoundPairs(NamedTuple):
@@ -103,7 +104,7 @@ def model_card(published: CardContext, report: Report) -> bytes:
             RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
             for each in curriculum(experiment, name)
         ],
-        log=TrainingLog.model_validate_json((published.artifacts / "training" / f"{name}.json").read_text()),
+        log=TrainingLog.model_validate_json(published.artifacts.training(name).read_text()),
         **result_facts(report, experiment, name),
     )
 
@@ -125,9 +126,9 @@ def _model_metadata(published: CardContext, report: Report) -> ModelCardData:
 
 def _example(published: CardContext) -> tuple[list[int], float]:
     """Return the units of the evaluation split's first prompt, and its end in seconds."""
-    prompts = read_prompts(
-        published.artifacts / "prompts.parquet", published.artifacts / "prompt_transcripts.parquet"
-    ).filter(pl.col("split") == published.experiment.params.evaluation.split)
+    prompts = read_prompts(*published.artifacts.prompt_tables).filter(
+        pl.col("split") == published.experiment.params.evaluation.split
+    )
     row = prompts.row(0, named=True)
     return row["units"][:SHOWN_UNITS], row["end_s"]
 
@@ -182,9 +183,9 @@ def _dataset_metadata(published: CardContext, subsets: Sequence[Subset]) -> Data
     )
 
 
-def read_account(artifacts: Path, name: str) -> PairCounts:
+def read_account(artifacts: Artifacts, name: str) -> PairCounts:
     """Return the counts of a round's pairs."""
-    return PairCounts.model_validate_json((artifacts / "accounts" / f"{name}.json").read_text())
+    return PairCounts.model_validate_json(artifacts.account(name).read_text())
 
 
 def _render(template: str, metadata: ModelCardData | DatasetCardData, published: CardContext, **facts: object) -> bytes:
@@ -210,17 +211,17 @@ def _render(template: str, metadata: ModelCardData | DatasetCardData, published:
     return f"---\n{metadata.to_yaml()}\n---\n\n{text}".encode()
 
 
-def _base_identity(artifacts: Path) -> str:
+def _base_identity(artifacts: Artifacts) -> str:
     """Return the base model's resolved source if it was published, otherwise the hashes of its files."""
-    folder = artifacts / "checkpoints" / "base"
+    folder = artifacts.checkpoint("base")
     record = folder / SOURCE_FILE
     if record.is_file():
         return str(json.loads(record.read_text())["identity"])
     return ", ".join(f"sha256:{file_sha256(path)} ({path.name})" for path in sorted(folder.glob("*.safetensors")))
 
 
-def _weights(artifacts: Path, name: str) -> str:
-    record = artifacts / "checkpoints" / name / "weights.json"
+def _weights(artifacts: Artifacts, name: str) -> str:
+    record = artifacts.checkpoint(name) / "weights.json"
     return str(json.loads(record.read_text())["model_id"]) if record.is_file() else "not recorded"
 
 

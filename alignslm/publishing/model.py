@@ -25,10 +25,10 @@ _PLAIN = ("config.json", *MEANING, "*.safetensors", "*.safetensors.index.json")
 _SPEECH_PARTS = ("encoder", "vocoder", "asr")
 
 
-def model_files(experiment: Experiment, name: str, config: ModelRepository, artifacts: Path) -> Bundle:
+def model_files(experiment: Experiment, name: str, config: ModelRepository, artifacts: Artifacts) -> Bundle:
     """Return the files of a round's model without card and parameters. Nothing is copied: weights stay in place."""
-    checkpoints = Artifacts(artifacts).checkpoints
-    checkpoint, start = checkpoints / name, checkpoints / experiment.params.aligned[name].init_from
+    checkpoint = artifacts.checkpoint(name)
+    start = artifacts.checkpoint(experiment.params.aligned[name].init_from)
     files: Bundle = dict(plain_files(checkpoint))
     vocabulary = UnitVocabulary.model_validate_json((checkpoint / VOCABULARY_FILE).read_text())
     files["generation_config.json"] = generation_config(
@@ -42,7 +42,7 @@ def model_files(experiment: Experiment, name: str, config: ModelRepository, arti
         files |= {f"{START}/{file}": path for file, path in plain_files(start)}
     if config.speech:
         for part in _SPEECH_PARTS:
-            folder = artifacts / part
+            folder = artifacts.root / part
             found = {
                 f"{SPEECH}/{part}/{path.relative_to(folder).as_posix()}": path for path in sorted(folder.rglob("*"))
             }

@@ -76,7 +76,7 @@ def published_of(experiment: Experiment, name: str, root: Path) -> CardContext:
         config=config,
         round=name,
         lineage=lineage_of(root, wanted),
-        artifacts=root / "artifacts",
+        artifacts=Artifacts(root / "artifacts"),
         model_repo=repos.get("model.repo"),
         dataset_repo=repos.get("dataset.repo"),
     )
@@ -112,12 +112,12 @@ def _dataset(published: CardContext, root: Path, work: Path) -> Bundle:
     config = published.config.dataset
     assert config is not None  # noqa: S101 (asked before)
     pairs = experiment.params.aligned[name].pairs
-    sources = read_sources(pairs, config, Artifacts(published.artifacts), work)
+    sources = read_sources(pairs, config, published.artifacts, work)
     subsets = subsets_of(
         config,
         sources,
         work,
-        evaluated=published.artifacts / "eval" / name,
+        evaluated=published.artifacts.evaluations / name,
         evaluated_on=experiment.params.evaluation.split,
     )
     card = dataset_card(published, subsets, sample_rate_hz=sources.sample_rate_hz)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.model import Config
 from alignslm.config.models import Bootstrap
 from alignslm.report.columns import CONTINUATION, SPEECH, ReportError
@@ -56,7 +57,7 @@ def compare(artifacts: Path, model: str, against: str, *, bootstrap: Bootstrap, 
     left, right = read_columns(artifacts, model), read_columns(artifacts, against)
     keys = shared_keys(left, right)
     if not keys:
-        raise ReportError(f"{model!r} and {against!r} have no metric in common in {artifacts / 'eval'}")
+        raise ReportError(f"{model!r} and {against!r} have no metric in common in {Artifacts(artifacts).evaluations}")
     rows = (_row(key, pair(left[key], right[key]), bootstrap=bootstrap, seed=seed) for key in keys)
     return PairwiseComparison(model=model, against=against, rows=tuple(rows))
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.report.columns import EvalTables, MetricColumn, ReportError, columns_of
 from alignslm.statistics import Floats, group_means
 
@@ -31,15 +32,15 @@ def read_columns(artifacts: Path, model: str) -> dict[Key, MetricColumn]:
 
     Raises ReportError, which names the evaluated systems, if this one is not among them; TableError for a broken table.
     """
-    folder = artifacts / "eval" / model
-    if not folder.is_dir():
-        found = sorted(path.name for path in (artifacts / "eval").glob("*/"))
+    made = Artifacts(artifacts)
+    if not (made.evaluations / model).is_dir():
+        found = sorted(path.name for path in made.evaluations.glob("*/"))
         known = f"It has {', '.join(found)}." if found else "It has no eval folder."
         raise ReportError(f"{artifacts} has no evaluation of {model!r}. {known} Run `dvc repro`.")
-    transcripts, mos = artifacts / "samples" / model / "transcripts.parquet", artifacts / "mos" / f"{model}.parquet"
+    transcripts, mos = made.sample(model).transcripts, made.mos_of(model)
     measured = EvalTables(
-        judged=tables.read(tables.JUDGED, folder / "judged.parquet"),
-        item_scores=tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet"),
+        judged=tables.read(tables.JUDGED, made.judged(model)),
+        item_scores=tables.read(tables.ITEM_SCORES, made.item_scores(model)),
         transcripts={model: tables.read(tables.TRANSCRIPTS, transcripts)} if transcripts.exists() else {},
         mos=tables.read(tables.MOS, mos) if mos.exists() else None,
     )

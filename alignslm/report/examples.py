@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts, Sample
 from alignslm.audio import encode_flac
 from alignslm.prompts import fill_missing_texts
 from alignslm.recordings import recordings_of
@@ -48,16 +49,15 @@ def read_examples(
 
     Prompt ids are hashes of content, so their order does not depend on how well a model did.
     """
-    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(split=split)
+    made = Artifacts(artifacts)
+    prompts = tables.read(tables.PROMPTS, made.prompts).filter(split=split)
     prompts = prompts.join(judged.select("prompt_id").unique(), on="prompt_id", how="semi").sort("prompt_id")
     known = prompts.head(count)
-    prompts = fill_missing_texts(known, tables.read(tables.TRANSCRIPTS, artifacts / "prompt_transcripts.parquet"))
+    prompts = fill_missing_texts(known, tables.read(tables.TRANSCRIPTS, made.prompt_transcripts))
     without_text = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
-    recordings = recordings_of(artifacts / "corpus" / "utterances", prompts)
+    recordings = recordings_of(made.utterances, prompts)
     sounds = {one.prompt_id: encode_flac(one.prompt, one.sample_rate_hz) for one in recordings}
-    drawn = {
-        model: _first_draws(artifacts / "samples" / model, judged.filter(model=model), prompts) for model in models
-    }
+    drawn = {model: _first_draws(made.sample(model), judged.filter(model=model), prompts) for model in models}
     return tuple(
         Example(
             prompt_id=row["prompt_id"],
@@ -71,7 +71,7 @@ def read_examples(
     )
 
 
-def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
+def _first_draws(sample: Sample, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
     """Return the first continuation of every prompt, by prompt id."""
     heldout = judged.filter(metric="heldout_judge").select("continuation_id", heldout_score="value")
     rows = (
@@ -79,10 +79,10 @@ def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> d
         .join(prompts.select("prompt_id"), on="prompt_id", how="semi")
         .sort("prompt_id", "draw")
         .unique("prompt_id", keep="first", maintain_order=True)
-        .join(_texts(folder), left_on="continuation_id", right_on="source_id", how="left")
+        .join(_texts(sample), left_on="continuation_id", right_on="source_id", how="left")
         .join(heldout, on="continuation_id", how="left")
     )
-    sounds = dict(speech_cells(folder / "speech", rows["continuation_id"]).iter_rows())
+    sounds = dict(speech_cells(sample.speech, rows["continuation_id"]).iter_rows())
     return {
         row["prompt_id"]: Continuation(
             model=row["model"],
@@ -95,5 +95,5 @@ def _first_draws(folder: Path, judged: pl.DataFrame, prompts: pl.DataFrame) -> d
     }
 
 
-def _texts(folder: Path) -> pl.DataFrame:
-    return tables.read(tables.TRANSCRIPTS, folder / "transcripts.parquet").select("source_id", "text")
+def _texts(sample: Sample) -> pl.DataFrame:
+    return tables.read(tables.TRANSCRIPTS, sample.transcripts).select("source_id", "text")

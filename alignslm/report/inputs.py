@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import ConfigDict, ValidationError
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
 from alignslm.report.columns import ReportError
@@ -75,21 +76,18 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
     """Read everything the report needs from the artifacts folder; TableError names what is missing."""
     models, split, rounds = evaluated(experiment), experiment.params.evaluation.split, experiment.params.rounds
     baselines = [name for name in experiment.params.checkpoints if name not in rounds]
-    evaluations = {model: artifacts / "eval" / model for model in models}
-    judged = [tables.read(tables.JUDGED, folder / "judged.parquet") for folder in evaluations.values()]
-    scored = [tables.read(tables.ITEM_SCORES, folder / "item_scores.parquet") for folder in evaluations.values()]
+    made = Artifacts(artifacts)
+    judged = [tables.read(tables.JUDGED, made.judged(model)) for model in models]
+    scored = [tables.read(tables.ITEM_SCORES, made.item_scores(model)) for model in models]
     return ReportInputs(
         experiment=experiment,
         judged=pl.concat(judged),
         item_scores=pl.concat(scored),
-        mos=_read_mos(artifacts / "mos"),
-        word_errors=_read_word_errors(artifacts, experiment, pl.concat(judged)),
-        transcripts={
-            model: tables.read(tables.TRANSCRIPTS, artifacts / "samples" / model / "transcripts.parquet")
-            for model in models
-        },
-        rounds={name: _read_round(artifacts, item.pairs) for name, item in rounds.items()},
-        training=_read_training(artifacts / "training", [BASE, *baselines, *rounds]),
+        mos=_read_mos(made.mos),
+        word_errors=_read_word_errors(made, experiment, pl.concat(judged)),
+        transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
+        rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
+        training=_read_training(made, [BASE, *baselines, *rounds]),
         examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
     )
 
@@ -101,7 +99,7 @@ def _read_mos(folder: Path) -> pl.DataFrame:
     return pl.concat([tables.read(tables.MOS, file) for file in files])
 
 
-def _read_word_errors(artifacts: Path, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
+def _read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
     """Count the word errors of the ground-truth continuations: original recordings and resynthesized.
 
     No rows if the texts are not known, or if the experiment has no topline.
@@ -109,33 +107,31 @@ def _read_word_errors(artifacts: Path, experiment: Experiment, judged: pl.DataFr
     ground_truth = topline(experiment)
     if ground_truth not in evaluated(experiment):
         return pl.DataFrame(schema=WORD_ERRORS)
-    prompts = tables.read(tables.PROMPTS, artifacts / "prompts.parquet").filter(
-        split=experiment.params.evaluation.split
-    )
+    prompts = tables.read(tables.PROMPTS, made.prompts).filter(split=experiment.params.evaluation.split)
     known = prompts.select("prompt_id", text="continuation_text").drop_nulls()
     synthesized = judged.filter(model=ground_truth).select("prompt_id", source_id="continuation_id").unique()
+    sample = made.sample(ground_truth)
     references = {
-        ground_truth: ("transcripts", known.join(synthesized, on="prompt_id")),
-        RECORDED: ("recorded", known.with_columns(source_id="prompt_id")),
+        ground_truth: (sample.transcripts, known.join(synthesized, on="prompt_id")),
+        RECORDED: (sample.recorded, known.with_columns(source_id="prompt_id")),
     }
-    folder = artifacts / "samples" / ground_truth
     return pl.concat(
-        word_errors(texts, tables.read(tables.TRANSCRIPTS, folder / f"{name}.parquet"), system=system)
-        for system, (name, texts) in references.items()
+        word_errors(texts, tables.read(tables.TRANSCRIPTS, transcripts), system=system)
+        for system, (transcripts, texts) in references.items()
     )
 
 
-def _read_round(artifacts: Path, name: str) -> RoundTables:
+def _read_round(made: Artifacts, name: str) -> RoundTables:
     columns = ["pair_id", "prompt_id", "split", "chosen_id", "rejected_id", "margin"]
     return RoundTables(
-        scores=tables.read(tables.SCORES, artifacts / "scores" / f"{name}.parquet"),
-        pairs=tables.read(tables.PAIRS, artifacts / "pairs" / f"{name}.parquet", columns),
-        rejections=tables.read(tables.REJECTIONS, artifacts / "rejections" / f"{name}.parquet"),
+        scores=tables.read(tables.SCORES, made.table("scores", name)),
+        pairs=tables.read(tables.PAIRS, made.table("pairs", name), columns),
+        rejections=tables.read(tables.REJECTIONS, made.table("rejections", name)),
     )
 
 
-def _read_training(folder: Path, names: Sequence[str]) -> dict[str, TrainingLog]:
-    files = {name: folder / f"{name}.json" for name in names}
+def _read_training(made: Artifacts, names: Sequence[str]) -> dict[str, TrainingLog]:
+    files = {name: made.training(name) for name in names}
     return {name: _read_log(path) for name, path in files.items() if path.exists()}
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import soundfile
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from alignslm.audio import decode, resample
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import ReportError
@@ -55,7 +56,7 @@ def write_samples(
     known, split = evaluated(experiment), experiment.params.evaluation.split
     if unknown := [name for name in systems if name not in known]:
         raise ReportError(f"{unknown[0]!r} is not a system of this experiment. Choose from {', '.join(known)}.")
-    judged = pl.concat(tables.read(tables.JUDGED, artifacts / "eval" / name / "judged.parquet") for name in systems)
+    judged = pl.concat(tables.read(tables.JUDGED, Artifacts(artifacts).judged(name)) for name in systems)
     examples = read_examples(artifacts, judged, models=systems, split=split, count=num_prompts)
     waveforms = dict(_waveforms(examples))
     _write_clips({_file(*key): waveform for key, waveform in waveforms.items()}, folder)
