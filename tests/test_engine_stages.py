@@ -105,7 +105,7 @@ def test_two_processes_make_the_bytes_of_one(made, alone, monkeypatch, pooled):
 
 @pytest.mark.long
 def test_two_processes_make_the_bytes_of_one_though_one_is_killed(made, alone, monkeypatch, pooled, tmp_path, capsys):
-    mortal(monkeypatch, "stages.samples", "speak", tmp_path / "calls")
+    mortal(monkeypatch, "stages.samples", "synthesize_rows", tmp_path / "calls")
     done = run_stages(made, TWO, monkeypatch, "units", "prompt_transcripts", "speech r1", "samples base", "mos")
     assert done == alone
     drawn, spoken, heard = (f"samples@base {what}" for what in ("drawn", "spoken", "heard"))

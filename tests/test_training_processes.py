@@ -38,6 +38,8 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     write_experiment(root)
     edit_yaml(root / "experiments/trainer/dpo.yaml", TRAINER)
+    Artifacts(root / "artifacts").checked.parent.mkdir()
+    Artifacts(root / "artifacts").checked.write_text("params.yaml is valid\n")
     lm = tiny_lm()
     save_lm(lm.model, VOCABULARY, CONTRACT, Artifacts(root / "artifacts").checkpoint("base"))
     drawn = pairs(21).with_row_index("number")
