@@ -1,0 +1,211 @@
+"""Whether artifacts are still what was written: their hashes were recorded then, and are compared before use.
+
+DVC keeps the hash of every output in dvc.lock. A stage keeps those of its own outputs in .work/written as well, since
+one that was run by hand is not in dvc.lock. An artifact that is neither was altered by nobody who says so: a disk that
+lost a bit, a copy that broke off, an editor. Folders that no experiment made have no record, and are read as they are.
+"""
+
+import configparser
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from alignslm.locks import WORK
+from alignslm.storage import write_text
+from alignslm.user_errors import is_user_error
+
+Listing: TypeAlias = Mapping[str, str]  # md5 of every file of an artifact by its name; the name of a single file is ""
+Model = TypeVar("Model", bound=BaseModel)
+WRITTEN = WORK / "written"
+VERIFIED = "ALIGNSLM_VERIFIED"  # set while a stage runs: it has compared all that it reads
+CURE = "Delete it and run `dvc repro`, or `dvc checkout`."
+
+
+class DamagedError(ValueError):
+    """An artifact is missing, cannot be read, or is not what was written."""
+
+
+class LockError(ValueError):
+    """dvc.lock cannot be read."""
+
+
+def require_intact(path: Path) -> str:
+    """Return the hash of an artifact as DVC computes it. Raises DamagedError unless it is what was written."""
+    if not path.exists():
+        raise DamagedError(f"{path} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
+    found = listing(path)
+    for name, known in _records(path).items():
+        if (part := _part(found, name)) and tree_md5(part) not in known:
+            raise DamagedError(f"{_fault(path / name, part, known)}. {CURE}")
+    return tree_md5(found)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Read an artifact in this block. Raises DamagedError unless it is intact, or where it has no record, readable."""
+    if VERIFIED not in os.environ:
+        require_intact(path)
+    try:
+        yield
+    except Exception as error:
+        if is_user_error(error) or (path.exists() and _records(path)):
+            raise
+        why = (str(error).strip().splitlines() or [""])[0]
+        raise DamagedError(f"{path} cannot be read ({type(error).__name__}: {why}). {CURE}") from error
+
+
+def read_json(path: Path, model: type[Model]) -> Model:
+    """Read a JSON file as what it should hold. Raises DamagedError."""
+    with reading(path):
+        return _parsed(path, model)
+
+
+def _parsed(path: Path, model: type[Model]) -> Model:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DamagedError(f"{path} cannot be read ({where or 'line 1'}: {first['msg']}). {CURE}") from error
+
+
+def listing(path: Path) -> Listing:
+    """Return the md5 of a file, or of every file of a folder. Files are read side by side."""
+    if path.is_file():
+        return {"": _md5(path)}
+    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((file.relative_to(path).as_posix() for file in files), pool.map(_md5, files), strict=True))
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def tree_md5(files: Listing) -> str:
+    """Return DVC's hash of an artifact: a file's md5, or that of the listing of a folder, which ends in .dir."""
+    if set(files) == {""}:
+        return files[""]
+    rows = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    return hashlib.md5(json.dumps(rows).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+@contextmanager
+def stage(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Give the hashes of a stage's inputs, which must be intact, and record its outputs when the block ends well."""
+    found = {path: require_intact(Path(path)) for path in inputs}
+    os.environ[VERIFIED] = name
+    try:
+        yield found
+    finally:
+        del os.environ[VERIFIED]
+    if os.environ.get("RANK", "0") == "0":
+        written = {path: listing(Path(path)) for path in outputs if Path(path).exists()}
+        write_text(WRITTEN / f"{name.replace('/', '-')}.json", json.dumps(written) + "\n")
+
+
+def _is_within(file: str, name: str) -> bool:
+    return not name or file == name or file.startswith(f"{name}/")
+
+
+def _records(path: Path) -> dict[str, dict[str, Listing | None]]:
+    """Return the hashes, with listings where known, that outputs at or below `path` may have, by name below it.
+
+    Of a path inside an output, those of that path, where a listing of the output is known.
+    """
+    place = path.absolute()
+    root = next((above for above in place.parents if (above / "dvc.yaml").is_file()), None)
+    if root is None:
+        return {}
+    wanted, known = place.relative_to(root).as_posix(), dict[str, dict[str, Listing | None]]()
+    for output, total, written in [*_written(root), *_locked(root / "dvc.lock")]:
+        if not (_is_within(output, wanted) or _is_within(wanted, output)):
+            continue
+        files = written or _cached(root / ".dvc", total)
+        if _is_within(output, wanted):
+            known.setdefault(output[len(wanted) :].lstrip("/"), {})[total] = files
+        elif part := _part(files or {}, wanted[len(output) + 1 :]):
+            known.setdefault("", {})[tree_md5(part)] = part
+    return known
+
+
+def _part(files: Listing, name: str) -> Listing:
+    """Return the listing of what lies at or below `name`."""
+    return {file[len(name) :].lstrip("/"): md5 for file, md5 in files.items() if _is_within(file, name)}
+
+
+def _written(root: Path) -> Iterator[tuple[str, str, Listing | None]]:
+    for file in sorted((root / WRITTEN).glob("*.json")):
+        try:
+            outputs = json.loads(file.read_bytes())
+        except ValueError:  # a record that is damaged itself tells nothing
+            continue
+        for output, files in outputs.items():
+            yield output, tree_md5(files), files
+
+
+def _locked(lock: Path) -> Iterator[tuple[str, str, Listing | None]]:
+    if not lock.is_file():
+        return
+    state = lock.stat()
+    for output in _outputs(lock, state.st_mtime_ns, state.st_size):
+        if "files" in output:  # after a push to a remote that keeps versions
+            files = {file["relpath"]: file["md5"] for file in output["files"]}
+            yield output["path"], tree_md5(files), files
+        elif total := output.get("md5"):
+            yield output["path"], total, None
+
+
+@lru_cache(maxsize=1)
+def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
+    """Return the outputs that dvc.lock names; all values are text. Raises LockError."""
+    import yaml  # ten times as fast as ruamel.yaml: the file is read at the start of every stage
+
+    try:
+        read = yaml.load(lock.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
+        return [output for stage in read["stages"].values() for output in stage.get("outs", ())]
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise LockError(f"{lock}{line}: not a lock file of DVC. Resolve its conflict, or restore it by git.") from error
+
+
+def _cached(folder: Path, total: str) -> Listing | None:
+    """Return the listing of a folder that DVC keeps in its cache, if it is there."""
+    if not total.endswith(".dir"):
+        return {"": total}
+    settings = configparser.ConfigParser(strict=False, interpolation=None)
+    settings.read([folder / "config", folder / "config.local"], encoding="utf-8")
+    cache = folder / Path(settings.get("cache", "dir", fallback="cache")).expanduser()
+    try:
+        rows = json.loads((cache / "files" / "md5" / total[:2] / total[2:]).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return {row["relpath"]: row["md5"] for row in rows}
+
+
+def _fault(path: Path, found: Listing, known: Mapping[str, Listing | None]) -> str:
+    """Return which file is not what it was, and what is wrong with it."""
+    expected = next((files for files in known.values() if files), None)
+    if expected is None:
+        names = ", ".join(sorted(found)[:8])
+        return f"{path} is not what was written: one of {names} was altered, lost or added"
+    for name in sorted({*expected, *found}):
+        file = path / name
+        if name not in found:
+            return f"{file} is missing"
+        if name not in expected:
+            return f"{file} is new: it was not written with the rest of {path}"
+        if found[name] != expected[name]:
+            what = "is empty" if file.stat().st_size == 0 else "is damaged: it is not what was written"
+            return f"{file} {what} (md5 {found[name]}, expected {expected[name]})"
+    return f"{path} is not what was written"
