@@ -58,7 +58,8 @@ def format_problems(problems: Sequence[Problem]) -> list[str]:
 
 def print_error(message: str) -> None:
     """Print a message on stderr, in red on a terminal."""
-    from rich.console import Console
     from rich.text import Text
+
+    from alignslm.terminal import Console
 
     Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(message, style="red"))

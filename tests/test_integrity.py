@@ -207,9 +207,7 @@ def test_outside_of_a_stage_a_model_is_compared_and_inside_it_was(experiment):
     root, command = Path(__file__).parent.parent, [sys.executable, "-c", code]
     for variables, expected in (({}, (1, "")), ({integrity.VERIFIED: "stage"}, (0, "read\n"))):
         environment = {**os.environ, "PYTHONPATH": str(root), **variables}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == expected
         if not variables:
             (line,) = done.stderr.splitlines()

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import format_bytes
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import preview_values
 from alignslm.storage import temporary_folder
+from alignslm.terminal import Console
 
 
 def samples_page(
