@@ -44,7 +44,7 @@ def require_intact(path: Path) -> str:
     found = listing(path)
     for name, known in _records(path).items():
         if (part := _part(found, name)) and tree_md5(part) not in known:
-            raise DamagedError(f"{_fault(path / name, part, known)}. {CURE}")
+            raise DamagedError(_fault(path / name, part, known))
     return tree_md5(found)
 
 
@@ -122,20 +122,24 @@ def _records(path: Path) -> dict[str, dict[str, Listing | None]]:
 
     Of a path inside an output, those of that path, where a listing of the output is known.
     """
-    place = path.absolute()
-    root = next((above for above in place.parents if (above / "dvc.yaml").is_file()), None)
+    root = _root(path)
     if root is None:
         return {}
-    wanted, known = place.relative_to(root).as_posix(), dict[str, dict[str, Listing | None]]()
+    wanted, known = path.absolute().relative_to(root).as_posix(), dict[str, dict[str, Listing | None]]()
     for output, total, written in [*_written(root), *_locked(root / "dvc.lock")]:
         if not (_is_within(output, wanted) or _is_within(wanted, output)):
             continue
-        files = written or _cached(root / ".dvc", total)
+        files = written or _cached(root, total)
         if _is_within(output, wanted):
             known.setdefault(output[len(wanted) :].lstrip("/"), {})[total] = files
         elif part := _part(files or {}, wanted[len(output) + 1 :]):
             known.setdefault("", {})[tree_md5(part)] = part
     return known
+
+
+def _root(path: Path) -> Path | None:
+    """Return the folder of the experiment that a path belongs to."""
+    return next((above for above in path.absolute().parents if (above / "dvc.yaml").is_file()), None)
 
 
 def _part(files: Listing, name: str) -> Listing:
@@ -179,33 +183,43 @@ def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
         raise LockError(f"{lock}{line}: not a lock file of DVC. Resolve its conflict, or restore it by git.") from error
 
 
-def _cached(folder: Path, total: str) -> Listing | None:
+def _cached(root: Path, total: str) -> Listing | None:
     """Return the listing of a folder that DVC keeps in its cache, if it is there."""
     if not total.endswith(".dir"):
         return {"": total}
-    settings = configparser.ConfigParser(strict=False, interpolation=None)
-    settings.read([folder / "config", folder / "config.local"], encoding="utf-8")
-    cache = folder / Path(settings.get("cache", "dir", fallback="cache")).expanduser()
     try:
-        rows = json.loads((cache / "files" / "md5" / total[:2] / total[2:]).read_bytes())
+        rows = json.loads(_object(root, total).read_bytes())
     except (OSError, ValueError):
         return None
     return {row["relpath"]: row["md5"] for row in rows}
 
 
+def _object(root: Path, md5: str) -> Path:
+    """Return where DVC's cache keeps the content of this hash."""
+    settings = configparser.ConfigParser(strict=False, interpolation=None)
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    cache = Path(".dvc", settings.get("cache", "dir", fallback="cache")).expanduser()
+    return root / cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
 def _fault(path: Path, found: Listing, known: Mapping[str, Listing | None]) -> str:
-    """Return which file is not what it was, and what is wrong with it."""
+    """Return which file is not what it was, what is wrong with it, and what helps."""
     expected = next((files for files in known.values() if files), None)
     if expected is None:
         names = ", ".join(sorted(found)[:8])
-        return f"{path} is not what was written: one of {names} was altered, lost or added"
-    for name in sorted({*expected, *found}):
-        file = path / name
-        if name not in found:
-            return f"{file} is missing"
-        if name not in expected:
-            return f"{file} is new: it was not written with the rest of {path}"
-        if found[name] != expected[name]:
-            what = "is empty" if file.stat().st_size == 0 else "is damaged: it is not what was written"
-            return f"{file} {what} (md5 {found[name]}, expected {expected[name]})"
-    return f"{path} is not what was written"
+        return f"{path} is not what was written: one of {names} was altered, lost or added. {CURE}"
+    name = next(name for name in sorted({*expected, *found}) if found.get(name) != expected.get(name))
+    file, whole = path / name, expected.get(name)
+    if whole is None:
+        return f"{file} was not written with the rest of {path}. {CURE}"
+    if name not in found:
+        what = "is missing"
+    elif file.stat().st_size == 0:
+        what = "is empty"
+    else:
+        what = f"is damaged: its md5 is {found[name]}, and was {whole} when it was written"
+    kept = _object(_root(path) or Path(), whole)
+    if kept.is_file() and _md5(kept) != whole:  # a link to it: both were altered at once
+        also = f"and so is its copy in DVC's cache. Delete both ({kept})"
+        return f"{file} {what}, {also} and run `dvc repro`, or `dvc pull`."
+    return f"{file} {what}. {CURE}"
