@@ -9,7 +9,9 @@ import configparser
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from alignslm.locks import WORK
-from alignslm.storage import write_text
+from alignslm.storage import copy_file, write_text
 from alignslm.user_errors import is_user_error
 
 Listing: TypeAlias = Mapping[str, str]  # md5 of every file of an artifact by its name; the name of a single file is ""
@@ -39,13 +41,17 @@ class LockError(ValueError):
 
 def require_intact(path: Path) -> str:
     """Return the hash of an artifact as DVC computes it. Raises DamagedError unless it is what was written."""
+    return tree_md5(_verified(path))
+
+
+def _verified(path: Path) -> Listing:
     if not path.exists():
         raise DamagedError(f"{path} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
     found = listing(path)
     for name, known in _records(path).items():
         if (part := _part(found, name)) and tree_md5(part) not in known:
             raise DamagedError(_fault(path / name, part, known))
-    return tree_md5(found)
+    return found
 
 
 @contextmanager
@@ -95,14 +101,19 @@ def tree_md5(files: Listing) -> str:
     """Return DVC's hash of an artifact: a file's md5, or that of the listing of a folder, which ends in .dir."""
     if set(files) == {""}:
         return files[""]
-    rows = [{"md5": files[name], "relpath": name} for name in sorted(files)]
-    return hashlib.md5(json.dumps(rows).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return hashlib.md5(_listing_text(files).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _listing_text(files: Listing) -> str:
+    return json.dumps([{"md5": files[name], "relpath": name} for name in sorted(files)])
 
 
 @contextmanager
 def stage(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[dict[str, str]]:
     """Give the hashes of a stage's inputs, which must be intact, and record its outputs when the block ends well."""
-    found = {path: require_intact(Path(path)) for path in inputs}
+    listed = {path: _verified(Path(path)) for path in inputs}
+    _keep_listings(listed.values())
+    found = {path: tree_md5(files) for path, files in listed.items()}
     os.environ[VERIFIED] = name
     try:
         yield found
@@ -111,6 +122,43 @@ def stage(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[
     if os.environ.get("RANK", "0") == "0":
         written = {path: listing(Path(path)) for path in outputs if Path(path).exists()}
         write_text(WRITTEN / f"{name.replace('/', '-')}.json", json.dumps(written) + "\n")
+
+
+def fetch_missing(inputs: Sequence[str], outputs: Iterable[str]) -> None:
+    """Fetch those `outputs` inside the folders among `inputs` that are not there.
+
+    DVC takes a folder of many outputs for one input, and with --allow-missing leaves it as it is as soon as one of them
+    is there. Does nothing in a stage that DVC did not start. Raises DamagedError.
+    """
+    within = [one for one in outputs if any(one.startswith(f"{path}/") for path in inputs)]
+    missing = [one for one in within if not Path(one).exists()]
+    if not missing or "DVC_ROOT" not in os.environ:
+        return
+    subprocess.run([sys.executable, "-m", "dvc", "fetch", "-q", *missing], check=False)  # noqa: S603 its errors are told below
+    known = {output: total for output, total, _ in _locked(Path("dvc.lock"))}
+    for output in missing:
+        for name, md5 in (_cached(Path(), known.get(output, "")) or {}).items():
+            if (kept := _object(Path(), md5)).is_file():
+                copy_file(kept, Path(output, name))
+
+
+def keep_listings(inputs: Iterable[str]) -> None:
+    """Do so for inputs that are not read, from what is recorded of them; see `_keep_listings`."""
+    for path in inputs:
+        parts = {name: list(known.values())[-1] for name, known in _records(Path(path)).items()}
+        files = {f"{name}/{file}".strip("/"): md5 for name, part in parts.items() for file, md5 in (part or {}).items()}
+        _keep_listings([files])
+
+
+def _keep_listings(inputs: Iterable[Listing]) -> None:
+    """Keep the listings of folders in DVC's cache, as DVC does for outputs alone.
+
+    A push to a remote that keeps versions (of S3, say) replaces the hashes of folders in dvc.lock by their listings,
+    and drops those whose listing is not there: a clone would run the stages that read them again.
+    """
+    for files in inputs if Path(".dvc").is_dir() else ():
+        if files and "" not in files and not (place := _object(Path(), tree_md5(files))).exists():
+            write_text(place, _listing_text(files))
 
 
 def _is_within(file: str, name: str) -> bool:
@@ -162,11 +210,9 @@ def _locked(lock: Path) -> Iterator[tuple[str, str, Listing | None]]:
         return
     state = lock.stat()
     for output in _outputs(lock, state.st_mtime_ns, state.st_size):
-        if "files" in output:  # after a push to a remote that keeps versions
-            files = {file["relpath"]: file["md5"] for file in output["files"]}
-            yield output["path"], tree_md5(files), files
-        elif total := output.get("md5"):
-            yield output["path"], total, None
+        if "md5" in output or "files" in output:
+            listed = {file["relpath"]: file["md5"] for file in output.get("files", ())}
+            yield output["path"], identity_of(output)["md5"], listed or None
 
 
 @lru_cache(maxsize=1)
@@ -181,6 +227,12 @@ def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise LockError(f"{lock}{line}: not a lock file of DVC. Resolve its conflict, or restore it by git.") from error
+
+
+def identity_of(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return path and hash of an entry of dvc.lock: what it says of content, and no push changes."""
+    files = {file["relpath"]: file["md5"] for file in item.get("files", ())}
+    return {"path": item["path"], "md5": tree_md5(files) if files else item["md5"]}
 
 
 def _cached(root: Path, total: str) -> Listing | None:

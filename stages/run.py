@@ -123,16 +123,19 @@ def start(script: str, name: str = "") -> Iterator[Run]:
     stage = Path(script).stem
     label = f"{stage}@{name}" if name else stage
     with stage_log(label) as log:
-        experiment, execution, entry = load_experiment(), load_execution(), entry_of(label)
+        experiment, execution = load_experiment(), load_execution()
+        entry, outputs = entry_of(label)
+        integrity.fetch_missing(entry.deps, outputs)
         with integrity.stage(label, entry.deps, entry.outs) as inputs:
             yield Run(label, name, script, experiment, execution, Artifacts(), log, entry, inputs)
 
 
-def entry_of(label: str) -> Stage:
-    """Return what dvc.yaml says of a stage. Raises PipelineError."""
-    for entry in read_stages():
+def entry_of(label: str) -> tuple[Stage, list[str]]:
+    """Return what dvc.yaml says of a stage, and the outputs of all stages. Raises PipelineError."""
+    stages = read_stages()
+    for entry in stages:
         if entry.name == label:
-            return entry
+            return entry, [path for stage in stages for path in stage.outs]
     raise PipelineError(f"dvc.yaml has no stage {label}. Run `alignslm stages` for the names it has.")
 
 

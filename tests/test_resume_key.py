@@ -35,7 +35,7 @@ def key(root: Path, label: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the folder of a stage's unfinished work."""
     monkeypatch.chdir(root)
     stage, _, name = label.partition("@")
-    entry = entry_of(label)
+    entry, _ = entry_of(label)
     inputs = {path: require_intact(Path(path)) for path in entry.deps}
     script = str(ROOT / f"stages/{stage}.py")
     run = Run(label, name, script, None, load_execution(), Artifacts(), StageLog(), entry, inputs)
