@@ -78,7 +78,7 @@ def _read_texts(path: Path) -> dict[str, Plain]:
 
     try:
         found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
-    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError):
+    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError, RecursionError):
         found = None
     return found if isinstance(found, dict) else _read(path)  # which says what is wrong
 

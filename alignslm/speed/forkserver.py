@@ -45,6 +45,7 @@ LIBRARIES = (
     "pyarrow.parquet",
     "pydantic",
     "ruamel.yaml",
+    "yaml",
     "safetensors.torch",
     "scipy.fft",
     "scipy.optimize",
