@@ -31,7 +31,7 @@ def experiment(tmp_path, monkeypatch):
         "made/a": "one\n",
         "made/deep/b": "two\n",
         "many/x": "1",
-        "many/y": "2",
+        "many/y": "234",
         "n.json": '{"rows": 3}',
     }.items():
         path = Path("artifacts", name)
