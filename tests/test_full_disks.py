@@ -1,4 +1,4 @@
-"""Whatever writes meets a full and a read-only disk, which are real ones: one line says what, how much and what is kept."""
+"""Whatever writes meets a full and a read-only disk, real ones: one line says what, how much and what is kept."""
 
 import os
 import re
@@ -19,7 +19,7 @@ WRITERS = {
     "table": "tables.write(texts(), tables.TEXTS, place / 'texts.parquet')",
     "shards": "tables.write_shards([texts()], tables.TEXTS, place / 'texts', part_rows=500)",
     "weights": "with storage.atomic_write(place / 'model.safetensors') as partial: save_file(weights(), partial)",
-    "checkpoint": "with storage.filling(place / 'base') as partial: save_file(weights(), partial / 'model.safetensors')",
+    "checkpoint": "with storage.filling(place / 'base') as partial: save_file(weights(), partial / 'a.safetensors')",
     "folder": "with storage.replacing_folder(place / 'all') as partial: (partial / 'a').write_bytes(bytes(3_000_000))",
     "figure": "with storage.atomic_write(place / 'plot.svg') as partial: figure().savefig(partial, format='svg')",
     "reply": "replies(place)",
