@@ -69,7 +69,7 @@ def test_the_sample_is_valid_and_typed(root):
         ("{source: corpus", "{temperature_scale: 0.8, source: corpus", ("params.yaml:49: systems.ground-truth", "temperature_scale")),
         ("  r1:\n", "  R1:\n", ("params.yaml:32: preferences.R1", "R1", "^[a-z0-9][a-z0-9_-]{0,39}$")),
         ("imported_preferences: {}", "imported_preferences: {r1: x}", ("params.yaml:12: imported_preferences.r1", "preferences")),
-        ("cut_at: sentence", "cut: sentenc", ("params.yaml:22: prompts.cut_at", "'sentence'", "time", "word", "sentenc")),
+        ("cut_at: sentence", "cut_at: sentenc", ("params.yaml:22: prompts.cut_at", "'sentence'", "time", "word", "sentenc")),
         ("include_eos: false", "include_eos: no", ("params.yaml:55: evaluation.include_eos", "true", "false", "'no'")),
         ("include_eos: false", "include_eos: 0", ("params.yaml:55: evaluation.include_eos", "true", "false", "0")),
         ("  num_continuations: 2", "  num_continuations: true", ("params.yaml:52: evaluation.num_continuations", "whole number", "true")),
