@@ -137,7 +137,8 @@ def select_pairs(
 
     `candidates` has one row per continuation: prompt_id, split (train or valid), prompt_units, units, finish_reason
     (eos or length), and the columns of `score`. At most `max_per_side` best are paired with as many worst of
-    a prompt. Raises SourceError if a column is missing, NoPairsError with the scores' spread if the train split gives no pair.
+    a prompt. Raises SourceError if a column is missing, NoPairsError with the spread of the scores if the train split
+    gives no pair.
     """
     from alignslm.config.curriculum import JudgedPreferences
     from alignslm.config.feedback import ThresholdSelector, Weights
