@@ -301,7 +301,7 @@ def shown(*words):
 
 def test_show_by_words(artifacts):
     assert shown("scores", "r1") == [
-        "artifacts/scores/r1.parquet: scores v1, 3 rows",
+        "artifacts/scores/r1.parquet: scores v2, 3 rows",
         "continuation_id prompt_id sample_index judge_score ppl auto_bleu num_words status",
         "a p 0 4.25 2 0 4 ok",
         "b p 1 - - - 0 empty",
@@ -312,7 +312,7 @@ def test_show_by_words(artifacts):
 def test_show_rows_columns_where(artifacts):
     path = "artifacts/scores/r2.parquet"
     assert shown(path, "-n", "1", "-c", "status,sample_index", "--where", "num_words < 8 AND prompt_id = 'p'") == [
-        "artifacts/scores/r2.parquet: scores v1, 3 rows, 2 kept",
+        "artifacts/scores/r2.parquet: scores v2, 3 rows, 2 kept",
         "status sample_index",
         "ok 0",
     ]

@@ -83,7 +83,7 @@ def test_training_is_the_papers(trainer, steps):
 def test_the_baselines_differ_from_it_in_the_objective_alone():
     paper, sft, ntp = (choice("trainer", name, TrainerConfig) for name in ("dpo-paper", "sft-paper", "ntp-paper"))
     assert paper.model_copy(update={"loss_weights": {"sft": 1.0}}) == sft
-    assert (ntp.lora, ntp.learning_rate, ntp.batch_size, ntp.steps) == (
+    assert (ntp.lora, ntp.learning_rate, ntp.batch_size, ntp.max_steps) == (
         paper.lora,
         paper.learning_rate,
         paper.batch_size,
@@ -151,7 +151,7 @@ def test_the_upper_preset_sets_single_keys_of_a_group(root):
     ("text", "expected"),
     [
         ("description: x\nextends: long\nset: {}\n", ("experiments/preset/long.yaml", "'longer'")),
-        ("description: x\nextends: middle\nset: {}\n", ("experiments/preset/top.yaml: on", "middle", "longer")),
+        ("description: x\nextends: middle\nset: {}\n", ("experiments/preset/top.yaml: extends", "middle", "longer")),
     ],
 )  # fmt: skip
 def test_a_preset_on_nothing_or_on_a_tower(root, text, expected):

@@ -284,7 +284,7 @@ def test_predicted_mos_is_clustered_by_prompt_and_recorded_speech_stands_behind(
     assert report.metric("original-prompts", "speech", "dnsmos_ovrl").value == pytest.approx(2.8 + 0.1 * 7 + 0.02)
     assert report.comparison("r1", "base", "speech", "dnsmos_ovrl").delta == pytest.approx(0.4)
     assert report.comparison("original-prompts", "base", "speech", "dnsmos_ovrl") is None
-    assert [(m.model, m.metric) for m in report.metrics if m.model.startswith("recorded")] == [
+    assert [(m.model, m.metric) for m in report.metrics if m.model.startswith("original")] == [
         ("original-continuations", "dnsmos_bak"), ("original-continuations", "dnsmos_ovrl"),
         ("original-continuations", "word_error_rate"),
         ("original-prompts", "dnsmos_bak"), ("original-prompts", "dnsmos_ovrl"),

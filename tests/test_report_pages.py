@@ -264,7 +264,7 @@ def test_pairs_account_closes(inputs):
 
 def test_headline_has_the_promised_columns_and_flags(report):
     assert [f"{benchmark} {metric}" for benchmark, metric in headline(report)] == [
-        "continuation judge", "continuation heldout_judge", "continuation grammatical", "sblimp accuracy",
+        "continuation judge_score", "continuation heldout_judge_score", "continuation grammatical", "sblimp accuracy",
         "storycloze accuracy/topic", "swuggy accuracy", "continuation auto_bleu", "continuation unique_ratio",
         "continuation num_words", "speech dnsmos_ovrl",
     ]  # fmt: skip

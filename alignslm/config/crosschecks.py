@@ -86,15 +86,15 @@ def _impossible_cut(experiment: Experiment) -> Iterator[Conflict]:
     """A cut needs what only some corpora know: where a first sentence ends, or where every word does."""
     cut, corpus, name = experiment.params.prompts.cut_at, experiment.corpus, experiment.params.corpus
     if cut == "sentence" and isinstance(corpus, Recordings):
-        message = f"'sentence' needs sentence ends, which {name} does not have; write raw, or word where it is aligned"
+        message = f"'sentence' needs sentence ends, which {name} does not have; write time, or word where it is aligned"
         yield Conflict(PARAMS, ("prompts", "cut_at"), message)
     if cut == "word" and isinstance(corpus, StoryWorldConfig):
-        message = f"'word' needs word times, which {name} does not have; write sentence or raw"
+        message = f"'word' needs word times, which {name} does not have; write sentence or time"
         yield Conflict(PARAMS, ("prompts", "cut_at"), message)
     if cut == "word" and isinstance(corpus, Recordings) and all(p.alignments is None for p in corpus.parts.values()):
         message = (
             f"'word' needs word times, and no part of {name} has alignments; name them in parts.*.alignments of "
-            f"experiments/corpus/{name}.yaml, or write raw"
+            f"experiments/corpus/{name}.yaml, or write time"
         )
         yield Conflict(PARAMS, ("prompts", "cut_at"), message)
 
