@@ -33,7 +33,7 @@ def ray_address():
 @pytest.fixture(params=["local", "ray"])
 def pool(request):
     if request.param == "local":
-        return ProcessPool(2, gpus=[], strict=True)
+        return ProcessPool(2, gpus=[], batch_invariant=True)
     address = request.getfixturevalue("ray_address")
     return pool_of(TWO.model_copy(update={"engine": "ray", "ray_address": address}))
 
@@ -139,7 +139,7 @@ from alignslm.engine.local import ProcessPool
 from alignslm.shards import map_tasks
 from tests.engine_work import whose
 if __name__ == "__main__":
-    pool = ProcessPool(2, gpus=[], strict=True)
+    pool = ProcessPool(2, gpus=[], batch_invariant=True)
     for frame in map_tasks(range(9), whose, folder=Path(sys.argv[1]), label="work", pool=pool):
         print(frame["process"][0], flush=True)
         sys.stdin.readline()

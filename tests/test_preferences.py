@@ -515,7 +515,7 @@ def test_a_prompt_that_trains_and_validates_is_refused_where_that_is_said():
 def test_without_a_validation_pair_nothing_is_trained():
     with pytest.raises(PreferenceError) as raised:
         make_pairs(frame(ROWS[:2]), units_choice("x", files=FILES), source="here")
-    names(raised.value, "2 rows", "1 training", "0 validation", "already")
+    names(raised.value, "2 rows", "1 training", "0 validation", "duplicate pair")
 
 
 units = st.lists(st.integers(0, 3), min_size=1, max_size=3)

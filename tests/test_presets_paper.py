@@ -211,7 +211,7 @@ def bad_corpus(old, new):
         ("source: {kind: folder", "source: {kind: hub", [("corpus.yaml:14: parts.librispeech.source.kind", "'folder'", "'hub'")]),
         ("    kind: librispeech\n", "    kind: librispech\n", [("corpus.yaml:13: parts.librispeech.kind", "'librispech'", "'librispeech'", "librispeech, mls, audiofolder, parquet")]),
         ("    kind: librispeech\n", "", [("corpus.yaml:12: parts.librispeech.kind", "missing", "librispeech, mls, audiofolder, parquet")]),
-        ("max_duration_s: 40.0  ", "longest: 40.0  ", [("corpus.yaml:1: max_duration_s", "missing"), ("corpus.yaml:5: longest", "unknown", "'max_duration_s'")]),
+        ("max_duration_s: 40.0  ", "max_duration: 40.0  ", [("corpus.yaml:1: max_duration_s", "missing"), ("corpus.yaml:5: max_duration", "unknown", "'max_duration_s'")]),
     ],
 )  # fmt: skip
 def test_faults_of_a_corpus_file(root, old, new, expected):

@@ -273,8 +273,8 @@ def test_a_row_holds_what_the_tables_hold(hub, world, receipt):
     scores = tables.read(tables.SCORES, world / "artifacts/scores/r1.parquet")
     for side in ("chosen", "rejected"):
         score = scores.filter(continuation_id=row[f"{side}_id"]).row(0, named=True)
-        assert row[f"{side}_llm_score"] == score["judge_score"]
-        assert row[f"{side}_text"] == f"she sings song {score['draw']}"
+        assert row[f"{side}_judge_score"] == score["judge_score"]
+        assert row[f"{side}_text"] == f"she sings song {score['sample_index']}"
     assert row["margin"] == row["chosen_utility"] - row["rejected_utility"]
     assert row["prompt_text"] == "a girl"
 
@@ -466,7 +466,7 @@ WRONG = ("'-'", "'_'", "'.'", "'.git'", "'--'", "'..'")  # what a name may not h
             ("tag", "'v1'", "{experiment}"),
         ),
         ({"tag": "a b{experiment}"}, ("tag", "'a b{experiment}'", "'.'", "'-'", "'_'", "{round}")),
-        ({"token": "hf_abc"}, ("token", "unknown", "kind, rounds, private, tag, language, code, model, dataset")),
+        ({"token": "hf_abc"}, ("token", "unknown", "kind, rounds, private, tag, language, code_url, model, dataset")),
     ],
 )  # fmt: skip
 def test_what_check_says_of_a_choice_of_publishing(choices, changes, told):

@@ -54,7 +54,7 @@ def test_what_was_not_measured_is_null_and_not_drawn(inputs, report):
     assert drift_table(without, EXPERIMENT)["auto_bleu"].null_count() == 3
     with drawing_style():
         assert [panel.name for panel in drift_panels(without, EXPERIMENT)] == [
-            "drift-num-words", "drift-duration-s", "drift-distinct-per-draw",
+            "drift-num-words", "drift-duration-s", "drift-unique-ratio-per-index",
         ]  # fmt: skip
         assert list(held_out_scores(pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema)), EXPERIMENT)) == []
 
@@ -74,7 +74,7 @@ def test_every_curve_is_drawn(inputs, report):
     expected = {
         "training-reward-accuracy", "training-reward-margin", "training-log-probabilities", "training-loss",
         "scores-r1", "scores-r2", "scores-held-out",
-        "drift-num-words", "drift-duration-s", "drift-auto-bleu", "drift-distinct-per-draw",
+        "drift-num-words", "drift-duration-s", "drift-auto-bleu", "drift-unique-ratio-per-index",
     }  # fmt: skip
     assert expected <= set(drawn)
     assert drawn["drift-num-words"].alt.startswith("base 7.00 ± 0.00; r1 7.00 ± 0.00; r2 7.00 ± 0.00; ground-truth ")

@@ -153,7 +153,7 @@ def test_runs_on_other_items_are_refused_with_all_that_differs(tmp_path):
     with pytest.raises(ReportError) as raised:
         compare_seeds([first, other], "r1", "base", bootstrap=B, seed=0)
     _, judged, scored, cure = str(raised.value).splitlines()
-    names(judged, "continuation judge", "2 items", "seed-0", "seed-1", "d")
+    names(judged, "continuation judge_score", "2 items", "seed-0", "seed-1", "d")
     names(scored, "swuggy accuracy", "seed-1")
     names(cure, "seeds")
 
@@ -211,7 +211,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert told.exit_code == 0, told.output
     lines = [line.split() for line in told.output.splitlines()]
     assert " ".join(lines[0]) == "r1 minus base, 3 runs"
-    assert lines[2][:2] == ["training", "judge_score"]
+    assert lines[2][:2] == ["training", "judge"]
     assert " ".join(lines[2][6:]) == "+0.50 +1.00 +1.50 +1.00 [+1.00, +1.00] [−0.24, +2.24] [−0.24, +2.24] 4 0"
     assert "3 runs say little about how runs vary" in told.output
     told = CliRunner().invoke(app, ["compare-seeds", "r1", "base", *folders, "-C", str(tmp_path), "--json"])
