@@ -76,7 +76,7 @@ def test_a_corrupted_table(here, capsys, path):
 def test_a_table_of_another_version(here, capsys):
     arrow = pq.read_table(SCORES)
     pq.write_table(arrow.replace_schema_metadata({"alignslm.table": "scores", "alignslm.version": "0"}), SCORES)
-    names(refused(capsys), "dvc repro", "scores", SCORES, "0", "1")
+    names(refused(capsys), "dvc repro", "scores", SCORES, "0", tables.SCORES.version)
 
 
 def test_a_table_under_another_unit_contract(here, capsys):
