@@ -115,6 +115,8 @@ def config_of(folder: Path, **changes: object) -> WhisperASRConfig:
         "silence_rms": 0.001,
         "no_speech_max": None,
         "logprob_min_nats": None,
+        "compression_ratio_max": None,
+        "confidence_min": None,
         "dtype": "float32",
     }
     return WhisperASRConfig.model_validate({**values, **changes})

@@ -127,10 +127,11 @@ class Recordings(Config):
     kind: Literal["recordings"]
     sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
     longest_s: Positive = Field(description="longer audio is refused: it was not cut into utterances")
-    crossing_speakers: Literal["refuse", "leave-out"] = Field(
-        description="training speech of a speaker who also speaks in another split: an error, or left out and counted"
+    crossing_speakers: Literal["refuse", "leave-out", "allow"] = Field(
+        description="training speech of a speaker who also speaks in another split: an error, left out and counted, "
+        "or allowed: for one or a few voices, of which all results then are"
     )
-    leave_out: tuple[str, ...] = Field(description="utterance ids to pass over, such as files known to be damaged")
+    leave_out: tuple[str, ...] = Field(description="utterances to pass over, by id or by place as errors print it")
     texts: PositiveCount = Field(description="training transcripts, at most, that judges may be fitted on")
     text_prompt_words: PositiveCount = Field(description="their first words play the prompt, the rest its continuation")
     content_sha256: Sha256 | None = Field(

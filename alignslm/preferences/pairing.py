@@ -13,7 +13,7 @@ from alignslm.provenance import ContractError, UnitContract, content_id
 from alignslm.user_errors import Problem
 
 IDENTICAL = "chosen and rejected are the same units"
-EMPTY = "nothing is left after the unit it shares with the prompt's end"
+EMPTY = "nothing is left after what it shares with the prompt"
 TOO_LONG = "more units than longest_units"
 DUPLICATE = "stands there already"
 OVERLAPPING = "its prompt also validates"

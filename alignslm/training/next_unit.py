@@ -80,7 +80,7 @@ def _fit(
         model.config,
         [len(row["ids"]) for row in rows],
         what="training utterances",
-        cure="leave them out of the corpus, or choose a model with more positions",
+        cure="name them in leave_out of the corpus (experiments/corpus), or choose a model with more positions",
     )
     allow_sharded_model(arguments, model)
     trainer = Trainer(
