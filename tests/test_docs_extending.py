@@ -56,15 +56,11 @@ def test_every_kind_has_the_fields_that_the_page_says_are_read():
 def test_an_encoder_with_those_fields_and_no_others_is_checked(tmp_path):
     copy_project(tmp_path / "project")
     package = shutil.copytree(ROOT / "alignslm", tmp_path / "package/alignslm")
-    fields = "".join(
-        f"    {name}: float\n" if name.endswith("rate_hz") else f"    {name}: int\n" for name in READ["EncoderConfig"]
-    )
+    fields = "".join(f"    {name}: float\n" for name in READ["EncoderConfig"])
     source = package / "config/speech.py"
     own = f'class ClockEncoderConfig(Config):\n    """A clock."""\n\n    kind: Literal["clock"]\n{fields}\n\n'
-    text = source.read_text().replace(
-        "EncoderConfig = Annotated[", f"{own}EncoderConfig = Annotated[ClockEncoderConfig | ", 1
-    )
-    source.write_text(text)
+    union = "EncoderConfig = Annotated["
+    source.write_text(source.read_text().replace(union, f"{own}{union}ClockEncoderConfig | ", 1))
     values = {"kind": "clock", "num_units": 40, "sample_rate_hz": 16000, "frame_rate_hz": 25.0, "fit_utterances": 0}
     (tmp_path / "project/experiments/encoder/clock.yaml").write_text(json.dumps(values))
     edit(tmp_path / "project/params.yaml", {"encoder": "clock"})

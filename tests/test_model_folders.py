@@ -122,10 +122,10 @@ def test_check_names_the_fault_at_its_line_and_loads_no_torch(sound, tmp_path):
     config = tmp_path / "project/experiments/judge/mine.yaml"
     config.write_text(json.dumps(judge_of(folder)))
     edit(tmp_path / "project/params.yaml", {"judge": "mine"})
-    result = CliRunner().invoke(app, ["check", "--root", str(tmp_path / "project")])
+    result = CliRunner().invoke(app, ["check", "-C", str(tmp_path / "project")])
     assert result.exit_code == 0, result.output
     cut(folder)
-    result = CliRunner().invoke(app, ["check", "--root", str(tmp_path / "project")])
+    result = CliRunner().invoke(app, ["check", "-C", str(tmp_path / "project")])
     assert result.exit_code == 1
     names(result.output, config, "weights.path", "model.safetensors")
     code = (
