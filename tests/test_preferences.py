@@ -465,6 +465,7 @@ def repeating_rows(count=12):
     """Rows of numbers as text whose sides begin with the prompt, and the same rows without it."""
     bare = [{side: row[side]["units"] for side in SIDES} for row in slamkit_rows(count)]
     whole = [{side: [*row["prompt"], *row[side]] if side != "prompt" else row[side] for side in SIDES} for row in bare]
+    whole[3]["chosen"].insert(len(bare[3]["prompt"]), bare[3]["prompt"][-1])  # speech that goes on with the unit
     return bare, [{side: " ".join(map(str, units)) for side, units in row.items()} for row in whole]
 
 

@@ -37,8 +37,7 @@ def read_slice(config: AnyPreferences, place: RowSlice, *, num_units: int, encod
         case SpokenPreferences():
             sides = _spoken(rows, config, place, encoder)
         case UnitPreferences():
-            given = ([_given_units(row, side, config, num_units) for side in SIDES] for row in rows)
-            sides = [_parted(found, _begins_with, strip=config.strip_prompt) for found in given]
+            sides = [_units_of(row, config, num_units) for row in rows]
     return pl.DataFrame([_row(row, found) for row, found in zip(rows, sides, strict=True)], schema=dict(SCHEMA))
 
 
@@ -81,16 +80,24 @@ def _value(row: RawRow, side: str, config: AnyPreferences) -> Any:
     return row.values.get(getattr(config.columns, side))
 
 
-def _given_units(row: RawRow, side: str, config: UnitPreferences, num_units: int) -> list[int] | str:
-    """Return a side's units as numbers, in whichever of the known ways they are written, or what is wrong with it."""
-    value = _value(row, side, config)
+def _units_of(row: RawRow, config: UnitPreferences, num_units: int) -> list[list[int] | str]:
+    """Return the units of every side, or what is wrong with it. A unit may repeat where prompt and side were joined."""
+    sides = _parted([_numbers(_value(row, side, config)) for side in SIDES], _begins_with, strip=config.strip_prompt)
+    prompt, *ends = (
+        side if isinstance(side, str) else _checked(side, num_units, repeats=config.repeats) for side in sides
+    )
+    return [prompt or "no units", *(end if end or config.strip_prompt else "no units" for end in ends)]
+
+
+def _numbers(value: Any) -> list[int] | str:
+    """Return units as numbers, in whichever of the known ways they are written, or what is wrong with them."""
     if isinstance(value, Mapping):
         value = value.get("units", value.get("audio_repr"))
     if is_unit_text(value):
         value = [int(unit) for unit in re.findall(r"\d+", value)]
     if not isinstance(value, list | tuple) or not all(type(unit) is int for unit in value):
         return 'neither a list of whole numbers, {units: [...]}, <Un...> text, nor text such as "12 5 7"'
-    return _checked(value, num_units, repeats=config.repeats)
+    return list(value)
 
 
 def is_unit_text(value: object) -> TypeGuard[str]:
@@ -98,15 +105,15 @@ def is_unit_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and UNIT_TEXT.fullmatch(value) is not None
 
 
-def _checked(units: Sequence[int], num_units: int, *, repeats: str) -> list[int] | str:
+def _checked(units: list[int], num_units: int, *, repeats: str) -> list[int] | str:
     if not units:
-        return "no units"
+        return []
     if min(units) < 0 or max(units) >= num_units:
         return f"a unit outside [0, {num_units})"
     runs, durations = deduplicate(np.asarray(units, np.int64))
     if repeats == "refuse" and durations.max() > 1:
         return "a unit repeats (repeats: collapse, or keep where a model drew it)"
-    return list(units) if repeats == "keep" else runs.tolist()
+    return units if repeats == "keep" else runs.tolist()
 
 
 def _spoken(
