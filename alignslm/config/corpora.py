@@ -34,13 +34,8 @@ class Subsets(Config):
 
     def of(self, split: SplitName) -> tuple[str, ...]:
         """Return the subsets of a split."""
-        subsets: dict[SplitName, tuple[str, ...]] = {
-            "train": self.train,
-            "valid": self.valid,
-            "dev": self.dev,
-            "test": self.test,
-        }
-        return subsets[split]
+        found: tuple[str, ...] = getattr(self, split)
+        return found
 
 
 class Limits(Config):
@@ -53,13 +48,8 @@ class Limits(Config):
 
     def of(self, split: SplitName) -> int | None:
         """Return the limit of a split."""
-        limits: dict[SplitName, int | None] = {
-            "train": self.train,
-            "valid": self.valid,
-            "dev": self.dev,
-            "test": self.test,
-        }
-        return limits[split]
+        found: int | None = getattr(self, split)
+        return found
 
 
 class Part(Config):

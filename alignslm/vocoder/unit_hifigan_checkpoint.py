@@ -83,22 +83,14 @@ def read_network(path: Path, shape: Shape) -> UnitHifiGan:
     }
     with torch.device("meta"):
         network = UnitHifiGan(shape)
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    faults = [f"{name} is missing" for name in expected if name not in found]
-    faults += [f"{name} is not expected" for name in found if name not in expected]
-    faults += [
-        f"{name} is {found[name]}, expected {expected[name]}"
-        for name in expected
-        if name in found and found[name] != expected[name]
-    ]
-    if faults:
-        shown = "; ".join(faults[:NAMES_SHOWN])
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        faults = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
         raise VocoderError(
-            f"{path} does not fit its settings: {shown} ({len(faults)} faults). "
+            f"{path} does not fit its settings: {' '.join(faults[:NAMES_SHOWN])} ({len(faults)} faults). "
             "`weights` and `settings` must be of one checkpoint."
-        )
-    network.load_state_dict(state, assign=True)
+        ) from error
     return network.eval()
 
 
