@@ -33,7 +33,7 @@ def judge_of(folder):
         "rubric": "relevance-digit",
         "answer_prefix": "\\boxed{",
         "score": {"mode": "expected-value"},
-        "perplexity": True,
+        "compute_perplexity": True,
         "rows": 4,
     }
 

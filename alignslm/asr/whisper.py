@@ -34,7 +34,7 @@ class DecodedSegment(NamedTuple):
     """One piece of at most 30 s: text, summed log-probability and number of its tokens, end of text included."""
 
     text: str
-    logprob_nats: float
+    logprob: float
     num_tokens: int
     no_speech_prob: float | None
 
@@ -169,14 +169,14 @@ class WhisperASR:
         if not heard:
             return Transcript(None, "empty", None)
         raw = " ".join(item.text for item in heard if item.text)
-        logprob_nats = sum(item.logprob_nats for item in heard) / sum(item.num_tokens for item in heard)
+        logprob = sum(item.logprob for item in heard) / sum(item.num_tokens for item in heard)
         silences = [item.no_speech_prob for item in heard if item.no_speech_prob is not None]
         no_speech = min(silences) if silences else None
-        words, confidence = normalize_text(raw), round(float(np.exp(logprob_nats)), DECIMALS)
+        words, confidence = normalize_text(raw), round(float(np.exp(logprob)), DECIMALS)
         ratio = max((round(compression_ratio(item.text), DECIMALS) for item in heard if item.text), default=None)
-        silent = not words or self._is_silence(no_speech, logprob_nats)
+        silent = not words or self._is_silence(no_speech, logprob)
         failed = above(ratio, self._config.compression_ratio_max) or above(self._config.confidence_min, confidence)
-        text = raw if self._config.text == "written" else words
+        text = raw if self._config.text == "raw" else words
         return Transcript(
             None if silent or failed else text,
             "empty" if silent else "failed" if failed else "ok",
@@ -186,8 +186,8 @@ class WhisperASR:
             compression_ratio=ratio,
         )
 
-    def _is_silence(self, no_speech: float | None, logprob_nats: float) -> bool:
-        limit, least = self._config.no_speech_max, self._config.logprob_min_nats
+    def _is_silence(self, no_speech: float | None, logprob: float) -> bool:
+        limit, least = self._config.no_speech_threshold, self._config.logprob_threshold
         if limit is None or least is None or no_speech is None:
             return False
-        return no_speech > limit and logprob_nats < least
+        return no_speech > limit and logprob < least

@@ -49,7 +49,7 @@ def spoken(text: str) -> str:
 def refuse(problems: Sequence[Problem], *, total: int) -> None:
     """Raise CorpusError listing the problems, unless there are none. `total` is how many utterances were looked at."""
     cure = (
-        "Correct the files, or name the utterances, by id or by place as printed here, in leave_out of the corpus's "
+        "Correct the files, or name the utterances, by id or by place as printed here, in exclude_ids of the corpus's "
         "file in experiments/corpus/."
     )
     raise_problems(CorpusError, problems, among=f"{total} utterances", cure=cure)
@@ -66,7 +66,7 @@ def exclude(
     named = pl.col("utterance_id").is_in(names) | location().is_in(names)
     out, kept = index.filter(named), [problem for problem in problems if problem.where not in names]
     known = {*out["utterance_id"], *out.select(location()).to_series(), *(problem.where for problem in problems)}
-    unknown = [Problem("leave_out names an utterance that is not there", name) for name in sorted(names - known)]
+    unknown = [Problem("exclude_ids names an utterance that is not there", name) for name in sorted(names - known)]
     return index.filter(~named), kept + unknown, len(out) + len(problems) - len(kept)
 
 
@@ -109,7 +109,7 @@ def location() -> pl.Expr:
 
 
 def check_speaker_overlap(
-    index: pl.DataFrame, crossing: Literal["refuse", "leave-out", "allow"]
+    index: pl.DataFrame, crossing: Literal["error", "exclude", "allow"]
 ) -> tuple[pl.DataFrame, int, list[Problem]]:
     """Keep every speaker inside one split: what a model was trained on must not be what it is tested on.
 
@@ -119,18 +119,18 @@ def check_speaker_overlap(
     if crossing == "allow":
         return index, 0, []
     splits = index.group_by("speaker_id").agg(pl.col("split").unique().sort())
-    if crossing == "leave-out":
+    if crossing == "exclude":
         held_out = splits.filter(pl.col("split").list.set_difference(["train"]).list.len() > 0)["speaker_id"]
         kept = index.filter((pl.col("split") != "train") | ~pl.col("speaker_id").is_in(held_out.to_list()))
         splits = splits.with_columns(pl.col("split").list.set_difference(["train"]))
     else:
         kept = index
     several = splits.filter(pl.col("split").list.len() > 1).iter_rows()
-    kind = "speaker stands in several splits; a corpus of one or a few voices needs crossing_speakers: allow"
+    kind = "speaker stands in several splits; a corpus of one or a few voices needs overlapping_speakers: allow"
     problems = [Problem(kind, f"{who} ({', '.join(sorted(of))})") for who, of in several]
     if len(kept) < len(index) and "train" not in kept["split"]:
         problems.append(
-            Problem("all training speakers also speak in other splits; see crossing_speakers: allow", "train")
+            Problem("all training speakers also speak in other splits; see overlapping_speakers: allow", "train")
         )
     return kept, len(index) - len(kept), problems
 

@@ -32,8 +32,8 @@ class ImportOptions(NamedTuple):
     train: str | None
     valid: str | None
     columns: tuple[str, str, str] | None
-    valid_share: float
-    completions_end: bool
+    valid_fraction: float
+    append_eos: bool
     repeats: str
     strip_prompt: bool
     units: TrainingUnits | None
@@ -57,12 +57,12 @@ def describe(asked: ImportOptions, root: Path) -> AnyPreferences:
         **held,
         "source": source.model_dump(exclude_none=True),
         "files": files,
-        "valid_share": None if files["valid"] else asked.valid_share,
-        "crossing_prompts": "leave-out",
+        "valid_fraction": None if files["valid"] else asked.valid_fraction,
+        "overlapping_prompts": "exclude",
         "columns": columns,
-        "completions_end": asked.completions_end,
+        "append_eos": asked.append_eos,
         "strip_prompt": asked.strip_prompt,
-        "longest_units": None,
+        "max_units": None,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
 

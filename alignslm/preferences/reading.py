@@ -111,8 +111,8 @@ def _checked(units: list[int], num_units: int, *, repeats: str) -> list[int] | s
     if min(units) < 0 or max(units) >= num_units:
         return f"a unit outside [0, {num_units})"
     runs, durations = deduplicate(np.asarray(units, np.int64))
-    if repeats == "refuse" and durations.max() > 1:
-        return "a unit repeats (repeats: collapse, or keep where a model drew it)"
+    if repeats == "error" and durations.max() > 1:
+        return "a unit repeats (repeats: dedup, or keep where a model drew it)"
     return units if repeats == "keep" else runs.tolist()
 
 
