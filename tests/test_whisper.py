@@ -174,12 +174,12 @@ def test_a_text_of_less_confidence_than_the_limit_is_discarded_and_its_signs_are
     heard = recogniser.transcribe(SOUNDS)
     limit = sorted(item.confidence for item in heard)[4]
     expected = [item._replace(text=None, status="failed") if item.confidence < limit else item for item in heard]
-    assert recogniser_of(published, tmp_path, confidence_min=limit).transcribe(SOUNDS) == expected
+    assert recogniser_of(published, tmp_path, confidence_threshold=limit).transcribe(SOUNDS) == expected
     assert [item.status for item in expected].count("failed") == 4
 
 
 def test_eight_eight_eight_is_no_text(published, tmp_path):
-    limited = recogniser_of(published, tmp_path, compression_ratio_max=2.4)
+    limited = recogniser_of(published, tmp_path, compression_ratio_threshold=2.4)
     said = DecodedSegment("Press 1, 2, 3, " + "8, " * 200, -2.0, 224, 0.1)
     plain = DecodedSegment("the fox ran over the hill and saw a boat", -2.0, 10, 0.1)
     (repeated, spoken, both) = (limited._transcript(some) for some in ([said], [plain], [plain, said]))

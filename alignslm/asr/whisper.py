@@ -175,7 +175,8 @@ class WhisperASR:
         words, confidence = normalize_text(raw), round(float(np.exp(logprob)), DECIMALS)
         ratio = max((round(compression_ratio(item.text), DECIMALS) for item in heard if item.text), default=None)
         silent = not words or self._is_silence(no_speech, logprob)
-        failed = above(ratio, self._config.compression_ratio_max) or above(self._config.confidence_min, confidence)
+        least = self._config.confidence_threshold
+        failed = above(ratio, self._config.compression_ratio_threshold) or above(least, confidence)
         text = raw if self._config.text == "raw" else words
         return Transcript(
             None if silent or failed else text,
