@@ -139,7 +139,6 @@ def test_positions_are_used_to_the_last_and_no_further(family):
         "positions",
         "max_position_embeddings",
         "config.json",
-        "1",
         "18",
         "sampling.max_new_units",
         "9",

@@ -34,7 +34,7 @@ def judge_of(folder):
         "answer_prefix": "\\boxed{",
         "score": {"mode": "expected-value"},
         "compute_perplexity": True,
-        "rows": 4,
+        "batch_size": 4,
     }
 
 
