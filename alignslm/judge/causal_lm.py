@@ -139,8 +139,7 @@ class CausalLMJudge:
     def probe(self) -> dict[str, float]:
         """Rate one story by shared prefixes and by one plain forward pass; both must agree.
 
-        Raises UnsuitableModelError if they do not: the model keeps a state that cannot be reused (Mamba), or
-        ignores position ids.
+        Raises UnsuitableModelError if they do not: the model ignores position ids.
         """
         if self._written is not None:
             answer = self.judge([PROBE])[0]
