@@ -1,11 +1,8 @@
 """Models that keep a state instead of keys and values, or both: drawn from, scored and trained as plain loops say."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache
 
 from alignslm.config.feedback import Sampling
 from alignslm.config.pretrained_lm import HFLMConfig
@@ -98,12 +95,3 @@ def test_a_state_model_is_aligned_and_its_references_are_exact(name, tmp_path):
     aligned = UnitLM(model, VOCABULARY, CONTRACT, "r1")
     ((draw,),) = sample(aligned, [[1, 2, 3]], [[7]], SAMPLING, batch_rows=1)
     assert (draw.units, draw.finish) == slow_draw(aligned, [1, 2, 3], 7, SAMPLING)
-
-
-def test_what_is_kept_is_told_by_transformers_own_cache():
-    model = tiny_by_name("lfm2", vocab_size=24)
-    assert [type(layer).__name__ for layer in DynamicCache(config=model.config).layers] == [
-        "LinearAttentionLayer",
-        "DynamicLayer",
-    ]
-    assert json.loads(model.config.to_json_string())["layer_types"] == ["conv", "full_attention"]
