@@ -275,8 +275,8 @@ def warn_if_worse(run: TrainingRun, name: str) -> None:
     """Print on stderr if training made the model `name` worse than the one that it started from."""
     if run.change and run.change.worse:
         print(
-            f"warning: {name} is WORSE than the model it was trained from: {run.change.figure} is {run.change.end:.4g}, "
-            f"was {run.change.start:.4g}. It is kept; lower the trainer's learning_rate.",
+            f"warning: {name} is WORSE than the model it was trained from: {run.change.figure} is "
+            f"{run.change.end:.4g}, was {run.change.start:.4g}. It is kept; lower the trainer's learning_rate.",
             file=sys.stderr,
             flush=True,
         )
