@@ -13,6 +13,7 @@ from transformers import Trainer
 from trl import DPOTrainer
 
 from alignslm.config.models import LlamaScratchConfig, Lora, LossName, NextUnitTrainerConfig, PreferenceTrainerConfig
+from alignslm.convnet import DivergedError
 from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm
 from alignslm.report.inputs import TrainingLog
 from alignslm.training import preference
@@ -28,7 +29,7 @@ from alignslm.training.preference import (
     train_preferences,
     unit_tokenizer,
 )
-from alignslm.training.trainer_setup import BatchError, BestCheckpoint, DivergedError, batch_arguments, write_log
+from alignslm.training.trainer_setup import BatchError, BestCheckpoint, batch_arguments, write_log
 from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
 

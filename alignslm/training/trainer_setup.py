@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from alignslm.convnet import DivergedError
 from alignslm.lm.sharding import ShardingError, is_sharded
 from alignslm.progress import track
 from alignslm.storage import reraise_disk_errors, write_text
@@ -38,10 +39,6 @@ IGNORE_INDEX = -100  # label that transformers leaves out of the loss
 
 class BatchError(ValueError):
     """A batch cannot be shared by the processes and passes asked for."""
-
-
-class DivergedError(ValueError):
-    """Training made weights or figures that are not finite numbers."""
 
 
 @dataclass(frozen=True)
