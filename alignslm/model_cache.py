@@ -5,7 +5,9 @@ token: rows are read in equal lengths, and sequences with a common beginning are
 """
 
 import inspect
+from collections.abc import Sequence
 
+import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -41,3 +43,11 @@ def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
         f"{type(model).__name__} keeps what it has read in a form of its own, so continuations cannot be drawn. "
         "Choose a model with attention, or one whose states are in transformers' cache, such as Mamba or Qwen3-Next."
     )
+
+
+def left_padded(ids: Sequence[Sequence[int]], pad_id: int, *, width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids (rows, longest or `width`), padded on the left, and a mask of this shape: 1 where they are real."""
+    width = max(width, *map(len, ids))
+    padded = [[pad_id] * (width - len(row)) + list(row) for row in ids]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
+    return torch.tensor(padded), torch.tensor(mask)

@@ -9,8 +9,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from alignslm.config.llm_judges import GeneratedRating
 from alignslm.judge.prefix_cache import filled, rounded
-from alignslm.judge.prompt_format import PromptFormatter, left_padded
-from alignslm.model_cache import keeps_states
+from alignslm.judge.prompt_format import PromptFormatter
+from alignslm.model_cache import keeps_states, left_padded
 from alignslm.provenance import row_seed
 
 STEP = 16  # lengths are rounded up to a multiple, so that a row's pass has the same shape in any company
@@ -49,7 +49,7 @@ def generate_replies(
     for width, members in sorted(buckets.items()):
         for some, full in filled(members, rows):
             seeds = [row_seed(decoding.seed + asked[row][1], "judge", asked[row][0]) for row in full]
-            padded = left_padded([ids[row] for row in full], width, questions.pad)
+            padded = left_padded([ids[row] for row in full], questions.pad, width=width)
             written = _write(model, questions, *padded, seeds=seeds, decoding=decoding)
             answers |= dict(zip(some, written, strict=False))
     return [answers[row] for row in range(len(asked))]
@@ -59,8 +59,8 @@ def generate_replies(
 def _write(
     model: PreTrainedModel,
     questions: PromptFormatter,
-    ids: Sequence[Sequence[int]],
-    mask: Sequence[Sequence[int]],
+    ids: torch.Tensor,
+    mask: torch.Tensor,
     *,
     seeds: Sequence[int],
     decoding: GeneratedRating,
@@ -69,11 +69,11 @@ def _write(
     noise = [GumbelNoise(seeds, decoding.temperature)] if decoding.temperature > 0 else []
     generate: Any = model.generate
     written = generate(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
         max_new_tokens=decoding.max_tokens,
         do_sample=False,
         pad_token_id=questions.pad,
         logits_processor=LogitsProcessorList(noise),
     )
-    return [str(questions.tokenizer.decode(row[len(ids[0]) :], skip_special_tokens=True)) for row in written]
+    return [str(questions.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True)) for row in written]

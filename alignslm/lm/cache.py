@@ -3,7 +3,6 @@
 That of transformers copies all of its content at every new unit. Models that keep states have transformers' own.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -88,11 +87,3 @@ class RowReader:
 
 def _roomy_cache(model: PreTrainedModel, capacity: int) -> Cache:
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)])
-
-
-def left_padded(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids (rows, longest), padded on the left, and the mask (rows, longest) of what is real."""
-    longest = max(len(row) for row in ids)
-    padded = [[pad_id] * (longest - len(row)) + list(row) for row in ids]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]
-    return torch.tensor(padded), torch.tensor(mask)

@@ -3,8 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
-from alignslm.lm.cache import RowReader, left_padded
-from alignslm.model_cache import UnsupportedModelError, keeps_states
+from alignslm.lm.cache import RowReader
+from alignslm.model_cache import UnsupportedModelError, keeps_states, left_padded
 from alignslm.units import UnitVocabulary
 
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # mean difference of a unit's log-probability, in nats

@@ -13,10 +13,10 @@ import torch
 
 from alignslm.config.feedback import Sampling
 from alignslm.lm.buckets import grouped
-from alignslm.lm.cache import RowReader, left_padded
+from alignslm.lm.cache import RowReader
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions
-from alignslm.model_cache import keeps_states
+from alignslm.model_cache import keeps_states, left_padded
 from alignslm.speed.onednn import fast_linear
 
 LEAST_WEIGHTS = 1 << 17  # of a layer that oneDNN multiplies faster than MKL at the few rows of one step
