@@ -17,7 +17,7 @@ from alignslm.convnet import DivergedError
 from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm
 from alignslm.report.inputs import TrainingLog
 from alignslm.training import preference
-from alignslm.training.adapter import AdapterError, lora_config, save_adapter_and_merge, target_problem
+from alignslm.training.adapter import AdapterError, lora_config, save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training, new_model, scratch_vocabulary, train_whole
 from alignslm.training.preference import (
     TooFewPairsError,
@@ -32,6 +32,7 @@ from alignslm.training.preference import (
 from alignslm.training.trainer_setup import BatchError, BestCheckpoint, batch_arguments, write_log
 from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
+from tests.tiny_states import STATES, tiny_by_name
 
 LORA = Lora(r=4, alpha=8, target_modules="all-linear")
 TRAINER = PreferenceTrainerConfig(
@@ -386,17 +387,23 @@ def test_alpha_is_not_cut_to_an_integer(alpha):
         ("llama", ("lm_head", "embed_tokens"), None),
         ("llama", ("model.layers.0.mlp.up_proj",), None),
         ("opt", "all-linear", None),
+        ("mamba", ("in_proj", "dt_proj"), ("mamba", "dt_proj", "x_proj")),
+        *((family, "all-linear", None) for family in STATES),
     ],
 )
 def test_target_modules_are_those_of_the_model_or_refused(family, targets, said):
-    config = tiny_model(family, vocab_size=23).config
-    problem = target_problem(Lora(r=4, alpha=8, target_modules=targets), config)
-    if said is None:
-        assert problem is None
+    make = tiny_by_name if family in STATES else tiny_model
+    model, lora = make(family, vocab_size=23), Lora(r=4, alpha=8, target_modules=targets)
+    if said is not None:
+        with pytest.raises(AdapterError) as raised:
+            lora_config(lora, model.config)
+        names(raised.value, "lora.target_modules", *said)
         return
-    names(problem, "lora.target_modules", *said)
-    with pytest.raises(AdapterError):
-        lora_config(Lora(r=4, alpha=8, target_modules=targets), config)
+    adapted, ids = get_peft_model(model, lora_config(lora, model.config)), torch.tensor([[4, 5, 6, 7]])
+    shake_adapter(adapted)
+    with torch.no_grad():
+        before = adapted.eval()(ids).logits
+        assert (adapted.merge_and_unload()(ids).logits - before).abs().max() < 1e-4
 
 
 def test_a_bfloat16_model_is_merged_in_float32_and_keeps_small_updates(tmp_path):

@@ -20,9 +20,7 @@ class AdapterError(ValueError):
     """A low-rank adapter cannot sit on the modules that it is meant for."""
 
 
-# PEFT refuses these of state-space models: their fused kernels would read the weights and miss the adapter.
-_STATE_SPACE_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
-_FUSED = ("conv1d", "out_proj")
+_STATE_SPACE_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")  # PEFT's own list
 
 
 def lora_config(config: Lora, model: PreTrainedConfig) -> LoraConfig:
@@ -30,62 +28,65 @@ def lora_config(config: Lora, model: PreTrainedConfig) -> LoraConfig:
 
     Adapter dropout is 0: policy and reference must be comparable.
     """
-    if problem := target_problem(config, model):
-        raise AdapterError(problem)
-    return _peft_config(config, model.model_type)
-
-
-def target_problem(config: Lora, model: PreTrainedConfig) -> str | None:
-    """Return why an adapter cannot be trained on a model with this config; None if it can. Reads no weights."""
     settings = deepcopy(model)
     settings.distributed_config = None
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(settings)
-        if problem := _target_problem(config, made):
-            return f"lora.target_modules: {problem}"
-        try:
-            get_peft_model(made, _peft_config(config, model.model_type))
-        except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-            return f"lora.target_modules: PEFT cannot adapt a {model.model_type} model: {str(error).splitlines()[0]}"
-    return None
-
-
-def _peft_config(config: Lora, model_type: str) -> LoraConfig:
+    if problem := _target_problem(config, made):
+        raise AdapterError(f"lora.target_modules: {problem}")
     targets = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
-    fused = targets == ALL_LINEAR and model_type in _STATE_SPACE_TYPES
     alpha: Any = int(config.alpha) if config.alpha.is_integer() else config.alpha  # PEFT types it int, and divides by r
-    return LoraConfig(
+    found = LoraConfig(
         r=config.r,
         lora_alpha=alpha,
         lora_dropout=0.0,
         target_modules=targets,
-        exclude_modules=list(_FUSED) if fused else None,
+        exclude_modules=sorted(_bypassed(made)) or None if targets == ALL_LINEAR else None,
         task_type="CAUSAL_LM",
     )
+    try:
+        with torch.device("meta"):
+            get_peft_model(made, deepcopy(found))
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise AdapterError(f"lora.target_modules: PEFT cannot adapt a {model.model_type} model: {reason}") from error
+    return found
 
 
 def _target_problem(config: Lora, model: PreTrainedModel) -> str | None:
-    output = model.get_output_embeddings()
+    parts, output = dict(model.named_modules()), model.get_output_embeddings()
     linear = {
         name.rpartition(".")[-1]
-        for name, part in model.named_modules()
+        for name, part in parts.items()
         if isinstance(part, torch.nn.Linear | Conv1D) and part is not output
     }
-    kind, choices = model.config.model_type, ", ".join(sorted(linear)) or "none"
+    kind, choices = model.config.model_type, ", ".join(sorted(linear - _bypassed(model))) or "none"
     if config.target_modules == ALL_LINEAR:
         return None if linear else f"a {kind} model has no linear modules to adapt"
     found = {
-        target: [part for name, part in model.named_modules() if f".{name}".endswith(f".{target}")]
+        target: [part for name, part in parts.items() if f".{name}".endswith(f".{target}")]
         for target in config.target_modules
     }
-    if missing := [target for target, parts in found.items() if not parts]:
+    if missing := [target for target in found if not found[target]]:
         return f"a {kind} model has no {', '.join(missing)}; its linear modules are {choices}"
-    if tied := [target for target, parts in found.items() if any(part in _tied(model) for part in parts)]:
+    if unread := sorted(_bypassed(model) & {target.rpartition(".")[-1] for target in found}):
+        return f"a {kind} model would not read an adapter of {', '.join(unread)}; choose among {choices}"
+    if tied := [target for target in found if any(part in _tied(model) for part in found[target])]:
         return (
             f"{', '.join(tied)} shares its weights with another module of this {kind} model "
             f"(tie_word_embeddings), which merging would change too; choose among {choices}"
         )
     return None
+
+
+def _bypassed(model: PreTrainedModel) -> set[str]:
+    """Return names of modules with weights that state-space code reads by itself: an adapter there would do nothing.
+
+    Its merged weights would then differ from what was trained.
+    """
+    names = {name.rpartition(".")[-1] for name, _ in model.named_modules()}
+    fused = {"conv1d", "out_proj"} if model.config.model_type in _STATE_SPACE_TYPES else set()
+    return names & ({"dt_proj"} | fused)
 
 
 def _tied(model: PreTrainedModel) -> list[torch.nn.Module]:
