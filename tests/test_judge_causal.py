@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -364,7 +365,10 @@ def test_judges_that_keep_states_are_those_of_one_plain_pass(name):
         nats = model(torch.tensor([spoken])).logits[0].log_softmax(-1)
         at = range(max(1, len(context)), len(spoken))
         assert ppl == pytest.approx(math.exp(-np.mean([float(nats[i - 1, spoken[i]]) for i in at])), rel=1e-4)
-    written = CausalLMJudge(config(checkpoint("chat"), GREEDY), rubric, model, tokenizer).judge(some)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # as `load_causal` does
+    writer = CausalLMJudge(config(checkpoint("chat"), GREEDY), rubric, model, tokenizer)
+    writer.probe()
+    written = writer.judge(some)
     for story, judgement in zip(some, written, strict=True):
         ids = tokenizer(asked("chat", story), add_special_tokens=False).input_ids
         start = len(ids)
@@ -373,6 +377,15 @@ def test_judges_that_keep_states_are_those_of_one_plain_pass(name):
             if ids[-1] == tokenizer.eos_token_id:
                 break
         assert judgement.reply == tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+def test_a_judge_that_forgets_while_it_writes_is_refused():
+    _, tokenizer = plain("chat")
+    model = tiny_by_name("bamba", vocab_size=len(tokenizer), max_position_embeddings=1024)
+    writer = CausalLMJudge(config(checkpoint("chat"), GREEDY), Rubric.read("relevance-digit", ROOT), model, tokenizer)
+    with pytest.raises(UnsuitableModelError) as raised:
+        writer.probe()
+    names(raised.value, "BambaForCausalLM", "expected-value")
 
 
 # Loading, and models that will not do

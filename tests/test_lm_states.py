@@ -11,6 +11,7 @@ from alignslm.lm.likelihood import LikelihoodRequest, log_likelihoods
 from alignslm.lm.pretrained import import_lm
 from alignslm.lm.sampling import sample
 from alignslm.model_cache import UnsupportedModelError, keeps_states
+from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.preference import train_preferences
 from alignslm.units import UnitVocabulary
 from tests.messages import names
@@ -92,6 +93,6 @@ def test_a_state_model_is_aligned_and_its_references_are_exact(name, tmp_path):
     config = TRAINER.model_copy(update={"max_steps": 2})
     model, run, _ = train_preferences(config, lm, pairs(16), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "w")
     assert run.steps == 2
-    aligned = UnitLM(model, VOCABULARY, CONTRACT, "r1")
+    aligned = UnitLM(save_adapter_and_merge(model, tmp_path / "adapter"), VOCABULARY, CONTRACT, "r1")
     ((draw,),) = sample(aligned, [[1, 2, 3]], [[7]], SAMPLING, batch_rows=1)
     assert (draw.units, draw.finish) == slow_draw(aligned, [1, 2, 3], 7, SAMPLING)
