@@ -367,6 +367,8 @@ def test_judges_that_keep_states_are_those_of_one_plain_pass(name):
         assert ppl == pytest.approx(math.exp(-np.mean([float(nats[i - 1, spoken[i]]) for i in at])), rel=1e-4)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # as `load_causal` does
     writer = CausalLMJudge(config(checkpoint("chat"), GREEDY), rubric, model, tokenizer)
+    if name == "rwkv":
+        return  # see below
     writer.probe()
     written = writer.judge(some)
     for story, judgement in zip(some, written, strict=True):
@@ -379,13 +381,15 @@ def test_judges_that_keep_states_are_those_of_one_plain_pass(name):
         assert judgement.reply == tokenizer.decode(ids[start:], skip_special_tokens=True)
 
 
-def test_a_judge_that_forgets_while_it_writes_is_refused():
+@pytest.mark.parametrize(("name", "shown"), [("rwkv", "RwkvForCausalLM"), ("bamba", "BambaForCausalLM")])
+def test_a_judge_that_forgets_while_it_writes_is_refused(name, shown):
+    """Transformers writes several rows of RWKV otherwise than one row."""
     _, tokenizer = plain("chat")
-    model = tiny_by_name("bamba", vocab_size=len(tokenizer), max_position_embeddings=1024)
+    model = tiny_by_name(name, vocab_size=len(tokenizer), max_position_embeddings=1024)
     writer = CausalLMJudge(config(checkpoint("chat"), GREEDY), Rubric.read("relevance-digit", ROOT), model, tokenizer)
     with pytest.raises(UnsuitableModelError) as raised:
         writer.probe()
-    names(raised.value, "BambaForCausalLM", "expected-value")
+    names(raised.value, shown, "expected-value")
 
 
 # Loading, and models that will not do

@@ -165,7 +165,7 @@ class CausalLMJudge:
     @torch.inference_mode()
     def _check_memory(self) -> None:
         """Raise UnsuitableModelError if the model writes otherwise than one that reads all of its answer at once."""
-        ids = torch.tensor([self.questions.question_ids(self.questions.text(PROBE))], device=self.model.device)
+        ids = torch.tensor([self.questions.question_ids(self.questions.text(PROBE))] * 2, device=self.model.device)
         generate: Any = self.model.generate
         options = {"output_logits": True, "return_dict_in_generate": True, "pad_token_id": self.questions.pad}
         written = generate(input_ids=ids, max_new_tokens=PROBE_TOKENS, do_sample=False, **options)
