@@ -49,6 +49,7 @@ STATES = {
         "use_mamba_kernels": False,
     },
     "olmo_hybrid": _FEW | _DELTA,
+    "bamba": _FEW | _SSM | {"attn_layer_indices": [1]},  # takes positions from what it is given, not from its cache
 }
 REFUSED = {
     "rwkv": {"num_hidden_layers": 2},
@@ -61,7 +62,6 @@ REFUSED = {
         "attention_window_size": 16,
     },
     "bert": {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
-    "bamba": _FEW | _SSM | {"attn_layer_indices": [1]},  # transformers 5.23 itself reads unit by unit otherwise
     "minimax": _FEW
     | {"head_dim": 8, "num_local_experts": 4, "layer_types": ["linear_attention", "full_attention"], "block_size": 4},
     "xlstm": {"num_hidden_layers": 2, "num_heads": 4, "embedding_dim": 32, "num_blocks": 2},

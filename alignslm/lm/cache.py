@@ -9,7 +9,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from alignslm.model_cache import keeps_states, state_cache
+from alignslm.model_cache import accepts, keeps_states, state_cache
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -70,12 +70,13 @@ class RowReader:
 
         The logits are (rows, vocabulary).
         """
-        if self._states:
-            return self.model(tokens, use_cache=True, **self._cache).logits[:, -1].float()
         new = torch.ones_like(tokens) if mask is None else mask
         self._mask = new if self._mask is None else torch.cat([self._mask, new], dim=-1)
-        positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        given = {"attention_mask": self._mask, "position_ids": positions, "logits_to_keep": 1}
+        given = {"position_ids": (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]}
+        if self._states:
+            given = given if accepts(self.model, "position_ids") else {}
+        else:
+            given |= {"attention_mask": self._mask, "logits_to_keep": 1}
         return self.model(tokens, use_cache=True, **given, **self._cache).logits[:, -1].float()
 
     def select(self, rows: Any) -> None:
