@@ -21,7 +21,7 @@ from tests.tiny_lm import CONTRACT, NUM_UNITS, naive_log_probs
 from tests.tiny_states import ATTENTION, REFUSED, STATES, tiny_by_name
 
 VOCABULARY = UnitVocabulary(num_units=NUM_UNITS, offset=4, bos_id=None, eos_id=2, pad_id=0)
-SAMPLING = Sampling(draws=2, temperature=0.9, top_p=0.9, max_new_units=9)
+SAMPLING = Sampling(num_continuations=2, temperature=0.9, top_p=0.9, max_new_units=9)
 UNITS = {
     "num_units": NUM_UNITS,
     "sample_rate_hz": 16000,
@@ -56,9 +56,11 @@ def imported(name, folder):
 def test_draws_and_likelihoods_equal_plain_loops(name, tmp_path):
     lm = imported(name, tmp_path)
     assert keeps_states(lm.model) == (name in STATES)
-    drawn = sample(lm, PROMPTS, SEEDS, SAMPLING, batch_rows=6)
+    drawn = sample(lm, PROMPTS, SEEDS, SAMPLING, batch_size=6)
     for prompt, seeds, row in zip(PROMPTS, SEEDS, drawn, strict=True):
-        assert [(draw.units, draw.finish) for draw in row] == [slow_draw(lm, prompt, seed, SAMPLING) for seed in seeds]
+        assert [(draw.units, draw.finish_reason) for draw in row] == [
+            slow_draw(lm, prompt, seed, SAMPLING) for seed in seeds
+        ]
         ids, barred = VOCABULARY.encode(prompt, bos=True), [0, 1, 3]
         tail, nats = VOCABULARY.encode(row[0].units, bos=False, eos=row[0].finish == "eos"), 0.0
         for token in tail:
@@ -66,13 +68,13 @@ def test_draws_and_likelihoods_equal_plain_loops(name, tmp_path):
                 logits = lm.model(torch.tensor([ids])).logits[0, -1].double()
             logits[barred] = -torch.inf
             nats, ids = nats + float(logits.log_softmax(0)[token]), [*ids, token]
-        assert row[0].logprob_nats == pytest.approx(nats, abs=1e-4)
+        assert row[0].logprob == pytest.approx(nats, abs=1e-4)
     items = [
         LikelihoodRequest(context, target, eos)
         for context in ([], [3], [5, 6, 7, 8], [1] * 13)
         for target, eos in (([9], False), ([1, 2, 19, 0], True), ([4] * 7, False))
     ]
-    for item, found in zip(items, log_likelihoods(lm, items, batch_rows=3), strict=True):
+    for item, found in zip(items, log_likelihoods(lm, items, batch_size=3), strict=True):
         wanted = naive_log_probs(lm, VOCABULARY.encode([*item.context, *item.target], bos=True, eos=item.eos))
         np.testing.assert_allclose([*found.context, *found.target], wanted, atol=1e-4)
         assert len(found.context) == max(0, len(item.context) - 1)
@@ -91,8 +93,8 @@ def test_a_state_model_is_aligned_and_its_references_are_exact(name, tmp_path):
     """An adapter on every linear layer that PEFT can adapt; the merged model draws as its plain loop does."""
     lm = unit_lm(name)
     config = TRAINER.model_copy(update={"max_steps": 2})
-    model, run, _ = train_preferences(config, lm, pairs(16), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "w")
+    model, run, _ = train_preferences(config, lm, pairs(16), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "w")
     assert run.steps == 2
     aligned = UnitLM(save_adapter_and_merge(model, tmp_path / "adapter"), VOCABULARY, CONTRACT, "r1")
-    ((draw,),) = sample(aligned, [[1, 2, 3]], [[7]], SAMPLING, batch_rows=1)
-    assert (draw.units, draw.finish) == slow_draw(aligned, [1, 2, 3], 7, SAMPLING)
+    ((draw,),) = sample(aligned, [[1, 2, 3]], [[7]], SAMPLING, batch_size=1)
+    assert (draw.units, draw.finish_reason) == slow_draw(aligned, [1, 2, 3], 7, SAMPLING)

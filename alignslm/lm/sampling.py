@@ -26,12 +26,12 @@ COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than th
 class SampledContinuation(NamedTuple):
     """One continuation: its units without specials, why it ended, and its log-probability.
 
-    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included if sampled.
+    `logprob` is under the model itself (temperature 1, no nucleus), end-of-sequence included if sampled.
     """
 
     units: list[int]
-    finish: Literal["eos", "limit"]
-    logprob_nats: float
+    finish_reason: Literal["eos", "length"]
+    logprob: float
 
 
 def sample_top_p(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
@@ -101,7 +101,7 @@ def _sample_batch(
             alive, chosen = alive[keep], chosen[keep]
         logits = reader.read(chosen.unsqueeze(-1))
     flat = [
-        SampledContinuation(lm.vocabulary.decode(row), "eos" if done else "limit", value)
+        SampledContinuation(lm.vocabulary.decode(row), "eos" if done else "length", value)
         for row, done, value in zip(units, ended.tolist(), logprob.tolist(), strict=True)
     ]
     return [flat[start : start + draws] for start in range(0, len(flat), draws)]
@@ -120,7 +120,7 @@ def sample(
     seeds: Sequence[Sequence[int]],
     config: Sampling,
     *,
-    batch_rows: int,
+    batch_size: int,
 ) -> list[list[SampledContinuation]]:
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
@@ -138,7 +138,7 @@ def sample(
         cure=f"lower sampling.max_new_units ({config.max_new_units}) or prompts.max_duration_s",
     )
     results: list[list[SampledContinuation]] = [[] for _ in prompts]
-    size = max(1, batch_rows // max(1, len(seeds[0])))
+    size = max(1, batch_size // max(1, len(seeds[0])))
     with fast_linear(lm.device, least_weights=LEAST_WEIGHTS, model=lm.model):
         for rows in _batches(list(map(len, encoded)), size, equal=keeps_states(lm.model)):
             drawn = _sample_batch(lm, [encoded[row] for row in rows], [list(seeds[row]) for row in rows], config)

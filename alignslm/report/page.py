@@ -77,7 +77,7 @@ def paragraphs_of(
     """Return the findings, warnings, notes and protocols as paragraphs of Markdown; `training` is by checkpoint."""
     evaluation = experiment.params.evaluation
     changes = {name: log.change for name, log in (training or {}).items()}
-    convention = Convention(evaluation.context, evaluation.reduction, evaluation.include_eos)
+    convention = Convention(evaluation.likelihood, evaluation.reduction, evaluation.include_eos)
     templates = environment(FOLDER, html=False)
     templates.filters |= FILTERS
     facts = {
@@ -88,7 +88,7 @@ def paragraphs_of(
         "base": BASE,
         "topline": topline(experiment),
         "low_temperature": LOW_TEMPERATURE,
-        "mismatched": getattr(experiment.corpus, "drift", None),
+        "mismatched": getattr(experiment.corpus, "mismatched_fraction", None),
         "convention": convention_words(convention.name(has_context=True)),
     }
     names = ("findings", "warnings", "notes", "protocols")
