@@ -72,7 +72,7 @@ class PreferenceTrainerConfig(Config):
 
     @model_validator(mode="after")
     def _smoothed(self) -> Self:
-        if ("robust" in self.losses) != (self.label_smoothing is not None):
+        if ("robust" in self.loss_weights) != (self.label_smoothing is not None):
             raise ValueError(
                 "label_smoothing belongs to the loss robust, which without it is sigmoid: set both, or neither"
             )

@@ -72,7 +72,7 @@ class RowReader:
         """
         new = torch.ones_like(tokens) if mask is None else mask
         self._mask = new if self._mask is None else torch.cat([self._mask, new], dim=-1)
-        given = {"position_ids": (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]}
+        given: dict[str, Any] = {"position_ids": (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]}
         if self._states:
             given = given if accepts(self.model, "position_ids") else {}
         else:
