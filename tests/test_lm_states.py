@@ -62,7 +62,7 @@ def test_draws_and_likelihoods_equal_plain_loops(name, tmp_path):
             slow_draw(lm, prompt, seed, SAMPLING) for seed in seeds
         ]
         ids, barred = VOCABULARY.encode(prompt, bos=True), [0, 1, 3]
-        tail, nats = VOCABULARY.encode(row[0].units, bos=False, eos=row[0].finish == "eos"), 0.0
+        tail, nats = VOCABULARY.encode(row[0].units, bos=False, eos=row[0].finish_reason == "eos"), 0.0
         for token in tail:
             with torch.no_grad():
                 logits = lm.model(torch.tensor([ids])).logits[0, -1].double()
