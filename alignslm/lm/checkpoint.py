@@ -76,7 +76,7 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
                 f"{folder} is not written: weight {name} is not finite. If the model was trained here, lower the "
                 "trainer's learning_rate; if it is published, download it again or choose another."
             )
-    with filling(folder) as partial:
+    with filling(folder, sum(tensor.nbytes for tensor in model.state_dict().values())) as partial:
         model.save_pretrained(partial)
     for place in (folder, folder / ADAPTER_FOLDER):
         if place.is_dir():
