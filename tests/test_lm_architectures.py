@@ -212,7 +212,7 @@ def test_a_round_of_dpo_is_merged_and_comes_back_equal(tmp_path, family, kind, d
     merged = save_adapter_and_merge(model, tmp_path / "round" / "adapter")
     save_lm(merged, lm.vocabulary, CONTRACT, tmp_path / "round")
     loaded = load_lm(tmp_path / "round", device="cpu")
-    assert loaded.model.dtype == getattr(torch, dtype)
+    assert loaded.model.dtype == torch.float32  # merged, whatever the base was in
     assert loaded.model_id != lm.model_id
     with torch.no_grad():
         assert torch.equal(loaded.model(ids).logits, merged(ids).logits)
