@@ -71,6 +71,9 @@ def test_a_judge_behind_a_server_is_refused_by_check_plan_and_its_stage(project)
     assert without_extras(project, COMMAND, "check") == (1, "", where + told)
     status, said, _ = without_extras(project, COMMAND, "plan", "--offline")
     assert (status, f"missing: {where}{told}" in said) == (1, True)
+    (project / "artifacts/code/judge/gpt4o").mkdir(parents=True)
+    (project / "artifacts/corpus").mkdir()
+    (project / "artifacts/corpus/texts.parquet").touch()
     assert without_extras(project, STAGE, "gpt4o")[::2] == (1, where + told)
     asking = "from alignslm.user_errors import report_user_errors\n"
     asking += "with report_user_errors(): import alignslm.judge.openai_api"
