@@ -34,7 +34,7 @@ def fetch(config: WhisperASRConfig, folder: Path) -> dict[str, float]:
     The weights stay in the cache they were fetched to. ASRError if they do not fit.
     """
     weights = download_checkpoint(config.weights, safe=PATTERNS, pickled=PICKLED)
-    processor, model = load_processor(weights.path, config), load_model(weights.path, config)
+    model, processor = load_model(weights.path, config), load_processor(weights.path, config)
     decoder_prompt(config, processor, model)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
     write_text(folder / SOURCE_FILE, Origin(weights=weights.identity).model_dump_json(indent=2) + "\n")

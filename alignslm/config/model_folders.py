@@ -16,6 +16,7 @@ MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 FLOATS = ("F64", "F32", "F16", "BF16")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "embeddings.weight")
 GENERATES = ("CausalLM", "LMHead", "ConditionalGeneration")  # ends or parts of the names of classes that write text
+SETTINGS = ("*config.json", "tokenizer.json", f"*{INDEX_SUFFIX}")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -62,7 +63,7 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
         yield f"{folder} is empty; download the model into it again"
     elif "config.json" not in names:
         yield _without_config(folder, names)
-    elif isinstance(settings := _read_json(folder / "config.json"), str):
+    elif isinstance(settings := read_json(folder / "config.json"), str):
         yield settings
     else:
         yield from _config_problems(folder, settings, expected)
@@ -71,15 +72,21 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
         yield from _weights_problems(folder, settings, expected)
 
 
+def settings_problems(folder: Path) -> list[str]:
+    """Return what is wrong with the JSON files that transformers reads from a folder; it passes over some of them."""
+    files = [path for name in SETTINGS for path in sorted(folder.glob(name))]
+    return [found for file in files if isinstance(found := read_json(file), str)]
+
+
 def _without_config(folder: Path, names: list[str]) -> str:
-    adapter = _read_json(folder / "adapter_config.json") if "adapter_config.json" in names else None
+    adapter = read_json(folder / "adapter_config.json") if "adapter_config.json" in names else None
     if adapter is None:
         return f"{folder} has no config.json, so it is not a model in transformers' form; download it again"
     base = adapter.get("base_model_name_or_path") if isinstance(adapter, Mapping) else None
     return f"{folder} is an adapter of {base or 'an unknown model'} without its base; merge the two and name the result"
 
 
-def _read_json(file: Path) -> dict[str, Any] | str:
+def read_json(file: Path) -> dict[str, Any] | str:
     """Return a JSON object, or what is wrong with its file."""
     try:
         found = json.loads(file.read_bytes())
@@ -105,7 +112,7 @@ def _tokenizer_problems(folder: Path, settings: Mapping[str, Any]) -> Iterator[s
     if not any((folder / name).is_file() for name in TOKENIZERS):
         yield f"{folder} has no tokenizer (none of {', '.join(TOKENIZERS)}); copy it from the model it was made of"
     file, size = folder / "tokenizer.json", settings.get("vocab_size")
-    content = _read_json(file) if file.is_file() else {}
+    content = read_json(file) if file.is_file() else {}
     if isinstance(content, str):
         yield content
     elif isinstance(size, int) and (highest := _highest_token(content)) >= size:
@@ -144,7 +151,7 @@ def _weights_problems(folder: Path, settings: Mapping[str, Any], expected: _Expe
 
 def _missing_shards(folder: Path, suffixes: list[str]) -> Iterator[str]:
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
-        content = _read_json(index) if index.name.removesuffix(INDEX_SUFFIX).endswith(tuple(suffixes)) else {}
+        content = read_json(index) if index.name.removesuffix(INDEX_SUFFIX).endswith(tuple(suffixes)) else {}
         if isinstance(content, str):
             yield content
             continue
