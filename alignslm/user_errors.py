@@ -1,9 +1,13 @@
-"""Which errors are told to the reader as a message, and which are bugs that keep their traceback."""
+"""Which errors are told to the reader as a message, and which are bugs that keep their traceback; no secrets."""
 
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import NamedTuple
+
+from alignslm.redaction import redact
 
 MAX_SHOWN = 8  # problems of one kind that a message spells out
 
@@ -19,11 +23,15 @@ def is_user_error(error: BaseException) -> bool:
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """End the program with status 1 and the message alone, in red on a terminal, for errors that are told."""
+    """End the program with status 1 and the message alone, in red on a terminal, for errors that are told.
+
+    The traceback of any other error is printed without secrets.
+    """
     try:
         yield
     except Exception as error:
         if not is_user_error(error):
+            sys.excepthook = _print_traceback
             raise
         print_error(str(error))
         raise SystemExit(1) from None
@@ -46,9 +54,13 @@ def format_problems(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def print_error(message: str) -> None:
-    """Print a message on stderr, in red on a terminal."""
+    """Print a message on stderr without secrets, in red on a terminal."""
     from rich.console import Console
     from rich.text import Text
 
-    Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(message, style="red"))
+    Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(redact(message), style="red"))

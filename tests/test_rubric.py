@@ -100,7 +100,7 @@ def test_replies_become_rows_never_a_gap():  # G1
     assert of(good) == JudgeOutput(4.0, 2.0, "ok", "yes \\boxed{4}")
     assert of(bad) == JudgeOutput(None, 2.0, "failed", "well ...")
     assert of(Reply("")) == JudgeOutput(None, 2.0, "failed", "")
-    assert of(Reply("I can't rate that. \\boxed{1}", refused=True)).status == "failed"
+    assert of(Reply("I can't rate that. \\boxed{1}", "failed")).status == "failed"
     several = of(good, bad, Reply("\\boxed{1}"))
     assert (several.score, several.status) == (2.5, "ok")
     votes = {"votes": ["yes \\boxed{4}", "well ...", "\\boxed{1}"], "ratings": [4, None, 1], "rated": 2}

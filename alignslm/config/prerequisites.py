@@ -1,6 +1,5 @@
 """What configs need on this machine before anything runs: API keys, rubrics, packages, local folders."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,19 +68,9 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
-    if isinstance(judge, OpenAIJudgeConfig) and (problem := lacking("openai", by="kind: openai")):
-        yield _fault(file, "kind", problem)
-    if (
-        isinstance(judge, OpenAIJudgeConfig)
-        and judge.key_variable
-        and not os.environ.get(judge.key_variable, "").strip()
-    ):
-        yield _fault(
-            file,
-            "key_variable",
-            f"the environment variable {judge.key_variable} is not set, and {judge.base_url} wants a key for "
-            f"{judge.model!r}; export {judge.key_variable}=..., or choose another judge in params.yaml",
-        )
+    if isinstance(judge, OpenAIJudgeConfig):
+        for key, problem in judge.problems():
+            yield _fault(file, key, problem)
 
 
 def _fault(file: Path, key: str, message: str) -> ConfigProblem:

@@ -17,13 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
-from alignslm.judge import JudgeInput, JudgeOutput
+from alignslm.judge import JudgeInput, JudgeOutput, judge_spoken
 from alignslm.judge.causal_weights import PATTERNS, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
 from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
-from alignslm.judge.replies import Reply, aggregate_replies
-from alignslm.metrics import words
+from alignslm.judge.replies import aggregate_replies
 from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
@@ -44,7 +43,7 @@ def prepare(config: CausalLMJudgeConfig, folder: Path, *, device: str, root: Pat
     fetched = download(config.weights, patterns=PATTERNS)
     judge = CausalLMJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
     figures = judge.probe()
-    settings = config.model_dump(mode="json", exclude={"weights"})
+    settings = config.model_dump(mode="json", exclude={"weights", "max_unscored"})
     write_text(folder / RUBRIC_FILE, rubric.text)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     write_text(folder / SOURCE_FILE, json.dumps({"weights": fetched.identity}, indent=1) + "\n")
@@ -75,13 +74,35 @@ class CausalLMJudge:
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story; nothing said is status `empty`."""
-        said = [story for story in stories if words(story.continuation or "")]
-        ppls = self.perplexities(said) if self.config.perplexity else [None] * len(said)
-        made = iter(self._rated(said, ppls))
-        return [
-            next(made) if words(story.continuation or "") else JudgeOutput(None, None, "empty", None)
-            for story in stories
-        ]
+        return judge_spoken(stories, self._judged)
+
+    def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
+        unfit = [self._unfit(story) for story in stories]
+        read = [story for story, problem in zip(stories, unfit, strict=True) if problem is None]
+        ppls = self.perplexities(read) if self.config.perplexity else [None] * len(read)
+        rated = iter(self._rated(read, ppls))
+        return [next(rated) if problem is None else problem for problem in unfit]
+
+    def _unfit(self, story: JudgeInput) -> JudgeOutput | None:
+        """Return the judgement of a story that this model cannot read, None if it can."""
+        try:
+            length = self._num_positions(story)
+        except JudgePromptError as error:
+            return JudgeOutput(None, None, "failed", str(error))
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is None or length <= limit:
+            return None
+        reply = f"{length} tokens are more than the {limit} positions of {type(self.model).__name__}"
+        return JudgeOutput(None, None, "too_long", reply)
+
+    def _num_positions(self, story: JudgeInput) -> int:
+        """Return how many positions judging a story takes. Raises JudgePromptError if its rating cannot be read."""
+        plain = len(self.questions.plain(story)[1]) if self.config.perplexity else 0
+        if self._written is not None:
+            question = self.questions.question_ids(self.questions.text(story))
+            return max(plain, len(question) + self._written.max_tokens)
+        head, (stem, leaf) = self.questions.parted(story)
+        return max(plain, len(head) + len(stem) + len(leaf))
 
     def _rated(self, stories: Sequence[JudgeInput], ppls: Sequence[float | None]) -> list[JudgeOutput]:
         if self._written is None:
@@ -92,20 +113,13 @@ class CausalLMJudge:
         votes = self._written.votes
         texts = [self.questions.text(story) for story in stories]
         answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.rows)
-        return [
-            aggregate_replies(
-                [Reply(text) for text in answers[votes * at : votes * (at + 1)]],
-                answer_prefix=self.config.answer_prefix,
-                ppl=ppl,
-            )
-            for at, ppl in enumerate(ppls)
-        ]
+        given = [answers[at : at + votes] for at in range(0, len(answers), votes)]
+        prefix = self.config.answer_prefix
+        return [aggregate_replies(votes, answer_prefix=prefix, ppl=ppl) for votes, ppl in zip(given, ppls, strict=True)]
 
     def digit_probabilities(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return for every story the probabilities of the digits 1..5 among themselves, then all five's together."""
         parted = [self.questions.parted(story) for story in stories]
-        for story, (head, sequence) in zip(stories, parted, strict=True):
-            self._check_length(len(head) + len(sequence.stem) + len(sequence.leaf), story)
         found: list[list[float]] = [[]] * len(stories)
         for head, engine in ((self._rubric.head, self._rubric), ((), self._plain)):
             chosen = [row for row, one in enumerate(parted) if one[0] == head]
@@ -129,7 +143,6 @@ class CausalLMJudge:
         contexts, sequences = [], []
         for story in stories:
             context, ids = self.questions.plain(story)
-            self._check_length(len(ids), story)
             contexts.append(max(1, len(context)))  # without any context the first token only conditions the others
             sequences.append(SplitSequence(ids[: contexts[-1] - 1], ids[contexts[-1] - 1 :]))
         nats = self._plain.run(sequences, _leaf_nats, last_only=False)
@@ -158,14 +171,6 @@ class CausalLMJudge:
                 f"before, and {scores[1]:.4f} in one pass: its cache cannot be shared. Choose an attention model."
             )
         return {"probe_score": scores[0], "probe_digit_mass": mass}
-
-    def _check_length(self, length: int, story: JudgeInput) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and length > limit:
-            raise JudgePromptError(
-                f"{length} tokens are more than the {limit} positions of {type(self.model).__name__}, for the "
-                f"continuation {story.continuation[:60]!r}. Use a shorter rubric or another model."
-            )
 
     def _check_finite(self, stories: Sequence[JudgeInput], values: Sequence[Sequence[float]]) -> None:
         for story, found in zip(stories, values, strict=True):

@@ -10,6 +10,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from alignslm.config.llm_judges import GeneratedRating
 from alignslm.judge.prefix_cache import Ids, filled, rounded
 from alignslm.judge.prompt_format import PromptFormatter, left_padded
+from alignslm.judge.replies import Reply
 from alignslm.provenance import row_seed
 
 STEP = 16  # lengths are rounded up to a multiple, so that a row's pass has the same shape in any company
@@ -33,7 +34,7 @@ class GumbelNoise(LogitsProcessor):
 
 def generate_replies(
     model: PreTrainedModel, questions: PromptFormatter, texts: Sequence[str], decoding: GeneratedRating, *, rows: int
-) -> list[str]:
+) -> list[Reply]:
     """Return votes 0, 1, ... on the first question's text, then on the next; only what the model wrote itself.
 
     Equal texts get equal answers. Lengths are padded on the left and rows filled up, as in `judge.prefixes`.
@@ -43,7 +44,7 @@ def generate_replies(
     buckets: dict[int, list[int]] = defaultdict(list)
     for row, one in enumerate(ids):
         buckets[rounded(len(one), STEP)].append(row)
-    answers: dict[int, str] = {}
+    answers: dict[int, Reply] = {}
     for _, members in sorted(buckets.items()):
         for some, full in filled(members, rows):
             seeds = [row_seed(decoding.seed + asked[row][1], "judge", asked[row][0]) for row in full]
@@ -59,7 +60,7 @@ def _write(
     ids: Sequence[Ids],
     seeds: Sequence[int],
     decoding: GeneratedRating,
-) -> list[str]:
+) -> list[Reply]:
     """Return what the model writes after each row of ids; their lengths are padded on the left."""
     width = rounded(max(map(len, ids)), STEP)
     padded, mask = left_padded(ids, width, questions.pad)
@@ -73,4 +74,13 @@ def _write(
         pad_token_id=questions.pad,
         logits_processor=LogitsProcessorList(noise),
     )
-    return [str(questions.tokenizer.decode(row[width:], skip_special_tokens=True)) for row in written]
+    return [_reply(row[width:], model, questions) for row in written]
+
+
+def _reply(written: torch.Tensor, model: PreTrainedModel, questions: PromptFormatter) -> Reply:
+    """Return one row's answer. A model that knows no end of sequence can only be stopped, and is never truncated."""
+    known = model.generation_config and model.generation_config.eos_token_id
+    ends = torch.tensor([] if known is None else known, dtype=torch.long)
+    text = str(questions.tokenizer.decode(written, skip_special_tokens=True))
+    ended = ends.numel() == 0 or bool(torch.isin(written, ends.to(written.device)).any())
+    return Reply(text, "ok" if ended else "truncated")
