@@ -29,13 +29,13 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def auto_bleu(text: str | None, *, definition: AutoBleu, n: int = 2) -> float | None:
-    """Return the ratio of one continuation's n-grams that occur elsewhere in it: 0 is no repetition, 1 only repetition.
+    """Return the ratio of a text's n-grams that occur elsewhere in it: 0 is no repetition, 1 only repetition.
 
     Align-SLM's veto against babbling is auto-BLEU-2. Three definitions give three figures:
 
     - gslm: the equation of GSLM, which Align-SLM cites (Lakhotia et al., 2021): n-grams of words. None for fewer than n
       words, since a 0 would make the emptiest continuation the most diverse one.
-    - gslm-script: what GSLM's published script computes: the mean over the 1- to n-grams of a text as it is written, and
+    - gslm-script: what GSLM's published script computes: the mean over 1- to n-grams of the text as it is written, and
       an occurrence that overlaps is none. 0 below two words.
     - slamkit: n-grams of NLTK's tokens, with case and punctuation. 0 below n tokens. Needs the extra nltk.
     """

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -110,6 +111,19 @@ def test_no_canary_is_printed_written_or_sent(server_judge, tmp_path):
 def test_a_traceback_hides_secrets_too(tmp_path):
     program = "from alignslm.user_errors import report_user_errors\nimport os\n"
     program += "with report_user_errors(): raise RuntimeError(os.environ['HF_TOKEN'])"
-    said = run(tmp_path, "python", "-c", program, fails=True, variables={**CANARIES, "PYTHONPATH": str(ROOT)})
+    said = run(tmp_path, sys.executable, "-c", program, fails=True, variables={**CANARIES, "PYTHONPATH": str(ROOT)})
     assert f"RuntimeError: {HIDDEN}" in said
     assert found_in(said.encode()) == []
+
+
+@pytest.mark.parametrize("password", ["hunter22", "x" * 70])
+def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path, password):
+    for name in ("experiments", "params.yaml", "dvc.yaml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    edit(tmp_path / "experiments/judge/local-server.yaml", {"base_url": f"http://me:{password}@127.0.0.1:1/v1"})
+    edit(tmp_path / "params.yaml", {"judge": "local-server"})
+    said = run(tmp_path, sys.executable, "-m", "alignslm", "check", fails=True, variables={"PYTHONPATH": str(ROOT)})
+    assert "local-server.yaml:3: base_url" in said
+    assert "password" in said
+    assert password not in said.replace("\n", "")

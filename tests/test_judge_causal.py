@@ -275,6 +275,23 @@ def test_an_answer_cut_off_before_its_rating_rates_nothing():
     assert judge.judge(stories(1))[0].reply == "\\boxed{"
 
 
+@pytest.mark.parametrize("temperature", [0, 0.9])
+def test_a_model_that_writes_no_rating_is_refused_when_it_is_prepared(tmp_path, temperature):
+    short = config(checkpoint("chat"), GREEDY | {"max_tokens": 1, "temperature": temperature})
+    with pytest.raises(UnsuitableModelError) as raised:
+        prepare_judge(short, [], tmp_path, device="cpu", root=ROOT)
+    names(raised.value, "truncated", "boxed{", "max_tokens", "answer_prefix")
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_preparing_tells_true_from_shuffled_texts(tmp_path):
+    texts = [JudgeInput(story.prompt + f" {at}", story.continuation) for at, story in enumerate(stories(6))]
+    figures = prepare_judge(config(checkpoint("chat"), auc_texts=6), texts, tmp_path, device="cpu", root=ROOT)
+    assert {"probe_score", "probe_digit_mass", "score_spread"} < set(figures)
+    assert 0 <= figures["auc_true_vs_shuffled"] <= 1
+    assert 0 <= figures["auc_ppl_true_vs_shuffled"] <= 1
+
+
 def test_examples_in_the_rubric_are_not_read_as_the_score():  # G5
     text = "Example: \\boxed{5} \\boxed{5}.\n{prompt}\n{continuation}"
     loaded = load_causal(checkpoint("base"), dtype="float32", device="cpu")

@@ -470,9 +470,9 @@ def test_odd_usage_is_counted_as_it_is_meant(usage, tokens):
 @pytest.mark.parametrize(
     ("body", "requests", "facts"),
     [
-        (reply({"content": "", "reasoning_content": "Let me"}, "length", **PAID), 2, ("truncated", "max_tokens", "20")),
-        (reply({"content": None, "reasoning_content": "fine"}, **PAID), 2, ("answer_prefix",)),
-        (reply({"content": "<think>\\boxed{2} would do, so I"}, "length", **PAID), 2, ("max_tokens",)),
+        (reply({"content": "", "reasoning_content": "Let me"}, "length", **PAID), 1, ("truncated", "max_tokens", "20")),
+        (reply({"content": None, "reasoning_content": "fine"}, **PAID), 1, ("answer_prefix",)),
+        (reply({"content": "<think>\\boxed{2} would do, so I"}, "length", **PAID), 1, ("max_tokens",)),
         (reply({"content": "It is a four."}, **PAID), 2, ("answer_prefix", "It is a four.")),
     ],
     ids=["no-answer-left", "reasoning-alone", "thought-cut", "no-rating"],

@@ -15,6 +15,9 @@ AnswerPrefix = Annotated[
 MaxUnscored = Annotated[
     Fraction, Field(description="ratio of texts without a score, of those asked about, beyond which a stage fails")
 ]
+AucTexts = Annotated[
+    int, Field(ge=0, le=10_000, description="true and as many shuffled texts that the judge is tried on; 0: none")
+]
 Temperature = Annotated[float, Field(ge=0, description="0 takes the likeliest token each time")]
 
 
@@ -69,6 +72,7 @@ class CausalLMJudgeConfig(Config):
         description="rows of every forward pass. Kernels round by shape, so this is no matter of execution"
     )
     max_unscored: MaxUnscored = 0.1
+    auc_texts: AucTexts = 20
 
 
 class Budget(Config):
@@ -111,6 +115,7 @@ class OpenAIJudgeConfig(Config):
     timeout_s: Positive = Field(description="how long one whole answer may take")
     attempts: PositiveCount = Field(description="times one question is sent before the run stops")
     max_unscored: MaxUnscored = 0.1
+    auc_texts: AucTexts = 20
 
     @model_validator(mode="after")
     def _each_field_once(self) -> Self:

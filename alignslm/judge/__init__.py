@@ -62,8 +62,8 @@ def prepare_judge(
 ) -> dict[str, float]:
     """Fit (or fetch) the judge into `folder`; return calibration figures for the log.
 
-    `texts` are for judges that are fitted; rubrics are in root/experiments/rubric, the source of `kind: python` in
-    the folder `code`.
+    `texts` are what judges are fitted on or tried on: figures say how well they tell true from shuffled ones. Rubrics
+    are in root/experiments/rubric, the source of `kind: python` in the folder `code`.
     """
     match config:
         case NgramJudgeConfig():
@@ -77,11 +77,11 @@ def prepare_judge(
         case CausalLMJudgeConfig():
             from alignslm.judge import causal_lm
 
-            return causal_lm.prepare(config, folder, device=device, root=root)
+            return causal_lm.prepare(config, texts, folder, device=device, root=root)
         case OpenAIJudgeConfig():
             from alignslm.judge import openai_api
 
-            return openai_api.prepare(config, folder, root=root)
+            return openai_api.prepare(config, texts, folder, root=root)
         case PythonJudgeConfig():
             from alignslm.judge import own
 

@@ -119,7 +119,7 @@ def _error_status(error: JsonValue) -> int:
 
 def words_of(text: str, error: JsonValue) -> str:
     """Return what an error says: its message, or whatever came."""
-    return " ".join((_words(error) or text).split())[:300] or "without a word"
+    return " ".join((_words(error) or text).split())[:300].rstrip(".") or "without a word"
 
 
 def _words(error: JsonValue) -> str:

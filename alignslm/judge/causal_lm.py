@@ -18,6 +18,7 @@ from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
 from alignslm.judge import JudgeInput, JudgeOutput, judge_spoken
+from alignslm.judge.calibration import separation
 from alignslm.judge.causal_weights import PATTERNS, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
@@ -34,16 +35,19 @@ class UnsuitableModelError(ValueError):
     """A model cannot serve as a judge: its logits are no numbers, or it cannot take up text that it has read before."""
 
 
-def prepare(config: CausalLMJudgeConfig, folder: Path, *, device: str, root: Path) -> dict[str, float]:
+def prepare(
+    config: CausalLMJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, device: str, root: Path
+) -> dict[str, float]:
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
-    The weights stay in the cache. Raises RubricError, FetchError, UnsuitableModelError, ...
+    Returns figures of that story, and how well the judge tells true from shuffled `texts`. The weights stay in the
+    cache. Raises RubricError, FetchError, UnsuitableModelError, ...
     """
     rubric = Rubric.read(config.rubric, root)
     fetched = download(config.weights, patterns=PATTERNS)
     judge = CausalLMJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
-    figures = judge.probe()
-    settings = config.model_dump(mode="json", exclude={"weights", "max_unscored"})
+    figures = judge.probe() | separation(judge, texts, count=config.auc_texts)
+    settings = config.model_dump(mode="json", exclude={"weights", "max_unscored", "auc_texts"})
     write_text(folder / RUBRIC_FILE, rubric.text)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     write_text(folder / SOURCE_FILE, json.dumps({"weights": fetched.identity}, indent=1) + "\n")
@@ -156,8 +160,7 @@ class CausalLMJudge:
         ignores position ids.
         """
         if self._written is not None:
-            answer = self.judge([PROBE])[0]
-            return {"probe_score": math.nan if answer.score is None else answer.score}
+            return {"probe_score": self._write_probe(self._written)}
         *shared, mass = self.digit_probabilities([PROBE])[0]
         head, (stem, leaf) = self.questions.parted(PROBE)
         with torch.inference_mode():
@@ -171,6 +174,22 @@ class CausalLMJudge:
                 f"before, and {scores[1]:.4f} in one pass: its cache cannot be shared. Choose an attention model."
             )
         return {"probe_score": scores[0], "probe_digit_mass": mass}
+
+    def _write_probe(self, decoding: GeneratedRating) -> float:
+        """Return the rating of one story that is written; sampled, of three that are, since one may miss the form."""
+        several = decoding.model_copy(update={"votes": 1 if decoding.temperature == 0 else max(3, decoding.votes)})
+        text = self.questions.text(PROBE)
+        replies = generate_replies(
+            self.model, self.questions, [text], several, rows=min(several.votes, self.config.rows)
+        )
+        judged = aggregate_replies(replies, answer_prefix=self.config.answer_prefix, ppl=None)
+        if judged.score is None:
+            raise UnsuitableModelError(
+                f"{type(self.model).__name__} gives a first story no rating ({judged.status}): "
+                f"{replies[0].text[:300]!r}. Raise score.max_tokens if that is cut, else check rubric and "
+                "answer_prefix, or use score.mode: expected-value."
+            )
+        return judged.score
 
     def _check_finite(self, stories: Sequence[JudgeInput], values: Sequence[Sequence[float]]) -> None:
         for story, found in zip(stories, values, strict=True):

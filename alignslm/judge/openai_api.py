@@ -10,6 +10,7 @@ from alignslm.config.rubrics import Rubric
 from alignslm.judge import JudgeInput, JudgeOutput, Status, judge_spoken
 from alignslm.judge.api_client import APIClient, JudgeAPIError
 from alignslm.judge.api_reply import Unanswered
+from alignslm.judge.calibration import separation
 from alignslm.judge.replies import Reply, aggregate_replies
 from alignslm.judge.reply_store import Answer, ReplyStore
 from alignslm.redaction import remember_secret
@@ -18,7 +19,16 @@ from alignslm.storage import write_text
 RUBRIC_FILE = "rubric.txt"
 SETTINGS_FILE = "settings.json"
 # How it is asked, never what is said.
-EXECUTION = {"budget", "concurrency", "timeout_s", "attempts", "key_variable", "key_header", "max_unscored"}
+EXECUTION = {
+    "budget",
+    "concurrency",
+    "timeout_s",
+    "attempts",
+    "key_variable",
+    "key_header",
+    "max_unscored",
+    "auc_texts",
+}
 PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
 PROBE_VOTES = 2  # a model that samples may miss the form of an answer once
 
@@ -27,18 +37,21 @@ class MissingKeyError(ValueError):
     """What the environment says of a judge's server is missing or unusable: its key, another server's name."""
 
 
-def prepare(config: OpenAIJudgeConfig, folder: Path, *, root: Path) -> dict[str, float]:
+def prepare(config: OpenAIJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, root: Path) -> dict[str, float]:
     """Write rubric and settings into `folder` and ask one question, so that a wrong setup shows before any work.
 
+    Returns how well the judge tells true from shuffled `texts`, of which it is asked about a few.
     Raises MissingKeyError, RubricError, JudgeAPIError, BudgetError.
     """
     key = key_of(config)
     rubric = Rubric.read(config.rubric, root)
-    OpenAIJudge(config, rubric, key).probe()
+    judge = OpenAIJudge(config, rubric, key)
+    judge.probe()
+    figures = separation(judge, texts, count=config.auc_texts)
     write_text(folder / RUBRIC_FILE, rubric.text)
     settings = config.model_dump(mode="json", exclude=EXECUTION, exclude_defaults=True)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    return {}
+    return figures
 
 
 def key_of(config: OpenAIJudgeConfig) -> str | None:
@@ -96,6 +109,8 @@ class OpenAIJudge:
             output = self._output([answer])
             if output.status == "ok":
                 return
+            if isinstance(answer, Unanswered):
+                break
         shown = (output.reply or "")[:300]
         raise JudgeAPIError(
             f"{self.config.base_url} answered {self.config.model!r} on a first story with {shown!r}: "
