@@ -15,7 +15,7 @@ def cached_judge(run: Run, choice: str, config: JudgeConfig, work: Path, *, labe
         run.model(load_judge, config, run.artifacts.judge(choice)),
         max_unscored=0.0 if isinstance(config, NgramJudgeConfig | StoryLMJudgeConfig) else config.max_unscored,
         folder=work,
-        shard_rows=run.execution.shard_rows,
+        shard_size=run.execution.shard_size,
         label=label,
         pool=None if is_api_judge(config) else pool_of(run.execution),
     )

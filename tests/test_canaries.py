@@ -83,7 +83,7 @@ def server_judge(tmp_path):
     with serving(answer) as server:
         config = tmp_path / "root/experiments/judge/server.yaml"
         shutil.copy(ROOT / "experiments/judge/local-server.yaml", config)
-        edit(config, {"base_url": server.url, "key_variable": KEY})
+        edit(config, {"base_url": server.url, "api_key_env": KEY})
         edit(tmp_path / "root/params.yaml", {"judge": "server"})
         yield tmp_path / "root", server, refusing
 

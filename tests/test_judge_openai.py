@@ -45,15 +45,15 @@ def config(url, **changes):
         "kind": "openai",
         "base_url": url,
         "model": "tiny",
-        "key_variable": KEY,
+        "api_key_env": KEY,
         "rubric": "relevance",
         "answer_prefix": "\\boxed{",
-        "decoding": {"temperature": 0.5, "max_tokens": 20, "votes": 1, "seed": 3},
-        "limit_key": "max_tokens",
+        "decoding": {"temperature": 0.5, "max_tokens": 20, "num_votes": 1, "seed": 3},
+        "max_tokens_field": "max_tokens",
         "budget": {"requests": 100, "tokens": 100000},
         "concurrency": 3,
         "timeout_s": 5,
-        "attempts": 3,
+        "max_attempts": 3,
     }
     return TypeAdapter(JudgeConfig).validate_python(raw | changes)
 
@@ -103,7 +103,7 @@ def test_what_is_sent_and_what_comes_back(tmp_path):
 
 def test_the_limit_has_the_name_the_server_knows(tmp_path):
     with serving(by_number) as server:
-        judge(config(server.url, limit_key="max_completion_tokens"), tmp_path)
+        judge(config(server.url, max_tokens_field="max_completion_tokens"), tmp_path)
     assert server.seen[0]["max_completion_tokens"] == 20
     assert "max_tokens" not in server.seen[0]
 
@@ -124,7 +124,7 @@ def test_nothing_is_asked_twice(tmp_path):
         assert first[-1] == (None, None, "empty", None)
         assert judge(config(server.url, concurrency=1, timeout_s=9), tmp_path).judge(STORIES[3:]) == first[3:6]
         assert len(server.seen) == PROBED + len(STORIES)
-        hotter = {"temperature": 0.6, "max_tokens": 20, "votes": 1, "seed": 3}
+        hotter = {"temperature": 0.6, "max_tokens": 20, "num_votes": 1, "seed": 3}
         for changes in ({"model": "other"}, {"decoding": hotter}, {"rubric": "relevance-digit"}):
             before = len(server.seen)
             judge(config(server.url, **changes), tmp_path / str(changes)[:8]).judge(STORIES[:1])
@@ -246,7 +246,7 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
                 {
                     "continuation_id": f"c{at}",
                     "prompt_id": "p",
-                    "draw": at,
+                    "sample_index": at,
                     "prompt_text": s.prompt,
                     "text": s.continuation,
                 }
@@ -255,7 +255,7 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
         ).with_columns(status=pl.lit("ok"))
         scored = score(rows, asked, auto_bleu="gslm")
     assert scored["status"].to_list() == ["ok", "ok", "ok", status, "ok", "ok"]
-    assert scored["llm_score"].to_list() == [1.0, 1.0, 2.0, None, 4.0, 5.0]
+    assert scored["judge_score"].to_list() == [1.0, 1.0, 2.0, None, 4.0, 5.0]
     replies = tables.conform(scored.with_columns(judge=pl.lit("x")), tables.REPLIES)
     tables.verify(replies, tables.REPLIES, where="replies")
     assert replies["reply"][3] == found[3].reply
@@ -265,7 +265,7 @@ def test_votes_are_separate_requests_and_their_mean_counts_those_that_rate(tmp_p
     def answer(question, before, body):
         return completion({3: "\\boxed{2}", 4: "hm", 5: "\\boxed{5}"}[body["seed"]])
 
-    three = {"temperature": 0.5, "max_tokens": 20, "votes": 3, "seed": 3}
+    three = {"temperature": 0.5, "max_tokens": 20, "num_votes": 3, "seed": 3}
     with serving(answer) as server:
         found = judge(config(server.url, decoding=three), tmp_path).judge(STORIES[:2])
         assert scores(found) == [(3.5, "ok")] * 2
@@ -294,7 +294,7 @@ def test_without_the_key_nothing_is_asked(tmp_path, monkeypatch):
         for fresh in (tmp_path, tmp_path / "new"):
             names(stopped(config(server.url), fresh, MissingKeyError), "tiny", KEY, server.url, f"{KEY}=")
         assert len(server.seen) == PROBED
-        none = judge(config(server.url, key_variable=None), tmp_path / "keyless")
+        none = judge(config(server.url, api_key_env=None), tmp_path / "keyless")
         assert scores(none.judge(STORIES)) == RIGHT
 
 
@@ -484,7 +484,7 @@ def test_what_cannot_become_a_rating_fails_at_the_probe_and_is_counted(tmp_path,
         names(message, server.url, str(812 * requests), *facts[1 if facts[0] == "truncated" else 0 :])
         assert len(server.seen) == requests
         stopped(
-            config(server.url, decoding={"temperature": 0.0, "max_tokens": 21, "votes": 1, "seed": 3}),
+            config(server.url, decoding={"temperature": 0.0, "max_tokens": 21, "num_votes": 1, "seed": 3}),
             tmp_path,
             JudgeAPIError,
         )
@@ -560,7 +560,7 @@ def test_too_many_rows_without_a_score_fail_the_stage_and_the_scored_ones_are_ke
         def cached(limit):
             return CachedJudge(
                 lazy(lambda device: asked, device="cpu"),
-                max_unscored=limit, folder=tmp_path / "work", shard_rows=2, label="scores@r1", pool=None,
+                max_unscored=limit, folder=tmp_path / "work", shard_size=2, label="scores@r1", pool=None,
             )  # fmt: skip
 
         with pytest.raises(UnscoredError) as raised:
@@ -581,7 +581,7 @@ def test_too_many_rows_without_a_score_fail_the_stage_and_the_scored_ones_are_ke
 
 
 def test_a_field_is_left_out_renamed_or_added_by_the_config(tmp_path):
-    bare = {"temperature": None, "max_tokens": 20, "votes": 2, "seed": None}
+    bare = {"temperature": None, "max_tokens": 20, "num_votes": 2, "seed": None}
     with serving(by_number) as server:
         chosen = config(
             server.url, decoding=bare, extra_body={"reasoning_effort": "low"}, extra_query={"api-version": "7"}
@@ -615,7 +615,7 @@ def test_other_fields_are_other_questions_and_none_changes_the_old_ones(tmp_path
         (failure(400, "Unsupported parameter: 'temperature' is not supported."), "decoding.temperature: null"),
         (Response({"object": "error", "message": {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}}, 422),
          "decoding.seed: null"),
-        (failure(400, "Use 'max_completion_tokens' instead of 'max_tokens'."), "limit_key: max_completion_tokens"),
+        (failure(400, "Use 'max_completion_tokens' instead of 'max_tokens'."), "max_tokens_field: max_completion_tokens"),
         (failure(400, "unknown field top_k"), "extra_body.top_k"),
     ],
 )  # fmt: skip
@@ -704,9 +704,9 @@ def test_transformers_serve_rates_as_the_model_it_serves(tmp_path):
     model = write_judge(tmp_path / "model")
     stories = [JudgeInput("kate finds a boat", text) for text in ("she paints it", "home home", "the beach", "a a a")]
     with transformers_serve(model) as url:
-        greedy = {"temperature": 0.0, "max_tokens": 8, "votes": 1, "seed": 0}
+        greedy = {"temperature": 0.0, "max_tokens": 8, "num_votes": 1, "seed": 0}
         chosen = config(
-            url, model=str(model), key_variable=None, rubric="relevance-digit", decoding=greedy, timeout_s=60
+            url, model=str(model), api_key_env=None, rubric="relevance-digit", decoding=greedy, timeout_s=60
         )
         asked = judge(chosen, tmp_path)
         found = asked.judge(stories)
@@ -720,8 +720,8 @@ def test_transformers_serve_rates_as_the_model_it_serves(tmp_path):
             "rubric": "relevance-digit",
             "answer_prefix": "\\boxed{",
             "score": {"mode": "generate", **greedy},
-            "perplexity": False,
-            "rows": 2,
+            "compute_perplexity": False,
+            "batch_size": 2,
         }
     )
     assert found == judge(local, tmp_path / "local").judge(stories)

@@ -43,7 +43,7 @@ def test_lineage_follows_what_each_round_was_trained_from():
 def test_table_holds_the_means_of_the_lineage(inputs, report):
     table = drift_table(report, EXPERIMENT)
     assert table.select("round", "model").rows() == [(0, "base"), (1, "r1"), (2, "r2")]
-    for metric in ("judge", "num_words", "auto_bleu"):
+    for metric in ("judge_score", "num_words", "auto_bleu"):
         for model, found in table.select("model", metric).rows():
             rows = inputs.judged.filter(model=model, metric=metric)["value"].drop_nulls()
             assert found == pytest.approx(statistics.fmean(rows))
@@ -54,16 +54,16 @@ def test_what_was_not_measured_is_null_and_not_drawn(inputs, report):
     assert drift_table(without, EXPERIMENT)["auto_bleu"].null_count() == 3
     with drawing_style():
         assert [panel.name for panel in drift_panels(without, EXPERIMENT)] == [
-            "drift-num-words", "drift-duration-s", "drift-distinct-per-draw",
+            "drift-num-words", "drift-duration-s", "drift-unique-ratio-per-index",
         ]  # fmt: skip
-        assert list(held_out_scores(pl.DataFrame(schema=dict(tables.JUDGED.schema)), EXPERIMENT)) == []
+        assert list(held_out_scores(pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema)), EXPERIMENT)) == []
 
 
 def test_the_shares_of_scores_rise_with_the_rounds(inputs):
     with drawing_style():
         (panel,) = held_out_scores(inputs.judged, EXPERIMENT)
     medians = {
-        model: statistics.median(inputs.judged.filter(model=model, metric="judge")["value"].drop_nulls())
+        model: statistics.median(inputs.judged.filter(model=model, metric="judge_score")["value"].drop_nulls())
         for model in ("base", "r1", "r2")
     }
     assert panel.alt == "; ".join(f"{model}: half score at most {value:.2f}" for model, value in medians.items())
@@ -74,7 +74,7 @@ def test_every_curve_is_drawn(inputs, report):
     expected = {
         "training-reward-accuracy", "training-reward-margin", "training-log-probabilities", "training-loss",
         "scores-r1", "scores-r2", "scores-held-out",
-        "drift-num-words", "drift-duration-s", "drift-auto-bleu", "drift-distinct-per-draw",
+        "drift-num-words", "drift-duration-s", "drift-auto-bleu", "drift-unique-ratio-per-index",
     }  # fmt: skip
     assert expected <= set(drawn)
     assert drawn["drift-num-words"].alt.startswith("base 7.00 ± 0.00; r1 7.00 ± 0.00; r2 7.00 ± 0.00; ground-truth ")

@@ -24,7 +24,7 @@ from tests.sample_experiment import write_experiment
 from tests.small_evaluations import write_evaluation
 
 B = Bootstrap(resamples=200, confidence=0.95)
-KEY = ("continuation", "judge")
+KEY = ("continuation", "judge_score")
 T_2, T_1 = 4.302652729911275, 12.706204736432095  # Student's t, .975, of a printed table
 
 
@@ -46,7 +46,11 @@ def test_three_runs_by_hand(tmp_path):
     folders = [write_run(tmp_path / f"seed-{i}" / "artifacts", shift) for i, shift in enumerate((0.5, 1.0, 1.5))]
     found = compare_seeds(folders, "r1", "base", bootstrap=B, seed=0)
     judge, swuggy = found.rows[0], found.rows[-1]
-    assert (found.runs, judge.benchmark, judge.metric) == (("seed-0", "seed-1", "seed-2"), "continuation", "judge")
+    assert (found.runs, judge.benchmark, judge.metric) == (
+        ("seed-0", "seed-1", "seed-2"),
+        "continuation",
+        "judge_score",
+    )
     assert judge.by_run == pytest.approx((0.5, 1.0, 1.5))
     assert (judge.delta, judge.n, judge.n_missing) == (pytest.approx(1.0), 4, 0)
     assert judge.items_ci95 == pytest.approx((1.0, 1.0))  # every prompt moves alike: other prompts would as well
@@ -149,7 +153,7 @@ def test_runs_on_other_items_are_refused_with_all_that_differs(tmp_path):
     with pytest.raises(ReportError) as raised:
         compare_seeds([first, other], "r1", "base", bootstrap=B, seed=0)
     _, judged, scored, cure = str(raised.value).splitlines()
-    names(judged, "continuation judge", "2 items", "seed-0", "seed-1", "d")
+    names(judged, "continuation judge_score", "2 items", "seed-0", "seed-1", "d")
     names(scored, "swuggy accuracy", "seed-1")
     names(cure, "seeds")
 

@@ -26,12 +26,14 @@ class _Decoding(Config):
     max_tokens: PositiveCount = Field(
         description="longest answer, with its reasoning; one that reaches it rates nothing"
     )
-    votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
+    num_votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
 
     @model_validator(mode="after")
     def _votes_differ(self) -> Self:
-        if self.votes > 1 and self.temperature == 0:
-            raise ValueError(f"votes is {self.votes}, but at temperature 0 every answer is the same; raise temperature")
+        if self.num_votes > 1 and self.temperature == 0:
+            raise ValueError(
+                f"num_votes is {self.num_votes}, but at temperature 0 every answer is the same; raise temperature"
+            )
         return self
 
 
@@ -67,8 +69,10 @@ class CausalLMJudgeConfig(Config):
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
     score: Annotated[ExpectedRating | GeneratedRating, Field(discriminator="mode")]
-    perplexity: bool = Field(description="whether conditional perplexity is measured too, in further forward passes")
-    rows: PositiveCount = Field(
+    compute_perplexity: bool = Field(
+        description="whether conditional perplexity is measured too, in further forward passes"
+    )
+    batch_size: PositiveCount = Field(
         description="rows of every forward pass. Kernels round by shape, so this is no matter of execution"
     )
     max_unscored: MaxUnscored = 0.1
@@ -97,14 +101,14 @@ class OpenAIJudgeConfig(Config):
     kind: Literal["openai"]
     base_url: Annotated[HttpUrl, AfterValidator(_without_query)]
     model: Annotated[str, Field(min_length=1)]
-    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
         description="the environment variable that holds the key; null for a server that wants none"
     )
     key_header: Literal["Authorization", "api-key"] = Field(default="Authorization", description="api-key: Azure's")
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
     decoding: ServerDecoding
-    limit_key: Literal["max_tokens", "max_completion_tokens"] = Field(
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         description="how the server calls the longest answer; OpenAI's reasoning models know the second name only"
     )
     seed_key: Literal["seed", "random_seed"] = Field(default="seed", description="random_seed: Mistral's name for it")
@@ -113,13 +117,13 @@ class OpenAIJudgeConfig(Config):
     budget: Budget
     concurrency: PositiveCount = Field(description="requests under way at once")
     timeout_s: Positive = Field(description="how long one whole answer may take")
-    attempts: PositiveCount = Field(description="times one question is sent before the run stops")
+    max_attempts: PositiveCount = Field(description="times one question is sent before the run stops")
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
 
     @model_validator(mode="after")
     def _each_field_once(self) -> Self:
-        if taken := sorted(self.extra_body.keys() & {*_OWN_FIELDS, self.limit_key, self.seed_key}):
+        if taken := sorted(self.extra_body.keys() & {*_OWN_FIELDS, self.max_tokens_field, self.seed_key}):
             raise ValueError(f"extra_body.{taken[0]}: its value follows from the other keys; remove it there")
         return self
 
@@ -130,15 +134,15 @@ class OpenAIJudgeConfig(Config):
             sent["temperature"] = self.decoding.temperature
         if self.decoding.seed is not None:
             sent[self.seed_key] = self.decoding.seed + vote
-        return {**sent, self.limit_key: self.decoding.max_tokens, **self.extra_body}
+        return {**sent, self.max_tokens_field: self.decoding.max_tokens, **self.extra_body}
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, message) for what the environment lacks or says otherwise."""
-        value, name = self.api_key(), self.key_variable
+        value, name = self.api_key(), self.api_key_env
         other = os.environ.get("OPENAI_BASE_URL", "").strip()
         if name and not value:
             yield (
-                "key_variable",
+                "api_key_env",
                 (
                     f"the environment variable {name} is not set, and {self.base_url} wants a key for {self.model!r}; "
                     f"export {name}=..., or choose another judge in params.yaml"
@@ -146,7 +150,7 @@ class OpenAIJudgeConfig(Config):
             )
         if odd := next((sign for sign in value or "" if not "!" <= sign <= "~"), None):
             yield (
-                "key_variable",
+                "api_key_env",
                 f"the key in {name} contains {odd!r}, as no key does; copy it anew: export {name}=...",
             )
         if other and other.rstrip("/") != self.base_url.rstrip("/"):
@@ -160,4 +164,4 @@ class OpenAIJudgeConfig(Config):
 
     def api_key(self) -> str | None:
         """Return the key in the environment, if there is one."""
-        return os.environ.get(self.key_variable or "", "").strip() or None
+        return os.environ.get(self.api_key_env or "", "").strip() or None

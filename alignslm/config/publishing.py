@@ -67,17 +67,21 @@ class ModelRepository(Config):
     """The merged model as a plain transformers folder, with what is needed to use it."""
 
     repo: RepoPattern
-    licence: Licence
+    license: Licence
     adapter: bool = Field(description="the LoRA adapter alone, in adapter/")
-    start: bool = Field(description="the model the adapter sits on, in start/: needed where that is on no other shelf")
-    speech: bool = Field(description="encoder, vocoder and recogniser as prepared here, in experiment/artifacts/")
+    base_model: bool = Field(
+        description="the model the adapter sits on, in start/: needed where that is on no other shelf"
+    )
+    speech_models: bool = Field(
+        description="encoder, vocoder and recogniser as prepared here, in experiment/artifacts/"
+    )
 
 
 class DatasetRepository(Config):
     """The round's preference pairs, with audio."""
 
     repo: RepoPattern
-    licence: Licence
+    license: Licence
     prompt_audio: bool = Field(description="recorded speech of the corpus's speakers; without it, units and texts only")
     continuations: bool = Field(description="every continuation that was judged, paired or not")
     evaluation: bool = Field(description="scores of benchmark items and of judged held-out continuations")

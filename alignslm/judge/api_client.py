@@ -99,7 +99,7 @@ class APIClient:
     def _persist(self, question: str, vote: int, *, probe: bool) -> Answer | Unanswered | None:
         key = self.store.key(question, vote)
         last: Unanswered | Failed = Failed("")
-        for number in range(self.config.attempts):
+        for number in range(self.config.max_attempts):
             if self.stop.wait(self._wait_s(number, last)):
                 return None
             attempt = self._attempt(key, question, vote)
@@ -116,7 +116,7 @@ class APIClient:
         if isinstance(last, Unanswered):
             return last
         raise JudgeAPIError(
-            f"{self.config.base_url} failed {self.config.attempts} times in a row on one question, at last with: "
+            f"{self.config.base_url} failed {self.config.max_attempts} times in a row on one question, at last with: "
             f"{last.why}{self._way()}. Every answer so far is kept: run the same command again when the server is "
             "well, or raise attempts or timeout_s, or lower concurrency, in the judge's file."
         )
@@ -132,7 +132,7 @@ class APIClient:
     def _attempt(self, key: str, question: str, vote: int) -> Attempt:
         """Send once, counted in budget and ledger however it ends."""
         self.store.reserve()
-        outcome, tokens = "broken off", (0, 0)
+        outcome, tokens = "interrupted", (0, 0)
         try:
             received = self._send(question, vote)
             if isinstance(received, _Received):
@@ -197,7 +197,7 @@ class APIClient:
         )
 
     def _hint(self, refused: Refused) -> str:
-        named = self.config.key_variable or "key_variable in the judge's file (null: no key is sent)"
+        named = self.config.api_key_env or "api_key_env in the judge's file (null: no key is sent)"
         match refused.status:
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 return f"check {named}"
@@ -213,5 +213,5 @@ class APIClient:
         cures = [f"set {key}: null" for field, key in sent.items() if re.search(rf"\b{field}\b", refused.why)]
         cures += [f"correct extra_body.{field}" for field in self.config.extra_body if field in refused.why]
         if "max_completion_tokens" in refused.why:
-            cures.append("set limit_key: max_completion_tokens")
+            cures.append("set max_tokens_field: max_completion_tokens")
         return f"{' and '.join(cures) or 'correct the field it names'} in the judge's file"

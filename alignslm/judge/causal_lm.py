@@ -65,8 +65,8 @@ class CausalLMJudge:
         self._written = config.score if isinstance(config.score, GeneratedRating) else None
         if self._written is None:
             self._digit_ids = torch.tensor(self.questions.digit_ids(), device=model.device)
-            self._rubric = PrefixCache(model, self.questions.head(), rows=config.rows)
-        self._plain = PrefixCache(model, (), rows=config.rows)
+            self._rubric = PrefixCache(model, self.questions.head(), rows=config.batch_size)
+        self._plain = PrefixCache(model, (), rows=config.batch_size)
 
     @classmethod
     def load(cls, config: CausalLMJudgeConfig, folder: Path, *, device: str) -> "CausalLMJudge":
@@ -83,7 +83,7 @@ class CausalLMJudge:
     def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         unfit = [self._unfit(story) for story in stories]
         read = [story for story, problem in zip(stories, unfit, strict=True) if problem is None]
-        ppls = self.perplexities(read) if self.config.perplexity else [None] * len(read)
+        ppls = self.perplexities(read) if self.config.compute_perplexity else [None] * len(read)
         rated = iter(self._rated(read, ppls))
         return [next(rated) if problem is None else problem for problem in unfit]
 
@@ -101,7 +101,7 @@ class CausalLMJudge:
 
     def _num_positions(self, story: JudgeInput) -> int:
         """Return how many positions judging a story takes. Raises JudgePromptError if its rating cannot be read."""
-        plain = len(self.questions.plain(story)[1]) if self.config.perplexity else 0
+        plain = len(self.questions.plain(story)[1]) if self.config.compute_perplexity else 0
         if self._written is not None:
             question = self.questions.question_ids(self.questions.text(story))
             return max(plain, len(question) + self._written.max_tokens)
@@ -114,9 +114,9 @@ class CausalLMJudge:
                 JudgeOutput(math.fsum(d * p for d, p in enumerate(found, 1)), ppl, "ok", _shown(found, mass))
                 for (*found, mass), ppl in zip(self.digit_probabilities(stories), ppls, strict=True)
             ]
-        votes = self._written.votes
+        votes = self._written.num_votes
         texts = [self.questions.text(story) for story in stories]
-        answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.rows)
+        answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.batch_size)
         given = [answers[at : at + votes] for at in range(0, len(answers), votes)]
         prefix = self.config.answer_prefix
         return [aggregate_replies(votes, answer_prefix=prefix, ppl=ppl) for votes, ppl in zip(given, ppls, strict=True)]
@@ -177,10 +177,10 @@ class CausalLMJudge:
 
     def _write_probe(self, decoding: GeneratedRating) -> float:
         """Return the rating of one story that is written; sampled, of three that are, since one may miss the form."""
-        several = decoding.model_copy(update={"votes": 1 if decoding.temperature == 0 else max(3, decoding.votes)})
+        several = decoding.model_copy(update={"votes": 1 if decoding.temperature == 0 else max(3, decoding.num_votes)})
         text = self.questions.text(PROBE)
         replies = generate_replies(
-            self.model, self.questions, [text], several, rows=min(several.votes, self.config.rows)
+            self.model, self.questions, [text], several, rows=min(several.votes, self.config.batch_size)
         )
         judged = aggregate_replies(replies, answer_prefix=self.config.answer_prefix, ppl=None)
         if judged.score is None:

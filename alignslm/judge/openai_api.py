@@ -23,8 +23,8 @@ EXECUTION = {
     "budget",
     "concurrency",
     "timeout_s",
-    "attempts",
-    "key_variable",
+    "max_attempts",
+    "api_key_env",
     "key_header",
     "max_unscored",
     "auc_texts",
@@ -69,7 +69,7 @@ class OpenAIJudge:
 
     def __init__(self, config: OpenAIJudgeConfig, rubric: Rubric, key: str | None) -> None:
         self.config, self.rubric = config, rubric
-        decoding = config.decoding.model_dump(exclude={"votes"})  # more votes leave those already given valid
+        decoding = config.decoding.model_dump(exclude={"num_votes"})  # more votes leave those already given valid
         more = {"extra_body", "extra_query", "seed_key"}
         added = config.model_dump(mode="json", include=more, exclude_defaults=True)
         identity = [config.base_url, config.model, decoding, rubric.text, *([added] if added else [])]
@@ -90,7 +90,7 @@ class OpenAIJudge:
         return judge_spoken(stories, self._judged)
 
     def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        votes = self.config.decoding.votes
+        votes = self.config.decoding.num_votes
         answers = self.replies([self.rubric.fill(*story) for story in stories], votes=range(votes))
         return [self._output(answers[at : at + votes]) for at in range(0, len(answers), votes)]
 

@@ -43,7 +43,7 @@ class Answer(Config):
 
 
 class LedgerEntry(Config):
-    """One request: the question's key, how it ended (answer, unanswered, failed, refused, broken off), its tokens."""
+    """One request: the question's key, how it ended (answer, unanswered, failed, refused, interrupted), its tokens."""
 
     key: str
     outcome: str

@@ -55,12 +55,12 @@ class CachedJudge:
         *,
         max_unscored: float,
         folder: Path,
-        shard_rows: int,
+        shard_size: int,
         label: str,
         pool: Pool | None,
     ) -> None:
         self.inner, self.max_unscored = judge, max_unscored
-        self.folder, self.shard_rows, self.label, self.pool = folder, shard_rows, label, pool
+        self.folder, self.shard_size, self.label, self.pool = folder, shard_size, label, pool
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story; a second call must be about the same stories.
@@ -73,7 +73,7 @@ class CachedJudge:
             asked,
             ModelTask(self.inner, _judge_rows),
             folder=self.folder,
-            shard_rows=self.shard_rows,
+            shard_size=self.shard_size,
             label=self.label,
             pool=self.pool,
         )
@@ -106,13 +106,13 @@ def _judge_rows(rows: pl.DataFrame, judge: Judge) -> pl.DataFrame:
 def score(stories: pl.DataFrame, judge: Judge, *, auto_bleu: AutoBleu) -> pl.DataFrame:
     """Score transcripts: the columns of the scores table, with the judge's raw `reply`.
 
-    `stories` has continuation_id, prompt_id, draw, prompt_text, text, status; `auto_bleu` is the definition in use.
+    `stories` has continuation_id, prompt_id, sample_index, prompt_text, text, status; `auto_bleu` is the definition in use.
     """
     judgements = judge_transcripts(stories, judge)
     measured = partial(metrics.auto_bleu, definition=auto_bleu)
     texts: Sequence[str | None] = stories["text"].to_list()
-    return stories.select("continuation_id", "prompt_id", "draw").with_columns(
-        pl.Series("llm_score", [item.score for item in judgements], pl.Float64),
+    return stories.select("continuation_id", "prompt_id", "sample_index").with_columns(
+        pl.Series("judge_score", [item.score for item in judgements], pl.Float64),
         pl.Series("ppl", [item.ppl for item in judgements], pl.Float64),
         pl.Series("auto_bleu", [measured(text) if text else None for text in texts], pl.Float64),
         pl.Series("num_words", [metrics.num_words(text) if text else 0 for text in texts], pl.Int32),
@@ -139,9 +139,9 @@ def join_judge_inputs(continuations: pl.DataFrame, transcripts: pl.DataFrame, pr
         )
     unread = pl.col("prompt_text").is_null() & (pl.col("status") == "ok")
     return (
-        continuations.select("continuation_id", "prompt_id", "draw")
+        continuations.select("continuation_id", "prompt_id", "sample_index")
         .join(heard, on="continuation_id", validate="1:1")
         .join(prompts.select("prompt_id", "prompt_text"), on="prompt_id", validate="m:1")
         .with_columns(status=pl.when(unread).then(pl.lit("failed")).otherwise("status"))
-        .sort("prompt_id", "draw", "continuation_id")
+        .sort("prompt_id", "sample_index", "continuation_id")
     )

@@ -12,8 +12,17 @@ from alignslm.report.formatting import style, with_error, with_unit
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import lineage, topline
 
-DRIFTS = ("judge", "heldout_judge", "num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
-DRAWN = ("num_words", "duration_s", "auto_bleu", "distinct_per_draw")
+DRIFTS = (
+    "judge_score",
+    "heldout_judge_score",
+    "num_words",
+    "duration_s",
+    "auto_bleu",
+    "unique_ratio",
+    "unique_ratio_per_index",
+    "eos_rate",
+)
+DRAWN = ("num_words", "duration_s", "auto_bleu", "unique_ratio_per_index")
 LINES = ("-", "--", ":", "-.")
 
 
@@ -61,7 +70,7 @@ def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Pa
     """Draw the cumulative distribution of scores of held-out continuations for every checkpoint of the lineage."""
     name, figure, axes, medians = "scores-held-out", *new_figure(), list[str]()
     for place, model in enumerate(lineage(experiment)):
-        scores = np.sort(judged.filter(model=model, metric="judge")["value"].drop_nulls().to_numpy())
+        scores = np.sort(judged.filter(model=model, metric="judge_score")["value"].drop_nulls().to_numpy())
         if len(scores):
             shares = np.arange(1, len(scores) + 1) / len(scores)
             hue, dashes = HUES[place % len(HUES)], LINES[place % len(LINES)]

@@ -14,7 +14,7 @@ from alignslm.report.metrics import Interval
 from alignslm.statistics import Floats, mean_interval, mean_over_runs
 
 FAULTS_SHOWN = 8
-NOT_COMBINED = "unmeasured"  # only reported if something is missing
+NOT_COMBINED = "missing_ratio"  # only reported if something is missing
 
 
 class CombinedRow(Config):

@@ -23,7 +23,7 @@ def report_of(inputs: ReportInputs) -> Report:
         rounds=previous(inputs.experiment),
         bootstrap=params.evaluation.bootstrap,
         seed=params.seeds.evaluation,
-        ceiling_model=topline(inputs.experiment),
+        topline=topline(inputs.experiment),
     )
 
 
