@@ -4,10 +4,12 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from alignslm.redaction import redact
+from alignslm.storage import disk_error, refusal
 
 MAX_SHOWN = 8  # problems of one kind that a message spells out
 
@@ -25,15 +27,19 @@ def is_user_error(error: BaseException) -> bool:
 def report_user_errors() -> Iterator[None]:
     """End the program with status 1 and the message alone, in red on a terminal, for errors that are told.
 
-    The traceback of any other error is printed without secrets.
+    So it does where a library or the system met a disk that refuses. Any other traceback is printed without secrets.
     """
     try:
         yield
     except Exception as error:
-        if not is_user_error(error):
+        if is_user_error(error):
+            told = str(error)
+        elif number := disk_error(error):
+            told = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
+        else:
             sys.excepthook = _print_traceback
             raise
-        print_error(str(error))
+        print_error(told)
         raise SystemExit(1) from None
 
 
@@ -60,7 +66,8 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 def print_error(message: str) -> None:
     """Print a message on stderr without secrets, in red on a terminal."""
-    from rich.console import Console
     from rich.text import Text
+
+    from alignslm.terminal import Console
 
     Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(redact(message), style="red"))

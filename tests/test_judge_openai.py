@@ -587,7 +587,7 @@ def test_a_field_is_left_out_renamed_or_added_by_the_config(tmp_path):
             server.url, decoding=bare, extra_body={"reasoning_effort": "low"}, extra_query={"api-version": "7"}
         )
         judge(chosen, tmp_path / "a").judge(STORIES[:1])
-        mistral = config(server.url, seed_key="random_seed", key_header="api-key")
+        mistral = config(server.url, seed_field="random_seed", api_key_header="api-key")
         judge(mistral, tmp_path / "b")
     sent, other = server.seen[1], server.seen[-1]
     assert sorted(sent) == ["max_tokens", "messages", "model", "path", "reasoning_effort"]
@@ -602,7 +602,7 @@ def test_other_fields_are_other_questions_and_none_changes_the_old_ones(tmp_path
         rubric = (ROOT / "experiments/rubric/relevance.txt").read_text()
         before = json.dumps([server.url, "tiny", {"temperature": 0.5, "max_tokens": 20, "seed": 3}, rubric])
         assert plain == store_folder(before)  # replies paid for by earlier versions are found
-        added = [{"extra_body": {"top_k": 1}}, {"extra_query": {"v": "1"}}, {"seed_key": "random_seed"}]
+        added = [{"extra_body": {"top_k": 1}}, {"extra_query": {"v": "1"}}, {"seed_field": "random_seed"}]
         folders = {
             judge(config(server.url, **change), tmp_path / str(at)).store.folder for at, change in enumerate(added)
         }
@@ -615,7 +615,7 @@ def test_other_fields_are_other_questions_and_none_changes_the_old_ones(tmp_path
         (failure(400, "Unsupported parameter: 'temperature' is not supported."), "decoding.temperature: null"),
         (Response({"object": "error", "message": {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}}, 422),
          "decoding.seed: null"),
-        (failure(400, "Use 'max_completion_tokens' instead of 'max_tokens'."), "max_tokens_field: max_completion_tokens"),
+        (failure(400, "Use 'max_completion_tokens' instead."), "max_tokens_field: max_completion_tokens"),
         (failure(400, "unknown field top_k"), "extra_body.top_k"),
     ],
 )  # fmt: skip
@@ -645,7 +645,7 @@ def test_a_config_that_would_leak_or_contradict_itself_is_refused(changes, facts
 
 def test_a_server_that_sends_a_byte_at_a_time_is_left_when_its_time_is_up(tmp_path):
     with serving(lambda *_: Response(completion("\\boxed{3}").body, byte_s=0.2)) as server:
-        message = stopped(config(server.url, timeout_s=1, attempts=2), tmp_path, JudgeAPIError)
+        message = stopped(config(server.url, timeout_s=1, max_attempts=2), tmp_path, JudgeAPIError)
     names(message, "timeout_s", "1", "2")
     assert len(server.seen) == 2
 

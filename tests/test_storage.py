@@ -104,7 +104,7 @@ def test_a_read_only_work_folder_is_one_line_and_no_traceback(tmp_path):
         "from alignslm.progress import stage\n"
         "from alignslm.shards import work_folder\n"
         "import stages.pairs as script\n"
-        "with stage('pairs@r1'), work_folder('pairs', script=script.__file__, params={}, inputs=[]): pass\n"
+        "with stage('pairs@r1'), work_folder('pairs', script=script.__file__, params={}, inputs={}): pass\n"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run(

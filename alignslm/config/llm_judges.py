@@ -104,14 +104,14 @@ class OpenAIJudgeConfig(Config):
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
         description="the environment variable that holds the key; null for a server that wants none"
     )
-    key_header: Literal["Authorization", "api-key"] = Field(default="Authorization", description="api-key: Azure's")
+    api_key_header: Literal["Authorization", "api-key"] = Field(default="Authorization", description="api-key: Azure's")
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
     decoding: ServerDecoding
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         description="how the server calls the longest answer; OpenAI's reasoning models know the second name only"
     )
-    seed_key: Literal["seed", "random_seed"] = Field(default="seed", description="random_seed: Mistral's name for it")
+    seed_field: Literal["seed", "random_seed"] = Field(default="seed", description="random_seed: Mistral's name for it")
     extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
     extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
@@ -123,7 +123,7 @@ class OpenAIJudgeConfig(Config):
 
     @model_validator(mode="after")
     def _each_field_once(self) -> Self:
-        if taken := sorted(self.extra_body.keys() & {*_OWN_FIELDS, self.max_tokens_field, self.seed_key}):
+        if taken := sorted(self.extra_body.keys() & {*_OWN_FIELDS, self.max_tokens_field, self.seed_field}):
             raise ValueError(f"extra_body.{taken[0]}: its value follows from the other keys; remove it there")
         return self
 
@@ -133,7 +133,7 @@ class OpenAIJudgeConfig(Config):
         if self.decoding.temperature is not None:
             sent["temperature"] = self.decoding.temperature
         if self.decoding.seed is not None:
-            sent[self.seed_key] = self.decoding.seed + vote
+            sent[self.seed_field] = self.decoding.seed + vote
         return {**sent, self.max_tokens_field: self.decoding.max_tokens, **self.extra_body}
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,7 @@ class APIClient:
         self.stop = threading.Event()
         self._headers = {"Accept": "application/json"}
         if key:
-            self._headers[config.key_header] = f"Bearer {key}" if config.key_header == "Authorization" else key
+            self._headers[config.api_key_header] = f"Bearer {key}" if config.api_key_header == "Authorization" else key
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class APIClient:
         raise JudgeAPIError(
             f"{self.config.base_url} failed {self.config.max_attempts} times in a row on one question, at last with: "
             f"{last.why}{self._way()}. Every answer so far is kept: run the same command again when the server is "
-            "well, or raise attempts or timeout_s, or lower concurrency, in the judge's file."
+            "well, or raise max_attempts or timeout_s, or lower concurrency, in the judge's file."
         )
 
     @staticmethod
@@ -209,7 +209,7 @@ class APIClient:
                 return "set base_url to where the server redirects"
             case HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 return "check the user and password in the proxy's variable"
-        sent = {"temperature": "decoding.temperature", self.config.seed_key: "decoding.seed"}
+        sent = {"temperature": "decoding.temperature", self.config.seed_field: "decoding.seed"}
         cures = [f"set {key}: null" for field, key in sent.items() if re.search(rf"\b{field}\b", refused.why)]
         cures += [f"correct extra_body.{field}" for field in self.config.extra_body if field in refused.why]
         if "max_completion_tokens" in refused.why:

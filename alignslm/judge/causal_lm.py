@@ -177,10 +177,12 @@ class CausalLMJudge:
 
     def _write_probe(self, decoding: GeneratedRating) -> float:
         """Return the rating of one story that is written; sampled, of three that are, since one may miss the form."""
-        several = decoding.model_copy(update={"votes": 1 if decoding.temperature == 0 else max(3, decoding.num_votes)})
+        several = decoding.model_copy(
+            update={"num_votes": 1 if decoding.temperature == 0 else max(3, decoding.num_votes)}
+        )
         text = self.questions.text(PROBE)
         replies = generate_replies(
-            self.model, self.questions, [text], several, rows=min(several.votes, self.config.batch_size)
+            self.model, self.questions, [text], several, rows=min(several.num_votes, self.config.batch_size)
         )
         judged = aggregate_replies(replies, answer_prefix=self.config.answer_prefix, ppl=None)
         if judged.score is None:

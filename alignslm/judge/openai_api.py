@@ -25,7 +25,7 @@ EXECUTION = {
     "timeout_s",
     "max_attempts",
     "api_key_env",
-    "key_header",
+    "api_key_header",
     "max_unscored",
     "auc_texts",
 }
@@ -70,7 +70,7 @@ class OpenAIJudge:
     def __init__(self, config: OpenAIJudgeConfig, rubric: Rubric, key: str | None) -> None:
         self.config, self.rubric = config, rubric
         decoding = config.decoding.model_dump(exclude={"num_votes"})  # more votes leave those already given valid
-        more = {"extra_body", "extra_query", "seed_key"}
+        more = {"extra_body", "extra_query", "seed_field"}
         added = config.model_dump(mode="json", include=more, exclude_defaults=True)
         identity = [config.base_url, config.model, decoding, rubric.text, *([added] if added else [])]
         self.store = ReplyStore(json.dumps(identity), config.budget)

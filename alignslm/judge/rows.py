@@ -106,7 +106,8 @@ def _judge_rows(rows: pl.DataFrame, judge: Judge) -> pl.DataFrame:
 def score(stories: pl.DataFrame, judge: Judge, *, auto_bleu: AutoBleu) -> pl.DataFrame:
     """Score transcripts: the columns of the scores table, with the judge's raw `reply`.
 
-    `stories` has continuation_id, prompt_id, sample_index, prompt_text, text, status; `auto_bleu` is the definition in use.
+    `stories` has continuation_id, prompt_id, sample_index, prompt_text, text, status; `auto_bleu` is the definition
+    in use.
     """
     judgements = judge_transcripts(stories, judge)
     measured = partial(metrics.auto_bleu, definition=auto_bleu)
