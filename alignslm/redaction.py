@@ -15,7 +15,7 @@ _LOOKS_SECRET = [
     (re.compile(pattern), rf"\g<1>{HIDDEN}")
     for pattern in (
         r"(://)[^/\s@]+(?=@)",
-        r"(?i)([?&](?:api-?key|key|(?:access_?)?token|sig|(?:x-amz-)?signature|password|secret)=)[^&\s\"'#]+",
+        r"(?i)([?&](?:api[-_]?key|key|(?:access_?)?token|sig|(?:x-amz-)?signature|password|secret)=)[^&\s\"'#]+",
         r"(?i)(\b(?:bearer|basic) )[\w.~+/=-]{16,}",
         r"()\b(?:sk|pk|rk|xai|nvapi|glpat|xox[abprs])-[\w-]{16,}",
         r"()\b(?:hf|gsk|r8|gh[pousr]|github_pat)_\w{16,}",

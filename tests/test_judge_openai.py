@@ -661,7 +661,8 @@ def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path, monkeypatc
             message = stopped(config(f"{scheme}://judge.invalid/v1"), tmp_path / scheme, JudgeAPIError)
             names(message, where, "proxy", f"{scheme}://judge.invalid/v1")
             assert "hunter2222" not in message
-        monkeypatch.setenv("HTTPS_PROXY", "gopher://x")
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, "gopher://x")
         names(stopped(config("https://judge.invalid/v1"), tmp_path / "odd", JudgeAPIError), "HTTPS_PROXY")
 
 
