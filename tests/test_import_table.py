@@ -13,7 +13,7 @@ ROWS = [
     {"redaction"},
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
     {"config", "user_errors", "locks", "times"},
-    {"code"},
+    {"code", "model_cache"},
     {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},

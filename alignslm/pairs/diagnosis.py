@@ -52,14 +52,18 @@ def _spread(train: pl.DataFrame, column: str) -> str:
 def _unmeasured(statuses: Mapping[str, int]) -> str:
     """Return why no continuation has a utility: the judge's statuses, and what helps against the commonest."""
     cures = {
-        "empty": "nothing was said in them: listen to artifacts/speech, and look at vocoder, asr and sampling",
+        "empty": (
+            "silence, or speech in which no word was recognized: listen to artifacts/speech, then look at the vocoder "
+            "and at the limits of the ASR model (experiments/asr)"
+        ),
         "failed": "look at the transcripts and the judge's replies (artifacts/replies)",
         "truncated": "raise max_tokens in the judge's file",
         "too_long": "use a shorter rubric or lower sampling.max_new_units",
         "ok": "set the weight of the metric that this judge does not measure (weights.* in params.yaml) to 0",
     }
     told = ", ".join(f"{status}: {count}" for status, count in statuses.items())
-    return f"Judged ({told}): {cures[next(iter(statuses))]}."
+    status, count = next(iter(statuses.items()))
+    return f"{count} of {sum(statuses.values())} continuations are {status} ({told}): {cures[status]}."
 
 
 def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, name: str) -> str:
