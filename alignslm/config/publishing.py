@@ -95,7 +95,7 @@ class HubPublishing(Config):
     private: bool = Field(description="what a new repository is; a public one is never written to where this is true")
     tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round rests on in dvc.lock")
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="of the speech, ISO 639")]
-    code: HttpUrl | None = Field(description="where readers find this code; null where nowhere")
+    code_url: HttpUrl | None = Field(description="where readers find this code; null where nowhere")
     model: ModelRepository | None
     dataset: DatasetRepository | None
 
