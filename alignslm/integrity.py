@@ -236,7 +236,7 @@ def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
 def identity_of(item: Mapping[str, Any]) -> dict[str, str]:
     """Return path and hash of an entry of dvc.lock: what it says of content, and no push changes."""
     files = {file["relpath"]: file["md5"] for file in item.get("files", ())}
-    return {"path": item["path"], "md5": tree_md5(files) if files else item["md5"]}
+    return {"path": item["path"], "md5": tree_md5(files) if files else item.get("md5", "lost by a push")}
 
 
 def _cached(root: Path, total: str) -> Listing | None:
