@@ -26,7 +26,7 @@ EXPERIMENT = preview_values(
     {
         **PRESET,
         "benchmarks": {name: f"toy-{name}" for name in ("swuggy", "sblimp", "storycloze")},
-        "evaluation": {**PRESET["evaluation"], "bootstrap": {"resamples": 300, "confidence": 0.95}},
+        "evaluation": {**PRESET["evaluation"]},
     },
     ROOT,
     named="tests",

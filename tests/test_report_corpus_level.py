@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
-from alignslm.config.models import Bootstrap
 from alignslm.metrics import ngrams, words
 from alignslm.report.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.report.inputs import read_inputs
@@ -20,7 +19,6 @@ from tests.messages import names
 from tests.report_world import EXPERIMENT, build
 from tests.test_benchmark_spoken import naive_distance
 
-B = Bootstrap(resamples=200, confidence=0.95)
 TEXTS = st.lists(st.sampled_from("abc"), max_size=5).map(" ".join)
 DRAWS = st.lists(st.dictionaries(st.sampled_from("pqrst"), st.one_of(st.none(), TEXTS)), min_size=1, max_size=3)
 
@@ -44,7 +42,7 @@ def naive_distinct(draws, prompts, n):
 
 
 def estimate(values):
-    return mean_interval(list(values.values()), list(values), bootstrap=B, seed=0)
+    return mean_interval(list(values.values()), list(values))
 
 
 @settings(max_examples=150)

@@ -8,8 +8,9 @@ from pydantic import Field, StrictInt
 
 from alignslm.config.model import Config
 from alignslm.extras import needed
+from alignslm.listening.limits import BACKLOG, FewConnections, SmallRequests
 from alignslm.listening.storage import Rater, Rating, Ratings, StorageError
-from alignslm.listening.study import Study, clip_path, read_study
+from alignslm.listening.study import Study, StudyError, clip_path, read_study
 
 with needed("fastapi", by="alignslm listen serve"):
     from fastapi import FastAPI, Request, Response
@@ -25,6 +26,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",  # the URL contains the rater's token
     "Cache-Control": "no-store",
 }
+MOST_PROBLEMS, MOST_CHARACTERS = 5, 100  # of a wrong request that an answer repeats
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -51,7 +53,7 @@ class Session:
     """The study that is served: its clips and their assignment to raters."""
 
     def __init__(self, folder: Path, ratings: Ratings) -> None:
-        """Read the study. StudyError if the folder has none."""
+        """Read the study. StudyError if the folder has none, or clips are missing."""
         self.study: Study
         self.study, clips = read_study(folder)
         self.folder = folder
@@ -59,6 +61,11 @@ class Session:
         rows = clips.select("prompt_id", "system", "clip_id", "boundary_s").iter_rows()
         self._clips = {(prompt, system): (clip, boundary) for prompt, system, clip, boundary in rows}
         self.clip_ids = frozenset(clip for clip, _ in self._clips.values())
+        wanted = {(prompt, system) for prompt in self.study.prompts for system in self.study.choice.names}
+        absent = [f"of {' by '.join(key)}" for key in sorted(wanted - self._clips.keys())]
+        paths = (clip_path(folder, clip) for clip in sorted(self.clip_ids))
+        if absent := absent or [str(path) for path in paths if not path.is_file()]:
+            raise StudyError(f"{folder} lacks {len(absent)} clips, first {absent[0]}. Copy the whole study again.")
 
     def rater(self, token: str) -> Rater:
         """Return the rater with this link; RequestError if there is none."""
@@ -98,6 +105,7 @@ def create_app(session: Session) -> FastAPI:
     """Return the app that serves one study."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _install_error_handlers(app)
+    app.add_middleware(SmallRequests)
     _guard(app)
 
     @app.get("/health")
@@ -140,16 +148,18 @@ def _install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "; ".join(map(_describe, error.errors()))}, 422)
+        return JSONResponse({"error": "; ".join(map(_describe, error.errors()[:MOST_PROBLEMS]))}, 422)
 
     @app.exception_handler(404)
     async def missing(request: Request, _: Exception) -> JSONResponse:
-        return JSONResponse({"error": f"There is nothing at {request.url.path}. Open the link you received."}, 404)
+        place = request.url.path[:MOST_CHARACTERS]
+        return JSONResponse({"error": f"There is nothing at {place}. Open the link you received."}, 404)
 
 
 def _describe(problem: Mapping[str, Any]) -> str:
     """Describe one problem of a request, such as "score: Input should be less than or equal to 5"."""
-    return f"{'.'.join(map(str, problem['loc'][1:])) or 'request'}: {problem['msg']}"
+    place = ".".join(map(str, problem["loc"][1:]))[:MOST_CHARACTERS] or "request"
+    return f"{place}: {problem['msg'][:MOST_CHARACTERS]}"
 
 
 def _guard(app: FastAPI) -> None:
@@ -167,6 +177,13 @@ def serve(folder: Path, *, host: str, port: int) -> None:
 
     ratings = Ratings.existing(folder / "ratings.sqlite")
     try:
-        uvicorn.run(create_app(Session(folder, ratings)), host=host, port=port, log_level="warning")
+        uvicorn.run(
+            create_app(Session(folder, ratings)),
+            host=host,
+            port=port,
+            log_level="warning",
+            http=FewConnections,
+            backlog=BACKLOG,
+        )
     finally:
         ratings.close()

@@ -12,7 +12,7 @@ from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
-from alignslm.report.formatting import FILTERS, convention_words
+from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words
 from alignslm.report.inputs import CONFIG_KEYS, ReportInputs
 from alignslm.report.metrics import Report
 from alignslm.report.published import protocols_of, published_sheet, published_tables
@@ -83,6 +83,7 @@ def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]
         "base": BASE,
         "topline": topline(experiment),
         "low_temperature": LOW_TEMPERATURE,
+        "procedure": PROCEDURE,
         "mismatched": getattr(experiment.corpus, "drift", None),
         "convention": convention_words(convention.name(has_context=True)),
     }

@@ -1,0 +1,83 @@
+"""Limits for a server that strangers reach: small requests, few connections, one line of log for each excess."""
+
+import asyncio
+import resource
+import time
+from typing import Any, cast
+
+from alignslm.extras import needed
+
+with needed("uvicorn", by="alignslm listen serve"):
+    from starlette.responses import JSONResponse
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+REQUEST_BYTES = 1 << 14  # a rating has 200
+REQUEST_S = 30.0  # for a whole request: a connection that sends nothing or a byte now and then is closed
+BACKLOG = 16  # connections accepted at once, before they are counted
+QUIET_S = 60.0  # between two lines of log about too many connections
+
+
+class SmallRequests:
+    """Answer 413 to a request of more than REQUEST_BYTES, without reading or keeping the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, which is small, then pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more and len(body) <= REQUEST_BYTES:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        if len(body) > REQUEST_BYTES:
+            told = {"error": f"The request is larger than {REQUEST_BYTES} bytes. Reload the page."}
+            await JSONResponse(told, 413, {"Connection": "close"})(scope, receive, send)
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self._app(scope, again, send)
+
+
+def most_connections() -> int:
+    """Return half of the files that the process may open: a connection and the clip that it asks for."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(BACKLOG, min(files, 1 << 13) // 2 - BACKLOG)
+
+
+class FewConnections(H11Protocol):
+    """HTTP as uvicorn speaks it, with `most_connections` at once and REQUEST_S seconds for each request."""
+
+    _told_at = -QUIET_S
+    _seen: Any = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Close a connection too many at once."""
+        super().connection_made(transport)
+        if len(self.connections) <= most_connections():
+            self.loop.call_later(REQUEST_S, self._close_if_it_hangs)
+            return
+        transport.abort()
+        if time.monotonic() - FewConnections._told_at >= QUIET_S:
+            FewConnections._told_at = time.monotonic()
+            self.logger.warning("more than %d connections are open: new ones are closed", most_connections())
+
+    def _close_if_it_hangs(self) -> None:
+        """Close the connection if it made no request, or has not finished one, since this was last called."""
+        if self.transport.is_closing():
+            return
+        cycle = cast("Any", self.cycle)
+        idle = cycle is None or cycle.more_body or (cycle is self._seen and cycle.response_complete)
+        if idle:
+            self.transport.abort()
+            return
+        self._seen = cycle
+        self.loop.call_later(REQUEST_S, self._close_if_it_hangs)
