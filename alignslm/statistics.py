@@ -62,7 +62,7 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, scale: Scal
     """Estimate the mean of `values` (rows,), with rows of one cluster (rows,) taken as dependent.
 
     null, None and NaN are missing. The mean weighs rows equally (sum of cluster sums over sum of cluster sizes).
-    `stderr` is the cluster-robust linearisation sqrt(C / (C - 1) * sum_c (s_c - mean * n_c)^2) / n; the interval
+    `stderr` is the delete-one-cluster jackknife's, sqrt((C - 1) / C * sum_c (mean without c - mean)^2); the interval
     is Student's t with C - 1 degrees of freedom, on a scale with ends Wilson's (see `_wilson`). To weigh ids equally
     whatever their number of voices, call `group_means` first. Row order changes no bit of the result.
     """
@@ -73,7 +73,7 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, scale: Scal
     n, n_missing = int(measured.sum()), int((~measured).sum())
     if n == 0:
         return Estimate(None, None, None, 0, n_missing)
-    value, stderr, count = _linearised(*_cluster_sums(rows[measured], names[measured]))
+    value, stderr, count = _jackknifed(*_cluster_sums(rows[measured], names[measured]))
     if count < MIN_CLUSTERS:
         return Estimate(value, None, None, n, n_missing)
     if scale is None or rows[measured].min() < scale.low or rows[measured].max() > scale.high:
@@ -101,7 +101,7 @@ def paired_difference(
     sums, sizes = _cluster_sums(differences[measured], np.asarray(clusters)[measured])
     centre, error, width = found.value, found.stderr, np.inf if scale is None else scale.high - scale.low
     if scale is not None and scale.answers:
-        more = _linearised(np.append(sums, (width, -width)), np.append(sizes, (1, 1)))
+        more = _jackknifed(np.append(sums, (width, -width)), np.append(sizes, (1, 1)))
         centre, error = more[0], more[1] * np.sqrt((more[2] - 1) / more[2])
     ends = t_interval(centre, error, len(sums) - 1)
     kept = ends and (max(ends[0], -width), min(ends[1], width))
@@ -191,12 +191,14 @@ def _wilson(value: float, stderr: float, rows: Floats, count: int, scale: Scale)
     return low, high
 
 
-def _linearised(sums: Floats, sizes: Floats) -> tuple[float, float, int]:
-    """Return the mean over rows, its clustered standard error (0 for one cluster), and the number of clusters."""
+def _jackknifed(sums: Floats, sizes: Floats) -> tuple[float, float, int]:
+    """Return the mean over rows, its jackknife error (0 for one cluster), and the number of clusters."""
     n, count = sizes.sum(), len(sums)
     value = float(sums.sum() / n)
-    spread = float(np.sqrt(np.sum((sums - value * sizes) ** 2)) / n)
-    return value, spread * float(np.sqrt(count / (count - 1))) if count > 1 else 0.0, count
+    if count == 1:
+        return value, 0.0, count
+    moved = (sums - value * sizes) / (n - sizes)  # how far the mean moves without each cluster
+    return value, float(np.sqrt((count - 1) / count * np.sum(moved**2))), count
 
 
 def group_means(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, Floats]:

@@ -131,7 +131,14 @@ def test_predicted_scores_and_distinct_texts_are_optional(world, tmp_path):
         ("continuation", "distinct_1"), ("continuation", "distinct_2"),
         ("speech", "dnsmos_bak"), ("speech", "dnsmos_ovrl"),
     }  # fmt: skip
-    assert set(bare.rows) < set(whole.rows)
+    uncorrected = ({r.model_copy(update={"p_corrected": None}) for r in found.rows} for found in (bare, whole))
+    assert next(uncorrected) < next(uncorrected)
+    assert whole.absent == ()
+    assert bare.absent == tuple(
+        str(tmp_path / path)
+        for name in ("r2", "base")
+        for path in (f"samples/{name}/transcripts.parquet", f"mos/{name}.parquet")
+    )
 
 
 def test_the_command_prints_a_table_and_json(tmp_path):
@@ -141,8 +148,8 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     head, *lines = [" ".join(line.split()) for line in told.output.splitlines()]
     assert head == "r1 base difference 95 % interval above below equal p corrected n missing"
     assert lines[0] == "training judge (points of the scale) 3.75 3.25 +0.50 too few 1 0 1 – – 2 1"
-    assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 [")
-    assert lines[1].endswith("] 9 2 1 0.058 0.058 12 1")
+    assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 n.s. [")
+    assert lines[1].endswith("] 9 2 1 0.056 0.056 12 1")
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path), "--json"])
     assert [some["metric"] for some in json.loads(told.output)["rows"]] == ["judge", "accuracy"]
 
