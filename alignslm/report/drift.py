@@ -7,7 +7,7 @@ import polars as pl
 
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION
-from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of
+from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of, within_percent
 from alignslm.report.formatting import style, with_error, with_unit
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import lineage, topline
@@ -43,7 +43,14 @@ def drift_panels(report: Report, experiment: Experiment) -> Iterator[Panel]:
 def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel:
     how, name = style(CONTINUATION, metric), f"drift-{metric.replace('_', '-')}"
     figure, axes = new_figure()
-    axes.plot(range(len(rounds)), [(m.value or 0) * how.factor for m in rounds], "o-", color=HUES[0], markersize=5)
+    axes.plot(
+        range(len(rounds)),
+        [(m.value or 0) * how.factor for m in rounds],
+        "o-",
+        color=HUES[0],
+        markersize=5,
+        clip_on=False,
+    )
     for place, m in enumerate(rounds):
         if m.ci95 is not None:
             axes.plot([place, place], [end * how.factor for end in m.ci95], color=HUES[0], solid_capstyle="round")
@@ -53,6 +60,8 @@ def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel
     axes.set_xticks(range(len(rounds)), [m.model for m in rounds])
     axes.set_xlim(-0.4, len(rounds) - 0.6)
     axes.set_ylabel(with_unit(how))
+    if how.unit == "%":
+        axes.set_ylim(within_percent(axes.get_ylim()))
     alt = "; ".join(f"{m.model} {with_error(m)}" for m in (*rounds, truth) if m is not None)
     return Panel(name, "drift", how.label, alt, svg_of(figure, name))
 

@@ -124,12 +124,17 @@ def own_interval(found: Metric | Comparison, *, signed: bool = False) -> str:
 
 def with_error(metric: Metric | None) -> str:
     """Return `2.87 ± 0.12`: ± is half the width of the 95 % interval."""
+    return " ".join(filter(None, error_parts(metric)))
+
+
+def error_parts(metric: Metric | None) -> tuple[str, str]:
+    """Return a mean and its error separately; a dash and an empty text if it was not measured."""
     if metric is None or metric.value is None:
-        return DASH
+        return DASH, ""
     how = style(metric.benchmark, metric.metric)
     if metric.ci95 is None:
-        return f"{number(metric.value, how)} ({own_interval(metric)})"
-    return f"{number(metric.value, how)} ± {number((metric.ci95[1] - metric.ci95[0]) / 2, how)}"
+        return number(metric.value, how), f"({own_interval(metric)})"
+    return number(metric.value, how), f"± {number((metric.ci95[1] - metric.ci95[0]) / 2, how)}"
 
 
 def change(comparison: Comparison | None) -> str:

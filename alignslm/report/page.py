@@ -105,6 +105,11 @@ def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
             [f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS]
             + [f"trainer of {name} {item.trainer}" for name, item in experiment.params.checkpoints.items()]
         ),
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in experiment.params.seeds),
+        "thresholds": "; ".join(
+            f"{name}: " + ", ".join(f"{key} {limit:g}" for key, limit in item.rule if isinstance(limit, float))
+            for name, item in experiment.params.rounds.items()
+        ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,
         "device": origin.device,

@@ -11,13 +11,13 @@ from alignslm.report.formatting import (
     DASH,
     arrow,
     change_parts,
+    error_parts,
     heading,
     headline,
     number,
     own_interval,
     probability,
     style,
-    with_error,
 )
 from alignslm.report.inputs import ReportInputs, RoundTables
 from alignslm.report.metrics import Comparison, Report
@@ -94,9 +94,9 @@ def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> 
     return sheet_of(["system", *headings], rows)
 
 
-def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool) -> Cell:
-    text = with_error(report.metric(model, *column))
-    return Cell(f"{text} ⚑", "flag") if flagged else Cell(text)
+def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool = False) -> Cell:
+    text, detail = error_parts(report.metric(model, *column))
+    return Cell(f"{text} ⚑", "flag", detail) if flagged else Cell(text, detail=detail)
 
 
 def _system(model: str, topline: str) -> str:
@@ -118,7 +118,7 @@ def sound_sheet(report: Report, topline: str) -> ReportTable:
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns = [column for column in SOUND if column in found]
     rows: list[list[Cell | str]] = [
-        [_system(model, topline), *(with_error(report.metric(model, *column)) for column in columns)]
+        [_system(model, topline), *(_value(report, model, column) for column in columns)]
         for model in models_of(report)
         if any(report.metric(model, *column) for column in columns)
     ]
