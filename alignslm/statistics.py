@@ -88,7 +88,8 @@ def paired_difference(
 
     What a and b share, such as hard prompts, cancels; two separate intervals that overlap do not say so. The interval
     and `p` are those of the paired t test over clusters. For answers they are of Bonett and Price (2012): two more
-    pairs, one won and one lost, count in the interval, so that few or no unequal pairs do not look like certainty.
+    pairs, one won and one lost, count in the interval, so that few or no unequal pairs do not look like certainty. They
+    are as large as the unequal pairs: 1 for plain answers, less (root mean square) where rows are means of several.
     """
     left, right = _column(a), _column(b)
     if left.shape != right.shape:
@@ -101,7 +102,9 @@ def paired_difference(
     sums, sizes = _cluster_sums(differences[measured], np.asarray(clusters)[measured])
     centre, error, width = found.value, found.stderr, np.inf if scale is None else scale.high - scale.low
     if scale is not None and scale.answers:
-        more = _jackknifed(np.append(sums, (width, -width)), np.append(sizes, (1, 1)))
+        unequal = sums[np.abs(sums) > EQUAL] / sizes[np.abs(sums) > EQUAL]
+        size = float(np.sqrt(np.mean(unequal**2))) if len(unequal) else width
+        more = _jackknifed(np.append(sums, (size, -size)), np.append(sizes, (1, 1)))
         centre, error = more[0], more[1] * np.sqrt((more[2] - 1) / more[2])
     ends = t_interval(centre, error, len(sums) - 1)
     kept = ends and (max(ends[0], -width), min(ends[1], width))

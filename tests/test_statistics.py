@@ -98,6 +98,15 @@ def test_differences_of_answers_are_bonetts_and_prices():
     assert found.p == pytest.approx(2 * scipy.stats.t.sf((won - lost) / error, 39))
 
 
+def test_pairs_of_several_answers_are_joined_by_two_as_large_as_the_unequal():
+    a, b = [0.5, 0.25, 0.0, 0.5, 1.0, 1.0], [0.0, 0.5, 0.0, 0.5, 1.0, 0.75]
+    found = paired_difference(a, b, range(6), scale=ANSWERS)
+    size = math.sqrt((0.5**2 + 0.25**2 + 0.25**2) / 3)
+    rows = np.array([0.5, -0.25, 0, 0, 0, 0.25, size, -size])
+    half = scipy.stats.t.ppf(0.975, 5) * rows.std() / math.sqrt(8)
+    assert found.ci95 == pytest.approx((rows.mean() - half, rows.mean() + half))
+
+
 def test_equal_answers_of_all_pairs_do_not_prove_equality():
     low, high = paired_difference([1] * 40, [1] * 40, np.arange(40), scale=ANSWERS).ci95
     assert low == pytest.approx(-high)
@@ -234,7 +243,12 @@ def test_the_interval_of_a_rare_difference_holds(n):
         outcome = rng.choice([1, -1, 0], n, p=[0.04, 0.01, 0.95])
         return paired_difference(outcome > 0, outcome < 0, np.arange(n), scale=ANSWERS)
 
+    def three_runs():
+        outcome = rng.choice([1, -1, 0], (n, 3), p=[0.04, 0.01, 0.95]).mean(axis=1)
+        return paired_difference(0.5 + outcome / 2, 0.5 - outcome / 2, np.arange(n), scale=ANSWERS)
+
     assert covered(draw, 0.03) >= 0.93
+    assert covered(three_runs, 0.03) >= 0.93
 
 
 def test_missing_values_are_counted_not_scored():
