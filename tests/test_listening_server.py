@@ -19,18 +19,16 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from alignslm import tables
 from alignslm.cli import app
 from alignslm.listening.analysis import export, ratings_table
-from alignslm.listening.limits import REQUEST_BYTES, FewConnections
-from alignslm.listening.server import PAGE, Session, create_app
+from alignslm.listening.server import PAGE, REQUEST_BYTES, Session, create_app
 from alignslm.listening.storage import FinalRating, Rater, Rating, Ratings, StorageError
 from alignslm.listening.study import build_study, read_study
-from alignslm.user_errors import is_user_error
+from alignslm.serving import server_of
 from tests.listening_world import STUDY, build
 from tests.messages import names
 
@@ -243,8 +241,8 @@ def test_held_connections_are_few_and_told_in_one_line(study, tmp_path):
 
 
 def test_a_connection_that_sends_nothing_or_dribbles_is_closed(client, monkeypatch):
-    monkeypatch.setattr("alignslm.listening.limits.REQUEST_S", 0.5)
-    server = uvicorn.Server(uvicorn.Config(client.app, port=0, http=FewConnections, log_level="warning"))
+    monkeypatch.setattr("alignslm.serving.REQUEST_S", 0.5)
+    server = server_of(client.app, host="127.0.0.1", port=0)
     thread = Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -420,11 +418,11 @@ def test_ratings_of_another_study_are_refused(client):
 
 
 def told(command, *given):
-    """The error of a command that ends with a message and no traceback."""
+    """What a command says that ends with a message and no traceback."""
     found = CliRunner().invoke(app, ["listen", command, *map(str, given)])
     assert found.exit_code == 1, found.output
-    assert is_user_error(found.exception)
-    return found.exception
+    assert isinstance(found.exception, SystemExit)
+    return " ".join(found.output.split())
 
 
 @pytest.mark.parametrize("content", [b'{"kind": "other"}', b"[]", b"not JSON", b"\xff\xfe\x00", b""])

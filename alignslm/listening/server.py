@@ -8,14 +8,15 @@ from pydantic import Field, StrictInt
 
 from alignslm.config.model import Config
 from alignslm.extras import needed
-from alignslm.listening.limits import BACKLOG, FewConnections, SmallRequests
 from alignslm.listening.storage import Rater, Rating, Ratings, StorageError
 from alignslm.listening.study import Study, StudyError, clip_path, read_study
 
-with needed("fastapi", by="alignslm listen serve"):
+with needed("fastapi", by="alignslm listen serve"), needed("uvicorn", by="alignslm listen serve"):
     from fastapi import FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+
+    from alignslm.serving import SmallRequests, run
 
 PAGE = Path(__file__).parent / "page.html"
 HEADERS = {
@@ -26,6 +27,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",  # the URL contains the rater's token
     "Cache-Control": "no-store",
 }
+REQUEST_BYTES = 1 << 14  # a rating has 200
 MOST_PROBLEMS, MOST_CHARACTERS = 5, 100  # of a wrong request that an answer repeats
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -105,7 +107,7 @@ def create_app(session: Session) -> FastAPI:
     """Return the app that serves one study."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _install_error_handlers(app)
-    app.add_middleware(SmallRequests)
+    app.add_middleware(SmallRequests, most_bytes=REQUEST_BYTES)
     _guard(app)
 
     @app.get("/health")
@@ -172,18 +174,8 @@ def _guard(app: FastAPI) -> None:
 
 def serve(folder: Path, *, host: str, port: int) -> None:
     """Serve a study until interrupted. StudyError or StorageError if the folder has none."""
-    with needed("uvicorn", by="alignslm listen serve"):
-        import uvicorn
-
     ratings = Ratings.existing(folder / "ratings.sqlite")
     try:
-        uvicorn.run(
-            create_app(Session(folder, ratings)),
-            host=host,
-            port=port,
-            log_level="warning",
-            http=FewConnections,
-            backlog=BACKLOG,
-        )
+        run(create_app(Session(folder, ratings)), host=host, port=port)
     finally:
         ratings.close()

@@ -1,47 +1,52 @@
-"""Limits for a server that strangers reach: small requests, few connections, one line of log for each excess."""
+"""Servers that strangers reach: small requests, few connections, one line of log for each excess."""
 
-import asyncio
 import resource
 import time
-from typing import Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from alignslm.extras import needed
 
-with needed("uvicorn", by="alignslm listen serve"):
+with needed("uvicorn", by="a server"):
+    import uvicorn
     from starlette.responses import JSONResponse
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-REQUEST_BYTES = 1 << 14  # a rating has 200
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 REQUEST_S = 30.0  # for a whole request: a connection that sends nothing or a byte now and then is closed
 BACKLOG = 16  # connections accepted at once, before they are counted
 QUIET_S = 60.0  # between two lines of log about too many connections
 
 
 class SmallRequests:
-    """Answer 413 to a request of more than REQUEST_BYTES, without reading or keeping the rest."""
+    """Answer 413 to a request of more than `most_bytes`, without reading or keeping the rest."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: "ASGIApp", most_bytes: int) -> None:
+        self._app, self._most_bytes = app, most_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body, which is small, then pass the request on."""
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Read the body, then pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body, more = b"", True
-        while more and len(body) <= REQUEST_BYTES:
+        body, more = bytearray(), True
+        while more and len(body) <= self._most_bytes:
             message = await receive()
             if message["type"] != "http.request":
                 return
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        if len(body) > REQUEST_BYTES:
-            told = {"error": f"The request is larger than {REQUEST_BYTES} bytes. Reload the page."}
+            body.extend(message.get("body", b""))
+            more = message.get("more_body", False)
+        if len(body) > self._most_bytes:
+            told = {"error": f"The request is larger than {self._most_bytes} bytes."}
             await JSONResponse(told, 413, {"Connection": "close"})(scope, receive, send)
             return
-        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
-        async def again() -> Message:
+        async def again() -> "Message":
             return whole.pop() if whole else await receive()
 
         await self._app(scope, again, send)
@@ -53,13 +58,27 @@ def most_connections() -> int:
     return max(BACKLOG, min(files, 1 << 13) // 2 - BACKLOG)
 
 
+def run(app: "ASGIApp", *, host: str, port: int) -> None:
+    """Serve until interrupted."""
+    with suppress(KeyboardInterrupt):
+        server_of(app, host=host, port=port).run()
+
+
+def server_of(app: "ASGIApp", *, host: str, port: int) -> uvicorn.Server:
+    """Return the server, not started."""
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", http=FewConnections, backlog=BACKLOG, ws="none"
+    )
+    return uvicorn.Server(config)
+
+
 class FewConnections(H11Protocol):
     """HTTP as uvicorn speaks it, with `most_connections` at once and REQUEST_S seconds for each request."""
 
     _told_at = -QUIET_S
     _seen: Any = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+    def connection_made(self, transport: "asyncio.Transport") -> None:  # type: ignore[override]  # as in uvicorn
         """Close a connection too many at once."""
         super().connection_made(transport)
         if len(self.connections) <= most_connections():
@@ -74,7 +93,7 @@ class FewConnections(H11Protocol):
         """Close the connection if it made no request, or has not finished one, since this was last called."""
         if self.transport.is_closing():
             return
-        cycle = cast("Any", self.cycle)
+        cycle: Any = self.cycle
         idle = cycle is None or cycle.more_body or (cycle is self._seen and cycle.response_complete)
         if idle:
             self.transport.abort()
