@@ -9,6 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from alignslm.code import FILE as CODE_FILE
 from alignslm.config.document import Document, Plain, parse_document, read_document
@@ -19,7 +23,7 @@ OUTPUT_KEYS = ("outs", "metrics", "plots")
 
 
 class PipelineError(ValueError):
-    """dvc.yaml says something that this reader cannot follow."""
+    """dvc.yaml or dvc.lock says something that this reader cannot follow."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,20 @@ class Stage:
     def file_of(name: str) -> str:
         """Return the file that an entry of `params` is about."""
         return name if name.endswith(".yaml") else "params.yaml"
+
+
+def lock_entries(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the stages of a dvc.lock by name. PipelineError if it is not as DVC writes it."""
+    try:
+        found: Mapping[str, Mapping[str, Any]] = YAML(typ="safe", pure=True).load(path.read_bytes())["stages"]
+    except (YAMLError, KeyError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        told = f"line {mark.line + 1}" if mark else "it lists no stages"
+        raise PipelineError(
+            f"{path} is not as DVC writes it ({told}). If it has conflict markers, keep one side "
+            "(`git checkout --ours dvc.lock` during a merge), then run `dvc repro`."
+        ) from error
+    return found
 
 
 def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage]:

@@ -27,7 +27,7 @@ from alignslm.publishing.lineage import Lineage
 from alignslm.publishing.model import hub_name_of_start
 from alignslm.publishing.results import curriculum, eval_results, result_facts
 from alignslm.report.formatting import FILTERS, PROCEDURE, heading
-from alignslm.report.inputs import TrainingLog
+from alignslm.report.inputs import read_log
 from alignslm.report.metrics import Report
 from alignslm.templates import environment
 from alignslm.units import UnitVocabulary
@@ -104,7 +104,7 @@ def model_card(published: CardContext, report: Report) -> bytes:
             RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
             for each in curriculum(experiment, name)
         ],
-        log=TrainingLog.model_validate_json(published.artifacts.training(name).read_text()),
+        log=read_log(published.artifacts.training(name)),
         **result_facts(report, experiment, name),
     )
 

@@ -88,7 +88,7 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
         word_errors=_read_word_errors(made, experiment, pl.concat(judged)),
         transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
         rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
-        training={name: _read_log(made.training(name)) for name in (BASE, *baselines, *rounds)},
+        training={name: read_log(made.training(name)) for name in (BASE, *baselines, *rounds)},
         examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
     )
 
@@ -124,7 +124,8 @@ def _read_round(made: Artifacts, name: str) -> RoundTables:
     )
 
 
-def _read_log(path: Path) -> TrainingLog:
+def read_log(path: Path) -> TrainingLog:
+    """Read a training log. ReportError if it is absent or broken."""
     if not path.exists():
         raise ReportError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` to download it.")
     try:
