@@ -2,6 +2,7 @@
 
 import resource
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,9 @@ QUIET_S = 60.0  # between two lines of log about too many connections
 class SmallRequests:
     """Answer 413 to a request of more than `most_bytes`, without reading or keeping the rest."""
 
-    def __init__(self, app: "ASGIApp", most_bytes: int) -> None:
+    def __init__(self, app: "ASGIApp", most_bytes: int, headers: Mapping[str, str] | None = None) -> None:
         self._app, self._most_bytes = app, most_bytes
+        self._headers = {"Connection": "close", **(headers or {})}
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Read the body, then pass the request on."""
@@ -42,7 +44,7 @@ class SmallRequests:
             more = message.get("more_body", False)
         if len(body) > self._most_bytes:
             told = {"error": f"The request is larger than {self._most_bytes} bytes."}
-            await JSONResponse(told, 413, {"Connection": "close"})(scope, receive, send)
+            await JSONResponse(told, 413, self._headers)(scope, receive, send)
             return
         whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 

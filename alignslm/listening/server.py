@@ -107,8 +107,8 @@ def create_app(session: Session) -> FastAPI:
     """Return the app that serves one study."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _install_error_handlers(app)
-    app.add_middleware(SmallRequests, most_bytes=REQUEST_BYTES)
     _guard(app)
+    app.add_middleware(SmallRequests, most_bytes=REQUEST_BYTES, headers=HEADERS)  # the outermost: it comes first
 
     @app.get("/health")
     def health() -> dict[str, str]:

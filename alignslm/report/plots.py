@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from alignslm.report.columns import BASE, CONTINUATION
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of, within_percent
-from alignslm.report.drift import drift_panels, held_out_scores
+from alignslm.report.drift import held_out_scores
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import Interval, Report
@@ -35,7 +35,6 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
     with drawing_style():
         return [
             *_differences(report),
-            *drift_panels(report, inputs.experiment),
             *_distributions(inputs.rounds, inputs),
             *held_out_scores(inputs.judged, inputs.experiment),
             *_curves(inputs.training),
