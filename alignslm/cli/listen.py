@@ -135,6 +135,8 @@ def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
 
 
 def _print_analysis(found: Analysis) -> None:
+    from alignslm.report.formatting import probability
+
     console = Console(highlight=False)
     console.print(f"{found.ratings} ratings of {found.raters} raters ({found.raters_absent} have not started)")
     console.print(grid(
@@ -164,16 +166,15 @@ def _print_analysis(found: Analysis) -> None:
                 for c in found.correlations
             ],
         ))  # fmt: skip
+    else:
+        console.print(
+            "no automatic scores of these systems in eval/ and mos/ of the artifacts (`dvc repro`, `dvc pull`)"
+        )
 
 
 def number(value: float | None, sign: str = "") -> str:
     """Return two decimals, or a dash."""
     return DASH if value is None else f"{value:{sign}.2f}"
-
-
-def probability(p: float | None) -> str:
-    """Return three decimals, and <0.001 below that; a dash for None."""
-    return DASH if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def interval(ends: Interval | None, stderr: float | None = None) -> str:
