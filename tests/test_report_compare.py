@@ -42,8 +42,8 @@ def test_by_hand(tmp_path):
     found = compare(write_two(tmp_path), "r1", "base")
     swuggy = row(found, "swuggy", "accuracy")
     assert (swuggy.above, swuggy.below, swuggy.equal) == (9, 2, 1)
-    # two more pairs, +1 and -1: sum 6.5 of 14, squares 10.25 + 2; Student's t of 11
-    error = math.sqrt((12.25 / 14 - (6.5 / 14) ** 2) / 14)
+    # sum 6.5; squares 10.25 of 11 unequal pairs, and of two more of their mean square; Student's t of 11
+    error = math.sqrt((10.25 * (1 + 2 / 11) / 14 - (6.5 / 14) ** 2) / 14)
     assert swuggy.p == pytest.approx(2 * scipy.stats.t.sf(6.5 / 14 / error, 11))
     assert swuggy.p_corrected == swuggy.p  # two judged prompts are too few to be tested
     assert (swuggy.value, swuggy.against_value) == (pytest.approx(9.5 / 12), pytest.approx(3 / 12))
@@ -149,7 +149,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert head == "r1 base difference 95 % interval above below equal p corrected n missing"
     assert lines[0] == "training judge (points of the scale) 3.75 3.25 +0.50 too few 1 0 1 – – 2 1"
     assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 n.s. [")
-    assert lines[1].endswith("] 9 2 1 0.056 0.056 12 1")
+    assert lines[1].endswith("] 9 2 1 0.054 0.054 12 1")
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path), "--json"])
     assert [some["metric"] for some in json.loads(told.output)["rows"]] == ["judge", "accuracy"]
 

@@ -368,7 +368,7 @@ def test_every_finding_is_written_out(report):
 
 def test_findings_change_with_the_numbers(report):
     worse = tuple(
-        c.model_copy(update={"delta": -0.5, "ci95": (-0.6, -0.4)}) if c.metric in {"judge", "distinct"} else c
+        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge", "distinct"} else c
         for c in report.comparisons
     )
     changed = report.model_copy(update={"comparisons": worse, "flags": ()})
