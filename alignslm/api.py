@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from alignslm.lm.checkpoint import UnitLM
     from alignslm.lm.sampling import SampledContinuation
 
-CANDIDATE_COLUMNS = {"prompt_id", "split", "prompt_units", "units", "finish", *tables.SCORES.schema} - {
+CANDIDATE_COLUMNS = {"prompt_id", "split", "prompt_units", "units", "finish_reason", *tables.SCORES.schema} - {
     "continuation_id",
-    "draw",
+    "sample_index",
 }
 BATCH_ROWS = 64
 
@@ -66,12 +66,12 @@ def sample(
     from alignslm.provenance import row_seed
 
     draws = max(2, num_continuations)  # for the config's own check; the seeds say how many there are
-    config = Sampling(draws=draws, temperature=temperature, top_p=top_p, max_new_units=max_new_units)
+    config = Sampling(num_continuations=draws, temperature=temperature, top_p=top_p, max_new_units=max_new_units)
     seeds = [
         [row_seed(seed, PURPOSE, f"{prompt_key(units)}/{number}") for number in range(num_continuations)]
         for units in prompts
     ]
-    return draw(lm, prompts, seeds, config, batch_rows=BATCH_ROWS)
+    return draw(lm, prompts, seeds, config, batch_size=BATCH_ROWS)
 
 
 def log_likelihoods(
@@ -90,7 +90,7 @@ def log_likelihoods(
 
     before = contexts if contexts is not None else [()] * len(sequences)
     items = [LikelihoodRequest(context, units, include_eos) for context, units in zip(before, sequences, strict=True)]
-    return unit_log_likelihoods(lm, items, batch_rows=BATCH_ROWS)
+    return unit_log_likelihoods(lm, items, batch_size=BATCH_ROWS)
 
 
 def score(judge: "Judge", prompts: Sequence[str], continuations: Sequence[str | None]) -> pl.DataFrame:
@@ -105,14 +105,14 @@ def score(judge: "Judge", prompts: Sequence[str], continuations: Sequence[str | 
         {
             "continuation_id": numbers,
             "prompt_id": numbers,
-            "draw": 0,
+            "sample_index": 0,
             "prompt_text": prompts,
             "text": continuations,
             "status": ["ok" if text else "empty" for text in continuations],
         },
         schema_overrides={"text": pl.String},
     )
-    return rows.score(stories, judge).drop("continuation_id", "prompt_id", "draw")
+    return rows.score(stories, judge).drop("continuation_id", "prompt_id", "sample_index")
 
 
 class Selection(NamedTuple):
@@ -131,13 +131,14 @@ def select_pairs(
     max_auto_bleu: float,
     max_per_side: int,
     min_words: int,
-    metric_weights: Mapping[str, float] = MappingProxyType({"llm_score": 1.0}),
+    metric_weights: Mapping[str, float] = MappingProxyType({"judge_score": 1.0}),
 ) -> Selection:
     """Select preference pairs by the paper's rule: chosen at or above a score, rejected at or below another.
 
-    `candidates` has one row per continuation: prompt_id, split (train or valid), prompt_units, units, finish (eos or
-    limit), and the columns of `score`. At most `max_per_side` best are paired with as many worst of a prompt. Raises
-    SourceError if a column is missing, NoPairsError with the spread of the scores if the train split gives no pair.
+    `candidates` has one row per continuation: prompt_id, split (train or valid), prompt_units, units, finish_reason
+    (eos or length), and the columns of `score`. At most `max_per_side` best are paired with as many worst of
+    a prompt. Raises SourceError if a column is missing, NoPairsError with the spread of the scores if the train split
+    gives no pair.
     """
     from alignslm.config.curriculum import JudgedPreferences
     from alignslm.config.feedback import ThresholdSelector, Weights
@@ -155,12 +156,13 @@ def select_pairs(
         max_auto_bleu=max_auto_bleu,
     )
     selector = ThresholdSelector(
-        kind="thresholds", max_chosen=max_per_side, max_rejected=max_per_side, min_words=min_words
+        kind="thresholds", max_chosen_per_prompt=max_per_side, max_rejected_per_prompt=max_per_side, min_words=min_words
     )
     weights = Weights.model_validate(dict.fromkeys(Weights.model_fields, 0.0) | {**metric_weights})
     number = pl.int_range(pl.len()).over("prompt_id")
     rows = candidates.with_columns(
-        draw=number, continuation_id=pl.concat_str("prompt_id", number.cast(pl.String).str.zfill(6), separator="-")
+        sample_index=number,
+        continuation_id=pl.concat_str("prompt_id", number.cast(pl.String).str.zfill(6), separator="-"),
     )
     prompts = rows.group_by("prompt_id").agg(pl.col("split").first(), units=pl.col("prompt_units").first())
     pool = utility(candidate_pool(rows.select(tables.SCORES.schema.keys()), rows, prompts, rules), weights)
@@ -198,7 +200,7 @@ def train(
             pairs,
             warmup_steps=warmup_steps,
             seed=seed,
-            batch_rows=BATCH_ROWS,
+            batch_size=BATCH_ROWS,
             work=Path(work),
         )
         checkpoint.save_lm(save_adapter_and_merge(model, target / "adapter"), lm.vocabulary, lm.contract, target)
@@ -242,7 +244,7 @@ def evaluate(
     lm: "UnitLM",
     items: pl.DataFrame | Path | str,
     *,
-    likelihood: Literal["given", "scored"] = "given",
+    likelihood: Literal["conditional", "joint"] = "conditional",
     reduction: Literal["mean", "sum"] = "mean",
     include_eos: bool = False,
 ) -> Accuracy:
@@ -254,8 +256,10 @@ def evaluate(
     from alignslm.benchmarks.scoring import COLUMNS, score_items
     from alignslm.config.evaluation import Evaluation
 
-    config = Evaluation(split="test", draws=1, context=likelihood, reduction=reduction, include_eos=include_eos)
+    config = Evaluation(
+        split="test", num_continuations=1, likelihood=likelihood, reduction=reduction, include_eos=include_eos
+    )
     rows = items if isinstance(items, pl.DataFrame) else tables.read(tables.ITEMS, Path(items), COLUMNS)
-    scores = score_items(rows, lm, config, benchmark="items", model=lm.model_id, batch_rows=BATCH_ROWS)
+    scores = score_items(rows, lm, config, benchmark="items", model=lm.model_id, batch_size=BATCH_ROWS)
     pairs, means = group_means(scores["correct"].to_numpy(), scores["pair_id"].to_numpy())
     return Accuracy(mean_interval(means, pairs, scale=ANSWERS), scores)

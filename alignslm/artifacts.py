@@ -23,7 +23,7 @@ class Artifacts:
     @property
     def corpus_account(self) -> Path:
         """Counts of the corpus."""
-        return self.root / "corpus" / "account.json"
+        return self.root / "corpus" / "summary.json"
 
     @property
     def texts(self) -> Path:
@@ -99,7 +99,7 @@ class Artifacts:
 
     def training(self, name: str) -> Path:
         """Return the training log of a checkpoint."""
-        return self.root / "training" / f"{name}.json"
+        return self.root / "training_logs" / f"{name}.json"
 
     def named(self, path: str) -> Path:
         """Return the table that `train_on` names: `units`, or `pairs/NAME`."""
@@ -108,7 +108,7 @@ class Artifacts:
     def table(self, kind: str, name: str) -> Path:
         """Return a table of one set of preferences.
 
-        `kind` is continuations, transcripts, scores, replies, pairs or rejections.
+        `kind` is continuations, transcripts, scores, replies, pairs or skipped_prompts.
         """
         return self.root / kind / f"{name}.parquet"
 
@@ -118,7 +118,7 @@ class Artifacts:
 
     def account(self, name: str) -> Path:
         """Return the counts of a set of pairs."""
-        return self.root / "accounts" / f"{name}.json"
+        return self.root / "pair_counts" / f"{name}.json"
 
     def benchmark(self, name: str) -> Path:
         """Return the folder of a benchmark's items."""

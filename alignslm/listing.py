@@ -127,7 +127,7 @@ def decode(data: bytes | None, *, sample_rate_hz: int | None = None, max_duratio
     if length_s == math.inf:
         return _unusable("audio whose header does not give its length")
     if length_s > max_duration_s:
-        return _unusable(f"audio longer than {max_duration_s:g} s (longest_s)")
+        return _unusable(f"audio longer than {max_duration_s:g} s (max_duration_s)")
     try:
         waveform, found_hz = audio.decode(data)
     except audio.AudioError as error:

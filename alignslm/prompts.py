@@ -44,11 +44,11 @@ def cut_point(row: Mapping[str, Any], config: Prompts) -> CutPoint | None:
     """Return where an utterance is cut, or None where its words leave no prompt or no continuation.
 
     `sentence` cuts after the first sentence, `word` after the last word that ends by max_duration_s, never later, and
-    `raw` at max_duration_s, even within a word. The texts that a raw cut leaves are not known: both are null.
+    `time` at max_duration_s, even within a word. The texts that such a cut leaves are not known: both are null.
     Raises PromptError where the utterance has no sentence end.
     """
-    match config.cut:
-        case "raw":
+    match config.cut_at:
+        case "time":
             return CutPoint(config.max_duration_s, None, None)
         case "word":
             return _word_end(row["text"], row["word_ends_s"], config.max_duration_s)
@@ -60,7 +60,7 @@ def _sentence_end(row: Mapping[str, Any], max_duration_s: float) -> CutPoint:
     if row["prompt_end_s"] is None:
         raise PromptError(
             f"utterance {row['utterance_id']!r} has no prompt_end_s, so it cannot be cut by 'sentence'. "
-            "Set prompts.cut: raw in params.yaml, or give the corpus alignments and set prompts.cut: word."
+            "Set prompts.cut_at: time in params.yaml, or give the corpus alignments and set prompts.cut_at: word."
         )
     if row["prompt_end_s"] > max_duration_s:
         return CutPoint(max_duration_s, None, None)
@@ -118,15 +118,15 @@ def _usable(rows: pl.DataFrame, config: Prompts, frame_rate_hz: float) -> Iterat
 
 
 def _require_word_times(rows: pl.DataFrame, split: str, config: Prompts) -> None:
-    if config.cut == "word" and len(rows) and rows["word_ends_s"].null_count() == len(rows):
+    if config.cut_at == "word" and len(rows) and rows["word_ends_s"].null_count() == len(rows):
         raise PromptError(
             f"no utterance of split {split!r} has word times, so none can be cut by 'word'. Name alignments of the "
-            "corpus in its file in experiments/corpus/ (parts.*.alignments), or set prompts.cut: raw in params.yaml."
+            "corpus in its file in experiments/corpus/ (parts.*.alignments), or prompts.cut_at: time in params.yaml."
         )
 
 
 def _without_times(rows: pl.DataFrame, config: Prompts) -> str:
-    missing = rows["word_ends_s"].null_count() if config.cut == "word" else 0
+    missing = rows["word_ends_s"].null_count() if config.cut_at == "word" else 0
     return f" ({missing} without word times)" if missing else ""
 
 
@@ -172,10 +172,10 @@ def ground_truth_continuations(prompts: pl.DataFrame) -> pl.DataFrame:
     return prompts.select(
         pl.format("{}-true-0", "prompt_id").alias("continuation_id"),
         "prompt_id",
-        pl.lit(0, pl.Int32).alias("draw"),
+        pl.lit(0, pl.Int32).alias("sample_index"),
         pl.lit("true").alias("model_id"),
         pl.lit(0, pl.Int64).alias("seed"),
         pl.col("continuation_units").alias("units"),
-        pl.lit("eos").alias("finish"),
-        pl.lit(0.0).alias("logprob_nats"),
+        pl.lit("eos").alias("finish_reason"),
+        pl.lit(0.0).alias("logprob"),
     )

@@ -119,7 +119,7 @@ def map_shards(
     function: Callable[[pl.DataFrame], pl.DataFrame],
     *,
     folder: Path,
-    shard_rows: int,
+    shard_size: int,
     label: str,
     pool: Pool | None = None,
 ) -> Iterator[pl.DataFrame]:
@@ -128,8 +128,8 @@ def map_shards(
     `function` must treat rows independently: then neither shard size nor resuming changes a result.
     """
     # Another size would cut elsewhere: start beside, not on top.
-    slices = list(rows.iter_slices(shard_rows))
-    return map_tasks(slices, function, folder=folder / f"shards-of-{shard_rows}", label=label, pool=pool)
+    slices = list(rows.iter_slices(shard_size))
+    return map_tasks(slices, function, folder=folder / f"shards-of-{shard_size}", label=label, pool=pool)
 
 
 def map_table(
@@ -138,15 +138,15 @@ def map_table(
     function: Callable[[pl.DataFrame], pl.DataFrame],
     *,
     folder: Path,
-    shard_rows: int,
+    shard_size: int,
     label: str,
     pool: Pool | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield function(shard) for consecutive slices of a table on disk, one a worker in memory; see `map_shards`."""
     return map_tasks(
-        tables.slices(path, shard_rows),
+        tables.slices(path, shard_size),
         _SliceReader(table, function),
-        folder=folder / f"shards-of-{shard_rows}",
+        folder=folder / f"shards-of-{shard_size}",
         label=label,
         pool=pool,
     )

@@ -36,7 +36,7 @@ def main() -> None:
         config = run.experiment.asr
         texts = tables.read(tables.UTTERANCES, run.artifacts.utterances, ["utterance_id", "split", "text"])
         chosen = select_by_hash(texts.drop_nulls("text"), "train", config.fit_utterances, "asr")
-        again = chosen[: round(config.resynthesised_share * len(chosen))]
+        again = chosen[: round(config.resynthesized_fraction * len(chosen))]
         rows = texts.filter(pl.col("utterance_id").is_in(chosen)).select("utterance_id", "text").iter_rows()
         said: dict[str, str] = dict(rows)
         spoken = _recorded(run, said) + _resynthesised(run, {name: said[name] for name in again})

@@ -20,13 +20,13 @@ from stages.run import Run, start
 def _spoken(run: Run, config: ToyBenchmark, encoder: Encoder) -> pl.DataFrame:
     corpus = run.experiment.corpus
     assert isinstance(corpus, StoryWorldConfig)  # noqa: S101 - the configuration was checked for it
-    blocks = toy_items(config, corpus=corpus, workers=run.execution.workers)
+    blocks = toy_items(config, corpus=corpus, workers=run.execution.num_workers)
     items = [encode_items(block, encoder, sample_rate_hz=corpus.sample_rate_hz) for block in blocks]
     return tables.conform(pl.concat(items), tables.ITEMS)
 
 
 def _make(run: Run, encoder: Encoder) -> int:
-    config, rows = run.experiment.benchmarks[run.name], run.execution.shard_rows
+    config, rows = run.experiment.benchmarks[run.name], run.execution.shard_size
 
     def write(shards: Iterable[pl.DataFrame]) -> int:
         return tables.write_shards(shards, tables.ITEMS, run.artifacts.benchmark(run.name), encoder.contract)
@@ -37,7 +37,7 @@ def _make(run: Run, encoder: Encoder) -> int:
         return write(corpus_cloze_items(config, run.artifacts.utterances, encoder))
     found = find_items(config)
     with run.work(files=fingerprint(found)) as work:
-        return write(encode_found(found, encoder, shard_rows=rows, work=work))
+        return write(encode_found(found, encoder, shard_size=rows, work=work))
 
 
 def main(name: str) -> None:

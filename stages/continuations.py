@@ -25,7 +25,7 @@ def main(name: str) -> None:
             sampling=params.sampling,
             seed=params.seeds.sampling,
             purpose=name,
-            batch_rows=run.execution.rows_at_once,
+            batch_size=run.execution.rows_at_once,
         )
         drawn = pl.concat(run.map_rows(prompts, ModelTask(lm, draw), run.sampling_folder(work)))
         tables.write(drawn, tables.CONTINUATIONS, run.artifacts.table("continuations", name), contract)

@@ -27,16 +27,16 @@ class _Made(NamedTuple):
 
 @contextmanager
 def _make(run: Run) -> Iterator[_Made]:
-    workers, rows = run.execution.workers, run.execution.shard_rows
+    workers, rows = run.execution.num_workers, run.execution.shard_size
     match run.experiment.corpus:
         case StoryWorldConfig() as config:
             with run.work() as work:
-                spoken = synthesize_corpus(config, workers=workers, shard_rows=rows, work=work)
+                spoken = synthesize_corpus(config, workers=workers, shard_size=rows, work=work)
                 yield _Made(spoken, story_texts(config), NOTHING_EXCLUDED)
         case Recordings() as config:
             corpus = find_corpus(config)
             with run.work(files=fingerprint(corpus.rows, corpus.roots)) as work:
-                read = utterances_of(corpus, config, workers=workers, shard_rows=rows, work=work)
+                read = utterances_of(corpus, config, workers=workers, shard_size=rows, work=work)
                 yield _Made(read, texts_of(corpus.rows, config), corpus.left)
 
 

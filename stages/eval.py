@@ -55,14 +55,14 @@ def _judged(run: Run, work: Path) -> pl.DataFrame:
     speech = _speech(run, continuations, work / "sound")
     stories = join_judge_inputs(continuations, transcripts, read_prompts(*run.artifacts.prompt_tables))
     asked = {
-        "judge": (experiment.judge, params.judge),
-        "heldout_judge": (experiment.heldout_judge, params.heldout_judge),
+        "judge_score": (experiment.judge, params.judge),
+        "heldout_judge_score": (experiment.heldout_judge, params.heldout_judge),
     }
     judges = {
         name: CachedJudge(
             run.model(load_judge, config, run.artifacts.judge(choice)),
             folder=work / name,
-            shard_rows=run.execution.shard_rows,
+            shard_size=run.execution.shard_size,
             label=f"{run.label} {name}",
             pool=None if is_api_judge(config) else pool_of(run.execution),
         )
@@ -78,13 +78,13 @@ def _item_scores(run: Run, work: Path) -> pl.DataFrame:
         return pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
 
-    source, rows = artifacts.checkpoint(system.checkpoint), run.execution.shard_rows
+    source, rows = artifacts.checkpoint(system.checkpoint), run.execution.shard_size
     lm = run.model(load_lm, source)
     for folder in map(artifacts.benchmark, run.params.benchmarks):
         lm = with_contract(lm, tables.contract_of(tables.ITEMS, folder), mine=source, theirs=folder)
-    score = partial(_score, config=run.params.evaluation, model=run.name, batch_rows=run.execution.rows_at_once)
+    score = partial(_score, config=run.params.evaluation, model=run.name, batch_size=run.execution.rows_at_once)
     cuts = [
-        cut for name in run.params.benchmarks for cut in _item_batches(name, artifacts.benchmark(name), shard_rows=rows)
+        cut for name in run.params.benchmarks for cut in _item_batches(name, artifacts.benchmark(name), shard_size=rows)
     ]
     return pl.concat(run.map_tasks(cuts, ModelTask(lm, score), work / f"shards-of-{rows}", step="items"))
 
@@ -96,25 +96,25 @@ class _ItemBatch(NamedTuple):
     items: pl.DataFrame
 
 
-def _item_batches(name: str, folder: Path, *, shard_rows: int) -> Iterator[_ItemBatch]:
+def _item_batches(name: str, folder: Path, *, shard_size: int) -> Iterator[_ItemBatch]:
     from alignslm.benchmarks.scoring import COLUMNS
 
     items = tables.read(tables.ITEMS, folder, COLUMNS)
-    for pairs in items.select("pair_id").unique().sort("pair_id").iter_slices(shard_rows):
+    for pairs in items.select("pair_id").unique().sort("pair_id").iter_slices(shard_size):
         yield _ItemBatch(name, items.join(pairs, on="pair_id", how="semi"))
 
 
-def _score(cut: _ItemBatch, lm: "UnitLM", *, config: Evaluation, model: str, batch_rows: int) -> pl.DataFrame:
+def _score(cut: _ItemBatch, lm: "UnitLM", *, config: Evaluation, model: str, batch_size: int) -> pl.DataFrame:
     from alignslm.benchmarks.scoring import score_items
 
-    return score_items(cut.items, lm, config, benchmark=cut.benchmark, model=model, batch_rows=batch_rows)
+    return score_items(cut.items, lm, config, benchmark=cut.benchmark, model=model, batch_size=batch_size)
 
 
 def main(name: str) -> None:
     """Run the stage for one system."""
     with start(__file__, name) as run, run.work() as work:
         judged = _judged(run, work / "judged")
-        tables.write(judged, tables.JUDGED, run.artifacts.judged(name))
+        tables.write(judged, tables.CONTINUATION_METRICS, run.artifacts.judged(name))
         scored = _item_scores(run, work / "items")
         tables.write(scored, tables.ITEM_SCORES, run.artifacts.item_scores(name))
         run.log.rows(

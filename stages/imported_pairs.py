@@ -15,7 +15,7 @@ from stages.run import start
 def main(name: str) -> None:
     """Run the stage for one set of imported preferences."""
     with start(__file__, name) as run:
-        config, rows = run.experiment.imported_preferences[name], run.execution.shard_rows
+        config, rows = run.experiment.imported_preferences[name], run.execution.shard_size
         encoder = load_encoder(run.experiment.encoder, run.artifacts.encoder, device=run.execution.device)
         require_units(config, encoder.contract)
         root, identity = fetch(config)

@@ -14,7 +14,7 @@ from alignslm.recordings import Recording, recordings_of
 from alignslm.utterances import decode_at
 from stages.run import start
 
-RECORDED = {"recorded-prompts": "prompt", "recorded-continuations": "continuation"}
+RECORDED = {"original-prompts": "prompt", "original-continuations": "continuation"}
 
 
 def _rated(
@@ -28,7 +28,7 @@ def _rated(
 def _sampled(system: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None) -> pl.DataFrame:
     """Rate what one system said to the evaluation prompts."""
     sample = artifacts.sample(system)
-    drawn = tables.read(tables.CONTINUATIONS, sample.continuations, ["continuation_id", "prompt_id", "draw"])
+    drawn = tables.read(tables.CONTINUATIONS, sample.continuations, ["continuation_id", "prompt_id", "sample_index"])
     clips = drawn.rename({"continuation_id": "source_id"})
     heard = select_clips(clips, max_clips)
     sounds = (
@@ -44,7 +44,7 @@ def _recorded(
 ) -> pl.DataFrame:
     """Rate the evaluation prompts, or their true continuations, as recorded."""
     prompts = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("split") == split)
-    clips = prompts.select("prompt_id", source_id="prompt_id", draw=pl.lit(0))
+    clips = prompts.select("prompt_id", source_id="prompt_id", sample_index=pl.lit(0))
     heard = select_clips(clips, max_clips)
     cuts = recordings_of(artifacts.utterances, prompts.filter(pl.col("prompt_id").is_in(heard)))
     sounds = ((cut.prompt_id, _at(getattr(cut, RECORDED[system]), cut, predictor.sample_rate_hz)) for cut in cuts)
@@ -60,7 +60,7 @@ def main() -> None:
     with start(__file__) as run:
         config, artifacts, execution = run.experiment.mos, run.artifacts, run.execution
         prepare_mos(config, artifacts.mos)
-        predictor = lazy(load_mos, config, artifacts.mos, workers=execution.workers, device=execution.device)
+        predictor = lazy(load_mos, config, artifacts.mos, workers=execution.num_workers, device=execution.device)
         split, max_clips = run.params.evaluation.split, config.max_clips
         rating = ModelTask(predictor, partial(_rated, artifacts=artifacts, split=split, max_clips=max_clips))
         with run.work() as work:

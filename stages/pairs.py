@@ -24,11 +24,11 @@ def main(name: str) -> None:
         books = PairCounter(max_auto_bleu=rules.max_auto_bleu)
         with (
             tables.open_table(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
-            tables.open_table(tables.REJECTIONS, artifacts.table("rejections", name)) as rejections,
+            tables.open_table(tables.SKIPPED_PROMPTS, artifacts.table("skipped_prompts", name)) as skipped_prompts,
         ):
             for made in stream_pairs(sources, weights=run.params.weights, selector=selector, round=rules, name=name):
                 pairs.add(made.pairs)
-                rejections.add(made.rejections)
+                skipped_prompts.add(made.skipped_prompts)
                 books.add(*made)
         account = books.close()
         write_text(artifacts.account(name), account.model_dump_json(indent=1) + "\n")

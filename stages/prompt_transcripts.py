@@ -14,11 +14,11 @@ from stages.run import start
 def main() -> None:
     """Run the stage."""
     with start(__file__) as run, run.work() as work:
-        artifacts, rows = run.artifacts, run.execution.shard_rows
+        artifacts, rows = run.artifacts, run.execution.shard_size
         silent = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("prompt_text").is_null())
         heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
         if len(silent):
-            hear = partial(transcribe_recordings, prompts=silent, side="prompt", shard_rows=rows)
+            hear = partial(transcribe_recordings, prompts=silent, side="prompt", shard_size=rows)
             recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
             heard += run.map_tasks(tables.parts(artifacts.utterances), ModelTask(recogniser, hear), work)
         tables.write(pl.concat(heard), tables.TRANSCRIPTS, artifacts.prompt_transcripts)

@@ -60,7 +60,7 @@ class Run:
 
     def sampling_folder(self, work: Path) -> Path:
         """Return where sampled shards are kept: batching moves the last digits of log-probabilities."""
-        return work / ("strict" if self.execution.strict else "batched")
+        return work / ("strict" if self.execution.batch_invariant else "batched")
 
     def model(self, load: Callable[..., Model], *values: object) -> LazyModel[Model]:
         """Return a model to be loaded on the run's device, once in each process."""
@@ -83,8 +83,8 @@ class Run:
         here: bool = False,
     ) -> Iterator[pl.DataFrame]:
         """Yield function(shard) for every shard of `rows`, in this process only where `here`; see `map_shards`."""
-        size, pool = self.execution.shard_rows, self._pool(here=here)
-        return map_shards(rows, function, folder=work, shard_rows=size, label=self._step(step), pool=pool)
+        size, pool = self.execution.shard_size, self._pool(here=here)
+        return map_shards(rows, function, folder=work, shard_size=size, label=self._step(step), pool=pool)
 
     def map_table(
         self,
@@ -96,8 +96,8 @@ class Run:
         step: str = "",
     ) -> pl.DataFrame:
         """Return function(shard) of every shard of a table on disk; see `shards.map_table`."""
-        size, pool = self.execution.shard_rows, self._pool()
-        shards = map_table(table, path, function, folder=work, shard_rows=size, label=self._step(step), pool=pool)
+        size, pool = self.execution.shard_size, self._pool()
+        shards = map_table(table, path, function, folder=work, shard_size=size, label=self._step(step), pool=pool)
         return pl.concat(shards)
 
     def map_tasks(

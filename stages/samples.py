@@ -35,18 +35,20 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
     temperature = system.temperature_scale * params.sampling.temperature
     draw = partial(
         sample_continuations,
-        sampling=params.sampling.model_copy(update={"draws": params.evaluation.draws, "temperature": temperature}),
+        sampling=params.sampling.model_copy(
+            update={"num_continuations": params.evaluation.num_continuations, "temperature": temperature}
+        ),
         seed=params.seeds.evaluation,
         purpose="evaluation",
-        batch_rows=run.execution.rows_at_once,
+        batch_size=run.execution.rows_at_once,
     )
     return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
 
 
 def _transcribe_recordings(run: Run, prompts: pl.DataFrame, recogniser: LazyModel[ASRModel], work: Path) -> None:
     """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
-    known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), run.execution.shard_rows
-    hear = partial(transcribe_recordings, prompts=known, side="continuation", shard_rows=rows)
+    known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), run.execution.shard_size
+    hear = partial(transcribe_recordings, prompts=known, side="continuation", shard_size=rows)
     parts = tables.parts(run.artifacts.utterances)
     heard = run.map_tasks(parts, ModelTask(recogniser, hear), work / "recorded", step="recorded")
     tables.write(pl.concat(heard), tables.TRANSCRIPTS, run.artifacts.sample(run.name).recorded)

@@ -38,7 +38,7 @@ def _on_pairs(run: Run, lm: UnitLM, pairs: pl.DataFrame, work: Path) -> tuple["P
         pairs,
         warmup_steps=run.params.checkpoints[run.name].warmup_steps or 0,
         seed=run.params.seeds.training,
-        batch_rows=run.execution.batch_rows,
+        batch_size=run.execution.batch_size,
         work=work,
     )
 

@@ -12,14 +12,14 @@ HERE = Execution(
     engine="local",
     ray_address="auto",
     replicas=1,
-    workers=1,
-    batch_rows=8,
-    shard_rows=100,
-    strict=True,
+    num_workers=1,
+    batch_size=8,
+    shard_size=100,
+    batch_invariant=True,
     num_processes=1,
     fsdp="none",
 )
-TWO = HERE.model_copy(update={"replicas": 2, "shard_rows": 2, "batch_rows": 3})
+TWO = HERE.model_copy(update={"replicas": 2, "shard_size": 2, "batch_size": 3})
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no tokens, no usage figures sent
 STORE_BYTES = 80 * 2**20  # of a Ray's objects
 LOOPBACK = ("127.0.0.2", "127.0.0.3")  # for 127.0.0.1 Ray takes an address that others see

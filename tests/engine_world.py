@@ -34,7 +34,7 @@ SMALL = {
         "batch_size": 16,
         "learning_rate": 2e-2,
         # So small a judge hardly tells stories apart; its perplexities differ all the same.
-        "calibration": {"word_floor_nats": -6, "true_score": 3.002, "shuffled_score": 2.998},
+        "calibration": {"min_word_logprob": -6, "ground_truth_score": 3.002, "shuffled_score": 2.998},
     },
 }
 
@@ -49,8 +49,8 @@ def make_world(root: Path) -> Path:
         ("judge: story  ", "judge: ngram  "),
         ("heldout_judge: ngram", "heldout_judge: story"),
         (
-            "draws: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160",
-            "draws: 3, temperature: 1, top_p: 1, max_new_units: 9",
+            "num_continuations: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160",
+            "num_continuations: 3, temperature: 1, top_p: 1, max_new_units: 9",
         ),
         ("  # harder\n  r2: {", "  # harder\n  # r2: {"),
         ("  r2: {init_from", "  # r2: {init_from"),
@@ -82,7 +82,9 @@ def _prepare_models(experiment: Experiment, contract: UnitContract, artifacts: P
     pairs = [VocoderExample(*pair, waveform) for pair, waveform in zip(units, noise, strict=True)]
     prepare_vocoder(experiment.vocoder, pairs, contract, artifacts / "vocoder")
     prepare_asr(experiment.asr, [(waveform, "a b") for waveform in noise], artifacts / "asr")
-    texts = [JudgeInput(*row[1:]) for row in story_texts(experiment.corpus.model_copy(update={"texts": 1000})).rows()]
+    texts = [
+        JudgeInput(*row[1:]) for row in story_texts(experiment.corpus.model_copy(update={"num_texts": 1000})).rows()
+    ]
     for choice, config in (("ngram", experiment.judge), ("story", experiment.heldout_judge)):
         prepare_judge(config, texts, artifacts / "judges" / choice, device="cpu")
 

@@ -41,14 +41,14 @@ SMALLER = {
             "valid": 6,
             "dev": 1,
             "test": 6,
-            "cut": "sentence",
+            "cut_at": "sentence",
             "max_duration_s": 4.0,
             "min_units": 10,
         },
     },
     "experiments/corpus/storyworld.yaml": {"stories": {"train": 26, "valid": 8, "dev": 1, "test": 8}},
-    "experiments/benchmark/toy-storycloze.yaml": {"stories": 2, "harder_stories": 2},
-    "experiments/execution.yaml": {"shard_rows": SHARD_ROWS},
+    "experiments/benchmark/toy-storycloze.yaml": {"stories": 2, "num_hard_stories": 2},
+    "experiments/execution.yaml": {"shard_size": SHARD_ROWS},
 }
 
 

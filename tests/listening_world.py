@@ -23,10 +23,10 @@ STUDY = ListeningTestConfig(
     question="How meaningful is the continuation?",
     labels=("no sense", "little sense", "some sense", "good sense", "perfect sense"),
     systems=("base", "sft", "r1"),
-    resynthesised="ground-truth",
+    resynthesized="ground-truth",
     original=True,
     prompts=4,
-    passes=1,
+    trials_per_prompt=1,
     loudness_lufs=-23,
     pause_s=0.1,
     sample_rate_hz=RATE_HZ,
@@ -73,8 +73,8 @@ def _write_system(system: str, names: list[str], folder: Path, samples: int | No
         for draw in range(1 if system == "ground-truth" else 2):
             continuation = content_id(system, name, draw)
             drawn.append({
-                "continuation_id": continuation, "prompt_id": name, "draw": draw, "model_id": system, "seed": 0,
-                "units": [draw], "finish": "eos", "logprob_nats": -1.0,
+                "continuation_id": continuation, "prompt_id": name, "sample_index": draw, "model_id": system, "seed": 0,
+                "units": [draw], "finish_reason": "eos", "logprob": -1.0,
             })  # fmt: skip
             silent = system == "sft" and name == names[0]
             wave = np.zeros(0, np.float32) if silent else LOUDER[system] * say(ENDINGS[system])[:samples]
@@ -86,11 +86,22 @@ def _write_system(system: str, names: list[str], folder: Path, samples: int | No
     tables.write_shards([tables.conform(frame(spoken, tables.SPEECH), tables.SPEECH)], tables.SPEECH, folder / "speech")
 
 
-def write_scores(folder: Path, values: dict[str, dict[str, float]], *, metric: str = "judge") -> None:
+def write_scores(folder: Path, values: dict[str, dict[str, float]], *, metric: str = "judge_score") -> None:
     """Write judged tables: system -> continuation_id -> value."""
     for system, given in values.items():
         rows = [
-            {"model": system, "continuation_id": name, "prompt_id": "p", "draw": 0, "metric": metric, "value": value}
+            {
+                "model": system,
+                "continuation_id": name,
+                "prompt_id": "p",
+                "sample_index": 0,
+                "metric": metric,
+                "value": value,
+            }
             for name, value in given.items()
         ]
-        tables.write(frame(rows, tables.JUDGED), tables.JUDGED, folder / "eval" / system / "judged.parquet")
+        tables.write(
+            frame(rows, tables.CONTINUATION_METRICS),
+            tables.CONTINUATION_METRICS,
+            folder / "eval" / system / "judged.parquet",
+        )

@@ -37,17 +37,28 @@ ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "test@example.org",
 }
 CHOICES = {
-    "execution": {"workers": 1},  # a spawned worker takes longer to start than all of the speech to be made
-    "corpus/storyworld": {"stories": {"train": 30, "valid": 12, "dev": 1, "test": 12}, "texts": 500, "drift": 0.0},
+    "execution": {"num_workers": 1},  # a spawned worker takes longer to start than all of the speech to be made
+    "corpus/storyworld": {
+        "stories": {"train": 30, "valid": 12, "dev": 1, "test": 12},
+        "num_texts": 500,
+        "mismatched_fraction": 0.0,
+    },
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 20},
-    "lm/llama-tiny": {"hidden_size": 64, "layers": 2, "heads": 4, "steps": 40, "batch_size": 8, "warmup_steps": 10},
+    "lm/llama-tiny": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_steps": 40,
+        "batch_size": 8,
+        "warmup_steps": 10,
+    },
     "vocoder/conv-griffinlim": {"fit_utterances": 24, "channels": 64, "layers": 3, "steps": 40, "batch_size": 8},
     "asr/char-ctc": {"fit_utterances": 24, "channels": 64, "layers": 4, "steps": 100, "batch_size": 4},
     "mos/dnsmos-quick": {"max_clips": 1},
-    "trainer/dpo-nll": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
-    "trainer/sft": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "evaluations": 2},
-    "trainer/ntp": {"steps": 4, "batch_size": 4, "warmup_steps": 1},
-    "benchmark/toy-storycloze": {"stories": 4, "harder_stories": 2},
+    "trainer/dpo-nll": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "num_evals": 2},
+    "trainer/sft": {"max_steps": 4, "batch_size": 4, "min_pairs": 2, "num_evals": 2},
+    "trainer/ntp": {"max_steps": 4, "batch_size": 4, "warmup_steps": 1},
+    "benchmark/toy-storycloze": {"stories": 4, "num_hard_stories": 2},
 }
 PARAMS = {
     "judge": "ngram",
@@ -59,11 +70,11 @@ PARAMS = {
         "valid": 10,
         "dev": 1,
         "test": 8,
-        "cut": "sentence",
+        "cut_at": "sentence",
         "max_duration_s": 4.0,
         "min_units": 10,
     },
-    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 90},
+    "sampling": {"num_continuations": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 90},
     "preferences": {
         "r1": {
             "sampled_from": "base",

@@ -12,16 +12,16 @@ from alignslm.pairs.counts import PairCounter, PairCounts
 from alignslm.pairs.streaming import BATCH_ROWS, Sources, stream_pairs
 from alignslm.tables import CONTINUATIONS, PROMPTS, SCORES
 
-JUDGE_ALONE = Weights(llm_score=1, ppl=0, auto_bleu=0, num_words=0)
+JUDGE_ALONE = Weights(judge_score=1, ppl=0, auto_bleu=0, num_words=0)
 RULES = JudgedPreferences(
     sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1.5, max_auto_bleu=0.1
 )
-THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen=2, max_rejected=2, min_words=2)
+THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen_per_prompt=2, max_rejected_per_prompt=2, min_words=2)
 
 
 class Selection(NamedTuple):
     pairs: pl.DataFrame
-    rejections: pl.DataFrame
+    skipped_prompts: pl.DataFrame
     account: PairCounts
 
 
@@ -31,17 +31,17 @@ def selected(
     weights: Weights = JUDGE_ALONE,
     selector: SelectorConfig = THRESHOLDS,
     rules: JudgedPreferences = RULES,
-    batch_rows: int = BATCH_ROWS,
+    batch_size: int = BATCH_ROWS,
 ) -> Selection:
     """What the stage `pairs` makes of these tables."""
-    books, pairs, rejections = PairCounter(max_auto_bleu=rules.max_auto_bleu), [], []
+    books, pairs, skipped_prompts = PairCounter(max_auto_bleu=rules.max_auto_bleu), [], []
     for made in stream_pairs(
-        sources, weights=weights, selector=selector, round=rules, name="r1", batch_rows=batch_rows
+        sources, weights=weights, selector=selector, round=rules, name="r1", batch_size=batch_size
     ):
         pairs.append(made.pairs)
-        rejections.append(made.rejections)
+        skipped_prompts.append(made.skipped_prompts)
         books.add(*made)
-    return Selection(pl.concat(pairs), pl.concat(rejections), books.close())
+    return Selection(pl.concat(pairs), pl.concat(skipped_prompts), books.close())
 
 
 def written(folder: Path, rows: list[dict]) -> Sources:
@@ -58,18 +58,18 @@ def frames(rows: list[dict]) -> tuple[pl.DataFrame, ...]:
     As stages name them, ids begin with their prompt's.
     """
     rows = [
-        {"split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok", "ppl": 9.0, "draw": i}
+        {"split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok", "ppl": 9.0, "sample_index": i}
         | {"units": [i], "id": f"{row['prompt']}-m-{i:02d}"}
         | row
         for i, row in enumerate(rows)
     ]
-    common = [{"continuation_id": r["id"], "prompt_id": r["prompt"], "draw": r["draw"]} for r in rows]
+    common = [{"continuation_id": r["id"], "prompt_id": r["prompt"], "sample_index": r["sample_index"]} for r in rows]
     scores = [
-        c | {"llm_score": r["score"]} | {k: r[k] for k in ("ppl", "auto_bleu", "num_words", "status")}
+        c | {"judge_score": r["score"]} | {k: r[k] for k in ("ppl", "auto_bleu", "num_words", "status")}
         for c, r in zip(common, rows, strict=True)
     ]
     drawn = [
-        c | {"model_id": "m", "seed": 0, "units": r["units"], "finish": "limit", "logprob_nats": -1.0}
+        c | {"model_id": "m", "seed": 0, "units": r["units"], "finish_reason": "length", "logprob": -1.0}
         for c, r in zip(common, rows, strict=True)
     ]
     splits = {r["prompt"]: r["split"] for r in rows}

@@ -32,9 +32,9 @@ UTTERANCES = {
 }
 STEPS = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.001}
 TRAINERS = {
-    "dpo-paper": {**STEPS, "max_steps": 4, "min_pairs": 2, "evaluations": 2},
-    "sft-paper": {**STEPS, "max_steps": 4, "min_pairs": 2, "evaluations": 2},
-    "ntp-paper": {**STEPS, "steps": 4, "warmup_steps": 1},
+    "dpo-paper": {**STEPS, "max_steps": 4, "min_pairs": 2, "num_evals": 2},
+    "sft-paper": {**STEPS, "max_steps": 4, "min_pairs": 2, "num_evals": 2},
+    "ntp-paper": {**STEPS, "max_steps": 4, "warmup_steps": 1},
 }
 WRITTEN_BY_WHISPER = (  # what the tiny recogniser makes of speech, for judges that tell such texts apart
     "wlwlwlllllll wlllllllllll wlwlhehewhehehehehehe boa' whehehehehehehellll llllhehehehellll oaoaoaggoaoagoaoaoal "
@@ -51,8 +51,16 @@ PARAMS = {
     "mos": "dnsmos-quick",
     "heldout_judge": "mistral-7b-v0.3",
     "benchmarks": {"swuggy": "swuggy"},
-    "prompts": {"train": 14, "valid": 10, "dev": 1, "test": 3, "cut": "raw", "max_duration_s": 3.0, "min_units": 10},
-    "sampling": {"draws": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 40},
+    "prompts": {
+        "train": 14,
+        "valid": 10,
+        "dev": 1,
+        "test": 3,
+        "cut_at": "time",
+        "max_duration_s": 3.0,
+        "min_units": 10,
+    },
+    "sampling": {"num_continuations": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 40},
     "preferences": {"r1": ROUND},
     "checkpoints": {
         "r1": {"init_from": "base", "train_on": "pairs/r1", "trainer": "dpo-paper", "warmup_steps": 1},
@@ -91,7 +99,7 @@ def choices(models: Path, encoder: HubertEncoderConfig) -> dict[str, dict]:
     shapes = encoder.model_dump(mode="json", include={"weights", "layer", "codebook", "num_units"})
     codebook = shapes["codebook"]["sha256"]
     units = {"num_units": NUM_UNITS, "layer": encoder.layer, "codebook_file_sha256": codebook}
-    answers = {"temperature": 0.0, "max_tokens": 8, "votes": 1, "seed": 0}
+    answers = {"temperature": 0.0, "max_tokens": 8, "num_votes": 1, "seed": 0}
     voice = {"layer": encoder.layer, "codebook_file_sha256": codebook}
     hifigan = models / "hifigan"
     sources = {"weights": folder(hifigan / "generator.pt"), "settings": folder(hifigan / "config.json")}
@@ -102,8 +110,12 @@ def choices(models: Path, encoder: HubertEncoderConfig) -> dict[str, dict]:
         "lm/twist-1.3b": {"units": units},
         "lm/slam": {"units": units, "weights": folder(models / "slam")},
         "vocoder/hifigan-lj-mhubert-25hz": {**sources, **voice},
-        "asr/whisper-large-v2": {"weights": folder(models / "whisper"), "dtype": "float32", "max_tokens": MAX_TOKENS},
-        "judge/mistral-7b-written": {**judge, "weights": folder(models / "judge")},
+        "asr/whisper-large-v2": {
+            "weights": folder(models / "whisper"),
+            "dtype": "float32",
+            "max_new_tokens": MAX_TOKENS,
+        },
+        "judge/mistral-7b-generate": {**judge, "weights": folder(models / "judge")},
         "judge/mistral-7b-v0.3": {"weights": folder(models / "heldout"), "dtype": "float32"},
         "judge/local-server": server,
         "benchmark/swuggy": {"data": folder(models / "sLM21-dataset")},

@@ -18,9 +18,9 @@ import stages.vocoder
 from tests.micro import CHOICES, PARAMS, copy_project, edit
 
 SMALLER = {
-    "corpus/storyworld": {"stories": {"train": 30, "valid": 3, "dev": 1, "test": 2}, "texts": 20},
+    "corpus/storyworld": {"stories": {"train": 30, "valid": 3, "dev": 1, "test": 2}, "num_texts": 20},
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 10},
-    "lm/llama-tiny": {"steps": 25, "warmup_steps": 4},
+    "lm/llama-tiny": {"max_steps": 25, "warmup_steps": 4},
     "vocoder/conv-griffinlim": {"fit_utterances": 24, "steps": 40},
     "asr/char-ctc": {"fit_utterances": 24, "steps": 40},
 }
@@ -34,7 +34,7 @@ def build(root: Path) -> Path:
         edit(root / "experiments" / f"{choice}.yaml", {**CHOICES.get(choice, {}), **changes})
     shutil.copy(root / "experiments/judge/ngram.yaml", root / "experiments/judge/trigram.yaml")
     edit(root / "params.yaml", {**PARAMS, "prompts": {**PARAMS["prompts"], **PROMPTS}})
-    edit(root / "experiments/execution.yaml", {"workers": 1})
+    edit(root / "experiments/execution.yaml", {"num_workers": 1})
     with contextlib.chdir(root), contextlib.redirect_stdout(io.StringIO()):
         for name in ("check", "corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
             getattr(stages, name).main()

@@ -33,11 +33,11 @@ PUBLISH = {
     "private": True,
     "tag": "{round}-{experiment}",
     "language": "en",
-    "code": None,
-    "model": {"repo": "me/talk-{round}", "licence": "mit", "adapter": True, "start": True, "speech": True},
+    "code_url": None,
+    "model": {"repo": "me/talk-{round}", "license": "mit", "adapter": True, "base_model": True, "speech_models": True},
     "dataset": {
         "repo": "me/talk-{round}-pairs",
-        "licence": "mit",
+        "license": "mit",
         "prompt_audio": True,
         "continuations": True,
         "evaluation": True,
@@ -93,7 +93,7 @@ def _write_report(root: Path) -> None:
     (root / "reports").mkdir()
     report = report_of(read_inputs(told, report_world.EXPERIMENT))
     (root / "reports/metrics.json").write_text(report.to_json())
-    for folder in ("eval", "training"):
+    for folder in ("eval", "training_logs"):
         shutil.copytree(told / folder, root / "artifacts" / folder)
     shutil.rmtree(told)
 
@@ -151,9 +151,9 @@ def _write_pairs(artifacts: Path, root: Path) -> None:
         rules=params.preferences["r1"],
     )
     tables.write(made.pairs, tables.PAIRS, artifacts / "pairs/r1.parquet", CONTRACT)
-    tables.write(made.rejections, tables.REJECTIONS, artifacts / "rejections/r1.parquet")
-    (artifacts / "accounts").mkdir()
-    (artifacts / "accounts/r1.json").write_text(made.account.model_dump_json())
+    tables.write(made.skipped_prompts, tables.SKIPPED_PROMPTS, artifacts / "skipped_prompts/r1.parquet")
+    (artifacts / "pair_counts").mkdir()
+    (artifacts / "pair_counts/r1.json").write_text(made.account.model_dump_json())
 
 
 def _prompts() -> pl.DataFrame:

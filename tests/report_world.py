@@ -58,13 +58,13 @@ def build(folder: Path, *, num_prompts: int = 40) -> Path:
     difficulty = dict(zip(prompts["prompt_id"], rng.normal(0, 0.5, num_prompts), strict=True))
     for model in SHIFTS:
         _write_model(model, prompts, difficulty, rng, folder)
-    for place, system in enumerate([*SHIFTS, "recorded-prompts", "recorded-continuations"]):
+    for place, system in enumerate([*SHIFTS, "original-prompts", "original-continuations"]):
         _write_mos(system, 2.8 + 0.1 * place, prompts, folder)
     for number, name in enumerate(EXPERIMENT.params.rounds):
         _write_round(name, 0.6 * number, prompts, rng, folder)
         _write_training(name, folder)
     for name in {"base", *EXPERIMENT.params.checkpoints} - set(EXPERIMENT.params.rounds):
-        (folder / "training" / f"{name}.json").write_text('{"steps": 0, "best": null, "log": []}')
+        (folder / "training_logs" / f"{name}.json").write_text('{"steps": 0, "best": null, "log": []}')
     return folder
 
 
@@ -113,7 +113,9 @@ def _write_model(
 ) -> None:
     draws = range(1 if model == "ground-truth" else 2)
     ids = [(content_id(p, d), p, d) for p in prompts["prompt_id"] for d in draws]
-    frame = pl.DataFrame(ids, schema=["continuation_id", "prompt_id", "draw"], orient="row").sort("continuation_id")
+    frame = pl.DataFrame(ids, schema=["continuation_id", "prompt_id", "sample_index"], orient="row").sort(
+        "continuation_id"
+    )
     judged, transcripts, speech = [], [], []
     sound = np.random.default_rng(len(model))  # its own, so that what was drawn before it was thought of stays
     for name, prompt, draw in frame.iter_rows():
@@ -121,16 +123,16 @@ def _write_model(
         failed = model == "base" and prompt == prompts["prompt_id"][5] and draw == 1
         words = f"she {rng.choice(VERBS)} the {rng.choice(NOUNS)} and the {rng.choice(NOUNS)}"
         values = {
-            "judge": None if failed else judge,
-            "heldout_judge": None if failed else float(np.clip(judge + rng.normal(0.1, 0.2), 1, 5)),
+            "judge_score": None if failed else judge,
+            "heldout_judge_score": None if failed else float(np.clip(judge + rng.normal(0.1, 0.2), 1, 5)),
             "ppl": None if failed else float(np.exp(3 - 0.4 * judge + rng.normal(0, 0.1))),
             "auto_bleu": None if failed else float(rng.choice([0, 0, 0, 0.2])),
             "num_words": float(len(words.split())),
             "num_units": float(rng.integers(20, 40)),
             "duration_s": float(rng.uniform(1, 2)),
-            "finished": float(rng.random() < 0.95),
-            "silence_share": float(sound.uniform(0.05, 0.2)),
-            "unit_error": float(sound.uniform(0, 0.1)),
+            "eos_rate": float(rng.random() < 0.95),
+            "silence_ratio": float(sound.uniform(0.05, 0.2)),
+            "unit_error_rate": float(sound.uniform(0, 0.1)),
             "grammatical": float(rng.random() < 0.2 + 0.3 * SHIFTS[model]),
         }
         judged += [(model, name, prompt, draw, metric, value) for metric, value in values.items()]
@@ -143,7 +145,7 @@ def _write_model(
             (name, {"bytes": flac, "path": None}, round(seconds * RATE_HZ), RATE_HZ, "empty" if silent else "ok")
         )
     samples, evaluated = folder / "samples" / model, folder / "eval" / model
-    tables.write(_frame(judged, tables.JUDGED), tables.JUDGED, evaluated / "judged.parquet")
+    tables.write(_frame(judged, tables.CONTINUATION_METRICS), tables.CONTINUATION_METRICS, evaluated / "judged.parquet")
     scored = [] if model == "ground-truth" else _item_scores(model, rng)
     tables.write(_frame(scored, tables.ITEM_SCORES), tables.ITEM_SCORES, evaluated / "item_scores.parquet")
     tables.write(_frame(transcripts, tables.TRANSCRIPTS), tables.TRANSCRIPTS, samples / "transcripts.parquet")
@@ -184,7 +186,7 @@ def _item_scores(model: str, rng: np.random.Generator) -> list:
 def _write_mos(system: str, level: float, prompts: pl.DataFrame, folder: Path) -> None:
     rows = [
         (system, content_id(system, p), p, metric, level + 0.01 * (place % 5), "ok") if place < 10 else
-        (system, content_id(system, p), p, metric, None, "empty" if place == 10 else "unsampled")
+        (system, content_id(system, p), p, metric, None, "empty" if place == 10 else "skipped")
         for place, p in enumerate(prompts["prompt_id"])
         for metric in ("dnsmos_bak", "dnsmos_ovrl")
     ]  # fmt: skip
@@ -208,7 +210,9 @@ def _write_round(name: str, shift: float, prompts: pl.DataFrame, rng: np.random.
     ]  # fmt: skip
     tables.write(_frame(pairs, tables.PAIRS), tables.PAIRS, folder / "pairs" / f"{name}.parquet")
     reasons = [(p, "train", "no draw low enough" if i % 3 else "no draw high enough") for i, p in enumerate(without)]
-    tables.write(_frame(reasons, tables.REJECTIONS), tables.REJECTIONS, folder / "rejections" / f"{name}.parquet")
+    tables.write(
+        _frame(reasons, tables.SKIPPED_PROMPTS), tables.SKIPPED_PROMPTS, folder / "skipped_prompts" / f"{name}.parquet"
+    )
 
 
 def _write_training(name: str, folder: Path) -> None:
@@ -227,6 +231,6 @@ def _write_training(name: str, folder: Path) -> None:
         for step in range(10, 60, 10)
     ]
     best = {"step": 50, "reward_accuracy": 0.83, "reward_margin": 1.25}
-    path = folder / "training" / f"{name}.json"
+    path = folder / "training_logs" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"steps": 50, "best": best, "log": log}))

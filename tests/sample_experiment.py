@@ -9,9 +9,9 @@ CHOICES = {
 kind: storyworld
 seed: 0
 stories: {train: 100, valid: 10, dev: 0, test: 20}
-drift: 0.5
-drift_same_pronoun: 0.8
-texts: 50
+mismatched_fraction: 0.5
+mismatched_same_pronoun: 0.8
+num_texts: 50
 voice: en-us
 words_per_minute: 170
 sample_rate_hz: 16000
@@ -29,10 +29,10 @@ fit_utterances: 50
     "lm/llama": """\
 kind: llama-scratch
 hidden_size: 64
-layers: 2
-heads: 2
-max_positions: 512
-steps: 10
+num_hidden_layers: 2
+num_attention_heads: 2
+max_position_embeddings: 512
+max_steps: 10
 batch_size: 4
 learning_rate: 1e-3
 warmup_steps: 2
@@ -67,13 +67,13 @@ fit_utterances: 50
 steps: 10
 batch_size: 4
 learning_rate: 1e-3
-resynthesised_share: 0.5
+resynthesized_fraction: 0.5
 silence_rms: 0.001
 """,
     "mos/dnsmos": """\
 kind: dnsmos
 release: speechmos-0.0.1.1
-personalised: false
+personalized: false
 segments: first
 max_clips: 2
 """,
@@ -82,8 +82,8 @@ kind: ngram
 order: 3
 discount: 0.7
 calibration:
-  word_floor_nats: -6
-  true_score: 4.0
+  min_word_logprob: -6
+  ground_truth_score: 4.0
   shuffled_score: 2.0
 """,
     "judge/story": """\
@@ -94,13 +94,13 @@ layers: 1
 steps: 10
 batch_size: 4
 learning_rate: 1e-3
-unknown_share: 0.1
-calibration: {word_floor_nats: -6, true_score: 4.0, shuffled_score: 2.0}
+word_dropout: 0.1
+calibration: {min_word_logprob: -6, ground_truth_score: 4.0, shuffled_score: 2.0}
 """,
     "selector/thresholds": """\
 kind: thresholds
-max_chosen: 2
-max_rejected: 2
+max_chosen_per_prompt: 2
+max_rejected_per_prompt: 2
 min_words: 3
 """,
     "selector/best-worst": """\
@@ -109,18 +109,18 @@ min_words: 3
 """,
     "trainer/dpo": """\
 kind: preference
-losses: {sigmoid: 1}
+loss_weights: {sigmoid: 1}
 beta: 0.1
 lora: {r: 4, alpha: 8, target_modules: all-linear}
 learning_rate: 1e-3
-schedule: linear
-epochs: 2
+lr_scheduler_type: linear
+num_train_epochs: 2
 max_steps: null
 batch_size: 4
 micro_batch_size: null
 weight_decay: 0
 max_grad_norm: 1
-evaluations: 2
+num_evals: 2
 min_pairs: 10
 autocast: float32
 """,
@@ -128,8 +128,8 @@ autocast: float32
 kind: next-unit
 lora: {r: 4, alpha: 8, target_modules: [q_proj, v_proj]}
 learning_rate: 1e-3
-schedule: constant
-steps: 10
+lr_scheduler_type: constant
+max_steps: 10
 batch_size: 4
 micro_batch_size: 2
 weight_decay: 0
@@ -163,12 +163,12 @@ prompts:
   valid: 5
   dev: 0
   test: 10
-  cut: sentence
+  cut_at: sentence
   max_duration_s: 4.0
   min_units: 20
-sampling: {draws: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160}
+sampling: {num_continuations: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160}
 weights:
-  llm_score: 1.0
+  judge_score: 1.0
   ppl: 0.0
   auto_bleu: 0.0
   num_words: 0.0
@@ -193,8 +193,8 @@ systems:
   ground-truth: {source: corpus}
 evaluation:
   split: test
-  draws: 2
-  context: given
+  num_continuations: 2
+  likelihood: conditional
   reduction: mean
   include_eos: false
 publish: nowhere
@@ -204,10 +204,10 @@ device: cpu
 engine: local
 ray_address: auto
 replicas: 1
-workers: 1
-batch_rows: 8
-shard_rows: 100
-strict: false
+num_workers: 1
+batch_size: 8
+shard_size: 100
+batch_invariant: false
 num_processes: 1
 fsdp: none
 """

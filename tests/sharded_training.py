@@ -21,8 +21,8 @@ from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_model
 
 DTYPE = {"llama": "float32", "opt": "float32", "qwen2": "bfloat16"}  # qwen2: embedding and head are one
 CASES = {**{family: family for family in DTYPE}, "sft": "llama"}  # that loss has a pass of its own
-STEPS = {"micro_batch_size": 1, "max_steps": 6, "evaluations": 2}
-NTP = NEXT_UNIT.model_copy(update={"steps": 6, "batch_size": 4, "micro_batch_size": 1, "warmup_steps": 1})
+STEPS = {"micro_batch_size": 1, "max_steps": 6, "num_evals": 2}
+NTP = NEXT_UNIT.model_copy(update={"max_steps": 6, "batch_size": 4, "micro_batch_size": 1, "warmup_steps": 1})
 
 
 def write_models(root: Path) -> None:
@@ -45,12 +45,12 @@ def train_all(root: Path, *, processes: int, rank: int) -> None:
 
 def preferences(case: str, root: Path, place: Path, processes: int) -> dict:
     family, losses = CASES[case], {"sft" if case == "sft" else "sigmoid": 1.0}
-    config = TRAINER.model_copy(update={**STEPS, "autocast": DTYPE[family], "losses": losses})
+    config = TRAINER.model_copy(update={**STEPS, "autocast": DTYPE[family], "loss_weights": losses})
     lm = load_lm(root / family, device="cpu", processes=processes)
     held, total = num_local_parameters(lm.model)
-    reference = reference_log_probs(lm, pairs(16), "chosen", batch_rows=4)
+    reference = reference_log_probs(lm, pairs(16), "chosen", batch_size=4)
     work = root / f"{processes}" / f"work-{case}"
-    model, run, best = train_preferences(config, lm, pairs(16), warmup_steps=1, seed=3, batch_rows=4, work=work)
+    model, run, best = train_preferences(config, lm, pairs(16), warmup_steps=1, seed=3, batch_size=4, work=work)
     dtypes = sorted({str(weight.dtype) for name, weight in model.named_parameters() if "lora_" in name})
     keep(model, root / family, place / case)
     figures = [{name: row.figures.get(f"eval_{name}") for name in ("loss", "rewards/margins")} for row in run.log]

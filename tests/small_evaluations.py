@@ -15,12 +15,12 @@ def write_evaluation(
 ) -> None:
     """Write a judge's scores of draws by prompt, and the answers on a benchmark `swuggy`, as artifacts/eval/MODEL."""
     judged = [
-        (model, content_id(model, prompt, draw), prompt, draw, "judge", value)
+        (model, content_id(model, prompt, draw), prompt, draw, "judge_score", value)
         for prompt, draws in scores.items()
         for draw, value in enumerate(draws)
     ]
     folder = artifacts / "eval" / model
-    tables.write(_frame(judged, tables.JUDGED), tables.JUDGED, folder / "judged.parquet")
+    tables.write(_frame(judged, tables.CONTINUATION_METRICS), tables.CONTINUATION_METRICS, folder / "judged.parquet")
     items = [item_score(model, name, value) for name, value in (correct or {}).items()]
     tables.write(_frame(items, tables.ITEM_SCORES), tables.ITEM_SCORES, folder / "item_scores.parquet")
 

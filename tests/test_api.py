@@ -89,7 +89,7 @@ def test_a_recording_is_continued_as_the_experiment_would_and_recordings_become_
         alignslm.write_audio(waveform, world / f"recordings/{number}.wav", sample_rate_hz=16000)
     space = followed("continue", world)
     (expected, *_) = SpokenLM.load("base", root=world).generate(
-        world / "docs/samples/01-prompt.ogg", draws=2, temperature=0.8, top_p=0.95, seed=0
+        world / "docs/samples/01-prompt.ogg", num_continuations=2, temperature=0.8, top_p=0.95, seed=0
     )
     limit = load_experiment(world).params.sampling.max_new_units
     assert space["continuation"].units[: min(100, limit)] == list(expected.units)[: min(100, limit)]
@@ -105,19 +105,17 @@ def test_a_recording_is_continued_as_the_experiment_would_and_recordings_become_
 
 
 def test_texts_become_pairs_and_a_model_trained_on_them(world):
-    texts = story_texts(load_experiment(world).corpus.model_copy(update={"texts": 400}))
+    texts = story_texts(load_experiment(world).corpus.model_copy(update={"num_texts": 400}))
     stories = texts.select(prompt="prompt_text", continuation="continuation_text")
     stories.write_csv(world / "stories.csv")
     rows = [
         {"prompt_id": f"p{number:02d}", "split": "valid" if number % 5 == 0 else "train", "prompt_text": prompt}
-        | {"prompt_units": [number, 3, 5], "text": text, "units": [number + 1, 2, at], "finish": "eos"}
+        | {"prompt_units": [number, 3, 5], "text": text, "units": [number + 1, 2, at], "finish_reason": "eos"}
         for number, (prompt, continuation) in enumerate(stories.head(10).iter_rows())
         for at, text in enumerate([continuation, "the the the of", "", None])
     ]
     (world / "candidates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    edit(
-        world / "experiments/trainer/dpo-nll.yaml", {"max_steps": 2, "batch_size": 4, "min_pairs": 2, "evaluations": 2}
-    )
+    edit(world / "experiments/trainer/dpo-nll.yaml", {"max_steps": 2, "batch_size": 4, "min_pairs": 2, "num_evals": 2})
     space = followed("pairs", world)
     pairs = space["selection"].pairs
     assert set(pairs["split"]) == {"train", "valid"}
@@ -172,7 +170,7 @@ class CountsWords:
 
 def test_a_judge_of_ones_own_scores_texts_in_their_order():
     found = alignslm.score(CountsWords(), ["a", "b", "c", "d"], ["one two", None, "", "one two three"])
-    assert found["llm_score"].to_list() == [2.0, None, None, 3.0]
+    assert found["judge_score"].to_list() == [2.0, None, None, 3.0]
     assert found["status"].to_list() == ["ok", "empty", "empty", "ok"]
     assert found["num_words"].to_list() == [2, 0, 0, 3]
 
@@ -183,13 +181,15 @@ ROWS = [
     for number, score in enumerate([4.5, 3.2, 2.5, 1.0] if prompt != "p3" else [2.4, 2.6, 2.5, 2.2])
 ]
 RULES = {"min_chosen_score": 3, "max_rejected_score": 2, "min_margin": 1.5, "max_auto_bleu": 0.1}
-COUNTS = {"max_per_side": THRESHOLDS.max_chosen, "min_words": THRESHOLDS.min_words}
+COUNTS = {"max_per_side": THRESHOLDS.max_chosen_per_prompt, "min_words": THRESHOLDS.min_words}
 
 
 def candidates(rows):
     scores, continuations, prompts = frames(rows)
     known = prompts.select("prompt_id", "split", prompt_units="units")
-    return continuations.join(known, on="prompt_id").join(scores.drop("prompt_id", "draw"), on="continuation_id")
+    return continuations.join(known, on="prompt_id").join(
+        scores.drop("prompt_id", "sample_index"), on="continuation_id"
+    )
 
 
 def test_pairs_are_those_of_the_pipeline(tmp_path):
@@ -198,15 +198,15 @@ def test_pairs_are_those_of_the_pipeline(tmp_path):
     named = [name for name in tables.PAIRS.schema if not name.endswith("_id") or name == "prompt_id"]
     assert len(found.pairs)
     assert found.pairs.select(named).equals(expected.pairs.select(named))
-    assert found.skipped.equals(expected.rejections)
+    assert found.skipped.equals(expected.skipped_prompts)
 
 
 def test_candidates_without_a_pair_or_a_column_say_so():
-    with pytest.raises(NoPairsError, match=r"llm_score of 4 of 4 continuations: min 2\.20"):
+    with pytest.raises(NoPairsError, match=r"judge_score of 4 of 4 continuations: min 2\.20"):
         alignslm.select_pairs(candidates([row for row in ROWS if row["prompt"] == "p3"]), **RULES, **COUNTS)
     with pytest.raises(alignslm.SourceError) as error:
-        alignslm.select_pairs(candidates(ROWS).drop("finish", "ppl"), **RULES, **COUNTS)
-    names(error.value, "finish", "ppl")
+        alignslm.select_pairs(candidates(ROWS).drop("finish_reason", "ppl"), **RULES, **COUNTS)
+    names(error.value, "finish_reason", "ppl")
 
 
 # --- sources ---
@@ -240,7 +240,7 @@ def test_a_config_that_comes_with_the_library_is_loaded_by_its_name(tmp_path, mo
     topics = (("boat", "sail sea"), ("horse", "ride field"), ("bread", "bake oven"), ("song", "sing stage"))
     texts = [(f"tom {n} sees a {thing}", f"they {words}") for n, (thing, words) in enumerate(topics * 100)]
     judge = alignslm.load_judge("ngram", texts=texts)
-    (right, wrong) = alignslm.score(judge, ["tom sees a boat"] * 2, ["they sail sea", "they bake oven"])["llm_score"]
+    (right, wrong) = alignslm.score(judge, ["tom sees a boat"] * 2, ["they sail sea", "they bake oven"])["judge_score"]
     assert right > wrong
     with pytest.raises(alignslm.SourceError):
         alignslm.load_judge("mhubert-25hz-km500")  # of another group

@@ -36,7 +36,7 @@ CONFIG = CharCTCASRConfig(
     steps=120,
     batch_size=8,
     learning_rate=0.01,
-    resynthesised_share=0.0,
+    resynthesized_fraction=0.0,
     silence_rms=0.001,
 )
 

@@ -18,14 +18,14 @@ from tests.messages import names
 from tests.test_benchmarks import CONFIG, items
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 
-NO_JUDGED = pl.DataFrame(schema=dict(tables.JUDGED.schema))
-NAMES = ["given-mean", "given-mean-eos", "given-sum", "given-sum-eos"]
-NAMES += [name.replace("given", "scored") for name in NAMES]
+NO_JUDGED = pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema))
+NAMES = ["conditional-mean", "conditional-mean-eos", "conditional-sum", "conditional-sum-eos"]
+NAMES += [name.replace("conditional", "joint") for name in NAMES]
 
 
 def scores(count=8, **changes):
     table = items(count).with_columns(**changes)
-    return score_items(table, tiny_lm(), CONFIG, benchmark="b", model="m", batch_rows=4), table
+    return score_items(table, tiny_lm(), CONFIG, benchmark="b", model="m", batch_size=4), table
 
 
 def test_every_convention_equals_its_definition_token_by_token():
@@ -38,7 +38,7 @@ def test_every_convention_equals_its_definition_token_by_token():
         for pair, nats, units in read.iter_rows():
             item = table.row(by_predicate=(pl.col("pair_id") == pair) & (pl.col("polarity") == "negative"), named=True)
             ids = VOCABULARY.encode([*item["context_units"], *item["units"]], bos=True, eos=True)
-            per_token = naive_log_probs(lm, ids)[len(item["context_units"]) if name.startswith("given") else 0 :]
+            per_token = naive_log_probs(lm, ids)[len(item["context_units"]) if name.startswith("conditional") else 0 :]
             per_token = per_token if name.endswith("eos") else per_token[:-1]
             assert units == len(per_token)
             assert nats == pytest.approx(sum(per_token) / (len(per_token) if "mean" in name else 1), abs=1e-5)
@@ -46,9 +46,9 @@ def test_every_convention_equals_its_definition_token_by_token():
 
 def test_the_declared_convention_is_the_reported_one():
     found, _ = scores()
-    declared = dict(conventions_of(found))["given-mean"]
-    assert found["positive_nats"].equals(
-        found.select(declared.log_likelihood("positive").alias("positive_nats")).to_series()
+    declared = dict(conventions_of(found))["conditional-mean"]
+    assert found["positive_logprob"].equals(
+        found.select(declared.log_likelihood("positive").alias("positive_logprob")).to_series()
     )
     assert found["correct"].equals(found.select(declared.correct().alias("correct")).to_series())
 
@@ -61,12 +61,17 @@ def test_items_without_context_have_no_conventions_about_it():
 def test_a_model_without_end_of_sequence_has_no_conventions_about_it_and_may_not_be_asked_for_one():
     lm = tiny_lm()
     bare = type(lm)(lm.model, VOCABULARY.model_copy(update={"eos_id": None, "bos_id": None}), CONTRACT, "bare")
-    found = score_items(items(3), bare, CONFIG, benchmark="b", model="m", batch_rows=4)
-    assert [name for name, _ in conventions_of(found)] == ["given-mean", "given-sum", "scored-mean", "scored-sum"]
+    found = score_items(items(3), bare, CONFIG, benchmark="b", model="m", batch_size=4)
+    assert [name for name, _ in conventions_of(found)] == [
+        "conditional-mean",
+        "conditional-sum",
+        "joint-mean",
+        "joint-sum",
+    ]
     assert set(found["positive_context_units"]) == {3}  # of four: the first has nothing to be predicted from
     with pytest.raises(BenchmarkError) as error:
         score_items(
-            items(3), bare, CONFIG.model_copy(update={"include_eos": True}), benchmark="b", model="r1", batch_rows=4
+            items(3), bare, CONFIG.model_copy(update={"include_eos": True}), benchmark="b", model="r1", batch_size=4
         )
     names(error.value, "evaluation.include_eos", "'r1'", "false")
 
@@ -74,17 +79,17 @@ def test_a_model_without_end_of_sequence_has_no_conventions_about_it_and_may_not
 NATS = st.one_of(st.none(), st.just(math.nan), st.integers(-4, 0).map(float))
 PARTS = st.fixed_dictionaries(
     {
-        "context_nats": NATS,
-        "ending_nats": NATS,
-        "eos_nats": NATS,
+        "context_logprob": NATS,
+        "target_logprob": NATS,
+        "eos_logprob": NATS,
         "context_units": st.integers(0, 2),
-        "ending_units": st.integers(0, 3),
+        "target_units": st.integers(0, 3),
     }
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(PARTS, PARTS, st.sampled_from(["given", "scored"]), st.sampled_from(["mean", "sum"]), st.booleans())
+@given(PARTS, PARTS, st.sampled_from(["conditional", "joint"]), st.sampled_from(["mean", "sum"]), st.booleans())
 def test_a_part_that_was_not_measured_measures_nothing(positive, negative, context, reduction, eos):
     frame = pl.DataFrame(
         [{f"{side}_{name}": value for side, parts in (("positive", positive), ("negative", negative)) for name, value in parts.items()}],  # noqa: E501
@@ -92,8 +97,8 @@ def test_a_part_that_was_not_measured_measures_nothing(positive, negative, conte
     )  # fmt: skip
 
     def oracle(parts):
-        wanted = ["ending", *(["context"] if context == "scored" else [])]
-        nats = [parts[f"{name}_nats"] for name in (*wanted, *(["eos"] if eos else []))]
+        wanted = ["target", *(["context"] if context == "joint" else [])]
+        nats = [parts[f"{name}_logprob"] for name in (*wanted, *(["eos"] if eos else []))]
         units = sum(parts[f"{name}_units"] for name in wanted) + eos
         if not units or any(value is None or math.isnan(value) for value in nats):
             return None
@@ -111,11 +116,11 @@ def test_the_report_lists_conventions_beside_the_declared_figure_and_compares_th
         EvalTables(NO_JUDGED, pl.concat([other, found]), {}),
         models=["base", "m"],
         rounds={},
-        ceiling_model="true",
+        topline="true",
     )
     mine = {m.metric: m.value for m in report.metrics if m.model == "m"}
     assert sorted(mine) == ["accuracy", *(f"accuracy@{name}" for name in sorted(NAMES))]
-    assert mine["accuracy"] == mine["accuracy@given-mean"]
+    assert mine["accuracy"] == mine["accuracy@conditional-mean"]
     assert {c.metric for c in report.comparisons} == {"accuracy"}
 
 

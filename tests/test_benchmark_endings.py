@@ -22,7 +22,7 @@ RATE_HZ = CONTRACT.sample_rate_hz
 
 def config(**changes):
     given_values = {"seed": 0, "split": "test", "pairs": 100, "context_s": 1.0, "ending_s": 0.6, "same_speaker": True}
-    return CorpusClozeConfig(kind="own-endings", **{**given_values, **changes})
+    return CorpusClozeConfig(kind="corpus-cloze", **{**given_values, **changes})
 
 
 def utterances(*rows):

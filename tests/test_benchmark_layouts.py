@@ -50,7 +50,7 @@ def cloze(root):
 
 
 def copies(root, separator="_", *, subfolders=False):
-    return SlamkitBenchmarkConfig(kind="reformatted", data=folder(root), separator=separator, subfolders=subfolders)
+    return SlamkitBenchmarkConfig(kind="slamkit", data=folder(root), separator=separator, subfolders=subfolders)
 
 
 def pairs_of(found):
@@ -68,7 +68,7 @@ def message(config):
 
 
 def items_of(config, tmp_path):
-    return pl.concat(encode_found(find_items(config), LevelEncoder(), shard_rows=3, work=tmp_path / "work"))
+    return pl.concat(encode_found(find_items(config), LevelEncoder(), shard_size=3, work=tmp_path / "work"))
 
 
 # --- StoryCloze

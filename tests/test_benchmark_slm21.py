@@ -27,7 +27,7 @@ from tests.test_benchmarks import CONFIG
 from tests.tiny_lm import NUM_UNITS, tiny_lm
 from tests.tiny_slm21 import LEXICAL, SYNTACTIC, VOICES, name_of, read_gold, tiny_slm21, write_gold
 
-NO_JUDGED = pl.DataFrame(schema=dict(tables.JUDGED.schema))
+NO_JUDGED = pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema))
 
 
 def choice(root, kind="swuggy", split="dev"):
@@ -55,8 +55,8 @@ def encoder(release, tmp_path_factory):
     return load_encoder(config, folder, device="cpu")
 
 
-def encoded(root, encoder, kind, folder, shard_rows=500):
-    return pl.concat(encode_found(find_items(choice(root, kind)), encoder, shard_rows=shard_rows, work=folder))
+def encoded(root, encoder, kind, folder, shard_size=500):
+    return pl.concat(encode_found(find_items(choice(root, kind)), encoder, shard_size=shard_size, work=folder))
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def scored(release, encoder, tmp_path_factory):
     for kind in ("swuggy", "sblimp"):
         items = encoded(release, encoder, kind, tmp_path_factory.mktemp("work"))
         tables.verify(items, tables.ITEMS, where=kind)
-        frames.append(score_items(items, tiny_lm(), CONFIG, benchmark=kind, model="m", batch_rows=8))
+        frames.append(score_items(items, tiny_lm(), CONFIG, benchmark=kind, model="m", batch_size=8))
     lost = ((pl.col("pair_id") == "2") & (pl.col("voice") == "de")) | (pl.col("pair_id") == "3")
-    return [frames[0].with_columns(unmeasured(name, lost) for name in ("positive_nats", "correct")), frames[1]]
+    return [frames[0].with_columns(unmeasured(name, lost) for name in ("positive_logprob", "correct")), frames[1]]
 
 
 def unmeasured(name, lost):
@@ -79,7 +79,7 @@ def scores_by_file(gold, scores):
     """Return the score of every file name, None where it was not measured."""
     found = {(row["pair_id"], row["voice"]): row for row in scores.iter_rows(named=True)}
     key = (lambda g: "/".join((g["type"], g["subtype"], g["id"]))) if "type" in gold[0] else (lambda g: g["id"])
-    sides = {"1": "positive_nats", "0": "negative_nats"}
+    sides = {"1": "positive_logprob", "0": "negative_logprob"}
     return {g["filename"]: found[key(g), g["voice"]][sides[g["correct"]]] for g in gold}
 
 
@@ -121,7 +121,7 @@ def figures(scores):
     return {
         metric: (float(values.mean()), len(values))
         for metric, values in measured.items()
-        if "@" not in metric and metric != "unmeasured" and len(values)
+        if "@" not in metric and metric != "missing_ratio" and len(values)
     }
 
 
@@ -141,7 +141,7 @@ def test_the_tiny_release_holds_what_the_rules_are_about(scored):
     assert words.filter(pair_id="4", voice="de")["correct"].item() == 0.5
     overall = columns_of(EvalTables(NO_JUDGED, words, {}), "m")["swuggy", "accuracy"]
     assert int(np.isnan(overall.values).sum()) == 1  # id 3, lost in every voice; id 2 has its other voices
-    share = columns_of(EvalTables(NO_JUDGED, words, {}), "m")["swuggy", "unmeasured"]
+    share = columns_of(EvalTables(NO_JUDGED, words, {}), "m")["swuggy", "missing_ratio"]
     assert share.values.sum() == 1 + len(VOICES)
     assert share.values.size == len(words)
 
@@ -154,9 +154,9 @@ LIKELIHOODS = st.lists(st.one_of(st.none(), st.integers(-3, 0)), min_size=60, ma
 def test_any_scores_in_any_order_give_the_oracles_figures(release, scored, values, task, random):
     gold = read_gold(release / task / "dev")
     frame = scored[0 if task == "lexical" else 1]
-    sides = {name: values[i::2][: len(frame)] for i, name in enumerate(("positive_nats", "negative_nats"))}
+    sides = {name: values[i::2][: len(frame)] for i, name in enumerate(("positive_logprob", "negative_logprob"))}
     made = frame.with_columns(*(pl.Series(name, side, pl.Float64) for name, side in sides.items())).with_columns(
-        preferred(pl.col("positive_nats"), pl.col("negative_nats")).alias("correct")
+        preferred(pl.col("positive_logprob"), pl.col("negative_logprob")).alias("correct")
     )
     _, groups = oracle(gold, scores_by_file(gold, made))
     shuffled = made[random.sample(range(len(made)), len(made))]
@@ -183,14 +183,14 @@ def test_order_of_rows_files_shards_and_batches_changes_nothing(release, encoder
         shutil.copy(file, copy / task / "dev")
     rows = read_gold(release / task / "dev")
     write_gold(copy / task / "dev", columns, rows[::-1])
-    one = encoded(release, encoder, kind, tmp_path / "one", shard_rows=500)
-    two = encoded(copy.parent, encoder, kind, tmp_path / "two", shard_rows=7)
+    one = encoded(release, encoder, kind, tmp_path / "one", shard_size=500)
+    two = encoded(copy.parent, encoder, kind, tmp_path / "two", shard_size=7)
     assert one.equals(two)
     assert one.select("audio").unnest("audio")["bytes"].null_count() == len(one)  # hash and units, no audio
     lm = tiny_lm()
     mixed = two.sample(fraction=1, shuffle=True, seed=1)
     alone, together = (
-        score_items(items.select(COLUMNS), lm, CONFIG, benchmark=kind, model="m", batch_rows=rows)
+        score_items(items.select(COLUMNS), lm, CONFIG, benchmark=kind, model="m", batch_size=rows)
         for items, rows in ((one, 1), (mixed, 32))
     )
     assert alone.equals(together)
@@ -203,10 +203,10 @@ def test_null_and_nan_are_words(release):
 
 def test_an_interrupted_import_is_taken_up(release, encoder, tmp_path, capsys):
     found = find_items(choice(release))
-    shards = encode_found(found, encoder, shard_rows=25, work=tmp_path)
+    shards = encode_found(found, encoder, shard_size=25, work=tmp_path)
     next(shards)
     shards.close()
-    whole = pl.concat(encode_found(found, encoder, shard_rows=25, work=tmp_path))
+    whole = pl.concat(encode_found(found, encoder, shard_size=25, work=tmp_path))
     names(capsys.readouterr().out, "benchmark: 1 of 3 shards")
     assert len(whole) == 60
 
@@ -297,7 +297,7 @@ def test_every_unreadable_recording_is_listed_and_nothing_written(release, encod
     soundfile.write(empty, np.zeros(0), 16000)
     noise.write_bytes(b"no audio")
     table = tmp_path / "items"
-    shards = encode_found(find_items(choice(tmp_path)), encoder, shard_rows=40, work=tmp_path / "work")
+    shards = encode_found(find_items(choice(tmp_path)), encoder, shard_size=40, work=tmp_path / "work")
     with pytest.raises(BenchmarkError) as error:
         tables.write_shards(shards, tables.ITEMS, table, encoder.contract)
     assert not table.exists()

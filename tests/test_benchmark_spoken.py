@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 from alignslm import tables
 from alignslm.audio import encode_flac
 from alignslm.benchmarks.continuation import judged_rows
-from alignslm.benchmarks.spoken import measure_speech, silence_share
+from alignslm.benchmarks.spoken import measure_speech, silence_ratio
 from alignslm.encoder import Encoded
 from tests.listening_world import say
 
@@ -55,27 +55,27 @@ def test_silence_is_that_of_a_loop_over_frames(rate_hz, num_samples):
     rng = np.random.default_rng(num_samples)
     loudness = 10 ** rng.uniform(-4, 0, num_samples // 100 + 1).repeat(100)[:num_samples]
     waveform = (rng.uniform(-1, 1, num_samples) * loudness).astype(np.float32)
-    assert silence_share(waveform, rate_hz) == pytest.approx(naive_silence(waveform, rate_hz))
+    assert silence_ratio(waveform, rate_hz) == pytest.approx(naive_silence(waveform, rate_hz))
 
 
 def test_silence_by_hand():
     tone = np.sin(np.arange(RATE_HZ) / 5).astype(np.float32)
     silent = np.zeros(RATE_HZ, np.float32)
-    assert silence_share(tone, RATE_HZ) == 0
-    assert silence_share(silent, RATE_HZ) == 1
-    assert silence_share(np.concatenate([tone, silent, silent, silent]), RATE_HZ) == 0.75
-    assert silence_share(np.concatenate([tone, 0.009 * tone]), RATE_HZ) == 0.5  # 41 dB below
-    assert silence_share(np.concatenate([tone, 0.011 * tone]), RATE_HZ) == 0  # 39 dB below
-    assert silence_share(0.001 * tone, RATE_HZ) == 1  # -63 dB full scale: hiss
-    assert silence_share(np.zeros(0, np.float32), RATE_HZ) is None
+    assert silence_ratio(tone, RATE_HZ) == 0
+    assert silence_ratio(silent, RATE_HZ) == 1
+    assert silence_ratio(np.concatenate([tone, silent, silent, silent]), RATE_HZ) == 0.75
+    assert silence_ratio(np.concatenate([tone, 0.009 * tone]), RATE_HZ) == 0.5  # 41 dB below
+    assert silence_ratio(np.concatenate([tone, 0.011 * tone]), RATE_HZ) == 0  # 39 dB below
+    assert silence_ratio(0.001 * tone, RATE_HZ) == 1  # -63 dB full scale: hiss
+    assert silence_ratio(np.zeros(0, np.float32), RATE_HZ) is None
 
 
 def test_a_pause_is_silence_however_loud_the_voice_is():
     waveform = np.concatenate([say("the dog ran"), np.zeros(RATE_HZ // 2, np.float32), say("the cat sat")])
     pause = RATE_HZ / 2 / len(waveform)
-    share = silence_share(waveform, RATE_HZ)
+    share = silence_ratio(waveform, RATE_HZ)
     assert pause <= share < pause + 0.3
-    assert silence_share(0.1 * waveform, RATE_HZ) == pytest.approx(share, abs=0.02)
+    assert silence_ratio(0.1 * waveform, RATE_HZ) == pytest.approx(share, abs=0.02)
 
 
 class Levels:
@@ -108,8 +108,8 @@ MEANT = pl.DataFrame({"continuation_id": ["d", "c", "b", "a"], "units": [[9], []
 def test_units_that_survive_are_no_error_and_what_was_not_spoken_is_not_measured():
     found = measure_speech(SPEECH, MEANT, Levels())
     assert found["continuation_id"].to_list() == ["a", "b", "c", "d"]
-    assert found["unit_error"].to_list() == [0.0, 0.5, None, 2.0]  # b: one other, one lost; d: one other, one more
-    assert found["silence_share"].to_list() == [0.0, 0.0, None, 0.0]
+    assert found["unit_error_rate"].to_list() == [0.0, 0.5, None, 2.0]  # b: one other, one lost; d: one other, one more
+    assert found["silence_ratio"].to_list() == [0.0, 0.0, None, 0.0]
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
@@ -123,11 +123,11 @@ def test_what_was_measured_stands_among_the_judged_rows():
     made = [(name, "p", 0, "m", 0, units, "eos", -1.0) for name, units in sorted(MEANT.rows())]
     continuations = pl.DataFrame(made, schema=dict(tables.CONTINUATIONS.schema), orient="row")
     stories = pl.DataFrame(
-        {"continuation_id": ids, "prompt_id": "p", "draw": 0, "prompt_text": "a", "text": "b", "status": "ok"}
+        {"continuation_id": ids, "prompt_id": "p", "sample_index": 0, "prompt_text": "a", "text": "b", "status": "ok"}
     )
     speech = SPEECH.drop("audio", "status").join(measure_speech(SPEECH, MEANT, Levels()), on="continuation_id")
     rows = judged_rows(stories, continuations, speech, {}, model="m", grammar=None)
-    tables.verify(rows, tables.JUDGED, where="rows")
-    found = {metric: rows.filter(metric=metric)["value"].to_list() for metric in ("unit_error", "silence_share")}
-    assert found == {"unit_error": [0.0, 0.5, None, 2.0], "silence_share": [0.0, 0.0, None, 0.0]}
+    tables.verify(rows, tables.CONTINUATION_METRICS, where="rows")
+    found = {metric: rows.filter(metric=metric)["value"].to_list() for metric in ("unit_error_rate", "silence_ratio")}
+    assert found == {"unit_error_rate": [0.0, 0.5, None, 2.0], "silence_ratio": [0.0, 0.0, None, 0.0]}
     assert rows.filter(metric="duration_s")["value"].to_list() == [0.4, 0.3, 0.0, 0.2]

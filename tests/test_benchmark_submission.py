@@ -53,7 +53,7 @@ def experiment(tmp_path_factory):
         for name in ("words", "sentences"):
             benchmarks.main(name)
             items = tables.read(tables.ITEMS, Artifacts().benchmark(name))
-            scored.append(score_items(items, tiny_lm(), CONFIG, benchmark=name, model="r1", batch_rows=8))
+            scored.append(score_items(items, tiny_lm(), CONFIG, benchmark=name, model="r1", batch_size=8))
         tables.write(pl.concat(scored), tables.ITEM_SCORES, Artifacts().item_scores("r1"))
     assert not (root / ".work").exists() or not list((root / ".work").rglob("*.parquet"))
     return root
@@ -106,7 +106,7 @@ def test_a_recording_without_a_score_is_refused(experiment, tmp_path):
     lost = part.items.row(by_predicate=(pl.col("pair_id") == "3") & (pl.col("voice") == "de") & (pl.col("polarity") == "negative"), named=True)["item_id"]  # fmt: skip # noqa: E501
     here = (pl.col("pair_id") == "3") & (pl.col("voice") == "de")
     for value in (None, float("nan"), float("-inf")):
-        nats = pl.when(here).then(pl.lit(value, pl.Float64)).otherwise("negative_nats").alias("negative_nats")
+        nats = pl.when(here).then(pl.lit(value, pl.Float64)).otherwise("negative_logprob").alias("negative_logprob")
         broken = part._replace(scores=part.scores.with_columns(nats))
         with pytest.raises(BenchmarkError) as error:
             write_submission(tmp_path, [broken], meta=None, year=2026)

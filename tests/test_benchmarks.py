@@ -15,8 +15,8 @@ from tests.tiny_lm import VOCABULARY, naive_log_probs, tiny_lm
 
 CONFIG = Evaluation(
     split="test",
-    draws=2,
-    context="given",
+    num_continuations=2,
+    likelihood="conditional",
     reduction="mean",
     include_eos=False,
 )
@@ -50,31 +50,31 @@ def items(count=6, seed=0):
     return pl.DataFrame(rows, schema=dict(tables.ITEMS.schema))
 
 
-@pytest.mark.parametrize("context", ["given", "scored"])
+@pytest.mark.parametrize("context", ["conditional", "joint"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("include_eos", [True, False])
 def test_item_scores_equal_a_loop_over_single_tokens(context, reduction, include_eos):
     lm, table = tiny_lm(), items()
-    config = CONFIG.model_copy(update={"context": context, "reduction": reduction, "include_eos": include_eos})
-    scored = score_items(table, lm, config, benchmark="b", model="m", batch_rows=4)
+    config = CONFIG.model_copy(update={"likelihood": context, "reduction": reduction, "include_eos": include_eos})
+    scored = score_items(table, lm, config, benchmark="b", model="m", batch_size=4)
     for row in scored.iter_rows(named=True):
         for side in ("positive", "negative"):
             item = table.row(
                 by_predicate=(pl.col("pair_id") == row["pair_id"]) & (pl.col("polarity") == side), named=True
             )
             ids = VOCABULARY.encode([*item["context_units"], *item["units"]], bos=True, eos=include_eos)
-            nats = naive_log_probs(lm, ids)[4 if context == "given" else 0 :]
+            nats = naive_log_probs(lm, ids)[4 if context == "conditional" else 0 :]
             expected = sum(nats) / len(nats) if reduction == "mean" else sum(nats)
-            assert row[f"{side}_nats"] == pytest.approx(expected, abs=1e-5)
+            assert row[f"{side}_logprob"] == pytest.approx(expected, abs=1e-5)
             assert row[f"{side}_units"] == len(nats)
-        assert row["correct"] == float(row["positive_nats"] > row["negative_nats"])
+        assert row["correct"] == float(row["positive_logprob"] > row["negative_logprob"])
 
 
 def test_row_order_and_batch_change_nothing():
     lm, table = tiny_lm(), items(20)
-    one = score_items(table, lm, CONFIG, benchmark="b", model="m", batch_rows=1)
+    one = score_items(table, lm, CONFIG, benchmark="b", model="m", batch_size=1)
     two = score_items(
-        table.sample(fraction=1, shuffle=True, seed=3), lm, CONFIG, benchmark="b", model="m", batch_rows=32
+        table.sample(fraction=1, shuffle=True, seed=3), lm, CONFIG, benchmark="b", model="m", batch_size=32
     )
     assert one.equals(two)
 
@@ -91,9 +91,9 @@ def test_ties_count_half_and_what_is_not_measured_counts_nothing(positive, negat
 def test_a_side_without_a_scored_unit_is_missing_not_wrong():
     table = items(1).with_columns(units=pl.when(pl.col("polarity") == "negative").then([]).otherwise("units"))
     [row] = score_items(
-        table.cast({"units": tables.UNITS}), tiny_lm(), CONFIG, benchmark="b", model="m", batch_rows=4
+        table.cast({"units": tables.UNITS}), tiny_lm(), CONFIG, benchmark="b", model="m", batch_size=4
     ).to_dicts()
-    assert (row["negative_nats"], row["negative_units"], row["correct"]) == (None, 0, None)
+    assert (row["negative_logprob"], row["negative_units"], row["correct"]) == (None, 0, None)
 
 
 def test_pairs_are_joined_by_key_and_faults_are_listed():

@@ -171,7 +171,7 @@ def test_check_prints_the_resolved_experiment(root):
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert (
-        "corpus world seed=0 stories={train=100 valid=10 dev=0 test=20} drift=0.5 drift_same_pronoun=0.8 texts=50"
+        "corpus world seed=0 stories={train=100 valid=10 dev=0 test=20} mismatched_fraction=0.5 mismatched_same_pronoun=0.8 num_texts=50"
         in ("\n".join(lines))
     )
     assert "benchmarks.swuggy swuggy seed=0 pairs=10" in lines
@@ -187,7 +187,7 @@ def test_check_prints_warnings_and_succeeds(root):
 
 
 def test_check_lists_execution_faults_beside_the_others(root):
-    edit(root / "params.yaml", ("draws: 5", "draws: 1"))
+    edit(root / "params.yaml", ("num_continuations: 5", "num_continuations: 1"))
     edit(root / "experiments/execution.yaml", ("device: cpu", "device: gpu"))
     result = run("check")
     assert result.exit_code == 1
@@ -195,7 +195,7 @@ def test_check_lists_execution_faults_beside_the_others(root):
         result.stderr.splitlines(),
         [
             ("experiments/execution.yaml:1: device", "auto", "'cpu'", "cuda", "gpu"),
-            ("params.yaml:25: sampling.draws", "2", "1"),
+            ("params.yaml:25: sampling.num_continuations", "2", "1"),
         ],
         strict=True,
     ):
@@ -264,8 +264,8 @@ def artifacts(root):
         {
             "continuation_id": ["a", "b", "c"],
             "prompt_id": ["p", "p", "q"],
-            "draw": [0, 1, 0],
-            "llm_score": [4.25, None, 1.5],
+            "sample_index": [0, 1, 0],
+            "judge_score": [4.25, None, 1.5],
             "ppl": [2.0, None, 123456.0],
             "auto_bleu": [0.0, None, 0.5],
             "num_words": [4, 0, 9],
@@ -301,8 +301,8 @@ def shown(*words):
 
 def test_show_by_words(artifacts):
     assert shown("scores", "r1") == [
-        "artifacts/scores/r1.parquet: scores v1, 3 rows",
-        "continuation_id prompt_id draw llm_score ppl auto_bleu num_words status",
+        "artifacts/scores/r1.parquet: scores v2, 3 rows",
+        "continuation_id prompt_id sample_index judge_score ppl auto_bleu num_words status",
         "a p 0 4.25 2 0 4 ok",
         "b p 1 - - - 0 empty",
         "c q 0 1.5 1.235e+05 0.5 9 ok",
@@ -311,9 +311,9 @@ def test_show_by_words(artifacts):
 
 def test_show_rows_columns_where(artifacts):
     path = "artifacts/scores/r2.parquet"
-    assert shown(path, "-n", "1", "-c", "status,draw", "--where", "num_words < 8 AND prompt_id = 'p'") == [
-        "artifacts/scores/r2.parquet: scores v1, 3 rows, 2 kept",
-        "status draw",
+    assert shown(path, "-n", "1", "-c", "status,sample_index", "--where", "num_words < 8 AND prompt_id = 'p'") == [
+        "artifacts/scores/r2.parquet: scores v2, 3 rows, 2 kept",
+        "status sample_index",
         "ok 0",
     ]
 

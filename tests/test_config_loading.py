@@ -69,12 +69,12 @@ def test_the_sample_is_valid_and_typed(root):
         ("{source: corpus", "{temperature_scale: 0.8, source: corpus", ("params.yaml:49: systems.ground-truth", "temperature_scale")),
         ("  r1:\n", "  R1:\n", ("params.yaml:32: preferences.R1", "R1", "^[a-z0-9][a-z0-9_-]{0,39}$")),
         ("imported_preferences: {}", "imported_preferences: {r1: x}", ("params.yaml:12: imported_preferences.r1", "preferences")),
-        ("cut: sentence", "cut: sentenc", ("params.yaml:22: prompts.cut", "'sentence'", "raw", "word", "sentenc")),
+        ("cut_at: sentence", "cut_at: sentenc", ("params.yaml:22: prompts.cut_at", "'sentence'", "time", "word", "sentenc")),
         ("include_eos: false", "include_eos: no", ("params.yaml:55: evaluation.include_eos", "true", "false", "'no'")),
         ("include_eos: false", "include_eos: 0", ("params.yaml:55: evaluation.include_eos", "true", "false", "0")),
-        ("  draws: 2", "  draws: true", ("params.yaml:52: evaluation.draws", "whole number", "true")),
-        ("  llm_score: 1.0", "  llm_score: 0.0", ("params.yaml:26: weights", "0", "llm_score: 1.0")),
-        ("  llm_score: 1.0", "  llm_score: .inf", ("params.yaml:27: weights.llm_score", "finite", "inf")),
+        ("  num_continuations: 2", "  num_continuations: true", ("params.yaml:52: evaluation.num_continuations", "whole number", "true")),
+        ("  judge_score: 1.0", "  judge_score: 0.0", ("params.yaml:26: weights", "0", "judge_score: 1.0")),
+        ("  judge_score: 1.0", "  judge_score: .inf", ("params.yaml:27: weights.judge_score", "finite", "inf")),
         ("max_duration_s: 4.0", "max_duration_s: 0", ("params.yaml:23: prompts.max_duration_s", "0")),
         ("  train: 50", "  train: 2.5", ("params.yaml:18: prompts.train", "whole number", "2.5")),
         ("  train: 50", "  train: '50'", ("params.yaml:18: prompts.train", "whole number", "'50'")),
@@ -101,20 +101,20 @@ def test_fault_in_params(root, old, new, expected):
     [
         ("judge/ngram", "kind: ngram", "kind: ngramm", ("1: kind", "ngramm", "heldout_judge", "params.yaml:9", "'ngram'", "ngram, story-lm, causal-lm, openai")),
         ("judge/ngram", "kind: ngram\n", "# no kind\n", ("1: kind", "missing", "ngram, story-lm, causal-lm, openai")),
-        ("judge/ngram", "true_score: 4.0", "true_score: 6", ("6: calibration.true_score", "5", "6")),
+        ("judge/ngram", "ground_truth_score: 4.0", "ground_truth_score: 6", ("6: calibration.ground_truth_score", "5", "6")),
         ("judge/ngram", "order: 3", "order: 3\nordr: 4", ("3: ordr", "unknown", "'order'")),
         ("judge/ngram", "order: 3", "order: 3\nzzz: 4", ("3: zzz", "unknown", "kind, order, discount, calibration")),
-        ("judge/ngram", "  true_score: 4.0", "  true_score: 4.0\n  floor: 4", ("7: calibration.floor", "unknown", "word_floor_nats, true_score, shuffled_score")),
-        ("lm/llama", "kind: llama-scratch", "kind: gpt", ("1: kind", "'gpt'", "lm", "params.yaml:4", "llama-scratch, twist, slam, hf, warm-start")),
+        ("judge/ngram", "  ground_truth_score: 4.0", "  ground_truth_score: 4.0\n  floor: 4", ("7: calibration.floor", "unknown", "min_word_logprob, ground_truth_score, shuffled_score")),
+        ("lm/llama", "kind: llama-scratch", "kind: gpt", ("1: kind", "'gpt'", "lm", "params.yaml:4", "llama-scratch, twist, slam, hf, twist-init")),
         ("trainer/dpo", "target_modules: all-linear", "target_modules: 3", ("4: lora.target_modules", "all-linear", "list", "3")),
-        ("trainer/dpo", "{sigmoid: 1}", "{sigmoidal: 1}", ("2: losses.sigmoidal", "'sigmoid'", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "sigmoidal")),
+        ("trainer/dpo", "{sigmoid: 1}", "{sigmoidal: 1}", ("2: loss_weights.sigmoidal", "'sigmoid'", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "sigmoidal")),
         ("trainer/dpo", "max_steps: null", "max_steps: none", ("8: max_steps", "whole number", "none")),
         ("trainer/dpo", "min_pairs: 10", "min_pairs: 500", ("14: min_pairs", "500", "50", "200")),
         ("vocoder/conv", "hop_samples: 160", "hop_samples: 150", ("5: hop_samples", "16000", "25", "640", "sample_rate_hz", "mfcc", "frame_rate_hz", "150")),
         ("vocoder/conv", "window_samples: 400", "window_samples: 80", ("6: window_samples", "hop_samples", "160")),
-        ("lm/llama", "heads: 2", "heads: 3", ("2: hidden_size", "64", "heads", "6")),
+        ("lm/llama", "num_attention_heads: 2", "num_attention_heads: 3", ("2: hidden_size", "64", "num_attention_heads", "6")),
         ("lm/llama", "warmup_steps: 2", "warmup_steps: 10", ("9: warmup_steps", "10")),
-        ("lm/llama", "max_positions: 512", "max_positions: 261", ("5: max_positions", "261", "positions", "100", "prompts.max_duration_s", "sampling.max_new_units", "160", "2", "262")),
+        ("lm/llama", "max_position_embeddings: 512", "max_position_embeddings: 261", ("5: max_position_embeddings", "261", "positions", "100", "prompts.max_duration_s", "sampling.max_new_units", "160", "2", "262")),
         ("encoder/mfcc", "stacked_frames: 3", "stacked_frames: 4", ("6: stacked_frames", "odd", "4")),
     ],
 )  # fmt: skip
@@ -149,7 +149,7 @@ def test_frame_rate_must_divide_the_sample_rate(root):
 def test_all_faults_of_all_files_at_once(root):
     edit(root / "params.yaml", ("    min_chosen_score: 3.2", "    min_chosen_scor: 3.2"), ("asr: ctc", "asr: ctcc"))
     edit(root / "experiments/judge/ngram.yaml", ("order: 3", "order: 1"))
-    edit(root / "experiments/corpus/world.yaml", ("drift: 0.5", "drift: [0.5"))
+    edit(root / "experiments/corpus/world.yaml", ("mismatched_fraction: 0.5", "mismatched_fraction: [0.5"))
     for line, facts in zip(
         message().splitlines()[:2],
         [
@@ -264,24 +264,24 @@ def test_missing_files(tmp_path, monkeypatch):
 
 
 def test_execution_may_be_another_file(root, monkeypatch):
-    assert load_execution(root).workers == 1
+    assert load_execution(root).num_workers == 1
     Path("other.yaml").write_text(
-        EXECUTION.replace("shard_rows: 100\n", "")
+        EXECUTION.replace("shard_size: 100\n", "")
         .replace("replicas: 1", "replicas: 0")
-        .replace("workers: 1", "workers: 0")
+        .replace("num_workers: 1", "num_workers: 0")
     )
     monkeypatch.setenv("ALIGNSLM_EXECUTION", "other.yaml")
     missing, either, least = message(load_execution).splitlines()
-    names(missing, "other.yaml:1: shard_rows", "missing")
+    names(missing, "other.yaml:1: shard_size", "missing")
     names(either, "other.yaml:4: replicas", "'auto'", "1", "0")
-    names(least, "other.yaml:5: workers", "1", "0")
+    names(least, "other.yaml:5: num_workers", "1", "0")
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
         ("params", "judge: story  ", "judge: ngram  ", ("heldout_judge", "ngram")),
-        ("params", "  llm_score: 1.0", "  llm_score: 0\n  #", None),
+        ("params", "  judge_score: 1.0", "  judge_score: 0\n  #", None),
         ("params", "pairs/r1, trainer: dpo", "pairs/r1, trainer: sft", ("checkpoints.r1", "preference", "fine-tuning")),
         ("params", "trainer: sft", "trainer: dpo", ("checkpoints.sft", "preference", "fine-tuning")),
         ("params", "source: corpus", "source: checkpoints/sft", ("source: corpus", "topline")),
@@ -292,9 +292,9 @@ def test_execution_may_be_another_file(root, monkeypatch):
 )  # fmt: skip
 def test_warnings(root, name, old, new, expected):
     edit(root / f"{name}.yaml", (old, new))
-    if "llm_score" in old:
+    if "judge_score" in old:
         edit(root / "params.yaml", ("  num_words: 0.0", "  num_words: 1"))
-        expected = ("weights.llm_score", "weights.ppl", "0", "judge")
+        expected = ("weights.judge_score", "weights.ppl", "0", "judge")
     found = warnings(load_experiment(root))
     assert len(found) == (expected is not None)
     names("".join(found), *(expected or ()))
@@ -304,9 +304,13 @@ def test_warnings(root, name, old, new, expected):
     ("draws", "chosen", "rejected", "pairs"), [(5, 2, 2, 4), (3, 2, 2, 2), (2, 9, 9, 1), (7, 9, 9, 12)]
 )
 def test_pairs_per_prompt(root, draws, chosen, rejected, pairs):
-    edit(root / "params.yaml", ("draws: 5", f"draws: {draws}"))
+    edit(root / "params.yaml", ("num_continuations: 5", f"num_continuations: {draws}"))
     path = root / "experiments/selector/thresholds.yaml"
-    edit(path, ("max_chosen: 2", f"max_chosen: {chosen}"), ("max_rejected: 2", f"max_rejected: {rejected}"))
+    edit(
+        path,
+        ("max_chosen_per_prompt: 2", f"max_chosen_per_prompt: {chosen}"),
+        ("max_rejected_per_prompt: 2", f"max_rejected_per_prompt: {rejected}"),
+    )
     assert pairs_per_prompt(load_experiment(root)) == pairs
 
 

@@ -41,7 +41,7 @@ def test_everything_absent_is_told_at_once_with_its_line(paper):
             ("benchmark/tstorycloze.yaml:5: data.path", f"{paper}/home/data/SpokenStoryCloze/tSC"),
             ("corpus/librispeech.yaml:14: parts.librispeech.source.path", "$LIBRISPEECH", "export LIBRISPEECH="),
             (
-                *("judge/gpt4o.yaml:6: key_variable", "https://api.openai.com/v1", "gpt-4o-2024-11-20"),
+                *("judge/gpt4o.yaml:6: api_key_env", "https://api.openai.com/v1", "gpt-4o-2024-11-20"),
                 *("export OPENAI_API_KEY=", "judge", "params.yaml"),
             ),
             ("lm/twist-1.3b.yaml:8: weights.path", "$ALIGNSLM_MODELS/TWIST-1.3B", "export ALIGNSLM_MODELS="),

@@ -43,9 +43,9 @@ def root(published, tmp_path):
     return shutil.copytree(published, tmp_path / "LibriSpeech")
 
 
-def read(config, tmp_path, *, shard_rows=3, workers=2):
+def read(config, tmp_path, *, shard_size=3, workers=2):
     corpus = find_corpus(config)
-    frames = utterances_of(corpus, config, workers=workers, shard_rows=shard_rows, work=tmp_path / "work")
+    frames = utterances_of(corpus, config, workers=workers, shard_size=shard_size, work=tmp_path / "work")
     tables.write_shards(frames, tables.UTTERANCES, tmp_path / "utterances")
     return tables.read(tables.UTTERANCES, tmp_path / "utterances")
 
@@ -56,12 +56,19 @@ def told(config, tmp_path):
     return str(error.value).splitlines()
 
 
-MEND = ("leave_out", "experiments/corpus/")
+MEND = ("exclude_ids", "experiments/corpus/")
 
 
-def part(kind, root, subsets=SPLITS, at_most=ALL, **fields):
+def part(kind, root, subsets=SPLITS, max_utterances=ALL, **fields):
     source = {"kind": "folder", "path": str(root)}
-    return {"kind": kind, "source": source, "subsets": subsets, "at_most": at_most, "alignments": None, **fields}
+    return {
+        "kind": kind,
+        "source": source,
+        "subsets": subsets,
+        "max_utterances": max_utterances,
+        "alignments": None,
+        **fields,
+    }
 
 
 # --- what comes out ---
@@ -80,7 +87,7 @@ def test_every_utterance_is_there_with_its_text_and_the_bytes_it_came_in(root, t
         assert [row[name] for name in ("prompt_text", "continuation_text", "prompt_end_s", "word_ends_s")] == [None] * 4
 
 
-@pytest.mark.parametrize("layout", ["parquet", "listed"])
+@pytest.mark.parametrize("layout", ["parquet", "audiofolder"])
 def test_other_layouts_give_the_same_table(root, tmp_path, layout):
     reference = read(recordings(root), tmp_path)
     if layout == "parquet":
@@ -88,15 +95,15 @@ def test_other_layouts_give_the_same_table(root, tmp_path, layout):
         subsets = {split: tuple(f"all/{name}/*.parquet" for name in names) for split, names in SPLITS.items()}
         other = part("parquet", write_parquet(tmp_path / "p", COUNTS), subsets, columns=columns)
     else:
-        other = part("listed", write_listed(tmp_path / "l", COUNTS))
+        other = part("audiofolder", write_listed(tmp_path / "l", COUNTS))
     found = read(recordings(root, parts={"other": other}), tmp_path / "other")
     assert found.equals(reference)
 
 
-@pytest.mark.parametrize(("shard_rows", "workers"), [(1, 1), (4, 3), (100, 2)])
-def test_shards_and_workers_change_no_byte(root, tmp_path, shard_rows, workers):
+@pytest.mark.parametrize(("shard_size", "workers"), [(1, 1), (4, 3), (100, 2)])
+def test_shards_and_workers_change_no_byte(root, tmp_path, shard_size, workers):
     one = read(recordings(root), tmp_path / "one")
-    two = read(recordings(root), tmp_path / "two", shard_rows=shard_rows, workers=workers)
+    two = read(recordings(root), tmp_path / "two", shard_size=shard_size, workers=workers)
     assert one.equals(two)
 
 
@@ -131,7 +138,7 @@ def test_two_parts_are_one_corpus_and_a_reader_of_both_is_left_out_of_training(r
         "librispeech": part("librispeech", root),
         "mls": part("mls", more, {"train": ["train"], "valid": [], "dev": [], "test": []}),
     }
-    config = recordings(root, parts=both, crossing_speakers="leave-out")
+    config = recordings(root, parts=both, overlapping_speakers="exclude")
     assert find_corpus(config).left.crossing == 4
     frame = read(config, tmp_path)
     speakers = frame.group_by("speaker_id").agg(pl.col("split").n_unique())
@@ -150,7 +157,7 @@ def test_a_speaker_of_both_valid_and_test_is_a_problem_whatever_the_policy(root,
         old.rename(old.with_name(f"103-203-{number + 50:04d}.flac"))
     transcripts = root / "test-clean" / "103" / "203" / "103-203.trans.txt"
     transcripts.write_text(transcripts.read_text().replace("-000", "-005"))
-    lines = told(recordings(root, crossing_speakers="leave-out"), tmp_path)
+    lines = told(recordings(root, overlapping_speakers="exclude"), tmp_path)
     assert any("speaker" in line and line.endswith("(1): 103 (test, valid)") for line in lines)
 
 
@@ -159,7 +166,7 @@ def test_a_speaker_of_both_valid_and_test_is_a_problem_whatever_the_policy(root,
 
 def limited(root, count):
     limit = {"train": count, "valid": None, "dev": None, "test": None}
-    return recordings(root, parts={"librispeech": part("librispeech", root, at_most=limit)})
+    return recordings(root, parts={"librispeech": part("librispeech", root, max_utterances=limit)})
 
 
 def test_a_larger_limit_keeps_the_smaller_ones_choice_and_both_are_counted(root):  # G8
@@ -175,7 +182,7 @@ def test_a_limited_mls_split_is_chosen_as_if_it_had_been_read_whole(tmp_path):
     root = write_mls(tmp_path / "mls", {"train": 8, "dev": 2, "test": 2})
     subsets = {"train": ["train"], "valid": ["dev"], "dev": [], "test": ["test"]}
     limit = {"train": 3, "valid": None, "dev": None, "test": None}
-    corpus = find_corpus(recordings(root, parts={"mls": part("mls", root, subsets, at_most=limit)}))
+    corpus = find_corpus(recordings(root, parts={"mls": part("mls", root, subsets, max_utterances=limit)}))
     every = [line.split("\t")[0] for line in (root / "train" / "transcripts.txt").read_text().splitlines()]
     lowest = sorted(every, key=lambda name: content_id("corpus", name))[:3]
     assert set(corpus.rows.filter(split="train")["utterance_id"]) == set(lowest)
@@ -183,11 +190,11 @@ def test_a_limited_mls_split_is_chosen_as_if_it_had_been_read_whole(tmp_path):
 
 
 def test_left_out_utterances_are_counted_and_misspelt_ones_told(root, tmp_path):
-    corpus = find_corpus(recordings(root, leave_out=("100-200-0000",)))
+    corpus = find_corpus(recordings(root, exclude_ids=("100-200-0000",)))
     assert (len(corpus.rows), corpus.left.by_request) == (9, 1)
     for line, facts in zip(
-        told(recordings(root, leave_out=("100-200-9999",)), tmp_path),
-        [("1", "10 utterances"), ("leave_out", "(1): 100-200-9999"), MEND],
+        told(recordings(root, exclude_ids=("100-200-9999",)), tmp_path),
+        [("1", "10 utterances"), ("exclude_ids", "(1): 100-200-9999"), MEND],
         strict=True,
     ):
         names(line, *facts)
@@ -260,7 +267,7 @@ def test_faults_of_audio_are_told_together_and_nothing_is_written(root, tmp_path
             ("9 problems", "10 utterances"),
             ("48000 Hz", "16000 Hz", f"(1): {where[1]}"),
             ("8000 Hz", "16000 Hz", f"(1): {where[0]}"),
-            ("40 s", "longest_s", f"(1): {where[5]}"),
+            ("40 s", "max_duration_s", f"(1): {where[5]}"),
             ("0 samples", f"(1): {where[3]}"),
             ("NaN", "infinite", f"(1): {where[4]}"),
             ("bytes", f"(1): {where[8]}"),
@@ -281,7 +288,7 @@ def test_three_hours_of_audio_are_refused_by_their_header(root, tmp_path):
     data[21:26] = ((data[21] & 0xF0) << 32 | 3 * 3600 * RATE_HZ).to_bytes(5, "big")  # STREAMINFO's number of samples
     file.write_bytes(data)
     where = f"librispeech/{file.relative_to(root)}"
-    names(told(recordings(root), tmp_path)[1], "40 s", "longest_s", f"(1): {where}")
+    names(told(recordings(root), tmp_path)[1], "40 s", "max_duration_s", f"(1): {where}")
 
 
 def test_a_stored_stream_without_length_is_told(root, tmp_path):
@@ -382,7 +389,7 @@ def test_faults_of_a_listed_folder(tmp_path):
     with (root / "metadata.csv").open("a") as stream:
         stream.write("../outside.flac,test-clean,9,\n")
     for line, facts in zip(
-        told(recordings(root, parts={"own": part("listed", root)}), tmp_path),
+        told(recordings(root, parts={"own": part("audiofolder", root)}), tmp_path),
         [
             ("3 problems", "8 utterances"),
             ("outside", "(1): own/metadata.csv:12"),
@@ -394,7 +401,7 @@ def test_faults_of_a_listed_folder(tmp_path):
     ):
         names(line, *facts)
     (root / "metadata.csv").write_text("file_name,split\n")
-    listed = told(recordings(root, parts={"own": part("listed", root)}), tmp_path)[1]
+    listed = told(recordings(root, parts={"own": part("audiofolder", root)}), tmp_path)[1]
     names(listed, "column", "subset, speaker_id, text", "(1): own/metadata.csv")
 
 
@@ -411,7 +418,7 @@ def test_a_folder_that_no_variable_names_is_told(root, monkeypatch):
 def test_an_interrupted_reading_is_taken_up(root, tmp_path, capsys):
     config = recordings(root)
     corpus = find_corpus(config)
-    frames = utterances_of(corpus, config, workers=1, shard_rows=3, work=tmp_path / "work")
+    frames = utterances_of(corpus, config, workers=1, shard_size=3, work=tmp_path / "work")
     next(frames), next(frames)
     frames.close()
     read(config, tmp_path)
@@ -430,13 +437,13 @@ def test_work_is_taken_up_only_for_the_same_files(root):
 
 def accounted(config, tmp_path, expected=None):
     corpus, books = find_corpus(config), CorpusCounter()
-    frames = utterances_of(corpus, config, workers=1, shard_rows=4, work=tmp_path / "w")
+    frames = utterances_of(corpus, config, workers=1, shard_size=4, work=tmp_path / "w")
     tables.write_shards(books.watch(frames, expected), tables.UTTERANCES, tmp_path / "u")
     return books.close(corpus.left)
 
 
 def test_the_account_counts_everything(root, tmp_path):
-    account = accounted(recordings(root, leave_out=("100-200-0000",)), tmp_path)
+    account = accounted(recordings(root, exclude_ids=("100-200-0000",)), tmp_path)
     seconds = sum(one.num_samples for one in spoken(COUNTS) if one.subset == "dev-clean") / RATE_HZ
     assert account.splits["valid"].model_dump() == {
         "utterances": 2, "speakers": 1, "seconds": round(seconds, 3), "transcribed": 2, "aligned": 0
@@ -457,7 +464,7 @@ def test_a_pinned_corpus_that_changed_is_refused_before_it_is_published(root, tm
 
 
 def test_texts_are_training_transcripts_cut_after_their_first_words(root):
-    config = recordings(root, texts=3)
+    config = recordings(root, num_texts=3)
     texts = texts_of(find_corpus(config).rows, config)
     assert len(texts) == 3
     said = {one.name: one.text for one in spoken(COUNTS) if one.subset == "train-clean-100"}
@@ -465,7 +472,7 @@ def test_texts_are_training_transcripts_cut_after_their_first_words(root):
         assert f"{prompt} {continuation}" == said[name]
         assert len(prompt.split()) == 4
     tables.verify(texts, tables.TEXTS, where="texts")
-    more = texts_of(find_corpus(config).rows, config.model_copy(update={"texts": 5}))
+    more = texts_of(find_corpus(config).rows, config.model_copy(update={"num_texts": 5}))
     assert set(texts["text_id"]) < set(more["text_id"])
 
 

@@ -32,7 +32,7 @@ def aligned(root, folder):
         "kind": "librispeech",
         "source": {"kind": "folder", "path": str(root)},
         "subsets": SPLITS,
-        "at_most": ALL,
+        "max_utterances": ALL,
         "alignments": FolderSource(kind="folder", path=str(folder)),
     }
     return recordings(root, parts={"librispeech": part})
@@ -58,7 +58,7 @@ def test_every_word_of_the_transcript_has_its_end(root, tmp_path, form):
 
 def test_the_table_keeps_them(root, tmp_path):
     config = aligned(root, write_alignments(tmp_path / "a", COUNTS))
-    frames = utterances_of(find_corpus(config), config, workers=1, shard_rows=4, work=tmp_path / "work")
+    frames = utterances_of(find_corpus(config), config, workers=1, shard_size=4, work=tmp_path / "work")
     table = pl.concat(frames)
     assert table["word_ends_s"].list.len().to_list() == table["text"].str.split(" ").list.len().to_list()
 
@@ -182,5 +182,5 @@ def test_word_times_of_another_recording_are_told(root, tmp_path):
     grid.write_text(grid.read_text().replace(f"xmax = {one.word_ends_s[-1]}\n", "xmax = 99.0\n"))
     config = aligned(root, folder)
     with pytest.raises(CorpusError) as error:
-        list(utterances_of(find_corpus(config), config, workers=1, shard_rows=4, work=tmp_path / "work"))
+        list(utterances_of(find_corpus(config), config, workers=1, shard_size=4, work=tmp_path / "work"))
     names(error.value, "end", "audio", "(1)")

@@ -36,7 +36,7 @@ def sizes(name: str, train: int | None) -> Sizes:
         params = experiment.params.model_copy(update={"prompts": prompts})
         experiment = experiment.model_copy(update={"params": params})
     volume, params = volume_of(experiment, ROOT), experiment.params
-    lm = memory_of(experiment, batch_rows=BATCH_ROWS)[0]
+    lm = memory_of(experiment, batch_size=BATCH_ROWS)[0]
     judged = next(asked for asked in volume.asked if asked.key == "judge")
     drawn = volume.continuations + volume.evaluated
     cells = (

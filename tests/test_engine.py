@@ -33,7 +33,7 @@ def ray_address():
 @pytest.fixture(params=["local", "ray"])
 def pool(request):
     if request.param == "local":
-        return ProcessPool(2, gpus=[], strict=True)
+        return ProcessPool(2, gpus=[], batch_invariant=True)
     address = request.getfixturevalue("ray_address")
     return pool_of(TWO.model_copy(update={"engine": "ray", "ray_address": address}))
 
@@ -55,7 +55,7 @@ def test_a_shard_that_kills_every_worker_ends_the_run_and_the_others_are_kept(po
     mortal = partial(engine_work.squared_by_mortals, flag=str(tmp_path / "deaths"), deaths=99)
     with pytest.raises(WorkerLostError, match=r"^work: (shard 3|one of the shards .*3.*) lost the process") as error:
         run(mortal, [0, 1, 2], tmp_path / "work", pool)
-    names(error.value, "3 times", "replicas", "batch_rows", "shard_rows", "experiments/execution.yaml", "shards")
+    names(error.value, "3 times", "replicas", "batch_size", "shard_size", "experiments/execution.yaml", "shards")
     assert (tmp_path / "deaths").stat().st_size == 3
     capsys.readouterr()
     assert run(engine_work.squared, [0, 1, 2], tmp_path / "work").equals(
@@ -105,7 +105,7 @@ def test_one_process_is_no_pool(monkeypatch):
 
 def test_strict_gives_a_model_one_row_at_a_time():
     assert HERE.rows_at_once == 1
-    assert HERE.model_copy(update={"strict": False}).rows_at_once == 8
+    assert HERE.model_copy(update={"batch_invariant": False}).rows_at_once == 8
 
 
 def test_finished_shards_wait_on_disk_for_those_before_them(tmp_path):
@@ -139,7 +139,7 @@ from alignslm.engine.local import ProcessPool
 from alignslm.shards import map_tasks
 from tests.engine_work import whose
 if __name__ == "__main__":
-    pool = ProcessPool(2, gpus=[], strict=True)
+    pool = ProcessPool(2, gpus=[], batch_invariant=True)
     for frame in map_tasks(range(9), whose, folder=Path(sys.argv[1]), label="work", pool=pool):
         print(frame["process"][0], flush=True)
         sys.stdin.readline()

@@ -106,7 +106,7 @@ def test_a_machine_lost_in_the_middle_has_its_shards_redone_by_the_others(tmp_pa
     stuck = partial(engine_work.stuck, units.encode_utterances, machine=doomed, flags=str(tmp_path))
     monkeypatch.setattr(units, "encode_utterances", stuck)
     threading.Thread(target=lambda: (wait_until((tmp_path / "stuck").exists), lose(other)), daemon=True).start()
-    settings = {"engine": "ray", "ray_address": address, "replicas": "auto", "shard_rows": 2}
+    settings = {"engine": "ray", "ray_address": address, "replicas": "auto", "shard_size": 2}
     assert make_units(root, HERE.model_copy(update=settings)) == alone
     assert len(list(tmp_path.glob("*-first"))) == len(LOOPBACK)  # `auto` put a replica on either, and both worked
     assert "units: a worker was lost; shard" in capsys.readouterr().out

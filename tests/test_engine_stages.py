@@ -93,7 +93,7 @@ def mortal(monkeypatch, module: str, name: str, flag) -> None:
 
 
 def test_other_shards_and_batches_change_nothing_in_one_process(made, alone, monkeypatch):
-    assert run_stages(made, HERE.model_copy(update={"shard_rows": 4, "batch_rows": 1}), monkeypatch, *STAGES) == alone
+    assert run_stages(made, HERE.model_copy(update={"shard_size": 4, "batch_size": 1}), monkeypatch, *STAGES) == alone
     assert len(alone) == 24
 
 
@@ -121,6 +121,6 @@ def test_two_actors_of_a_ray_make_the_bytes_of_one_process_though_one_is_killed(
     actors = TWO.model_copy(update={"engine": "ray", "ray_address": ray_address})
     done = run_stages(made, actors, monkeypatch, "transcripts r1", "scores r1", "eval base")
     assert done == alone
-    evaluated = [f"eval@base {what}" for what in ("sound", "judge", "heldout_judge", "items")]
+    evaluated = [f"eval@base {what}" for what in ("sound", "judge_score", "heldout_judge_score", "items")]
     assert pooled == ["transcripts@r1", "scores@r1", *evaluated]
     names(capsys.readouterr().out, "eval@base items", "worker", "shard")

@@ -12,7 +12,7 @@ from alignslm.judge import JudgeInput
 from alignslm.judge.calibration import CalibrationError, Sigmoid, auc, mean_clamped, shuffled, solve, split_heldout
 from tests.messages import names
 
-CALIBRATION = Calibration(word_floor_nats=-6.0, true_score=4.0, shuffled_score=2.0)
+CALIBRATION = Calibration(min_word_logprob=-6.0, ground_truth_score=4.0, shuffled_score=2.0)
 TEXTS = [JudgeInput(f"he saw {number}", f"then he took {number // 2}") for number in range(600)]
 
 
@@ -24,13 +24,13 @@ def test_auc_equals_the_share_of_won_pairs(positive, negative):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.3, 8), st.floats(0.05, 2), st.floats(3.1, 4.6), st.floats(1.4, 2.9))
-def test_both_means_hold_after_solving(seed, distance, spread, true_score, shuffled_score):
+def test_both_means_hold_after_solving(seed, distance, spread, ground_truth_score, shuffled_score):
     rng = np.random.default_rng(seed)
     true, foreign = rng.normal(-1, spread, 200), rng.normal(-1 - distance - 3 * spread, spread, 150)
-    wanted = Calibration(word_floor_nats=-6, true_score=true_score, shuffled_score=shuffled_score)
+    wanted = Calibration(min_word_logprob=-6, ground_truth_score=ground_truth_score, shuffled_score=shuffled_score)
     sigmoid = solve(true, foreign, wanted)
     assert sigmoid.slope > 0
-    assert float(sigmoid.score(true).mean()) == pytest.approx(true_score, abs=1e-6)
+    assert float(sigmoid.score(true).mean()) == pytest.approx(ground_truth_score, abs=1e-6)
     assert float(sigmoid.score(foreign).mean()) == pytest.approx(shuffled_score, abs=1e-6)
 
 
@@ -38,11 +38,13 @@ def test_a_judge_that_cannot_tell_is_refused():
     alike = np.linspace(-3, -1, 50)
     with pytest.raises(CalibrationError) as raised:
         solve(alike, alike, CALIBRATION)
-    names(raised.value, "-2.00", "AUC 0.500", "4.0", "2.0", "calibration.true_score", "calibration.shuffled_score")
+    names(
+        raised.value, "-2.00", "AUC 0.500", "4.0", "2.0", "calibration.ground_truth_score", "calibration.shuffled_score"
+    )
 
 
 def test_judgement_by_hand():
-    sigmoid = Sigmoid(slope=2.0, offset=4.0, word_floor_nats=-6.0)
+    sigmoid = Sigmoid(slope=2.0, offset=4.0, min_word_logprob=-6.0)
     judgement = sigmoid.judgement([-1.0, -20.0])  # clamped mean -3.5, so 1 + 4 / (1 + e^3); true mean -10.5
     assert judgement.score == pytest.approx(1 + 4 / (1 + math.exp(3)))
     assert judgement.ppl == pytest.approx(math.exp(10.5))

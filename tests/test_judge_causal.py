@@ -42,8 +42,8 @@ from tests.tiny_judge import write_judge
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = {"mode": "expected-value"}
-WRITTEN = {"mode": "generate", "temperature": 0.9, "max_tokens": 6, "votes": 3, "seed": 5}
-GREEDY = WRITTEN | {"temperature": 0, "votes": 1}
+WRITTEN = {"mode": "generate", "temperature": 0.9, "max_tokens": 6, "num_votes": 3, "seed": 5}
+GREEDY = WRITTEN | {"temperature": 0, "num_votes": 1}
 PREFIXES = {"chat": "\\boxed{", "base": "Score: "}
 WORDS = ["tom", "kate", "finds", "a", "blue", "boat", "on", "the", "beach", "she", "paints", "it", "home"]
 SAID = st.lists(st.sampled_from(WORDS), min_size=1, max_size=24).map(" ".join)
@@ -58,8 +58,8 @@ def config(folder, score=EXPECTED, **changes):
         "rubric": "relevance-digit",
         "answer_prefix": PREFIXES["chat"],
         "score": score,
-        "perplexity": True,
-        "rows": 4,
+        "compute_perplexity": True,
+        "batch_size": 4,
     }
     return TypeAdapter(JudgeConfig).validate_python(raw | changes)
 
@@ -359,7 +359,7 @@ def test_preparing_is_repeatable_and_follows_rubric_and_settings(tmp_path):
     rubric = tmp_path / "experiments/rubric/relevance-digit.txt"
     rubric.write_text("{prompt}|{continuation}")
     hashes = []
-    for name, changes in (("a", {}), ("b", {}), ("c", {"perplexity": False}), ("d", {})):
+    for name, changes in (("a", {}), ("b", {}), ("c", {"compute_perplexity": False}), ("d", {})):
         if name == "d":
             rubric.write_text("{prompt} | {continuation}")
         prepare_judge(config(checkpoint("chat"), **changes), [], tmp_path / name / "j", device="cpu", root=tmp_path)

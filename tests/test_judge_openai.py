@@ -43,15 +43,15 @@ def config(url, **changes):
         "kind": "openai",
         "base_url": url,
         "model": "tiny",
-        "key_variable": KEY,
+        "api_key_env": KEY,
         "rubric": "relevance",
         "answer_prefix": "\\boxed{",
-        "decoding": {"temperature": 0.5, "max_tokens": 20, "votes": 1, "seed": 3},
-        "limit_key": "max_tokens",
+        "decoding": {"temperature": 0.5, "max_tokens": 20, "num_votes": 1, "seed": 3},
+        "max_tokens_field": "max_tokens",
         "budget": {"requests": 100, "tokens": 100000},
         "concurrency": 3,
         "timeout_s": 5,
-        "attempts": 3,
+        "max_attempts": 3,
     }
     return TypeAdapter(JudgeConfig).validate_python(raw | changes)
 
@@ -101,7 +101,7 @@ def test_what_is_sent_and_what_comes_back(tmp_path):
 
 def test_the_limit_has_the_name_the_server_knows(tmp_path):
     with serving(by_number) as server:
-        judge(config(server.url, limit_key="max_completion_tokens"), tmp_path)
+        judge(config(server.url, max_tokens_field="max_completion_tokens"), tmp_path)
     assert server.seen[0]["max_completion_tokens"] == 20
     assert "max_tokens" not in server.seen[0]
 
@@ -122,7 +122,7 @@ def test_nothing_is_asked_twice(tmp_path):
         assert first[-1] == (None, None, "empty", None)
         assert judge(config(server.url, concurrency=1, timeout_s=9), tmp_path).judge(STORIES[3:]) == first[3:6]
         assert len(server.seen) == PROBED + len(STORIES)
-        hotter = {"temperature": 0.6, "max_tokens": 20, "votes": 1, "seed": 3}
+        hotter = {"temperature": 0.6, "max_tokens": 20, "num_votes": 1, "seed": 3}
         for changes in ({"model": "other"}, {"decoding": hotter}, {"rubric": "relevance-digit"}):
             before = len(server.seen)
             judge(config(server.url, **changes), tmp_path / str(changes)[:8]).judge(STORIES[:1])
@@ -220,7 +220,7 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
                 {
                     "continuation_id": f"c{at}",
                     "prompt_id": "p",
-                    "draw": at,
+                    "sample_index": at,
                     "prompt_text": s.prompt,
                     "text": s.continuation,
                 }
@@ -229,7 +229,7 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
         ).with_columns(status=pl.lit("ok"))
         scored = score(rows, asked)
     assert scored["status"].to_list() == ["ok", "ok", "ok", "failed", "ok", "ok"]
-    assert scored["llm_score"].to_list() == [1.0, 1.0, 2.0, None, 4.0, 5.0]
+    assert scored["judge_score"].to_list() == [1.0, 1.0, 2.0, None, 4.0, 5.0]
     replies = tables.conform(scored.with_columns(judge=pl.lit("x")), tables.REPLIES)
     tables.verify(replies, tables.REPLIES, where="replies")
     assert replies["reply"][3] == found[3].reply
@@ -239,7 +239,7 @@ def test_votes_are_separate_requests_and_their_mean_counts_those_that_rate(tmp_p
     def answer(question, before, body):
         return completion({3: "\\boxed{2}", 4: "hm", 5: "\\boxed{5}"}[body["seed"]])
 
-    three = {"temperature": 0.5, "max_tokens": 20, "votes": 3, "seed": 3}
+    three = {"temperature": 0.5, "max_tokens": 20, "num_votes": 3, "seed": 3}
     with serving(answer) as server:
         found = judge(config(server.url, decoding=three), tmp_path).judge(STORIES[:2])
         assert scores(found) == [(3.5, "ok")] * 2
@@ -268,7 +268,7 @@ def test_without_the_key_nothing_is_asked(tmp_path, monkeypatch):
         for fresh in (tmp_path, tmp_path / "new"):
             names(stopped(config(server.url), fresh, MissingKeyError), "tiny", KEY, server.url, f"{KEY}=")
         assert len(server.seen) == PROBED
-        none = judge(config(server.url, key_variable=None), tmp_path / "keyless")
+        none = judge(config(server.url, api_key_env=None), tmp_path / "keyless")
         assert scores(none.judge(STORIES)) == RIGHT
 
 
@@ -404,9 +404,9 @@ def test_transformers_serve_rates_as_the_model_it_serves(tmp_path):
     model = write_judge(tmp_path / "model")
     stories = [JudgeInput("kate finds a boat", text) for text in ("she paints it", "home home", "the beach", "a a a")]
     with transformers_serve(model) as url:
-        greedy = {"temperature": 0.0, "max_tokens": 8, "votes": 1, "seed": 0}
+        greedy = {"temperature": 0.0, "max_tokens": 8, "num_votes": 1, "seed": 0}
         chosen = config(
-            url, model=str(model), key_variable=None, rubric="relevance-digit", decoding=greedy, timeout_s=60
+            url, model=str(model), api_key_env=None, rubric="relevance-digit", decoding=greedy, timeout_s=60
         )
         asked = judge(chosen, tmp_path)
         found = asked.judge(stories)
@@ -420,8 +420,8 @@ def test_transformers_serve_rates_as_the_model_it_serves(tmp_path):
             "rubric": "relevance-digit",
             "answer_prefix": "\\boxed{",
             "score": {"mode": "generate", **greedy},
-            "perplexity": False,
-            "rows": 2,
+            "compute_perplexity": False,
+            "batch_size": 2,
         }
     )
     assert found == judge(local, tmp_path / "local").judge(stories)

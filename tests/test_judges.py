@@ -18,7 +18,7 @@ from alignslm.judge.ngram import START, UNKNOWN, PromptTilt, Vocabulary, WordNgr
 from alignslm.provenance import tree_sha256
 from alignslm.storyworld.grammar import PRONOUNS, draw_plot, draw_story, realize_story
 
-CALIBRATION = Calibration(word_floor_nats=-6.0, true_score=4.0, shuffled_score=2.0)
+CALIBRATION = Calibration(min_word_logprob=-6.0, ground_truth_score=4.0, shuffled_score=2.0)
 NGRAM = NgramJudgeConfig(kind="ngram", order=4, discount=0.75, calibration=CALIBRATION)
 STORY_LM = StoryLMJudgeConfig(
     kind="story-lm",
@@ -28,7 +28,7 @@ STORY_LM = StoryLMJudgeConfig(
     steps=600,
     batch_size=32,
     learning_rate=0.01,
-    unknown_share=0.02,
+    word_dropout=0.02,
     calibration=CALIBRATION,
 )
 QUICK_LM = STORY_LM.model_copy(update={"steps": 60, "hidden_size": 32})
@@ -207,7 +207,7 @@ def test_fitting_leaves_the_global_generator_alone(tmp_path):
 
 
 def loose(gap):
-    return Calibration(word_floor_nats=-6.0, true_score=3 + gap, shuffled_score=3 - gap)
+    return Calibration(min_word_logprob=-6.0, ground_truth_score=3 + gap, shuffled_score=3 - gap)
 
 
 @pytest.mark.parametrize("config", JUDGES)
@@ -217,7 +217,7 @@ def test_other_topics_and_wrong_pronouns_score_lower(config):
     assert auc(true, scores(judge, endings()["topic"])) > 0.99
     assert auc(true, scores(judge, endings()["pronoun"])) > 0.9
     assert figures["auc_true_vs_shuffled"] > 0.97
-    assert figures["true_score"] == pytest.approx(4.0)
+    assert figures["ground_truth_score"] == pytest.approx(4.0)
     assert figures["shuffled_score"] == pytest.approx(2.0)
 
 

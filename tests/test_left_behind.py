@@ -136,8 +136,8 @@ def repository(tmp_path_factory) -> Iterator[Path]:
     with (root / "dvc.yaml").open("w") as stream:
         yaml.dump({"stages": {name: pipeline["stages"][name] for name in ("check", "corpus")}}, stream)
     stories = {"train": 600, "valid": 12, "dev": 1, "test": 12}
-    edit(root / "experiments/corpus/storyworld.yaml", {"stories": stories, "texts": 500})
-    edit(root / "experiments/execution.yaml", {"workers": 2, "shard_rows": 16})
+    edit(root / "experiments/corpus/storyworld.yaml", {"stories": stories, "num_texts": 500})
+    edit(root / "experiments/execution.yaml", {"num_workers": 2, "shard_size": 16})
     (root / "shell").write_text(SHELL)
     (root / "shell").chmod(0o755)
     # Libraries that this stage does not need would take seconds a case, and are nothing to any signal.

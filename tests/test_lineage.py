@@ -20,7 +20,7 @@ from tests.pair_selection import selected
 from tests.sample_experiment import write_experiment
 
 RATE_HZ = 8000
-# prompt -> (llm_score, auto_bleu, num_words, status) of its five draws. Thresholds: 3.2, 2.2, margin 1, delta .1.
+# prompt -> (judge_score, auto_bleu, num_words, status) of its five draws. Thresholds: 3.2, 2.2, margin 1, delta .1.
 PLAIN = (0.0, 8, "ok")
 DRAWS = {
     "p-pairs": [(4.5, *PLAIN), (3.0, *PLAIN), (2.0, *PLAIN), (4.9, 0.5, 8, "ok"), (4.0, 0.0, 2, "ok")],
@@ -103,7 +103,7 @@ def root(tmp_path_factory) -> Path:
     sources = Sources(*(folder / name for name in ("scores/r1.parquet", "continuations/r1.parquet", "prompts.parquet")))
     made = selected(sources, weights=params.weights, selector=experiment.selector, rules=params.preferences["r1"])
     tables.write(made.pairs, tables.PAIRS, folder / "pairs/r1.parquet")
-    tables.write(made.rejections, tables.REJECTIONS, folder / "rejections/r1.parquet")
+    tables.write(made.skipped_prompts, tables.SKIPPED_PROMPTS, folder / "skipped_prompts/r1.parquet")
     for system in ("base", "r1"):
         purpose = f"evaluation {system}" if system == "r1" else "evaluation"
         samples = folder / "samples" / system
@@ -111,8 +111,8 @@ def root(tmp_path_factory) -> Path:
         tables.write_shards([spoken(purpose)], tables.SPEECH, samples / "speech")
         write(heard(purpose), tables.TRANSCRIPTS, samples / "transcripts.parquet")
     one = name_of("p-pairs", 0, "evaluation")
-    judged = [("base", one, "p-pairs", 0, "judge", 3.5), ("base", one, "p-pairs", 0, "heldout_judge", None)]
-    write(judged, tables.JUDGED, folder / "eval/base/judged.parquet")
+    judged = [("base", one, "p-pairs", 0, "judge_score", 3.5), ("base", one, "p-pairs", 0, "heldout_judge_score", None)]
+    write(judged, tables.CONTINUATION_METRICS, folder / "eval/base/judged.parquet")
     return root
 
 
@@ -139,10 +139,10 @@ def test_a_pair_gives_both_sides_whole(root):
     assert facts["prompt"]["units"] == [1, 2]
     assert facts["model"]["checkpoint"] == "base"
     assert facts["model"]["model_id"] == "0123456789abcdef"
-    assert (facts["continuation"]["draw"], facts["continuation"]["seed"]) == (2, 9)
+    assert (facts["continuation"]["sample_index"], facts["continuation"]["seed"]) == (2, 9)
     assert facts["transcript"]["text"] == "words 2"
     assert facts["judge's reply"]["reply"] == "I say 2"
-    assert facts["scores"]["llm_score"] == 2.0
+    assert facts["scores"]["judge_score"] == 2.0
 
 
 def test_the_rule_is_read_aloud_for_every_fate(root):
@@ -191,7 +191,7 @@ def test_a_sample_shows_its_evaluation_and_no_rule(root):
     found = chains(root, name_of("p-pairs", 0, "evaluation"))
     assert list(found) == ["base"]
     facts = {step.title: step.facts for step in found["base"].steps}
-    assert facts["evaluation"] == {"heldout_judge": None, "judge": 3.5}
+    assert facts["evaluation"] == {"heldout_judge_score": None, "judge_score": 3.5}
     assert "rule" not in facts
 
 

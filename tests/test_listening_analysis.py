@@ -34,7 +34,7 @@ EFFECTS = {"base": 2.4, "sft": 3.0, "r1": 3.6, "ground-truth": 3.9, "original": 
 
 
 def study_of(prompts, passes=1):
-    choice = ListeningTestConfig.model_validate({**STUDY.model_dump(), "prompts": prompts, "passes": passes})
+    choice = ListeningTestConfig.model_validate({**STUDY.model_dump(), "prompts": prompts, "trials_per_prompt": passes})
     return Study(choice=choice, prompts=tuple(f"p{number}" for number in range(prompts)), lufs=-23.0)
 
 
@@ -63,7 +63,7 @@ def test_a_known_effect_is_recovered():
     study, raters = study_of(20), raters_of(20)
     ratings, truth = simulate(study, raters, seed=1)
     rng = np.random.default_rng(5)
-    scores = [(system, name, "judge", quality + rng.normal(0, 0.2)) for name, (system, quality) in truth.items()]
+    scores = [(system, name, "judge_score", quality + rng.normal(0, 0.2)) for name, (system, quality) in truth.items()]
     scores += [(system, name, "noise", rng.normal()) for name, (system, _) in truth.items()]
     found = analyse(study, raters, ratings, pl.DataFrame(scores, schema=NO_SCORES.schema, orient="row"))
     assert [score.system for score in found.systems] == list(EFFECTS)
@@ -81,7 +81,7 @@ def test_a_known_effect_is_recovered():
     assert found.agreement.ci95[0] < found.agreement.alpha < found.agreement.ci95[1]
     assert 0.4 < found.agreement.alpha < 0.9
     judge, noise = found.correlations
-    assert (judge.metric, judge.n, judge.n_missing) == ("judge", 100, 0)
+    assert (judge.metric, judge.n, judge.n_missing) == ("judge_score", 100, 0)
     assert judge.spearman > 0.75
     assert abs(noise.spearman) < 0.3
     assert judge.spearman_ci95[0] < judge.spearman < judge.spearman_ci95[1]
@@ -173,7 +173,7 @@ def test_a_difference_is_that_of_the_means_and_shared_noise_cancels():
 def test_few_ratings_have_means_and_no_intervals():
     study, raters = study_of(6), raters_of(6)
     ratings, truth = simulate(study, raters, seed=1)
-    scores = [(system, name, "judge", value) for name, (system, value) in truth.items()]
+    scores = [(system, name, "judge_score", value) for name, (system, value) in truth.items()]
     automatic = pl.DataFrame(scores, schema=NO_SCORES.schema, orient="row")
     few = analyse(study, raters, ratings.filter(pl.col("position") < 1), automatic)  # six ratings, no clip rated twice
     assert {score.ci95 for score in few.systems} == {None}
@@ -287,7 +287,7 @@ def test_what_is_missing_is_counted():
     kept = ratings.filter(~((pl.col("rater_id") == "rater-000") & (pl.col("position") >= 3)))
     gone = len(ratings) - len(kept)
     scores = [
-        (system, name, "judge", 1.0 if place else None) for place, (name, (system, _)) in enumerate(truth.items())
+        (system, name, "judge_score", 1.0 if place else None) for place, (name, (system, _)) in enumerate(truth.items())
     ]
     found = analyse(study, raters, kept, pl.DataFrame(scores[:10], schema=NO_SCORES.schema, orient="row"))
     assert (found.raters, found.raters_absent, found.ratings) == (5, 1, len(kept))
@@ -320,12 +320,12 @@ def test_automatic_scores_are_those_of_the_same_continuations(tmp_path):
         ("original", name, "p", "dnsmos_ovrl", value, status)
         for name, value, status in (
             (clips.filter(system="original")["continuation_id"][0], 3.5, "ok"),
-            ("x", None, "unsampled"),
+            ("x", None, "skipped"),
         )
     ]
     mos = pl.DataFrame(heard, schema=dict(tables.MOS.schema), orient="row")
-    tables.write(mos, tables.MOS, artifacts / "mos" / "recorded-continuations.parquet")
+    tables.write(mos, tables.MOS, artifacts / "mos" / "original-continuations.parquet")
     found = automatic_scores(artifacts, study)
-    assert set(found["metric"]) == {"judge", "dnsmos_ovrl"}
-    assert found.filter(metric="judge")["value"].sum() == 10.0
+    assert set(found["metric"]) == {"judge_score", "dnsmos_ovrl"}
+    assert found.filter(metric="judge_score")["value"].sum() == 10.0
     assert found.filter(metric="dnsmos_ovrl").select("system", "value").rows() == [("original", 3.5)]

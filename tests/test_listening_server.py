@@ -149,7 +149,7 @@ def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_many(study):
 
 
 def test_two_hundred_ratings_of_twenty_raters_at_once_are_all_there(artifacts, tmp_path):
-    build_study(STUDY.model_copy(update={"prompts": 5, "passes": 2}), artifacts, tmp_path / "study")
+    build_study(STUDY.model_copy(update={"prompts": 5, "trials_per_prompt": 2}), artifacts, tmp_path / "study")
     ratings = Ratings(tmp_path / "study" / "ratings.sqlite")
     raters = ratings.invite(20)
     ratings.close()
@@ -172,7 +172,7 @@ def test_two_hundred_ratings_of_twenty_raters_at_once_are_all_there(artifacts, t
     frame = export(tmp_path / "study", ratings)
     ratings.close()
     assert frame.select("rater_id", "clip_id", "score").rows() == sent
-    assert set(frame["changes"]) == {0}
+    assert set(frame["num_changes"]) == {0}
     per_system = frame.group_by("system").len()["len"]
     assert set(per_system) == {40}
     again = tables.read(tables.RATINGS, tmp_path / "study" / "ratings.parquet")

@@ -142,7 +142,7 @@ def test_every_clip_is_its_prompt_then_its_systems_continuation_equally_loud(fol
             assert row["continuation_id"] == row["prompt_id"]
         else:
             drawn = samples[row["system"]].filter(continuation_id=row["continuation_id"])
-            assert drawn.select("prompt_id", "draw").row(0) == (row["prompt_id"], 0)
+            assert drawn.select("prompt_id", "sample_index").row(0) == (row["prompt_id"], 0)
     assert len(loudness) >= 39  # one continuation may be silence
     assert max(abs(found - study.lufs) for found in loudness) < 0.05
 
@@ -188,7 +188,7 @@ def test_a_choice_is_consistent():
     for changes, facts in [
         ({"labels": ("a", "b")}, ("labels", "five", "2")),
         ({"systems": ("base", "ground-truth")}, ("systems", "anchors", "base, ground-truth, ground-truth, original")),
-        ({"passes": 6}, ("passes", "6", "5 systems")),
+        ({"trials_per_prompt": 6}, ("trials_per_prompt", "6", "5 systems")),
         ({"prompts": 0}, ("prompts", "1")),
     ]:
         with pytest.raises(ValidationError) as raised:

@@ -12,14 +12,14 @@ from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 
 LM = tiny_lm()
-SAMPLING = Sampling(draws=3, temperature=0.9, top_p=0.9, max_new_units=12)
+SAMPLING = Sampling(num_continuations=3, temperature=0.9, top_p=0.9, max_new_units=12)
 UNITS = st.lists(st.integers(0, 19), min_size=1, max_size=9)
 
 
 @settings(max_examples=25, deadline=None)
 @given(UNITS, UNITS, st.booleans())
 def test_likelihood_equals_a_loop_over_single_tokens(context, target, eos):
-    [found] = unit_log_likelihoods(LM, [LikelihoodRequest(context, target, eos)], batch_rows=4)
+    [found] = unit_log_likelihoods(LM, [LikelihoodRequest(context, target, eos)], batch_size=4)
     ids = VOCABULARY.encode([*context, *target], bos=True, eos=eos)
     expected = naive_log_probs(LM, ids)[len(context) :]
     assert len(found) == len(target) + eos
@@ -28,19 +28,19 @@ def test_likelihood_equals_a_loop_over_single_tokens(context, target, eos):
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(UNITS, UNITS), min_size=2, max_size=8), st.integers(1, 8))
-def test_likelihood_is_independent_of_batch_and_neighbours(pairs, batch_rows):
+def test_likelihood_is_independent_of_batch_and_neighbours(pairs, batch_size):
     items = [LikelihoodRequest(context, target, eos=True) for context, target in pairs]
-    together = unit_log_likelihoods(LM, items, batch_rows=batch_rows)
+    together = unit_log_likelihoods(LM, items, batch_size=batch_size)
     for item, values in zip(items, together, strict=True):
-        np.testing.assert_allclose(values, unit_log_likelihoods(LM, [item], batch_rows=1)[0], atol=1e-5)
+        np.testing.assert_allclose(values, unit_log_likelihoods(LM, [item], batch_size=1)[0], atol=1e-5)
 
 
 def test_without_begin_token_the_first_unit_only_conditions():
     lm = tiny_lm()
     bare = type(lm)(lm.model, VOCABULARY.model_copy(update={"bos_id": None}), CONTRACT, "bare")
-    [values] = unit_log_likelihoods(bare, [LikelihoodRequest([], [4, 5, 6], eos=False)], batch_rows=1)
+    [values] = unit_log_likelihoods(bare, [LikelihoodRequest([], [4, 5, 6], eos=False)], batch_size=1)
     np.testing.assert_allclose(values, naive_log_probs(bare, [7, 8, 9]), atol=1e-5)
-    assert [len(v) for v in unit_log_likelihoods(bare, [LikelihoodRequest([], [4], eos=False)], batch_rows=1)] == [0]
+    assert [len(v) for v in unit_log_likelihoods(bare, [LikelihoodRequest([], [4], eos=False)], batch_size=1)] == [0]
 
 
 def naive_nucleus(probabilities, uniform, top_p):
@@ -92,28 +92,28 @@ PROMPTS = [[1, 2, 3], [4, 5], [6, 7, 8], [9], [1, 2, 3, 4, 5]]
 SEEDS = [[10 * row + draw for draw in range(3)] for row in range(len(PROMPTS))]
 
 
-@pytest.mark.parametrize("batch_rows", [1, 3, 7, 100])
-def test_draws_do_not_depend_on_the_batch(batch_rows):
-    together = sample(LM, PROMPTS, SEEDS, SAMPLING, batch_rows=100)
-    again = sample(LM, PROMPTS, SEEDS, SAMPLING, batch_rows=batch_rows)
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_draws_do_not_depend_on_the_batch(batch_size):
+    together = sample(LM, PROMPTS, SEEDS, SAMPLING, batch_size=100)
+    again = sample(LM, PROMPTS, SEEDS, SAMPLING, batch_size=batch_size)
     assert [[draw.units for draw in row] for row in again] == [[draw.units for draw in row] for row in together]
 
 
 def test_draws_do_not_depend_on_order_or_company():
-    together = sample(LM, PROMPTS, SEEDS, SAMPLING, batch_rows=100)
-    backwards = sample(LM, PROMPTS[::-1], SEEDS[::-1], SAMPLING, batch_rows=100)[::-1]
+    together = sample(LM, PROMPTS, SEEDS, SAMPLING, batch_size=100)
+    backwards = sample(LM, PROMPTS[::-1], SEEDS[::-1], SAMPLING, batch_size=100)[::-1]
     assert [[d.units for d in row] for row in backwards] == [[d.units for d in row] for row in together]
-    alone = sample(LM, PROMPTS[1:2], [[SEEDS[1][2]]], SAMPLING, batch_rows=1)
+    alone = sample(LM, PROMPTS[1:2], [[SEEDS[1][2]]], SAMPLING, batch_size=1)
     assert alone[0][0].units == together[1][2].units
 
 
 def test_sampling_equals_a_slow_loop_without_cache():
     """One forward pass over everything so far for every unit, one row at a time."""
     config = SAMPLING
-    for prompt, seeds, row in zip(PROMPTS, SEEDS, sample(LM, PROMPTS, SEEDS, config, batch_rows=100), strict=True):
+    for prompt, seeds, row in zip(PROMPTS, SEEDS, sample(LM, PROMPTS, SEEDS, config, batch_size=100), strict=True):
         for seed, draw in zip(seeds, row, strict=True):
             uniforms = np.random.Generator(np.random.Philox(key=seed)).random(config.max_new_units, dtype=np.float32)
-            ids, total, finish = VOCABULARY.encode(prompt, bos=True), 0.0, "limit"
+            ids, total, finish = VOCABULARY.encode(prompt, bos=True), 0.0, "length"
             for uniform in uniforms:
                 with torch.no_grad():
                     logits = LM.model(torch.tensor([ids])).logits[:, -1].float()
@@ -127,22 +127,22 @@ def test_sampling_equals_a_slow_loop_without_cache():
                     break
                 ids.append(token)
             assert draw.units == VOCABULARY.decode(ids[1 + len(prompt) :])
-            assert draw.finish == finish
-            assert draw.logprob_nats == pytest.approx(total, abs=1e-4)
+            assert draw.finish_reason == finish
+            assert draw.logprob == pytest.approx(total, abs=1e-4)
 
 
 def test_an_empty_prompt_without_begin_token_is_refused():
     lm = tiny_lm()
     bare = type(lm)(lm.model, VOCABULARY.model_copy(update={"bos_id": None}), CONTRACT, "bare")
     with pytest.raises(ValueError, match="prompt 1 is empty: there is nothing to continue"):
-        sample(bare, [[1], []], [[0], [1]], SAMPLING, batch_rows=4)
+        sample(bare, [[1], []], [[0], [1]], SAMPLING, batch_size=4)
 
 
 def test_a_checkpoint_comes_back_equal(tmp_path):
     save_lm(LM.model, VOCABULARY, CONTRACT, tmp_path)
     loaded = load_lm(tmp_path, device="cpu")
     assert (loaded.vocabulary, loaded.contract) == (VOCABULARY, CONTRACT)
-    assert sample(loaded, PROMPTS, SEEDS, SAMPLING, batch_rows=8) == sample(LM, PROMPTS, SEEDS, SAMPLING, batch_rows=8)
+    assert sample(loaded, PROMPTS, SEEDS, SAMPLING, batch_size=8) == sample(LM, PROMPTS, SEEDS, SAMPLING, batch_size=8)
     assert loaded.model_id == load_lm(tmp_path, device="cpu").model_id
 
 

@@ -25,7 +25,7 @@ FAMILIES = ["opt", "llama", "qwen2", "mistral"]
 TWIST = UnitVocabulary(num_units=NUM_UNITS, offset=4, bos_id=None, eos_id=None, pad_id=1)
 SLAM = UnitVocabulary(num_units=NUM_UNITS, offset=2, bos_id=1, eos_id=1, pad_id=0)
 VOCABULARIES = {"twist": TWIST, "slam": SLAM}
-SAMPLING = Sampling(draws=2, temperature=0.9, top_p=0.9, max_new_units=9)
+SAMPLING = Sampling(num_continuations=2, temperature=0.9, top_p=0.9, max_new_units=9)
 PROMPTS = [[1, 2, 3], [4, 5], [6, 7, 8], [9], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
 SEEDS = [[10 * row + draw for draw in range(2)] for row in range(len(PROMPTS))]
 
@@ -51,17 +51,17 @@ def slow_draw(lm, prompt, seed, config):
         if token == vocabulary.eos_id:
             return vocabulary.decode(ids[start:]), "eos"
         ids.append(token)
-    return vocabulary.decode(ids[start:]), "limit"
+    return vocabulary.decode(ids[start:]), "length"
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_left_padded_draws_equal_a_loop_over_single_rows(family, kind):
     lm = unit_lm(family, VOCABULARIES[kind])
-    drawn = sample(lm, PROMPTS, SEEDS, SAMPLING, batch_rows=100)
+    drawn = sample(lm, PROMPTS, SEEDS, SAMPLING, batch_size=100)
     for prompt, seeds, row in zip(PROMPTS, SEEDS, drawn, strict=True):
         expected = [slow_draw(lm, prompt, seed, SAMPLING) for seed in seeds]
-        assert [(draw.units, draw.finish) for draw in row] == expected
+        assert [(draw.units, draw.finish_reason) for draw in row] == expected
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
@@ -75,7 +75,7 @@ def test_likelihoods_equal_a_loop_over_single_tokens(family, kind):
         for target in ([9], [1, 2, 19, 0], [4] * 7)
         for eos in (False, True)
     ]
-    for item, found in zip(items, unit_log_likelihoods(lm, items, batch_rows=3), strict=True):
+    for item, found in zip(items, unit_log_likelihoods(lm, items, batch_size=3), strict=True):
         ids = vocabulary.encode([*item.context, *item.target], bos=True, eos=item.eos)
         unscored = len(vocabulary.encode(item.context, bos=True))
         np.testing.assert_allclose(found, naive_log_probs(lm, ids)[max(0, unscored - 1) :], atol=2e-5)
@@ -91,7 +91,7 @@ def test_bfloat16_logits_are_normalised_in_fp32(family):
     items = [LikelihoodRequest([], [unit, unit + 1, unit + 2], eos=False) for unit in range(12)]
     read = []
     with lm.model.register_forward_hook(lambda model, args, output: read.append(output.logits)):
-        found = np.stack(unit_log_likelihoods(lm, items, batch_rows=4))
+        found = np.stack(unit_log_likelihoods(lm, items, batch_size=4))
     logits = torch.cat(read)[:, :3]  # the rest of a row is padding
     ids = torch.tensor([SLAM.encode(item.target, bos=True) for item in items])
     exact = logits.double().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].numpy()
@@ -106,8 +106,8 @@ def test_bfloat16_logits_are_normalised_in_fp32(family):
 def test_padding_may_share_the_id_of_a_unit(pad_id):
     lm = unit_lm("opt", TWIST)
     clashing = UnitLM(lm.model, TWIST.model_copy(update={"pad_id": pad_id}), CONTRACT, "clash")
-    assert sample(clashing, PROMPTS, SEEDS, SAMPLING, batch_rows=100) == sample(
-        lm, PROMPTS, SEEDS, SAMPLING, batch_rows=100
+    assert sample(clashing, PROMPTS, SEEDS, SAMPLING, batch_size=100) == sample(
+        lm, PROMPTS, SEEDS, SAMPLING, batch_size=100
     )
     batch = NextUnitCollator(pad_id)([{"ids": [7, 23, 7]}, {"ids": [23]}])
     assert batch["labels"].tolist() == [[7, 23, 7], [23, -100, -100]]
@@ -120,7 +120,7 @@ def test_one_token_may_begin_and_end_a_sequence():
 
 def test_the_limit_counts_the_continuation_alone():
     """TWIST's own code counts the prompt too: a long prompt then gives nothing at all."""
-    drawn = sample(unit_lm("opt", TWIST), [[1, 2] * 20], [[1, 2]], SAMPLING, batch_rows=4)
+    drawn = sample(unit_lm("opt", TWIST), [[1, 2] * 20], [[1, 2]], SAMPLING, batch_size=4)
     assert [len(draw.units) for draw in drawn[0]] == [9, 9]
 
 
@@ -128,9 +128,9 @@ def test_the_limit_counts_the_continuation_alone():
 def test_positions_are_used_to_the_last_and_no_further(family):
     lm = unit_lm(family, TWIST, positions=16)
     exact = [[1] * 8]
-    assert len(sample(lm, exact, [[0]], SAMPLING, batch_rows=1)[0][0].units) == 9  # 8 + 9 - 1 = 16 positions
+    assert len(sample(lm, exact, [[0]], SAMPLING, batch_size=1)[0][0].units) == 9  # 8 + 9 - 1 = 16 positions
     with pytest.raises(TooLongError) as error:
-        sample(lm, [[1], [1] * 10, [1] * 9], [[0], [0], [0]], SAMPLING, batch_rows=1)
+        sample(lm, [[1], [1] * 10, [1] * 9], [[0], [0], [0]], SAMPLING, batch_size=1)
     names(
         error.value,
         "2",
@@ -147,9 +147,9 @@ def test_positions_are_used_to_the_last_and_no_further(family):
     )
     for context in range(4):
         whole = LikelihoodRequest([1] * context, [1] * (17 - context), eos=False)
-        assert len(unit_log_likelihoods(lm, [whole], batch_rows=1)[0]) == 17 - max(1, context)
+        assert len(unit_log_likelihoods(lm, [whole], batch_size=1)[0]) == 17 - max(1, context)
     with pytest.raises(TooLongError) as raised:
-        unit_log_likelihoods(lm, [LikelihoodRequest([1], [1] * 17, eos=False)], batch_rows=1)
+        unit_log_likelihoods(lm, [LikelihoodRequest([1], [1] * 17, eos=False)], batch_size=1)
     names(raised.value, "1", "16", "positions")
 
 
@@ -160,14 +160,14 @@ def test_training_refuses_what_is_too_long(tmp_path):
     names(raised.value, "1", "2", "8", "positions")
     frame = pairs(4).with_columns(prompt_units=pl.Series([[1], [1] * 7, [1], [1]]))
     with pytest.raises(TooLongError) as raised:
-        preference_rows(lm, frame, batch_rows=4)
+        preference_rows(lm, frame, batch_size=4)
     names(raised.value, "1", "4", "8", "positions")
 
 
 def sides(lm, row):
     prompt = lm.vocabulary.encode(row["prompt_units"], bos=True)
     for side in ("chosen", "rejected"):
-        yield prompt, lm.vocabulary.encode(row[f"{side}_units"], bos=False, eos=row[f"{side}_finish"] == "eos")
+        yield prompt, lm.vocabulary.encode(row[f"{side}_units"], bos=False, eos=row[f"{side}_finish_reason"] == "eos")
 
 
 def slow_side(lm, prompt, tail):
@@ -197,7 +197,7 @@ def test_a_round_of_dpo_is_merged_and_comes_back_equal(tmp_path, family, kind, d
     lm = load_lm(tmp_path / "base", device="cpu")
     config = PreferenceTrainerConfig.model_validate({**TRAINER.model_dump(), "max_steps": 2, "learning_rate": 0.02})
     model, _, best = train_preferences(
-        config, lm, pairs(16), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "work"
+        config, lm, pairs(16), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "work"
     )
     assert best.reward_margin > 0
     trained = {name: weight for name, weight in model.named_parameters() if "lora_" in name}
@@ -222,7 +222,7 @@ def test_the_second_round_refers_to_the_merged_first(tmp_path):
     save_lm(lm.model, TWIST, CONTRACT, tmp_path / "base")
     config = TRAINER.model_copy(update={"max_steps": 2})
     base = load_lm(tmp_path / "base", device="cpu")
-    model, _, _ = train_preferences(config, base, pairs(16), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "w")
+    model, _, _ = train_preferences(config, base, pairs(16), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "w")
     save_lm(save_adapter_and_merge(model, tmp_path / "r1" / "adapter"), TWIST, CONTRACT, tmp_path / "r1")
     first, frame = load_lm(tmp_path / "r1", device="cpu"), pairs(4)
     references = trainer_for(first, frame, TRAINER, tmp_path / "w2").train_dataset["ref_chosen_logps"]
@@ -236,12 +236,12 @@ def test_the_second_round_refers_to_the_merged_first(tmp_path):
 
 def test_pairs_become_ids_without_loss_or_invented_end(tmp_path):
     """The first unit of a continuation is trained on, the prompt has no end, a cut continuation gets none."""
-    frame = pairs(2).with_columns(chosen_finish=pl.Series(["limit", "eos"]))
-    rows = preference_rows(unit_lm("qwen2", SLAM), frame, batch_rows=4)
+    frame = pairs(2).with_columns(chosen_finish_reason=pl.Series(["length", "eos"]))
+    rows = preference_rows(unit_lm("qwen2", SLAM), frame, batch_size=4)
     for number, row in enumerate(frame.iter_rows(named=True)):
         assert rows[number]["prompt_ids"] == [1, *(unit + 2 for unit in row["prompt_units"])]
         assert rows[number]["chosen_ids"][:3] == [unit + 2 for unit in row["chosen_units"]]
-        assert rows[number]["chosen_ids"][3:] == ([1] if row["chosen_finish"] == "eos" else [])
+        assert rows[number]["chosen_ids"][3:] == ([1] if row["chosen_finish_reason"] == "eos" else [])
     tokenizer = unit_tokenizer(SLAM, vocabulary_size=NUM_UNITS + 2)
     assert tokenizer.convert_tokens_to_ids(["<u0>", "<u19>"]) == [2, 21]
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)

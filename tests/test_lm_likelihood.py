@@ -18,11 +18,11 @@ ITEMS = st.lists(st.tuples(UNITS, UNITS, st.booleans()), min_size=1, max_size=12
 
 @settings(max_examples=20, deadline=None)
 @given(ITEMS, st.integers(1, 8), st.randoms())
-def test_batch_order_and_neighbours_change_no_bit(rows, batch_rows, random):
+def test_batch_order_and_neighbours_change_no_bit(rows, batch_size, random):
     items = [LikelihoodRequest(*row) for row in rows] + [LikelihoodRequest(rows[0][0], rows[-1][1], eos=True)]
-    alone = [log_likelihoods(LM, [item], batch_rows=1)[0] for item in items]
+    alone = [log_likelihoods(LM, [item], batch_size=1)[0] for item in items]
     order = random.sample(range(len(items)), len(items))
-    together = log_likelihoods(LM, [items[place] for place in order], batch_rows=batch_rows)
+    together = log_likelihoods(LM, [items[place] for place in order], batch_size=batch_size)
     for place, found in zip(order, together, strict=True):
         np.testing.assert_array_equal(found.context, alone[place].context)
         np.testing.assert_array_equal(found.target, alone[place].target)
@@ -37,7 +37,7 @@ def test_every_family_scores_after_a_shared_context_as_token_by_token(family):
         LikelihoodRequest(context, target, eos=False)
         for target in ([9], [2, 6, 5], [9, 2, 6, 5, 3, 5, 8, 9, 7], [3] * 16)
     ]
-    for item, found in zip(items, log_likelihoods(lm, items, batch_rows=3), strict=True):
+    for item, found in zip(items, log_likelihoods(lm, items, batch_size=3), strict=True):
         ids = VOCABULARY.encode([*context, *item.target], bos=True)
         oracle = naive_log_probs(lm, ids)
         np.testing.assert_allclose(found.context, oracle[: len(context)], atol=2e-5)
@@ -46,7 +46,7 @@ def test_every_family_scores_after_a_shared_context_as_token_by_token(family):
 
 def test_without_begin_token_the_contexts_first_unit_only_conditions():
     bare = UnitLM(LM.model, VOCABULARY.model_copy(update={"bos_id": None}), CONTRACT, "bare")
-    [found] = log_likelihoods(bare, [LikelihoodRequest([4, 5, 6], [7, 8], eos=False)], batch_rows=1)
+    [found] = log_likelihoods(bare, [LikelihoodRequest([4, 5, 6], [7, 8], eos=False)], batch_size=1)
     np.testing.assert_allclose([*found.context, *found.target], naive_log_probs(bare, [7, 8, 9, 10, 11]), atol=1e-5)
     assert [len(part) for part in found] == [2, 2]
 
@@ -55,7 +55,7 @@ def test_equal_sequences_and_contexts_are_computed_once(monkeypatch):
     seen, forward = [], LM.model.forward
     monkeypatch.setattr(LM.model, "forward", lambda *args, **options: seen.append(args[0]) or forward(*args, **options))
     unit_log_likelihoods(
-        LM, [LikelihoodRequest([1, 2, 3], target, eos=False) for target in ([4], [4], [5])], batch_rows=8
+        LM, [LikelihoodRequest([1, 2, 3], target, eos=False) for target in ([4], [4], [5])], batch_size=8
     )
     context, targets = (part.tolist() for part in seen)
     assert [row[:3] for row in context] == [VOCABULARY.encode([1, 2], bos=True)]
@@ -64,9 +64,9 @@ def test_equal_sequences_and_contexts_are_computed_once(monkeypatch):
 
 def test_without_the_quick_operator_only_speed_changes(monkeypatch):
     items = [LikelihoodRequest([1, 2], [3, 4, 5], eos=True)]
-    [quick] = unit_log_likelihoods(LM, items, batch_rows=1)
+    [quick] = unit_log_likelihoods(LM, items, batch_size=1)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    [plain] = unit_log_likelihoods(LM, items, batch_rows=1)
+    [plain] = unit_log_likelihoods(LM, items, batch_size=1)
     np.testing.assert_allclose(quick, plain, atol=1e-5)
 
 

@@ -19,9 +19,9 @@ COUNTING = [[(start + i) % NUM_UNITS for i in range(8)] for start in range(NUM_U
 def warm(path, **changes):
     return TwistInitConfig.model_validate(
         {
-            "kind": "warm-start",
+            "kind": "twist-init",
             "weights": FolderSource(kind="folder", path=str(path)),
-            "steps": 60,
+            "max_steps": 60,
             "batch_size": 10,
             "learning_rate": 0.01,
             "warmup_steps": 2,
@@ -80,7 +80,7 @@ def test_a_warm_start_learns_the_corpus_and_is_a_checkpoint(tmp_path, family, dt
     lm = load_lm(tmp_path / "base", device="cpu")
     assert (run.steps, lm.vocabulary, lm.contract) == (60, VOCABULARY, CONTRACT)
     assert {weight.dtype for weight in lm.model.parameters()} == {getattr(torch, dtype)}
-    [known] = unit_log_likelihoods(lm, [LikelihoodRequest([], [3, 4, 5, 6], eos=False)], batch_rows=1)
+    [known] = unit_log_likelihoods(lm, [LikelihoodRequest([], [3, 4, 5, 6], eos=False)], batch_size=1)
     assert known[1:].mean() > -0.5  # the first unit is anyone's guess
     assert json.loads((tmp_path / "base/source.json").read_text())["identity"].startswith("sha256:")
     assert json.loads((tmp_path / "base/generation_config.json").read_text())["eos_token_id"] == 2
@@ -89,7 +89,7 @@ def test_a_warm_start_learns_the_corpus_and_is_a_checkpoint(tmp_path, family, dt
 def test_training_from_the_text_model_repeats_exactly(tmp_path):
     tiny_text_lm(tmp_path / "text", "opt", dropout=0.5)
     for name in ("one", "two"):
-        config = warm(tmp_path / "text", steps=3)
+        config = warm(tmp_path / "text", max_steps=3)
         make_base(config, COUNTING, CONTRACT, seed=1, work=tmp_path / f"work-{name}", folder=tmp_path / name)
     one, two = (load_lm(tmp_path / name, device="cpu") for name in ("one", "two"))
     assert one.model_id == two.model_id

@@ -22,7 +22,7 @@ from tests.listening_world import frame
 from tests.messages import names
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-QUICK = DNSMOSConfig(kind="dnsmos", release="speechmos-0.0.1.1", personalised=False, segments="all", max_clips=None)
+QUICK = DNSMOSConfig(kind="dnsmos", release="speechmos-0.0.1.1", personalized=False, segments="all", max_clips=None)
 
 
 def tone(count, seed):
@@ -45,9 +45,9 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize(("count", "seed", "personalised", "expected"), PUBLISHED)
-def test_scores_are_those_of_the_published_package(tmp_path, count, seed, personalised, expected):
-    config = QUICK.model_copy(update={"personalised": personalised})
+@pytest.mark.parametrize(("count", "seed", "personalized", "expected"), PUBLISHED)
+def test_scores_are_those_of_the_published_package(tmp_path, count, seed, personalized, expected):
+    config = QUICK.model_copy(update={"personalized": personalized})
     opinion = predictor(tmp_path, config).predict([tone(count, seed)])[0]
     assert opinion.status == "ok"
     assert opinion.values == pytest.approx(expected, abs=2e-3)
@@ -193,7 +193,7 @@ def test_what_is_no_torchscript_or_no_score_is_told(tmp_path):
 
 def clips(system, draws=2, prompts=6):
     rows = [(f"{system}-{prompt}-{draw}", f"p{prompt}", draw) for prompt in range(prompts) for draw in range(draws)]
-    return pl.DataFrame(rows, schema=["source_id", "prompt_id", "draw"], orient="row")
+    return pl.DataFrame(rows, schema=["source_id", "prompt_id", "sample_index"], orient="row")
 
 
 def test_systems_are_compared_on_the_same_prompts():
@@ -226,7 +226,7 @@ def test_every_clip_has_a_row_a_metric():
     made = rate(every, heard, iter(sounds[::-1]), Lengths(), system="a")
     tables.verify(made, tables.MOS, where="made")
     assert len(made) == 2 * len(every)
-    assert dict(made.group_by("status").len().iter_rows()) == {"ok": 6, "empty": 2, "unsampled": 16}
+    assert dict(made.group_by("status").len().iter_rows()) == {"ok": 6, "empty": 2, "skipped": 16}
     assert made.filter(status="ok").select("metric", "value").unique().sort("metric").rows() == [
         ("half", 2.5),
         ("length", 5.0),

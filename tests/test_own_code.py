@@ -214,7 +214,7 @@ class Loudness:
 
 def test_an_asr_model_of_ones_own(tmp_path):
     code = write(tmp_path, ASR)
-    config = config_of(PythonASRConfig, "Loudness", resynthesised_share=0.0, **RATES)
+    config = config_of(PythonASRConfig, "Loudness", resynthesized_fraction=0.0, **RATES)
     spoken = [(waveform, "text") for waveform in WAVEFORMS]
     prepare_asr(config, spoken, tmp_path / "asr", code=code)
     model = load_asr(config, tmp_path / "asr", device="cpu")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from alignslm.config.feedback import BestWorstSelector, ThresholdSelector, Weights
 from alignslm.pairs.diagnosis import NoPairsError
 from alignslm.pairs.selection import REASONS
-from alignslm.tables import PAIRS, REJECTIONS, verify
+from alignslm.tables import PAIRS, SKIPPED_PROMPTS, verify
 from tests.messages import names
 from tests.pair_selection import RULES, THRESHOLDS, selected, written
 
@@ -16,13 +16,13 @@ BEST_WORST = BestWorstSelector(kind="best-worst", min_words=2)
 
 @pytest.fixture(scope="module")
 def select(tmp_path_factory):
-    """What selection makes of rows: pairs, rejections and the account."""
+    """What selection makes of rows: pairs, skipped prompts and the account."""
     folder = tmp_path_factory.mktemp("pairs")
     return lambda rows, **options: selected(written(folder, rows), **options)
 
 
 def slow_candidates(mine, *, selector, rules):
-    """Chosen and rejected candidates of one prompt by the paper's rules, llm_score as the utility."""
+    """Chosen and rejected candidates of one prompt by the paper's rules, judge_score as the utility."""
     for r in mine:
         r["value"] = r["score"] if r["status"] == "ok" else None
         r["veto"] = r["status"] == "ok" and (r["auto_bleu"] or 0) > rules.max_auto_bleu
@@ -39,8 +39,8 @@ def slow_candidates(mine, *, selector, rules):
     bad = [
         r for r in worst_first if r["status"] == "empty" or r["veto"] or (r["value"] or 9) <= rules.max_rejected_score
     ]
-    return [r for r in good if r["value"] >= rules.min_chosen_score][: selector.max_chosen], bad[
-        : selector.max_rejected
+    return [r for r in good if r["value"] >= rules.min_chosen_score][: selector.max_chosen_per_prompt], bad[
+        : selector.max_rejected_per_prompt
     ]
 
 
@@ -93,21 +93,24 @@ def pools(draw):
     sure = {"prompt": "w", "split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok"}
     rows += [sure | {"units": [8], "score": 5.0}, sure | {"units": [9], "score": 1.0}]
     order = draw(st.permutations(range(len(rows))))
-    return [r | {"id": f"{r['prompt']}-m-{number:02d}", "draw": number} for r, number in zip(rows, order, strict=True)]
+    return [
+        r | {"id": f"{r['prompt']}-m-{number:02d}", "sample_index": number}
+        for r, number in zip(rows, order, strict=True)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(pools(), st.sampled_from([THRESHOLDS, BEST_WORST]), st.sampled_from([0.0, 1.0, 2.0]), st.integers(1, 20))
-def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, min_margin, batch_rows):
+def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, min_margin, batch_size):
     rules = RULES.model_copy(update={"min_margin": min_margin})
-    pairs, rejections, books = select(rows, selector=selector, rules=rules, batch_rows=batch_rows)
+    pairs, skipped_prompts, books = select(rows, selector=selector, rules=rules, batch_size=batch_size)
     expected, reasons = slow_selection([dict(r) for r in rows], selector=selector, rules=rules)
     assert set(pairs.select("chosen_id", "rejected_id").iter_rows()) == expected
     assert len(pairs) == len(expected)
-    assert dict(rejections.select("prompt_id", "reason").iter_rows()) == reasons
+    assert dict(skipped_prompts.select("prompt_id", "reason").iter_rows()) == reasons
     verify(pairs, PAIRS, where="pairs")
-    verify(rejections, REJECTIONS, where="rejections")
-    accounted = {*pairs["prompt_id"], *rejections["prompt_id"]}
+    verify(skipped_prompts, SKIPPED_PROMPTS, where="skipped_prompts")
+    accounted = {*pairs["prompt_id"], *skipped_prompts["prompt_id"]}
     assert accounted == {r["prompt"] for r in rows if r["split"] != "test"}
     assert set(reasons.values()) <= set(REASONS)
     assert books.train.prompts + books.valid.prompts == len(accounted)
@@ -120,7 +123,7 @@ def test_a_pair_carries_what_training_needs(select):
         {"prompt": "p", "score": 1.0, "units": [3], "id": "bad"},
         {"prompt": "p", "score": 2.5, "units": [4], "id": "middle"},
     ]
-    pairs, rejections, _ = select(rows)
+    pairs, skipped_prompts, _ = select(rows)
     assert pairs.to_dicts() == [
         {
             "pair_id": "good-bad",
@@ -131,14 +134,14 @@ def test_a_pair_carries_what_training_needs(select):
             "prompt_units": [7],
             "chosen_units": [1, 2],
             "rejected_units": [3],
-            "chosen_finish": "limit",
-            "rejected_finish": "limit",
+            "chosen_finish_reason": "length",
+            "rejected_finish_reason": "length",
             "chosen_utility": 4.0,
             "rejected_utility": 1.0,
             "margin": 3.0,
         }
     ]
-    assert rejections.is_empty()
+    assert skipped_prompts.is_empty()
 
 
 def test_a_vetoed_continuation_is_rejected_whatever_its_score(select):
@@ -153,7 +156,7 @@ def test_a_vetoed_continuation_is_rejected_whatever_its_score(select):
 def test_perplexity_feedback_takes_lowest_against_highest_perplexity(select):
     rows = [{"prompt": "p", "score": None, "ppl": ppl, "id": f"ppl{ppl:g}"} for ppl in (30.0, 10.0, 90.0, 50.0)]
     rows += [{"prompt": "p", "score": None, "ppl": 2.0, "auto_bleu": 0.5, "id": "babble"}]
-    pairs, *_ = select(rows, selector=BEST_WORST, weights=Weights(llm_score=0, ppl=1, auto_bleu=0, num_words=0))
+    pairs, *_ = select(rows, selector=BEST_WORST, weights=Weights(judge_score=0, ppl=1, auto_bleu=0, num_words=0))
     assert pairs.select("chosen_id", "rejected_id").rows() == [("ppl10", "ppl90")]
 
 
@@ -161,16 +164,16 @@ def test_ties_go_to_the_smaller_id_on_both_sides(select):
     rows = [
         {"prompt": "p", "score": score, "id": name} for name, score in zip("dcbafe", (4, 4, 4, 1, 1, 1), strict=True)
     ]
-    one_each = THRESHOLDS.model_copy(update={"max_chosen": 1, "max_rejected": 1})
+    one_each = THRESHOLDS.model_copy(update={"max_chosen_per_prompt": 1, "max_rejected_per_prompt": 1})
     pairs, *_ = select(rows, selector=one_each)
     assert pairs.select("chosen_id", "rejected_id").rows() == [("b", "a")]
 
 
 def test_equal_utility_is_no_preference_even_without_a_margin(select):
     rows = [{"prompt": p, "score": s} for p, s in (("p", 3.0), ("p", 3.0), ("q", 3.0), ("q", 2.9))]
-    pairs, rejections, _ = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"min_margin": 0.0}))
+    pairs, skipped_prompts, _ = select(rows, selector=BEST_WORST, rules=RULES.model_copy(update={"min_margin": 0.0}))
     assert pairs["prompt_id"].to_list() == ["q"]
-    assert rejections.rows() == [("p", "train", "margin too small")]
+    assert skipped_prompts.rows() == [("p", "train", "margin too small")]
 
 
 def test_silence_is_worst_and_has_no_margin(select):
@@ -204,7 +207,7 @@ def test_account_by_hand(select):
         "prompts": 3,
         "prompts_with_pairs": 2,
         "pairs": 2,
-        "rejections": nothing | {"neither chosen nor rejected candidate": 1},
+        "skipped_prompts": nothing | {"neither chosen nor rejected candidate": 1},
         "mean_margin": 1.5,
         "mean_length_difference_units": 0.5,
         "vetoed_rejected_share": 0.5,
@@ -227,7 +230,7 @@ def test_no_pair_at_all_names_counts_scores_and_keys(select):
         "2.45",
         "75",
         "2.90",
-        "llm_score",
+        "judge_score",
         "preferences.r1.min_chosen_score",
         "3",
         "preferences.r1.max_rejected_score",

@@ -9,7 +9,7 @@ from alignslm.config.feedback import Weights
 from alignslm.pairs.utility import utility
 from alignslm.tables import SCORES
 
-METRICS = ("llm_score", "ppl", "auto_bleu", "num_words")
+METRICS = ("judge_score", "ppl", "auto_bleu", "num_words")
 DIRECTION = {"ppl": -1, "auto_bleu": -1, "num_words": 1}
 
 
@@ -18,7 +18,7 @@ def weights(**given_weights):
 
 
 def table(rows):
-    columns = ("continuation_id", "prompt_id", "draw", *METRICS, "status")
+    columns = ("continuation_id", "prompt_id", "sample_index", *METRICS, "status")
     return pl.DataFrame(rows, schema={name: SCORES.schema[name] for name in columns}, orient="row")
 
 
@@ -41,7 +41,7 @@ def slow_utility(rows, wanted):
             if mine is None:
                 weighted = None
                 continue
-            if metric != "llm_score":
+            if metric != "judge_score":
                 others = [r[metric] * DIRECTION[metric] for r in rows if r["status"] == "ok" and r[metric] is not None]
                 mine *= DIRECTION[metric]
                 below, same = sum(o < mine for o in others), sum(o == mine for o in others)
@@ -76,7 +76,7 @@ def test_equals_the_slow_definition(rows, given_weights):
 
 @given(st.lists(st.floats(1, 5), min_size=1, max_size=5), st.sampled_from([0.1, 1.0, 3.0]))
 def test_judge_alone_is_the_judges_score_exactly(values, weight):
-    assert utility(pool(llm_score=values), weights(llm_score=weight))["utility"].to_list() == values
+    assert utility(pool(judge_score=values), weights(judge_score=weight))["utility"].to_list() == values
 
 
 def test_perplexity_alone_ranks_downwards_with_ties_sharing():
@@ -85,14 +85,14 @@ def test_perplexity_alone_ranks_downwards_with_ties_sharing():
 
 
 def test_mixture_by_hand():
-    found = utility(pool(llm_score=[4.0, 2.0], num_words=[3, 9]), weights(llm_score=3, num_words=1))["utility"]
+    found = utility(pool(judge_score=[4.0, 2.0], num_words=[3, 9]), weights(judge_score=3, num_words=1))["utility"]
     assert found.to_list() == [0.75 * 4 + 0.25 * 1, 0.75 * 2 + 0.25 * 5]
 
 
 def test_an_unused_metric_may_be_missing_and_a_used_one_may_not():
-    scores = pool(llm_score=[4.0, 3.0], auto_bleu=[None, 0.0])
-    assert utility(scores, weights(llm_score=1))["utility"].to_list() == [4.0, 3.0]
-    assert utility(scores, weights(llm_score=1, auto_bleu=1))["utility"].to_list() == [None, 3.0]
+    scores = pool(judge_score=[4.0, 3.0], auto_bleu=[None, 0.0])
+    assert utility(scores, weights(judge_score=1))["utility"].to_list() == [4.0, 3.0]
+    assert utility(scores, weights(judge_score=1, auto_bleu=1))["utility"].to_list() == [None, 3.0]
 
 
 def test_unjudged_rows_take_no_place_in_the_pool():

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 TABLES = {table.name: table for table in vars(tables).values() if isinstance(table, tables.Table)}
 SPEECH = {"corpus", "encoder", "units", "prompts", "vocoder", "asr", "prompt_transcripts", "benchmarks@swuggy"}
-JUDGES = {"judge@mistral-7b-written", "judge@mistral-7b-v0.3"}
+JUDGES = {"judge@mistral-7b-generate", "judge@mistral-7b-v0.3"}
 ROUND = {f"{stage}@r1" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "train")}
 EVALUATION = {
     *("samples@r1", "samples@base", "samples@ground-truth", "mos"),
@@ -72,7 +72,7 @@ def refused_for_want_of_a_key(paper: Paper, *changes: str) -> str:
         said,
         "gpt-4o-2024-11-20",
         "experiments/judge/gpt4o.yaml:6",
-        "key_variable",
+        "api_key_env",
         "https://api.openai.com/v1",
         "OPENAI_API_KEY=",
         "params.yaml",
@@ -101,7 +101,7 @@ def test_the_preset_runs_from_recordings_to_the_report(paper):
     ran = made_of(paper.dvc("repro"))
     assert set(ran) == SPEECH | JUDGES | MODEL
     assert len(ran) == len(set(ran))
-    assert ran[:3] == ["corpus", "judge@mistral-7b-written", "judge@mistral-7b-v0.3"]  # what may be missing, first
+    assert ran[:3] == ["corpus", "judge@mistral-7b-generate", "judge@mistral-7b-v0.3"]  # what may be missing, first
 
 
 def test_every_table_verifies_and_tells_what_its_units_mean(paper):
@@ -126,11 +126,11 @@ def test_every_table_verifies_and_tells_what_its_units_mean(paper):
 def test_ratings_are_written_answers_and_pairs_follow_the_papers_rule(paper):
     scores = pl.read_parquet(paper.root / "artifacts/scores/r1.parquet")
     assert set(scores["status"]) == {"ok"}
-    assert set(scores["llm_score"]) <= {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert set(scores["judge_score"]) <= {1.0, 2.0, 3.0, 4.0, 5.0}
     assert scores["ppl"].is_finite().all()
     replies = pl.read_parquet(paper.root / "artifacts/replies/r1.parquet")
     assert replies["reply"].str.contains(r"^\\boxed\{[1-5]\}").all()
-    rated = dict(scores.select("continuation_id", "llm_score").iter_rows())
+    rated = dict(scores.select("continuation_id", "judge_score").iter_rows())
     pairs = pl.read_parquet(paper.root / "artifacts/pairs/r1.parquet")
     assert {"train", "valid"} == set(pairs["split"])
     assert all(rated[name] >= paper_shaped.ROUND["min_chosen_score"] for name in pairs["chosen_id"])
@@ -142,7 +142,7 @@ def test_training_moved_the_model_and_the_report_shows_it(paper):
     assert len({file_sha256(checkpoints / name / "model.safetensors") for name in ("base", "r1", "sft", "ntp")}) == 4
     report = json.loads((paper.root / "reports/metrics.json").read_text())
     models = {metric["model"] for metric in report["metrics"]}
-    assert models == {"base", "r1", "ground-truth", "recorded-prompts", "recorded-continuations"}
+    assert models == {"base", "r1", "ground-truth", "original-prompts", "original-continuations"}
     assert {metric["benchmark"] for metric in report["metrics"]} >= {"swuggy"}
     page = (paper.root / "reports/index.html").read_text()
     assert "mistral-7b-v0.3" in page

@@ -83,7 +83,7 @@ def test_the_report_has_the_promised_form(micro):
     assert report["schema"] == 1
     keys = {"model", "benchmark", "metric", "value", "stderr", "ci95", "n", "n_missing", "higher_is_better"}
     assert all(set(metric) == keys for metric in report["metrics"])
-    recorded = {"recorded-prompts", "recorded-continuations"}
+    recorded = {"original-prompts", "original-continuations"}
     assert {metric["model"] for metric in report["metrics"]} == {"base", "r1", "ground-truth"} | recorded
     keys = {"model", "against", "benchmark", "metric", "delta", "ci95", "n", "n_missing"}
     assert report["comparisons"]
@@ -101,7 +101,7 @@ def test_dvc_shows_metrics_and_plots(micro):
     compared, _ = json.JSONDecoder().raw_decode(said)
     told = compared["reports/summary.json"]["r1.continuation.judge"]
     report = json.loads((micro / "reports/metrics.json").read_text())
-    wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge"}
+    wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge_score"}
     assert told["new"] == next(metric["value"] for metric in report["metrics"] if metric.items() >= wanted.items())
     assert "index.html" in run(micro, "dvc", "plots", "diff")
 
@@ -113,13 +113,13 @@ def run_cache(root: Path) -> list[Path]:
 def test_an_execution_setting_runs_nothing_and_changes_no_byte(micro):
     before, known = hashes(micro), set(run_cache(micro))
     drawn_before = pl.read_parquet(micro / "artifacts/continuations/r1.parquet")
-    edit(micro / "experiments/execution.yaml", {"batch_rows": 7, "shard_rows": 5})
+    edit(micro / "experiments/execution.yaml", {"batch_size": 7, "shard_size": 5})
     assert repro(micro) == []
     forced = ("continuations@r1", "speech@r1", "transcripts@r1", "scores@r1")
     assert repro(micro, "--force", "--single-item", *forced) == [*forced]
     drawn = pl.read_parquet(micro / "artifacts/continuations/r1.parquet")
-    assert drawn.drop("logprob_nats").equals(drawn_before.drop("logprob_nats"))
-    assert (drawn["logprob_nats"] - drawn_before["logprob_nats"]).abs().max() < 0.02  # two decimals are kept
+    assert drawn.drop("logprob").equals(drawn_before.drop("logprob"))
+    assert (drawn["logprob"] - drawn_before["logprob"]).abs().max() < 0.02  # two decimals are kept
     own, own_stage = "artifacts/continuations/r1.parquet", "continuations@r1"
     assert {**hashes(micro), own: ""} == {**before, own: ""}
     run(micro, "git", "checkout", "-q", "experiments/execution.yaml")
@@ -131,7 +131,7 @@ def test_an_execution_setting_runs_nothing_and_changes_no_byte(micro):
 
 def test_a_killed_stage_goes_on_where_it_stopped_and_ends_in_the_same_bytes(micro):
     before = hashes(micro)
-    edit(micro / "experiments/execution.yaml", {"shard_rows": 6})
+    edit(micro / "experiments/execution.yaml", {"shard_size": 6})
     command = (sys.executable, "-m", "stages.speech", "r1")
     process = subprocess.Popen(
         command, cwd=micro, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -264,7 +264,7 @@ def test_a_remote_that_lacks_an_object_is_told_by_its_path(micro, shared):
 def test_a_weight_reruns_pairs_onward_and_its_old_value_runs_nothing(micro):
     ran = repro(micro, "-S", "weights.num_words=0.5", command=("dvc", "exp", "run"))
     assert set(ran) == AFTER_PAIRS
-    edit(micro / "params.yaml", {"weights": {"llm_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}})
+    edit(micro / "params.yaml", {"weights": {"judge_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}})
     assert repro(micro) == []  # restored from the run-cache
 
 
@@ -287,7 +287,7 @@ def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro)
     copies |= {"own_code@judge/word-count"}
     assert set(repro(micro, "scores@r1")) == copies | {"check", "judge@word-count", "scores@r1"}
     scores = pl.read_parquet(micro / "artifacts/scores/r1.parquet").filter(status="ok")
-    assert scores["llm_score"].to_list() == [5 - 4 * min(1, abs(n - 12) / 12) for n in scores["num_words"]]
+    assert scores["judge_score"].to_list() == [5 - 4 * min(1, abs(n - 12) / 12) for n in scores["num_words"]]
     (micro / "code/other.py").write_text("x = 1\n")
     assert set(repro(micro, "scores@r1")) == copies
     mine.write_text(source.replace("5 - 4 *", "5 - 3 *"))

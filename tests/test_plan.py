@@ -27,18 +27,18 @@ from tests.tiny_librispeech import COUNTS, write_librispeech
 CORPUS = """\
 kind: recordings
 sample_rate_hz: 16000
-longest_s: 40
-crossing_speakers: refuse
-leave_out: []
-texts: 10
-text_prompt_words: 4
+max_duration_s: 40
+overlapping_speakers: error
+exclude_ids: []
+num_texts: 10
+num_prompt_words: 4
 content_sha256: null
 parts:
   speech:
     kind: librispeech
     source: {kind: folder, path: $SPEECH}
     subsets: {train: [train-clean-100], valid: [dev-clean], dev: [], test: [test-clean]}
-    at_most: {train: null, valid: null, dev: null, test: null}
+    max_utterances: {train: null, valid: null, dev: null, test: null}
     alignments: {kind: folder, path: $ALIGNED}
 """
 LM = """\
@@ -52,15 +52,15 @@ GPT = """\
 kind: openai
 base_url: https://api.openai.com/v1
 model: gpt-4o
-key_variable: PLAN_TEST_KEY
+api_key_env: PLAN_TEST_KEY
 rubric: ten-words
 answer_prefix: 'x'
-decoding: {temperature: 1.0, max_tokens: 50, votes: 2, seed: 0}
-limit_key: max_tokens
+decoding: {temperature: 1.0, max_tokens: 50, num_votes: 2, seed: 0}
+max_tokens_field: max_tokens
 budget: {requests: 100, tokens: 1000}
 concurrency: 1
 timeout_s: 1
-attempts: 1
+max_attempts: 1
 """
 DVC = """\
 stages:
@@ -249,11 +249,11 @@ def test_a_dvc_that_is_at_work_is_named(root):
 
 
 def test_faults_of_the_parameters_come_first(root):
-    edit(root / "params.yaml", ("draws: 5", "draws: 1"))
+    edit(root / "params.yaml", ("num_continuations: 5", "num_continuations: 1"))
     result = CliRunner().invoke(app, ["plan"])
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    names(line, "params.yaml:25: sampling.draws", "2", "1")
+    names(line, "params.yaml:25: sampling.num_continuations", "2", "1")
 
 
 def test_planning_imports_nothing_heavy(root):

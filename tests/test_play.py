@@ -82,7 +82,7 @@ def bytes_of(folder):
 
 
 def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world, speaker, prompt_id):
-    takes = speaker.generate(prompt_id, draws=2)
+    takes = speaker.generate(prompt_id, num_continuations=2)
     folder = world / "artifacts/samples/base"
     drawn = tables.read(tables.CONTINUATIONS, folder / "continuations.parquet").filter(prompt_id=prompt_id)
     spoken = tables.read(tables.SPEECH, folder / "speech")
@@ -91,14 +91,14 @@ def test_a_prompt_of_the_experiment_gets_the_draws_that_the_pipeline_made(world,
     for take, row in zip(takes, drawn.to_dicts(), strict=True):
         sound = spoken.filter(continuation_id=row["continuation_id"])["audio"][0]
         words = heard.filter(source_id=row["continuation_id"]).row(0, named=True)
-        assert (list(take.units), take.seed, take.finish) == (row["units"], row["seed"], row["finish"])
+        assert (list(take.units), take.seed, take.finish_reason) == (row["units"], row["seed"], row["finish_reason"])
         assert np.array_equal(take.waveform, audio.decode(sound["bytes"])[0])
         assert (take.text, take.status) == (words["text"], words["status"])
 
 
 def test_three_lines_of_python_give_sound_and_letters(world, recording, tmp_path):
     speaker = SpokenLM.load("base", root=world)
-    takes = speaker.generate(recording, draws=3)
+    takes = speaker.generate(recording, num_continuations=3)
     takes[0].save(tmp_path / "continuation.wav")
 
     assert len(takes) == 3
@@ -113,18 +113,20 @@ def test_name_and_format_of_a_file_change_nothing(speaker, recording, tmp_path):
     waveform, rate_hz = soundfile.read(recording, dtype="float32")
     (tmp_path / "other name.flac").write_bytes(audio.encode_flac(waveform, rate_hz))
     soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate_hz, subtype="PCM_16")
-    units = [[take.units for take in speaker.generate(name, draws=2)] for name in sorted(tmp_path.iterdir())]
-    assert units == [[take.units for take in speaker.generate(recording, draws=2)]] * 2
+    units = [
+        [take.units for take in speaker.generate(name, num_continuations=2)] for name in sorted(tmp_path.iterdir())
+    ]
+    assert units == [[take.units for take in speaker.generate(recording, num_continuations=2)]] * 2
 
 
 def test_more_draws_keep_the_fewer_and_settings_matter(speaker, recording):
     prompt = speaker.studio.prompt(recording)
-    three = [take.units for take in speaker.generate(prompt, draws=3)]
-    assert [take.units for take in speaker.generate(prompt, draws=1)] == three[:1]
-    assert [take.units for take in speaker.generate(prompt, draws=3, seed=1)] != three
-    greedy = {take.units for take in speaker.generate(prompt, draws=3, temperature=1e-4)}
+    three = [take.units for take in speaker.generate(prompt, num_continuations=3)]
+    assert [take.units for take in speaker.generate(prompt, num_continuations=1)] == three[:1]
+    assert [take.units for take in speaker.generate(prompt, num_continuations=3, seed=1)] != three
+    greedy = {take.units for take in speaker.generate(prompt, num_continuations=3, temperature=1e-4)}
     assert len(greedy) == 1
-    assert len({take.units for take in speaker.generate(prompt, draws=3, top_p=1e-6)}) == 1
+    assert len({take.units for take in speaker.generate(prompt, num_continuations=3, top_p=1e-6)}) == 1
 
 
 # --- what cannot be continued ---
@@ -175,7 +177,7 @@ def test_files_that_are_no_sound_say_what_would_be(studio, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"draws": 0}, ("draws", "1", "0")),
+        ({"num_continuations": 0}, ("num_continuations", "1", "0")),
         ({"temperature": 0.0}, ("temperature", "0", "0.01")),
         ({"top_p": 1.5}, ("top_p", "0", "1", "1.5")),
     ],
@@ -218,8 +220,8 @@ def test_a_model_of_the_hub_says_what_the_local_one_says(world, studio, speaker,
     with serving() as served:
         point_hub_at(served.url, monkeypatch)
         served.repos["someone/base"] = files
-        takes = studio.load_model("someone/base@main").generate(prompt_id, draws=2)
-    assert [take.units for take in takes] == [take.units for take in speaker.generate(prompt_id, draws=2)]
+        takes = studio.load_model("someone/base@main").generate(prompt_id, num_continuations=2)
+    assert [take.units for take in takes] == [take.units for take in speaker.generate(prompt_id, num_continuations=2)]
     assert takes[0].model == "someone/base@main"
 
 
@@ -239,7 +241,12 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
     names = {f"{model}-{n}{end}.wav" for model in ("base", "twin") for n in (1, 2) for end in ("", "-after-prompt")}
     assert set(bytes_of(first)) == names | {"prompt.wav", "transcript.jsonl", "index.html"}
     rows = [json.loads(line) for line in (first / "transcript.jsonl").read_text().splitlines()]
-    assert [(row["model"], row["draw"]) for row in rows] == [("base", 0), ("base", 1), (str(twin), 0), (str(twin), 1)]
+    assert [(row["model"], row["sample_index"]) for row in rows] == [
+        ("base", 0),
+        ("base", 1),
+        (str(twin), 0),
+        (str(twin), 1),
+    ]
     assert [row["units"] for row in rows[:2]] == [row["units"] for row in rows[2:]]  # the same weights, the same chance
     for row in rows:
         lengths = [frames(first / row[name]) for name in ("audio", "audio_after_prompt")]
@@ -325,7 +332,7 @@ def test_a_file_is_continued_on_the_page(visited, speaker, recording):
     visited.get_by_role("button", name="Continue").click()
     column = visited.get_by_role("region", name="base")
     expect(column).to_be_visible(timeout=30_000)
-    takes = speaker.generate(recording, draws=2, prompt_seconds=4.0)
+    takes = speaker.generate(recording, num_continuations=2, prompt_seconds=4.0)
     expect(column.locator("p")).to_have_text([take.text or "(no word was recognised)" for take in takes])
     heard = visited.evaluate("""async () => Promise.all([...document.querySelectorAll(".takes audio")].map(async sound => {
         sound.muted = true

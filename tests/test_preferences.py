@@ -56,8 +56,8 @@ def project(spoken, tmp_path_factory):
     root = tmp_path_factory.mktemp("preferences") / "project"
     copy_project(root)
     edit(root / "experiments/encoder/mfcc-kmeans.yaml", {"num_units": NUM_UNITS, "fit_utterances": 8})
-    edit(root / "experiments/trainer/dpo-nll.yaml", {"max_steps": 2, "batch_size": 4, "min_pairs": 2, "evaluations": 1})
-    edit(root / "experiments/execution.yaml", {"shard_rows": 3})
+    edit(root / "experiments/trainer/dpo-nll.yaml", {"max_steps": 2, "batch_size": 4, "min_pairs": 2, "num_evals": 1})
+    edit(root / "experiments/execution.yaml", {"shard_size": 3})
     config = load_experiment(root).encoder
     prepare_encoder(config, [row["prompt"] for row in spoken], root / "artifacts/encoder")
     contract = load_encoder(config, root / "artifacts/encoder", device="cpu").contract
@@ -164,7 +164,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
         tuple(tuple(row[side]["units"]) for side in SIDES) for row in rows
     }
     assert pairs.select("chosen_utility", "rejected_utility", "margin").null_count().row(0) == (24, 24, 24)
-    assert set(pairs["chosen_finish"]) == set(pairs["rejected_finish"]) == {"eos"}
+    assert set(pairs["chosen_finish_reason"]) == set(pairs["rejected_finish_reason"]) == {"eos"}
     assert tables.contract_of(tables.PAIRS, root / "artifacts/pairs/mine.parquet") == encoder.contract
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -172,7 +172,7 @@ def test_units_as_slamkit_writes_them_are_trained_on_without_sampling(root, enco
     made, base = (load_lm(root / "artifacts/checkpoints" / name, device="cpu") for name in ("mine", "base"))
     assert made.contract == base.contract
     assert made.model_id != base.model_id
-    assert json.loads((root / "artifacts/training/mine.json").read_text())["steps"] == 2
+    assert json.loads((root / "artifacts/training_logs/mine.json").read_text())["steps"] == 2
 
 
 def test_the_graph_trains_on_them_from_the_base_model_and_evaluates(root, tmp_path):
@@ -228,16 +228,16 @@ def units_choice(folder, **changes):
         "kind": "units",
         "source": {"kind": "folder", "path": str(folder)},
         "files": {"train": ["*.jsonl"], "valid": []},
-        "valid_share": 0.5,
-        "crossing_prompts": "refuse",
+        "valid_fraction": 0.5,
+        "overlapping_prompts": "error",
         "columns": {side: side for side in SIDES},
-        "completions_end": True,
-        "longest_units": None,
+        "append_eos": True,
+        "max_units": None,
         "units": TRAINED_ON,
-        "repeats": "refuse",
+        "repeats": "error",
     }
     if changes.get("files", {}).get("valid"):
-        content["valid_share"] = None
+        content["valid_fraction"] = None
     return TypeAdapter(PreferencesConfig).validate_python({**content, **changes})
 
 
@@ -265,7 +265,7 @@ def test_all_faults_of_all_rows_are_listed_and_nothing_is_written(root, tmp_path
         ("key rejected", "(1): x.jsonl:7"),
         ("prompt: ", "{units: [...]}", "chosen: ", "<Un...>", "(1): x.jsonl:6"),
         ("prompt: ", "units", "(1): x.jsonl:5"),
-        ("rejected: ", "repeats: collapse", "(1): x.jsonl:4"),
+        ("rejected: ", "repeats: dedup", "(1): x.jsonl:4"),
         ("columns", "kind", "experiments/preferences"),
     )
     for line, facts in zip(result.stderr.replace("\n\n", "\n").splitlines(), expected, strict=True):
@@ -343,13 +343,13 @@ def test_audio_columns_become_the_units_that_the_encoder_gives(root, encoder, sp
     assert result.exit_code == 0, result.output
     names(result.stdout, "8 rows", "16000 Hz")
     made = choice(root, "swag")
-    assert (made["kind"], made["valid_share"], made["completions_end"]) == ("spoken", None, False)
+    assert (made["kind"], made["valid_fraction"], made["append_eos"]) == ("spoken", None, False)
     assert made["files"] == {
         "train": ["data/train-00000-of-00001.parquet"],
         "valid": ["data/validation-00000-of-00001.parquet"],
     }
     pairs = make("swag")
-    assert set(pairs["chosen_finish"]) == {"limit"}
+    assert set(pairs["chosen_finish_reason"]) == {"length"}
     assert sorted(pairs.select([f"{side}_units" for side in SIDES]).rows()) == sorted(
         tuple(expected(encoder, row)) for row in spoken
     )
@@ -367,7 +367,7 @@ def test_jsonl_that_names_sound_files_gives_the_same(root, encoder, spoken, tmp_
     assert sorted(make("files").select([f"{side}_units" for side in SIDES]).rows()) == sorted(
         tuple(expected(encoder, row)) for row in spoken
     )
-    account = json.loads((root / "artifacts/accounts/files.json").read_text())
+    account = json.loads((root / "artifacts/pair_counts/files.json").read_text())
     (tmp_path / "0-prompt.wav").write_bytes((tmp_path / "1-prompt.wav").read_bytes())
     assert f"sha256:{choice(root, 'files')['source']['sha256']}" == account["source"]
     with pytest.raises(ValueError, match="but the configuration promises"):  # the sound counts, not only the list
@@ -485,7 +485,7 @@ ROWS = [
 
 
 def test_every_row_is_a_pair_or_left_out_for_a_reason():
-    config = units_choice("x", files=FILES, crossing_prompts="leave-out", longest_units=6)
+    config = units_choice("x", files=FILES, overlapping_prompts="exclude", max_units=6)
     pairs, account = make_pairs(frame(ROWS), config, source="here")
     assert account.model_dump() == {
         "source": "here",
@@ -500,7 +500,7 @@ def test_every_row_is_a_pair_or_left_out_for_a_reason():
 
 
 def test_units_that_a_model_drew_are_kept_as_drawn():
-    config = units_choice("x", files=FILES, repeats="keep", crossing_prompts="leave-out")
+    config = units_choice("x", files=FILES, repeats="keep", overlapping_prompts="exclude")
     pairs, account = make_pairs(frame(ROWS), config, source="here")
     assert account.joined == 0
     assert [2, 3, 4] in pairs["chosen_units"].to_list()
@@ -515,7 +515,7 @@ def test_a_prompt_that_trains_and_validates_is_refused_where_that_is_said():
 def test_without_a_validation_pair_nothing_is_trained():
     with pytest.raises(PreferenceError) as raised:
         make_pairs(frame(ROWS[:2]), units_choice("x", files=FILES), source="here")
-    names(raised.value, "2 rows", "1 training", "0 validation", "already")
+    names(raised.value, "2 rows", "1 training", "0 validation", "duplicate pair")
 
 
 units = st.lists(st.integers(0, 3), min_size=1, max_size=3)
@@ -526,7 +526,7 @@ units = st.lists(st.integers(0, 3), min_size=1, max_size=3)
     st.lists(st.tuples(st.sampled_from(["train", "valid"]), units, units, units), min_size=1, max_size=12), st.randoms()
 )
 def test_books_close_splits_share_no_prompt_and_order_changes_nothing(rows, random):
-    config = units_choice("x", files=FILES, crossing_prompts="leave-out", longest_units=5)
+    config = units_choice("x", files=FILES, overlapping_prompts="exclude", max_units=5)
     shuffled = random.sample(rows, len(rows))
     try:
         pairs, account = make_pairs(frame(rows), config, source="")
@@ -570,8 +570,8 @@ def test_a_round_may_start_from_imported_preferences(root):
 
 def test_validation_pairs_come_from_one_place():
     with pytest.raises(ValidationError) as raised:
-        units_choice("x", valid_share=None)
-    names(raised.value, "files.valid", "valid_share")
+        units_choice("x", valid_fraction=None)
+    names(raised.value, "files.valid", "valid_fraction")
 
 
 def test_a_choice_is_not_written_over(root, tmp_path):

@@ -34,13 +34,13 @@ def choice(folder, name, kind):
 def everything(name):
     """Return the keys that a preset sets, its own over those of the one it stands on."""
     preset = PRESETS[name]
-    below = PRESETS[preset.on].set if preset.on else {}
+    below = PRESETS[preset.extends].set if preset.extends else {}
     return {**below, **preset.set}
 
 
 def test_the_papers_presets_are_there():
     assert WHOLE == ["slam", "twist-1.3b", "twist-7b"]
-    assert {name for name, preset in PRESETS.items() if preset.on} == {
+    assert {name for name, preset in PRESETS.items() if preset.extends} == {
         *(
             "twist-1.3b-continued",
             "twist-1.3b-mls",
@@ -58,11 +58,11 @@ def test_models_and_feedback_are_the_papers(name):
     assert keys["encoder"] == ("mhubert-25hz-km500-slamkit" if name == "slam" else "mhubert-25hz-km500")
     assert keys["vocoder"] == "hifigan-lj-mhubert-25hz"
     assert keys["asr"] == "whisper-large-v2"
-    assert (keys["judge"], keys["heldout_judge"]) == ("mistral-7b-written", "gpt4o")
+    assert (keys["judge"], keys["heldout_judge"]) == ("mistral-7b-generate", "gpt4o")
     assert keys["lm"] == name
-    assert (keys["prompts"]["cut"], keys["prompts"]["max_duration_s"]) == ("raw", 3.0)
-    assert keys["sampling"]["draws"] == 5
-    assert keys["weights"] == {"llm_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}
+    assert (keys["prompts"]["cut_at"], keys["prompts"]["max_duration_s"]) == ("time", 3.0)
+    assert keys["sampling"]["num_continuations"] == 5
+    assert keys["weights"] == {"judge_score": 1.0, "ppl": 0.0, "auto_bleu": 0.0, "num_words": 0.0}
     rules = {key: (r["min_chosen_score"], r["max_rejected_score"], r["max_auto_bleu"], keys["checkpoints"][key]["warmup_steps"], r["sampled_from"]) for key, r in keys["preferences"].items()}  # fmt: skip
     assert rules == {"r1": (3.0, 1.0, 0.1, 500, "base"), "r2": (4.0, 2.0, 0.1, 0, "r1")}
 
@@ -70,15 +70,20 @@ def test_models_and_feedback_are_the_papers(name):
 @pytest.mark.parametrize(("trainer", "steps"), [("dpo-paper", 100_000), ("dpo-paper-mls", 300_000)])
 def test_training_is_the_papers(trainer, steps):
     config = choice("trainer", trainer, TrainerConfig)
-    assert config.losses == {"sigmoid": 1.0}
+    assert config.loss_weights == {"sigmoid": 1.0}
     assert (config.beta, config.lora.r, config.lora.alpha) == (0.1, 32, 8)
-    assert (config.batch_size, config.learning_rate, config.schedule, config.max_steps) == (512, 1e-6, "linear", steps)
+    assert (config.batch_size, config.learning_rate, config.lr_scheduler_type, config.max_steps) == (
+        512,
+        1e-6,
+        "linear",
+        steps,
+    )
 
 
 def test_the_baselines_differ_from_it_in_the_objective_alone():
     paper, sft, ntp = (choice("trainer", name, TrainerConfig) for name in ("dpo-paper", "sft-paper", "ntp-paper"))
-    assert paper.model_copy(update={"losses": {"sft": 1.0}}) == sft
-    assert (ntp.lora, ntp.learning_rate, ntp.batch_size, ntp.steps) == (
+    assert paper.model_copy(update={"loss_weights": {"sft": 1.0}}) == sft
+    assert (ntp.lora, ntp.learning_rate, ntp.batch_size, ntp.max_steps) == (
         paper.lora,
         paper.learning_rate,
         paper.batch_size,
@@ -93,7 +98,12 @@ def test_the_checkpoint_is_chosen_on_dev_clean():
 
 
 def test_ablations_change_what_they_say():
-    assert everything("twist-1.3b-ppl")["weights"] == {"llm_score": 0.0, "ppl": 1.0, "auto_bleu": 0.0, "num_words": 0.0}
+    assert everything("twist-1.3b-ppl")["weights"] == {
+        "judge_score": 0.0,
+        "ppl": 1.0,
+        "auto_bleu": 0.0,
+        "num_words": 0.0,
+    }
     assert choice("selector", everything("twist-1.3b-ppl")["selector"], SelectorConfig).kind == "best-worst"
     for size in ("1.3b", "7b"):
         assert list(everything(f"twist-{size}-one-round")["preferences"]) == ["r1"]
@@ -118,34 +128,34 @@ def write_preset(name, text):
 
 
 def test_a_preset_on_another_is_a_whole_experiment(root):
-    write_preset("both", "description: x\non: longer\nset: {weights: {ppl: 1.0}, judge: ngram}\n")
+    write_preset("both", "description: x\nextends: longer\nset: {weights: {ppl: 1.0}, judge: ngram}\n")
     apply_preset("both", root)
     params = load_experiment(root).params
     assert list(params.rounds) == ["r1", "r2", "r3"]
-    assert (params.judge, params.weights.ppl, params.weights.llm_score) == ("ngram", 1.0, 1.0)
+    assert (params.judge, params.weights.ppl, params.weights.judge_score) == ("ngram", 1.0, 1.0)
 
 
 def test_rounds_of_the_upper_preset_replace_those_of_the_lower(root):
-    write_preset("less", "description: x\non: longer\n" + PRESETS_OF_SAMPLE["shorter"].partition("\n")[2])
+    write_preset("less", "description: x\nextends: longer\n" + PRESETS_OF_SAMPLE["shorter"].partition("\n")[2])
     assert list(preview("less", root).experiment.params.rounds) == ["r1"]
 
 
 def test_the_upper_preset_sets_single_keys_of_a_group(root):
-    write_preset("lower", "description: x\nset: {sampling: {draws: 7, temperature: 0.5}}\n")
-    write_preset("upper", "description: x\non: lower\nset: {sampling: {draws: 9}}\n")
+    write_preset("lower", "description: x\nset: {sampling: {num_continuations: 7, temperature: 0.5}}\n")
+    write_preset("upper", "description: x\nextends: lower\nset: {sampling: {num_continuations: 9}}\n")
     sampling = preview("upper", root).experiment.params.sampling
-    assert (sampling.draws, sampling.temperature) == (9, 0.5)
+    assert (sampling.num_continuations, sampling.temperature) == (9, 0.5)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("description: x\non: long\nset: {}\n", ("experiments/preset/long.yaml", "'longer'")),
-        ("description: x\non: middle\nset: {}\n", ("experiments/preset/top.yaml: on", "middle", "longer")),
+        ("description: x\nextends: long\nset: {}\n", ("experiments/preset/long.yaml", "'longer'")),
+        ("description: x\nextends: middle\nset: {}\n", ("experiments/preset/top.yaml: extends", "middle", "longer")),
     ],
 )  # fmt: skip
 def test_a_preset_on_nothing_or_on_a_tower(root, text, expected):
-    write_preset("middle", "description: x\non: longer\nset: {}\n")
+    write_preset("middle", "description: x\nextends: longer\nset: {}\n")
     write_preset("top", text)
     before = Path("params.yaml").read_bytes()
     with pytest.raises(ConfigError) as error:
@@ -164,25 +174,25 @@ def test_cuts_that_the_corpus_cannot_make_and_items_of_another_world_are_told_at
     write(corpus)
     edit(Path("params.yaml"), ("corpus: world", "corpus: speech"))
     for cut, facts in {
-        "sentence": ("'sentence'", "speech", "raw", "word"),
-        "word": ("'word'", "speech", "parts.*.alignments", "experiments/corpus/speech.yaml", "raw"),
+        "sentence": ("'sentence'", "speech", "time", "word"),
+        "word": ("'word'", "speech", "parts.*.alignments", "experiments/corpus/speech.yaml", "time"),
     }.items():
         text = Path("params.yaml").read_text()
-        line = next(line for line in text.splitlines() if line.startswith("  cut: "))
-        Path("params.yaml").write_text(text.replace(line, f"  cut: {cut}"))
+        line = next(line for line in text.splitlines() if line.startswith("  cut_at: "))
+        Path("params.yaml").write_text(text.replace(line, f"  cut_at: {cut}"))
         with pytest.raises(ConfigError) as error:
             load_experiment(root)
         items, prompts = without_lines(error)
         names(items, "benchmarks.swuggy", "toy-swuggy", "speech")
-        names(prompts, "prompts.cut", *facts)
+        names(prompts, "prompts.cut_at", *facts)
 
 
 def test_the_story_world_has_no_word_times(root):
-    edit(Path("params.yaml"), ("cut: sentence", "cut: word"))
+    edit(Path("params.yaml"), ("cut_at: sentence", "cut_at: word"))
     with pytest.raises(ConfigError) as error:
         load_experiment(root)
     (line,) = without_lines(error)
-    names(line, "prompts.cut", "'word'", "world", "sentence", "raw")
+    names(line, "prompts.cut_at", "'word'", "world", "sentence", "time")
 
 
 def bad_corpus(old, new):
@@ -199,9 +209,9 @@ def bad_corpus(old, new):
         ("[dev-other]", "[dev-clean]", [("corpus.yaml:18: parts.librispeech.subsets.dev", "'dev-clean'", "valid")]),
         ("      test: [test-clean]", "      test: []", [("corpus.yaml:11: parts", "test", "train, valid")]),
         ("source: {kind: folder", "source: {kind: hub", [("corpus.yaml:14: parts.librispeech.source.kind", "'folder'", "'hub'")]),
-        ("    kind: librispeech\n", "    kind: librispech\n", [("corpus.yaml:13: parts.librispeech.kind", "'librispech'", "'librispeech'", "librispeech, mls, listed, parquet")]),
-        ("    kind: librispeech\n", "", [("corpus.yaml:12: parts.librispeech.kind", "missing", "librispeech, mls, listed, parquet")]),
-        ("longest_s: 40.0  ", "longest: 40.0  ", [("corpus.yaml:1: longest_s", "missing"), ("corpus.yaml:5: longest", "unknown", "'longest_s'")]),
+        ("    kind: librispeech\n", "    kind: librispech\n", [("corpus.yaml:13: parts.librispeech.kind", "'librispech'", "'librispeech'", "librispeech, mls, audiofolder, parquet")]),
+        ("    kind: librispeech\n", "", [("corpus.yaml:12: parts.librispeech.kind", "missing", "librispeech, mls, audiofolder, parquet")]),
+        ("max_duration_s: 40.0  ", "max_duration: 40.0  ", [("corpus.yaml:1: max_duration_s", "missing"), ("corpus.yaml:5: max_duration", "unknown", "'max_duration_s'")]),
     ],
 )  # fmt: skip
 def test_faults_of_a_corpus_file(root, old, new, expected):

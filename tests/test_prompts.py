@@ -40,7 +40,7 @@ def corpus(count=8, end_s=0.4, split=None):
     return encoded, utterances
 
 
-CONFIG = Prompts(train=1, valid=1, dev=1, test=1, cut="sentence", max_duration_s=3.0, min_units=2)
+CONFIG = Prompts(train=1, valid=1, dev=1, test=1, cut_at="sentence", max_duration_s=3.0, min_units=2)
 
 
 def test_prompts_hold_units_rest_and_texts():
@@ -83,4 +83,4 @@ def test_an_empty_corpus_is_one_clear_error():
 def test_a_cut_that_needs_alignments_names_the_utterance():
     with pytest.raises(PromptError) as raised:
         make_prompts(*corpus(end_s=None), CONFIG, frame_rate_hz=25.0)
-    names(raised.value, "prompts.cut: raw", "sentence", "prompt_end_s")
+    names(raised.value, "prompts.cut_at: time", "sentence", "prompt_end_s")

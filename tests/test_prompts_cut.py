@@ -13,8 +13,8 @@ from alignslm.prompts import CutPoint, PromptError, cut_point, fill_missing_text
 from tests.messages import names
 from tests.tiny_librispeech import RATE_HZ, spoken
 
-RAW = Prompts(train=1, valid=1, dev=0, test=1, cut="raw", max_duration_s=0.5, min_units=2)
-WORD = RAW.model_copy(update={"cut": "word"})
+RAW = Prompts(train=1, valid=1, dev=0, test=1, cut_at="time", max_duration_s=0.5, min_units=2)
+WORD = RAW.model_copy(update={"cut_at": "word"})
 
 
 def corpus(count=6, **columns):
@@ -77,7 +77,7 @@ def test_word_prompts_hold_the_words_that_were_spoken_in_them():
 
 
 def test_a_sentence_longer_than_the_limit_is_cut_inside_and_its_text_is_not_kept():
-    config = RAW.model_copy(update={"cut": "sentence"})
+    config = RAW.model_copy(update={"cut_at": "sentence"})
     longer = make_prompts(*corpus(prompt_end_s=0.6), config, frame_rate_hz=25.0)
     assert longer.select("end_s", "prompt_text").unique().rows() == [(0.5, None)]
     shorter = make_prompts(*corpus(prompt_end_s=0.45), config, frame_rate_hz=25.0)
@@ -87,7 +87,7 @@ def test_a_sentence_longer_than_the_limit_is_cut_inside_and_its_text_is_not_kept
 def test_word_without_word_times_is_one_clear_error():
     with pytest.raises(PromptError) as error:
         make_prompts(*corpus(word_ends_s=None), WORD, frame_rate_hz=25.0)
-    names(error.value, "prompts.cut: raw", "train", "word", "experiments/corpus/", "params.yaml")
+    names(error.value, "prompts.cut_at: time", "train", "word", "experiments/corpus/", "params.yaml")
 
 
 def test_utterances_without_word_times_are_passed_over_and_counted():
@@ -115,8 +115,8 @@ class Listener:
 
 
 @pytest.mark.parametrize("side", ["prompt", "continuation"])
-@pytest.mark.parametrize("shard_rows", [1, 2, 100])
-def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_rows, side):
+@pytest.mark.parametrize("shard_size", [1, 2, 100])
+def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_size, side):
     rows = [
         {
             "utterance_id": one.name,
@@ -133,7 +133,7 @@ def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_
     prompts = utterances.select(
         "utterance_id", prompt_id="p-" + pl.col("utterance_id"), end_s=pl.Series([0.5, 1.0, 3.0])
     )
-    whole = {"prompts": prompts, "side": side, "shard_rows": shard_rows}
+    whole = {"prompts": prompts, "side": side, "shard_size": shard_size}
     heard = transcribe_recordings(tmp_path / "u", Listener(), **whole)
     cuts = {f"p-{row['utterance_id']}": row["num_samples"] for row in rows}
     for name, end_s in prompts.select("prompt_id", "end_s").iter_rows():
@@ -145,7 +145,7 @@ def test_recordings_are_transcribed_up_to_the_cut_or_from_it_on(tmp_path, shard_
     waveform, _ = audio.decode(rows[0]["audio"]["bytes"])
     assert len(waveform) == rows[0]["num_samples"]
     first, second = tables.parts(tmp_path / "u")
-    third = {"prompts": prompts[2:], "side": side, "shard_rows": 2}
+    third = {"prompts": prompts[2:], "side": side, "shard_size": 2}
     by_part = [transcribe_recordings(part, Listener(), **third) for part in (first, second)]
     assert [len(part) for part in by_part] == [0, 1]
     assert by_part[1].equals(heard[2:])

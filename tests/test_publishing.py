@@ -240,7 +240,7 @@ def test_the_dataset_loads_with_audio_that_can_be_played(world, read):
     assert read["chosen"] == hashlib.sha256(sound["bytes"]).hexdigest()
     assert read["path"] == f"{pairs['chosen_id'][0]}.flac"
     assert read["audio"] == ["chosen", "prompt", "rejected"]
-    assert read["subsets"] == ["continuations", "item_scores", "judged", "pairs", "rejections"]
+    assert read["subsets"] == ["continuations", "item_scores", "judged", "pairs", "skipped_prompts"]
 
 
 def split_of(hub, subset: str, split: str) -> pl.DataFrame:
@@ -251,7 +251,7 @@ def split_of(hub, subset: str, split: str) -> pl.DataFrame:
 def test_every_prompt_and_every_continuation_is_accounted_for(hub, world, receipt):
     for ours, theirs in (("train", "train"), ("valid", "validation")):
         paired = set(split_of(hub, "pairs", theirs)["prompt_id"])
-        without = set(split_of(hub, "rejections", theirs)["prompt_id"])
+        without = set(split_of(hub, "skipped_prompts", theirs)["prompt_id"])
         prompts = tables.read(tables.PROMPTS, world / "artifacts/prompts.parquet").filter(split=ours)["prompt_id"]
         assert paired | without == set(prompts)
         assert not paired & without
@@ -274,8 +274,8 @@ def test_a_row_holds_what_the_tables_hold(hub, world, receipt):
     scores = tables.read(tables.SCORES, world / "artifacts/scores/r1.parquet")
     for side in ("chosen", "rejected"):
         score = scores.filter(continuation_id=row[f"{side}_id"]).row(0, named=True)
-        assert row[f"{side}_llm_score"] == score["llm_score"]
-        assert row[f"{side}_text"] == f"she sings song {score['draw']}"
+        assert row[f"{side}_judge_score"] == score["judge_score"]
+        assert row[f"{side}_text"] == f"she sings song {score['sample_index']}"
     assert row["margin"] == row["chosen_utility"] - row["rejected_utility"]
     assert row["prompt_text"] == "a girl"
 
@@ -287,8 +287,8 @@ def test_the_model_index_holds_the_reports_numbers_with_their_intervals(hub, wor
     card = ModelCard(hub.repos[MODEL].head.files["README.md"].decode())
     told = {(result.dataset_type, result.metric_type): result for result in card.data.eval_results}
     report = Report.model_validate_json(hub.repos[MODEL].head.files["experiment/metrics.json"])
-    judge = report.metric("r1", "continuation", "heldout_judge")
-    found = told["storyworld-full-prompts", "heldout_judge"]
+    judge = report.metric("r1", "continuation", "heldout_judge_score")
+    found = told["storyworld-full-prompts", "heldout_judge_score"]
     assert found.metric_value == round(judge.value, 4)
     assert found.metric_args == {
         "ci95": [round(end, 4) for end in judge.ci95],
@@ -343,7 +343,7 @@ OF_WHISPER = {"hsu2021hubert", "polyak2021resynthesis", "radford2022whisper", "p
         ("twist-1.3b-mls", ("TWIST-1.3B", "openai/whisper-large-v2", "MLS", "CC BY 4.0"),
          {*OF_WHISPER, "hassid2023twist", "pratap2020mls"}),
         ("slam", ("slprl/slam", "slprl/mhubert-base-25hz", "LibriSpeech"), {*OF_WHISPER, "maimon2025slamming"}),
-        ("own-speech", ("folder", "best", "worst"), set()),
+        ("custom-corpus", ("folder", "best", "worst"), set()),
     ],
 )  # fmt: skip
 def test_both_cards_name_and_cite_other_peoples_models_and_speech(world, preset, facts, cited):
@@ -482,7 +482,7 @@ WRONG = ("'-'", "'_'", "'.'", "'.git'", "'--'", "'..'")  # what a name may not h
             ("tag", "'v1'", "{experiment}"),
         ),
         ({"tag": "a b{experiment}"}, ("tag", "'a b{experiment}'", "'.'", "'-'", "'_'", "{round}")),
-        ({"token": "hf_abc"}, ("token", "unknown", "kind, rounds, private, tag, language, code, model, dataset")),
+        ({"token": "hf_abc"}, ("token", "unknown", "kind, rounds, private, tag, language, code_url, model, dataset")),
     ],
 )  # fmt: skip
 def test_what_check_says_of_a_choice_of_publishing(choices, changes, told):

@@ -60,7 +60,7 @@ FIGURES = (
     ("base", "swuggy", "accuracy", 0.712), ("base", "swuggy", "accuracy/in-vocab", 0.801),
     ("base", "sblimp", "accuracy", 0.58), ("base", "spoken", "accuracy", 0.55), ("base", "topic", "accuracy", 0.7),
     ("base", "salmon", "accuracy/gender_consistency", 0.9),
-    ("r1", "swuggy", "accuracy", 0.75), ("r1", "continuation", "heldout_judge", 3.5),
+    ("r1", "swuggy", "accuracy", 0.75), ("r1", "continuation", "heldout_judge_score", 3.5),
 )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, mo
     edit(
         root / "params.yaml",
         ("  swuggy: swuggy\n", "  swuggy: official-swuggy\n  copied: official-sblimp-slamkit\n"),
-        ("context: given", "context: scored"), ("reduction: mean", "reduction: sum"),
+        ("likelihood: conditional", "likelihood: joint"), ("reduction: mean", "reduction: sum"),
     )  # fmt: skip
     found = load_experiment(root)
     assert [column_of(found.benchmarks[name]) for name in ("swuggy", "copied")] == [
@@ -150,9 +150,9 @@ def test_splits_copies_and_conventions_are_read_from_the_experiment(tmp_path, mo
         ("accuracy/in-vocab", "sblimp, in-vocab"),
         ("accuracy@mean", "sblimp (per unit)"),
         ("accuracy/in-vocab@sum-eos", "sblimp, in-vocab (summed over units, end of sequence counted)"),
-        ("accuracy@scored-sum", "sblimp (of the whole item, summed over units)"),
-        ("accuracy/topic@given-mean", "sblimp, topic (of the ending given what comes before, per unit)"),
-        ("unmeasured", "sblimp, unmeasured"),
+        ("accuracy@joint-sum", "sblimp (of the whole item, summed over units)"),
+        ("accuracy/topic@conditional-mean", "sblimp, topic (of the ending given what comes before, per unit)"),
+        ("missing_ratio", "sblimp, missing_ratio"),
     ],
 )
 def test_every_convention_has_a_label_of_its_own(metric, label):

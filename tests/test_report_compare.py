@@ -49,7 +49,7 @@ def test_by_hand(tmp_path):
     assert (swuggy.value, swuggy.against_value) == (pytest.approx(9.5 / 12), pytest.approx(3 / 12))
     assert (swuggy.delta, swuggy.n, swuggy.n_missing) == (pytest.approx(6.5 / 12), 12, 1)
     assert swuggy.ci95[0] < swuggy.delta < swuggy.ci95[1]
-    judge = row(found, "continuation", "judge")
+    judge = row(found, "continuation", "judge_score")
     assert (judge.value, judge.against_value, judge.delta) == (3.75, 3.25, 0.5)
     assert (judge.above, judge.below, judge.equal, judge.p, judge.ci95) == (1, 0, 1, None, None)
     assert (judge.n, judge.n_missing) == (2, 1)
@@ -127,7 +127,7 @@ def test_predicted_scores_and_distinct_texts_are_optional(world, tmp_path):
     bare = compare(tmp_path, "r2", "base")
     left_out = {(r.benchmark, r.metric) for r in whole.rows} - {(r.benchmark, r.metric) for r in bare.rows}
     assert left_out == {
-        ("continuation", "distinct"), ("continuation", "distinct_per_draw"),
+        ("continuation", "unique_ratio"), ("continuation", "unique_ratio_per_index"),
         ("continuation", "distinct_1"), ("continuation", "distinct_2"),
         ("speech", "dnsmos_bak"), ("speech", "dnsmos_ovrl"),
     }  # fmt: skip
@@ -151,7 +151,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 n.s. [")
     assert lines[1].endswith("] 9 2 1 0.054 0.054 12 1")
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path), "--json"])
-    assert [some["metric"] for some in json.loads(told.output)["rows"]] == ["judge", "accuracy"]
+    assert [some["metric"] for some in json.loads(told.output)["rows"]] == ["judge_score", "accuracy"]
 
 
 def test_no_probability_is_zero():

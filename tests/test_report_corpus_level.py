@@ -127,15 +127,19 @@ def test_the_report_holds_both_with_errors_counts_and_directions(world):
     inputs, report = world
     prompts = inputs.judged["prompt_id"].n_unique()
     texts = dict(inputs.transcripts["base"].select("source_id", "text").iter_rows())
-    ids = inputs.judged.filter(model="base", metric="judge").select("continuation_id", "prompt_id", "draw").rows()
+    ids = (
+        inputs.judged.filter(model="base", metric="judge_score")
+        .select("continuation_id", "prompt_id", "sample_index")
+        .rows()
+    )
     draws = [{prompt: texts[name] for name, prompt, at in ids if at == draw} for draw in (0, 1)]
     for n in (1, 2):
         found = report.metric("base", "continuation", f"distinct_{n}")
         assert found.value == pytest.approx(naive_distinct(draws, sorted(draws[0]), n))
         assert (found.n, found.n_missing, found.higher_is_better) == (prompts, 0, None)
         assert found.ci95[0] < found.value < found.ci95[1]
-    recorded = report.metric("recorded-continuations", "speech", "word_error_rate")
-    known = inputs.word_errors.filter(system="recorded-continuations", prompt_id=min(draws[0]))
+    recorded = report.metric("original-continuations", "speech", "word_error_rate")
+    known = inputs.word_errors.filter(system="original-continuations", prompt_id=min(draws[0]))
     assert known["errors"].to_list() == [None]  # the recogniser gave up
     # of the 40 prompts every fourth lost the last of its four words, but for the first, which was given up
     assert recorded.value == pytest.approx(9 / (39 * 4))

@@ -43,7 +43,7 @@ def test_lineage_follows_what_each_round_was_trained_from():
 def test_table_holds_the_means_of_the_lineage(inputs, report):
     table = drift_table(report, EXPERIMENT)
     assert table.select("round", "model").rows() == [(0, "base"), (1, "r1"), (2, "r2")]
-    for metric in ("judge", "num_words", "auto_bleu"):
+    for metric in ("judge_score", "num_words", "auto_bleu"):
         for model, found in table.select("model", metric).rows():
             rows = inputs.judged.filter(model=model, metric=metric)["value"].drop_nulls()
             assert found == pytest.approx(statistics.fmean(rows))
@@ -53,14 +53,14 @@ def test_what_was_not_measured_is_null_and_not_drawn(inputs, report):
     without = report.model_copy(update={"metrics": tuple(m for m in report.metrics if m.metric != "auto_bleu")})
     assert drift_table(without, EXPERIMENT)["auto_bleu"].null_count() == 3
     with drawing_style():
-        assert list(held_out_scores(pl.DataFrame(schema=dict(tables.JUDGED.schema)), EXPERIMENT)) == []
+        assert list(held_out_scores(pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema)), EXPERIMENT)) == []
 
 
 def test_the_shares_of_scores_rise_with_the_rounds(inputs):
     with drawing_style():
         (panel,) = held_out_scores(inputs.judged, EXPERIMENT)
     medians = {
-        model: statistics.median(inputs.judged.filter(model=model, metric="judge")["value"].drop_nulls())
+        model: statistics.median(inputs.judged.filter(model=model, metric="judge_score")["value"].drop_nulls())
         for model in ("base", "r1", "r2")
     }
     assert panel.alt == "; ".join(f"{model}: half score at most {value:.2f}" for model, value in medians.items())

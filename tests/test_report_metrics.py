@@ -23,9 +23,11 @@ NO_ITEMS = pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
 
 
 def judged(*rows):
-    """Rows (model, prompt, draw, metric, value) as a JUDGED table."""
+    """Rows (model, prompt, draw, metric, value) as a CONTINUATION_METRICS table."""
     made = [(model, f"{prompt}-{draw}", prompt, draw, metric, value) for model, prompt, draw, metric, value in rows]
-    return tables.conform(pl.DataFrame(made, schema=dict(tables.JUDGED.schema), orient="row"), tables.JUDGED)
+    return tables.conform(
+        pl.DataFrame(made, schema=dict(tables.CONTINUATION_METRICS.schema), orient="row"), tables.CONTINUATION_METRICS
+    )
 
 
 def heard(texts):
@@ -39,7 +41,7 @@ def heard(texts):
 
 def summary(frame, *, models, items=NO_ITEMS, transcripts=None, rounds=None):
     measured = EvalTables(frame, items, transcripts or {})
-    return summarise(measured, models=models, rounds=rounds or {}, ceiling_model="ground-truth")
+    return summarise(measured, models=models, rounds=rounds or {}, topline="ground-truth")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,9 @@ def values_of(inputs, model, metric):
     return found
 
 
-@pytest.mark.parametrize("metric", ["judge", "heldout_judge", "auto_bleu", "num_words", "duration_s", "grammatical"])
+@pytest.mark.parametrize(
+    "metric", ["judge_score", "heldout_judge_score", "auto_bleu", "num_words", "duration_s", "grammatical"]
+)
 def test_judged_means_are_plain_means_of_measured_rows(world, metric):
     inputs, report = world
     for model in SHIFTS:
@@ -70,17 +74,19 @@ def test_judged_means_are_plain_means_of_measured_rows(world, metric):
 
 def test_missing_values_are_counted_and_never_scored_zero(world):
     _, report = world
-    found = report.metric("base", "continuation", "judge")
+    found = report.metric("base", "continuation", "judge_score")
     assert (found.n, found.n_missing) == (79, 1)
-    assert report.metric("base", "continuation", "distinct").n_missing == 1
+    assert report.metric("base", "continuation", "unique_ratio").n_missing == 1
     swuggy = report.metric("r1", "swuggy", "accuracy")
     assert (swuggy.n, swuggy.n_missing) == (59, 1)
 
 
 def test_an_absent_row_is_missing_too():
-    frame = judged(("base", "p", 0, "judge", 2.0), ("base", "q", 0, "judge", 4.0), ("base", "q", 0, "ppl", 8.0))
+    frame = judged(
+        ("base", "p", 0, "judge_score", 2.0), ("base", "q", 0, "judge_score", 4.0), ("base", "q", 0, "ppl", 8.0)
+    )
     report = summary(frame, models=["base"])
-    assert report.metric("base", "continuation", "judge").n_missing == 0
+    assert report.metric("base", "continuation", "judge_score").n_missing == 0
     assert (report.metric("base", "continuation", "ppl").n, report.metric("base", "continuation", "ppl").n_missing) == (
         1,
         1,
@@ -107,26 +113,28 @@ def test_perplexity_is_a_geometric_mean_and_compared_in_log():
 @pytest.mark.parametrize(("model", "against"), [("r2", "base"), ("r2", "sft"), ("r2", "r1"), ("base-low-temp", "base")])
 def test_differences_are_means_of_prompt_means_of_both_models(world, model, against):
     inputs, report = world
-    left, right = values_of(inputs, model, "judge"), values_of(inputs, against, "judge")
+    left, right = values_of(inputs, model, "judge_score"), values_of(inputs, against, "judge_score")
     oracle = [statistics.fmean(left[p]) - statistics.fmean(right[p]) for p in left if left[p] and right[p]]
-    found = report.comparison(model, against, "continuation", "judge")
+    found = report.comparison(model, against, "continuation", "judge_score")
     assert found.delta == pytest.approx(statistics.fmean(oracle))
     assert found.n == len(oracle)
 
 
 def test_a_difference_misses_what_either_side_lacks_and_counts_it():
     frame = judged(
-        *(("base", p, 0, "judge", v) for p, v in (("p", 2.0), ("q", 3.0), ("r", None), ("s", 1.0))),
-        *(("r1", p, 0, "judge", v) for p, v in (("p", 3.0), ("q", 5.0), ("r", 5.0), ("t", 5.0))),
+        *(("base", p, 0, "judge_score", v) for p, v in (("p", 2.0), ("q", 3.0), ("r", None), ("s", 1.0))),
+        *(("r1", p, 0, "judge_score", v) for p, v in (("p", 3.0), ("q", 5.0), ("r", 5.0), ("t", 5.0))),
     )
-    found = summary(frame, models=["base", "r1"]).comparison("r1", "base", "continuation", "judge")
+    found = summary(frame, models=["base", "r1"]).comparison("r1", "base", "continuation", "judge_score")
     assert (found.delta, found.n, found.n_missing) == (1.5, 2, 3)  # r unmeasured in base, s and t in one alone
 
 
 def test_pairing_cancels_the_prompts_difficulty(world):
     _, report = world
-    gain = report.comparison("r2", "base", "continuation", "judge")
-    widths = [m.ci95[1] - m.ci95[0] for name in ("base", "r2") if (m := report.metric(name, "continuation", "judge"))]
+    gain = report.comparison("r2", "base", "continuation", "judge_score")
+    widths = [
+        m.ci95[1] - m.ci95[0] for name in ("base", "r2") if (m := report.metric(name, "continuation", "judge_score"))
+    ]
     assert gain.ci95[1] - gain.ci95[0] < min(widths)
     assert gain.significant
     assert not report.comparison("ntp", "base", "continuation", "num_words").significant
@@ -154,31 +162,31 @@ def test_distinct_is_different_texts_over_texts(draws):
     )
     texts = {f"p{i}-{d}": text for i, pair in enumerate(draws) for d, text in enumerate(pair)}
     report = summary(frame, models=["base"], transcripts={"base": heard(texts)})
-    assert report.metric("base", "continuation", "distinct").value == pytest.approx(
+    assert report.metric("base", "continuation", "unique_ratio").value == pytest.approx(
         len(set(texts.values())) / len(texts)
     )
     within = statistics.fmean(len({pair[d] for pair in draws}) / len(draws) for d in (0, 1))
-    assert report.metric("base", "continuation", "distinct_per_draw").value == pytest.approx(within)
+    assert report.metric("base", "continuation", "unique_ratio_per_index").value == pytest.approx(within)
 
 
 def test_distinct_takes_case_and_spaces_as_equal_silences_as_one_text_and_failures_as_missing():
     texts = {"p-0": "A dog", "q-0": " a  dog ", "r-0": "", "s-0": "", "t-0": None}
     frame = judged(*(("base", name[0], 0, "num_words", 1.0) for name in texts))
     found = summary(frame, models=["base"], transcripts={"base": heard(texts)}).metric(
-        "base", "continuation", "distinct"
+        "base", "continuation", "unique_ratio"
     )
     assert (found.value, found.n, found.n_missing) == (0.5, 4, 1)
 
 
 def test_distinct_is_compared_only_between_samples_of_one_size(world):
     _, report = world
-    assert report.comparison("ground-truth", "base", "continuation", "distinct") is None
-    assert report.comparison("ground-truth", "base", "continuation", "distinct_per_draw") is not None
-    assert report.comparison("r2", "base", "continuation", "distinct") is not None
+    assert report.comparison("ground-truth", "base", "continuation", "unique_ratio") is None
+    assert report.comparison("ground-truth", "base", "continuation", "unique_ratio_per_index") is not None
+    assert report.comparison("r2", "base", "continuation", "unique_ratio") is not None
 
 
 def test_a_judged_continuation_without_transcript_is_an_error():
-    frame = judged(("base", "p", 0, "judge", 2.0), ("base", "q", 0, "judge", 2.0))
+    frame = judged(("base", "p", 0, "judge_score", 2.0), ("base", "q", 0, "judge_score", 2.0))
     with pytest.raises(ReportError) as raised:
         summary(frame, models=["base"], transcripts={"base": heard({"p-0": "a"})})
     names(raised.value, "dvc repro", "base", "1", "transcript")
@@ -186,7 +194,7 @@ def test_a_judged_continuation_without_transcript_is_an_error():
 
 def test_infinite_values_and_impossible_perplexities_are_refused():
     with pytest.raises(ReportError) as raised:
-        summary(judged(("base", "p", 0, "judge", math.inf)), models=["base"])
+        summary(judged(("base", "p", 0, "judge_score", math.inf)), models=["base"])
     names(raised.value, "base", "p-0", "infinite", "1")
     with pytest.raises(ReportError, match=r"perplexity -1\.0 "):
         summary(judged(("base", "p", 0, "ppl", -1.0)), models=["base"])
@@ -203,22 +211,24 @@ def test_what_is_compared():
 
 def test_models_above_the_ceilings_interval_are_flagged(world):
     _, report = world
-    ceiling = report.metric("ground-truth", "continuation", "judge").ci95[1]
+    ceiling = report.metric("ground-truth", "continuation", "judge_score").ci95[1]
     oracle = [
-        m.model for m in report.metrics if m.metric == "judge" and m.model != "ground-truth" and m.value > ceiling
+        m.model for m in report.metrics if m.metric == "judge_score" and m.model != "ground-truth" and m.value > ceiling
     ]  # fmt: skip
     assert oracle == ["r2"]
-    assert [flag.model for flag in report.flags if flag.metric == "judge"] == oracle
+    assert [flag.model for flag in report.flags if flag.metric == "judge_score"] == oracle
     assert FLAG_REASON == "pleases its judge: above the true continuations' own score"
 
 
 def test_a_ceiling_without_interval_flags_nothing():
-    frame = judged(("base", "p", 0, "judge", 5.0), ("ground-truth", "p", 0, "judge", 1.0))
+    frame = judged(("base", "p", 0, "judge_score", 5.0), ("ground-truth", "p", 0, "judge_score", 1.0))
     assert summary(frame, models=["base", "ground-truth"]).flags == ()
 
 
 def test_one_cluster_has_a_value_and_no_error():
-    found = summary(judged(("base", "p", 0, "judge", 3.0)), models=["base"]).metric("base", "continuation", "judge")
+    found = summary(judged(("base", "p", 0, "judge_score", 3.0)), models=["base"]).metric(
+        "base", "continuation", "judge_score"
+    )
     assert (found.value, found.stderr, found.ci95) == (3.0, None, None)
 
 
@@ -261,7 +271,7 @@ def test_row_order_changes_no_bit(world):
         ),
         models=evaluated(EXPERIMENT),
         rounds=previous(EXPERIMENT),
-        ceiling_model="ground-truth",
+        topline="ground-truth",
     )
     assert again == report
 
@@ -272,11 +282,11 @@ def test_predicted_mos_is_clustered_by_prompt_and_recorded_speech_stands_behind(
     assert (value.n, value.n_missing, value.higher_is_better) == (10, 1, True)  # 29 more clips were never asked about
     assert value.value == pytest.approx(2.82)
     assert value.ci95[0] <= value.value <= value.ci95[1]
-    assert report.metric("recorded-prompts", "speech", "dnsmos_ovrl").value == pytest.approx(2.8 + 0.1 * 7 + 0.02)
+    assert report.metric("original-prompts", "speech", "dnsmos_ovrl").value == pytest.approx(2.8 + 0.1 * 7 + 0.02)
     assert report.comparison("r1", "base", "speech", "dnsmos_ovrl").delta == pytest.approx(0.4)
-    assert report.comparison("recorded-prompts", "base", "speech", "dnsmos_ovrl") is None
-    assert [(m.model, m.metric) for m in report.metrics if m.model.startswith("recorded")] == [
-        ("recorded-continuations", "dnsmos_bak"), ("recorded-continuations", "dnsmos_ovrl"),
-        ("recorded-continuations", "word_error_rate"),
-        ("recorded-prompts", "dnsmos_bak"), ("recorded-prompts", "dnsmos_ovrl"),
+    assert report.comparison("original-prompts", "base", "speech", "dnsmos_ovrl") is None
+    assert [(m.model, m.metric) for m in report.metrics if m.model.startswith("original")] == [
+        ("original-continuations", "dnsmos_bak"), ("original-continuations", "dnsmos_ovrl"),
+        ("original-continuations", "word_error_rate"),
+        ("original-prompts", "dnsmos_bak"), ("original-prompts", "dnsmos_ovrl"),
     ]  # fmt: skip

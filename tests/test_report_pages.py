@@ -164,7 +164,7 @@ def test_examples_are_the_first_prompts_by_id_with_every_model_and_the_prompts_f
     judged = {(r["model"], r["continuation_id"], r["metric"]): r["value"] for r in inputs.judged.iter_rows(named=True)}
     first = inputs.examples[0]
     assert [take.score for take in first.continuations] == [
-        judged[take.model, content_id(first.prompt_id, 0), "judge"] for take in first.continuations
+        judged[take.model, content_id(first.prompt_id, 0), "judge_score"] for take in first.continuations
     ]
 
 
@@ -194,7 +194,9 @@ def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spok
 
 def test_figures_are_well_formed_without_dates_and_leave_their_colours_to_the_page(written):
     svgs = sorted((written / "plots").glob("*.svg"))
-    assert {"scores-r1.svg", "training-log-probabilities.svg", "models-distinct.svg"} <= {path.name for path in svgs}
+    assert {"scores-r1.svg", "training-log-probabilities.svg", "models-unique-ratio.svg"} <= {
+        path.name for path in svgs
+    }
     for path in svgs:
         text = path.read_text()
         ET.fromstring(text)  # noqa: S314 (our own drawing)
@@ -231,7 +233,7 @@ def test_plot_data(inputs, written):
     assert set(table["checkpoint"]) == {"r1", "r2"}
     scores = pl.read_csv(written / "plots" / "scores.csv")
     assert scores.filter(round="r1")["count"].sum() == 199
-    values = inputs.rounds["r1"].scores["llm_score"].drop_nulls().to_list()
+    values = inputs.rounds["r1"].scores["judge_score"].drop_nulls().to_list()
     edges = [1 + i / 4 for i in range(17)]
     oracle = [sum(a <= v < b or (b == 5 == v) for v in values) for a, b in itertools.pairwise(edges)]
     assert score_counts(inputs.rounds["r1"].scores) == oracle
@@ -243,21 +245,21 @@ def test_a_diverged_training_log_is_still_shown():
 
 
 def test_a_broken_training_log_is_named(artifacts, tmp_path):
-    for name in ("prompts.parquet", "corpus", "samples", "mos", "eval", "scores", "pairs", "rejections"):
+    for name in ("prompts.parquet", "corpus", "samples", "mos", "eval", "scores", "pairs", "skipped_prompts"):
         (tmp_path / name).symlink_to(artifacts / name)
-    (tmp_path / "training").mkdir()
-    for log in (artifacts / "training").iterdir():
-        (tmp_path / "training" / log.name).write_text('{"steps": 3}' if log.stem == "r1" else log.read_text())
+    (tmp_path / "training_logs").mkdir()
+    for log in (artifacts / "training_logs").iterdir():
+        (tmp_path / "training_logs" / log.name).write_text('{"steps": 3}' if log.stem == "r1" else log.read_text())
     with pytest.raises(ReportError) as raised:
         read_inputs(tmp_path, EXPERIMENT)
-    names(raised.value, tmp_path / "training" / "r1.json", "best", "log", "dvc repro")
+    names(raised.value, tmp_path / "training_logs" / "r1.json", "best", "log", "dvc repro")
 
 
 EXPECTED = [
     "prompts.parquet", "prompt_transcripts.parquet", "corpus/utterances", "mos/r1.parquet",
-    "mos/recorded-prompts.parquet", "mos/recorded-continuations.parquet", "samples/r1/transcripts.parquet",
+    "mos/original-prompts.parquet", "mos/original-continuations.parquet", "samples/r1/transcripts.parquet",
     "samples/r1/speech", "samples/ground-truth/recorded.parquet", "eval/r1/judged.parquet",
-    "eval/r1/item_scores.parquet", "scores/r1.parquet", "pairs/r1.parquet", "rejections/r1.parquet",
+    "eval/r1/item_scores.parquet", "scores/r1.parquet", "pairs/r1.parquet", "skipped_prompts/r1.parquet",
     "training/base.json", "training/sft.json", "training/r1.json",
 ]  # fmt: skip
 
@@ -283,8 +285,8 @@ def test_pairs_account_closes(inputs):
 
 def test_headline_has_the_promised_columns_and_flags(report):
     assert [f"{benchmark} {metric}" for benchmark, metric in headline(report)] == [
-        "continuation judge", "continuation heldout_judge", "continuation grammatical", "sblimp accuracy",
-        "storycloze accuracy/topic", "swuggy accuracy", "continuation auto_bleu", "continuation distinct",
+        "continuation judge_score", "continuation heldout_judge_score", "continuation grammatical", "sblimp accuracy",
+        "storycloze accuracy/topic", "swuggy accuracy", "continuation auto_bleu", "continuation unique_ratio",
         "continuation num_words", "speech dnsmos_ovrl",
     ]  # fmt: skip
     rows = {row[0].text: row for row in headline_sheet(report, "ground-truth").rows}
@@ -295,7 +297,9 @@ def test_headline_has_the_promised_columns_and_flags(report):
 
 
 def test_numbers_are_written_with_errors_signs_and_significance(report):
-    shown = report.metric("base", "continuation", "judge").model_copy(update={"value": 2.871, "ci95": (2.75, 2.99)})
+    shown = report.metric("base", "continuation", "judge_score").model_copy(
+        update={"value": 2.871, "ci95": (2.75, 2.99)}
+    )
     assert with_error(shown) == "2.87 ± 0.12"
     delta = Comparison(
         model="r1",
@@ -339,7 +343,9 @@ def test_marks_say_better_or_worse_by_the_metrics_direction(report):
 def test_findings_are_the_comparisons_and_their_meaning(report):
     found = findings_of(report, EXPERIMENT)
     judged = {
-        (c.model, c.against): c for c in report.comparisons if (c.benchmark, c.metric) == ("continuation", "judge")
+        (c.model, c.against): c
+        for c in report.comparisons
+        if (c.benchmark, c.metric) == ("continuation", "judge_score")
     }
     assert (found.first, found.last, found.gain, found.step) == ("r1", "r2", judged["r2", "base"], judged["r2", "r1"])
     assert found.explained == {
@@ -347,7 +353,7 @@ def test_findings_are_the_comparisons_and_their_meaning(report):
     }
     assert (found.first_against_sft, found.last_against_sft) == (judged["r1", "sft"], judged["r2", "sft"])
     assert [item.benchmark for item in found.likelihood] == ["storycloze"]
-    assert found.flagged == {"judge": ("r2",), "heldout_judge": ("r2",)}
+    assert found.flagged == {"judge_score": ("r2",), "heldout_judge_score": ("r2",)}
     assert [found.gain.direction, found.first_against_sft.direction, found.diversity.direction] == ["up", "ns", "ns"]
 
 
@@ -361,14 +367,14 @@ def test_every_finding_is_written_out(report):
     names(
         texts["warnings"][0],
         "training judge",
-        with_error(report.metric("ground-truth", "continuation", "judge")).split()[0],
+        with_error(report.metric("ground-truth", "continuation", "judge_score")).split()[0],
     )
     names(texts["warnings"][1], "held-out judge")
 
 
 def test_findings_change_with_the_numbers(report):
     worse = tuple(
-        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge", "distinct"} else c
+        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge_score", "unique_ratio"} else c
         for c in report.comparisons
     )
     changed = report.model_copy(update={"comparisons": worse, "flags": ()})
@@ -382,14 +388,16 @@ def test_findings_change_with_the_numbers(report):
         "below",
         "less diverse",
         "topline",
-        with_interval(report.metric("ground-truth", "continuation", "judge")),
+        with_interval(report.metric("ground-truth", "continuation", "judge_score")),
     )
     assert paragraphs_of(changed, EXPERIMENT)["warnings"] == []
 
 
 def test_findings_without_scores_say_so(report):
     bare = report.model_copy(update={"metrics": (), "comparisons": (), "flags": ()})
-    unaltered = EXPERIMENT.model_copy(update={"corpus": EXPERIMENT.corpus.model_copy(update={"drift": 0.0})})
+    unaltered = EXPERIMENT.model_copy(
+        update={"corpus": EXPERIMENT.corpus.model_copy(update={"mismatched_fraction": 0.0})}
+    )
     texts = paragraphs_of(bare, unaltered)
     gain, ground_truth = texts["findings"]
     names(gain, "not measured", "r2", "base")

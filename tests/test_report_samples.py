@@ -74,8 +74,10 @@ def expected(world):
 
 def first(artifacts, system, prompt_id):
     judged = pl.read_parquet(artifacts / "eval" / system / "judged.parquet").filter(prompt_id=prompt_id)
-    judged = judged.filter(pl.col("draw") == pl.col("draw").min())
-    scores = tuple(f"{judged.filter(metric=metric)['value'].item():.2f}" for metric in ("judge", "heldout_judge"))
+    judged = judged.filter(pl.col("sample_index") == pl.col("sample_index").min())
+    scores = tuple(
+        f"{judged.filter(metric=metric)['value'].item():.2f}" for metric in ("judge_score", "heldout_judge_score")
+    )
     transcripts = pl.read_parquet(artifacts / "samples" / system / "transcripts.parquet")
     return system, transcripts.filter(source_id=judged["continuation_id"][0])["text"].item(), scores
 
@@ -161,7 +163,7 @@ def test_means_are_of_the_shown_and_of_all(world, written, expected):
         name = next((label for label, one in NAMES.items() if one == system), system)
         judged = pl.read_parquet(world / "artifacts/eval" / system / "judged.parquet")
         cells = [name]
-        for at, metric in enumerate(("judge", "heldout_judge")):
+        for at, metric in enumerate(("judge_score", "heldout_judge_score")):
             shown = pl.Series([float(continuations[place][2][at]) for _, continuations in expected]).mean()
             cells += [shown, judged.filter(metric=metric)["value"].mean()]
         (row,) = re.findall(rf"^\| {name} \| (.*) \|$", table, re.MULTILINE)

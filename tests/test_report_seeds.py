@@ -21,7 +21,7 @@ from alignslm.report.seeds import _combine, compare_seeds, name_runs
 from tests.messages import names
 from tests.small_evaluations import write_evaluation
 
-KEY = ("continuation", "judge")
+KEY = ("continuation", "judge_score")
 T_2 = 4.302652729911275  # Student's t, .975, of a printed table
 
 
@@ -43,7 +43,11 @@ def test_three_runs_by_hand(tmp_path):
     folders = [write_run(tmp_path / f"seed-{i}" / "artifacts", shift) for i, shift in enumerate((0.5, 1.0, 1.5))]
     found = compare_seeds(folders, "r1", "base")
     judge, swuggy = found.rows[0], found.rows[-1]
-    assert (found.runs, judge.benchmark, judge.metric) == (("seed-0", "seed-1", "seed-2"), "continuation", "judge")
+    assert (found.runs, judge.benchmark, judge.metric) == (
+        ("seed-0", "seed-1", "seed-2"),
+        "continuation",
+        "judge_score",
+    )
     assert judge.by_run == pytest.approx((0.5, 1.0, 1.5))
     assert (judge.delta, judge.n, judge.n_missing) == (pytest.approx(1.0), 5, 0)
     assert judge.items_ci95 is None  # every prompt moves alike: nothing says how others would
@@ -142,7 +146,7 @@ def test_runs_on_other_items_are_refused_with_all_that_differs(tmp_path):
     with pytest.raises(ReportError) as raised:
         compare_seeds([first, other], "r1", "base")
     _, judged, scored, cure = str(raised.value).splitlines()
-    names(judged, "continuation judge", "2 items", "seed-0", "seed-1", "e")
+    names(judged, "continuation judge_score", "2 items", "seed-0", "seed-1", "e")
     names(scored, "swuggy accuracy", "seed-1")
     names(cure, "seeds")
 

@@ -18,7 +18,7 @@ from tests.sample_experiment import CHOICES
 from tests.tiny_lm import tiny_lm
 
 LM = tiny_lm()
-SAMPLING = Sampling(draws=3, temperature=1.0, top_p=0.95, max_new_units=10)
+SAMPLING = Sampling(num_continuations=3, temperature=1.0, top_p=0.95, max_new_units=10)
 
 
 def prompts(count=5):
@@ -39,8 +39,8 @@ def prompts(count=5):
     return pl.DataFrame(rows, schema=dict(tables.PROMPTS.schema))
 
 
-def drawn(frame, purpose="r1", batch_rows=64):
-    return sample_continuations(frame, LM, SAMPLING, seed=0, purpose=purpose, batch_rows=batch_rows)
+def drawn(frame, purpose="r1", batch_size=64):
+    return sample_continuations(frame, LM, SAMPLING, seed=0, purpose=purpose, batch_size=batch_size)
 
 
 def test_draws_close_their_keys_and_number_every_prompt():
@@ -50,12 +50,12 @@ def test_draws_close_their_keys_and_number_every_prompt():
     assert frame.group_by("prompt_id").len()["len"].to_list() == [3] * 5
 
 
-@pytest.mark.parametrize("batch_rows", [1, 4, 64])
-def test_draws_depend_on_neither_batch_nor_order_nor_company(batch_rows):
-    whole = tables.conform(drawn(prompts()), tables.CONTINUATIONS).drop("logprob_nats")
-    shuffled = drawn(prompts().sample(fraction=1, shuffle=True, seed=2), batch_rows=batch_rows)
-    assert tables.conform(shuffled, tables.CONTINUATIONS).drop("logprob_nats").equals(whole)
-    alone = drawn(prompts().filter(pl.col("prompt_id") == "p3"), batch_rows=batch_rows).drop("logprob_nats")
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_draws_depend_on_neither_batch_nor_order_nor_company(batch_size):
+    whole = tables.conform(drawn(prompts()), tables.CONTINUATIONS).drop("logprob")
+    shuffled = drawn(prompts().sample(fraction=1, shuffle=True, seed=2), batch_size=batch_size)
+    assert tables.conform(shuffled, tables.CONTINUATIONS).drop("logprob").equals(whole)
+    alone = drawn(prompts().filter(pl.col("prompt_id") == "p3"), batch_size=batch_size).drop("logprob")
     assert alone.sort("continuation_id").equals(whole.filter(pl.col("prompt_id") == "p3"))
 
 
@@ -106,13 +106,13 @@ def judge(tmp_path_factory):
 
     from alignslm.config.speech import StoryWorldConfig
 
-    corpus = StoryWorldConfig(**YAML(typ="safe").load(CHOICES["corpus/world"])).model_copy(update={"texts": 600})
+    corpus = StoryWorldConfig(**YAML(typ="safe").load(CHOICES["corpus/world"])).model_copy(update={"num_texts": 600})
     texts = [JudgeInput(*row) for row in story_texts(corpus).select("prompt_text", "continuation_text").iter_rows()]
     config = NgramJudgeConfig(
         kind="ngram",
         order=3,
         discount=0.75,
-        calibration=Calibration(word_floor_nats=-6, true_score=4, shuffled_score=2),
+        calibration=Calibration(min_word_logprob=-6, ground_truth_score=4, shuffled_score=2),
     )
     folder = tmp_path_factory.mktemp("judge")
     prepare_judge(config, texts, folder, device="cpu")
@@ -135,7 +135,7 @@ def stories():
 def test_what_was_not_heard_is_never_scored_and_never_dropped(judge):
     scored = score(stories(), judge)
     assert scored["status"].to_list() == ["ok", "empty", "failed"]
-    assert scored["llm_score"].is_null().to_list() == [False, True, True]
+    assert scored["judge_score"].is_null().to_list() == [False, True, True]
     assert scored["num_words"].to_list() == [6, 0, 0]
     assert scored["auto_bleu"].to_list() == [pytest.approx(0.4), None, None]
     tables.verify(tables.conform(scored, tables.SCORES), tables.SCORES, where="scores")

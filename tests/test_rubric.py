@@ -143,7 +143,7 @@ def test_check_names_the_variable_and_every_other_lack(asking, monkeypatch, valu
         first,
         "gpt-4o-2024-11-20",
         f"{file}:6",
-        "key_variable",
+        "api_key_env",
         "https://api.openai.com/v1",
         "OPENAI_API_KEY=",
         "params.yaml",
@@ -164,7 +164,7 @@ def test_perplexity_that_nobody_measures_is_a_conflict(asking):
         (
             "votes: 1",
             "votes: 3",
-            ("decoding.votes", "3", "temperature", "0"),
+            ("decoding.num_votes", "3", "temperature", "0"),
         ),
         ("budget:", "bugdet:", ("bugdet",)),
     ],

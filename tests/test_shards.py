@@ -22,8 +22,8 @@ def double(frame):
     return frame.with_columns(twice=pl.col("id") * 2)
 
 
-def run(folder, function=double, shard_rows=3):
-    return pl.concat(map_shards(ROWS, function, folder=folder, shard_rows=shard_rows, label="work"))
+def run(folder, function=double, shard_size=3):
+    return pl.concat(map_shards(ROWS, function, folder=folder, shard_size=shard_size, label="work"))
 
 
 def begin(*, script=SCRIPT, stage="scores", inputs=(), **params):
@@ -53,9 +53,9 @@ def here(tmp_path, monkeypatch):
 # --- shards ---
 
 
-@pytest.mark.parametrize("shard_rows", [1, 3, 10, 99])
-def test_the_result_does_not_depend_on_shard_size(tmp_path, shard_rows):
-    assert run(tmp_path, shard_rows=shard_rows).equals(double(ROWS))
+@pytest.mark.parametrize("shard_size", [1, 3, 10, 99])
+def test_the_result_does_not_depend_on_shard_size(tmp_path, shard_size):
+    assert run(tmp_path, shard_size=shard_size).equals(double(ROWS))
 
 
 def test_an_interrupted_run_is_taken_up(tmp_path, capsys):
@@ -130,7 +130,7 @@ def test_a_table_is_mapped_slice_by_slice_as_it_lies_on_disk(tmp_path):
         sizes.append(len(part))
         return part
 
-    options = {"folder": tmp_path / "work", "shard_rows": 3, "label": "work"}
+    options = {"folder": tmp_path / "work", "shard_size": 3, "label": "work"}
     assert pl.concat(map_table(tables.TEXTS, tmp_path / "texts", count, **options)).equals(frame)
     assert sizes == [3, 1, 3, 1, 3]
     assert pl.concat(map_table(tables.TEXTS, tmp_path / "texts", count, **options)).equals(frame)

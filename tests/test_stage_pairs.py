@@ -52,8 +52,8 @@ def test_a_round_ends_in_three_files_and_one_line(here, capsys):
     assert capsys.readouterr().out.startswith("pairs@r1: 3 prompts in, 3 pairs out, ")
     assert tables.read(tables.PAIRS, Path("artifacts/pairs/r1.parquet"))["prompt_id"].to_list() == ["a", "b", "c"]
     assert tables.contract_of(tables.PAIRS, Path("artifacts/pairs/r1.parquet")) == CONTRACT
-    assert json.loads(Path("artifacts/accounts/r1.json").read_text())["train"]["pairs"] == 3
-    assert tables.read(tables.REJECTIONS, Path("artifacts/rejections/r1.parquet")).is_empty()
+    assert json.loads(Path("artifacts/pair_counts/r1.json").read_text())["train"]["pairs"] == 3
+    assert tables.read(tables.SKIPPED_PROMPTS, Path("artifacts/skipped_prompts/r1.parquet")).is_empty()
 
 
 def test_a_missing_table(here, capsys):

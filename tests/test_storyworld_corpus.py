@@ -19,9 +19,9 @@ def world(**changes: object) -> StoryWorldConfig:
         "kind": "storyworld",
         "seed": 3,
         "stories": {"train": 40, "valid": 3, "dev": 4, "test": 5},
-        "drift": 0.5,
-        "drift_same_pronoun": 0.8,
-        "texts": 50,
+        "mismatched_fraction": 0.5,
+        "mismatched_same_pronoun": 0.8,
+        "num_texts": 50,
         "voice": "en-us",
         "words_per_minute": 170,
         "sample_rate_hz": 16000,
@@ -34,7 +34,7 @@ MANY = {"train": 3000, "valid": 100, "dev": 100, "test": 100}
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[pl.DataFrame]:
-    return list(synthesize_corpus(world(), workers=1, shard_rows=20, work=tmp_path_factory.mktemp("work")))
+    return list(synthesize_corpus(world(), workers=1, shard_size=20, work=tmp_path_factory.mktemp("work")))
 
 
 def fits(frame: pl.DataFrame) -> pl.Series:
@@ -65,7 +65,7 @@ def test_only_training_stories_drift_and_by_the_share_asked_for() -> None:
 @pytest.mark.parametrize(("drift", "clean"), [(0.0, 1.0), (1.0, 0.06)])
 def test_no_drift_is_clean_and_full_drift_fits_by_chance_alone(drift: float, clean: float) -> None:
     """A foreign ending fits with chance .8 (pronoun) x 1/6 (topic) x 1/4 to 1/2 (object): .03 to .07."""
-    train = plan_stories(world(stories=MANY, drift=drift)).filter(pl.col("split") == "train")
+    train = plan_stories(world(stories=MANY, mismatched_fraction=drift)).filter(pl.col("split") == "train")
     assert fits(train).mean() == pytest.approx(clean, abs=0.03)
 
 
@@ -104,22 +104,22 @@ def test_the_prompt_ends_in_silence_between_two_sounds(spoken: list[pl.DataFrame
 
 
 def test_workers_and_shards_change_no_byte(spoken: list[pl.DataFrame], tmp_path: Path) -> None:
-    other = pl.concat(synthesize_corpus(world(), workers=2, shard_rows=52, work=tmp_path))
+    other = pl.concat(synthesize_corpus(world(), workers=2, shard_size=52, work=tmp_path))
     assert other.equals(pl.concat(spoken))
 
 
 def test_an_unknown_voice_stops_before_the_workers_start(tmp_path: Path) -> None:
     with pytest.raises(StoryWorldError, match="voice 'klingon' is unknown"):
-        next(synthesize_corpus(world(voice="klingon"), workers=2, shard_rows=5, work=tmp_path))
+        next(synthesize_corpus(world(voice="klingon"), workers=2, shard_size=5, work=tmp_path))
 
 
 def test_texts_are_clean_and_share_no_prompt_with_held_out_splits() -> None:
-    texts = story_texts(world(texts=500))
+    texts = story_texts(world(num_texts=500))
     tables.verify(texts, tables.TEXTS, where="texts")
     assert len(texts) == 500
     assert all(can_continue(*row) for row in texts.select("prompt_text", "continuation_text").rows())
     assert {split_of(text) for text in texts["prompt_text"]} == {"train"}
-    assert texts.equals(story_texts(world(texts=500, voice="en-gb")))
+    assert texts.equals(story_texts(world(num_texts=500, voice="en-gb")))
 
 
 def test_the_sound_is_that_of_the_text(spoken: list[pl.DataFrame]) -> None:

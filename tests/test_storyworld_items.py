@@ -16,14 +16,14 @@ from tests.messages import names
 
 LEXICAL = ToyLexical(kind="toy-swuggy", seed=0, pairs=300)
 SYNTACTIC = ToySyntactic(kind="toy-sblimp", seed=0, pairs=302)
-CLOZE = ToyStoryCloze(kind="toy-storycloze", seed=0, stories=400, harder_stories=400)
+CLOZE = ToyStoryCloze(kind="toy-storycloze", seed=0, stories=400, num_hard_stories=400)
 WORLD = StoryWorldConfig(
     kind="storyworld",
     seed=0,
     stories={"train": 1, "valid": 1, "dev": 1, "test": 1},
-    drift=0,
-    drift_same_pronoun=0,
-    texts=1,
+    mismatched_fraction=0,
+    mismatched_same_pronoun=0,
+    num_texts=1,
     voice="en-us",
     words_per_minute=170,
     sample_rate_hz=16000,

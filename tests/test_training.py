@@ -30,18 +30,18 @@ from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 LORA = Lora(r=4, alpha=8, target_modules="all-linear")
 TRAINER = PreferenceTrainerConfig(
     kind="preference",
-    losses={"sigmoid": 1.0},
+    loss_weights={"sigmoid": 1.0},
     beta=0.5,
     lora=LORA,
     learning_rate=0.01,
-    schedule="linear",
-    epochs=3,
+    lr_scheduler_type="linear",
+    num_train_epochs=3,
     max_steps=None,
     batch_size=4,
     micro_batch_size=None,
     weight_decay=0.0,
     max_grad_norm=1.0,
-    evaluations=3,
+    num_evals=3,
     min_pairs=4,
     autocast="float32",
 )
@@ -50,8 +50,8 @@ NEXT_UNIT = NextUnitTrainerConfig(
     kind="next-unit",
     lora=LORA,
     learning_rate=0.01,
-    schedule="linear",
-    steps=20,
+    lr_scheduler_type="linear",
+    max_steps=20,
     batch_size=8,
     micro_batch_size=None,
     weight_decay=0.0,
@@ -72,15 +72,15 @@ def pairs(count=12, seed=0):
                 "prompt_units": [start, start + 1, start + 2],
                 "chosen_units": [start + 3, start + 4, start + 5],
                 "rejected_units": rng.integers(0, 20, int(rng.integers(2, 6))).tolist(),
-                "chosen_finish": "limit" if number % 3 == 0 else "eos",
-                "rejected_finish": "eos",
+                "chosen_finish_reason": "length" if number % 3 == 0 else "eos",
+                "rejected_finish_reason": "eos",
             }
         )
     return pl.DataFrame(rows)
 
 
 def trainer_for(lm, frame, config, tmp_path):
-    rows = preference_rows(lm, frame, batch_rows=8)
+    rows = preference_rows(lm, frame, batch_size=8)
     return UnitPreferenceTrainer(
         model=lm.model,
         args=preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path),
@@ -101,7 +101,7 @@ def shake_adapter(model, seed=1):
 def sides(row):
     prompt = VOCABULARY.encode(row["prompt_units"], bos=True)
     for side in ("chosen", "rejected"):
-        tail = VOCABULARY.encode(row[f"{side}_units"], bos=False, eos=row[f"{side}_finish"] == "eos")
+        tail = VOCABULARY.encode(row[f"{side}_units"], bos=False, eos=row[f"{side}_finish_reason"] == "eos")
         yield prompt, tail
 
 
@@ -135,7 +135,7 @@ def test_reference_log_probs_and_dpo_loss_equal_a_hand_computation(tmp_path):
 
 def test_the_loss_mixture_adds_the_mean_likelihood_of_the_chosen(tmp_path):
     frame = pairs(8)
-    config = TRAINER.model_copy(update={"losses": {"sft": 10.0}, "batch_size": 8})
+    config = TRAINER.model_copy(update={"loss_weights": {"sft": 10.0}, "batch_size": 8})
     lm = tiny_lm()
     nats = [naive_side(lm, *next(iter(sides(row)))) for row in frame.iter_rows(named=True)]
     sizes = [len(next(iter(sides(row)))[1]) for row in frame.iter_rows(named=True)]
@@ -153,7 +153,7 @@ def gradients(model, loss):
 @pytest.mark.parametrize(("losses", "halves"), [({"sft": 10.0}, 1), ({"sigmoid": 1.0, "sft": 10.0}, 2)])
 def test_rejected_sides_are_computed_only_where_a_loss_reads_them(tmp_path, monkeypatch, losses, halves):
     """Loss and gradients of a training step are those of TRL's own, which always computes both sides."""
-    config = TRAINER.model_copy(update={"losses": losses, "batch_size": 8})
+    config = TRAINER.model_copy(update={"loss_weights": losses, "batch_size": 8})
     trainer = trainer_for(tiny_lm(), pairs(8), config, tmp_path)
     shake_adapter(trainer.model)
     trainer.model.train()
@@ -174,16 +174,16 @@ def test_references_are_computed_only_where_they_are_read(tmp_path, monkeypatch)
     """Validation pairs need them for rewards; training pairs only where a loss compares with the reference."""
     asked: list[int] = []
 
-    def counted(lm, frame, side, *, batch_rows):
+    def counted(lm, frame, side, *, batch_size):
         asked.append(len(frame))
-        return reference_log_probs(lm, frame, side, batch_rows=batch_rows)
+        return reference_log_probs(lm, frame, side, batch_size=batch_size)
 
     monkeypatch.setattr(preference, "reference_log_probs", counted)
     frame = pairs(16)
     for losses, expected in (({"sft": 1.0}, [4, 4]), ({"sigmoid": 1.0}, [12, 12, 4, 4])):
-        config = TRAINER.model_copy(update={"losses": losses})
+        config = TRAINER.model_copy(update={"loss_weights": losses})
         _, run, best = train_preferences(
-            config, tiny_lm(), frame, warmup_steps=0, seed=0, batch_rows=8, work=tmp_path / next(iter(losses))
+            config, tiny_lm(), frame, warmup_steps=0, seed=0, batch_size=8, work=tmp_path / next(iter(losses))
         )
         assert asked == expected
         assert run.steps == 9
@@ -192,8 +192,8 @@ def test_references_are_computed_only_where_they_are_read(tmp_path, monkeypatch)
 
 
 def test_no_end_of_sequence_is_invented_for_a_cut_continuation():
-    frame = pairs(2).with_columns(chosen_finish=pl.Series(["limit", "eos"]))
-    rows = preference_rows(tiny_lm(), frame, batch_rows=4)
+    frame = pairs(2).with_columns(chosen_finish_reason=pl.Series(["length", "eos"]))
+    rows = preference_rows(tiny_lm(), frame, batch_size=4)
     assert [ids[-1] == VOCABULARY.eos_id for ids in rows["chosen_ids"]] == [False, True]
 
 
@@ -204,7 +204,7 @@ def test_training_prefers_the_chosen_keeps_the_best_and_repeats_exactly(tmp_path
         lm = tiny_lm()
         before = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
         model, run, best = train_preferences(
-            TRAINER, lm, frame, warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / attempt
+            TRAINER, lm, frame, warmup_steps=0, seed=3, batch_size=8, work=tmp_path / attempt
         )
         merged = save_adapter_and_merge(model, tmp_path / attempt / "adapter")
         outcomes.append({name: weight.clone() for name, weight in merged.state_dict().items()})
@@ -219,7 +219,7 @@ def test_training_prefers_the_chosen_keeps_the_best_and_repeats_exactly(tmp_path
     for accuracy, margin, step in evaluated:
         now = BestCheckpoint(step, accuracy, margin)
         kept = now if is_better(now, kept, num_pairs=frame.filter(pl.col("split") == "valid").height) else kept
-    assert len(evaluated) >= TRAINER.evaluations
+    assert len(evaluated) >= TRAINER.num_evals
     assert best == kept
     assert best.reward_margin > 0
 
@@ -244,9 +244,9 @@ def test_micro_batches_add_up_to_the_batch(tmp_path, monkeypatch):
     frame = pairs(24)
     losses = []
     for micro in (None, 1, 2):
-        config = TRAINER.model_copy(update={"micro_batch_size": micro, "max_steps": 1, "evaluations": 1})
+        config = TRAINER.model_copy(update={"micro_batch_size": micro, "max_steps": 1, "num_evals": 1})
         model, _, _ = train_preferences(
-            config, tiny_lm(), frame, warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / f"{micro}"
+            config, tiny_lm(), frame, warmup_steps=0, seed=3, batch_size=8, work=tmp_path / f"{micro}"
         )
         losses.append({n: w.clone() for n, w in model.state_dict().items() if "lora_B" in n})
     for other in losses[1:]:
@@ -270,7 +270,7 @@ def test_an_adapter_lists_its_modules_in_one_order(tmp_path):
 
 def test_merged_model_equals_the_adapted_one(tmp_path):
     lm = tiny_lm()
-    model, _, _ = train_preferences(TRAINER, lm, pairs(24), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "w")
+    model, _, _ = train_preferences(TRAINER, lm, pairs(24), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "w")
     ids = torch.tensor([[1, 4, 5, 6, 7]])
     with torch.no_grad():
         adapted = model(ids).logits
@@ -283,7 +283,7 @@ def test_merged_model_equals_the_adapted_one(tmp_path):
 
 def test_too_few_pairs_say_which_keys_to_change(tmp_path):
     with pytest.raises(TooFewPairsError) as error:
-        train_preferences(TRAINER, tiny_lm(), pairs(3), warmup_steps=0, seed=0, batch_rows=8, work=tmp_path)
+        train_preferences(TRAINER, tiny_lm(), pairs(3), warmup_steps=0, seed=0, batch_size=8, work=tmp_path)
     names(error.value, "3", "0", "4", "1")
     assert "preferences.*.min_chosen_score, max_rejected_score, min_margin" in str(error.value)
 
@@ -291,10 +291,10 @@ def test_too_few_pairs_say_which_keys_to_change(tmp_path):
 SCRATCH = LlamaScratchConfig(
     kind="llama-scratch",
     hidden_size=32,
-    layers=2,
-    heads=2,
-    max_positions=64,
-    steps=30,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=64,
+    max_steps=30,
     batch_size=8,
     learning_rate=0.01,
     warmup_steps=2,
@@ -383,10 +383,10 @@ def test_a_checkpoint_whole_but_for_its_seal_is_gone_on_from(tmp_path, monkeypat
 
 def test_preference_training_that_must_start_anew_keeps_no_best_of_the_run_before(tmp_path):
     """The record of a run whose checkpoints are gone speaks of weights that nobody has."""
-    clean = train_preferences(TRAINER, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "a")
+    clean = train_preferences(TRAINER, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "best.json").write_text('{"step": 3, "reward_accuracy": 1.0, "reward_margin": 99.0}')
-    anew = train_preferences(TRAINER, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_rows=8, work=tmp_path / "b")
+    anew = train_preferences(TRAINER, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "b")
     assert anew[2] == clean[2]
 
 

@@ -27,7 +27,7 @@ from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parent.parent
-TRAINER = {"max_steps": 40, "batch_size": 4, "evaluations": 4, "min_pairs": 4, "learning_rate": 1e-2}
+TRAINER = {"max_steps": 40, "batch_size": 4, "num_evals": 4, "min_pairs": 4, "learning_rate": 1e-2}
 SHARED = "artifacts/checkpoints/base: 2 processes share its 22112 parameters, the first holds 11088\n"
 TOLERANCE = 1e-4  # of a weight: gradients of two halves are added in another order than those of one whole
 

@@ -62,7 +62,7 @@ def official_text(folder, waveform, **options):
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_it_reads_what_transformers_reads_one_by_one(published, tmp_path, beams):
-    heard = recogniser_of(published, tmp_path, beams=beams).transcribe(SOUNDS)
+    heard = recogniser_of(published, tmp_path, num_beams=beams).transcribe(SOUNDS)
     texts = [official_text(published, sound, language="en", task="transcribe", num_beams=beams) for sound in SOUNDS]
     assert [item.text for item in heard] == texts
     assert len(set(texts)) >= 6
@@ -117,10 +117,10 @@ def test_confidence_and_no_speech_probability_token_by_token(recogniser):
         assert heard.compression_ratio == pytest.approx(len(heard.text) / len(zlib.compress(heard.text.encode())), 1e-3)
 
 
-@pytest.mark.parametrize("batch_rows", [1, 3, 8])
-def test_a_transcript_does_not_depend_on_its_batch(recogniser, monkeypatch, batch_rows):
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_transcript_does_not_depend_on_its_batch(recogniser, monkeypatch, batch_size):
     alone = [recogniser.transcribe([waveform])[0] for waveform in SOUNDS]
-    monkeypatch.setattr(whisper, "BATCH_ROWS", batch_rows)
+    monkeypatch.setattr(whisper, "BATCH_ROWS", batch_size)
     company = [SOUNDS[0], np.zeros(9000, np.float32), *SOUNDS[1:], np.zeros(0, np.float32)]
     together = recogniser.transcribe(company)
     assert together == [alone[0], SILENT, *alone[1:], SILENT]
@@ -156,19 +156,19 @@ def test_the_rule_for_silence_needs_both_signs_and_keeps_what_was_written(publis
     waveform = SOUNDS[0]
     (heard,) = recogniser.transcribe([waveform])
     mean_nats = np.log(heard.confidence)
-    loud = {"no_speech_max": heard.no_speech_prob / 2, "logprob_min_nats": mean_nats / 2}
+    loud = {"no_speech_threshold": heard.no_speech_prob / 2, "logprob_threshold": mean_nats / 2}
     (discarded,) = recogniser_of(published, tmp_path / "a", **loud).transcribe([waveform])
     assert discarded == heard._replace(text=None, status="empty", confidence=None)
     assert discarded.raw_text == heard.text
-    surer = {**loud, "logprob_min_nats": mean_nats * 2}
+    surer = {**loud, "logprob_threshold": mean_nats * 2}
     assert recogniser_of(published, tmp_path / "b", **surer).transcribe([waveform]) == [heard]
-    speech = {**loud, "no_speech_max": 0.99}
+    speech = {**loud, "no_speech_threshold": 0.99}
     assert recogniser_of(published, tmp_path / "c", **speech).transcribe([waveform]) == [heard]
 
 
 def test_words_are_what_judges_of_plain_words_read(published, tmp_path, recogniser):
     written = recogniser.transcribe(SOUNDS)
-    plain = recogniser_of(published, tmp_path, text="words").transcribe(SOUNDS)
+    plain = recogniser_of(published, tmp_path, text="normalized").transcribe(SOUNDS)
     assert [item.raw_text for item in plain] == [item.raw_text for item in written]
     assert [item.text for item in plain] == [normalize_text(item.raw_text) or None for item in written]
     assert [item.text for item in plain] != [item.text for item in written]
@@ -265,7 +265,7 @@ def test_the_artifact_names_the_files_and_refuses_others(tmp_path):
     [
         ({"language": None}, ("several languages", "language", "task")),
         ({"language": "french"}, ("<|fr|>", "language", "french")),
-        ({"max_tokens": 21}, ("max_tokens", "21", "24 positions", "4", "20")),
+        ({"max_new_tokens": 21}, ("max_new_tokens", "21", "24 positions", "4", "20")),
     ],
 )
 def test_choices_that_do_not_fit_the_checkpoint(published, tmp_path, changes, message):
@@ -324,5 +324,5 @@ def test_nothing_prepared(published, tmp_path):
 
 def test_half_a_rule_for_silence_is_no_rule(published):
     with pytest.raises(ValidationError) as raised:
-        config_of(published, no_speech_max=0.6)
-    names(raised.value, "no_speech_max", "logprob_min_nats")
+        config_of(published, no_speech_threshold=0.6)
+    names(raised.value, "no_speech_threshold", "logprob_threshold")

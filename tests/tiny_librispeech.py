@@ -155,17 +155,17 @@ def recordings(root: Path, **changes: object) -> Recordings:
         kind="librispeech",
         source=FolderSource(kind="folder", path=str(root)),
         subsets=Subsets(**SPLITS),
-        at_most=ALL,
+        max_utterances=ALL,
         alignments=None,
     )
     fields: dict[str, object] = {
         "kind": "recordings",
         "sample_rate_hz": RATE_HZ,
-        "longest_s": 40.0,
-        "crossing_speakers": "refuse",
-        "leave_out": (),
-        "texts": 1000,
-        "text_prompt_words": 4,
+        "max_duration_s": 40.0,
+        "overlapping_speakers": "error",
+        "exclude_ids": (),
+        "num_texts": 1000,
+        "num_prompt_words": 4,
         "content_sha256": None,
         "parts": {"librispeech": part},
     }

@@ -108,13 +108,13 @@ def config_of(folder: Path, **changes: object) -> WhisperASRConfig:
         "weights": {"kind": "folder", "path": str(folder)},
         "language": "en",
         "task": "transcribe",
-        "beams": 1,
-        "max_tokens": MAX_TOKENS,
-        "text": "written",
+        "num_beams": 1,
+        "max_new_tokens": MAX_TOKENS,
+        "text": "raw",
         "sample_rate_hz": RATE_HZ,
         "silence_rms": 0.001,
-        "no_speech_max": None,
-        "logprob_min_nats": None,
+        "no_speech_threshold": None,
+        "logprob_threshold": None,
         "dtype": "float32",
     }
     return WhisperASRConfig.model_validate({**values, **changes})

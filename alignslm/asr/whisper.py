@@ -34,7 +34,7 @@ class DecodedSegment(NamedTuple):
     """One piece of at most 30 s: text, summed log-probability and number of its tokens, end of text included."""
 
     text: str
-    logprob_nats: float
+    logprob: float
     num_tokens: int
     no_speech_prob: float | None
 
@@ -162,23 +162,23 @@ class WhisperASR:
         if not heard:
             return Transcript(None, "empty", None)
         raw = " ".join(item.text for item in heard if item.text)
-        logprob_nats = sum(item.logprob_nats for item in heard) / sum(item.num_tokens for item in heard)
+        logprob = sum(item.logprob for item in heard) / sum(item.num_tokens for item in heard)
         silences = [item.no_speech_prob for item in heard if item.no_speech_prob is not None]
         no_speech = min(silences) if silences else None
         words = normalize_text(raw)
-        silent = not words or self._is_silence(no_speech, logprob_nats)
-        text = raw if self._config.text == "written" else words
+        silent = not words or self._is_silence(no_speech, logprob)
+        text = raw if self._config.text == "raw" else words
         return Transcript(
             None if silent else text,
             "empty" if silent else "ok",
-            None if silent else round(float(np.exp(logprob_nats)), DECIMALS),
+            None if silent else round(float(np.exp(logprob)), DECIMALS),
             raw_text=raw,
             no_speech_prob=None if no_speech is None else round(no_speech, DECIMALS),
             compression_ratio=round(compression_ratio(raw), DECIMALS) if raw else None,
         )
 
-    def _is_silence(self, no_speech: float | None, logprob_nats: float) -> bool:
-        limit, least = self._config.no_speech_max, self._config.logprob_min_nats
+    def _is_silence(self, no_speech: float | None, logprob: float) -> bool:
+        limit, least = self._config.no_speech_threshold, self._config.logprob_threshold
         if limit is None or least is None or no_speech is None:
             return False
-        return no_speech > limit and logprob_nats < least
+        return no_speech > limit and logprob < least

@@ -57,7 +57,7 @@ def load_model(path: Path, config: WhisperASRConfig) -> Any:
 def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model: Any) -> list[int]:
     """Return the tokens that every decoding starts with: start, language and task, no time stamps.
 
-    ASRError if the checkpoint does not know them, or they leave too few positions for `max_tokens`.
+    ASRError if the checkpoint does not know them, or they leave too few positions for `max_new_tokens`.
     """
     vocabulary, generation = processor.tokenizer.get_vocab(), model.generation_config
     several = bool(getattr(generation, "is_multilingual", True))
@@ -79,10 +79,10 @@ def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model:
             "or tokenizer.json (or vocab.json and merges.txt) is missing"
         )
     positions = model.config.max_target_positions
-    if len(names) + config.max_tokens > positions:
+    if len(names) + config.max_new_tokens > positions:
         raise ASRError(
-            f"max_tokens is {config.max_tokens}, but the decoder has {positions} positions, {len(names)} of them for "
-            f"its prompt: at most {positions - len(names)}"
+            f"max_new_tokens is {config.max_new_tokens}, but the decoder has {positions} positions, "
+            f"{len(names)} of them for its prompt: at most {positions - len(names)}"
         )
     return [vocabulary[name] for name in names]
 
@@ -102,9 +102,9 @@ def decoding(config: WhisperASRConfig, published: GenerationConfig, *, prompt_to
     """Return the checkpoint's decoding settings (suppressed tokens, special ids) with this config's in their place."""
     settings = deepcopy(published)
     settings.update(
-        max_length=prompt_tokens + config.max_tokens,
+        max_length=prompt_tokens + config.max_new_tokens,
         max_new_tokens=None,
-        num_beams=config.beams,
+        num_beams=config.num_beams,
         do_sample=False,
         forced_decoder_ids=None,  # older checkpoints': the prompt is given instead
         return_dict_in_generate=False,

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-CONTEXTS: tuple[Literal["given", "scored"], ...] = ("given", "scored")
+LIKELIHOODS: tuple[Literal["conditional", "joint"], ...] = ("conditional", "joint")
 NORMALISATIONS: tuple[Literal["mean", "sum"], ...] = ("mean", "sum")
 
 
@@ -20,31 +20,31 @@ half open ([1, 5), [5, 20), [20, 100)): a word counted 5, 20 or 100 times stands
 
 
 class Convention(NamedTuple):
-    """`context`: the story so far only conditions, or is scored; `eos`: the end of sequence counts as a unit."""
+    """`likelihood`: conditional on the story so far, or joint with it; `eos`: the end of sequence counts as a unit."""
 
-    context: Literal["given", "scored"]
+    likelihood: Literal["conditional", "joint"]
     reduction: Literal["mean", "sum"]
     eos: bool
 
     def name(self, *, has_context: bool) -> str:
-        """Return `given-mean`, `scored-sum-eos` ...; of items without context, `mean`, `sum-eos` ..."""
-        said = [self.context] if has_context else []
+        """Return `conditional-mean`, `joint-sum-eos` ...; of items without context, `mean`, `sum-eos` ..."""
+        said = [self.likelihood] if has_context else []
         return "-".join([*said, self.reduction, *(["eos"] if self.eos else [])])
 
     def units(self, side: str) -> pl.Expr:
         """Return how many units of `side` (positive, negative) count."""
-        counted = pl.col(f"{side}_ending_units")
-        if self.context == "scored":
+        counted = pl.col(f"{side}_target_units")
+        if self.likelihood == "joint":
             counted += pl.col(f"{side}_context_units")
         return (counted + 1 if self.eos else counted).cast(pl.Int32)
 
     def log_likelihood(self, side: str) -> pl.Expr:
         """Return the log-likelihood of `side`; null where nothing counts, or a part of it is NaN or not measured."""
-        total = pl.col(f"{side}_ending_nats").fill_nan(None)
-        if self.context == "scored":
-            total += pl.col(f"{side}_context_nats").fill_nan(None)
+        total = pl.col(f"{side}_target_logprob").fill_nan(None)
+        if self.likelihood == "joint":
+            total += pl.col(f"{side}_context_logprob").fill_nan(None)
         if self.eos:
-            total += pl.col(f"{side}_eos_nats").fill_nan(None)
+            total += pl.col(f"{side}_eos_logprob").fill_nan(None)
         units = self.units(side)
         value = total / units if self.reduction == "mean" else total
         return pl.when(units > 0).then(value)
@@ -66,11 +66,11 @@ def preferred(positive: pl.Expr, negative: pl.Expr) -> pl.Expr:
 def conventions_of(scores: pl.DataFrame) -> Iterator[tuple[str, Convention]]:
     """Yield (name, convention) of all conventions that these rows of item scores tell apart."""
     has_context = bool((scores["positive_context_units"] + scores["negative_context_units"] > 0).any())
-    has_eos = scores["positive_eos_nats"].is_not_null().any()
-    for context in CONTEXTS if has_context else CONTEXTS[:1]:
+    has_eos = scores["positive_eos_logprob"].is_not_null().any()
+    for likelihood in LIKELIHOODS if has_context else LIKELIHOODS[:1]:
         for reduction in NORMALISATIONS:
             for eos in (False, True) if has_eos else (False,):
-                convention = Convention(context, reduction, eos)
+                convention = Convention(likelihood, reduction, eos)
                 yield convention.name(has_context=has_context), convention
 
 

@@ -32,7 +32,7 @@ def item_id(pair_id: str, polarity: str) -> str:
 
 
 def encode_items(spoken: Sequence[SpokenItem], encoder: Encoder, *, sample_rate_hz: int) -> pl.DataFrame:
-    """Encode items into rows of the items table. Context and target are cut at a run boundary (see `prompts.cut`)."""
+    """Encode items into rows of the items table. Context and target end at a run boundary (see `prompts.cut_at`)."""
     rate = encoder.contract.sample_rate_hz
     encoded = encoder.encode([audio.resample(item.waveform, from_hz=sample_rate_hz, to_hz=rate) for item in spoken])
     rows = []

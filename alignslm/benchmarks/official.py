@@ -59,7 +59,7 @@ class _Recording(NamedTuple):
     problem: str | None
 
 
-def encode_found(found: Listing, encoder: Encoder, *, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
+def encode_found(found: Listing, encoder: Encoder, *, shard_size: int, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the items table in shards; one shard of audio is in memory at a time, and saved in `work` once encoded.
 
     The audio itself stays where it is: the table keeps its hash and its units. Raises BenchmarkError at the end with
@@ -70,7 +70,7 @@ def encode_found(found: Listing, encoder: Encoder, *, shard_rows: int, work: Pat
         found.rows,
         lambda rows: _encode_rows(rows, found.root, encoder),
         folder=work,
-        shard_rows=shard_rows,
+        shard_size=shard_size,
         label="benchmark",
     )
     for shard in until_a_problem(shards, problems):

@@ -16,7 +16,7 @@ SIDES = ("positive", "negative")
 
 
 def score_items(
-    items: pl.DataFrame, lm: UnitLM, config: Evaluation, *, benchmark: str, model: str, batch_rows: int
+    items: pl.DataFrame, lm: UnitLM, config: Evaluation, *, benchmark: str, model: str, batch_size: int
 ) -> pl.DataFrame:
     """Score every pair of a benchmark in every voice: rows of the item scores table.
 
@@ -28,33 +28,33 @@ def score_items(
     if config.include_eos and not has_eos:
         raise BenchmarkError(f"evaluation.include_eos is true, but model {model!r} has no EOS token. Set it to false.")
     pairs = paired(items)
-    declared = Convention(config.context, config.reduction, config.include_eos)
-    parts = [part for side in SIDES for part in _parts(pairs, side, lm, batch_rows=batch_rows)]
+    declared = Convention(config.likelihood, config.reduction, config.include_eos)
+    parts = [part for side in SIDES for part in _parts(pairs, side, lm, batch_size=batch_size)]
     scores = pairs.with_columns(
         pl.lit(benchmark).alias("benchmark"), pl.lit(model).alias("model"), *parts
     ).with_columns(
-        *(declared.log_likelihood(side).alias(f"{side}_nats") for side in SIDES),
+        *(declared.log_likelihood(side).alias(f"{side}_logprob") for side in SIDES),
         *(declared.units(side).alias(f"{side}_units") for side in SIDES),
         declared.correct().alias("correct"),
     )
     return tables.conform(scores, tables.ITEM_SCORES)
 
 
-def _parts(pairs: pl.DataFrame, side: str, lm: UnitLM, *, batch_rows: int) -> list[pl.Series]:
+def _parts(pairs: pl.DataFrame, side: str, lm: UnitLM, *, batch_size: int) -> list[pl.Series]:
     """Return sums and counts of one side's context, ending and end of sequence."""
     suffix = "" if side == "positive" else "_negative"
     has_eos = lm.vocabulary.eos_id is not None
     rows = pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
     found = log_likelihoods(
-        lm, [LikelihoodRequest(context, units, has_eos) for context, units in rows], batch_rows=batch_rows
+        lm, [LikelihoodRequest(context, units, has_eos) for context, units in rows], batch_size=batch_size
     )
     endings = [nats.target[:-1] if has_eos else nats.target for nats in found]
     return [
-        pl.Series(f"{side}_context_nats", [float(nats.context.sum()) for nats in found], pl.Float64),
+        pl.Series(f"{side}_context_logprob", [float(nats.context.sum()) for nats in found], pl.Float64),
         pl.Series(f"{side}_context_units", [len(nats.context) for nats in found], pl.Int32),
-        pl.Series(f"{side}_ending_nats", [float(ending.sum()) for ending in endings], pl.Float64),
-        pl.Series(f"{side}_ending_units", [len(ending) for ending in endings], pl.Int32),
-        pl.Series(f"{side}_eos_nats", [_last(nats) if has_eos else None for nats in found], pl.Float64),
+        pl.Series(f"{side}_target_logprob", [float(ending.sum()) for ending in endings], pl.Float64),
+        pl.Series(f"{side}_target_units", [len(ending) for ending in endings], pl.Int32),
+        pl.Series(f"{side}_eos_logprob", [_last(nats) if has_eos else None for nats in found], pl.Float64),
     ]
 
 

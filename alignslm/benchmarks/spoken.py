@@ -10,10 +10,10 @@ from alignslm.utterances import waveforms_at
 FRAME_S = 0.02
 BELOW_LOUDEST_DB = 40.0
 FLOOR_DBFS = -60.0
-SCHEMA = {"continuation_id": pl.String, "silence_share": pl.Float64, "unit_error": pl.Float64}
+SCHEMA = {"continuation_id": pl.String, "silence_ratio": pl.Float64, "unit_error_rate": pl.Float64}
 
 
-def silence_share(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
+def silence_ratio(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
     """Return the share of (samples,) that lies in silent frames; None where there is no sound at all.
 
     A frame of 20 ms is silent when its power is 40 dB below the loudest frame's, or below -60 dB full scale. The
@@ -29,10 +29,10 @@ def silence_share(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
 
 
 def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
-    """Return continuation_id, silence_share and unit_error of SPEECH rows; `spoken` holds their units.
+    """Return continuation_id, silence_ratio and unit_error_rate of SPEECH rows; `spoken` holds their units.
 
-    `unit_error` is the edit distance between the units that were spoken and those that the encoder finds in the sound,
-    over the number spoken: what vocoder and encoder lose between them, without any reference text. Above 1 where
+    `unit_error_rate` is the edit distance between the units that were spoken and those that the encoder finds in the
+    sound, over the number spoken: what vocoder and encoder lose between them, without any reference text. Above 1 where
     the sound has more units than were meant. Null where nothing was spoken.
     """
     rate_hz = encoder.contract.sample_rate_hz
@@ -47,8 +47,8 @@ def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder)
     ]
     rows = {
         "continuation_id": meant["continuation_id"],
-        "silence_share": [silence_share(waveform, rate_hz) for waveform in waveforms],
-        "unit_error": errors,
+        "silence_ratio": [silence_ratio(waveform, rate_hz) for waveform in waveforms],
+        "unit_error_rate": errors,
     }
     return pl.DataFrame(rows, schema=SCHEMA)
 

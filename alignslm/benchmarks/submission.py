@@ -93,7 +93,7 @@ def recording_scores(part: Part) -> pl.DataFrame:
     Raises BenchmarkError if one was not measured or is not finite.
     """
     sides = [
-        part.scores.select("pair_id", "voice", pl.lit(side).alias("polarity"), pl.col(f"{side}_nats").alias("score"))
+        part.scores.select("pair_id", "voice", pl.lit(side).alias("polarity"), pl.col(f"{side}_logprob").alias("score"))
         for side in ("positive", "negative")
     ]
     joined = part.items.select("item_id", "pair_id", "voice", "polarity").join(

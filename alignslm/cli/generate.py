@@ -82,7 +82,7 @@ def generate(
     for name in models:
         began = time.monotonic()
         takes[name] = studio.load_model(name).generate(
-            encoded, draws=num_continuations, temperature=temperature, top_p=top_p, seed=seed
+            encoded, num_continuations=num_continuations, temperature=temperature, top_p=top_p, seed=seed
         )
         length_s = sum(take.seconds for take in takes[name])
         _say(f"{name}: {len(takes[name])} continuations, {length_s:.1f} s ({time.monotonic() - began:.1f} s)")
@@ -101,7 +101,7 @@ def _print_takes(prompt: Prompt, takes: dict[str, list[Continuation]], folder: P
     console = Console(highlight=False)
     rows = [("prompt", "", f"{prompt.seconds:.1f}", prompt.text or "(no word)")]
     rows += [
-        (model, str(take.draw + 1), f"{take.seconds:.1f}", take.text or f"({take.status})")
+        (model, str(take.sample_index + 1), f"{take.seconds:.1f}", take.text or f"({take.status})")
         for model, takes_of_model in takes.items()
         for take in takes_of_model
     ]

@@ -49,7 +49,7 @@ def build(
     study = build_study(study_config, artifacts, folder)
     with closing(Ratings(folder / DATABASE)) as ratings:
         ratings.invite(raters)
-    names, per_rater = study_config.names, len(study.prompts) * study_config.passes
+    names, per_rater = study_config.names, len(study.prompts) * study_config.trials_per_prompt
     print(f"{folder}: {len(study.prompts)} prompts x {len(names)} systems and anchors, {per_rater} clips per rater")
     if study.lufs < study_config.loudness_lufs:
         wanted = f"{study_config.loudness_lufs:g}"

@@ -43,7 +43,7 @@ def plan(
     for line in [
         *fetch_lines(planned.fetches),
         *volume_lines(planned.volume),
-        *memory_lines(planned, execution.batch_rows),
+        *memory_lines(planned, execution.batch_size),
         stages,
     ]:
         console.print(Text(line), soft_wrap=True)
@@ -81,7 +81,7 @@ def volume_lines(volume: Workload) -> list[str]:
     return lines
 
 
-def memory_lines(plan: Plan, batch_rows: int) -> list[str]:
+def memory_lines(plan: Plan, batch_size: int) -> list[str]:
     """Return the GPU memory of each language model, without activations."""
     lines = []
     for item in plan.memory:
@@ -90,7 +90,7 @@ def memory_lines(plan: Plan, batch_rows: int) -> list[str]:
             continue
         parts = [f"weights {format_bytes(item.weights)}"]
         parts += [f"LoRA with optimizer {format_bytes(item.adapter)}"] if item.adapter else []
-        parts += [f"cache of {batch_rows} sequences {format_bytes(item.cache)}"] if item.cache else []
+        parts += [f"cache of {batch_size} sequences {format_bytes(item.cache)}"] if item.cache else []
         lines.append(f"GPU, {item.key}: {', '.join(parts)}")
     return lines
 

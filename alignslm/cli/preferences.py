@@ -52,7 +52,7 @@ def import_preferences(
     ] = False,
     repeats: Annotated[
         str, typer.Option("--repeats", help="If a unit repeats: refuse, collapse, or keep (the model sampled it).")
-    ] = "refuse",
+    ] = "error",
 ) -> None:
     """Add preferences made elsewhere to the experiment: (prompt, chosen, rejected), as speech or as units.
 
@@ -83,7 +83,7 @@ def import_preferences(
     config = describe(asked._replace(units=trained_on(encoder, experiment, root)), root)
     folder, identity = fetch(config, root)
     config = pinned(config, identity)
-    found = check_rows(config, folder, experiment, rows=load_execution(root).shard_rows)
+    found = check_rows(config, folder, experiment, rows=load_execution(root).shard_size)
     write_text(file, yaml_of(config))
     try:
         listed = _into_params(name, experiment, root)

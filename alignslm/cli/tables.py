@@ -36,7 +36,7 @@ def show(
 
     [bold]alignslm show pairs r1[/]
 
-    [bold]alignslm show scores r1 -c continuation_id,llm_score -w "llm_score > 4 AND num_words < 8"[/]
+    [bold]alignslm show scores r1 -c continuation_id,judge_score -w "judge_score > 4 AND num_words < 8"[/]
 
     [bold]alignslm show artifacts/units.parquet --rows 3[/]
     """

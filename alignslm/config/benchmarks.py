@@ -57,7 +57,7 @@ class SlamkitBenchmarkConfig(Config):
     Neither frequency, type nor voice survives that format; a subfolder becomes a subtype.
     """
 
-    kind: Literal["reformatted"]
+    kind: Literal["slamkit"]
     data: Released
     separator: Literal["_", "+"]
     subfolders: bool

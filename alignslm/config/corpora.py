@@ -66,7 +66,7 @@ class Part(Config):
     """What every part of a corpus says, whatever its layout."""
 
     subsets: Subsets
-    at_most: Limits
+    max_utterances: Limits
     alignments: FolderSource | None = Field(description="word times: TextGrid or .alignment.txt files, by utterance id")
 
 
@@ -87,7 +87,7 @@ class MlsPart(Part):
 class ListedPart(Part):
     """Any folder of audio files with a metadata.csv: file_name, subset, speaker_id, text (may be empty)."""
 
-    kind: Literal["listed"]
+    kind: Literal["audiofolder"]
     source: FolderSource
 
 
@@ -126,15 +126,15 @@ class Recordings(Config):
 
     kind: Literal["recordings"]
     sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
-    longest_s: Positive = Field(description="longer audio is refused: it was not cut into utterances")
-    crossing_speakers: Literal["refuse", "leave-out"] = Field(
+    max_duration_s: Positive = Field(description="longer audio is refused: it was not cut into utterances")
+    overlapping_speakers: Literal["error", "exclude"] = Field(
         description="training speech of a speaker who also speaks in another split: an error, or left out and counted"
     )
-    leave_out: tuple[str, ...] = Field(description="utterance ids to pass over, such as files known to be damaged")
-    texts: PositiveCount = Field(description="training transcripts, at most, that judges may be fitted on")
-    text_prompt_words: PositiveCount = Field(description="their first words play the prompt, the rest its continuation")
+    exclude_ids: tuple[str, ...] = Field(description="utterance ids to pass over, such as files known to be damaged")
+    num_texts: PositiveCount = Field(description="training transcripts, at most, that judges may be fitted on")
+    num_prompt_words: PositiveCount = Field(description="their first words play the prompt, the rest its continuation")
     content_sha256: Sha256 | None = Field(
-        description="what artifacts/corpus/account.json said of the audio when it was first read; null: not checked"
+        description="what artifacts/corpus/summary.json said of the audio when it was first read; null: not checked"
     )
     parts: dict[Name, PartConfig] = Field(min_length=1)
 

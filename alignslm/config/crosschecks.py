@@ -84,19 +84,19 @@ def _too_few_stories(experiment: Experiment) -> Iterator[Conflict]:
 
 def _impossible_cut(experiment: Experiment) -> Iterator[Conflict]:
     """A cut needs what only some corpora know: where a first sentence ends, or where every word does."""
-    cut, corpus, name = experiment.params.prompts.cut, experiment.corpus, experiment.params.corpus
+    cut, corpus, name = experiment.params.prompts.cut_at, experiment.corpus, experiment.params.corpus
     if cut == "sentence" and isinstance(corpus, Recordings):
-        message = f"'sentence' needs sentence ends, which {name} does not have; write raw, or word where it is aligned"
-        yield Conflict(PARAMS, ("prompts", "cut"), message)
+        message = f"'sentence' needs sentence ends, which {name} does not have; write time, or word where it is aligned"
+        yield Conflict(PARAMS, ("prompts", "cut_at"), message)
     if cut == "word" and isinstance(corpus, StoryWorldConfig):
-        message = f"'word' needs word times, which {name} does not have; write sentence or raw"
-        yield Conflict(PARAMS, ("prompts", "cut"), message)
+        message = f"'word' needs word times, which {name} does not have; write sentence or time"
+        yield Conflict(PARAMS, ("prompts", "cut_at"), message)
     if cut == "word" and isinstance(corpus, Recordings) and all(p.alignments is None for p in corpus.parts.values()):
         message = (
             f"'word' needs word times, and no part of {name} has alignments; name them in parts.*.alignments of "
-            f"experiments/corpus/{name}.yaml, or write raw"
+            f"experiments/corpus/{name}.yaml, or write time"
         )
-        yield Conflict(PARAMS, ("prompts", "cut"), message)
+        yield Conflict(PARAMS, ("prompts", "cut_at"), message)
 
 
 def _items_without_world(experiment: Experiment) -> Iterator[Conflict]:
@@ -131,8 +131,9 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
 def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:
     """Attention heads share the hidden size evenly, an even number each (rotary positions turn pairs)."""
     lm = experiment.lm
-    if isinstance(lm, LlamaScratchConfig) and lm.hidden_size % (2 * lm.heads):
-        message = f"hidden_size ({lm.hidden_size}) must be a multiple of 2 x heads ({2 * lm.heads})"
+    if isinstance(lm, LlamaScratchConfig) and lm.hidden_size % (2 * lm.num_attention_heads):
+        least = 2 * lm.num_attention_heads
+        message = f"hidden_size ({lm.hidden_size}) must be a multiple of 2 x num_attention_heads ({least})"
         yield Conflict(("lm",), ("hidden_size",), message)
     framed: dict[str, Config] = {"vocoder": experiment.vocoder, "asr": experiment.asr}
     for key, speech in framed.items():
@@ -151,9 +152,9 @@ def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
     for key, model in trained.items():
         if (
             isinstance(model, LlamaScratchConfig | TwistInitConfig | NextUnitTrainerConfig)
-            and model.warmup_steps >= model.steps
+            and model.warmup_steps >= model.max_steps
         ):
-            message = f"warms up for {model.warmup_steps} of {model.steps} steps and never trains at full rate"
+            message = f"warms up for {model.warmup_steps} of {model.max_steps} steps and never trains at full rate"
             yield Conflict(key, ("warmup_steps",), message)
 
 
@@ -194,11 +195,12 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
         message = f"no prompt of at most {limit} can hold more than {prompt_units} units"
         yield Conflict(PARAMS, ("prompts", "min_units"), message)
     needed = prompt_units + sampling.max_new_units + SPECIAL_TOKENS
-    if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_positions < needed:
+    if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_position_embeddings < needed:
         yield Conflict(
             ("lm",),
-            ("max_positions",),
-            f"{experiment.lm.max_positions} positions, but a prompt of {prompt_units} units (prompts.max_duration_s), "
+            ("max_position_embeddings",),
+            f"{experiment.lm.max_position_embeddings} positions, but a prompt of {prompt_units} units "
+            f"(prompts.max_duration_s), "
             f"sampling.max_new_units ({sampling.max_new_units}) and {SPECIAL_TOKENS} special tokens need {needed}",
         )
 
@@ -266,10 +268,10 @@ def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
 
 def pairs_per_prompt(experiment: Experiment) -> int:
     """Return how many pairs the selector can make of one prompt's draws."""
-    draws, selector = experiment.params.sampling.draws, experiment.selector
+    draws, selector = experiment.params.sampling.num_continuations, experiment.selector
     if not isinstance(selector, ThresholdSelector):
         return 1
-    counts = product(range(1, selector.max_chosen + 1), range(1, selector.max_rejected + 1))
+    counts = product(range(1, selector.max_chosen_per_prompt + 1), range(1, selector.max_rejected_per_prompt + 1))
     return max(chosen * rejected for chosen, rejected in counts if chosen + rejected <= draws)
 
 
@@ -283,7 +285,9 @@ def _empty_split(experiment: Experiment) -> Iterator[Conflict]:
 def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
     """A metric in use that nobody measures is null in every row, and no pair would be found."""
     judge, params = experiment.judge, experiment.params
-    silent = isinstance(judge, OpenAIJudgeConfig) or (isinstance(judge, CausalLMJudgeConfig) and not judge.perplexity)
+    silent = isinstance(judge, OpenAIJudgeConfig) or (
+        isinstance(judge, CausalLMJudgeConfig) and not judge.compute_perplexity
+    )
     if params.weights.ppl > 0 and silent:
         message = f"{params.judge} gives no perplexity; set it to 0, or choose a judge that does, such as mistral-7b"
         yield Conflict(PARAMS, ("weights", "ppl"), message)
@@ -307,8 +311,8 @@ def _judge_warnings(experiment: Experiment) -> Iterator[str]:
     params = experiment.params
     if params.judge == params.heldout_judge:
         yield f"heldout_judge is the training judge ({params.judge}), so no reported score is held out"
-    if params.weights.llm_score == params.weights.ppl == 0:
-        yield "weights.llm_score and weights.ppl are both 0: pairs do not depend on what the judge says"
+    if params.weights.judge_score == params.weights.ppl == 0:
+        yield "weights.judge_score and weights.ppl are both 0: pairs do not depend on what the judge says"
     if not params.toplines:
         yield "no system has source: corpus, so the report cannot show the topline of the judges"
 

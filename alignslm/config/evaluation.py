@@ -34,7 +34,7 @@ class ToyStoryCloze(Config):
     kind: Literal["toy-storycloze"]
     seed: Seed
     stories: PositiveCount = Field(description="each gives a `topic` pair")
-    harder_stories: Count = Field(description="so many of them also give pairs of the harder subtypes")
+    num_hard_stories: Count = Field(description="so many of them also give pairs of the harder subtypes")
 
 
 ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
@@ -46,7 +46,7 @@ class CorpusClozeConfig(Config):
     Every item is `context_s` of an utterance and `ending_s` after it, or after the same point of another utterance.
     """
 
-    kind: Literal["own-endings"]
+    kind: Literal["corpus-cloze"]
     seed: Seed
     split: Literal["dev", "test"]
     pairs: PositiveCount = Field(description="so many at most; utterances too short for context and ending give none")
@@ -62,8 +62,8 @@ class Evaluation(Config):
     """How held-out prompts are continued and how numbers are aggregated."""
 
     split: Literal["dev", "test"]
-    draws: PositiveCount
-    context: Literal["given", "scored"] = Field(
+    num_continuations: PositiveCount
+    likelihood: Literal["conditional", "joint"] = Field(
         description="an item's context (StoryCloze's story so far) only conditions its ending, or is scored with it"
     )
     reduction: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")

@@ -18,10 +18,10 @@ class Execution(Config):
         min_length=1, description="HOST:PORT of a cluster, or auto: RAY_ADDRESS, else the one this machine is part of"
     )
     replicas: Replicas = Field(description="auto: one a GPU, or one a machine where there is none")
-    workers: PositiveCount = Field(description="processes for work without a model, such as speech synthesis")
-    batch_rows: PositiveCount = Field(description="rows given to a model at once")
-    shard_rows: PositiveCount = Field(description="rows whose result is made durable at once")
-    strict: bool = Field(
+    num_workers: PositiveCount = Field(description="processes for work without a model, such as speech synthesis")
+    batch_size: PositiveCount = Field(description="rows given to a model at once")
+    shard_size: PositiveCount = Field(description="rows whose result is made durable at once")
+    batch_invariant: bool = Field(
         description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
     )
     num_processes: PositiveCount = Field(description="processes that share every batch of training, one a GPU")
@@ -46,4 +46,4 @@ class Execution(Config):
     @property
     def rows_at_once(self) -> int:
         """How many rows a model is given at once."""
-        return 1 if self.strict else self.batch_rows
+        return 1 if self.batch_invariant else self.batch_size

@@ -12,13 +12,13 @@ from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
 class Calibration(Config):
     """How a judge's mean log-probability per word becomes a score on 1..5.
 
-    A sigmoid is placed between true continuations (mean score `true_score`) and continuations shuffled
+    A sigmoid is placed between true continuations (mean score `ground_truth_score`) and continuations shuffled
     across prompts (mean score `shuffled_score`); each word's log-probability is clamped below first, so
     that one unheard word does not decide a whole continuation.
     """
 
-    word_floor_nats: Annotated[float, Field(lt=0)]
-    true_score: Annotated[float, Field(gt=3, lt=5)]
+    min_word_logprob: Annotated[float, Field(lt=0)]
+    ground_truth_score: Annotated[float, Field(gt=3, lt=5)]
     shuffled_score: Annotated[float, Field(gt=1, lt=3)]
 
 
@@ -41,7 +41,7 @@ class StoryLMJudgeConfig(Config):
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
-    unknown_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+    word_dropout: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         description="share of training words hidden as unknown, so that misheard words have a learnt probability"
     )
     calibration: Calibration
@@ -58,18 +58,18 @@ class Weights(Config):
 
     Metrics are first put on the judge's 1..5 scale, higher better (`alignslm.pairs.utility`), and the
     weights are normalised to sum to one, so thresholds keep their meaning whatever the weights.
-    `llm_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
+    `judge_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
     """
 
-    llm_score: Annotated[float, Field(ge=0)]
+    judge_score: Annotated[float, Field(ge=0)]
     ppl: Annotated[float, Field(ge=0)]
     auto_bleu: Annotated[float, Field(ge=0)]
     num_words: Annotated[float, Field(ge=0)]
 
     @model_validator(mode="after")
     def _some_weight(self) -> "Weights":
-        if self.llm_score + self.ppl + self.auto_bleu + self.num_words <= 0:
-            raise ValueError("every metric weight is 0; give at least one a positive weight, e.g. llm_score: 1.0")
+        if self.judge_score + self.ppl + self.auto_bleu + self.num_words <= 0:
+            raise ValueError("every metric weight is 0; give at least one a positive weight, e.g. judge_score: 1.0")
         return self
 
 
@@ -77,8 +77,8 @@ class ThresholdSelector(Config):
     """The paper's LLM-score rule: chosen at or above s_c, rejected at or below s_r, auto-BLEU veto."""
 
     kind: Literal["thresholds"]
-    max_chosen: PositiveCount
-    max_rejected: PositiveCount
+    max_chosen_per_prompt: PositiveCount
+    max_rejected_per_prompt: PositiveCount
     min_words: Count = Field(description="fewer words than this can never be chosen")
 
 
@@ -95,7 +95,7 @@ SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector | PythonSelecto
 class Sampling(Config):
     """Nucleus sampling of continuations (paper: N = 5)."""
 
-    draws: Annotated[int, Field(ge=2)]
+    num_continuations: Annotated[int, Field(ge=2)]
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     max_new_units: PositiveCount = Field(description="longest continuation, in deduplicated units, prompt not counted")

@@ -23,12 +23,12 @@ class ListeningTestConfig(Config):
     systems: Annotated[
         tuple[Name, ...], Field(min_length=1, description="controls and rounds, as in artifacts/samples")
     ]
-    resynthesised: Name | None = Field(
+    resynthesized: Name | None = Field(
         description="anchor: the control that speaks the true continuations through the vocoder; null leaves it out"
     )
     original: bool = Field(description="anchor: the true continuations as they were recorded")
     prompts: PositiveCount
-    passes: PositiveCount = Field(
+    trials_per_prompt: PositiveCount = Field(
         description="times a rater hears each prompt, another system each time; 1 is the quickest design"
     )
     loudness_lufs: Annotated[float, Field(ge=-40, le=-10, description="ITU-R BS.1770 loudness of every clip's parts")]
@@ -39,7 +39,7 @@ class ListeningTestConfig(Config):
     @property
     def names(self) -> tuple[str, ...]:
         """Everything that is rated: systems, then anchors."""
-        anchors = (self.resynthesised,) if self.resynthesised else ()
+        anchors = (self.resynthesized,) if self.resynthesized else ()
         return (*self.systems, *anchors, *((ORIGINAL,) if self.original else ()))
 
     @model_validator(mode="after")
@@ -48,6 +48,8 @@ class ListeningTestConfig(Config):
             raise ValueError(f"labels must be five, worst first, found {len(self.labels)}")
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"systems and anchors must differ, found {', '.join(self.names)}")
-        if self.passes > len(self.names):
-            raise ValueError(f"passes ({self.passes}) cannot exceed the {len(self.names)} systems and anchors")
+        if self.trials_per_prompt > len(self.names):
+            raise ValueError(
+                f"trials_per_prompt ({self.trials_per_prompt}) cannot exceed the {len(self.names)} systems and anchors"
+            )
         return self

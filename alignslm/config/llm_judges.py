@@ -17,13 +17,15 @@ class Decoding(Config):
 
     temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the likeliest token each time")
     max_tokens: PositiveCount = Field(description="longest answer; one cut off before its rating rates nothing")
-    votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
+    num_votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
     seed: Seed
 
     @model_validator(mode="after")
     def _votes_differ(self) -> "Decoding":
-        if self.votes > 1 and self.temperature == 0:
-            raise ValueError(f"votes is {self.votes}, but at temperature 0 every answer is the same; raise temperature")
+        if self.num_votes > 1 and self.temperature == 0:
+            raise ValueError(
+                f"num_votes is {self.num_votes}, but at temperature 0 every answer is the same; raise temperature"
+            )
         return self
 
 
@@ -51,8 +53,10 @@ class CausalLMJudgeConfig(Config):
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
     score: Annotated[ExpectedRating | GeneratedRating, Field(discriminator="mode")]
-    perplexity: bool = Field(description="whether conditional perplexity is measured too, in further forward passes")
-    rows: PositiveCount = Field(
+    compute_perplexity: bool = Field(
+        description="whether conditional perplexity is measured too, in further forward passes"
+    )
+    batch_size: PositiveCount = Field(
         description="rows of every forward pass. Kernels round by shape, so this is no matter of execution"
     )
 
@@ -70,16 +74,16 @@ class OpenAIJudgeConfig(Config):
     kind: Literal["openai"]
     base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
     model: Annotated[str, Field(min_length=1)]
-    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
         description="the environment variable that holds the key; null for a server that wants none"
     )
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
     decoding: Decoding
-    limit_key: Literal["max_tokens", "max_completion_tokens"] = Field(
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         description="how the server calls the longest answer; OpenAI's reasoning models know the second name only"
     )
     budget: Budget
     concurrency: PositiveCount = Field(description="requests under way at once")
     timeout_s: Positive
-    attempts: PositiveCount = Field(description="times one question is sent before the run stops")
+    max_attempts: PositiveCount = Field(description="times one question is sent before the run stops")

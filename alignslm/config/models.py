@@ -13,10 +13,10 @@ class LlamaScratchConfig(Config):
 
     kind: Literal["llama-scratch"]
     hidden_size: PositiveCount
-    layers: PositiveCount
-    heads: PositiveCount
-    max_positions: PositiveCount
-    steps: PositiveCount
+    num_hidden_layers: PositiveCount
+    num_attention_heads: PositiveCount
+    max_position_embeddings: PositiveCount
+    max_steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
     warmup_steps: Count
@@ -44,23 +44,23 @@ LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", 
 class PreferenceTrainerConfig(Config):
     """DPO and its relatives through TRL: a weighted mixture of losses on (prompt, chosen, rejected).
 
-    `losses` maps TRL's loss names to weights: {sigmoid: 1} is the paper's DPO, {sft: 1} is fine-tuning on the
+    `loss_weights` maps TRL's loss names to weights: {sigmoid: 1} is the paper's DPO, {sft: 1} is fine-tuning on the
     chosen samples alone. Optimiser steps follow from epochs or are given by max_steps.
     """
 
     kind: Literal["preference"]
-    losses: dict[LossName, Positive] = Field(min_length=1)
+    loss_weights: dict[LossName, Positive] = Field(min_length=1)
     beta: Positive
     lora: Lora
     learning_rate: Positive
-    schedule: Literal["linear", "cosine", "constant"]
-    epochs: Positive
+    lr_scheduler_type: Literal["linear", "cosine", "constant"]
+    num_train_epochs: Positive
     max_steps: PositiveCount | None
     batch_size: PositiveCount = Field(description="pairs per optimiser step, whatever the device count")
     micro_batch_size: PositiveCount | None = MICRO_BATCH
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Positive
-    evaluations: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
+    num_evals: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
     min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
     autocast: Autocast
 
@@ -71,8 +71,8 @@ class NextUnitTrainerConfig(Config):
     kind: Literal["next-unit"]
     lora: Lora
     learning_rate: Positive
-    schedule: Literal["linear", "cosine", "constant"]
-    steps: PositiveCount
+    lr_scheduler_type: Literal["linear", "cosine", "constant"]
+    max_steps: PositiveCount
     batch_size: PositiveCount
     micro_batch_size: PositiveCount | None = MICRO_BATCH
     weight_decay: Annotated[float, Field(ge=0)]
@@ -82,7 +82,7 @@ class NextUnitTrainerConfig(Config):
 
 def has_preference_term(trainer: PreferenceTrainerConfig | NextUnitTrainerConfig) -> bool:
     """Return whether a trainer learns what is better than what, not what was chosen alone."""
-    return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.losses) != {"sft"}
+    return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.loss_weights) != {"sft"}
 
 
 TrainerConfig = Annotated[PreferenceTrainerConfig | NextUnitTrainerConfig, Field(discriminator="kind")]
@@ -99,7 +99,7 @@ class Prompts(Config):
     valid: PositiveCount
     dev: Count
     test: PositiveCount
-    cut: Literal["sentence", "raw", "word"]
+    cut_at: Literal["sentence", "time", "word"]
     max_duration_s: Positive
     min_units: PositiveCount
 

@@ -57,7 +57,7 @@ class PythonASRConfig(OwnCode):
 
     sample_rate_hz: PositiveCount = Field(description="what speech is resampled to")
     fit_utterances: Examples
-    resynthesised_share: Fraction = Field(description="share of training utterances spoken again by the vocoder")
+    resynthesized_fraction: Fraction = Field(description="share of training utterances spoken again by the vocoder")
 
 
 class PythonSelectorConfig(OwnCode):

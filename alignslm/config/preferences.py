@@ -33,24 +33,24 @@ class ImportedPreferences(Config):
 
     source: Annotated[DatasetSource | FolderSource, Field(discriminator="kind")]
     files: PreferenceFiles
-    valid_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         description="share of the prompts, by hash, that choose the checkpoint where no files serve `valid`; else null"
     )
-    crossing_prompts: Literal["refuse", "leave-out"] = Field(
+    overlapping_prompts: Literal["error", "exclude"] = Field(
         description="a training row whose prompt also stands among the validation rows: an error, or left out"
     )
     columns: ColumnNames
-    completions_end: bool = Field(
+    append_eos: bool = Field(
         description="speech ends with chosen and rejected: the end of sequence is learnt. false: they were cut"
     )
-    longest_units: PositiveCount | None = Field(
+    max_units: PositiveCount | None = Field(
         description="a row whose prompt and longer side hold more units is left out and counted; null: none"
     )
 
     @model_validator(mode="after")
     def _one_way_to_validate(self) -> "ImportedPreferences":
-        if bool(self.files.valid) == (self.valid_share is not None):
-            raise ValueError("validation pairs come from files.valid or from valid_share: give one of them")
+        if bool(self.files.valid) == (self.valid_fraction is not None):
+            raise ValueError("validation pairs come from files.valid or from valid_fraction: give one of them")
         return self
 
 
@@ -66,7 +66,7 @@ class UnitPreferences(ImportedPreferences):
 
     kind: Literal["units"]
     units: TrainingUnits = Field(description="what they are units of: it must be the experiment's encoder")
-    repeats: Literal["refuse", "collapse", "keep"] = Field(
+    repeats: Literal["error", "dedup", "keep"] = Field(
         description="a unit twice in a row: an error, collapsed, or kept as a model drew it (at the prompt's end too)"
     )
 

@@ -71,16 +71,12 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
             yield _fault(file, "rubric", str(error))
     if isinstance(judge, OpenAIJudgeConfig) and (problem := lacking("openai", by="kind: openai")):
         yield _fault(file, "kind", problem)
-    if (
-        isinstance(judge, OpenAIJudgeConfig)
-        and judge.key_variable
-        and not os.environ.get(judge.key_variable, "").strip()
-    ):
+    if isinstance(judge, OpenAIJudgeConfig) and judge.api_key_env and not os.environ.get(judge.api_key_env, "").strip():
         yield _fault(
             file,
-            "key_variable",
-            f"the environment variable {judge.key_variable} is not set, and {judge.base_url} wants a key for "
-            f"{judge.model!r}; export {judge.key_variable}=..., or choose another judge in params.yaml",
+            "api_key_env",
+            f"the environment variable {judge.api_key_env} is not set, and {judge.base_url} wants a key for "
+            f"{judge.model!r}; export {judge.api_key_env}=..., or choose another judge in params.yaml",
         )
 
 

@@ -27,7 +27,7 @@ class Preset(Config):
     """
 
     description: str
-    on: Name | None = None
+    extends: Name | None = None
     set: dict[str, Any]
 
 
@@ -106,14 +106,23 @@ def _edited(values: dict[str, Plain], root: Path, named: str) -> Edited:
 
 def _wanted(name: str, preset: Preset, root: Path) -> dict[str, Plain]:
     """Return the keys that a preset and the one it stands on set together."""
-    if preset.on is None:
+    if preset.extends is None:
         return preset.set
-    below = _read(preset.on, root)
+    below = _read(preset.extends, root)
     if isinstance(below, list):
         raise ConfigError(below)
-    if below.on is not None:
+    if below.extends is not None:
         where = (root / "experiments" / "preset" / f"{name}.yaml").as_posix()
-        raise ConfigError([ConfigProblem(where, None, "on", f"{preset.on} stands on {below.on} itself; name that one")])
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    where,
+                    None,
+                    "extends",
+                    f"{preset.extends} already extends {below.extends}; extend that one directly",
+                )
+            ]
+        )
     return _over(below.set, preset.set)
 
 

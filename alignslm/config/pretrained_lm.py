@@ -78,9 +78,9 @@ class TwistInitConfig(Config):
     All of it is then trained by next-unit prediction on the corpus, in fp32 weights.
     """
 
-    kind: Literal["warm-start"]
+    kind: Literal["twist-init"]
     weights: Source
-    steps: PositiveCount
+    max_steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
     warmup_steps: Count

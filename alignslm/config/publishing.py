@@ -67,17 +67,21 @@ class ModelRepository(Config):
     """The merged model as a plain transformers folder, with what is needed to use it."""
 
     repo: RepoPattern
-    licence: Licence
+    license: Licence
     adapter: bool = Field(description="the LoRA adapter alone, in adapter/")
-    start: bool = Field(description="the model the adapter sits on, in start/: needed where that is on no other shelf")
-    speech: bool = Field(description="encoder, vocoder and recogniser as prepared here, in experiment/artifacts/")
+    base_model: bool = Field(
+        description="the model the adapter sits on, in start/: needed where that is on no other shelf"
+    )
+    speech_models: bool = Field(
+        description="encoder, vocoder and recogniser as prepared here, in experiment/artifacts/"
+    )
 
 
 class DatasetRepository(Config):
     """The round's preference pairs, with audio."""
 
     repo: RepoPattern
-    licence: Licence
+    license: Licence
     prompt_audio: bool = Field(description="recorded speech of the corpus's speakers; without it, units and texts only")
     continuations: bool = Field(description="every continuation that was judged, paired or not")
     evaluation: bool = Field(description="scores of benchmark items and of judged held-out continuations")
@@ -91,7 +95,7 @@ class HubPublishing(Config):
     private: bool = Field(description="what a new repository is; a public one is never written to where this is true")
     tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round rests on in dvc.lock")
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="of the speech, ISO 639")]
-    code: Annotated[
+    code_url: Annotated[
         str | None, Field(pattern=r"^https://\S+$", description="where readers find this code; null where nowhere")
     ]
     model: ModelRepository | None

@@ -30,9 +30,11 @@ class StoryWorldConfig(Config):
     kind: Literal["storyworld"]
     seed: Seed
     stories: StoryCounts
-    drift: Fraction = Field(description="share of training stories that continue with another story's ending")
-    drift_same_pronoun: Fraction = Field(description="share of the drifted stories whose pronoun still fits")
-    texts: PositiveCount = Field(description="clean stories, as text only, that judges may be fitted on")
+    mismatched_fraction: Fraction = Field(
+        description="share of training stories that continue with another story's ending"
+    )
+    mismatched_same_pronoun: Fraction = Field(description="share of the drifted stories whose pronoun still fits")
+    num_texts: PositiveCount = Field(description="clean stories, as text only, that judges may be fitted on")
     voice: str
     words_per_minute: Annotated[int, Field(ge=80, le=450)]
     sample_rate_hz: PositiveCount
@@ -93,7 +95,7 @@ class CharCTCASRConfig(Config):
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
-    resynthesised_share: Fraction = Field(description="share of training utterances spoken again by the vocoder")
+    resynthesized_fraction: Fraction = Field(description="share of training utterances spoken again by the vocoder")
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
 
 

@@ -12,29 +12,29 @@ class WhisperASRConfig(Config):
     """A Whisper checkpoint in transformers' form, decoded without sampling.
 
     OpenAI's rule for silence is optional: text is discarded where the no-speech probability lies above
-    `no_speech_max` while the mean log-probability of its tokens lies below `logprob_min_nats`.
+    `no_speech_threshold` while the mean log-probability of its tokens lies below `logprob_threshold`.
     """
 
     fit_utterances: ClassVar[int] = 0  # published weights are fetched, not fitted
-    resynthesised_share: ClassVar[float] = 0.0
+    resynthesized_fraction: ClassVar[float] = 0.0
 
     kind: Literal["whisper"]
     weights: Source = Field(description="repository or folder with model, tokenizer and feature extractor")
     language: str | None = Field(description="code such as en, or a name; null for an English-only checkpoint")
     task: Literal["transcribe", "translate"] | None = Field(description="null for an English-only checkpoint")
-    beams: PositiveCount = Field(description="1 is greedy decoding")
-    max_tokens: PositiveCount = Field(description="longest text of 30 s, in tokens; longer ones are cut off")
-    text: Literal["written", "words"] = Field(
+    num_beams: PositiveCount = Field(description="1 is greedy decoding")
+    max_new_tokens: PositiveCount = Field(description="longest text of 30 s, in tokens; longer ones are cut off")
+    text: Literal["raw", "normalized"] = Field(
         description="what judges and metrics read: text as Whisper writes it, or lower-case words without punctuation"
     )
     sample_rate_hz: PositiveCount
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
-    no_speech_max: Fraction | None
-    logprob_min_nats: Annotated[float, Field(lt=0)] | None
+    no_speech_threshold: Fraction | None
+    logprob_threshold: Annotated[float, Field(lt=0)] | None
     dtype: Literal["float32", "bfloat16", "float16"]
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "WhisperASRConfig":
-        if (self.no_speech_max is None) != (self.logprob_min_nats is None):
-            raise ValueError("no_speech_max and logprob_min_nats make one rule: give both, or null for both")
+        if (self.no_speech_threshold is None) != (self.logprob_threshold is None):
+            raise ValueError("no_speech_threshold and logprob_threshold make one rule: give both, or null for both")
         return self

@@ -36,11 +36,11 @@ def find_corpus(config: Recordings) -> Corpus:
     found = {name: _find(part, name) for name, part in config.parts.items()}
     problems = [problem for item in found.values() for problem in item.problems]
     index = pl.concat([item.rows for item in found.values()])
-    index, unwanted, unknown = exclude(index, config.leave_out)
-    index, over = limit_utterances(index, {name: part.at_most for name, part in config.parts.items()})
+    index, unwanted, unknown = exclude(index, config.exclude_ids)
+    index, over = limit_utterances(index, {name: part.max_utterances for name, part in config.parts.items()})
     over += sum(item.over_limit for item in found.values())
     problems += [*unknown, *unique_ids(index)]
-    index, crossing, crossed = check_speaker_overlap(index, config.crossing_speakers)
+    index, crossing, crossed = check_speaker_overlap(index, config.overlapping_speakers)
     for name, part in config.parts.items():
         index, broken = with_word_ends(index, name, part.alignments)
         problems += broken
@@ -63,11 +63,11 @@ def _find(part: PartConfig, name: str) -> Listing:
 
 
 def utterances_of(
-    corpus: Corpus, config: Recordings, *, workers: int, shard_rows: int, work: Path
+    corpus: Corpus, config: Recordings, *, workers: int, shard_size: int, work: Path
 ) -> Iterator[pl.DataFrame]:
     """Yield the utterances table in shards, in order of utterance_id; a shard is durable in `work` once it was read.
 
     Audio is decoded to be checked, and stored as the bytes it came in. Raises CorpusError at the end, with every
     file or row that is unreadable, empty, not finite, too long, of several channels or of another sample rate.
     """
-    yield from read_all(corpus.rows, corpus.roots, config, workers=workers, shard_rows=shard_rows, work=work)
+    yield from read_all(corpus.rows, corpus.roots, config, workers=workers, shard_size=shard_size, work=work)

@@ -47,7 +47,7 @@ def spoken(text: str) -> str:
 
 def refuse(problems: Sequence[Problem], *, total: int) -> None:
     """Raise CorpusError listing the problems, unless there are none. `total` is how many utterances were looked at."""
-    cure = "Correct the files, or name the utterances in leave_out of the corpus's file in experiments/corpus/."
+    cure = "Correct the files, or name the utterances in exclude_ids of the corpus's file in experiments/corpus/."
     raise_problems(CorpusError, problems, among=f"{total} utterances", cure=cure)
 
 
@@ -55,7 +55,11 @@ def exclude(index: pl.DataFrame, unwanted: Sequence[str]) -> tuple[pl.DataFrame,
     """Drop the utterances named; a name that the corpus does not have is a problem, for it may be misspelt."""
     kept = index.filter(~pl.col("utterance_id").is_in(list(unwanted)))
     unknown = sorted(set(unwanted) - set(index["utterance_id"]))
-    return kept, len(index) - len(kept), [Problem("leave_out names an utterance that is not there", u) for u in unknown]
+    return (
+        kept,
+        len(index) - len(kept),
+        [Problem("exclude_ids names an utterance that is not there", u) for u in unknown],
+    )
 
 
 def limit_utterances(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple[pl.DataFrame, int]:
@@ -97,7 +101,7 @@ def location() -> pl.Expr:
 
 
 def check_speaker_overlap(
-    index: pl.DataFrame, crossing: Literal["refuse", "leave-out"]
+    index: pl.DataFrame, crossing: Literal["error", "exclude"]
 ) -> tuple[pl.DataFrame, int, list[Problem]]:
     """Keep every speaker inside one split: what a model was trained on must not be what it is tested on.
 
@@ -105,7 +109,7 @@ def check_speaker_overlap(
     between other splits always is one.
     """
     splits = index.group_by("speaker_id").agg(pl.col("split").unique().sort())
-    if crossing == "leave-out":
+    if crossing == "exclude":
         held_out = splits.filter(pl.col("split").list.set_difference(["train"]).list.len() > 0)["speaker_id"]
         kept = index.filter((pl.col("split") != "train") | ~pl.col("speaker_id").is_in(held_out.to_list()))
         splits = splits.with_columns(pl.col("split").list.set_difference(["train"]))

@@ -93,7 +93,9 @@ def find_mls(part: MlsPart, name: str) -> Listing:
     was chosen is held in memory and looked for.
     """
     root = expanded(part.source)
-    return list_subsets(part, name, root, lambda subset, split: _mls_subset(root, subset, limit=part.at_most.of(split)))
+    return list_subsets(
+        part, name, root, lambda subset, split: _mls_subset(root, subset, limit=part.max_utterances.of(split))
+    )
 
 
 def _mls_subset(root: Path, subset: str, *, limit: int | None) -> Listing:

@@ -23,7 +23,7 @@ def read_all(
     config: Recordings,
     *,
     workers: int,
-    shard_rows: int,
+    shard_size: int,
     work: Path,
 ) -> Iterator[pl.DataFrame]:
     """Yield the utterances table shard by shard; see `alignslm.corpora.utterances_of`."""
@@ -33,7 +33,7 @@ def read_all(
         index,
         lambda rows: _read_rows(rows, roots, config, workers=workers),
         folder=work,
-        shard_rows=shard_rows,
+        shard_size=shard_size,
         label="corpus",
     )
     for shard in until_a_problem((_with_copies_marked(shard, seen) for shard in shards), problems):
@@ -89,7 +89,9 @@ def _suffix(data: bytes | None) -> str:
 
 def _check(data: bytes | None, word_ends_s: Sequence[float] | None, config: Recordings) -> tuple[int, str | None]:
     """Decode one utterance: its number of samples, and what is wrong with it, if anything."""
-    waveform, rate_hz, problem = decode(data, sample_rate_hz=config.sample_rate_hz, max_duration_s=config.longest_s)
+    waveform, rate_hz, problem = decode(
+        data, sample_rate_hz=config.sample_rate_hz, max_duration_s=config.max_duration_s
+    )
     if problem is None and word_ends_s and word_ends_s[-1] > len(waveform) / rate_hz + ALIGNMENT_SLACK_S:
         problem = "word times beyond the end of the audio"
     return len(waveform), problem

@@ -68,7 +68,9 @@ def answering(studio: SpeechPipeline) -> Answer:
             prompt = studio.prompt(file, seconds=seconds)
             whole = None if seed is None else int(seed)  # an empty field: the experiment's seed
             takes = {
-                model: speaker(model).generate(prompt, draws=int(draws), temperature=temperature, seed=whole)
+                model: speaker(model).generate(
+                    prompt, num_continuations=int(draws), temperature=temperature, seed=whole
+                )
                 for model in models
             }
         except Exception as error:

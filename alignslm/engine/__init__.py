@@ -39,7 +39,7 @@ class Pool(Protocol):
 
 def pool_of(execution: Execution) -> Pool | None:
     """Return what computes shards under these settings; None where this process does it itself."""
-    if execution.strict:
+    if execution.batch_invariant:
         import torch
 
         torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def pool_of(execution: Execution) -> Pool | None:
 
     gpus = gpus_of(execution.device) if execution.device != "cpu" else []
     replicas = max(1, len(gpus)) if execution.replicas == "auto" else execution.replicas
-    return ProcessPool(replicas, gpus=gpus, strict=execution.strict) if replicas > 1 else None
+    return ProcessPool(replicas, gpus=gpus, batch_invariant=execution.batch_invariant) if replicas > 1 else None
 
 
 def worker_lost_error(numbers: Iterable[int], *, label: str) -> WorkerLostError:
@@ -60,6 +60,6 @@ def worker_lost_error(numbers: Iterable[int], *, label: str) -> WorkerLostError:
     which = f"shard {named[0]}" if len(named) == 1 else f"one of the shards {', '.join(named)}"
     return WorkerLostError(
         f"{label}: {which} lost the process that worked on it {MAX_ATTEMPTS} times. Was it killed, or is memory too "
-        "small? Lower replicas, batch_rows or shard_rows in experiments/execution.yaml and run the same command again: "
+        "small? Lower replicas, batch_size or shard_size in experiments/execution.yaml and run the same command again: "
         "finished shards are kept."
     )

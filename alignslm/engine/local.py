@@ -45,10 +45,10 @@ def set_num_threads(threads: int) -> None:
 class ProcessPool:
     """`replicas` spawned processes, each with a model of its own; see `alignslm.engine.Pool`."""
 
-    def __init__(self, replicas: int, *, gpus: list[str], strict: bool) -> None:
+    def __init__(self, replicas: int, *, gpus: list[str], batch_invariant: bool) -> None:
         self.replicas, self.gpus = replicas, gpus
         threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or cores())
-        self.threads = 1 if strict else max(1, threads // replicas)
+        self.threads = 1 if batch_invariant else max(1, threads // replicas)
 
     def run(
         self, function: Callable[[Task], pl.DataFrame], tasks: Iterable[tuple[int, Task]], *, label: str

@@ -109,7 +109,7 @@ class RayPool:
             scheduling_strategy="SPREAD",
         )
         variables = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
-        threads = 1 if self.execution.strict else max(1, int(self.cpus / self.replicas))
+        threads = 1 if self.execution.batch_invariant else max(1, int(self.cpus / self.replicas))
         place, payload = _Place(str(Path.cwd()), variables, threads), ray.cloudpickle.dumps(function)
         actors: list[Any] = [actor.remote(place, payload) for _ in range(self.replicas)]
         waiting = [one.ready.remote() for one in actors]

@@ -29,7 +29,7 @@ def _write(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder:
     whole, alone, rows = {}, {}, []
     for stem, (model, takes) in zip(_stems(models), models.items(), strict=True):
         for number, take in enumerate(takes):
-            files = f"{stem}-{take.draw + 1}.wav", f"{stem}-{take.draw + 1}-after-prompt.wav"
+            files = f"{stem}-{take.sample_index + 1}.wav", f"{stem}-{take.sample_index + 1}-after-prompt.wav"
             alone[number, model], whole[number, model] = files
             take.save(folder / files[0])
             take.save(folder / files[1], prompt=True)
@@ -47,15 +47,15 @@ def _stems(models: Mapping[str, Sequence[Continuation]]) -> list[str]:
 def _row(take: Continuation, alone: str, whole: str) -> dict[str, object]:
     return {
         "model": take.model,
-        "draw": take.draw,
+        "sample_index": take.sample_index,
         "text": take.text,
         "status": take.status,
         "prompt": take.prompt.name,
         "prompt_id": take.prompt.prompt_id,
         "prompt_text": take.prompt.text,
         "seconds": round(take.seconds, 3),
-        "finish": take.finish,
-        "logprob_nats": take.logprob_nats,
+        "finish_reason": take.finish_reason,
+        "logprob": take.logprob,
         "seed": take.seed,
         "units": list(take.units),
         "audio": alone,

@@ -43,11 +43,11 @@ def prompt_key(units: Sequence[int]) -> str:
     return content_id("prompt", [int(unit) for unit in units])
 
 
-def read_audio(file: Path, *, seconds: float | None, longest_s: float) -> tuple[np.ndarray, int]:
+def read_audio(file: Path, *, seconds: float | None, max_duration_s: float) -> tuple[np.ndarray, int]:
     """Read a prompt: (samples,) float32, channels averaged, and its rate in Hz.
 
-    `seconds` keeps only the beginning. Without it, a file longer than `longest_s` is rejected. PlayError says what is
-    wrong with the file and what would help.
+    `seconds` keeps only the beginning. Without it, a file longer than `max_duration_s` is rejected. PlayError says
+    what is wrong with the file and what would help.
     """
     if not file.is_file():
         raise PlayError(f"{file} does not exist. Pass an audio file (wav, flac, ogg, mp3) or a prompt id.")
@@ -61,10 +61,10 @@ def read_audio(file: Path, *, seconds: float | None, longest_s: float) -> tuple[
     if not np.isfinite(waveform).all():
         raise PlayError(f"{file} has samples that are NaN or infinite: it is damaged. Export it again.")
     length_s = len(waveform) / rate_hz
-    if seconds is None and length_s > longest_s:
+    if seconds is None and length_s > max_duration_s:
         raise PlayError(
-            f"{file} lasts {length_s:.1f} s; the model was trained on at most {longest_s:g} s "
-            f"(prompts.max_duration_s). Use its beginning with --prompt-seconds {longest_s:g}, or cut it."
+            f"{file} lasts {length_s:.1f} s; the model was trained on at most {max_duration_s:g} s "
+            f"(prompts.max_duration_s). Use its beginning with --prompt-seconds {max_duration_s:g}, or cut it."
         )
     return _audible(waveform if seconds is None else waveform[: round(seconds * rate_hz)], file), rate_hz
 

@@ -78,7 +78,7 @@ class SpeechPipeline:
                 return self._of_experiment(found)
         if seconds is not None and seconds <= 0:
             raise PlayError(f"prompt seconds must be positive, got {seconds:g}")
-        waveform, rate_hz = read_audio(Path(given), seconds=seconds, longest_s=self.params.prompts.max_duration_s)
+        waveform, rate_hz = read_audio(Path(given), seconds=seconds, max_duration_s=self.params.prompts.max_duration_s)
         return self.prompt_of(waveform, rate_hz, name=Path(given).name)
 
     def prompt_of(self, waveform: np.ndarray, sample_rate_hz: int, *, name: str = "prompt") -> Prompt:
@@ -120,13 +120,13 @@ class SpokenLM:
         self,
         prompt: Prompt | Path | str,
         *,
-        draws: int | None = None,
+        num_continuations: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
         seed: int | None = None,
         prompt_seconds: float | None = None,
     ) -> list[Continuation]:
-        """Continue a prompt (or a sound file) `draws` times, speak and transcribe.
+        """Continue a prompt (or a sound file) `num_continuations` times, speak and transcribe.
 
         What is not given is the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
         equal samples; a prompt of the experiment gets the very draws of its stage `samples`. Raises PlayError (see
@@ -141,10 +141,12 @@ class SpokenLM:
         drawn = sample_continuations(
             rows,
             self.lm,
-            sampling_of(studio.params.sampling, draws=draws, temperature=temperature, top_p=top_p),
+            sampling_of(
+                studio.params.sampling, num_continuations=num_continuations, temperature=temperature, top_p=top_p
+            ),
             seed=studio.params.seeds.evaluation if seed is None else seed,
             purpose=PURPOSE,
-            batch_rows=studio.execution.batch_rows,
+            batch_size=studio.execution.batch_size,
         )
         spoken = synthesize_rows(drawn, studio.vocoder)
         transcripts = transcribe(spoken, studio.recogniser)
@@ -157,11 +159,11 @@ class SpokenLM:
         waveform, rate_hz = audio.decode(spoken["audio"]["bytes"])
         return Continuation(
             model=self.name,
-            draw=drawn["draw"],
+            sample_index=drawn["sample_index"],
             prompt=prompt,
             units=tuple(drawn["units"]),
-            finish=drawn["finish"],
-            logprob_nats=drawn["logprob_nats"],
+            finish_reason=drawn["finish_reason"],
+            logprob=drawn["logprob"],
             seed=drawn["seed"],
             waveform=waveform,
             sample_rate_hz=rate_hz,
@@ -170,11 +172,13 @@ class SpokenLM:
         )
 
 
-def sampling_of(given: Sampling, *, draws: int | None, temperature: float | None, top_p: float | None) -> Sampling:
+def sampling_of(
+    given: Sampling, *, num_continuations: int | None, temperature: float | None, top_p: float | None
+) -> Sampling:
     """Return the experiment's sampling with these values instead. PlayError if one is out of range."""
-    wanted = {"draws": draws, "temperature": temperature, "top_p": top_p}
-    if draws is not None and draws < 1:
-        raise PlayError(f"draws must be at least 1, got {draws}")
+    wanted = {"num_continuations": num_continuations, "temperature": temperature, "top_p": top_p}
+    if num_continuations is not None and num_continuations < 1:
+        raise PlayError(f"num_continuations must be at least 1, got {num_continuations}")
     if temperature is not None and not 0 < temperature < float("inf"):
         raise PlayError(f"temperature must be a number above 0, got {temperature:g}; 0.01 is nearly greedy")
     if top_p is not None and not 0 < top_p <= 1:

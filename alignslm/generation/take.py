@@ -19,15 +19,15 @@ class Continuation:
     """One sample of one model for one prompt.
 
     `waveform` is (samples,) float32 of the continuation without its prompt, `text` its transcript (None unless `status`
-    is ok), `finish` why it ended, `seed` its own seed, `logprob_nats` its log-likelihood under the model.
+    is ok), `finish_reason` why it ended, `seed` its own seed, `logprob` its log-likelihood under the model.
     """
 
     model: str
-    draw: int
+    sample_index: int
     prompt: Prompt
     units: tuple[int, ...]
-    finish: Literal["eos", "limit"]
-    logprob_nats: float
+    finish_reason: Literal["eos", "length"]
+    logprob: float
     seed: int
     waveform: np.ndarray
     sample_rate_hz: int

@@ -142,7 +142,7 @@ class APIClient:
     def _persist(self, question: str, vote: int) -> Answer | Malformed | None:
         key = self.store.key(question, vote)
         last: Malformed | Failed = Failed("")
-        for number in range(self.config.attempts):
+        for number in range(self.config.max_attempts):
             if self.stop.wait(self._wait_s(number, last)):
                 return None
             attempt = self._attempt(key, question, vote)
@@ -153,9 +153,9 @@ class APIClient:
         if isinstance(last, Malformed):
             return last
         raise JudgeAPIError(
-            f"{self.config.base_url} failed {self.config.attempts} times in a row on one question, at last with: "
+            f"{self.config.base_url} failed {self.config.max_attempts} times in a row on one question, at last with: "
             f"{last.why}. Every answer so far is kept: run the same command again when the server is well, or raise "
-            "attempts or timeout_s, or lower concurrency, in the judge's file."
+            "max_attempts or timeout_s, or lower concurrency, in the judge's file."
         )
 
     @staticmethod
@@ -169,7 +169,7 @@ class APIClient:
     def _attempt(self, key: str, question: str, vote: int) -> Attempt:
         """Send once, counted in budget and ledger however it ends."""
         self.store.reserve()
-        outcome = "broken off"
+        outcome = "interrupted"
         prompt_tokens = completion_tokens = 0
         try:
             attempt = self._send(question, vote)
@@ -190,7 +190,7 @@ class APIClient:
                 messages=[{"role": "user", "content": question}],
                 temperature=decoding.temperature,
                 seed=decoding.seed + vote,
-                extra_body={self.config.limit_key: decoding.max_tokens},
+                extra_body={self.config.max_tokens_field: decoding.max_tokens},
             )
         except openai.APITimeoutError:
             return Failed(f"no answer within {self.config.timeout_s:g} s")
@@ -212,7 +212,7 @@ class APIClient:
             return Failed(f"status {status}, {_brief(body)}", wait_s)
         if error.code in CONTENT_CODES:
             return Answer(text=body, refused=True, finish=error.code, model=None, prompt_tokens=0, completion_tokens=0)
-        named = self.config.key_variable or "key_variable in the judge's file (null: no key is sent)"
+        named = self.config.api_key_env or "api_key_env in the judge's file (null: no key is sent)"
         hints = {401: f"check {named}", 403: f"check {named}", 404: "check base_url and model in the judge's file"}
         raise JudgeAPIError(self._stopped(status, body, hints.get(status, "check the judge's file")))
 

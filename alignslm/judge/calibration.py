@@ -33,7 +33,7 @@ class Sigmoid(Config):
 
     slope: float
     offset: float
-    word_floor_nats: float
+    min_word_logprob: float
 
     def score(self, mean_nats: npt.ArrayLike) -> Floats:
         """Map mean clamped log-probabilities (stories,) to scores (stories,) in [1, 5]."""
@@ -43,7 +43,7 @@ class Sigmoid(Config):
         """Judge one continuation by its words' log-probabilities; no word at all is status `empty`."""
         if not word_nats:
             return JudgeOutput(None, None, "empty", None)
-        score = float(self.score(mean_clamped(word_nats, self.word_floor_nats)))
+        score = float(self.score(mean_clamped(word_nats, self.min_word_logprob)))
         return JudgeOutput(score, math.exp(-math.fsum(word_nats) / len(word_nats)), "ok", None)
 
 
@@ -102,7 +102,7 @@ def shuffled(stories: Sequence[JudgeInput]) -> list[JudgeInput]:
 
 
 def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigmoid:
-    """Place the sigmoid so that true continuations have mean `true_score` and shuffled ones `shuffled_score`.
+    """Place the sigmoid so that true continuations have mean `ground_truth_score` and shuffled ones `shuffled_score`.
 
     The offset is solved for every slope so that the first mean holds; the second then falls as the slope grows.
     Raises CalibrationError if no slope up to `STEEPEST` separates the two as far as asked.
@@ -114,10 +114,10 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
         reach = 1e3 + slope * float(np.ptp(true_nats))
 
         def excess(shift: float) -> float:
-            return float(np.mean(_logistic(slope * (true_nats - centre) + shift)) - (config.true_score - 1) / 4)
+            return float(np.mean(_logistic(slope * (true_nats - centre) + shift)) - (config.ground_truth_score - 1) / 4)
 
         shift = brentq(excess, -reach, reach, xtol=1e-12)
-        return Sigmoid(slope=slope, offset=shift - slope * centre, word_floor_nats=config.word_floor_nats)
+        return Sigmoid(slope=slope, offset=shift - slope * centre, min_word_logprob=config.min_word_logprob)
 
     def surplus(slope: float) -> float:
         return float(np.mean(fitted(slope).score(shuffled_nats))) - config.shuffled_score
@@ -125,9 +125,9 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
     if surplus(STEEPEST) > 0:
         raise CalibrationError(
             f"true continuations have {np.mean(true_nats):.2f} nats a word, shuffled ones {np.mean(shuffled_nats):.2f} "
-            f"(AUC {auc(true_nats, shuffled_nats):.3f}): no sigmoid puts their mean scores at {config.true_score} and "
-            f"{config.shuffled_score}. Bring calibration.true_score and calibration.shuffled_score closer, or fit the "
-            "judge on more texts."
+            f"(AUC {auc(true_nats, shuffled_nats):.3f}): no sigmoid puts their mean scores at "
+            f"{config.ground_truth_score} and {config.shuffled_score}. Bring calibration.ground_truth_score and "
+            "calibration.shuffled_score closer, or fit the judge on more texts."
         )
     return fitted(brentq(surplus, 0.0, STEEPEST, xtol=1e-12))
 
@@ -147,7 +147,7 @@ def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibra
     told = [story for story in held_back if words(story.continuation)]
     true, foreign = model.word_nats(told), model.word_nats(shuffled(told))
     true_means, foreign_means = (
-        np.array([mean_clamped(nats, config.word_floor_nats) for nats in side]) for side in (true, foreign)
+        np.array([mean_clamped(nats, config.min_word_logprob) for nats in side]) for side in (true, foreign)
     )
     sigmoid = solve(true_means, foreign_means, config)
     write_text(folder / CALIBRATION_FILE, json.dumps(sigmoid.model_dump(), indent=1, sort_keys=True) + "\n")
@@ -155,7 +155,7 @@ def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibra
     return {
         "held_back_stories": float(len(true)),
         "auc_true_vs_shuffled": auc(true_means, foreign_means),
-        "true_score": float(np.mean(sigmoid.score(true_means))),
+        "ground_truth_score": float(np.mean(sigmoid.score(true_means))),
         "shuffled_score": float(np.mean(sigmoid.score(foreign_means))),
         "true_ppl": math.exp(-math.fsum(flat) / len(flat)),
         "slope_per_nat": sigmoid.slope,

@@ -62,8 +62,8 @@ class CausalLMJudge:
         self._written = config.score if isinstance(config.score, GeneratedRating) else None
         if self._written is None:
             self._digit_ids = torch.tensor(self.questions.digit_ids(), device=model.device)
-            self._rubric = PrefixCache(model, self.questions.head(), rows=config.rows)
-        self._plain = PrefixCache(model, (), rows=config.rows)
+            self._rubric = PrefixCache(model, self.questions.head(), rows=config.batch_size)
+        self._plain = PrefixCache(model, (), rows=config.batch_size)
 
     @classmethod
     def load(cls, config: CausalLMJudgeConfig, folder: Path, *, device: str) -> "CausalLMJudge":
@@ -76,7 +76,7 @@ class CausalLMJudge:
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story; nothing said is status `empty`."""
         said = [story for story in stories if words(story.continuation or "")]
-        ppls = self.perplexities(said) if self.config.perplexity else [None] * len(said)
+        ppls = self.perplexities(said) if self.config.compute_perplexity else [None] * len(said)
         made = iter(self._rated(said, ppls))
         return [
             next(made) if words(story.continuation or "") else JudgeOutput(None, None, "empty", None)
@@ -89,9 +89,9 @@ class CausalLMJudge:
                 JudgeOutput(math.fsum(d * p for d, p in enumerate(found, 1)), ppl, "ok", _shown(found, mass))
                 for (*found, mass), ppl in zip(self.digit_probabilities(stories), ppls, strict=True)
             ]
-        votes = self._written.votes
+        votes = self._written.num_votes
         texts = [self.questions.text(story) for story in stories]
-        answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.rows)
+        answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.batch_size)
         return [
             aggregate_replies(
                 [Reply(text) for text in answers[votes * at : votes * (at + 1)]],

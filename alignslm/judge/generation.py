@@ -38,7 +38,7 @@ def generate_replies(
 
     Equal texts get equal answers. Lengths are padded on the left and rows filled up, as in `judge.prefixes`.
     """
-    asked = [(text, vote) for text in texts for vote in range(decoding.votes)]
+    asked = [(text, vote) for text in texts for vote in range(decoding.num_votes)]
     ids = [questions.question_ids(text) for text, _ in asked]
     buckets: dict[int, list[int]] = defaultdict(list)
     for row, one in enumerate(ids):

@@ -17,7 +17,7 @@ from alignslm.storage import write_text
 
 RUBRIC_FILE = "rubric.txt"
 SETTINGS_FILE = "settings.json"
-EXECUTION = {"budget", "concurrency", "timeout_s", "attempts", "key_variable"}  # how it is asked, never what is said
+EXECUTION = {"budget", "concurrency", "timeout_s", "max_attempts", "api_key_env"}  # how it is asked, never what is said
 PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
 
 
@@ -46,13 +46,13 @@ def prepare(config: OpenAIJudgeConfig, folder: Path, *, root: Path) -> dict[str,
 
 def key_of(config: OpenAIJudgeConfig) -> str | None:
     """Return the key from the environment. Raises MissingKeyError naming the variable."""
-    if config.key_variable is None:
+    if config.api_key_env is None:
         return None
-    if key := os.environ.get(config.key_variable, "").strip():
+    if key := os.environ.get(config.api_key_env, "").strip():
         return key
     raise MissingKeyError(
-        f"the environment variable {config.key_variable} is not set, and {config.base_url} wants a key for "
-        f"{config.model!r}: export {config.key_variable}=... and run the same command again"
+        f"the environment variable {config.api_key_env} is not set, and {config.base_url} wants a key for "
+        f"{config.model!r}: export {config.api_key_env}=... and run the same command again"
     )
 
 
@@ -61,7 +61,7 @@ class OpenAIJudge:
 
     def __init__(self, config: OpenAIJudgeConfig, rubric: Rubric, key: str | None) -> None:
         self.config, self.rubric = config, rubric
-        decoding = config.decoding.model_dump(exclude={"votes"})  # more votes leave those already given valid
+        decoding = config.decoding.model_dump(exclude={"num_votes"})  # more votes leave those already given valid
         identity = [config.base_url, config.model, decoding, rubric.text]
         self.store = ReplyStore(json.dumps(identity), config.budget)
         self.asker = APIClient(config, self.store, key)
@@ -79,7 +79,7 @@ class OpenAIJudge:
         """
         said = [row for row, story in enumerate(stories) if words(story.continuation or "")]
         questions = [self.rubric.fill(stories[row].prompt, stories[row].continuation) for row in said]
-        votes = self.config.decoding.votes
+        votes = self.config.decoding.num_votes
         answered = self.replies(questions, votes=votes)
         found = {
             row: aggregate_replies(

@@ -35,7 +35,7 @@ class Answer(Config):
 
 
 class LedgerEntry(Config):
-    """One request: the question's key, how it ended (answer, malformed, failed, broken off), and its tokens."""
+    """One request: the question's key, how it ended (answer, malformed, failed, interrupted), and its tokens."""
 
     key: str
     outcome: str

@@ -37,10 +37,10 @@ class CachedJudge:
     """A judge whose judgements are kept in `folder` shard by shard, so that a resumed run asks for no story twice."""
 
     def __init__(
-        self, judge: LazyModel[Judge], *, folder: Path, shard_rows: int, label: str, pool: Pool | None
+        self, judge: LazyModel[Judge], *, folder: Path, shard_size: int, label: str, pool: Pool | None
     ) -> None:
         self.inner = judge
-        self.folder, self.shard_rows, self.label, self.pool = folder, shard_rows, label, pool
+        self.folder, self.shard_size, self.label, self.pool = folder, shard_size, label, pool
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story; a second call must be about the same stories."""
@@ -49,7 +49,7 @@ class CachedJudge:
             asked,
             ModelTask(self.inner, _judge_rows),
             folder=self.folder,
-            shard_rows=self.shard_rows,
+            shard_size=self.shard_size,
             label=self.label,
             pool=self.pool,
         )
@@ -64,12 +64,12 @@ def _judge_rows(rows: pl.DataFrame, judge: Judge) -> pl.DataFrame:
 def score(stories: pl.DataFrame, judge: Judge) -> pl.DataFrame:
     """Score transcripts: the columns of the scores table, with the judge's raw `reply`.
 
-    `stories` has continuation_id, prompt_id, draw, prompt_text, text, status.
+    `stories` has continuation_id, prompt_id, sample_index, prompt_text, text, status.
     """
     judgements = judge_transcripts(stories, judge)
     texts: Sequence[str | None] = stories["text"].to_list()
-    return stories.select("continuation_id", "prompt_id", "draw").with_columns(
-        pl.Series("llm_score", [item.score for item in judgements], pl.Float64),
+    return stories.select("continuation_id", "prompt_id", "sample_index").with_columns(
+        pl.Series("judge_score", [item.score for item in judgements], pl.Float64),
         pl.Series("ppl", [item.ppl for item in judgements], pl.Float64),
         pl.Series("auto_bleu", [metrics.auto_bleu(text) if text else None for text in texts], pl.Float64),
         pl.Series("num_words", [metrics.num_words(text) if text else 0 for text in texts], pl.Int32),
@@ -96,9 +96,9 @@ def join_judge_inputs(continuations: pl.DataFrame, transcripts: pl.DataFrame, pr
         )
     unread = pl.col("prompt_text").is_null() & (pl.col("status") == "ok")
     return (
-        continuations.select("continuation_id", "prompt_id", "draw")
+        continuations.select("continuation_id", "prompt_id", "sample_index")
         .join(heard, on="continuation_id", validate="1:1")
         .join(prompts.select("prompt_id", "prompt_text"), on="prompt_id", validate="m:1")
         .with_columns(status=pl.when(unread).then(pl.lit("failed")).otherwise("status"))
-        .sort("prompt_id", "draw", "continuation_id")
+        .sort("prompt_id", "sample_index", "continuation_id")
     )

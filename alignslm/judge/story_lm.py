@@ -144,7 +144,7 @@ def _train(judge: StoryLstm, stories: Sequence[JudgeInput], config: StoryLMJudge
     loss = torch.tensor(math.nan)
     for _ in range(config.steps):
         rows = torch.randint(len(sequences), (config.batch_size,), generator=generator).tolist()
-        tokens, labels = _batch([sequences[row] for row in rows], config.unknown_share, generator)
+        tokens, labels = _batch([sequences[row] for row in rows], config.word_dropout, generator)
         logits = judge.model(tokens)[:, :-1]
         loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
         optimizer.zero_grad()
@@ -157,13 +157,13 @@ def _train(judge: StoryLstm, stories: Sequence[JudgeInput], config: StoryLMJudge
 
 
 def _batch(
-    sequences: Sequence[Sequence[int]], unknown_share: float, generator: torch.Generator
+    sequences: Sequence[Sequence[int]], word_dropout: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad on the right, which a causal model cannot see; hide some words as <unk>, read and predicted as such.
 
     Returns tokens and labels, both (rows, longest).
     """
     tokens = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True, padding_value=PAD)
-    hidden = (torch.rand(tokens.shape, generator=generator) < unknown_share) & (tokens >= len(SPECIALS))
+    hidden = (torch.rand(tokens.shape, generator=generator) < word_dropout) & (tokens >= len(SPECIALS))
     tokens = torch.where(hidden, UNKNOWN, tokens)
     return tokens, torch.where(tokens == PAD, IGNORED, tokens)

@@ -106,7 +106,7 @@ def _judged(continuation_id: str, place: Location, folder: Path, experiment: Exp
         path = Artifacts(folder).judged(place.name)
         if not path.exists():
             return []
-        judged = tables.read(tables.JUDGED, path).filter(pl.col("continuation_id") == continuation_id)
+        judged = tables.read(tables.CONTINUATION_METRICS, path).filter(pl.col("continuation_id") == continuation_id)
         return [Step("evaluation", path, dict(judged.select("metric", "value").iter_rows()))]
     replies, scores = (Artifacts(folder).table(kind, place.name) for kind in ("replies", "scores"))
     steps = [

@@ -15,7 +15,7 @@ from alignslm.pairs.utility import utility
 def explain_selection(continuation_id: str, name: str, folder: Path, experiment: Experiment) -> dict[str, object]:
     """Return utility, the checks of both sides, and the outcome, for a continuation of round `name`.
 
-    The outcome is read from the tables of pairs and rejections; utility and checks follow params.yaml as it is now.
+    The outcome is read from the pairs and skipped prompts; utility and checks follow params.yaml as it is now.
     """
     row = _judged_pool(name, folder, experiment).filter(pl.col("continuation_id") == continuation_id)
     facts: dict[str, object] = {}
@@ -28,7 +28,7 @@ def explain_selection(continuation_id: str, name: str, folder: Path, experiment:
 def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFrame:
     """Return the round's scored continuations as selection sees them, with their utility."""
     prompts = tables.read(tables.PROMPTS, Artifacts(folder).prompts, ["prompt_id", "split"])
-    columns = ["continuation_id", "prompt_id", "finish", "units"]
+    columns = ["continuation_id", "prompt_id", "finish_reason", "units"]
     drawn = tables.read(tables.CONTINUATIONS, Artifacts(folder).table("continuations", name), columns)
     scores = tables.read(tables.SCORES, Artifacts(folder).table("scores", name))
     pool = candidate_pool(scores, drawn, prompts, experiment.params.preferences[name])
@@ -80,6 +80,6 @@ def _no_pair_reason(continuation_id: str, name: str, folder: Path, pairs: pl.Dat
     prompt = drawn.filter(pl.col("continuation_id") == continuation_id)["prompt_id"][0]
     if prompt in set(pairs["prompt_id"]):
         return "its pairs are of other continuations of this prompt"
-    rejected = tables.read(tables.REJECTIONS, Artifacts(folder).table("rejections", name))
+    rejected = tables.read(tables.SKIPPED_PROMPTS, Artifacts(folder).table("skipped_prompts", name))
     reasons = rejected.filter(pl.col("prompt_id") == prompt)["reason"].to_list()
     return f"its prompt has none ({reasons[0]})" if reasons else "its prompt is not in a split with pairs"

@@ -25,10 +25,10 @@ ANSWERS = {
     "rater_id": pl.String,
     "clip_id": pl.String,
     "score": pl.Int32,
-    "plays": pl.Int32,
-    "seconds": pl.Float64,
+    "num_plays": pl.Int32,
+    "response_time_s": pl.Float64,
     "received_at": pl.String,
-    "changes": pl.Int32,
+    "num_changes": pl.Int32,
 }
 
 
@@ -294,13 +294,13 @@ def automatic_scores(artifacts: Path, study: Study) -> pl.DataFrame:
         judged = Artifacts(artifacts).judged(name)
         if judged.exists():
             found.append(
-                tables.read(tables.JUDGED, judged).select(
+                tables.read(tables.CONTINUATION_METRICS, judged).select(
                     pl.lit(name).alias("system"), "continuation_id", "metric", "value"
                 )
             )
-        predicted = Artifacts(artifacts).mos_of("recorded-continuations" if name == ORIGINAL else name)
+        predicted = Artifacts(artifacts).mos_of("original-continuations" if name == ORIGINAL else name)
         if predicted.exists():
-            mos = tables.read(tables.MOS, predicted).filter(pl.col("status") != "unsampled")
+            mos = tables.read(tables.MOS, predicted).filter(pl.col("status") != "skipped")
             found.append(
                 mos.select(pl.lit(name).alias("system"), continuation_id="source_id", metric="metric", value="value")
             )

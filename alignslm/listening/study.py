@@ -34,7 +34,7 @@ class Study(Config):
     def trials(self, number: int) -> list[Trial]:
         """Return the trials of rater `number` in order."""
         choice = self.choice
-        return trials(number, self.prompts, choice.names, passes=choice.passes, seed=choice.seed)
+        return trials(number, self.prompts, choice.names, passes=choice.trials_per_prompt, seed=choice.seed)
 
 
 def clip_path(folder: Path, clip_id: str) -> Path:
@@ -86,8 +86,8 @@ def _first_draws(artifacts: Path, system: str) -> pl.DataFrame:
         known = sorted(found.parent.name for found in Artifacts(artifacts).samples.glob("*/continuations.parquet"))
         sampled = f"only of {', '.join(known)}" if known else "there are none yet"
         raise StudyError(f"{path.parent} contains no samples of {system!r}, {sampled}. Run `dvc repro`.")
-    frame = tables.read(tables.CONTINUATIONS, path, ["continuation_id", "prompt_id", "draw"])
-    return frame.filter(draw=0).select("prompt_id", "continuation_id")
+    frame = tables.read(tables.CONTINUATIONS, path, ["continuation_id", "prompt_id", "sample_index"])
+    return frame.filter(sample_index=0).select("prompt_id", "continuation_id")
 
 
 def _shared_prompts(config: ListeningTestConfig, drawn: Mapping[str, pl.DataFrame]) -> list[str]:

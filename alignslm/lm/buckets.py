@@ -14,9 +14,9 @@ def padded_length(length: int, *, room: int) -> int:
     return min(room, -(-length // STEP) * STEP)
 
 
-def sliced(rows: Sequence[T], *, length: int, batch_rows: int) -> Iterator[Sequence[T]]:
-    """Yield consecutive rows of `length` tokens each: at most `batch_rows`, and about TOKENS_AT_ONCE tokens."""
-    size = max(1, min(batch_rows, TOKENS_AT_ONCE // max(1, length)))
+def sliced(rows: Sequence[T], *, length: int, batch_size: int) -> Iterator[Sequence[T]]:
+    """Yield consecutive rows of `length` tokens each: at most `batch_size`, and about TOKENS_AT_ONCE tokens."""
+    size = max(1, min(batch_size, TOKENS_AT_ONCE // max(1, length)))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

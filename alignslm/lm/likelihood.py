@@ -53,17 +53,17 @@ def _split(lm: UnitLM, item: LikelihoodRequest) -> _Split:
     return _Split(ids[: max(1, len(head))], ids[max(1, len(head)) :])
 
 
-def unit_log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_rows: int) -> list[np.ndarray]:
+def unit_log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_size: int) -> list[np.ndarray]:
     """Return one float64 array a sequence: log p of every unit of its target given all before it, in nats.
 
     Their sum is the target's log-likelihood, their mean the length-normalised one, their length the count to
     report next to it. Raises TooLongError if a sequence exceeds the model's positions.
     """
-    return [found.target for found in log_likelihoods(lm, items, batch_rows=batch_rows)]
+    return [found.target for found in log_likelihoods(lm, items, batch_size=batch_size)]
 
 
 @torch.inference_mode()
-def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_rows: int) -> list[LogLikelihoods]:
+def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_size: int) -> list[LogLikelihoods]:
     """Return log p of every unit of context and target given all before it: what any convention sums or averages.
 
     What sequences share is computed once: equal ones wholly, those of one context its keys and values. Contexts are
@@ -84,12 +84,12 @@ def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_row
     known: dict[_Split, LogLikelihoods] = {}
     with fast_linear(lm.device):
         for length, heads in sorted(grouped(tails, map(len, tails)).items()):
-            for some in sliced(heads, length=length, batch_rows=batch_rows):
-                known |= _of_heads(lm, {head: tails[head] for head in some}, batch_rows=batch_rows)
+            for some in sliced(heads, length=length, batch_size=batch_size):
+                known |= _of_heads(lm, {head: tails[head] for head in some}, batch_size=batch_size)
     return [known[split] for split in splits]
 
 
-def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_rows: int) -> dict[_Split, LogLikelihoods]:
+def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_size: int) -> dict[_Split, LogLikelihoods]:
     """Read equally long heads once, then score all that follows them."""
     heads = list(tails)
     past = len(heads[0]) - 1
@@ -103,7 +103,7 @@ def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_rows: int
     widths = [padded_length(len(ids) - 1, room=limit - past) for _, ids in rows]
     known: dict[_Split, LogLikelihoods] = {}
     for width, group in sorted(grouped(rows, widths).items()):
-        for batch in sliced(group, length=width, batch_rows=batch_rows):
+        for batch in sliced(group, length=width, batch_size=batch_size):
             mine = _select(lm, cache, [number for number, _ in batch]) if cache else None
             after = _predict(lm, [ids for _, ids in batch], width=width, cache=mine)
             for (number, ids), nats in zip(batch, after, strict=True):

@@ -10,28 +10,28 @@ from alignslm.provenance import content_id, row_seed
 
 
 def sample_continuations(
-    prompts: pl.DataFrame, lm: UnitLM, sampling: Sampling, *, seed: int, purpose: str, batch_rows: int
+    prompts: pl.DataFrame, lm: UnitLM, sampling: Sampling, *, seed: int, purpose: str, batch_size: int
 ) -> pl.DataFrame:
-    """Continue every prompt `sampling.draws` times: rows of the continuations table.
+    """Continue every prompt `sampling.num_continuations` times: rows of the continuations table.
 
     `purpose` (the round, or "evaluation") enters every draw's seed, so that rounds draw independently, while
     systems compared on the same prompts share their random numbers, which narrows their paired difference.
     """
     seeds = [
-        [row_seed(seed, purpose, f"{prompt_id}/{draw}") for draw in range(sampling.draws)]
+        [row_seed(seed, purpose, f"{prompt_id}/{draw}") for draw in range(sampling.num_continuations)]
         for prompt_id in prompts["prompt_id"]
     ]
-    drawn = sample(lm, prompts["units"].to_list(), seeds, sampling, batch_rows=batch_rows)
+    drawn = sample(lm, prompts["units"].to_list(), seeds, sampling, batch_size=batch_size)
     rows = [
         {
             "continuation_id": continuation_id(prompt_id, purpose, lm.model_id, draw),
             "prompt_id": prompt_id,
-            "draw": draw,
+            "sample_index": draw,
             "model_id": lm.model_id,
             "seed": seeds[number][draw],
             "units": item.units,
-            "finish": item.finish,
-            "logprob_nats": round(item.logprob_nats, 2),  # batch shape may show in the last bits, see sampling.py
+            "finish_reason": item.finish_reason,
+            "logprob": round(item.logprob, 2),  # batch shape may show in the last bits, see sampling.py
         }
         for number, prompt_id in enumerate(prompts["prompt_id"])
         for draw, item in enumerate(drawn[number])

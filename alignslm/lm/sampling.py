@@ -24,12 +24,12 @@ COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than th
 class SampledContinuation(NamedTuple):
     """One continuation: its units without specials, why it ended, and its log-probability.
 
-    `logprob_nats` is under the model itself (temperature 1, no nucleus), end-of-sequence included if sampled.
+    `logprob` is under the model itself (temperature 1, no nucleus), end-of-sequence included if sampled.
     """
 
     units: list[int]
-    finish: Literal["eos", "limit"]
-    logprob_nats: float
+    finish_reason: Literal["eos", "length"]
+    logprob: float
 
 
 def sample_top_p(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
@@ -115,7 +115,7 @@ def _sample_batch(
         )
         logits = output.logits[:, -1].float()
     flat = [
-        SampledContinuation(lm.vocabulary.decode(row), "eos" if done else "limit", value)
+        SampledContinuation(lm.vocabulary.decode(row), "eos" if done else "length", value)
         for row, done, value in zip(units, ended.tolist(), logprob.tolist(), strict=True)
     ]
     return [flat[start : start + draws] for start in range(0, len(flat), draws)]
@@ -127,7 +127,7 @@ def sample(
     seeds: Sequence[Sequence[int]],
     config: Sampling,
     *,
-    batch_rows: int,
+    batch_size: int,
 ) -> list[list[SampledContinuation]]:
     """Continue every prompt (units) once for each of its seeds; results in the order of prompts and seeds.
 
@@ -146,7 +146,7 @@ def sample(
     )
     results: list[list[SampledContinuation]] = [[] for _ in prompts]
     by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
-    size = max(1, batch_rows // max(1, len(seeds[0])))
+    size = max(1, batch_size // max(1, len(seeds[0])))
     with fast_linear(lm.device, least_weights=LEAST_WEIGHTS, model=lm.model):
         for start in range(0, len(by_length), size):
             rows = by_length[start : start + size]

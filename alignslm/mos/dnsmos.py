@@ -57,7 +57,7 @@ def prepare(config: DNSMOSConfig, folder: Path) -> None:
 
 
 def _networks(config: DNSMOSConfig) -> tuple[str, str]:
-    return "p808", "p835-personalised" if config.personalised else "p835"
+    return "p808", "p835-personalised" if config.personalized else "p835"
 
 
 def _identity(config: DNSMOSConfig) -> str:
@@ -156,7 +156,7 @@ class DnsmosPredictor:
         raw = self._p835.run(None, {"input_1": segment[None]})[0][0]
         signal, background, overall = (
             float(np.polyval(curve, float(value)))
-            for curve, value in zip(CURVES[self._config.personalised], raw, strict=True)
+            for curve, value in zip(CURVES[self._config.personalized], raw, strict=True)
         )
         p808 = float(self._p808.run(None, {"input_1": mel_decibels(segment)[None]})[0][0][0])
         return overall, signal, background, p808

@@ -13,17 +13,17 @@ from alignslm.recordings import listening_sort_key
 
 T = TypeVar("T")
 BLOCK = 64  # clips decoded at once
-UNSAMPLED = MOSPrediction("unsampled", None)
+SKIPPED = MOSPrediction("skipped", None)
 
 
 def select_clips(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
-    """Choose clips (source_id, prompt_id, draw) by their prompts' hash, first samples first.
+    """Choose clips (source_id, prompt_id, sample_index) by their prompts' hash, first samples first.
 
     Systems that answer the same prompts are so compared on the same prompts, whatever their own ids; a larger count
     keeps the smaller one's choice.
     """
     order = sorted(
-        clips.select("draw", "prompt_id", "source_id").iter_rows(),
+        clips.select("sample_index", "prompt_id", "source_id").iter_rows(),
         key=lambda clip: (clip[0], listening_sort_key(clip[1]), clip[2]),
     )
     return [source_id for _, _, source_id in order[:max_clips]]
@@ -37,10 +37,10 @@ def rate(
     *,
     system: str,
 ) -> pl.DataFrame:
-    """Rate a system's clips (source_id, prompt_id, draw): rows of the MOS table, one per clip and metric.
+    """Rate a system's clips (source_id, prompt_id, sample_index): rows of the MOS table, one per clip and metric.
 
     `sounds` gives (source_id, waveform) of the `heard` clips at the predictor's rate, in any order. The other clips
-    are status `unsampled`. TableError if a clip to be rated has no sound.
+    are status `skipped`. TableError if a clip to be rated has no sound.
     """
     opinions: dict[str, MOSPrediction] = {}
     for block in batched(sounds, BLOCK):
@@ -52,7 +52,7 @@ def rate(
     rows = [
         (system, source_id, prompt_id, metric, value, opinion.status)
         for source_id, prompt_id in clips.select("source_id", "prompt_id").iter_rows()
-        for opinion in (opinions.get(source_id, UNSAMPLED),)
+        for opinion in (opinions.get(source_id, SKIPPED),)
         for metric, value in zip(predictor.metrics, opinion.values or unmeasured, strict=True)
     ]
     return tables.conform(pl.DataFrame(rows, schema=dict(tables.MOS.schema), orient="row"), tables.MOS)

@@ -7,7 +7,7 @@ from alignslm.pairs.selection import REASONS, SPLITS
 
 
 class SplitPairCounts(Config):
-    """One split of one round. `prompts` = `prompts_with_pairs` + the sum of `rejections`, a count for every reason.
+    """One split of one round. `prompts` = `prompts_with_pairs` + the sum of `skipped_prompts`, a count per reason.
 
     Lengths are in deduplicated units; a positive mean difference says the chosen ones are longer, which DPO's
     summed log-probabilities would turn into a taste for length. The margin is over pairs that have one; shares are
@@ -17,7 +17,7 @@ class SplitPairCounts(Config):
     prompts: int
     prompts_with_pairs: int
     pairs: int
-    rejections: dict[str, int]
+    skipped_prompts: dict[str, int]
     mean_margin: float | None
     mean_length_difference_units: float | None
     vetoed_rejected_share: float | None
@@ -38,18 +38,18 @@ class PairCounter:
         self._max_auto_bleu = max_auto_bleu
         self._facts: dict[str, list[pl.DataFrame]] = {split: [] for split in SPLITS}
         self._prompts = dict.fromkeys(SPLITS, 0)
-        self._rejections = {split: dict.fromkeys(REASONS, 0) for split in SPLITS}
+        self._skipped_prompts = {split: dict.fromkeys(REASONS, 0) for split in SPLITS}
 
-    def add(self, pairs: pl.DataFrame, rejections: pl.DataFrame, scores: pl.DataFrame) -> None:
-        """Count pairs and rejections of some prompts, of which nothing else is added; `scores` holds their rows."""
+    def add(self, pairs: pl.DataFrame, skipped_prompts: pl.DataFrame, scores: pl.DataFrame) -> None:
+        """Count some prompts' pairs, or why they were skipped; nothing else of them comes; `scores` has their rows."""
         side = scores.select(pl.col("continuation_id").alias("rejected_id"), "auto_bleu", "status")
         told = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
         for split in SPLITS:
             mine = told.filter(split=split)
             self._prompts[split] += mine["prompt_id"].n_unique()
             self._facts[split].append(_facts(mine, self._max_auto_bleu))
-            for reason, count in rejections.filter(split=split)["reason"].value_counts().iter_rows():
-                self._rejections[split][reason] += count
+            for reason, count in skipped_prompts.filter(split=split)["reason"].value_counts().iter_rows():
+                self._skipped_prompts[split][reason] += count
 
     def close(self) -> PairCounts:
         """Return what was counted."""
@@ -57,12 +57,12 @@ class PairCounter:
 
     def _split(self, split: str) -> SplitPairCounts:
         facts = pl.concat(self._facts[split], rechunk=True)  # a mean must not depend on where steps were cut
-        rejections, with_pairs = self._rejections[split], self._prompts[split]
+        skipped_prompts, with_pairs = self._skipped_prompts[split], self._prompts[split]
         return SplitPairCounts(
-            prompts=with_pairs + sum(rejections.values()),
+            prompts=with_pairs + sum(skipped_prompts.values()),
             prompts_with_pairs=with_pairs,
             pairs=facts.height,
-            rejections=rejections,
+            skipped_prompts=skipped_prompts,
             **facts.select(pl.all().mean()).row(0, named=True),
         )
 

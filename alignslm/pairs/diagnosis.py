@@ -24,7 +24,7 @@ def explain_no_pairs(
     """Describe the train pool's obstacles, its spread of utility and judge score, and what to change.
 
     `reasons` counts the prompts of the train split, none of which has a pair; of the pool its split, utility,
-    llm_score and status are read.
+    judge_score and status are read.
     """
     train = pool.filter(split="train")
     if train.is_empty():
@@ -36,7 +36,7 @@ def explain_no_pairs(
     told = ", ".join(f"{reason}: {count}" for count, reason in most)
     return (
         f"round {name}: none of the {sum(reasons.values())} train prompts gave a pair ({told}). "
-        f"{_spread(train, 'utility')}; {_spread(train, 'llm_score')}. {_advice(train, selector, round, name)}"
+        f"{_spread(train, 'utility')}; {_spread(train, 'judge_score')}. {_advice(train, selector, round, name)}"
     )
 
 
@@ -50,7 +50,7 @@ def _spread(train: pl.DataFrame, column: str) -> str:
 
 
 def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, name: str) -> str:
-    score = train["llm_score"].drop_nulls()
+    score = train["judge_score"].drop_nulls()
     if train["utility"].drop_nulls().is_empty():
         failed = train.filter(status="failed").height
         return (

@@ -1,11 +1,11 @@
 """Turn scored continuations into preference pairs, and account for every prompt that gave none.
 
-A train or valid prompt that had continuations has either pairs or one row in REJECTIONS with one of `REASONS`;
+A train or valid prompt that had continuations has either pairs or one row in SKIPPED_PROMPTS with one of `REASONS`;
 continuations of other splits are left alone. Rules (paper, AI feedback):
 
 * chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `max_auto_bleu`;
 * `thresholds`: chosen at utility >= `min_chosen_score`; rejected at utility <= `max_rejected_score`, or vetoed by
-  auto-BLEU, or nothing said; the best `max_chosen` against the worst `max_rejected`;
+  auto-BLEU, or nothing said; the best `max_chosen_per_prompt` against the worst `max_rejected_per_prompt`;
 * `best-worst`: the best against the worst of all, thresholds unused;
 * no pair of identical unit sequences, none below `min_margin` (see `_fits_margin`).
 
@@ -17,7 +17,7 @@ import polars as pl
 from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.feedback import BestWorstSelector, ThresholdSelector
 from alignslm.pairs.own import OwnSelector, Selector
-from alignslm.tables import PAIRS, REJECTIONS, conform
+from alignslm.tables import PAIRS, SKIPPED_PROMPTS, conform
 
 NOT_SCORED = "no continuation scored"
 NO_CANDIDATE = "neither chosen nor rejected candidate"
@@ -39,7 +39,7 @@ def select_pairs(
     selector: Selector,
     round: JudgedPreferences,  # noqa: A002 - the paper's noun
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return PAIRS and REJECTIONS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
+    """Return PAIRS and SKIPPED_PROMPTS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
 
     Prompts do not know of each other: a pool may be cut between any two of them.
     """
@@ -48,12 +48,12 @@ def select_pairs(
         differ=pl.col("chosen_units") != pl.col("rejected_units"), fits=_fits_margin(selector, round)
     )
     pairs = _pairs_table(matched.filter("differ", "fits"), prompts)
-    return pairs, _rejections_table(pool, chosen, rejected, matched)
+    return pairs, _skipped_prompts_table(pool, chosen, rejected, matched)
 
 
-def reasons_of(rejections: pl.DataFrame) -> dict[str, int]:
+def reasons_of(skipped_prompts: pl.DataFrame) -> dict[str, int]:
     """Count the reasons of the train split."""
-    return dict(rejections.filter(split="train")["reason"].value_counts().iter_rows())
+    return dict(skipped_prompts.filter(split="train")["reason"].value_counts().iter_rows())
 
 
 def candidate_pool(
@@ -61,8 +61,8 @@ def candidate_pool(
 ) -> pl.DataFrame:
     """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
     splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
-    drawn = continuations.select("continuation_id", "prompt_id", "finish", num_units=pl.col("units").list.len())
-    pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "draw"), on="continuation_id")
+    drawn = continuations.select("continuation_id", "prompt_id", "finish_reason", num_units=pl.col("units").list.len())
+    pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "sample_index"), on="continuation_id")
     judged = pl.col("status") == "ok"
     vetoed = judged & (pl.col("auto_bleu").fill_nan(None) > rules.max_auto_bleu).fill_null(value=False)
     return pool.with_columns(vetoed=vetoed)
@@ -98,8 +98,10 @@ def _candidates(pool: pl.DataFrame, selector: Selector, rules: JudgedPreferences
     match selector:
         case ThresholdSelector():
             must, may = conditions(selector, rules)
-            chosen = _first(pool.filter(*must.values()), selector.max_chosen, "chosen")
-            rejected = _first(pool.filter(pl.any_horizontal(may.values())), selector.max_rejected, "rejected")
+            chosen = _first(pool.filter(*must.values()), selector.max_chosen_per_prompt, "chosen")
+            rejected = _first(
+                pool.filter(pl.any_horizontal(may.values())), selector.max_rejected_per_prompt, "rejected"
+            )
         case BestWorstSelector():
             must, may = conditions(selector, rules)
             chosen = _first(pool.filter(*must.values()), 1, "chosen")
@@ -123,7 +125,7 @@ def _first(candidates: pl.DataFrame, limit: int, side: str) -> pl.DataFrame:
     return kept.select(
         "prompt_id",
         pl.col("continuation_id").alias(f"{side}_id"),
-        pl.col("finish").alias(f"{side}_finish"),
+        pl.col("finish_reason").alias(f"{side}_finish_reason"),
         pl.col("utility").alias(f"{side}_utility"),
         pl.col("vetoed").alias(f"{side}_vetoed"),
     )
@@ -157,7 +159,7 @@ def _pairs_table(matched: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     return conform(matched.join(context, on="prompt_id", how="left").with_columns(pair_id=pair_id), PAIRS)
 
 
-def _rejections_table(
+def _skipped_prompts_table(
     pool: pl.DataFrame, chosen: pl.DataFrame, rejected: pl.DataFrame, matched: pl.DataFrame
 ) -> pl.DataFrame:
     """Name the first obstacle of every prompt without a pair."""
@@ -188,4 +190,4 @@ def _rejections_table(
         .then(pl.lit(IDENTICAL))
         .otherwise(pl.lit(MARGIN))
     )
-    return conform(prompts.with_columns(reason=reason), REJECTIONS)
+    return conform(prompts.with_columns(reason=reason), SKIPPED_PROMPTS)

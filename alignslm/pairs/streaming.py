@@ -43,7 +43,7 @@ class Selected(NamedTuple):
     """What one step gave; the scores are those that it read."""
 
     pairs: pl.DataFrame
-    rejections: pl.DataFrame
+    skipped_prompts: pl.DataFrame
     scores: pl.DataFrame
 
 
@@ -54,33 +54,33 @@ def stream_pairs(
     selector: Selector,
     round: JudgedPreferences,  # noqa: A002 - the paper's noun
     name: str,
-    batch_rows: int = BATCH_ROWS,
+    batch_size: int = BATCH_ROWS,
 ) -> Iterator[Selected]:
-    """Yield a round's PAIRS and REJECTIONS, prompt by prompt in key order, a batch at a time.
+    """Yield a round's PAIRS and SKIPPED_PROMPTS, prompt by prompt in key order, a batch at a time.
 
     The size of a batch changes nothing. `name` is the round's key in params.yaml, for messages. Raises TableError
     where scores and continuations are not about the same rows or the draws of a prompt do not stand together, and,
     at the end, NoPairsError where the train split gave no pair.
     """
-    pools = (_pool(step, round) for step in iter_aligned_batches(sources, batch_rows, units=False))
+    pools = (_pool(step, round) for step in iter_aligned_batches(sources, batch_size, units=False))
     ranks = metric_ranks(pools, weights)
     reasons: dict[str, int] = {}
     found = False
-    for step in iter_aligned_batches(sources, batch_rows, units=True):
+    for step in iter_aligned_batches(sources, batch_size, units=True):
         pool = utility(_pool(step, round), weights, ranks)
-        pairs, rejections = select_pairs(pool, step.continuations, step.prompts, selector=selector, round=round)
+        pairs, skipped_prompts = select_pairs(pool, step.continuations, step.prompts, selector=selector, round=round)
         found = found or not pairs.filter(split="train").is_empty()
-        for reason, count in reasons_of(rejections).items():
+        for reason, count in reasons_of(skipped_prompts).items():
             reasons[reason] = reasons.get(reason, 0) + count
-        yield Selected(pairs, rejections, step.scores)
+        yield Selected(pairs, skipped_prompts, step.scores)
     if not found:
-        steps = iter_aligned_batches(sources, batch_rows, units=False)
+        steps = iter_aligned_batches(sources, batch_size, units=False)
         seen = [utility(_pool(step, round), weights, ranks).select(*_DIAGNOSIS_COLUMNS) for step in steps]
         pool = pl.concat(seen) if seen else pl.DataFrame(schema=dict.fromkeys(_DIAGNOSIS_COLUMNS, pl.String))
         raise NoPairsError(explain_no_pairs(pool, reasons, selector=selector, round=round, name=name))
 
 
-_DIAGNOSIS_COLUMNS = ("split", "utility", "llm_score", "status")
+_DIAGNOSIS_COLUMNS = ("split", "utility", "judge_score", "status")
 
 
 def _pool(step: Batch, rules: JudgedPreferences) -> pl.DataFrame:

@@ -51,7 +51,7 @@ def _on_scale(scores: pl.DataFrame, metric: str, pool: Mapping[str, np.ndarray])
 def utility(scores: pl.DataFrame, weights: Weights, pool: Mapping[str, np.ndarray] | None = None) -> pl.DataFrame:
     """Add `utility` (1..5, higher better) to a scores table: the weighted mean of the metrics in use.
 
-    `llm_score` enters as it is, so on its own it is exactly the paper's rule and s_c, s_r keep their meaning.
+    `judge_score` enters as it is, so on its own it is exactly the paper's rule and s_c, s_r keep their meaning.
     Every other metric enters by its rank within the round's whole pool: `pool`, from `standings`, or `scores` itself.
     A metric of weight 0 is not looked at. Null where a metric in use is null or the status is not ok.
     """

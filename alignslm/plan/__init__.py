@@ -24,5 +24,5 @@ def plan_of(experiment: Experiment, root: Path, *, execution: Execution, ask_hub
     """Plan an experiment of `root`. With `ask_hub`, the Hub is asked for sizes and access."""
     fetches = fetches_of(experiment, ask_hub=ask_hub)
     volume = volume_of(experiment, root)
-    memory = memory_of(experiment, batch_rows=execution.batch_rows)
+    memory = memory_of(experiment, batch_size=execution.batch_size)
     return Plan(fetches, volume, memory, missing_from(experiment, execution, fetches, volume, root))

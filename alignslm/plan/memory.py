@@ -66,7 +66,7 @@ class Memory(NamedTuple):
     cache: int
 
 
-def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
+def memory_of(experiment: Experiment, *, batch_size: int) -> list[Memory]:
     """Return the decoder-only language models that use the GPU, one at a time. Activations are not counted."""
     rows: list[Memory] = []
     for key in ("lm", "judge", "heldout_judge"):
@@ -80,7 +80,7 @@ def memory_of(experiment: Experiment, *, batch_rows: int) -> list[Memory]:
         elif key == "lm":
             prompts, sampling = experiment.params.prompts, experiment.params.sampling
             positions = round(prompts.max_duration_s * experiment.encoder.frame_rate_hz) + sampling.max_new_units
-            cache = batch_rows * shape.cache_bytes(positions, width)
+            cache = batch_size * shape.cache_bytes(positions, width)
             adapter = max(shape.adapter(trainer.lora) for trainer in experiment.checkpoints.values()) * ADAPTER_BYTES
             rows.append(Memory(key, shape.parameters * width, adapter, cache))
         else:

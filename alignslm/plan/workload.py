@@ -38,13 +38,13 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     """Count what the parameters imply. Reads only the rubrics."""
     params = experiment.params
     prompts, sampling = params.prompts, params.sampling
-    drawn = (prompts.train + prompts.valid) * sampling.draws * len(params.preferences)
-    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.draws * len(params.systems)
+    drawn = (prompts.train + prompts.valid) * sampling.num_continuations * len(params.preferences)
+    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * len(params.systems)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(
         prompts=total,
-        prompts_transcribed=total if prompts.cut == "raw" else 0,
+        prompts_transcribed=total if prompts.cut_at == "time" else 0,
         continuations=drawn,
         evaluated=evaluated,
         speech_h=(drawn + evaluated) * longest_s / 3600,
@@ -69,9 +69,9 @@ def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stori
     one = round((words + spoken_s * WORDS_PER_S) * TOKENS_PER_WORD)
     match judge:
         case OpenAIJudgeConfig():
-            requests, written = stories * judge.decoding.votes, judge.decoding.max_tokens
+            requests, written = stories * judge.decoding.num_votes, judge.decoding.max_tokens
         case CausalLMJudgeConfig(score=ExpectedRating()):
             requests, written = stories, 0
         case CausalLMJudgeConfig():
-            requests, written = stories * judge.score.votes, judge.score.max_tokens  # type: ignore[union-attr]
+            requests, written = stories * judge.score.num_votes, judge.score.max_tokens  # type: ignore[union-attr]
     return JudgeRequests(key, choice, stories, requests, requests * one, requests * written)

@@ -32,8 +32,8 @@ class ImportOptions(NamedTuple):
     train: str | None
     valid: str | None
     columns: tuple[str, str, str] | None
-    valid_share: float
-    completions_end: bool
+    valid_fraction: float
+    append_eos: bool
     repeats: str
     units: TrainingUnits | None
 
@@ -55,11 +55,11 @@ def describe(asked: ImportOptions, root: Path) -> AnyPreferences:
         **held,
         "source": source.model_dump(exclude_none=True),
         "files": files,
-        "valid_share": None if files["valid"] else asked.valid_share,
-        "crossing_prompts": "leave-out",
+        "valid_fraction": None if files["valid"] else asked.valid_fraction,
+        "overlapping_prompts": "exclude",
         "columns": columns,
-        "completions_end": asked.completions_end,
-        "longest_units": None,
+        "append_eos": asked.append_eos,
+        "max_units": None,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
 

@@ -13,10 +13,10 @@ from alignslm.provenance import ContractError, UnitContract, content_id
 from alignslm.user_errors import Problem
 
 IDENTICAL = "chosen and rejected are the same units"
-EMPTY = "nothing is left after the unit it shares with the prompt's end"
-TOO_LONG = "more units than longest_units"
-DUPLICATE = "stands there already"
-OVERLAPPING = "its prompt also validates"
+EMPTY = "empty after removing the unit shared with the prompt"
+TOO_LONG = "longer than max_units"
+DUPLICATE = "duplicate pair"
+OVERLAPPING = "prompt is also in the validation split"
 REASONS = (IDENTICAL, EMPTY, TOO_LONG, DUPLICATE, OVERLAPPING)
 
 
@@ -68,7 +68,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     shared = sum(int((joined[side].list.len() < rows[side].list.len()).sum()) for side in SIDES[1:])
     marked = _marked(_with_ids(joined, config), config)
     crossing = marked.filter(reason=OVERLAPPING)
-    if config.crossing_prompts == "refuse":
+    if config.overlapping_prompts == "error":
         refuse([Problem("a training prompt also validates", where) for where in crossing["place"]], rows=len(rows))
     pairs = _table(marked.filter(pl.col("reason").is_null()), config)
     counts = dict(marked.drop_nulls("reason")["reason"].value_counts().iter_rows())
@@ -76,7 +76,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     if not (train and valid):
         raise PreferenceError(
             f"{len(rows)} rows of given preferences give {train} training and {valid} validation pairs; both are "
-            f"needed. Left out: {counts or 'none'}. Change files, valid_share or longest_units of the choice."
+            f"needed. Left out: {counts or 'none'}. Change files, valid_fraction or max_units of the choice."
         )
     account = ImportCounts(
         source=source,
@@ -105,7 +105,7 @@ def _with_ids(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
         f"{side}_id": [content_id("given", *ids) for ids in zip(prompts, rows[side].to_list(), strict=True)]
         for side in SIDES[1:]
     }
-    share = config.valid_share
+    share = config.valid_fraction
     split = rows["split"].to_list() if share is None else [_split(prompt, share) for prompt in prompts]
     return rows.with_columns(
         pl.Series("split", split, pl.String),
@@ -114,15 +114,15 @@ def _with_ids(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
     ).with_columns(pair_id=pl.concat_str("chosen_id", "rejected_id", separator="-"))
 
 
-def _split(prompt_id: str, valid_share: float) -> str:
-    return "valid" if int(content_id("given split", prompt_id)[:8], 16) < valid_share * 2**32 else "train"
+def _split(prompt_id: str, valid_fraction: float) -> str:
+    return "valid" if int(content_id("given split", prompt_id)[:8], 16) < valid_fraction * 2**32 else "train"
 
 
 def _marked(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
     """Add `reason`: the first reason why a row is left out, null where it is a pair."""
     chosen, rejected = pl.col("chosen").list.len(), pl.col("rejected").list.len()
     units = pl.col("prompt").list.len() + pl.max_horizontal(chosen, rejected)
-    long = pl.lit(value=False) if config.longest_units is None else units > config.longest_units
+    long = pl.lit(value=False) if config.max_units is None else units > config.max_units
     validating = rows.filter(split="valid")["prompt_id"].unique()
     crossing = (pl.col("split") == "train") & pl.col("prompt_id").is_in(validating.implode())
     again = pl.col("pair_id").cum_count().over("split", "pair_id") > 1
@@ -140,13 +140,13 @@ def _marked(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
 
 
 def _table(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
-    finish = pl.lit("eos" if config.completions_end else "limit")
+    finish = pl.lit("eos" if config.append_eos else "length")
     units = {f"{side}_units": pl.col(side) for side in SIDES}
     unknown = pl.lit(None, pl.Float64)
     made = rows.with_columns(
         **units,
-        chosen_finish=finish,
-        rejected_finish=finish,
+        chosen_finish_reason=finish,
+        rejected_finish_reason=finish,
         chosen_utility=unknown,
         rejected_utility=unknown,
         margin=unknown,

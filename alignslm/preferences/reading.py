@@ -77,8 +77,8 @@ def _checked(units: Sequence[int], num_units: int, *, repeats: str) -> _Units:
     if min(units) < 0 or max(units) >= num_units:
         return _Units([], f"a unit outside [0, {num_units})")
     runs, durations = deduplicate(np.asarray(units, np.int64))
-    if repeats == "refuse" and durations.max() > 1:
-        return _Units([], "a unit repeats (repeats: collapse, or keep where a model drew it)")
+    if repeats == "error" and durations.max() > 1:
+        return _Units([], "a unit repeats (repeats: dedup, or keep where a model drew it)")
     return _Units(list(units) if repeats == "keep" else runs.tolist())
 
 

@@ -38,7 +38,7 @@ SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_0
 SHOWN_UNITS = 60
 ALWAYS_CITED = ("lin2025alignslm", "rafailov2023dpo", "hu2021lora")
 CITED_FOR = {  # kind of a config -> key in references.bib
-    "twist": "hassid2023twist", "warm-start": "hassid2023twist", "slam": "maimon2025slamming",
+    "twist": "hassid2023twist", "twist-init": "hassid2023twist", "slam": "maimon2025slamming",
     "hubert": "hsu2021hubert", "unit-hifigan": "polyak2021resynthesis", "whisper": "radford2022whisper",
     "librispeech": "panayotov2015librispeech", "mls": "pratap2020mls",
 }  # fmt: skip
@@ -113,7 +113,7 @@ def _model_metadata(published: CardContext, report: Report) -> ModelCardData:
     experiment, config = published.experiment, published.config
     return ModelCardData(
         language=config.language,
-        license=config.model.licence if config.model else None,
+        license=config.model.license if config.model else None,
         library_name="transformers",
         pipeline_tag="audio-to-audio",
         tags=TAGS,
@@ -156,8 +156,8 @@ def dataset_card(published: CardContext, subsets: Sequence[Subset], *, sample_ra
         account=account,
         reasons=[
             reason
-            for reason, count in account.train.rejections.items()
-            if count or account.valid.rejections[reason]
+            for reason, count in account.train.skipped_prompts.items()
+            if count or account.valid.skipped_prompts[reason]
         ],
     )  # fmt: skip
 
@@ -167,7 +167,7 @@ def _dataset_metadata(published: CardContext, subsets: Sequence[Subset]) -> Data
     rows = sum(subsets[0].num_rows.values())
     return DatasetCardData(
         language=published.config.language,
-        license=config.licence if config else None,
+        license=config.license if config else None,
         pretty_name=dataset_title(published),
         task_categories=["audio-to-audio"],
         size_categories=next((name for limit, name in SIZES if rows < limit), "n>1M"),

@@ -1,4 +1,4 @@
-"""The files of a dataset repository: pairs, rejections and optional tables, each a subset in the viewer."""
+"""The files of a dataset repository: pairs, skipped prompts and optional tables, each a subset in the viewer."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +44,7 @@ def subsets_of(
 
     `evaluated` is the folder of the round's evaluation, `evaluated_on` the split of its prompts.
     """
-    written = [_pairs(sources, work / "pairs"), _rejections(sources, work / "rejections")]
+    written = [_pairs(sources, work / "pairs"), _rejections(sources, work / "skipped_prompts")]
     if config.continuations:
         written.append(_continuations(sources, work / "continuations"))
     if config.evaluation:
@@ -78,13 +78,13 @@ def _spoken(
 
 def _rejections(sources: Sources, folder: Path) -> Subset:
     texts = sources.prompts.select("prompt_id", "prompt_text")
-    rows = sources.rejections.join(texts, on="prompt_id", how="left", maintain_order="left")
+    rows = sources.skipped_prompts.join(texts, on="prompt_id", how="left", maintain_order="left")
     found = {shown: rows.filter(pl.col("split") == split).drop("split") for split, shown in SPLITS.items()}
-    return _plain("rejections", found, folder)
+    return _plain("skipped_prompts", found, folder)
 
 
 def _evaluation(kind: str, evaluated: Path, folder: Path, *, split: str) -> Subset:
-    table = {"item_scores": tables.ITEM_SCORES, "judged": tables.JUDGED}[kind]
+    table = {"item_scores": tables.ITEM_SCORES, "judged": tables.CONTINUATION_METRICS}[kind]
     return _plain(kind, {split: tables.read(table, evaluated / f"{kind}.parquet")}, folder)
 
 

@@ -38,9 +38,9 @@ def model_files(experiment: Experiment, name: str, config: ModelRepository, arti
     )
     if config.adapter:
         files |= _adapter_files(checkpoint, base=hub_name_of_start(experiment, name))
-    if config.start:
+    if config.base_model:
         files |= {f"{START}/{file}": path for file, path in plain_files(start)}
-    if config.speech:
+    if config.speech_models:
         for part in _SPEECH_PARTS:
             folder = artifacts.root / part
             found = {

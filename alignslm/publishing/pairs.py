@@ -18,7 +18,7 @@ from alignslm.storage import replacing_folder
 from alignslm.utterances import speech_cells
 
 SPLITS = {"train": "train", "valid": "validation"}  # our split -> the Hub's
-SCORES = ("llm_score", "ppl", "auto_bleu", "num_words")
+SCORES = ("judge_score", "ppl", "auto_bleu", "num_words")
 SIDES = ("chosen", "rejected")
 
 
@@ -32,7 +32,7 @@ class Sources(NamedTuple):
     prompts: pl.DataFrame
     continuations: pl.DataFrame
     said: pl.DataFrame  # continuation_id, text and SCORES
-    rejections: pl.DataFrame
+    skipped_prompts: pl.DataFrame
     speech: Path
     recorded: Path | None  # FLAC by prompt_id; None if original speech is not published
     sample_rate_hz: int
@@ -61,7 +61,7 @@ def read_sources(name: str, config: DatasetRepository, artifacts: Artifacts, wor
         said=texts.select(pl.col("source_id").alias("continuation_id"), "text").join(
             scores.select("continuation_id", *SCORES), on="continuation_id", how="full", coalesce=True
         ),
-        rejections=tables.read(tables.REJECTIONS, artifacts.table("rejections", name)),
+        skipped_prompts=tables.read(tables.SKIPPED_PROMPTS, artifacts.table("skipped_prompts", name)),
         speech=speech,
         recorded=work / "recorded" if config.prompt_audio else None,
         sample_rate_hz=int(rates[0]),
@@ -83,14 +83,14 @@ def pair_features(sources: Sources) -> Features:
     """Return the columns of a pair in the order of the viewer: audio and texts first."""
     spoken = audio(sources.sample_rate_hz)
     heard = {"prompt": audio(sources.recorded_rate_hz)} if sources.recorded else {}
-    numbers = {"llm_score": "float64", "ppl": "float64", "auto_bleu": "float64", "num_words": "int32"}
+    numbers = {"judge_score": "float64", "ppl": "float64", "auto_bleu": "float64", "num_words": "int32"}
     sides = {
         f"{side}_{column}": kind
         for side in SIDES
         for column, kind in {
             **numbers,
             "utility": "float64",
-            "finish": "string",
+            "finish_reason": "string",
             "units": "units",
             "id": "string",
         }.items()
@@ -146,9 +146,9 @@ def continuation_features(sources: Sources) -> Features:
     """Return the columns of a judged continuation."""
     return features({
         "audio": audio(sources.sample_rate_hz), "prompt_text": "string", "text": "string",
-        "llm_score": "float64", "ppl": "float64", "auto_bleu": "float64", "num_words": "int32",
-        "finish": "string", "logprob_nats": "float64", "units": "units",
-        "draw": "int32", "prompt_id": "string", "continuation_id": "string",
+        "judge_score": "float64", "ppl": "float64", "auto_bleu": "float64", "num_words": "int32",
+        "finish_reason": "string", "logprob": "float64", "units": "units",
+        "sample_index": "int32", "prompt_id": "string", "continuation_id": "string",
     })  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def result_facts(report: Report, experiment: Experiment, name: str) -> dict[str,
     columns = headline(report)
     own = [metric for column in columns if (metric := report.metric(name, *column))]
     against_base = [found for column in columns if (found := report.comparison(name, BASE, *column))]
-    main = (report.comparison(name, other, CONTINUATION, "heldout_judge") for other in (BASE, FINETUNED))
+    main = (report.comparison(name, other, CONTINUATION, "heldout_judge_score") for other in (BASE, FINETUNED))
     order = sorted(systems_of(report), key=lambda system: (system != name, system == topline(experiment)))
     differences = report.model_copy(update={"comparisons": tuple(c for c in report.comparisons if c.model == name)})
     return {
@@ -117,6 +117,6 @@ def systems_of(report: Report) -> list[str]:
 def _counted(report: Report, name: str) -> Iterator[Metric]:
     """Yield the metrics with the counts of a round: judged continuations, then each benchmark's item pairs."""
     for metric in report.metrics:
-        first = {CONTINUATION: "judge", SPEECH: None}.get(metric.benchmark, ACCURACY)
+        first = {CONTINUATION: "judge_score", SPEECH: None}.get(metric.benchmark, ACCURACY)
         if metric.model == name and metric.metric == first:
             yield metric

@@ -18,31 +18,31 @@ CONTINUATION = "continuation"
 ACCURACY = "accuracy"
 SPEECH = "speech"
 WORD_ERROR = "word_error_rate"
-UNSAMPLED = "unsampled"  # a clip left out on purpose: not missing
+SKIPPED = "skipped"  # a clip left out on purpose: not missing
 
 # Metrics of judged continuations in the order of the report. None: neither direction is better in itself.
 DIRECTIONS: dict[str, bool | None] = {
-    "judge": True,
-    "heldout_judge": True,
+    "judge_score": True,
+    "heldout_judge_score": True,
     "grammatical": True,
     "ppl": False,
     "log_ppl": False,
     "auto_bleu": False,
-    "distinct": True,
-    "distinct_per_draw": True,
+    "unique_ratio": True,
+    "unique_ratio_per_index": True,
     "distinct_1": None,  # nonsense that ASR spells differently each time also raises them
     "distinct_2": None,
-    "finished": True,
+    "eos_rate": True,
     "num_words": None,
     "num_units": None,
     "duration_s": None,
-    "silence_share": None,
-    "unit_error": False,
+    "silence_ratio": None,
+    "unit_error_rate": False,
 }
 SCALES = {
-    **dict.fromkeys(("judge", "heldout_judge"), POINTS),
-    **dict.fromkeys(("grammatical", "finished"), ANSWERS),
-    **dict.fromkeys(("auto_bleu", "distinct", "distinct_per_draw", "silence_share"), RATIO),
+    **dict.fromkeys(("judge_score", "heldout_judge_score"), POINTS),
+    **dict.fromkeys(("grammatical", "eos_rate"), ANSWERS),
+    **dict.fromkeys(("auto_bleu", "unique_ratio", "unique_ratio_per_index", "silence_ratio"), RATIO),
 }
 
 
@@ -62,7 +62,7 @@ class MetricColumn(NamedTuple):
 
 
 class EvalTables(NamedTuple):
-    """Evaluation tables with rows of any systems: JUDGED, ITEM_SCORES, TRANSCRIPTS by system, MOS, WORD_ERRORS.
+    """Rows of any systems: CONTINUATION_METRICS, ITEM_SCORES, TRANSCRIPTS by system, MOS, WORD_ERRORS.
 
     The last two are None if they were not measured.
     """
@@ -117,14 +117,14 @@ def _log(perplexity: np.ndarray) -> np.ndarray:
 
 
 def _diversity_columns(rows: pl.DataFrame, transcripts: pl.DataFrame, model: str) -> Iterator[MetricColumn]:
-    ids = rows.select("continuation_id", "prompt_id", "draw").unique().sort("continuation_id")
+    ids = rows.select("continuation_id", "prompt_id", "sample_index").unique().sort("continuation_id")
     joined = ids.join(transcripts, left_on="continuation_id", right_on="source_id", how="left").sort("continuation_id")
     if absent := joined["status"].null_count():
         raise ReportError(f"{absent} judged continuations of {model!r} have no transcript row; run `dvc repro`")
     text = pl.when(pl.col("status") == "empty").then(pl.lit("")).otherwise(pl.col("text"))
-    texts = joined.select("prompt_id", "draw", text=text)
+    texts = joined.select("prompt_id", "sample_index", text=text)
     yield from _distinct_columns(texts)
-    draws = [dict(some.select("prompt_id", "text").iter_rows()) for some in texts.partition_by("draw")]
+    draws = [dict(some.select("prompt_id", "text").iter_rows()) for some in texts.partition_by("sample_index")]
     for n in (1, 2):
         found, prompts = _by_prompt(distinct_values(draws, n=n), texts["prompt_id"])
         yield MetricColumn(CONTINUATION, f"distinct_{n}", found, prompts, DIRECTIONS[f"distinct_{n}"])
@@ -143,11 +143,11 @@ def _distinct_columns(texts: pl.DataFrame) -> Iterator[MetricColumn]:
     measured = pl.col("same").is_not_null()
     shares = marked.select(
         "prompt_id",
-        distinct=pl.when(measured).then(share.over("same")),
-        distinct_per_draw=pl.when(measured).then(share.over("same", "draw")),
+        unique_ratio=pl.when(measured).then(share.over("same")),
+        unique_ratio_per_index=pl.when(measured).then(share.over("same", "sample_index")),
     )
     clusters = shares["prompt_id"].to_numpy()
-    for name in ("distinct", "distinct_per_draw"):
+    for name in ("unique_ratio", "unique_ratio_per_index"):
         values = shares[name].fill_null(float("nan")).to_numpy()
         yield MetricColumn(CONTINUATION, name, values, clusters, DIRECTIONS[name], SCALES[name])
 
@@ -156,7 +156,7 @@ def _item_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
     """Yield the accuracies of every benchmark: overall, of its parts, and the main figures under every convention.
 
     A pair's value is the mean over its measured voices, and every pair counts the same, as in the official scorers.
-    Conventions follow an @: `accuracy@given-sum-eos`.
+    Conventions follow an @: `accuracy@conditional-sum-eos`.
     """
     for benchmark in rows["benchmark"].unique().sort():
         items = rows.filter(benchmark=benchmark)
@@ -202,12 +202,12 @@ def _unmeasured(items: pl.DataFrame, benchmark: str) -> Iterator[MetricColumn]:
     partly = missing & items.select(pl.col("correct").is_not_null().any().over("pair_id")).to_series()
     if partly.any():
         values, pairs = missing.cast(pl.Float64).to_numpy(), items["pair_id"].to_numpy()
-        yield MetricColumn(benchmark, "unmeasured", values, pairs, higher_is_better=False, scale=ANSWERS)
+        yield MetricColumn(benchmark, "missing_ratio", values, pairs, higher_is_better=False, scale=ANSWERS)
 
 
 def _speech_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
     """Yield predicted MOS; clips of one prompt are dependent."""
-    rated = rows.filter(pl.col("status") != UNSAMPLED).sort("source_id")
+    rated = rows.filter(pl.col("status") != SKIPPED).sort("source_id")
     for metric in rated["metric"].unique().sort():
         found = rated.filter(metric=metric)
         clusters = found["prompt_id"].to_numpy()

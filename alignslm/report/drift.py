@@ -11,7 +11,16 @@ from alignslm.report.drawing import HUES, Panel, new_figure, svg_of
 from alignslm.report.metrics import Report
 from alignslm.report.systems import lineage
 
-DRIFTS = ("judge", "heldout_judge", "num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "finished")
+DRIFTS = (
+    "judge_score",
+    "heldout_judge_score",
+    "num_words",
+    "duration_s",
+    "auto_bleu",
+    "unique_ratio",
+    "unique_ratio_per_index",
+    "eos_rate",
+)
 LINES = ("-", "--", ":", "-.")
 
 
@@ -33,7 +42,7 @@ def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Pa
     """Draw the cumulative distribution of scores of held-out continuations for every checkpoint of the lineage."""
     name, figure, axes, medians = "scores-held-out", *new_figure(), list[str]()
     for place, model in enumerate(lineage(experiment)):
-        scores = np.sort(judged.filter(model=model, metric="judge")["value"].drop_nulls().to_numpy())
+        scores = np.sort(judged.filter(model=model, metric="judge_score")["value"].drop_nulls().to_numpy())
         if len(scores):
             shares = np.arange(1, len(scores) + 1) / len(scores)
             hue, dashes = HUES[place % len(HUES)], LINES[place % len(LINES)]

@@ -57,7 +57,7 @@ def differences(left: Mapping[Key, MetricColumn], right: Mapping[Key, MetricColu
 
 
 def read_columns(artifacts: Path, model: str) -> dict[Key, MetricColumn]:
-    """Read artifacts/eval/MODEL; `distinct` and `speech` only if the tables of `absent_tables` exist.
+    """Read artifacts/eval/MODEL; `unique_ratio` and `speech` only if the tables of `absent_tables` exist.
 
     Raises ReportError, which names the evaluated systems, if this one is not among them; TableError for a broken table.
     """
@@ -68,7 +68,7 @@ def read_columns(artifacts: Path, model: str) -> dict[Key, MetricColumn]:
         raise ReportError(f"{artifacts} has no evaluation of {model!r}. {known} Run `dvc repro`.")
     transcripts, mos = made.sample(model).transcripts, made.mos_of(model)
     measured = EvalTables(
-        judged=tables.read(tables.JUDGED, made.judged(model)),
+        judged=tables.read(tables.CONTINUATION_METRICS, made.judged(model)),
         item_scores=tables.read(tables.ITEM_SCORES, made.item_scores(model)),
         transcripts={model: tables.read(tables.TRANSCRIPTS, transcripts)} if transcripts.exists() else {},
         mos=tables.read(tables.MOS, mos) if mos.exists() else None,
@@ -88,7 +88,7 @@ def comparable(left: MetricColumn, right: MetricColumn) -> bool:
     Only the declared likelihood convention is compared: the others are for reading next to other papers' figures. The
     ratio of unique texts falls with their number, so it is only compared between equal numbers.
     """
-    return "@" not in left.metric and (left.metric != "distinct" or len(left.values) == len(right.values))
+    return "@" not in left.metric and (left.metric != "unique_ratio" or len(left.values) == len(right.values))
 
 
 def shared_keys(left: Mapping[Key, MetricColumn], right: Mapping[Key, MetricColumn]) -> list[Key]:

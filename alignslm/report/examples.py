@@ -73,11 +73,11 @@ def read_examples(
 
 def _first_draws(sample: Sample, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
     """Return the first continuation of every prompt, by prompt id."""
-    heldout = judged.filter(metric="heldout_judge").select("continuation_id", heldout_score="value")
+    heldout = judged.filter(metric="heldout_judge_score").select("continuation_id", heldout_score="value")
     rows = (
-        judged.filter(metric="judge")
+        judged.filter(metric="judge_score")
         .join(prompts.select("prompt_id"), on="prompt_id", how="semi")
-        .sort("prompt_id", "draw")
+        .sort("prompt_id", "sample_index")
         .unique("prompt_id", keep="first", maintain_order=True)
         .join(_texts(sample), left_on="continuation_id", right_on="source_id", how="left")
         .join(heldout, on="continuation_id", how="left")

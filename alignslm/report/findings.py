@@ -56,23 +56,23 @@ def findings_of(report: Report, experiment: Experiment) -> Findings:
     return Findings(
         first=first,
         last=last,
-        start=report.metric(BASE, CONTINUATION, "judge"),
-        end=report.metric(last, CONTINUATION, "judge"),
+        start=report.metric(BASE, CONTINUATION, "judge_score"),
+        end=report.metric(last, CONTINUATION, "judge_score"),
         gain=gain,
-        heldout_gain=_judged(report, last, BASE, "heldout_judge"),
+        heldout_gain=_judged(report, last, BASE, "heldout_judge_score"),
         explained=dict(_explained(report, gain)),
         first_against_sft=_judged(report, first, FINETUNED),
         last_against_sft=_judged(report, last, FINETUNED) if last != first else None,
         likelihood=tuple(_likelihood(report, first, last)),
         step=_judged(report, last, before) if before != BASE else None,
-        heldout_step=_judged(report, last, before, "heldout_judge"),
-        diversity=_judged(report, last, BASE, "distinct"),
+        heldout_step=_judged(report, last, before, "heldout_judge_score"),
+        diversity=_judged(report, last, BASE, "unique_ratio"),
         toplines=dict(_toplines(report, topline(experiment))),
         flagged={judge: systems for judge, systems in flagged.items() if systems},
     )
 
 
-def _judged(report: Report, model: str, against: str, metric: str = "judge") -> Comparison | None:
+def _judged(report: Report, model: str, against: str, metric: str = "judge_score") -> Comparison | None:
     return report.comparison(model, against, CONTINUATION, metric)
 
 

@@ -29,22 +29,22 @@ class Style(NamedTuple):
 
 
 STYLES = {
-    "judge": Style("training judge", 1, 2, "1 to 5"),
-    "heldout_judge": Style("held-out judge", 1, 2, "1 to 5"),
+    "judge_score": Style("training judge", 1, 2, "1 to 5"),
+    "heldout_judge_score": Style("held-out judge", 1, 2, "1 to 5"),
     "grammatical": Style("grammatical", 100, 1, "%"),
     "ppl": Style("perplexity", 1, 1, ""),
     "log_ppl": Style("log perplexity", 1, 2, "nats"),
     "auto_bleu": Style("auto-BLEU", 100, 2, "×100"),
-    "distinct": Style("distinct", 100, 1, "%"),
-    "distinct_per_draw": Style("distinct within a draw", 100, 1, "%"),
-    "finished": Style("finished", 100, 1, "%"),
+    "unique_ratio": Style("unique texts", 100, 1, "%"),
+    "unique_ratio_per_index": Style("unique texts per index", 100, 1, "%"),
+    "eos_rate": Style("EOS rate", 100, 1, "%"),
     "num_words": Style("words", 1, 2, ""),
     "num_units": Style("units", 1, 1, ""),
     "duration_s": Style("duration", 1, 2, "s"),
     "distinct_1": Style("distinct-1", 100, 1, "%"),
     "distinct_2": Style("distinct-2", 100, 1, "%"),
-    "silence_share": Style("silence", 100, 1, "%"),
-    "unit_error": Style("unit error", 100, 1, "%"),
+    "silence_ratio": Style("silence", 100, 1, "%"),
+    "unit_error_rate": Style("unit error", 100, 1, "%"),
 }
 SPEECH_STYLES = {
     WORD_ERROR: Style("word error", 100, 1, "%"),
@@ -55,14 +55,14 @@ SPEECH_STYLES = {
     "utmos": Style("predicted MOS", 1, 2, "1 to 5"),
 }
 CONVENTIONS = {
-    "given": "of the ending given what comes before",
-    "scored": "of the whole item",
+    "conditional": "of the ending given what comes before",
+    "joint": "of the whole item",
     "mean": "per unit",
     "sum": "summed over units",
     "eos": "end of sequence counted",
 }
 SPEECH_FIRST = "dnsmos_ovrl"
-HEADLINE = ("judge", "heldout_judge", "grammatical", "auto_bleu", "distinct", "num_words")
+HEADLINE = ("judge_score", "heldout_judge_score", "grammatical", "auto_bleu", "unique_ratio", "num_words")
 HEADLINE_BENCHMARKS_AFTER = "grammatical"
 TOPIC = f"{ACCURACY}/topic"
 
@@ -80,7 +80,7 @@ def style(benchmark: str, metric: str) -> Style:
 
 
 def convention_words(convention: str) -> str:
-    """Return a likelihood convention in words, such as `scored-sum-eos`; see `benchmarks.conventions`."""
+    """Return a likelihood convention in words, such as `joint-sum-eos`; see `benchmarks.conventions`."""
     return ", ".join(CONVENTIONS[word] for word in convention.split("-"))
 
 

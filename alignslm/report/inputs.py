@@ -17,8 +17,8 @@ from alignslm.report.examples import Example, read_examples
 from alignslm.report.systems import evaluated, topline
 
 NUM_EXAMPLES = 4
-RECORDED = "recorded-continuations"  # the system name in the mos tables
-RECORDED_SPEECH = ("recorded-prompts", RECORDED)
+RECORDED = "original-continuations"  # the system name in the mos tables
+RECORDED_SPEECH = ("original-prompts", RECORDED)
 CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
 
 
@@ -42,7 +42,7 @@ class BestStep(Config):
 
 
 class TrainingLog(Config):
-    """artifacts/training/<checkpoint>.json."""
+    """artifacts/training_logs/<checkpoint>.json."""
 
     steps: int
     best: BestStep | None
@@ -51,16 +51,16 @@ class TrainingLog(Config):
 
 @dataclass(frozen=True)
 class RoundTables:
-    """SCORES, PAIRS (without units) and REJECTIONS of one round."""
+    """SCORES, PAIRS (without units) and SKIPPED_PROMPTS of one round."""
 
     scores: pl.DataFrame
     pairs: pl.DataFrame
-    rejections: pl.DataFrame
+    skipped_prompts: pl.DataFrame
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """JUDGED, ITEM_SCORES, MOS and WORD_ERRORS rows, TRANSCRIPTS by model, and inputs of the figures and examples."""
+    """CONTINUATION_METRICS, ITEM_SCORES, MOS and WORD_ERRORS, TRANSCRIPTS by model, inputs of figures and examples."""
 
     experiment: Experiment
     judged: pl.DataFrame
@@ -78,7 +78,7 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
     models, split, rounds = evaluated(experiment), experiment.params.evaluation.split, experiment.params.rounds
     baselines = [name for name in experiment.params.checkpoints if name not in rounds]
     made, rated = Artifacts(artifacts), (*experiment.params.systems, *RECORDED_SPEECH)
-    judged = [tables.read(tables.JUDGED, made.judged(model)) for model in models]
+    judged = [tables.read(tables.CONTINUATION_METRICS, made.judged(model)) for model in models]
     scored = [tables.read(tables.ITEM_SCORES, made.item_scores(model)) for model in models]
     return ReportInputs(
         experiment=experiment,
@@ -120,7 +120,7 @@ def _read_round(made: Artifacts, name: str) -> RoundTables:
     return RoundTables(
         scores=tables.read(tables.SCORES, made.table("scores", name)),
         pairs=tables.read(tables.PAIRS, made.table("pairs", name), columns),
-        rejections=tables.read(tables.REJECTIONS, made.table("rejections", name)),
+        skipped_prompts=tables.read(tables.SKIPPED_PROMPTS, made.table("skipped_prompts", name)),
     )
 
 

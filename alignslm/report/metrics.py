@@ -14,7 +14,7 @@ from alignslm.statistics import Interval, mean_interval
 
 SIGNIFICANT = 0.05
 
-JUDGES = ("judge", "heldout_judge")
+JUDGES = ("judge_score", "heldout_judge_score")
 FLAG_REASON = "pleases its judge: above the true continuations' own score"
 
 
@@ -70,7 +70,7 @@ class Flag(Config):
     model: str
     metric: str
     value: float
-    ceiling_ci95: Interval
+    topline_ci95: Interval
     reason: str = FLAG_REASON
 
 
@@ -111,13 +111,13 @@ def summarise(
     *,
     models: Iterable[str],
     rounds: Mapping[str, str],
-    ceiling_model: str,
+    topline: str,
 ) -> Report:
     """Summarize the evaluation of all `models`, in their order.
 
     * Judged metrics cluster by prompt, likelihood benchmarks by item pair. `ppl` is the geometric mean, exp of
       the mean log perplexity; `log_ppl` is that mean, in nats, and the one that is compared.
-    * `distinct` is the ratio of unique transcripts among all of a model's, `distinct_per_draw` the same
+    * `unique_ratio` is the ratio of unique transcripts among all of a model's, `unique_ratio_per_index` the same
       within one continuation per prompt, averaged over draws. The first falls with the number of continuations, so
       it is only compared between models with equally many. Both are means of 1 / (copies of this text);
       their errors hold the copies fixed.
@@ -140,7 +140,7 @@ def summarise(
         for model, against in compared(order, rounds)
         for key, found in differences(columns[model], columns[against]).items()
     ]
-    return Report(metrics=tuple(metrics), comparisons=tuple(comparisons), flags=tuple(_flags(metrics, ceiling_model)))
+    return Report(metrics=tuple(metrics), comparisons=tuple(comparisons), flags=tuple(_flags(metrics, topline)))
 
 
 def compared(models: Iterable[str], rounds: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -196,9 +196,9 @@ def comparison_fields(model: str, against: str, key: Key, difference: Difference
     }
 
 
-def _flags(metrics: list[Metric], ceiling_model: str) -> Iterator[Flag]:
-    ceilings = {m.metric: m.ci95 for m in metrics if m.model == ceiling_model and m.metric in JUDGES}
+def _flags(metrics: list[Metric], topline: str) -> Iterator[Flag]:
+    ceilings = {m.metric: m.ci95 for m in metrics if m.model == topline and m.metric in JUDGES}
     for metric in metrics:
-        ceiling = ceilings.get(metric.metric) if metric.model != ceiling_model else None
+        ceiling = ceilings.get(metric.metric) if metric.model != topline else None
         if ceiling is not None and metric.value is not None and metric.value > ceiling[1]:
-            yield Flag(model=metric.model, metric=metric.metric, value=metric.value, ceiling_ci95=ceiling)
+            yield Flag(model=metric.model, metric=metric.metric, value=metric.value, topline_ci95=ceiling)

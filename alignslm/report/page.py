@@ -73,7 +73,7 @@ def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str,
 def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]]:
     """Return the findings, warnings, notes and protocols as paragraphs of Markdown."""
     evaluation = experiment.params.evaluation
-    convention = Convention(evaluation.context, evaluation.reduction, evaluation.include_eos)
+    convention = Convention(evaluation.likelihood, evaluation.reduction, evaluation.include_eos)
     templates = environment(FOLDER, html=False)
     templates.filters |= FILTERS
     facts = {
@@ -84,7 +84,7 @@ def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]
         "topline": topline(experiment),
         "low_temperature": LOW_TEMPERATURE,
         "procedure": PROCEDURE,
-        "mismatched": getattr(experiment.corpus, "drift", None),
+        "mismatched": getattr(experiment.corpus, "mismatched_fraction", None),
         "convention": convention_words(convention.name(has_context=True)),
     }
     names = ("findings", "warnings", "notes", "protocols")

@@ -16,8 +16,17 @@ from alignslm.report.metrics import Interval, Report
 from alignslm.report.tabulate import models_of
 
 SHAPE_METRICS = (
-    *("num_words", "duration_s", "auto_bleu", "distinct", "distinct_per_draw", "distinct_1", "distinct_2", "finished"),
-    *("silence_share", "unit_error"),
+    *(
+        "num_words",
+        "duration_s",
+        "auto_bleu",
+        "unique_ratio",
+        "unique_ratio_per_index",
+        "distinct_1",
+        "distinct_2",
+        "eos_rate",
+    ),
+    *("silence_ratio", "unit_error_rate"),
 )
 SCORE_EDGES = np.linspace(1, 5, 17)
 TRAINING_FIGURES = {
@@ -109,7 +118,7 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
             axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:g}")
         axes.set(xlabel="judge's score", ylabel="continuations", xlim=(1, 5))
         axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
-        mean = item.scores["llm_score"].mean()
+        mean = item.scores["judge_score"].mean()
         shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
         alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
         yield Panel(
@@ -122,8 +131,8 @@ def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> I
 
 
 def score_counts(scores: pl.DataFrame) -> list[int]:
-    """Count SCORES rows by llm_score in steps of 0.25 from 1 to 5; rows without a score are left out."""
-    counts, _ = np.histogram(scores["llm_score"].drop_nulls().to_numpy(), SCORE_EDGES)
+    """Count SCORES rows by judge_score in steps of 0.25 from 1 to 5; rows without a score are left out."""
+    counts, _ = np.histogram(scores["judge_score"].drop_nulls().to_numpy(), SCORE_EDGES)
     return [int(count) for count in counts]
 
 

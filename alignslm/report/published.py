@@ -86,7 +86,7 @@ def _ours(report: Report, experiment: Experiment) -> Iterator[list[Cell]]:
     for model in (name for name in models_of(report) if name in systems):
         for protocol in protocols_of(experiment) or ["toy"]:
             cells = [_cell(report, model, experiment, protocol, column) for column in COLUMNS]
-            judge = Cell(with_error(report.metric(model, CONTINUATION, "heldout_judge")), "ours")
+            judge = Cell(with_error(report.metric(model, CONTINUATION, "heldout_judge_score")), "ours")
             yield [Cell(f"this run: {model}{LABEL_SUFFIX[protocol]}", "ours"), *cells, judge]
 
 

@@ -56,7 +56,7 @@ def write_samples(
     known, split = evaluated(experiment), experiment.params.evaluation.split
     if unknown := [name for name in systems if name not in known]:
         raise ReportError(f"{unknown[0]!r} is not a system of this experiment. Choose from {', '.join(known)}.")
-    judged = pl.concat(tables.read(tables.JUDGED, Artifacts(artifacts).judged(name)) for name in systems)
+    judged = pl.concat(tables.read(tables.CONTINUATION_METRICS, Artifacts(artifacts).judged(name)) for name in systems)
     examples = read_examples(artifacts, judged, models=systems, split=split, count=num_prompts)
     waveforms = dict(_waveforms(examples))
     _write_clips({_file(*key): waveform for key, waveform in waveforms.items()}, folder)
@@ -107,10 +107,10 @@ def _file(number: int, system: str) -> str:
 
 def _means(system: str, examples: Sequence[Example], judged: pl.DataFrame) -> MeanScores:
     first = [one for example in examples for one in example.continuations if one.model == system]
-    scores = {"judge": [one.score for one in first], "heldout_judge": [one.heldout_score for one in first]}
+    scores = {"judge_score": [one.score for one in first], "heldout_judge_score": [one.heldout_score for one in first]}
     every = {metric: judged.filter(model=system, metric=metric)["value"].to_list() for metric in scores}
     return MeanScores(
-        *((_mean(by_metric["judge"]), _mean(by_metric["heldout_judge"])) for by_metric in (scores, every))
+        *((_mean(by_metric["judge_score"]), _mean(by_metric["heldout_judge_score"])) for by_metric in (scores, every))
     )
 
 

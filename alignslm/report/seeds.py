@@ -12,7 +12,7 @@ from alignslm.report.evaluated import Key, Paired, pair, read_columns, shared_ke
 from alignslm.statistics import MIN_CLUSTERS, MIN_RUNS, Floats, Interval, mean_over_runs, paired_difference
 
 FAULTS_SHOWN = 8
-NOT_COMBINED = "unmeasured"  # only reported if something is missing
+NOT_COMBINED = "missing_ratio"  # only reported if something is missing
 
 
 class CombinedRow(Config):

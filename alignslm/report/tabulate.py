@@ -107,8 +107,8 @@ SOUND = (
     (CONTINUATION, "distinct_1"),
     (CONTINUATION, "distinct_2"),
     (CONTINUATION, "duration_s"),
-    (CONTINUATION, "silence_share"),
-    (CONTINUATION, "unit_error"),
+    (CONTINUATION, "silence_ratio"),
+    (CONTINUATION, "unit_error_rate"),
     (SPEECH, WORD_ERROR),
 )
 
@@ -183,7 +183,7 @@ def every_comparison_sheet(report: Report) -> ReportTable:
 
 def pairs_sheet(inputs: ReportInputs) -> ReportTable:
     """Return the counts of prompts with and without pairs by round and split."""
-    reasons = sorted({r for item in inputs.rounds.values() for r in item.rejections["reason"].unique()})
+    reasons = sorted({r for item in inputs.rounds.values() for r in item.skipped_prompts["reason"].unique()})
     headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]
     rows = [
         row
@@ -195,14 +195,14 @@ def pairs_sheet(inputs: ReportInputs) -> ReportTable:
 
 
 def _splits(item: RoundTables) -> list[str]:
-    return sorted({*item.pairs["split"].unique(), *item.rejections["split"].unique()})
+    return sorted({*item.pairs["split"].unique(), *item.skipped_prompts["split"].unique()})
 
 
 def _account(name: str, item: RoundTables, split: str, reasons: list[str]) -> list[str]:
-    pairs, rejections = item.pairs.filter(split=split), item.rejections.filter(split=split)
+    pairs, skipped_prompts = item.pairs.filter(split=split), item.skipped_prompts.filter(split=split)
     with_pairs = pairs["prompt_id"].n_unique()
-    counts = [rejections.filter(pl.col("reason") == reason).height for reason in reasons]
+    counts = [skipped_prompts.filter(pl.col("reason") == reason).height for reason in reasons]
     margin = pairs["margin"].mean()
     shown = f"{margin:.2f}" if isinstance(margin, float) else DASH
-    totals = [with_pairs + rejections.height, with_pairs, pairs.height]
+    totals = [with_pairs + skipped_prompts.height, with_pairs, pairs.height]
     return [name, split, *map(str, totals), shown, *map(str, counts)]

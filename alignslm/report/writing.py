@@ -20,7 +20,7 @@ def report_of(inputs: ReportInputs) -> Report:
         EvalTables(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),
         models=evaluated(inputs.experiment),
         rounds=previous(inputs.experiment),
-        ceiling_model=topline(inputs.experiment),
+        topline=topline(inputs.experiment),
     )
 
 

@@ -58,8 +58,8 @@ def _plan_split(config: StoryWorldConfig, split: Part) -> Iterator[tuple[str, st
     for number, scene in enumerate(_distinct_scenes(config.seed, split, count)):
         utterance_id = content_id("story", split, number)
         rng = np.random.default_rng(row_seed(config.seed, "story", utterance_id))
-        drifted = split == "train" and rng.random() < config.drift
-        source = _mismatched_scene(scene, config.drift_same_pronoun, rng) if drifted else scene
+        drifted = split == "train" and rng.random() < config.mismatched_fraction
+        source = _mismatched_scene(scene, config.mismatched_same_pronoun, rng) if drifted else scene
         second, third = realize_story(source, draw_plot(source.topic, rng)).continuation
         yield utterance_id, split, drifted, scene.prompt, second, third
 
@@ -90,8 +90,8 @@ def _mismatched_scene(scene: Scene, same_pronoun: float, rng: np.random.Generato
 
 
 def story_texts(config: StoryWorldConfig) -> pl.DataFrame:
-    """Return the TEXTS table: `config.texts` clean stories whose prompts belong to the train part."""
-    rows = [_text_row(config.seed, content_id("text", number)) for number in range(config.texts)]
+    """Return the TEXTS table: `config.num_texts` clean stories whose prompts belong to the train part."""
+    rows = [_text_row(config.seed, content_id("text", number)) for number in range(config.num_texts)]
     schema = ["text_id", "prompt_text", "continuation_text"]
     return tables.conform(pl.DataFrame(rows, schema=schema, orient="row"), tables.TEXTS)
 
@@ -101,7 +101,7 @@ def _text_row(seed: int, text_id: str) -> tuple[str, str, str]:
     return text_id, story.prompt, story.continuation_text
 
 
-def synthesize_corpus(config: StoryWorldConfig, *, workers: int, shard_rows: int, work: Path) -> Iterator[pl.DataFrame]:
+def synthesize_corpus(config: StoryWorldConfig, *, workers: int, shard_size: int, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the UTTERANCES table in shards, in order of utterance_id, each durable in `work` once spoken.
 
     With several workers the calling script must be importable (`if __name__ == "__main__"`), for they are spawned.
@@ -111,7 +111,7 @@ def synthesize_corpus(config: StoryWorldConfig, *, workers: int, shard_rows: int
             plan_stories(config),
             lambda rows: _speak(rows, config, pool),
             folder=work,
-            shard_rows=shard_rows,
+            shard_size=shard_size,
             label="corpus",
         )
 

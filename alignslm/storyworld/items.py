@@ -179,7 +179,7 @@ def _syntactic_pairs(config: ToySyntactic) -> list[Pair]:
 
 
 def _cloze_pairs(config: ToyStoryCloze) -> list[Pair]:
-    """Return a `topic` pair of every story; about half of the first `harder_stories` give each harder subtype."""
+    """Return a `topic` pair of every story; about half of the first `num_hard_stories` give each harder subtype."""
     scenes = _first_scenes(config.stories, config.seed, "toy-storycloze")
     return [pair for number, scene in enumerate(scenes) for pair in _cloze_of(number, scene, config)]
 
@@ -189,7 +189,7 @@ def _cloze_of(number: int, scene: Scene, config: ToyStoryCloze) -> Iterator[Pair
     plot = draw_plot(scene.topic, rng)
     positive = (scene.prompt, *_sentences(scene, plot, pronoun=scene.pronoun))
     endings = {"topic": _mismatched_topic(scene, plot, rng)}
-    harder = number < config.harder_stories
+    harder = number < config.num_hard_stories
     if harder and scene.pronoun != "they" and number % 4:
         endings["pronoun"] = _sentences(scene, plot, pronoun=_other_gender(scene.pronoun))
     if harder and number % 2:

@@ -66,14 +66,15 @@ CONTINUATIONS = Table(
     {
         "continuation_id": pl.String,
         "prompt_id": pl.String,
-        "draw": pl.Int32,
+        "sample_index": pl.Int32,
         "model_id": pl.String,
         "seed": pl.Int64,
         "units": UNITS,
-        "finish": pl.String,
-        "logprob_nats": pl.Float64,
+        "finish_reason": pl.String,
+        "logprob": pl.Float64,
     },
     ("continuation_id",),
+    version=2,
 )
 SPEECH = Table(
     "speech",
@@ -106,15 +107,16 @@ SCORES = Table(
     {
         "continuation_id": pl.String,
         "prompt_id": pl.String,
-        "draw": pl.Int32,
-        "llm_score": pl.Float64,
+        "sample_index": pl.Int32,
+        "judge_score": pl.Float64,
         "ppl": pl.Float64,
         "auto_bleu": pl.Float64,
         "num_words": pl.Int32,
         "status": pl.String,
     },
     ("continuation_id",),
-    frozenset({"llm_score", "ppl", "auto_bleu"}),
+    frozenset({"judge_score", "ppl", "auto_bleu"}),
+    version=2,
 )
 REPLIES = Table(
     "replies",
@@ -133,16 +135,19 @@ PAIRS = Table(
         "prompt_units": UNITS,
         "chosen_units": UNITS,
         "rejected_units": UNITS,
-        "chosen_finish": pl.String,
-        "rejected_finish": pl.String,
+        "chosen_finish_reason": pl.String,
+        "rejected_finish_reason": pl.String,
         "chosen_utility": pl.Float64,
         "rejected_utility": pl.Float64,
         "margin": pl.Float64,
     },
     ("pair_id",),
-    frozenset({"chosen_utility", "rejected_utility", "margin"}),  # null: a preference given without a score
+    frozenset({"chosen_utility", "rejected_utility", "margin"}),  # null: a preference given without a score,
+    version=2,
 )
-REJECTIONS = Table("rejections", {"prompt_id": pl.String, "split": pl.String, "reason": pl.String}, ("prompt_id",))
+SKIPPED_PROMPTS = Table(
+    "skipped_prompts", {"prompt_id": pl.String, "split": pl.String, "reason": pl.String}, ("prompt_id",), version=2
+)
 ITEMS = Table(
     "items",
     {
@@ -177,39 +182,40 @@ ITEM_SCORES = Table(
         "subtype": pl.String,
         "band": pl.String,
         "length": pl.Int32,
-        "positive_nats": pl.Float64,  # under the declared convention
-        "negative_nats": pl.Float64,
+        "positive_logprob": pl.Float64,  # under the declared convention
+        "negative_logprob": pl.Float64,
         "positive_units": pl.Int32,
         "negative_units": pl.Int32,
         "correct": pl.Float64,
-        "positive_context_nats": pl.Float64,  # sums, of which every convention is made
+        "positive_context_logprob": pl.Float64,  # sums, of which every convention is made
         "positive_context_units": pl.Int32,
-        "positive_ending_nats": pl.Float64,
-        "positive_ending_units": pl.Int32,
-        "positive_eos_nats": pl.Float64,  # null: the model has no end of sequence
-        "negative_context_nats": pl.Float64,
+        "positive_target_logprob": pl.Float64,
+        "positive_target_units": pl.Int32,
+        "positive_eos_logprob": pl.Float64,  # null: the model has no end of sequence
+        "negative_context_logprob": pl.Float64,
         "negative_context_units": pl.Int32,
-        "negative_ending_nats": pl.Float64,
-        "negative_ending_units": pl.Int32,
-        "negative_eos_nats": pl.Float64,
+        "negative_target_logprob": pl.Float64,
+        "negative_target_units": pl.Int32,
+        "negative_eos_logprob": pl.Float64,
     },
     ("benchmark", "pair_id", "voice", "model"),
-    frozenset({"type", "band", "length", "positive_nats", "negative_nats", "correct"})
-    | {"positive_eos_nats", "negative_eos_nats"},
-    version=2,
+    frozenset({"type", "band", "length", "positive_logprob", "negative_logprob", "correct"})
+    | {"positive_eos_logprob", "negative_eos_logprob"},
+    version=3,
 )
-JUDGED = Table(
+CONTINUATION_METRICS = Table(
     "judged",
     {
         "model": pl.String,
         "continuation_id": pl.String,
         "prompt_id": pl.String,
-        "draw": pl.Int32,
+        "sample_index": pl.Int32,
         "metric": pl.String,
         "value": pl.Float64,
     },
     ("model", "continuation_id", "metric"),
     frozenset({"value"}),
+    version=2,
 )
 MOS = Table(
     "mos",
@@ -246,10 +252,11 @@ RATINGS = Table(
         "continuation_id": pl.String,
         "position": pl.Int32,
         "score": pl.Int32,
-        "changes": pl.Int32,
-        "plays": pl.Int32,
-        "seconds": pl.Float64,
+        "num_changes": pl.Int32,
+        "num_plays": pl.Int32,
+        "response_time_s": pl.Float64,
         "received_at": pl.String,
     },
     ("rater_id", "clip_id"),
+    version=2,
 )

@@ -39,9 +39,9 @@ def new_model(config: LlamaScratchConfig, vocabulary: UnitVocabulary, *, seed: i
             vocab_size=vocabulary.offset + vocabulary.num_units,
             hidden_size=config.hidden_size,
             intermediate_size=4 * config.hidden_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.max_positions,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=True,
             pad_token_id=vocabulary.pad_id,
             bos_token_id=vocabulary.bos_id,
@@ -108,7 +108,7 @@ def _arguments(
         lr_scheduler_type=schedule,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
-        max_steps=config.steps,
+        max_steps=config.max_steps,
         **batch_arguments(config.batch_size, micro_batch_size),
         bf16=config.autocast == "bfloat16",
     )
@@ -133,5 +133,7 @@ def continue_training(
     """Train an adapter by next-unit prediction on the same speech (the paper's ablation baseline); not merged yet."""
     set_seed(seed)
     adapted: PeftModel = get_peft_model(lm.model, lora_config(config.lora))
-    arguments = _arguments(config, work, seed=seed, schedule=config.schedule, micro_batch_size=config.micro_batch_size)
+    arguments = _arguments(
+        config, work, seed=seed, schedule=config.lr_scheduler_type, micro_batch_size=config.micro_batch_size
+    )
     return adapted, _fit(adapted, lm.vocabulary, utterances, arguments)

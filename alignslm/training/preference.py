@@ -60,16 +60,16 @@ def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTr
     )
 
 
-def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_rows: int) -> list[float]:
+def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_size: int) -> list[float]:
     """Return log p(side | prompt) in nats under the frozen model, end of sequence counted if it was sampled."""
     items = [
         LikelihoodRequest(prompt, units, finish == "eos")
-        for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish").iter_rows()
+        for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish_reason").iter_rows()
     ]
-    return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_rows=batch_rows)]
+    return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_size=batch_size)]
 
 
-def preference_rows(lm: UnitLM, pairs: pl.DataFrame, *, batch_rows: int, references: bool = True) -> Dataset:
+def preference_rows(lm: UnitLM, pairs: pl.DataFrame, *, batch_size: int, references: bool = True) -> Dataset:
     """Turn pairs into the columns TRL's collator reads: token ids and, if wanted, `references`: log-probabilities.
 
     Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only if
@@ -81,14 +81,14 @@ def preference_rows(lm: UnitLM, pairs: pl.DataFrame, *, batch_rows: int, referen
         **{
             f"{side}_ids": [
                 encode(units, bos=False, eos=finish == "eos")
-                for units, finish in pairs.select(f"{side}_units", f"{side}_finish").iter_rows()
+                for units, finish in pairs.select(f"{side}_units", f"{side}_finish_reason").iter_rows()
             ]
             for side in ("chosen", "rejected")
         },
     }
     _require_positions(lm, rows)
     sides = ("chosen", "rejected") if references else ()
-    found = {f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_rows=batch_rows) for side in sides}
+    found = {f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_size=batch_size) for side in sides}
     return Dataset.from_dict(rows | found)
 
 
@@ -188,7 +188,7 @@ class SaveBestAdapter(TrainerCallback):
 
 
 def _steps(config: PreferenceTrainerConfig, num_pairs: int) -> int:
-    return config.max_steps or max(1, math.ceil(config.epochs * num_pairs / config.batch_size))
+    return config.max_steps or max(1, math.ceil(config.num_train_epochs * num_pairs / config.batch_size))
 
 
 def preference_arguments(
@@ -196,15 +196,15 @@ def preference_arguments(
 ) -> DPOConfig:
     """Return TRL's arguments for this configuration and number of training pairs."""
     steps = _steps(config, num_pairs)
-    every = max(1, steps // config.evaluations)
+    every = max(1, steps // config.num_evals)
     batch = batch_arguments(config.batch_size, config.micro_batch_size)
     return DPOConfig(
         **shared_arguments(work, seed=seed),
-        loss_type=list(config.losses),
-        loss_weights=list(config.losses.values()),
+        loss_type=list(config.loss_weights),
+        loss_weights=list(config.loss_weights.values()),
         beta=config.beta,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
+        lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=warmup_steps,
         max_steps=steps,
         **batch,
@@ -227,7 +227,7 @@ def train_preferences(
     *,
     warmup_steps: int,
     seed: int,
-    batch_rows: int,
+    batch_size: int,
     work: Path,
 ) -> tuple[PeftModel, TrainingRun, BestCheckpoint]:
     """Train an adapter on the `train` pairs, keep the best on the `valid` pairs, return the adapted model.
@@ -248,8 +248,8 @@ def train_preferences(
     trainer = UnitPreferenceTrainer(
         model=lm.model,
         args=arguments,
-        train_dataset=preference_rows(lm, train, batch_rows=batch_rows, references=uses_rejected(config.losses)),
-        eval_dataset=preference_rows(lm, valid, batch_rows=batch_rows),
+        train_dataset=preference_rows(lm, train, batch_size=batch_size, references=uses_rejected(config.loss_weights)),
+        eval_dataset=preference_rows(lm, valid, batch_size=batch_size),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora),
         callbacks=[best],

@@ -58,8 +58,8 @@ def _judge(size: Size, device: str) -> CausalLMJudge:
         rubric="bench",
         answer_prefix=PREFIX,
         score=ExpectedRating(mode="expected-value"),
-        perplexity=False,
-        rows=ROWS,
+        compute_perplexity=False,
+        batch_size=ROWS,
     )
     model = decoder(shape, vocab_size=vocabulary, device=device)
     model.generation_config.max_length = None

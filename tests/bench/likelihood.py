@@ -25,7 +25,7 @@ def _item_by_item(lm: UnitLM, items: list[LikelihoodRequest]) -> Answer:
 
 
 def _ours(lm: UnitLM, items: list[LikelihoodRequest]) -> Answer:
-    return [nats.sum(keepdims=True) for nats in unit_log_likelihoods(lm, items, batch_rows=BATCH_ROWS)]
+    return [nats.sum(keepdims=True) for nats in unit_log_likelihoods(lm, items, batch_size=BATCH_ROWS)]
 
 
 def _speech(rng: np.random.Generator, shape: Shape, low: int, high: int) -> list[int]:

@@ -99,7 +99,7 @@ def _measure(root: Path, work: Path, name: str) -> tuple[float, float, int]:
 
 def _made(artifacts: Path, name: str, written: Written) -> tuple[int, int]:
     """Return how many pairs were made and their bytes. Raises BenchError where prompts got lost."""
-    account = json.loads((artifacts / "accounts" / f"{name}.json").read_text())
+    account = json.loads((artifacts / "pair_counts" / f"{name}.json").read_text())
     prompts = sum(split["prompts"] for split in account.values())
     if prompts != written.selectable:
         raise BenchError(f"{written.selectable} prompts were simulated, {prompts} are accounted for")

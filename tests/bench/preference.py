@@ -33,9 +33,9 @@ def pairs_table(num_units: int, *, count: int, longest: int) -> pl.DataFrame:
         {
             "prompt_units": speech(longest // 4, longest // 2),
             "chosen_units": speech(longest // 2, longest + 1),
-            "chosen_finish": "eos",
+            "chosen_finish_reason": "eos",
             "rejected_units": speech(longest // 2, longest + 1),
-            "rejected_finish": "limit",
+            "rejected_finish_reason": "length",
         }
         for _ in range(count)
     ]
@@ -46,18 +46,18 @@ def _config(shape: Shape, *, pairs: int) -> PreferenceTrainerConfig:
     """Return the paper's objective and adapter."""
     return PreferenceTrainerConfig(
         kind="preference",
-        losses={"sigmoid": 1.0},
+        loss_weights={"sigmoid": 1.0},
         beta=0.1,
         lora=Lora(r=32, alpha=8, target_modules="all-linear"),
         learning_rate=1e-4,
-        schedule="constant",
-        epochs=1,
+        lr_scheduler_type="constant",
+        num_train_epochs=1,
         max_steps=1000,
         batch_size=pairs,
         micro_batch_size=None,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        evaluations=1,
+        num_evals=1,
         min_pairs=1,
         autocast="bfloat16" if shape.dtype is torch.bfloat16 else "float32",
     )
@@ -70,7 +70,7 @@ def _stepper(
 
     Equal seeds give both paths the same adapter and order.
     """
-    rows = preference_rows(lm, pairs, batch_rows=64)
+    rows = preference_rows(lm, pairs, batch_size=64)
     torch.manual_seed(0)
     with TemporaryDirectory(prefix="alignslm-bench-") as work:  # a trainer wants one, and writes nothing in these steps
         arguments = preference_arguments(config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(work))

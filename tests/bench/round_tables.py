@@ -109,10 +109,10 @@ def _prompts(ids: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
 
 def _draws(prompts: pl.DataFrame, draws: int, rng: np.random.Generator) -> pl.DataFrame:
     """Return continuation_id, prompt_id, draw and status, in the order of the id."""
-    numbers = pl.Series("draw", range(draws), dtype=pl.Int32)
+    numbers = pl.Series("sample_index", range(draws), dtype=pl.Int32)
     asked = prompts.filter(pl.col("split").is_in(CONTINUED)).select("prompt_id")
     rows = asked.join(numbers.to_frame(), how="cross").with_columns(
-        continuation_id=pl.format("{}-51d0e5-{}", "prompt_id", "draw")
+        continuation_id=pl.format("{}-51d0e5-{}", "prompt_id", "sample_index")
     )
     kinds = ["ok", *UNHEARD]
     status = rng.choice(kinds, size=len(rows), p=[1 - sum(UNHEARD.values()), *UNHEARD.values()])
@@ -123,12 +123,12 @@ def _continuations(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame
     return rows.select(
         "continuation_id",
         "prompt_id",
-        "draw",
+        "sample_index",
         model_id=pl.lit("simulated"),
         seed=pl.Series(rng.integers(0, 2**62, size=len(rows))),
         units=_units(len(rows), *CONTINUATION_UNITS, rng),
-        finish=pl.lit("limit"),
-        logprob_nats=pl.Series(rng.normal(-200, 40, size=len(rows)).round(2)),
+        finish_reason=pl.lit("length"),
+        logprob=pl.Series(rng.normal(-200, 40, size=len(rows)).round(2)),
     )
 
 
@@ -143,8 +143,8 @@ def _scores(rows: pl.DataFrame, rules: JudgedPreferences, rng: np.random.Generat
     return rows.select(
         "continuation_id",
         "prompt_id",
-        "draw",
-        llm_score=pl.when(heard).then(pl.Series(judged)),
+        "sample_index",
+        judge_score=pl.when(heard).then(pl.Series(judged)),
         ppl=pl.when(heard).then(pl.Series(rng.lognormal(4, 1, size=len(rows)))),
         auto_bleu=pl.when(heard).then(pl.Series(rng.exponential(rules.max_auto_bleu / 3, size=len(rows)))),
         num_words=pl.when(heard).then(pl.Series(rng.integers(5, 40, size=len(rows)))).otherwise(0),

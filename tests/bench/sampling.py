@@ -35,11 +35,11 @@ class ForcedSampling(LogitsProcessor):
 
 
 def _padded_generate(
-    lm: UnitLM, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int
+    lm: UnitLM, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_size: int
 ) -> Answer:
     """Continue prompts in the order they come, padded on the left, a batch until its last row has ended."""
     found: Answer = []
-    size = max(1, batch_rows // config.draws)
+    size = max(1, batch_size // config.num_continuations)
     for start in range(0, len(prompts), size):
         ids = [lm.vocabulary.encode(units, bos=True) for units in prompts[start : start + size]]
         width = max(map(len, ids))
@@ -60,7 +60,7 @@ def _padded_generate(
             max_new_tokens=config.max_new_units,
             do_sample=True,
             top_k=0,
-            num_return_sequences=config.draws,
+            num_return_sequences=config.num_continuations,
             pad_token_id=0,
             eos_token_id=lm.vocabulary.eos_id,
             logits_processor=LogitsProcessorList([given]),
@@ -74,8 +74,8 @@ def _until_end(ids: list[int], lm: UnitLM) -> list[int]:
     return ids[: ids.index(eos)] if eos in ids else ids
 
 
-def _ours(lm: UnitLM, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_rows: int) -> Answer:
-    drawn = sample(lm, prompts, seeds, config, batch_rows=batch_rows)
+def _ours(lm: UnitLM, prompts: list[list[int]], seeds: list[list[int]], config: Sampling, *, batch_size: int) -> Answer:
+    drawn = sample(lm, prompts, seeds, config, batch_size=batch_size)
     return [np.array(draw.units) for row in drawn for draw in row]
 
 
@@ -84,38 +84,38 @@ def case(size: Size, *, scale: int, device: str) -> Case:
     shape = SHAPES[size]
     tiny = size == "tiny"
     lm = unit_lm(shape, device=device)
-    config = Sampling(draws=DRAWS, temperature=0.8, top_p=0.95, max_new_units=12 if tiny else 96)
+    config = Sampling(num_continuations=DRAWS, temperature=0.8, top_p=0.95, max_new_units=12 if tiny else 96)
     rng = np.random.default_rng(0)
     count = 4 if tiny else PROMPTS * shape.work
     lengths = scaled(rng.integers(3, 9, count).tolist() if tiny else rng.integers(16, 97, count).tolist(), scale)
     prompts = [rng.integers(0, shape.num_units, length).tolist() for length in lengths]
     seeds = [[DRAWS * row + draw for draw in range(DRAWS)] for row in range(len(prompts))]
-    batch_rows = BATCH_ROWS * shape.work
+    batch_size = BATCH_ROWS * shape.work
     lm.model.generation_config.max_length = None
-    drawn = [len(row) for row in _ours(lm, prompts, seeds, config, batch_rows=batch_rows)]
+    drawn = [len(row) for row in _ours(lm, prompts, seeds, config, batch_size=batch_size)]
     return Case(
         stage="sampling",
         shape=f"{len(prompts)} prompts of {min(lengths)} to {max(lengths)} units, {DRAWS} draws of at most "
-        f"{config.max_new_units}, {batch_rows} rows at once",
+        f"{config.max_new_units}, {batch_size} rows at once",
         model=lm.model,
         counted="units",
         amount=sum(drawn),
         paths={
-            "ours": lambda: _ours(lm, prompts, seeds, config, batch_rows=batch_rows),
-            "padded generate": lambda: _padded_generate(lm, prompts, seeds, config, batch_rows=batch_rows),
+            "ours": lambda: _ours(lm, prompts, seeds, config, batch_size=batch_size),
+            "padded generate": lambda: _padded_generate(lm, prompts, seeds, config, batch_size=batch_size),
         },
         difference=mismatch_rate,
         tolerance=0.0 if tiny else UNEQUAL,
-        cost=_cost(lm, shape, lengths, drawn, batch_rows=batch_rows),
+        cost=_cost(lm, shape, lengths, drawn, batch_size=batch_size),
     )
 
 
-def _cost(lm: UnitLM, shape: Shape, lengths: list[int], drawn: list[int], *, batch_rows: int) -> Cost:
-    """Read every prompt once and every unit drawn once; weights once for `batch_rows` units, keys and values each."""
+def _cost(lm: UnitLM, shape: Shape, lengths: list[int], drawn: list[int], *, batch_size: int) -> Cost:
+    """Read every prompt once and every unit drawn once; weights once for `batch_size` units, keys and values each."""
     vocab = lm.model.config.vocab_size
     prompts = sum(n * token_flop(shape, vocab_size=vocab, positions=n / 2) for n in lengths)
     past = [lengths[row // DRAWS] + n / 2 for row, n in enumerate(drawn)]
     draws = sum(n * token_flop(shape, vocab_size=vocab, positions=p) for n, p in zip(drawn, past, strict=True))
     held = 2 * shape.layers * shape.hidden * shape.dtype.itemsize  # keys and values of one position
     cached = held * sum(n * p for n, p in zip(drawn, past, strict=True))
-    return Cost(prompts + draws, weight_bytes(lm.model) * sum(drawn) / batch_rows + cached)
+    return Cost(prompts + draws, weight_bytes(lm.model) * sum(drawn) / batch_size + cached)
