@@ -9,10 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from alignslm.code import FILE as CODE_FILE
 from alignslm.config.document import Document, Plain, parse_document, read_document
@@ -23,7 +19,7 @@ OUTPUT_KEYS = ("outs", "metrics", "plots")
 
 
 class PipelineError(ValueError):
-    """dvc.yaml or dvc.lock says something that this reader cannot follow."""
+    """dvc.yaml says something that this reader cannot follow."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +53,13 @@ class Stage:
         return name if name.endswith(".yaml") else "params.yaml"
 
 
-def lock_entries(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Return the stages of a dvc.lock by name. PipelineError if it is not as DVC writes it."""
-    try:
-        found: Mapping[str, Mapping[str, Any]] = YAML(typ="safe", pure=True).load(path.read_bytes())["stages"]
-    except (YAMLError, KeyError, TypeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        told = f"line {mark.line + 1}" if mark else "it lists no stages"
-        raise PipelineError(
-            f"{path} is not as DVC writes it ({told}). If it has conflict markers, keep one side "
-            "(`git checkout --ours dvc.lock` during a merge), then run `dvc repro`."
-        ) from error
-    return found
-
-
 def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage]:
     """Return every stage in an order in which they can run. Raises ConfigError or PipelineError.
 
     `params` is the text of a params.yaml that is to stand in for the one in `root`.
     """
-    pipeline = _read(root / "dvc.yaml")
-    context = _read(root / "params.yaml") if params is None else _data(parse_document(params, "params.yaml"))
+    pipeline = _read_texts(root / "dvc.yaml")
+    context = _read_texts(root / "params.yaml") if params is None else _data(parse_document(params, "params.yaml"))
     for extra in _items(pipeline.get("vars", [])):
         context |= extra if isinstance(extra, dict) else _read(root / str(extra))
     entries = pipeline.get("stages")
@@ -88,6 +70,17 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
 
 def _read(path: Path) -> dict[str, Plain]:
     return _data(read_document(path))
+
+
+def _read_texts(path: Path) -> dict[str, Plain]:
+    """Return a YAML mapping whose values are all text: templates need no more, and every stage waits for it."""
+    import yaml
+
+    try:
+        found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
+    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else _read(path)  # which says what is wrong
 
 
 def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:

@@ -44,7 +44,7 @@ def test_every_choice_that_is_named_is_there():
     shipped = {path.stem for path in (ROOT / "experiments").rglob("*.yaml")}
     assert set(re.findall(r"(?:-S \w+=|preset )([\w.-]+)", shells)) <= shipped
     named = re.findall(
-        r"`((?:twist(?!-init`)|slam|mhubert|hubert-base|hifigan|whisper|mistral|twist-init|librispeech|mls)-[\w.-]+)`",
+        r"`((?:twist(?!-init`)|slam|mhubert|hubert-base|hifigan|whisper|mistral|twist-init-(?:opt|qwen)|librispeech|mls)-[\w.-]+)`",
         PAGE,
     )
     assert len(named) > 20

@@ -4,6 +4,7 @@ Pages are followed from top to bottom in a fresh copy of the project. What a sec
 stands; what needs artifacts, a server or a remote is parsed here by its own program, and run by the test that is named.
 """
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -61,7 +62,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }
-HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm stages", "alignslm upgrade")
+HERE = ("alignslm init", "alignslm check", "alignslm preset", "alignslm plan", "alignslm stages", "alignslm upgrade")
 SHELL = ("cd", "export", "git", "hf", "pip", "source")
 
 
@@ -120,3 +121,9 @@ def parse(words):
             done = CliRunner().invoke(app, ["check"])
             assert done.exit_code == 0, f"{shlex.join(words)}: {done.output}"
             Path("params.yaml").write_text(before)
+
+
+def test_every_stage_that_a_page_names_is_there():
+    named = {name for page in PAGES for name in re.findall(r"\bstages[./]([a-z]\w*)", (ROOT / page).read_text())}
+    assert len(named) >= 4
+    assert not [name for name in named if not (ROOT / "stages" / f"{name}.py").is_file()]

@@ -71,7 +71,7 @@ def test_every_curve_is_drawn(inputs, report):
     expected = {
         "training-reward-accuracy", "training-reward-margin", "training-log-probabilities", "training-loss",
         "scores-r1", "scores-r2", "scores-held-out",
-        "models-num-words", "models-duration-s", "models-auto-bleu", "models-distinct-per-draw",
+        "models-num-words", "models-duration-s", "models-auto-bleu", "models-unique-ratio-per-index",
     }  # fmt: skip
     assert expected <= set(drawn)
     assert drawn["models-num-words"].alt.startswith("base 7.00 (all equal); sft 7.00 (all equal); ")

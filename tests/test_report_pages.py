@@ -18,8 +18,8 @@ import soundfile
 from alignslm import tables
 from alignslm.audio import decode
 from alignslm.config.loading import load_experiment
+from alignslm.integrity import DamagedError
 from alignslm.provenance import content_id
-from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
 from alignslm.report.findings import findings_of
 from alignslm.report.formatting import change, heading, headline, percent, with_error, with_interval
@@ -250,7 +250,7 @@ def test_a_broken_training_log_is_named(artifacts, tmp_path):
     (tmp_path / "training_logs").mkdir()
     for log in (artifacts / "training_logs").iterdir():
         (tmp_path / "training_logs" / log.name).write_text('{"steps": 3}' if log.stem == "r1" else log.read_text())
-    with pytest.raises(ReportError) as raised:
+    with pytest.raises(DamagedError) as raised:
         read_inputs(tmp_path, EXPERIMENT)
     names(raised.value, tmp_path / "training_logs" / "r1.json", "best", "log", "dvc repro")
 
@@ -260,7 +260,7 @@ EXPECTED = [
     "mos/original-prompts.parquet", "mos/original-continuations.parquet", "samples/r1/transcripts.parquet",
     "samples/r1/speech", "samples/ground-truth/recorded.parquet", "eval/r1/judged.parquet",
     "eval/r1/item_scores.parquet", "scores/r1.parquet", "pairs/r1.parquet", "skipped_prompts/r1.parquet",
-    "training/base.json", "training/sft.json", "training/r1.json",
+    "training_logs/base.json", "training_logs/sft.json", "training_logs/r1.json",
 ]  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_an_absent_input_is_named(artifacts, tmp_path, gone):
     shutil.copytree(artifacts, tmp_path, dirs_exist_ok=True)
     path = tmp_path / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises((ReportError, tables.TableError)) as raised:
+    with pytest.raises((DamagedError, tables.TableError)) as raised:
         read_inputs(tmp_path, EXPERIMENT)
     names(raised.value, path, "dvc repro")
 

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm import __version__, code
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.times import clock
-from alignslm.pipeline import Stage, lock_entries, read_stages, sources
+from alignslm.integrity import lock_entries
+from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.template.installed import previous_version, renew
+from alignslm.terminal import Console
 from alignslm.times import stage_seconds
 
 OUTCOMES = {

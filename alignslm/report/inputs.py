@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from alignslm import tables
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
-from alignslm.report.columns import ReportError
+from alignslm.integrity import read_json
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, read_examples
 from alignslm.report.systems import evaluated, topline
@@ -88,7 +88,7 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
         word_errors=_read_word_errors(made, experiment, pl.concat(judged)),
         transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
         rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
-        training={name: read_log(made.training(name)) for name in (BASE, *baselines, *rounds)},
+        training={name: read_json(made.training(name), TrainingLog) for name in (BASE, *baselines, *rounds)},
         examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
     )
 
@@ -122,14 +122,3 @@ def _read_round(made: Artifacts, name: str) -> RoundTables:
         pairs=tables.read(tables.PAIRS, made.table("pairs", name), columns),
         skipped_prompts=tables.read(tables.SKIPPED_PROMPTS, made.table("skipped_prompts", name)),
     )
-
-
-def read_log(path: Path) -> TrainingLog:
-    """Read a training log. ReportError if it is absent or broken."""
-    if not path.exists():
-        raise ReportError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` to download it.")
-    try:
-        return TrainingLog.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ReportError(f"{path} is not a valid training log ({problems}). Run `dvc repro`.") from error
