@@ -16,7 +16,8 @@ def main(name: str) -> None:
     """Run the stage for one checkpoint."""
     with stage(f"publish@{name}") as log:
         experiment = load_experiment()
-        integrity.keep_listings(entry_of(f"publish@{name}")[0].deps)
+        if Path(".dvc").is_dir():
+            integrity.keep_listings(entry_of(f"publish@{name}")[0].deps)
         chosen = published_checkpoints(experiment)
         if name not in chosen:
             receipt = unpublished(name, chosen)

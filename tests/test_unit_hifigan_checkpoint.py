@@ -11,6 +11,7 @@ import torch
 from alignslm.config.loading import load_experiment
 from alignslm.config.problems import ConfigError
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.integrity import DamagedError
 from alignslm.vocoder import VocoderError, load_vocoder, prepare_vocoder
 from tests.messages import names
 from tests.sample_experiment import edit, write_experiment
@@ -190,9 +191,9 @@ def test_a_folder_may_stand_for_the_one_file_in_it(tmp_path):
 
 def test_nothing_prepared(tmp_path):
     config = UnitHiFiGANConfig.model_validate_json(config_of(tmp_path).model_dump_json())
-    with pytest.raises(VocoderError) as raised:
+    with pytest.raises(DamagedError) as raised:
         load_vocoder(config, tmp_path, device="cpu")
-    names(raised.value, tmp_path, "vocoder.json", "dvc repro vocoder")
+    names(raised.value, tmp_path, "vocoder.json", "dvc repro")
 
 
 def chosen_together(root, encoder, vocoder):

@@ -18,6 +18,7 @@ from alignslm.asr.rows import transcribe
 from alignslm.asr.whisper import compression_ratio, normalize_text
 from alignslm.audio import AudioError, encode_flac, resample
 from alignslm.fetching import FetchError
+from alignslm.integrity import DamagedError
 from alignslm.loading import WeightsError
 from tests.messages import names
 from tests.tiny_whisper import MAX_TOKENS, RATE_HZ, config_of, write_whisper
@@ -317,9 +318,9 @@ def test_missing_weights_are_never_drawn_at_random(tmp_path):
 
 
 def test_nothing_prepared(published, tmp_path):
-    with pytest.raises(ASRError) as raised:
+    with pytest.raises(DamagedError) as raised:
         load_asr(config_of(published), tmp_path, device="cpu")
-    names(raised.value, tmp_path, "recogniser.json", "dvc repro asr")
+    names(raised.value, tmp_path, "recogniser.json", "dvc repro")
 
 
 def test_half_a_rule_for_silence_is_no_rule(published):

@@ -11,6 +11,7 @@ from alignslm.asr import ASRError
 from alignslm.config.model import Config
 from alignslm.config.whisper import WhisperASRConfig
 from alignslm.fetching import download, download_recorded
+from alignslm.integrity import read_json
 from alignslm.loading import load_pretrained
 from alignslm.storage import write_text
 
@@ -89,12 +90,7 @@ def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model:
 
 def find(folder: Path) -> tuple[WhisperASRConfig, Path]:
     """Return the config that `fetch` left in `folder` and the very files it was made with, fetched again if need be."""
-    try:
-        config = WhisperASRConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        origin = Origin.model_validate_json((folder / SOURCE_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        name = Path(error.filename).name
-        raise ASRError(f"{folder} holds no recogniser ({name} is missing): `dvc repro asr`") from error
+    config, origin = read_json(folder / CONFIG_FILE, WhisperASRConfig), read_json(folder / SOURCE_FILE, Origin)
     return config, download_recorded(config.weights, origin.weights, patterns=PATTERNS)
 
 

@@ -70,7 +70,7 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
     The dtype of the weights is the checkpoint's. An adapter in the folder gets both files too, because an adapter that
     is published alone needs them to map token ids to units.
     """
-    with filling(folder) as partial:
+    with filling(folder, sum(tensor.nbytes for tensor in model.state_dict().values())) as partial:
         model.save_pretrained(partial)
     for place in (folder, folder / ADAPTER_FOLDER):
         if place.is_dir():
