@@ -2,21 +2,26 @@
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from alignslm.extras import needed
 
+with needed("fastapi", by="a server"):
+    from fastapi.responses import JSONResponse
 with needed("uvicorn", by="a server"):
     import uvicorn
-    from starlette.responses import JSONResponse
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_S = 30.0  # for a whole request: a connection that sends nothing or a byte now and then is closed
 BACKLOG = 16  # connections accepted at once, before they are counted
@@ -26,11 +31,11 @@ QUIET_S = 60.0  # between two lines of log about too many connections
 class SmallRequests:
     """Answer 413 to a request of more than `most_bytes`, without reading or keeping the rest."""
 
-    def __init__(self, app: "ASGIApp", most_bytes: int, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int, headers: Mapping[str, str] | None = None) -> None:
         self._app, self._most_bytes = app, most_bytes
         self._headers = {"Connection": "close", **(headers or {})}
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, then pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -48,7 +53,7 @@ class SmallRequests:
             return
         whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
-        async def again() -> "Message":
+        async def again() -> Message:
             return whole.pop() if whole else await receive()
 
         await self._app(scope, again, send)
@@ -60,13 +65,13 @@ def most_connections() -> int:
     return max(BACKLOG, min(files, 1 << 13) // 2 - BACKLOG)
 
 
-def run(app: "ASGIApp", *, host: str, port: int) -> None:
+def run(app: ASGIApp, *, host: str, port: int) -> None:
     """Serve until interrupted."""
     with suppress(KeyboardInterrupt):
         server_of(app, host=host, port=port).run()
 
 
-def server_of(app: "ASGIApp", *, host: str, port: int) -> uvicorn.Server:
+def server_of(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
     """Return the server, not started."""
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", http=FewConnections, backlog=BACKLOG, ws="none"

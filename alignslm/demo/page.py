@@ -129,10 +129,10 @@ def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, ope
 
 def page_app(page: Any, *, host: str, port: int) -> Any:
     """Return the page as an app that takes uploads of UPLOAD_BYTES at most."""
-    from fastapi import FastAPI
-
     from alignslm.serving import SmallRequests
 
+    with needed("fastapi", by="alignslm demo"):
+        from fastapi import FastAPI
     gr = load_gradio()
     options = {name: value for name, value in launch_options(gr).items() if name != "share"}
     app = gr.mount_gradio_app(FastAPI(), page, "/", host, port, max_file_size=UPLOAD_BYTES, **options)
