@@ -186,15 +186,17 @@ def train(
     """Train a checkpoint on preference pairs and return the result, which is also written to `folder`.
 
     `trainer` is a config like experiments/trainer/dpo.yaml. The best adapter on the `valid` pairs is kept in
-    folder/adapter and merged into the weights. Raises TooFewPairsError below the trainer's min_pairs.
+    folder/adapter and merged into the weights, in float32. Raises TooFewPairsError below the trainer's min_pairs,
+    DivergedError if weights or figures are not finite.
     """
     from alignslm.lm import checkpoint
     from alignslm.training.adapter import save_adapter_and_merge
     from alignslm.training.preference import train_preferences
+    from alignslm.training.trainer_setup import warn_if_worse
 
     lm, target = load_lm(init_from, device=device), Path(folder)
     with temporary_folder() as work:
-        model, _, _ = train_preferences(
+        model, run, _ = train_preferences(
             read_config("checkpoints", trainer),
             lm,
             pairs,
@@ -204,6 +206,7 @@ def train(
             work=Path(work),
         )
         checkpoint.save_lm(save_adapter_and_merge(model, target / "adapter"), lm.vocabulary, lm.contract, target)
+    warn_if_worse(run, target.name)
     return checkpoint.load_lm(target, device=device)
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
     {"config", "user_errors", "locks", "times"},
-    {"code"},
+    {"code", "model_cache"},
     {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},

@@ -100,7 +100,7 @@ def test_dvc_shows_metrics_and_plots(micro):
     assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
     said = run(micro, "dvc", "metrics", "diff", "--json")  # the last commit had none, as it says behind the JSON
     compared, _ = json.JSONDecoder().raw_decode(said)
-    told = compared["reports/summary.json"]["r1.continuation.judge"]
+    told = compared["reports/summary.json"]["r1.continuation.judge_score"]
     report = json.loads((micro / "reports/metrics.json").read_text())
     wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge_score"}
     assert told["new"] == next(metric["value"] for metric in report["metrics"] if metric.items() >= wanted.items())

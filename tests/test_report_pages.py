@@ -372,6 +372,17 @@ def test_every_finding_is_written_out(report):
     names(texts["warnings"][1], "held-out judge")
 
 
+def test_a_checkpoint_that_training_made_worse_is_the_first_warning(report):
+    worse = {"figure": "reward margin on 33 validation pairs", "start": 0.0, "end": -9.25, "worse": True}
+    logs = {
+        name: TrainingLog.model_validate({"steps": 9, "best": None, "change": change, "log": []})
+        for name, change in (("base", None), ("sft", worse | {"worse": False}), ("r2", worse))
+    }
+    first, *others = paragraphs_of(report, EXPERIMENT, logs)["warnings"]
+    names(first, "`r2`", "worse", "-9.25", "33 validation pairs")
+    assert not any("validation pairs" in text for text in others)
+
+
 def test_findings_change_with_the_numbers(report):
     worse = tuple(
         c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge_score", "unique_ratio"} else c

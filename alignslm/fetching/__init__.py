@@ -49,14 +49,26 @@ def download(source: Source, *, patterns: Sequence[str] | None = None) -> Fetche
             return verified_file(source)
 
 
-def download_recorded(source: Source, identity: str, *, patterns: Sequence[str] | None = None) -> Path:
+def download_checkpoint(source: Source, *, safe: Sequence[str], pickled: Sequence[str]) -> Fetched:
+    """Download a checkpoint: the files that `safe` chooses or, if no safetensors are among them, those of `pickled`."""
+    fetched = download(source, patterns=safe)
+    return fetched if any(fetched.path.glob("*.safetensors")) else download(source, patterns=pickled)
+
+
+def download_recorded(
+    source: Source, identity: str, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()
+) -> Path:
     """Return the files that an artifact was made with: those of its recorded `identity`, whatever a branch is now.
 
-    FetchError if the source no longer gives them. `patterns` must be those that `obtain` was given.
+    FetchError if the source no longer gives them. `patterns` must be those that `download` was given, or those of
+    `download_checkpoint` with `pickled`.
     """
     if isinstance(source, HubSource) and identity.startswith(f"hub:{source.repo}@"):
         source = source.model_copy(update={"revision": identity.rpartition("@")[2]})
-    fetched = download(source, patterns=patterns)
+    safe = patterns or ()
+    fetched = (
+        download_checkpoint(source, safe=safe, pickled=pickled) if pickled else download(source, patterns=patterns)
+    )
     if fetched.identity != identity:
         raise FetchError(
             f"{fetched.path} is {fetched.identity} now, but the artifact was made with {identity}. Put the former "

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +29,8 @@ from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
 PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
+PROBE_TOKENS = 4
+NATS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # mean difference of log-probabilities
 AGREEMENT = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}  # ratings by one plain pass and by shared prefixes
 
 
@@ -139,10 +142,10 @@ class CausalLMJudge:
     def probe(self) -> dict[str, float]:
         """Rate one story by shared prefixes and by one plain forward pass; both must agree.
 
-        Raises UnsuitableModelError if they do not: the model keeps a state that cannot be reused (Mamba), or
-        ignores position ids.
+        Raises UnsuitableModelError if they do not: the model ignores position ids.
         """
         if self._written is not None:
+            self._check_memory()
             answer = self.judge([PROBE])[0]
             return {"probe_score": math.nan if answer.score is None else answer.score}
         *shared, mass = self.digit_probabilities([PROBE])[0]
@@ -158,6 +161,22 @@ class CausalLMJudge:
                 f"before, and {scores[1]:.4f} in one pass: its cache cannot be shared. Choose an attention model."
             )
         return {"probe_score": scores[0], "probe_digit_mass": mass}
+
+    @torch.inference_mode()
+    def _check_memory(self) -> None:
+        """Raise UnsuitableModelError if the model writes otherwise than one that reads all of its answer at once."""
+        ids = torch.tensor([self.questions.question_ids(self.questions.text(PROBE))] * 2, device=self.model.device)
+        generate: Any = self.model.generate
+        options = {"output_logits": True, "return_dict_in_generate": True, "pad_token_id": self.questions.pad}
+        written = generate(input_ids=ids, max_new_tokens=PROBE_TOKENS, do_sample=False, **options)
+        plain = self.model(written.sequences).logits[:, ids.shape[1] - 1 : -1].float().log_softmax(-1)
+        read = torch.stack(written.logits, dim=1).float().log_softmax(-1)
+        worst = float((read - plain).abs().mean(-1).max())
+        if not worst <= NATS[self.config.dtype]:
+            raise UnsuitableModelError(
+                f"{type(self.model).__name__} forgets what it has read while it writes (log-probabilities differ by "
+                f"{worst:.2g} nats). Set score to {{mode: expected-value}}, or choose another model."
+            )
 
     def _check_length(self, length: int, story: JudgeInput) -> None:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

@@ -41,11 +41,21 @@ class BestStep(Config):
     reward_margin: float
 
 
+class TrainingChange(Config):
+    """What training was to improve, before its first step and of the kept weights; `worse` if it did not."""
+
+    figure: str
+    start: float
+    end: float
+    worse: bool
+
+
 class TrainingLog(Config):
     """artifacts/training_logs/<checkpoint>.json."""
 
     steps: int
     best: BestStep | None
+    change: TrainingChange | None = None
     log: tuple[TrainingStep, ...]
 
 
