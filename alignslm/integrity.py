@@ -224,10 +224,26 @@ def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
     """Return the outputs that dvc.lock names; all values are text. Raises LockError."""
     import yaml  # ten times as fast as ruamel.yaml: the file is read at the start of every stage
 
-    try:
+    with _lock_reading(lock, yaml.YAMLError):
         read = yaml.load(lock.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
         return [output for stage in read["stages"].values() for output in stage.get("outs", ())]
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+
+
+def lock_entries(lock: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return what dvc.lock says of every stage, by its name. Raises LockError."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    with _lock_reading(lock, YAMLError):
+        stages = YAML(typ="safe", pure=True).load(lock.read_bytes())["stages"]
+        return dict(stages.items())
+
+
+@contextmanager
+def _lock_reading(lock: Path, broken: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (broken, TypeError, KeyError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise LockError(f"{lock}{line}: not a lock file of DVC. Resolve its conflict, or restore it by git.") from error
