@@ -329,6 +329,18 @@ def test_missing_files_are_told(tmp_path, missing, message):
     names(raised.value, *message)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"]
+)
+@pytest.mark.parametrize("content", [b"", b'{"cut": ', b"\xff\0", b"[1, 2]"])
+def test_a_damaged_file_of_settings_is_told_not_passed_over(tmp_path, name, content):
+    folder = write_whisper(tmp_path / "whisper")
+    (folder / name).write_bytes(content)
+    with pytest.raises(WeightsError) as raised:
+        prepare_asr(config_of(folder), [], tmp_path / "asr")
+    names(raised.value, folder / name, "JSON", "download")
+
+
 def test_a_checkpoint_of_bin_files_is_read_where_there_are_no_safetensors(published, tmp_path, recogniser):
     folder = shutil.copytree(published, tmp_path / "whisper.bin")
     state = load_file(folder / "model.safetensors")
