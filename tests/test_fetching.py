@@ -200,6 +200,29 @@ def test_a_zip_with_a_link_is_refused(server):
     names(message(source), "'secrets'", "outside")
 
 
+def odd_zip(how):
+    """A zip that opens and cannot be unpacked."""
+    if how in {"long", "folder and file"}:
+        return zipped({"x" * 300: b"1"} if how == "long" else {"a": b"1", "a/b": b"2"})
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.bin", bytes(range(256)) * 40)
+    content = bytearray(stream.getvalue())
+    if how == "cut inside":
+        content[60:90] = b"\xff" * 30
+    else:  # the method of compression, in the member's header and in the directory
+        for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            at = content.index(mark) + place
+            content[at] = 99
+    return bytes(content)
+
+
+@pytest.mark.parametrize("how", ["long", "folder and file", "cut inside", "unknown method"])
+def test_an_odd_zip_is_told(server, how):
+    source = by_url(server, "odd.zip", odd_zip(how))
+    names(message(source), source.url, "no zip that can be unpacked")
+
+
 def test_a_zip_that_is_none_is_told(server):
     source = by_url(server, "bad.zip", b"PK or not")
     names(message(source), "File is not a zip file", source.url)

@@ -10,10 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
+    {"redaction"},
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
     {"config", "user_errors", "locks", "times"},
     {"code", "model_cache"},
-    {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},
+    {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "browser_audio"},

@@ -52,6 +52,11 @@ def cut(folder):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
+def fewer_layers(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 3}))
+
+
 def gguf(folder):
     for path in folder.iterdir():
         path.unlink()
@@ -95,7 +100,8 @@ def empty(folder):
 BROKEN = {
     no_tokenizer: ("tokenizer", "tokenizer.json"),
     of_another_kind: ("BertForMaskedLM", "causal language model"),
-    cut: ("model.safetensors", "bytes", "download"),
+    cut: ("model.safetensors", "damaged", "download"),
+    fewer_layers: ("1 of 3 layers",),
     gguf: ("GGUF", "kind: openai"),
     pickled: ("pytorch_model.bin", "*.safetensors"),
     adapter: ("adapter", "lab/base", "merge"),

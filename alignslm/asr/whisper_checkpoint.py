@@ -10,7 +10,7 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 from alignslm.asr import ASRError
 from alignslm.config.model import Config
 from alignslm.config.whisper import WhisperASRConfig
-from alignslm.fetching import download_checkpoint, download_recorded
+from alignslm.fetching import download, download_recorded
 from alignslm.integrity import read_json
 from alignslm.loading import load_pretrained
 from alignslm.storage import write_text
@@ -33,8 +33,8 @@ def fetch(config: WhisperASRConfig, folder: Path) -> dict[str, float]:
 
     The weights stay in the cache they were fetched to. ASRError if they do not fit.
     """
-    weights = download_checkpoint(config.weights, safe=PATTERNS, pickled=PICKLED)
-    processor, model = load_processor(weights.path, config), load_model(weights.path, config)
+    weights = download(config.weights, patterns=PATTERNS, pickled=PICKLED)
+    model, processor = load_model(weights.path, config), load_processor(weights.path, config)
     decoder_prompt(config, processor, model)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
     write_text(folder / SOURCE_FILE, Origin(weights=weights.identity).model_dump_json(indent=2) + "\n")

@@ -1,6 +1,7 @@
 """Single files by URL, and zips: streamed, resumed, verified, and only then moved to where they are looked for."""
 
 import http.client
+import lzma
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import stat
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,7 @@ from alignslm.config.sources import UrlSource
 from alignslm.fetching import Fetched, FetchError, reraise_disk_errors
 from alignslm.progress import track
 from alignslm.provenance import file_sha256
+from alignslm.storage import DISK_ERRORS
 
 CACHE_VARIABLE = "ALIGNSLM_CACHE"
 TIMEOUT_S = 30.0
@@ -25,6 +28,7 @@ ATTEMPTS = 3
 MAX_NAME_BYTES = 200  # of the 255 that file systems allow
 _MIB = 1 << 20
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, RuntimeError)
 _REFUSED = " A URL is fetched without a token: for what needs one, use kind: hub, which sends HF_TOKEN."
 
 
@@ -145,7 +149,11 @@ def _unpack(archive: Path, place: Path, url: str) -> None:
                 _require_inside(member, url)
             _require_space(place.parent, sum(member.file_size for member in members), url)
             opened.extractall(rough)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except FetchError:
+        raise
+    except (*_NO_ZIP, OSError) as error:  # OSError: a name too long, or one that is both a file and a folder
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
         raise FetchError(f"{url}: the hash is right, but this is no zip that can be unpacked: {error}") from error
     rough.rename(place)
 

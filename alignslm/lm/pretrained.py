@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alignslm.config.pretrained_lm import PublishedLm, TrainingUnits
 from alignslm.config.sources import Source
-from alignslm.fetching import Fetched, download_checkpoint
+from alignslm.fetching import Fetched, download
 from alignslm.lm.checkpoint import CheckpointError, disable_dropout, save_lm
 from alignslm.lm.formats import load_published
 from alignslm.lm.probe import require_readable
@@ -45,7 +45,7 @@ def check_unit_contract(trained_on: TrainingUnits, contract: UnitContract, *, ch
 
 def fetch_checkpoint(source: Source) -> Fetched:
     """Return the folder of a transformers checkpoint; safetensors are preferred, else .bin is used."""
-    fetched = download_checkpoint(source, safe=_SAFE, pickled=_TORCH)
+    fetched = download(source, patterns=_SAFE, pickled=_TORCH)
     folder = fetched.path
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
