@@ -40,8 +40,8 @@ def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
         if accepts(model, argument):
             return {argument: DynamicCache(config=model.config)}
     raise UnsupportedModelError(
-        f"{type(model).__name__} does not take transformers' cache of what it has read, so continuations cannot be drawn. "
-        "Choose another model, with attention or with states in that cache, such as Llama, Mamba or Qwen3-Next."
+        f"{type(model).__name__} does not take transformers' cache of what it has read, so continuations cannot be "
+        "drawn. Choose another model, with attention or with states in that cache, such as Llama, Mamba or Qwen3-Next."
     )
 
 
