@@ -14,7 +14,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.load import Source, SourceError, load_lm, read_config
-from alignslm.statistics import Estimate, group_means, mean_interval
+from alignslm.statistics import ANSWERS, Estimate, group_means, mean_interval
 from alignslm.storage import temporary_folder
 
 if TYPE_CHECKING:
@@ -254,22 +254,15 @@ def evaluate(
     """Compare the likelihoods of minimal pairs, from `minimal_pairs` or from a benchmark's folder of the pipeline.
 
     The options are those of `evaluation` in params.yaml. A tie counts one half, a pair without a scored unit is
-    missing, and the interval is a bootstrap of 95 % over pairs.
+    missing, and the interval is of 95 % over pairs.
     """
     from alignslm.benchmarks.scoring import COLUMNS, score_items
     from alignslm.config.evaluation import Evaluation
-    from alignslm.config.models import Bootstrap
 
-    bootstrap = Bootstrap(resamples=2000, confidence=0.95)
     config = Evaluation(
-        split="test",
-        num_continuations=1,
-        likelihood=likelihood,
-        reduction=reduction,
-        include_eos=include_eos,
-        bootstrap=bootstrap,
+        split="test", num_continuations=1, likelihood=likelihood, reduction=reduction, include_eos=include_eos
     )
     rows = items if isinstance(items, pl.DataFrame) else tables.read(tables.ITEMS, Path(items), COLUMNS)
     scores = score_items(rows, lm, config, benchmark="items", model=lm.model_id, batch_size=BATCH_ROWS)
     pairs, means = group_means(scores["correct"].to_numpy(), scores["pair_id"].to_numpy())
-    return Accuracy(mean_interval(means, pairs, bootstrap=bootstrap, seed=0), scores)
+    return Accuracy(mean_interval(means, pairs, scale=ANSWERS), scores)

@@ -197,7 +197,6 @@ evaluation:
   likelihood: conditional
   reduction: mean
   include_eos: false
-  bootstrap: {resamples: 200, confidence: 0.95}
 publish: nowhere
 """
 EXECUTION = """\

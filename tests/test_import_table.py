@@ -13,7 +13,7 @@ ROWS = [
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
     {"config", "user_errors", "locks", "times"},
     {"code", "model_cache"},
-    {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},
+    {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "browser_audio"},

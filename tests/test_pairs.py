@@ -247,6 +247,10 @@ def test_no_pair_at_all_names_counts_scores_and_keys(select):
     [
         ([{"prompt": "a", "score": 3.0}, {"prompt": "a", "score": 3.0}], ("utility", "3.00")),
         ([{"prompt": "a", "score": None, "status": "failed"}], ("1",)),
+        (
+            [{"prompt": p, "score": None, "ppl": None, "status": "empty"} for p in "aabb"],
+            ("4 of 4", "silence", "artifacts/speech", "experiments/asr"),
+        ),
         ([{"prompt": "a", "score": 3.0, "split": "valid"}], ("1",)),
     ],
 )

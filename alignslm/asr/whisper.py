@@ -51,10 +51,16 @@ def compression_ratio(text: str) -> float:
     return len(plain) / len(zlib.compress(plain))
 
 
+def above(value: float | None, limit: float | None) -> bool:
+    """Return whether a value exceeds a limit; an unknown value or limit does not."""
+    return value is not None and limit is not None and value > limit
+
+
 class WhisperASR:
     """A Whisper checkpoint. Confidence is the geometric mean of the probabilities of the text's tokens, end included.
 
-    Of several pieces, the no-speech probability is that of the piece in which speech is surest.
+    Of several pieces, the no-speech probability is that of the piece in which speech is surest, and the compression
+    ratio that of the piece that repeats itself most.
     """
 
     def __init__(self, config: WhisperASRConfig, processor: WhisperProcessor, model: Any, *, device: str) -> None:
@@ -79,7 +85,8 @@ class WhisperASR:
 
         `failed` if a sample is NaN or infinite. `empty`, without asking the model, if there is no sample or the root
         mean square is below the config's `silence_rms`: Whisper hallucinates on near silence. `empty` too if
-        no word was found, or if the config's rule for silence applies; what Whisper wrote is then kept in `raw_text`.
+        no word was found, or if the config's rule for silence applies; `failed` if the text repeats itself or is unsure
+        beyond the config's limits. What Whisper wrote is then kept in `raw_text`.
         """
         sound = [bool(np.isfinite(waveform).all()) for waveform in waveforms]
         pieces = [
@@ -165,16 +172,19 @@ class WhisperASR:
         logprob = sum(item.logprob for item in heard) / sum(item.num_tokens for item in heard)
         silences = [item.no_speech_prob for item in heard if item.no_speech_prob is not None]
         no_speech = min(silences) if silences else None
-        words = normalize_text(raw)
+        words, confidence = normalize_text(raw), round(float(np.exp(logprob)), DECIMALS)
+        ratio = max((round(compression_ratio(item.text), DECIMALS) for item in heard if item.text), default=None)
         silent = not words or self._is_silence(no_speech, logprob)
+        least = self._config.confidence_threshold
+        failed = above(ratio, self._config.compression_ratio_threshold) or above(least, confidence)
         text = raw if self._config.text == "raw" else words
         return Transcript(
-            None if silent else text,
-            "empty" if silent else "ok",
-            None if silent else round(float(np.exp(logprob)), DECIMALS),
+            None if silent or failed else text,
+            "empty" if silent else "failed" if failed else "ok",
+            confidence,
             raw_text=raw,
             no_speech_prob=None if no_speech is None else round(no_speech, DECIMALS),
-            compression_ratio=round(compression_ratio(raw), DECIMALS) if raw else None,
+            compression_ratio=ratio,
         )
 
     def _is_silence(self, no_speech: float | None, logprob: float) -> bool:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from alignslm.config.model import Autocast, Config, Count, Fraction, Positive, PositiveCount, Seed
+from alignslm.config.model import Autocast, Config, Count, Positive, PositiveCount, Seed
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 
 
@@ -125,17 +125,3 @@ class Seeds(Config):
     sampling: Seed
     training: Seed
     evaluation: Seed
-
-
-class Bootstrap(Config):
-    """Percentile bootstrap over clusters (prompts or item pairs). Reported intervals are called `ci95` and are."""
-
-    resamples: Annotated[int, Field(ge=200)]
-    confidence: Fraction
-
-    @field_validator("confidence")
-    @classmethod
-    def _as_reported(cls, value: float) -> float:
-        if value != 0.95:
-            raise ValueError(f"must be 0.95, not {value:g}: every interval is reported as of 95 % (ci95)")
-        return value

@@ -9,6 +9,7 @@ from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.loading import execution_file
+from alignslm.config.model_folders import model_folder_problems
 from alignslm.config.problems import ConfigError, ConfigProblem
 from alignslm.config.rubrics import Rubric, RubricError
 from alignslm.config.sources import FolderSource, sources_in
@@ -48,6 +49,16 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigPro
                 file = root / choice.file
                 found[file, key] = _fault(file, f"{key}.path", reason)
     return list(found.values())
+
+
+def model_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
+    """Return what is wrong with the folders of models that configs name, of those that exist; no weight is loaded."""
+    return [
+        _fault(root / choice.file, "weights.path", problem)
+        for choice in experiment.choices()
+        if isinstance(source := getattr(choice.config, "weights", None), FolderSource) and not _absence(source, root)
+        for problem in model_folder_problems(choice.config, root / source.expanded()[0])
+    ]
 
 
 def execution_faults(execution: Execution, root: Path = Path()) -> list[ConfigProblem]:

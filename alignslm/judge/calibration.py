@@ -89,7 +89,9 @@ def split_heldout(stories: Sequence[JudgeInput]) -> tuple[list[JudgeInput], list
     if len(held_back) < MIN_HELD_BACK:
         raise CalibrationError(
             f"{len(stories)} stories ({len(fitted) + len(held_back)} different) leave {len(held_back)} to calibrate "
-            f"the judge on; {MIN_HELD_BACK} are needed. Raise `texts` in the corpus choice to 400 or more."
+            f"the judge on; {MIN_HELD_BACK} are needed, so some {MIN_HELD_BACK * 10 // HELD_BACK_OF_TEN} texts. Give "
+            "more training transcripts of more than num_prompt_words words, or raise `texts` if it is lower, both in "
+            "experiments/corpus; or choose a judge that is not fitted (`judge` in params.yaml)."
         )
     return fitted, held_back
 

@@ -45,13 +45,13 @@ def check_unit_contract(trained_on: TrainingUnits, contract: UnitContract, *, ch
 
 def fetch_checkpoint(source: Source) -> Fetched:
     """Return the folder of a transformers checkpoint; safetensors are preferred, else .bin is used."""
-    fetched = download(source, patterns=_SAFE)
+    fetched = download(source, patterns=_SAFE, pickled=_TORCH)
     folder = fetched.path
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f" It holds {', '.join(inside)}: name that folder." if inside else ""
         raise CheckpointError(f"{folder} has no config.json, so it is no transformers checkpoint.{hint}")
-    return fetched if any(folder.glob("*.safetensors")) else download(source, patterns=_TORCH)
+    return fetched
 
 
 def write_source(source: Source, identity: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
-from alignslm.report.formatting import FILTERS, convention_words
+from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words
 from alignslm.report.inputs import CONFIG_KEYS, ReportInputs, TrainingLog
 from alignslm.report.metrics import Report
 from alignslm.report.published import protocols_of, published_sheet, published_tables
@@ -88,6 +88,7 @@ def paragraphs_of(
         "base": BASE,
         "topline": topline(experiment),
         "low_temperature": LOW_TEMPERATURE,
+        "procedure": PROCEDURE,
         "mismatched": getattr(experiment.corpus, "mismatched_fraction", None),
         "convention": convention_words(convention.name(has_context=True)),
     }
@@ -108,6 +109,11 @@ def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
         "choices": ", ".join(
             [f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS]
             + [f"trainer of {name} {item.trainer}" for name, item in experiment.params.checkpoints.items()]
+        ),
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in experiment.params.seeds),
+        "thresholds": "; ".join(
+            f"{name}: " + ", ".join(f"{key} {limit:g}" for key, limit in item.rule if isinstance(limit, float))
+            for name, item in experiment.params.rounds.items()
         ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,

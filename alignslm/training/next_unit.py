@@ -83,7 +83,7 @@ def _fit(
         model.config,
         [len(row["ids"]) for row in rows],
         what="training utterances",
-        cure="leave them out of the corpus, or choose a model with more positions",
+        cure="name them in exclude_ids of the corpus (experiments/corpus), or choose a model with more positions",
     )
     start = nats_per_unit(model, rows, vocabulary.pad_id)
     allow_sharded_model(arguments, model)
