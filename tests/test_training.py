@@ -593,7 +593,7 @@ def test_a_checkpoint_worse_than_its_start_is_said_loudly(tmp_path, capsys):
     frame = pairs(24).with_columns(
         pl.when(valid).then(f"{there}_{part}").otherwise(f"{here}_{part}").alias(f"{here}_{part}")
         for here, there in (("chosen", "rejected"), ("rejected", "chosen"))
-        for part in ("units", "finish")
+        for part in ("units", "finish_reason")
     )
     _, run, best = train_preferences(
         TRAINER, tiny_lm(), frame, warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "bad"
