@@ -28,7 +28,7 @@ def keeps_states(model: PreTrainedModel) -> bool:
 
 def accepts(model: PreTrainedModel, argument: str) -> bool:
     """Return whether a model's forward pass has an argument of this name."""
-    return argument in inspect.signature(model.forward).parameters
+    return argument in inspect.signature(type(model).forward).parameters
 
 
 def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
