@@ -49,7 +49,8 @@ def _verified(path: Path) -> Listing:
         raise DamagedError(f"{path} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
     found = listing(path)
     for name, known in _records(path).items():
-        if (part := _part(found, name)) and tree_md5(part) not in known:
+        part = _part(found, name)
+        if (part or (path / name).exists()) and tree_md5(part) not in known:
             raise DamagedError(_fault(path / name, part, known))
     return found
 

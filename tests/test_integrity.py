@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,17 @@ def test_a_file_in_a_folder_of_many_outputs_is_told_and_a_lost_one_is_its_reader
     with pytest.raises(DamagedError) as told:
         require_intact(Path("artifacts/many"))
     names(told.value, "artifacts/many/x", *CURE)
+    Path("artifacts/many/z").mkdir()
+    Path("artifacts/many/z/part").write_text("3")
+    with integrity.stage("make@z", [], ["artifacts/many/z"]):
+        pass
+    Path("artifacts/many/x").write_text("1")
+    assert require_intact(Path("artifacts/many"))
+    Path("artifacts/many/z/part").unlink()
+    with pytest.raises(DamagedError) as told:
+        require_intact(Path("artifacts/many"))
+    names(told.value, "artifacts/many/z/part", *CURE)
+    shutil.rmtree("artifacts/many/z")
     Path("artifacts/many/x").unlink()  # of an item that params.yaml may no longer have
     assert require_intact(Path("artifacts/many"))
 
