@@ -113,6 +113,17 @@ def test_a_file_in_a_folder_of_many_outputs_is_told_and_a_lost_one_is_its_reader
     assert require_intact(Path("artifacts/many"))
 
 
+def test_a_lost_output_of_the_pipeline_is_told(experiment, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    outputs = ["artifacts/many/x", "artifacts/many/y", "artifacts/other/z"]
+    integrity.require_outputs(["artifacts/many", "artifacts/made"], outputs)
+    Path("artifacts/many/y").unlink()
+    with pytest.raises(DamagedError) as told:
+        integrity.require_outputs(["artifacts/many", "artifacts/made"], outputs)
+    names(told.value, "artifacts/many/y", "dvc repro", "dvc pull")
+    integrity.require_outputs(["artifacts/made"], outputs)
+
+
 def test_without_dvcs_listing_the_folder_and_its_files_are_named(experiment):
     DAMAGES["flipped"](Path("artifacts/made/a"))
     with pytest.raises(DamagedError) as told:
