@@ -1,6 +1,5 @@
 """Servers that strangers reach: small requests, few connections, one line of log for each excess."""
 
-import resource
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_S = 30.0  # for a whole request: a connection that sends nothing or a byte now and then is closed
 BACKLOG = 16  # connections accepted at once, before they are counted
+MOST_FILES = 1 << 13
 QUIET_S = 60.0  # between two lines of log about too many connections
 
 
@@ -61,8 +61,12 @@ class SmallRequests:
 
 def most_connections() -> int:
     """Return half of the files that the process may open: a connection and the clip that it asks for."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(BACKLOG, min(files, 1 << 13) // 2 - BACKLOG)
+    files = MOST_FILES
+    with suppress(ModuleNotFoundError):  # Windows has none, and no such limit
+        import resource
+
+        files = min(files, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return max(BACKLOG, files // 2 - BACKLOG)
 
 
 def run(app: ASGIApp, *, host: str, port: int) -> None:

@@ -118,6 +118,7 @@ def launch_options(gr: Any) -> dict[str, Any]:
 
 def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, opened: bool) -> None:
     """Serve the page until interrupted; `opened` opens it in the browser."""
+    load_gradio()  # what is missing is named by the extra that brings it
     from alignslm.serving import run
 
     app = page_app(build_page(SpeechPipeline.open(root), chosen_models(models, root)), host=host, port=port)
