@@ -6,7 +6,6 @@ imported by the function that needs them.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.load import Source, SourceError, load_lm, read_config
 from alignslm.statistics import Estimate, group_means, mean_interval
+from alignslm.storage import temporary_folder
 
 if TYPE_CHECKING:
     from alignslm.judge import Judge
@@ -193,7 +193,7 @@ def train(
     from alignslm.training.preference import train_preferences
 
     lm, target = load_lm(init_from, device=device), Path(folder)
-    with TemporaryDirectory(ignore_cleanup_errors=True) as work:
+    with temporary_folder() as work:
         model, _, _ = train_preferences(
             read_config("checkpoints", trainer),
             lm,

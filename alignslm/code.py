@@ -5,12 +5,14 @@ writes them, after saying what will rerun. A stage whose code is not what code.y
 neither reruns weeks of work unasked, nor mixes results of two versions.
 """
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from alignslm.code_deps import code_hash
+from alignslm.code_deps import PACKAGE, ROOT, code_hash
+from alignslm.locks import WORK
 from alignslm.storage import write_text
 
 FILE = "code.yaml"
@@ -70,8 +72,28 @@ def require_recorded() -> None:
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     if script.parent.name != "stages" or script.stem not in (known := recorded()).hashes:
         return
-    if not known.stands(script.stem, code_hash(script.resolve())):
+    if not known.stands(script.stem, hash_of(script)):
         raise CodeError(
             f"The code of stages/{script.name} is not the code that {FILE} records: run `alignslm upgrade`, which says "
             "what will rerun."
         )
+
+
+def hash_of(script: Path) -> str:
+    """Return `code_hash` of a stage's script.
+
+    Reading and parsing the code takes longer than some stages. So the hash is kept in .work, and holds as long as no
+    file of the library or of the stages was written: equal in inode, size and times, that of the last change included,
+    which nobody can set.
+    """
+    files = [file for file in (ROOT / PACKAGE).rglob("*") if "__pycache__" not in file.parts]
+    digest = hashlib.sha256()
+    for file in sorted([*files, *script.resolve().parent.glob("*.py")]):
+        state = file.stat()
+        digest.update(f"{file}\0{state.st_ino} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}\0".encode())
+    kept = WORK / "code" / f"{script.stem}.txt"
+    state_now, _, known = (kept.read_text(errors="replace") if kept.exists() else "").partition(" ")
+    if state_now != digest.hexdigest() or not known:
+        known = code_hash(script.resolve())
+        write_text(kept, f"{digest.hexdigest()} {known}")
+    return known

@@ -8,13 +8,12 @@ of a config are prepared in `folder` (temporary if None); a `folder` that alread
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from alignslm.config.experiment import CONFIG_GROUPS
 from alignslm.config.loading import CONFIG_TYPES, load_choice, parse_choice
 from alignslm.config.model import Config
-from alignslm.storage import replacing_folder
+from alignslm.storage import replacing_folder, temporary_folder
 from alignslm.template import template_folder
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def _loaded(
         found = _folder(source)
         return load(None if group == "lm" else _config_in(group, found), found)
     if folder is None:
-        with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        with temporary_folder() as place:
             prepare(config, Path(place))
             return load(config, Path(place))
     if not Path(folder).is_dir():

@@ -58,8 +58,8 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
 
     `params` is the text of a params.yaml that is to stand in for the one in `root`.
     """
-    pipeline = _read(root / "dvc.yaml")
-    context = _read(root / "params.yaml") if params is None else _data(parse_document(params, "params.yaml"))
+    pipeline = _read_texts(root / "dvc.yaml")
+    context = _read_texts(root / "params.yaml") if params is None else _data(parse_document(params, "params.yaml"))
     for extra in _items(pipeline.get("vars", [])):
         context |= extra if isinstance(extra, dict) else _read(root / str(extra))
     entries = pipeline.get("stages")
@@ -70,6 +70,17 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
 
 def _read(path: Path) -> dict[str, Plain]:
     return _data(read_document(path))
+
+
+def _read_texts(path: Path) -> dict[str, Plain]:
+    """Return a YAML mapping whose values are all text: templates need no more, and every stage waits for it."""
+    import yaml
+
+    try:
+        found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
+    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else _read(path)  # which says what is wrong
 
 
 def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:

@@ -24,7 +24,6 @@ def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
 
 
 def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -33,6 +32,8 @@ def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from alignslm.terminal import Console
 
     columns = (
         TextColumn("{task.description}"),

@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from alignslm import tables
-from alignslm.code_deps import code_dependencies
+from alignslm.code import hash_of
 from alignslm.engine import Pool
 from alignslm.locks import WORK
 from alignslm.progress import track
@@ -30,24 +30,17 @@ FORM = [Path(__file__), Path(tables.__file__).parent]
 Task = TypeVar("Task")
 
 
-class MissingInputError(ValueError):
-    """What a stage reads is not there."""
-
-
 @contextmanager
-def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs: Sequence[Path]) -> Iterator[Path]:
-    """Give the folder for one stage run under these parameters, inputs and the science that `script` rests on.
+def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs: Mapping[str, str]) -> Iterator[Path]:
+    """Give the folder for one stage run under these parameters, inputs (hashes by path) and the science of `script`.
 
     Publish inside the block: when it ends well the folder goes, and with it what runs under other parameters left
     behind; when it fails, the folder stays for the next run. One run of a stage works at a time (`progress.stage`).
-    Under torchrun the processes share the folder, and the first one keeps it. Raises MissingInputError where an input
-    was not made yet.
+    Under torchrun the processes share the folder, and the first one keeps it.
     """
-    if absent := [path for path in inputs if not path.exists()]:
-        raise MissingInputError(f"{absent[0]} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
     described = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in params.items()}
-    code = tree_sha256([*code_dependencies(Path(script).resolve()), *FORM])
-    text = json.dumps([stage, described, tree_sha256(inputs), code], sort_keys=True)
+    code = [hash_of(Path(script)), tree_sha256(FORM)]
+    text = json.dumps([stage, described, dict(inputs), code], sort_keys=True)
     folder = WORK / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
     with reraise_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

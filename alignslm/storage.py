@@ -10,12 +10,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PROBE_BYTES = 1 << 20
+_MB = 10**6
 
 
 class StorageError(ValueError):
@@ -34,42 +36,44 @@ def reraise_disk_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except Exception as error:
-        number = _named(error) or _probed(path)
+        number = disk_error(error) or _probed(path)
         if number is None:
             raise
-        raise StorageError(_message(path, number)) from error
+        raise StorageError(refusal(path, number)) from error
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a name to write to; when the block ends well the file takes the place of `path`, else it goes.
 
-    A reader never meets half a file. Raises StorageError as `writing` does.
+    A reader never meets half a file. Raises StorageError as `reraise_disk_errors` does.
     """
-    partial = partial_path(path)
+    partial = _partial(path)
     try:
         with reraise_disk_errors(path):
+            _sweep(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that may not be written has been named already
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, lines ended by a newline alone on every system; see `replacing`."""
+    """Write UTF-8 text, lines ended by a newline alone on every system; see `atomic_write`."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes; see `replacing`."""
+    """Write bytes; see `atomic_write`."""
     with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def copy_file(source: Path, path: Path) -> None:
-    """Copy the content of a file, links followed; see `replacing`."""
+    """Copy the content of a file, links followed; see `atomic_write`."""
     with atomic_write(path) as partial:
         shutil.copyfile(source, partial)
 
@@ -78,8 +82,8 @@ def copy_file(source: Path, path: Path) -> None:
 def filling(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write to; when the block ends well its files take their places in `folder`.
 
-    Other files of `folder` stay. For libraries that are told a folder and not a file. Raises StorageError as `writing`
-    does.
+    Other files of `folder` stay. For libraries that are told a folder and not a file. Raises StorageError as
+    `reraise_disk_errors` does.
     """
     with _fresh(folder) as partial:
         yield partial
@@ -93,7 +97,7 @@ def filling(folder: Path) -> Iterator[Path]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write to; when the block ends well it takes the place of `folder`, else it goes.
 
-    Raises StorageError as `writing` does.
+    Raises StorageError as `reraise_disk_errors` does.
     """
     with _fresh(folder) as partial:
         yield partial
@@ -103,27 +107,51 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _fresh(folder: Path) -> Iterator[Path]:
-    partial = partial_path(folder)
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _partial(folder)
     try:
         with reraise_disk_errors(folder):
+            _sweep(folder)
+            shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             yield partial
     finally:  # a corpus may be as large as the disk: no half of one is left behind
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def partial_path(path: Path) -> Path:
-    """Return where this process writes what becomes `path`, after sweeping away what processes that died left there."""
-    for left in path.parent.glob(f".{path.name}.*.partial"):
-        number = left.name.split(".")[-2]
-        if number.isdecimal() and not _is_alive(int(number)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+def _partial(path: Path) -> Path:
+    """Return where this process writes what becomes `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that died left half written beside `path`."""
+    for left in path.parent.glob(f".{path.name}.*.partial"):
+        _remove_if_dead(left, left.name.split(".")[-2])
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """Return a folder in the system's temporary one. What a process that was killed left there, the next one removes.
+
+    The folder may be shared with containers, whose processes are numbered anew.
+    """
+    numbering = Path("/proc/self/ns/pid")
+    mine = f"alignslm-{numbering.stat().st_ino if numbering.exists() else 0}-"
+    for left in Path(gettempdir()).glob(f"{mine}*"):
+        with suppress(OSError):  # another user's, or another process is removing it
+            _remove_if_dead(left, left.name.split("-")[2])
+    return TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", ignore_cleanup_errors=True)
+
+
+def _remove_if_dead(left: Path, process: str) -> None:
+    """Remove a file or folder that belongs to a process, given by its number, unless that process is alive."""
+    if process.isdecimal() and not _is_alive(int(process)):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
     """Return whether a process runs; one that was killed keeps its number until its parent takes note of it."""
+    if process == os.getpid():
+        return True
     import psutil  # slow to import, and rarely needed
 
     try:
@@ -134,8 +162,8 @@ def _is_alive(process: int) -> bool:
         return True
 
 
-def _named(error: Exception) -> int | None:
-    """Return the number of the disk error that an exception carries or speaks of."""
+def disk_error(error: Exception) -> int | None:
+    """Return the number of the disk error that an exception carries or speaks of, or None."""
     if isinstance(error, OSError):
         return error.errno if error.errno in DISK_ERRORS else None
     told = re.search(r"\(os error (\d+)\)", str(error))  # polars and safetensors: Rust's words
@@ -157,17 +185,26 @@ def _probed(path: Path) -> int | None:
     except OSError as error:
         return error.errno if error.errno in DISK_ERRORS else None
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
     return None
 
 
-def _message(path: Path, number: int) -> str:
-    remedy = (
-        "Make room there (or raise the quota)"
-        if number in FULL
-        else "Make the folder writable for this user, or work in one that is"
-    )
-    return (
-        f"{path} cannot be written: {os.strerror(number)}. {remedy} and run the same command again: "
-        "finished shards and checkpoints are kept."
-    )
+def refusal(path: Path, number: int) -> str:
+    """Return the message for a disk that refuses `path`: why, how much room there is and was wanted, what is kept."""
+    if number in FULL:
+        place = next(folder for folder in path.absolute().parents if folder.is_dir())
+        disk = shutil.disk_usage(place)
+        why = (
+            f"{os.strerror(number)} ({disk.free / _MB:.1f} of {disk.total / _MB:.1f} MB are free, "
+            f"more than {_written(_partial(path)) / _MB:.1f} MB are wanted). Make room there (or raise the quota)"
+        )
+    else:
+        why = f"{os.strerror(number)}. Make the folder writable for this user, or work in one that is,"
+    what = "read" if path.is_file() and not os.access(path, os.R_OK) else "written"
+    return f"{path} cannot be {what}: {why} and run the same command again: finished shards and checkpoints are kept."
+
+
+def _written(partial: Path) -> int:
+    files = partial.rglob("*") if partial.is_dir() else [partial]
+    return sum(file.stat().st_size for file in files if file.is_file())

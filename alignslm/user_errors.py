@@ -3,7 +3,10 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
+
+from alignslm.storage import disk_error, refusal
 
 MAX_SHOWN = 8  # problems of one kind that a message spells out
 
@@ -19,13 +22,20 @@ def is_user_error(error: BaseException) -> bool:
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """End the program with status 1 and the message alone, in red on a terminal, for errors that are told."""
+    """End the program with status 1 and the message alone, in red on a terminal, for errors that are told.
+
+    So it does where a library or the system met a disk that refuses.
+    """
     try:
         yield
     except Exception as error:
-        if not is_user_error(error):
+        if is_user_error(error):
+            told = str(error)
+        elif number := disk_error(error):
+            told = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
+        else:
             raise
-        print_error(str(error))
+        print_error(told)
         raise SystemExit(1) from None
 
 
@@ -48,7 +58,8 @@ def format_problems(problems: Sequence[Problem]) -> list[str]:
 
 def print_error(message: str) -> None:
     """Print a message on stderr, in red on a terminal."""
-    from rich.console import Console
     from rich.text import Text
+
+    from alignslm.terminal import Console
 
     Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(message, style="red"))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from alignslm import tables
+from alignslm import integrity, tables
 from alignslm.artifacts import Artifacts
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment, Params
@@ -35,6 +35,8 @@ class Run:
     execution: Execution
     artifacts: Artifacts
     log: StageLog
+    entry: Stage
+    inputs: Mapping[str, str]
 
     @property
     def params(self) -> Params:
@@ -47,16 +49,9 @@ class Run:
 
         Inputs and values are those of dvc.yaml; `also` identifies what lies outside, such as a corpus of files.
         """
-        entry = self._entry()
-        inputs, label = [Path(dep) for dep in entry.deps], self.label.replace("@", "-")
-        with work_folder(label, script=self.script, params={**entry.values(), **also}, inputs=inputs) as work:
+        params = {**self.entry.values(), **also}
+        with work_folder(self.label.replace("@", "-"), script=self.script, params=params, inputs=self.inputs) as work:
             yield work
-
-    def _entry(self) -> Stage:
-        for entry in read_stages():
-            if entry.name == self.label:
-                return entry
-        raise PipelineError(f"dvc.yaml has no stage {self.label}. Run `alignslm stages` for the names it has.")
 
     def sampling_folder(self, work: Path) -> Path:
         """Return where sampled shards are kept: batching moves the last digits of log-probabilities."""
@@ -121,11 +116,27 @@ class Run:
 
 @contextmanager
 def start(script: str, name: str = "") -> Iterator[Run]:
-    """Run the body of a stage; see `progress.stage`. `script` is its file, and its name that of the stage."""
+    """Run the body of a stage; see `progress.stage`. `script` is its file, and its name that of the stage.
+
+    What it reads is compared with what was written, and what it writes is recorded, as dvc.yaml says.
+    """
     stage = Path(script).stem
     label = f"{stage}@{name}" if name else stage
     with stage_log(label) as log:
-        yield Run(label, name, script, load_experiment(), load_execution(), Artifacts(), log)
+        experiment, execution = load_experiment(), load_execution()
+        entry, outputs = entry_of(label)
+        integrity.fetch_missing(entry.deps, outputs)
+        with integrity.stage(label, entry.deps, entry.outs) as inputs:
+            yield Run(label, name, script, experiment, execution, Artifacts(), log, entry, inputs)
+
+
+def entry_of(label: str) -> tuple[Stage, list[str]]:
+    """Return what dvc.yaml says of a stage, and the outputs of all stages. Raises PipelineError."""
+    stages = read_stages()
+    for entry in stages:
+        if entry.name == label:
+            return entry, [path for stage in stages for path in stage.outs]
+    raise PipelineError(f"dvc.yaml has no stage {label}. Run `alignslm stages` for the names it has.")
 
 
 def outcomes(frame: pl.DataFrame) -> Mapping[str, int]:

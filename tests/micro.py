@@ -92,7 +92,7 @@ PARAMS = {
     "systems": {
         "base": {"source": "checkpoints/base"},
         "r1": {"source": "checkpoints/r1"},
-        "ground-truth": {"source": "corpus"},
+        "ground-truth": {"source": "corpus/utterances"},
     },
 }
 WARM = (sys.executable, "-m", "alignslm.speed")

@@ -70,7 +70,7 @@ PARAMS = {
     "systems": {
         "base": {"source": "checkpoints/base"},
         "r1": {"source": "checkpoints/r1"},
-        "ground-truth": {"source": "corpus"},
+        "ground-truth": {"source": "corpus/utterances"},
     },
 }
 

@@ -20,7 +20,9 @@ logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()
-boto3.client("s3", endpoint_url=f"http://{{host}}:{{port}}").create_bucket(Bucket={BUCKET!r})
+client = boto3.client("s3", endpoint_url=f"http://{{host}}:{{port}}")
+client.create_bucket(Bucket={BUCKET!r})
+client.put_bucket_versioning(Bucket={BUCKET!r}, VersioningConfiguration={{"Status": "Enabled"}})
 print(f"http://{{host}}:{{port}}", flush=True)
 threading.Event().wait()
 """
@@ -28,7 +30,7 @@ threading.Event().wait()
 
 @contextmanager
 def serve_s3() -> Iterator[str]:
-    """Yield the endpoint of a server that holds one empty bucket."""
+    """Yield the endpoint of a server that holds one empty bucket, which keeps versions."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER],
         env={**os.environ, **CREDENTIALS},

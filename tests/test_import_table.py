@@ -10,9 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates"},
-    {"config", "user_errors", "locks", "times", "code"},
-    {"progress", "pipeline", "provenance", "threads", "speed", "template"},
+    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
+    {"config", "user_errors", "locks", "times"},
+    {"code"},
+    {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "browser_audio"},

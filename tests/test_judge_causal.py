@@ -7,7 +7,7 @@ import shutil
 import statistics
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 import torch
@@ -64,16 +64,19 @@ def config(folder, score=EXPECTED, **changes):
     return TypeAdapter(JudgeConfig).validate_python(raw | changes)
 
 
+FOLDER = TemporaryDirectory()  # of what is prepared once for all tests of this module
+
+
 @cache
 def checkpoint(form):
-    return write_judge(Path(mkdtemp(prefix="judge")) / form, chat=form == "chat")
+    return write_judge(Path(mkdtemp(dir=FOLDER.name)) / form, chat=form == "chat")
 
 
 @cache
 def prepared(form, mode="expected-value", **changes):
     score = {"expected-value": EXPECTED, "written": WRITTEN, "greedy": GREEDY}[mode]
     chosen = config(checkpoint(form), score, answer_prefix=PREFIXES[form], **changes)
-    folder = Path(mkdtemp(prefix="judge"))
+    folder = Path(mkdtemp(dir=FOLDER.name))
     prepare_judge(chosen, [], folder, device="cpu", root=ROOT)
     return load_judge(chosen, folder, device="cpu")
 

@@ -3,7 +3,7 @@
 import math
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import numpy as np
 import pytest
@@ -35,6 +35,9 @@ QUICK_LM = STORY_LM.model_copy(update={"steps": 60, "hidden_size": 32})
 JUDGES = [pytest.param(NGRAM, id="ngram"), pytest.param(STORY_LM, id="story-lm")]
 
 
+FOLDER = TemporaryDirectory()  # of what is prepared once for all tests of this module
+
+
 @cache
 def texts(count=1200):
     rng = np.random.default_rng(0)
@@ -44,7 +47,7 @@ def texts(count=1200):
 
 @cache
 def fitted(config):
-    folder = Path(mkdtemp(prefix="judge"))
+    folder = Path(mkdtemp(dir=FOLDER.name))
     figures = prepare_judge(config, texts(), folder, device="cpu")
     return load_judge(config, folder, device="cpu"), figures, folder
 

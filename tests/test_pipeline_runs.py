@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from alignslm.publishing.lineage import lock_slice
 from tests.messages import names
 from tests.micro import (
     ENVIRONMENT,
@@ -247,6 +248,45 @@ def test_a_fresh_clone_pulls_from_s3_and_runs_nothing(micro, tmp_path):
             variables=CREDENTIALS,
             options=(f"endpointurl={endpoint}",),
         )
+
+
+@pytest.mark.long
+def test_a_push_to_a_remote_that_keeps_versions_changes_nothing(micro, tmp_path):
+    """DVC writes the files of folders into dvc.lock then; what a clone runs, and an experiment's id, stay."""
+    from tests.s3_server import BUCKET, CREDENTIALS, serve_s3
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(micro, here, symlinks=True)
+    wanted = ["artifacts/checkpoints/r1", "artifacts/eval/r1", "reports/metrics.json"]
+    before, plain = lock_slice(here / "dvc.lock", wanted), (here / "dvc.lock").read_text()
+    with serve_s3() as endpoint:
+        options = (f"endpointurl={endpoint}", "version_aware=true")
+        share(here, there, url=f"s3://{BUCKET}/versions", variables=CREDENTIALS, options=options)
+        pushed = (here / "dvc.lock").read_text()
+        assert "version_id" in pushed
+        assert pushed != plain
+        run(here, "git", "commit", "-q", "-a", "-m", "pushed")
+        run(there, "git", "pull", "-q")
+        assert stages_of(run(here, "dvc", "repro", "--dry", variables=CREDENTIALS)) == []
+        assert stages_of(run(there, "dvc", "repro", "--dry", variables=CREDENTIALS)) == []
+    assert lock_slice(there / "dvc.lock", wanted) == before
+
+
+@pytest.mark.long
+def test_a_fresh_clone_that_pulls_only_what_it_needs_runs_what_a_weight_changes(shared, micro, tmp_path):
+    """Stages that read folders of many outputs fetch those that DVC leaves out."""
+    clone = tmp_path / "clone"
+    run(micro, "git", "clone", "-q", str(micro), str(clone))
+    weight = ("-S", "weights.num_words=0.5")
+    ran = repro(clone, "--pull", "--allow-missing", *weight, command=("dvc", "exp", "run"))
+    assert set(ran) <= AFTER_PAIRS
+    assert {"samples@r1", "mos", "eval@r1", "report"} <= set(ran)
+    shown = json.loads((clone / "reports/metrics.json").read_text())["metrics"]
+    assert {"base", "r1", "ground-truth"} <= {metric["model"] for metric in shown}
+    assert (
+        hashes(clone)["artifacts/samples/base/transcripts.parquet"]
+        == hashes(micro)["artifacts/samples/base/transcripts.parquet"]
+    )
 
 
 def test_a_remote_that_lacks_an_object_is_told_by_its_path(micro, shared):

@@ -7,9 +7,10 @@ import pytest
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import CONFIG_GROUPS
 from alignslm.config.loading import load_execution
+from alignslm.integrity import require_intact
 from alignslm.pipeline import read_stages
 from alignslm.progress import StageLog
-from stages.run import Run
+from stages.run import Run, entry_of
 from tests.micro import ROOT, copy_project
 
 STAGES = {stage.name: stage for stage in read_stages(ROOT)}
@@ -34,7 +35,10 @@ def key(root: Path, label: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the folder of a stage's unfinished work."""
     monkeypatch.chdir(root)
     stage, _, name = label.partition("@")
-    run = Run(label, name, str(ROOT / f"stages/{stage}.py"), None, load_execution(), Artifacts(), StageLog())
+    entry, _ = entry_of(label)
+    inputs = {path: require_intact(Path(path)) for path in entry.deps}
+    script = str(ROOT / f"stages/{stage}.py")
+    run = Run(label, name, script, None, load_execution(), Artifacts(), StageLog(), entry, inputs)
     with run.work() as work:
         return work.name
 

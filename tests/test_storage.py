@@ -104,7 +104,7 @@ def test_a_read_only_work_folder_is_one_line_and_no_traceback(tmp_path):
         "from alignslm.progress import stage\n"
         "from alignslm.shards import work_folder\n"
         "import stages.pairs as script\n"
-        "with stage('pairs@r1'), work_folder('pairs', script=script.__file__, params={}, inputs=[]): pass\n"
+        "with stage('pairs@r1'), work_folder('pairs', script=script.__file__, params={}, inputs={}): pass\n"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run(
@@ -169,3 +169,46 @@ def test_safetensors_and_torch_still_write(tmp_path):
         save_file({"x": torch.zeros(3)}, tmp_path / "a.safetensors")
         torch.save({"x": 1}, tmp_path / "b.pt")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.safetensors", "b.pt"]
+
+
+def test_a_temporary_folder_goes_and_that_of_a_killed_process_is_removed_by_the_next(tmp_path):
+    """That of a live process stays, and what is not ours."""
+    code = (
+        "import os, signal, sys; from alignslm.storage import temporary_folder\n"
+        "with temporary_folder() as folder:\n"
+        "    open(folder + '/data', 'w').close(); print(folder, flush=True); sys.stdin.readline()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "alignslm-of-somebody").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(command, **pipes) as killed, subprocess.Popen(command, **pipes) as alive:
+        left, held = Path(killed.stdout.readline().strip()), Path(alive.stdout.readline().strip())
+        killed.communicate("\n")
+        assert left.is_dir()
+        assert left.parent == tmp_path
+        ended = "from alignslm.storage import temporary_folder\nwith temporary_folder(): pass"
+        subprocess.run([sys.executable, "-c", ended], env=environment, check=True)
+        assert {path.name for path in tmp_path.iterdir()} == {held.name, "alignslm-of-somebody"}
+        alive.communicate("\n")
+
+
+def test_speech_by_espeak_leaves_nothing(tmp_path):
+    code = (
+        "import numpy as np; from alignslm.storyworld import espeak\n"
+        "espeak.require_voice('en-us'); espeak._data_of('en-us')\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_module_makes_a_temporary_folder_by_itself():
+    root = Path(__file__).parent.parent
+    for file in [*(root / "alignslm").rglob("*.py"), *(root / "stages").rglob("*.py")]:
+        if file.name != "storage.py":
+            text = file.read_text()
+            assert not [
+                word for word in ("mkdtemp", "mkstemp", "TemporaryDirectory(", "NamedTemporary") if word in text
+            ]

@@ -267,7 +267,19 @@ def warmed(*command: str, temporary: Path) -> "subprocess.CompletedProcess[str]"
 def test_the_command_decides_the_status_and_nothing_is_left(tmp_path):
     done = warmed("sh", "-c", f'echo "${forkserver.VARIABLE}"; exit 7', temporary=tmp_path)
     assert (done.returncode, done.stderr) == (7, "")
-    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+    assert done.stdout.strip()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("project")
+def test_a_server_that_is_killed_leaves_nothing(tmp_path):
+    """An address is no file: not even SIGKILL leaves one."""
+    kill = (
+        "import os, psutil; beside = psutil.Process(os.getppid()).children(); "
+        "[process.kill() for process in beside if process.pid != os.getpid()]"
+    )
+    done = warmed("sh", "-c", f"{sys.executable} -c '{kill}'; true", temporary=tmp_path)
+    assert done.returncode == 0
     assert not list(tmp_path.iterdir())
 
 
@@ -289,12 +301,25 @@ def test_without_a_command_its_use_is_told(given, told, tmp_path):
     assert done.stderr.startswith(told)
 
 
-def test_where_no_socket_fits_the_command_runs_alone(tmp_path):
-    deep = tmp_path / ("x" * 120)
-    deep.mkdir()
-    done = warmed("sh", "-c", f'test -z "${forkserver.VARIABLE}" && exit 5', temporary=deep)
-    assert (done.returncode, done.stderr) == (5, "")
-    assert not list(deep.iterdir())
+def test_another_users_processes_are_not_served(project):
+    """The address is open to all of a machine: a stage of another user is not run, and one is not run by them."""
+    if os.getuid() != 0:
+        pytest.skip("only root can be another user")
+    code = (
+        "import os, socket, sys; os.setuid(65534); mine = socket.socket(socket.AF_UNIX)\n"
+        f"mine.connect(b'\\0' + {project.address!r}.encode()); mine.settimeout(60); print(mine.recv(1))"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("b''\n", "")
+    impostor = (
+        "import os, socket; os.setuid(65534); mine = socket.socket(socket.AF_UNIX); mine.bind(b''); mine.listen()\n"
+        "print(mine.getsockname()[1:].decode(), flush=True); met, _ = mine.accept(); print(met.recv(9))"
+    )
+    with subprocess.Popen((sys.executable, "-c", impostor), stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        address = other.stdout.readline().strip()
+        assert project.run("exit", address=address)[0] == 3  # by itself
+        assert other.communicate(timeout=60)[0] == "b''\n"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 from alignslm.config.own_code import PythonASRConfig
 from alignslm.config.speech import AsrConfig, CharCTCASRConfig
 from alignslm.config.whisper import WhisperASRConfig
+from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 
 
@@ -72,16 +73,17 @@ def prepare_asr(
 
 def load_asr(config: AsrConfig, folder: Path, *, device: str) -> ASRModel:
     """Load what `prepare_asr` left in `folder`, onto `device`: auto, cpu or cuda."""
-    match config:
-        case CharCTCASRConfig():
-            from alignslm.asr.char_ctc import CharCTCASR
+    with reading(folder):
+        match config:
+            case CharCTCASRConfig():
+                from alignslm.asr.char_ctc import CharCTCASR
 
-            return CharCTCASR.load(folder)  # small enough to run on any CPU
-        case WhisperASRConfig():
-            from alignslm.asr.whisper import WhisperASR
+                return CharCTCASR.load(folder)  # small enough to run on any CPU
+            case WhisperASRConfig():
+                from alignslm.asr.whisper import WhisperASR
 
-            return WhisperASR.load(folder, device=device)
-        case PythonASRConfig():
-            from alignslm.asr import own
+                return WhisperASR.load(folder, device=device)
+            case PythonASRConfig():
+                from alignslm.asr import own
 
-            return own.load(config, folder, device=device)
+                return own.load(config, folder, device=device)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from alignslm.config.loading import library_faults, load_execution, load_experim
 from alignslm.config.prerequisites import execution_faults, judge_faults
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
+from alignslm.terminal import Console
 
 
 def check(

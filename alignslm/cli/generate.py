@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root, separated
 from alignslm.cli.terminal import grid
+from alignslm.terminal import Console
 
 if TYPE_CHECKING:
     from alignslm.generation.prompt import Prompt

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm.cli.options import require_experiment
 from alignslm.cli.terminal import grid
 from alignslm.config.listening import ListeningTestConfig
 from alignslm.config.loading import load_config
 from alignslm.storage import write_text
+from alignslm.terminal import Console
 
 if TYPE_CHECKING:
     from alignslm.listening.analysis import Analysis, Interval

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from alignslm.cli.options import Root
 from alignslm.pipeline import Stage, read_stages, sources
+from alignslm.terminal import Console
 
 
 def stages(root: Root = Path()) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root
@@ -15,6 +14,7 @@ from alignslm.pipeline import read_stages
 from alignslm.plan import Plan, plan_of
 from alignslm.plan.downloads import Download
 from alignslm.plan.workload import Workload
+from alignslm.terminal import Console
 
 
 def plan(

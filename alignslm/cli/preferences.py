@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from alignslm.artifacts import Artifacts
@@ -21,6 +20,7 @@ from alignslm.config.pretrained_lm import TrainingUnits
 from alignslm.config.problems import ConfigError
 from alignslm.config.speech import EncoderConfig
 from alignslm.storage import write_text
+from alignslm.terminal import Console
 
 if TYPE_CHECKING:
     from alignslm.config.experiment import Experiment

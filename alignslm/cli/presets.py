@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.presets import Change, apply_preset, list_presets
 from alignslm.config.yaml_edit import flow
+from alignslm.terminal import Console
 
 
 def preset(

@@ -1,16 +1,16 @@
 """`alignslm samples-page` and `alignslm publish-preview`: a finished experiment, for others to see."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import format_bytes
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import preview_values
+from alignslm.storage import temporary_folder
+from alignslm.terminal import Console
 
 
 def samples_page(
@@ -59,7 +59,7 @@ def publish_preview(
     experiment = load_experiment(root)
     if config is not None:
         experiment = preview_values({"publish": config}, root, named="--config").experiment
-    with TemporaryDirectory(dir=folder.parent if folder.parent.is_dir() else None) as work:
+    with temporary_folder() as work:
         packages = packages_of(experiment, name, root, Path(work) / "work")
         write_preview(packages, folder)
     console = Console(highlight=False, soft_wrap=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm.config.presets import apply_preset, list_presets
 from alignslm.template.installed import TemplateError, begin
+from alignslm.terminal import Console
 
 
 def init(

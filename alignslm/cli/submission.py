@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root, System
 from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_experiment
+from alignslm.terminal import Console
 
 if TYPE_CHECKING:
     from alignslm.benchmarks.submission import Part, Task

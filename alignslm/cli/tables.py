@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
@@ -15,6 +14,7 @@ from rich.text import Text
 from alignslm.cli.options import AnyRoot, require_experiment, separated
 from alignslm.cli.terminal import format_bytes, grid
 from alignslm.config.problems import closest_match
+from alignslm.terminal import Console
 
 if TYPE_CHECKING:
     import polars as pl

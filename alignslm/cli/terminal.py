@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from alignslm.terminal import Console
 
 WIDE = 200  # columns of text where the output is not a terminal, such as a file or a pager: no cell is folded
 

@@ -3,11 +3,11 @@
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
+from alignslm.terminal import Console
 from alignslm.times import RunTime, last_run
 
 SHOWN = 8  # the longest stages; the others are one line

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from alignslm.cli.options import Root
 from alignslm.cli.tables import cell
 from alignslm.config.loading import load_experiment
+from alignslm.terminal import Console
 
 if TYPE_CHECKING:
     from alignslm.lineage import Chain

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from alignslm import __version__, code
 from alignslm.cli.options import Root
@@ -12,6 +11,7 @@ from alignslm.cli.overview import grouped
 from alignslm.cli.times import clock
 from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.template.installed import previous_version, renew
+from alignslm.terminal import Console
 from alignslm.times import stage_seconds
 
 OUTCOMES = {

@@ -314,7 +314,7 @@ def _judge_warnings(experiment: Experiment) -> Iterator[str]:
     if params.weights.judge_score == params.weights.ppl == 0:
         yield "weights.judge_score and weights.ppl are both 0: pairs do not depend on what the judge says"
     if not params.toplines:
-        yield "no system has source: corpus, so the report cannot show the topline of the judges"
+        yield "no system has source: corpus/utterances, so the report cannot show the topline of the judges"
 
 
 def _rate_warnings(experiment: Experiment) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from alignslm.config.model import Config, Count, Fraction, Label, Name
 
 PAIRS, CHECKPOINTS = "pairs/", "checkpoints/"
-UNITS, CORPUS = "units", "corpus"
+UNITS, CORPUS = "units", "corpus/utterances"
 _LABEL = r"[a-z0-9][a-z0-9_-]{0,39}"
 Score = Annotated[float, Field(ge=1, le=5)]
 
@@ -69,7 +69,7 @@ class System(Config):
     @model_validator(mode="after")
     def _nothing_sampled(self) -> "System":
         if self.checkpoint is None and self.temperature_scale != 1.0:
-            raise ValueError("temperature_scale has no meaning for source: corpus; remove it")
+            raise ValueError("temperature_scale has no meaning for source: corpus/utterances; remove it")
         return self
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.own_code import PythonEncoderConfig
 from alignslm.config.speech import EncoderConfig, MFCCKMeansConfig
+from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
 
@@ -57,16 +58,17 @@ def prepare_encoder(
 
 def load_encoder(config: EncoderConfig, folder: Path, *, device: str) -> Encoder:
     """Load what `prepare_encoder` left in `folder`, onto `device`: auto, cpu or cuda."""
-    match config:
-        case MFCCKMeansConfig():
-            from alignslm.encoder.mfcc_kmeans import MfccKmeansEncoder
+    with reading(folder):
+        match config:
+            case MFCCKMeansConfig():
+                from alignslm.encoder.mfcc_kmeans import MfccKmeansEncoder
 
-            return MfccKmeansEncoder.load(folder)
-        case HubertEncoderConfig():
-            from alignslm.encoder.hubert import HubertEncoder
+                return MfccKmeansEncoder.load(folder)
+            case HubertEncoderConfig():
+                from alignslm.encoder.hubert import HubertEncoder
 
-            return HubertEncoder.load(folder, device=device)
-        case PythonEncoderConfig():
-            from alignslm.encoder import own
+                return HubertEncoder.load(folder, device=device)
+            case PythonEncoderConfig():
+                from alignslm.encoder import own
 
-            return own.load(config, folder, device=device)
+                return own.load(config, folder, device=device)

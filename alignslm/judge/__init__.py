@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 from alignslm.config.feedback import JudgeConfig, NgramJudgeConfig, StoryLMJudgeConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.own_code import PythonJudgeConfig
+from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 
 
@@ -86,24 +87,25 @@ def is_api_judge(config: JudgeConfig) -> bool:
 
 def load_judge(config: JudgeConfig, folder: Path, *, device: str) -> Judge:
     """Load what `prepare_judge` left in `folder`, onto `device`: auto, cpu or cuda."""
-    match config:
-        case NgramJudgeConfig():
-            from alignslm.judge import ngram
+    with reading(folder):
+        match config:
+            case NgramJudgeConfig():
+                from alignslm.judge import ngram
 
-            return ngram.load(folder)
-        case StoryLMJudgeConfig():
-            from alignslm.judge import story_lm
+                return ngram.load(folder)
+            case StoryLMJudgeConfig():
+                from alignslm.judge import story_lm
 
-            return story_lm.load(folder)
-        case CausalLMJudgeConfig():
-            from alignslm.judge.causal_lm import CausalLMJudge
+                return story_lm.load(folder)
+            case CausalLMJudgeConfig():
+                from alignslm.judge.causal_lm import CausalLMJudge
 
-            return CausalLMJudge.load(config, folder, device=device)
-        case OpenAIJudgeConfig():
-            from alignslm.judge.openai_api import OpenAIJudge
+                return CausalLMJudge.load(config, folder, device=device)
+            case OpenAIJudgeConfig():
+                from alignslm.judge.openai_api import OpenAIJudge
 
-            return OpenAIJudge.load(config, folder)
-        case PythonJudgeConfig():
-            from alignslm.judge import own
+                return OpenAIJudge.load(config, folder)
+            case PythonJudgeConfig():
+                from alignslm.judge import own
 
-            return own.load(config, folder, device=device)
+                return own.load(config, folder, device=device)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from alignslm.config.llm_judges import Budget
 from alignslm.config.model import Config, Count
 from alignslm.fetching.url import cache_folder
-from alignslm.storage import write_text
+from alignslm.storage import reraise_disk_errors, write_text
 
 
 class BudgetError(ValueError):
@@ -54,7 +54,6 @@ class ReplyStore:
     def __init__(self, identity: str, budget: Budget) -> None:
         self.folder, self.budget = store_folder(identity), budget
         self.ledger = self.folder / "ledger.jsonl"
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "identity.json", identity + "\n")
         self._lock = threading.Lock()
         self.requests, self.tokens = self._spent()
@@ -93,10 +92,11 @@ class ReplyStore:
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer; a reader never meets half of it."""
         file = self._file(key)
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.partial")
-        partial.write_text(answer.model_dump_json() + "\n")
-        partial.replace(file)
+        with reraise_disk_errors(file):
+            file.parent.mkdir(exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.partial")
+            partial.write_text(answer.model_dump_json() + "\n")
+            partial.replace(file)
 
     def reserve(self) -> None:
         """Count one request before it is sent. Raises BudgetError if one more would exceed the budget.
@@ -123,5 +123,5 @@ class ReplyStore:
             self._append(line.model_dump_json() + "\n")
 
     def _append(self, text: str) -> None:
-        with self.ledger.open("a") as stream:
+        with reraise_disk_errors(self.ledger), self.ledger.open("a") as stream:
             stream.write(text)

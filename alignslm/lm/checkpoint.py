@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignslm.device import resolve_device
+from alignslm.integrity import reading
 from alignslm.lm.sharding import load_sharded_model
 from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract
@@ -90,17 +91,18 @@ def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLM:
                 f"{folder} is not a unit LM checkpoint: {name} is missing. "
                 "Run `dvc repro` to create it or `dvc pull` to download it."
             )
-    vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
-    contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
-    dtype = _saved_dtype(folder)
-    if processes > 1:
-        model = load_sharded_model(folder, dtype=dtype, processes=processes)
-    else:
-        model = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype)
-        model.to(resolve_device(device))
-    _require_agreement(model, vocabulary, folder)
-    disable_dropout(model)
-    return UnitLM(model, vocabulary, contract, recorded_model_id(folder) or weights_hash(model))
+    with reading(folder):
+        vocabulary = UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text())
+        contract = UnitContract.model_validate_json((folder / CONTRACT_FILE).read_text())
+        dtype = _saved_dtype(folder)
+        if processes > 1:
+            model = load_sharded_model(folder, dtype=dtype, processes=processes)
+        else:
+            model = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype)
+            model.to(resolve_device(device))
+        _require_agreement(model, vocabulary, folder)
+        disable_dropout(model)
+        return UnitLM(model, vocabulary, contract, recorded_model_id(folder) or weights_hash(model))
 
 
 def _saved_dtype(folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from alignslm.config.mos import DNSMOSConfig, MosConfig, TorchScriptMOSConfig
+from alignslm.integrity import reading
 
 
 class MOSPrediction(NamedTuple):
@@ -56,12 +57,13 @@ def prepare_mos(config: MosConfig, folder: Path) -> None:
 
 def load_mos(config: MosConfig, folder: Path, *, workers: int, device: str) -> MOSPredictor:
     """Load what `prepare_mos` left in `folder`. `workers` (threads) and `device` change no value."""
-    match config:
-        case DNSMOSConfig():
-            from alignslm.mos.dnsmos import DnsmosPredictor
+    with reading(folder):
+        match config:
+            case DNSMOSConfig():
+                from alignslm.mos.dnsmos import DnsmosPredictor
 
-            return DnsmosPredictor(config, folder, workers=workers)
-        case TorchScriptMOSConfig():
-            from alignslm.mos.torchscript import TorchscriptPredictor
+                return DnsmosPredictor(config, folder, workers=workers)
+            case TorchScriptMOSConfig():
+                from alignslm.mos.torchscript import TorchscriptPredictor
 
-            return TorchscriptPredictor(config, folder, device=device)
+                return TorchscriptPredictor(config, folder, device=device)

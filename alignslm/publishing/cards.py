@@ -17,6 +17,7 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.corpora import Recordings
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
+from alignslm.integrity import read_json
 from alignslm.lm.checkpoint import CONTRACT_FILE, VOCABULARY_FILE
 from alignslm.lm.pretrained import SOURCE_FILE
 from alignslm.pairs.counts import PairCounts
@@ -94,7 +95,7 @@ def model_card(published: CardContext, report: Report) -> bytes:
         _model_metadata(published, report),
         published,
         title=model_title(published),
-        vocabulary=UnitVocabulary.model_validate_json((folder / VOCABULARY_FILE).read_text()),
+        vocabulary=read_json(folder / VOCABULARY_FILE, UnitVocabulary),
         parameters=_parameters(folder),
         dtype=json.loads((folder / "config.json").read_text())["dtype"],
         prompt_units=textwrap.fill(str(prompt)[1:-1], 96, subsequent_indent=" " * 9),
@@ -104,7 +105,7 @@ def model_card(published: CardContext, report: Report) -> bytes:
             RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
             for each in curriculum(experiment, name)
         ],
-        log=TrainingLog.model_validate_json(published.artifacts.training(name).read_text()),
+        log=read_json(published.artifacts.training(name), TrainingLog),
         **result_facts(report, experiment, name),
     )
 
@@ -185,7 +186,7 @@ def _dataset_metadata(published: CardContext, subsets: Sequence[Subset]) -> Data
 
 def read_account(artifacts: Artifacts, name: str) -> PairCounts:
     """Return the counts of a round's pairs."""
-    return PairCounts.model_validate_json(artifacts.account(name).read_text())
+    return read_json(artifacts.account(name), PairCounts)
 
 
 def _render(template: str, metadata: ModelCardData | DatasetCardData, published: CardContext, **facts: object) -> bytes:
@@ -199,7 +200,7 @@ def _render(template: str, metadata: ModelCardData | DatasetCardData, published:
         published=published,
         experiment=experiment,
         params=experiment.params,
-        contract=UnitContract.model_validate_json((published.checkpoint / CONTRACT_FILE).read_text()),
+        contract=read_json(published.checkpoint / CONTRACT_FILE, UnitContract),
         base_identity=_base_identity(artifacts),
         weights=[
             _weights(artifacts, name)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, errors, get_token
@@ -16,6 +15,7 @@ from alignslm.provenance import file_sha256
 from alignslm.publishing import PublishError, PushedFile, PushRecord
 from alignslm.publishing.hub_errors import explain_hub_error
 from alignslm.publishing.model import Bundle
+from alignslm.storage import temporary_folder
 
 MANIFEST = "alignslm.json"  # marks a repository as ours, and lists our files in it
 UNTRACKED_FILES = {".gitattributes", "README.md"}  # the files of a repository created on the website
@@ -153,7 +153,7 @@ def _some(names: set[str]) -> str:
 
 
 def _manifest(api: HfApi, target: Target, commit: str) -> set[str]:
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = api.hf_hub_download(
             target.repo, MANIFEST, repo_type=target.repo_type, revision=commit, local_dir=folder
         )  # fmt: skip

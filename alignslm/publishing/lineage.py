@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
+from alignslm.integrity import identity_of
 from alignslm.publishing import PublishError
 from alignslm.report.run_info import git
 
@@ -68,7 +70,10 @@ def lineage_of(root: Path, wanted: Sequence[str]) -> Lineage:
 
 
 def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
-    """Return the entries of a dvc.lock that made `wanted` and their inputs, as YAML text."""
+    """Return the entries of a dvc.lock that made `wanted` and their inputs, as YAML text.
+
+    Of files and folders only path and hash, so that `dvc push` changes nothing, whatever the remote keeps.
+    """
     if not lock.is_file():
         raise PublishError(f"{lock} does not exist, so the lineage of the artifacts is unknown. Run `dvc repro`.")
     entries: Mapping[str, Any] = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
@@ -82,6 +87,9 @@ def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
             paths += [dep["path"] for dep in entries[found].get("deps", ())]
     if absent := [path for path in wanted if _maker(path, makers) is None]:
         raise PublishError(f"{lock} has no entry for {', '.join(absent)}. Run `dvc repro`.")
+    for entry, part in product((entries[name] for name in needed), ("deps", "outs")):
+        if part in entry:
+            entry[part] = [identity_of(item) for item in entry[part]]
     stream = io.BytesIO()
     YAML(typ="safe", pure=True).dump(
         {"schema": "2.0", "stages": {name: entries[name] for name in sorted(needed)}}, stream

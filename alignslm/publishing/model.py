@@ -11,6 +11,7 @@ from alignslm.config.feedback import Sampling
 from alignslm.config.pretrained_lm import PublishedLm
 from alignslm.config.publishing import ModelRepository
 from alignslm.config.sources import HubSource
+from alignslm.integrity import read_json
 from alignslm.lm.checkpoint import ADAPTER_FOLDER, CONTRACT_FILE, VOCABULARY_FILE
 from alignslm.publishing import PublishError
 from alignslm.publishing.lineage import PARAMETERS
@@ -30,7 +31,7 @@ def model_files(experiment: Experiment, name: str, config: ModelRepository, arti
     checkpoint = artifacts.checkpoint(name)
     start = artifacts.checkpoint(experiment.params.aligned[name].init_from)
     files: Bundle = dict(plain_files(checkpoint))
-    vocabulary = UnitVocabulary.model_validate_json((checkpoint / VOCABULARY_FILE).read_text())
+    vocabulary = read_json(checkpoint / VOCABULARY_FILE, UnitVocabulary)
     files["generation_config.json"] = generation_config(
         vocabulary,
         experiment.params.sampling,

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.publishing import HubPublishing
+from alignslm.integrity import require_intact
 from alignslm.locks import WORK
 from alignslm.publishing import PublishError, PushRecord, Receipt
 from alignslm.publishing.cards import CardContext, dataset_card, dataset_title, model_card, model_title
@@ -70,6 +71,8 @@ def published_of(experiment: Experiment, name: str, root: Path) -> CardContext:
         f"artifacts/checkpoints/{name}",
         *(f"artifacts/eval/{system}" for system in experiment.params.systems if system not in others),
     ]
+    for path in wanted:
+        require_intact(root / path)
     repos = {key: pattern.replace("{round}", name) for key, pattern in config.repositories()}
     return CardContext(
         experiment=experiment,

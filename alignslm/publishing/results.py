@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import EvalResult
-from pydantic import ValidationError
 
 from alignslm.config.experiment import Experiment
+from alignslm.integrity import read_json
 from alignslm.publishing import PublishError
 from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
 from alignslm.report.formatting import headline, style, with_unit
@@ -20,16 +20,9 @@ SAME_AS_PPL = "log_ppl"  # the logarithm of a metric that is listed
 def read_report(path: Path, experiment: Experiment, name: str) -> Report:
     """Return the report without the rounds that did not lead to this one.
 
-    Their scores must not change this round's repository. PublishError if there is no report.
+    Their scores must not change this round's repository. DamagedError if there is no report.
     """
-    if not path.is_file():
-        raise PublishError(f"{path} does not exist. Run `dvc repro report` to create it or `dvc pull` to download it.")
-    try:
-        report = Report.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise PublishError(
-            f"{path} is not a report of this version ({error.error_count()} problems). Run `dvc repro report`."
-        ) from error
+    report = read_json(path, Report)
     others = set(experiment.params.rounds) - set(curriculum(experiment, name))
     kept = Report(
         metrics=tuple(metric for metric in report.metrics if metric.model not in others),

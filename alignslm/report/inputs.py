@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from alignslm import tables
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
+from alignslm.integrity import read_json
 from alignslm.report.columns import ReportError
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, read_examples
@@ -132,12 +133,4 @@ def _read_round(made: Artifacts, name: str) -> RoundTables:
 
 def _read_training(made: Artifacts, names: Sequence[str]) -> dict[str, TrainingLog]:
     files = {name: made.training(name) for name in names}
-    return {name: _read_log(path) for name, path in files.items() if path.exists()}
-
-
-def _read_log(path: Path) -> TrainingLog:
-    try:
-        return TrainingLog.model_validate_json(path.read_text())
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ReportError(f"{path} is not a valid training log ({problems}). Run `dvc repro`.") from error
+    return {name: read_json(path, TrainingLog) for name, path in files.items() if path.exists()}

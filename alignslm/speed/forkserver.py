@@ -24,11 +24,10 @@ import os
 import runpy
 import select
 import shlex
-import shutil
 import signal
 import socket
+import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -46,6 +45,7 @@ LIBRARIES = (
     "pyarrow.parquet",
     "pydantic",
     "ruamel.yaml",
+    "yaml",
     "safetensors.torch",
     "scipy.fft",
     "scipy.optimize",
@@ -73,8 +73,10 @@ def run_in_fork(module: str, address: str) -> None:
     """Have a fork of the server at `address` run the module, and exit with its status. Returns if nobody answers."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(address)
+            connection.connect(b"\0" + address.encode())
         except OSError:
+            return
+        if not _is_mine(connection):
             return
         environment = {name: value for name, value in os.environ.items() if name not in {VARIABLE, lifeline.VARIABLE}}
         request = {"module": module, "arguments": sys.orig_argv[3:], "folder": str(Path.cwd()), "environ": environment}
@@ -124,24 +126,18 @@ def _lock_workspace(command: Sequence[str]) -> contextlib.ExitStack:
 
 def _start_server() -> None:
     """Start the server, and put its address into the environment."""
-    folder = tempfile.mkdtemp(prefix="alignslm-fork-")
-    address = f"{folder}/socket"
     listener = socket.socket(socket.AF_UNIX)
-    try:
-        listener.bind(address)
-    except OSError:  # the temporary folder's path is too long for a socket
-        shutil.rmtree(folder)
-        return
+    listener.bind(b"")  # Linux chooses a name that no file has: nothing is left of it, however the server ends
     listener.listen()
     command = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C reaches the child as well, which goes on
     if os.fork() == 0:
-        _be_server(listener, folder, command)
+        _be_server(listener, command)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    os.environ[VARIABLE] = address
+    os.environ[VARIABLE] = listener.getsockname()[1:].decode()
 
 
-def _be_server(listener: socket.socket, folder: str, command: int) -> Never:
+def _be_server(listener: socket.socket, command: int) -> Never:
     """Serve while the command runs, and wait for its last forks. In a fork: run the stage."""
     own, ended = os.getpid(), list[int]()
     atexit.register(_skip_teardown, ended)  # the first to be registered is the last to run
@@ -152,11 +148,7 @@ def _be_server(listener: socket.socket, folder: str, command: int) -> Never:
     for number, handler in former:
         if handler == signal.SIG_DFL:  # and not nohup's
             signal.signal(number, _leave)
-    try:
-        connection = _serve(listener, command)
-    finally:
-        if os.getpid() == own:
-            shutil.rmtree(folder)
+    connection = _serve(listener, command)
     if connection is not None:
         for number, handler in former:
             signal.signal(number, handler)
@@ -179,6 +171,8 @@ def _serve(listener: socket.socket, command: int) -> socket.socket | None:
         except TimeoutError:
             continue
         with connection:
+            if not _is_mine(connection):
+                continue
             _import_libraries(command)
             if os.getppid() != command or _is_closed(connection):  # importing took seconds
                 continue
@@ -189,6 +183,12 @@ def _serve(listener: socket.socket, command: int) -> socket.socket | None:
     for fork in forks:  # of a queue's worker, which outlives the command that started it
         os.waitpid(fork, 0)
     return None
+
+
+def _is_mine(connection: socket.socket) -> bool:
+    """Return whether the process at the other end is this user's: the address is open to all of a machine."""
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(user == os.getuid())
 
 
 def _is_closed(connection: socket.socket) -> bool:

@@ -22,6 +22,7 @@ import espeakng_loader
 import numpy as np
 
 from alignslm.audio import resample
+from alignslm.storage import temporary_folder
 from alignslm.storyworld import StoryWorldError
 
 _SYNCHRONOUS, _POSITION_CHARACTER, _RATE = 2, 1, 1  # espeak_AUDIO_OUTPUT, espeak_POSITION_TYPE, espeak_PARAMETER
@@ -114,7 +115,7 @@ def _data_of(voice: str) -> TemporaryDirectory[str]:
 
     espeak-ng finds a voice by reading the files of all of them: two thirds of the time that a sentence takes.
     """
-    data, folder = Path(espeakng_loader.get_data_path()), TemporaryDirectory(prefix="espeak-")
+    data, folder = Path(espeakng_loader.get_data_path()), temporary_folder()
     name, _, variant = voice.partition("+")
     wanted = [Path(path.name) for path in data.iterdir() if path.name not in {"lang", "voices"}]
     wanted += [Path("lang") / voices()[name], *([Path("voices/!v") / variant] if variant else [])]

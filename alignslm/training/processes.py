@@ -8,6 +8,7 @@ import torch
 from torch import distributed
 
 from alignslm.machine import cores
+from alignslm.storage import temporary_folder
 from alignslm.user_errors import report_user_errors
 
 ATTEMPTS = 3  # a run that loses a process to a signal resumes from its last checkpoint, this many times in all
@@ -78,6 +79,7 @@ def _launch(module: str, arguments: Sequence[str], *, processes: int) -> str | N
 
     A process that failed by itself has printed its error: then this one ends with its status.
     """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -94,7 +96,9 @@ def _launch(module: str, arguments: Sequence[str], *, processes: int) -> str | N
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", module, *arguments)
+        with temporary_folder() as logs:
+            config.logs_specs = DefaultLogsSpecs(log_dir=logs)
+            elastic_launch(config, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

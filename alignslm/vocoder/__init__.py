@@ -9,6 +9,7 @@ import numpy as np
 from alignslm.config.own_code import PythonVocoderConfig
 from alignslm.config.speech import ConvGriffinLimConfig, VocoderConfig
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
 
@@ -69,19 +70,20 @@ def prepare_vocoder(
 
 def load_vocoder(config: VocoderConfig, folder: Path, *, device: str) -> Vocoder:
     """Load what `prepare_vocoder` left in `folder`, onto `device`: auto, cpu or cuda."""
-    match config:
-        case ConvGriffinLimConfig():
-            from alignslm.vocoder.conv_griffinlim import ConvGriffinLimVocoder
+    with reading(folder):
+        match config:
+            case ConvGriffinLimConfig():
+                from alignslm.vocoder.conv_griffinlim import ConvGriffinLimVocoder
 
-            return ConvGriffinLimVocoder.load(folder)  # small enough to run on any CPU
-        case UnitHiFiGANConfig():
-            from alignslm.vocoder.unit_hifigan import UnitHifiganVocoder
+                return ConvGriffinLimVocoder.load(folder)  # small enough to run on any CPU
+            case UnitHiFiGANConfig():
+                from alignslm.vocoder.unit_hifigan import UnitHifiganVocoder
 
-            return UnitHifiganVocoder.load(folder, device=device)
-        case PythonVocoderConfig():
-            from alignslm.vocoder import own
+                return UnitHifiganVocoder.load(folder, device=device)
+            case PythonVocoderConfig():
+                from alignslm.vocoder import own
 
-            return own.load(config, folder, device=device)
+                return own.load(config, folder, device=device)
 
 
 def check_units(units: Sequence[int] | np.ndarray, contract: UnitContract, index: int) -> None:
