@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
+    {
+        "__init__",
+        "artifacts",
+        "extras",
+        "machine",
+        "lifeline",
+        "storage",
+        "code_deps",
+        "templates",
+        "terminal",
+        "fast_yaml",
+    },
     {"config", "user_errors", "locks", "times"},
     {"code"},
     {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},

@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from alignslm.config.problems import ConfigProblem, found
+from alignslm.config.problems import ConfigError, ConfigProblem, found
 
 KeyPath: TypeAlias = tuple[str, ...]
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
@@ -27,8 +27,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 CONFLICT = re.compile(r"^(<<<<<<<|>>>>>>>)( |$)", re.MULTILINE)  # git's
 
 MAX_BYTES = 250_000  # two seconds to read; the longest file of this project has 13,000
-MAX_LOCK_BYTES = 10_000_000
-MAX_DEPTH, MAX_NODES = 20, 50_000
+MAX_LOCK_BYTES = 2_000_000
+MAX_DEPTH, MAX_NODES = 20, 200_000
 MAX_KEY, MAX_TEXT, MAX_NUMBER = 100, 10_000, 40  # characters
 
 
@@ -94,6 +94,23 @@ def read_document(path: Path, *, max_bytes: int = MAX_BYTES) -> Document | list[
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return [ConfigProblem(name, line, "", f"is not UTF-8 (byte {content[error.start]:#04x}); save it as UTF-8")]
+
+
+def read_mapping(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Plain]:
+    """Return the content of a YAML mapping alone. Raises ConfigError."""
+    document = read_document(path, max_bytes=max_bytes)
+    if isinstance(document, list):
+        raise ConfigError(document)
+    return document.data
+
+
+def read_lock(root: Path) -> dict[str, Plain]:
+    """Return the stages of root/dvc.lock by name. Raises ConfigError."""
+    path = root / "dvc.lock"
+    stages = read_mapping(path, max_bytes=MAX_LOCK_BYTES).get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(entry, dict) for entry in stages.values()):
+        raise ConfigError([ConfigProblem(path.as_posix(), None, "stages", "expected a mapping of DVC's stages")])
+    return stages
 
 
 def parse_document(text: str, name: str) -> Document | list[ConfigProblem]:

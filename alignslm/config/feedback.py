@@ -97,5 +97,5 @@ class Sampling(Config):
 
     num_continuations: Annotated[int, Field(ge=2, le=10_000)]
     temperature: Temperature
-    top_p: Annotated[float, Field(gt=0, le=1)]
+    top_p: Annotated[float, Field(ge=1e-6, le=1)]
     max_new_units: Size = Field(description="longest continuation, in deduplicated units, prompt not counted")

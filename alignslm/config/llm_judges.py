@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alignslm.config.model import Config, Few, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Name, Positive, PositiveCount, Seed
 from alignslm.config.sources import Source
 
 AnswerPrefix = Annotated[
@@ -15,15 +15,13 @@ AnswerPrefix = Annotated[
 class Decoding(Config):
     """How an answer is written."""
 
-    temperature: Annotated[float, Field(ge=0, le=100)] = Field(description="0 takes the likeliest token each time")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the likeliest token each time")
     max_tokens: PositiveCount = Field(description="longest answer; one cut off before its rating rates nothing")
-    num_votes: Few = Field(description="answers a story; the score is the mean of those that give a rating")
+    num_votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
     seed: Seed
 
     @model_validator(mode="after")
     def _votes_differ(self) -> "Decoding":
-        if 0 < self.temperature < 1e-4:
-            raise ValueError(f"temperature ({self.temperature:g}) is too near 0; write 0, or 0.0001 and more")
         if self.num_votes > 1 and self.temperature == 0:
             raise ValueError(
                 f"num_votes is {self.num_votes}, but at temperature 0 every answer is the same; raise temperature"
@@ -86,6 +84,6 @@ class OpenAIJudgeConfig(Config):
         description="how the server calls the longest answer; OpenAI's reasoning models know the second name only"
     )
     budget: Budget
-    concurrency: Few = Field(description="requests under way at once")
+    concurrency: PositiveCount = Field(description="requests under way at once")
     timeout_s: Positive
-    max_attempts: Few = Field(description="times one question is sent before the run stops")
+    max_attempts: PositiveCount = Field(description="times one question is sent before the run stops")

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, Recordings
+from alignslm.config.document import read_lock
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.prerequisites import execution_faults, folder_faults, judge_faults
+from alignslm.config.problems import ConfigError
 from alignslm.plan.downloads import Download
 from alignslm.plan.workload import Workload
 from alignslm.storage import write_error
@@ -89,6 +91,11 @@ def workspace_faults(root: Path) -> Iterator[str]:
             "`dvc config core.no_scm true`"
         )
     yield from _cache_faults(top / ".dvc", settings)
+    if (root / "dvc.lock").exists():
+        try:
+            read_lock(root)
+        except ConfigError as error:
+            yield str(error)
     yield from _lock_faults(top / ".dvc" / "tmp" / "lock")
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from alignslm.config.document import read_lock
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.integrity import identity_of
@@ -76,7 +77,7 @@ def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
     """
     if not lock.is_file():
         raise PublishError(f"{lock} does not exist, so the lineage of the artifacts is unknown. Run `dvc repro`.")
-    entries: Mapping[str, Any] = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
+    entries: Mapping[str, Any] = read_lock(lock.parent)
     makers = {out["path"]: name for name, entry in entries.items() for out in entry.get("outs", ())}
     needed: set[str] = set()
     paths = list(wanted)
