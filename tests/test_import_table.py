@@ -22,7 +22,7 @@ ROWS = [
         "terminal",
         "fast_yaml",
     },
-    {"config", "user_errors", "locks", "times"},
+    {"config", "user_errors", "locks", "times", "fast_yaml"},
     {"code"},
     {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},

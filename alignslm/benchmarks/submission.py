@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import Field, ValidationError
 
 from alignslm.benchmarks import BenchmarkError
+from alignslm.config.document import read_document
 from alignslm.config.model import Config
 from alignslm.storage import write_text
 
