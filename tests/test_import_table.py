@@ -10,21 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {
-        "__init__",
-        "artifacts",
-        "extras",
-        "machine",
-        "lifeline",
-        "storage",
-        "code_deps",
-        "templates",
-        "terminal",
-        "fast_yaml",
-    },
+    {"redaction"},
+    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
     {"config", "user_errors", "locks", "times", "fast_yaml"},
-    {"code"},
-    {"progress", "pipeline", "provenance", "integrity", "threads", "speed", "template"},
+    {"code", "model_cache"},
+    {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
     {"shards", "browser_audio"},
