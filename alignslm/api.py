@@ -14,10 +14,11 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.load import Source, SourceError, load_lm, read_config
-from alignslm.statistics import Estimate, group_means, mean_interval
+from alignslm.statistics import ANSWERS, Estimate, group_means, mean_interval
 from alignslm.storage import temporary_folder
 
 if TYPE_CHECKING:
+    from alignslm.config.feedback import AutoBleu
     from alignslm.judge import Judge
     from alignslm.lm.checkpoint import UnitLM
     from alignslm.lm.sampling import SampledContinuation
@@ -93,10 +94,17 @@ def log_likelihoods(
     return unit_log_likelihoods(lm, items, batch_size=BATCH_ROWS)
 
 
-def score(judge: "Judge", prompts: Sequence[str], continuations: Sequence[str | None]) -> pl.DataFrame:
+def score(
+    judge: "Judge",
+    prompts: Sequence[str],
+    continuations: Sequence[str | None],
+    *,
+    auto_bleu: "AutoBleu" = "gslm",
+) -> pl.DataFrame:
     """Judge texts: one row per continuation, in order, with the columns of the scores table and the raw `reply`.
 
-    A continuation that is None or "" has status `empty`. `judge` may be any object with a method `judge(stories)`.
+    A continuation that is None or "" has status `empty`. `judge` may be any object with a method `judge(stories)`;
+    `auto_bleu` names the definition of that column (`alignslm.metrics.auto_bleu`).
     """
     from alignslm.judge import rows
 
@@ -112,7 +120,7 @@ def score(judge: "Judge", prompts: Sequence[str], continuations: Sequence[str | 
         },
         schema_overrides={"text": pl.String},
     )
-    return rows.score(stories, judge).drop("continuation_id", "prompt_id", "sample_index")
+    return rows.score(stories, judge, auto_bleu=auto_bleu).drop("continuation_id", "prompt_id", "sample_index")
 
 
 class Selection(NamedTuple):
@@ -186,15 +194,17 @@ def train(
     """Train a checkpoint on preference pairs and return the result, which is also written to `folder`.
 
     `trainer` is a config like experiments/trainer/dpo.yaml. The best adapter on the `valid` pairs is kept in
-    folder/adapter and merged into the weights. Raises TooFewPairsError below the trainer's min_pairs.
+    folder/adapter and merged into the weights, in float32. Raises TooFewPairsError below the trainer's min_pairs,
+    DivergedError if weights or figures are not finite.
     """
     from alignslm.lm import checkpoint
     from alignslm.training.adapter import save_adapter_and_merge
     from alignslm.training.preference import train_preferences
+    from alignslm.training.trainer_setup import warn_if_worse
 
     lm, target = load_lm(init_from, device=device), Path(folder)
     with temporary_folder() as work:
-        model, _, _ = train_preferences(
+        model, run, _ = train_preferences(
             read_config("checkpoints", trainer),
             lm,
             pairs,
@@ -204,6 +214,7 @@ def train(
             work=Path(work),
         )
         checkpoint.save_lm(save_adapter_and_merge(model, target / "adapter"), lm.vocabulary, lm.contract, target)
+    warn_if_worse(run, target.name)
     return checkpoint.load_lm(target, device=device)
 
 
@@ -251,22 +262,15 @@ def evaluate(
     """Compare the likelihoods of minimal pairs, from `minimal_pairs` or from a benchmark's folder of the pipeline.
 
     The options are those of `evaluation` in params.yaml. A tie counts one half, a pair without a scored unit is
-    missing, and the interval is a bootstrap of 95 % over pairs.
+    missing, and the interval is of 95 % over pairs.
     """
     from alignslm.benchmarks.scoring import COLUMNS, score_items
     from alignslm.config.evaluation import Evaluation
-    from alignslm.config.models import Bootstrap
 
-    bootstrap = Bootstrap(resamples=2000, confidence=0.95)
     config = Evaluation(
-        split="test",
-        num_continuations=1,
-        likelihood=likelihood,
-        reduction=reduction,
-        include_eos=include_eos,
-        bootstrap=bootstrap,
+        split="test", num_continuations=1, likelihood=likelihood, reduction=reduction, include_eos=include_eos
     )
     rows = items if isinstance(items, pl.DataFrame) else tables.read(tables.ITEMS, Path(items), COLUMNS)
     scores = score_items(rows, lm, config, benchmark="items", model=lm.model_id, batch_size=BATCH_ROWS)
     pairs, means = group_means(scores["correct"].to_numpy(), scores["pair_id"].to_numpy())
-    return Accuracy(mean_interval(means, pairs, bootstrap=bootstrap, seed=0), scores)
+    return Accuracy(mean_interval(means, pairs, scale=ANSWERS), scores)

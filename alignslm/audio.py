@@ -96,6 +96,16 @@ def decode(data: bytes, *, channels: Literal["mono", "mix"] = "mono") -> tuple[n
     return samples.mean(axis=1, dtype=np.float32), int(sample_rate_hz)
 
 
+def begins_with(waveform: np.ndarray, head: np.ndarray) -> bool:
+    """Return whether the first samples are those of `head`, (samples,) at one rate, but for what a lossy codec changes.
+
+    The difference may have a tenth of the head's power; two recordings that have nothing in common differ by more
+    than all of it.
+    """
+    start = waveform[: len(head)]
+    return len(start) == len(head) and rms(start - head) ** 2 <= 0.1 * rms(head) ** 2 and rms(head) > 0
+
+
 def rms(waveform: np.ndarray) -> float:
     """Return the root mean square of the samples; no samples are silence, 0."""
     signal = np.asarray(waveform, np.float64)

@@ -20,7 +20,7 @@ MIN_STD = 1e-3  # a feature that never moves is not blown up
 
 
 class DivergedError(ArithmeticError):
-    """A training loss stopped being finite."""
+    """A training loss, figure or weight stopped being finite."""
 
 
 class ResidualConv(nn.Module):
@@ -90,7 +90,7 @@ def train(
 ) -> list[float]:
     """Train by AdamW with a linear warm-up and a cosine decay to 0; return the loss of every step.
 
-    DivergedError if the loss stops being finite.
+    DivergedError if loss or weights stop being finite.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -110,6 +110,8 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         optimiser.step()
         schedule.step()
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise DivergedError(f"weights are not finite after {steps} steps; lower learning_rate (now {peak_rate:g})")
     return losses
 
 

@@ -4,9 +4,11 @@ A layout lists its recordings without reading audio (`Listing`). What is wrong w
 becomes a `Problem` each, so that one error can name all of them.
 """
 
+import codecs
 import hashlib
 import io
 import math
+import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from alignslm.user_errors import Problem, format_problems
 Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
 UNKNOWN_LENGTH = 2**40  # libsndfile says 2**63 - 1 samples of a stream that was stored without its length
+NO_AUDIO = "no bytes of audio (in parquet a path alone is not followed)"
 _UNREADABLE = (OSError, pa.ArrowException)
 
 
@@ -116,13 +119,58 @@ def read_audio(places: Sequence[Place]) -> list[bytes | None]:
     return [place.file.read_bytes() if place.row is None else cells[place] for place in places]
 
 
+def named_file(name: str, folder: Path, *, root: Path) -> Path | str:
+    """Return the file that a row names in its folder, or what is wrong with it; a file outside `root` is never read.
+
+    In the Hub's cache a file is a link to the blobs beside the snapshots, which therefore count as inside.
+    """
+    file = Path(os.path.normpath(folder / name))
+    try:
+        found, inside = file.is_file(), [root.resolve(), root.parent.parent.resolve() / "blobs"]
+        if not file.is_relative_to(os.path.normpath(root)) or not any(map(file.resolve().is_relative_to, inside)):
+            return f"file lies outside {root.name or root}"
+    except (OSError, ValueError):  # a text: too long for a name, or with a zero byte
+        found = False
+    return file if found else "no such audio file"
+
+
+class EncodingError(ValueError):
+    """A text is neither UTF-8 nor UTF-16 with its mark."""
+
+
+def text_lines(file: Path) -> Iterator[str]:
+    """Yield the lines of a text, ends included: UTF-8, or UTF-16 if its first two bytes say so.
+
+    Raises EncodingError naming the first line that is neither.
+    """
+    with file.open("rb") as binary:
+        head = binary.read(2)
+    encoding = "utf-16" if head in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+    if b"\0" in head:
+        raise _encoding_error(file, "utf-8, nor UTF-16 with its mark")
+    try:
+        with file.open(encoding=encoding, newline="") as stream:
+            yield from stream
+    except UnicodeError as error:
+        raise _encoding_error(file, encoding.removesuffix("-sig")) from error
+
+
+def _encoding_error(file: Path, expected: str) -> EncodingError:
+    lines = enumerate(file.read_bytes().split(b"\n"), 1)
+    number = next((number for number, line in lines if "\ufffd" in line.decode("utf-8", "replace")), 1)
+    return EncodingError(
+        f"line {number} is not {expected} (latin-1?). Save the file as UTF-8: "
+        f"iconv -f latin1 -t utf-8 {file.name} > new"
+    )
+
+
 def decode(data: bytes | None, *, sample_rate_hz: int | None = None, max_duration_s: float = math.inf) -> Decoded:
     """Decode a recording and check it; `sample_rate_hz` is the rate that it must have, None if any will do.
 
     A header is believed about its length: hours of audio are not decoded to find out that they are too long.
     """
     if not data:
-        return _unusable("no bytes of audio")
+        return _unusable(NO_AUDIO)
     length_s = _length_s(data)
     if length_s == math.inf:
         return _unusable("audio whose header does not give its length")
@@ -170,15 +218,25 @@ def parquet_schema(file: Path, columns: Sequence[str]) -> pa.Schema | str:
     return f"no column {', '.join(absent)}; columns are {', '.join(schema.names)}" if absent else schema
 
 
-def parquet_columns(file: Path, columns: Sequence[str]) -> pl.DataFrame | str:
-    """Return some columns of a parquet file, or what is wrong with it."""
-    schema = parquet_schema(file, columns)
+def parquet_columns(file: Path, columns: Sequence[str], *, sound: Sequence[str] = ()) -> pl.DataFrame | str:
+    """Return some columns of a parquet file, or what is wrong with it or with its columns of sound (not read)."""
+    schema = parquet_schema(file, [*columns, *sound])
     if isinstance(schema, str):
         return schema
+    for column in sound:
+        if problem := _sound_problem(schema, column):
+            return problem
     try:
         return pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=list(columns))))
     except _UNREADABLE as error:
         return f"unreadable parquet ({error})"
+
+
+def _sound_problem(schema: pa.Schema, column: str) -> str | None:
+    kind = schema.field(column).type
+    at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    known = at >= 0 and kind.field(at).type in {pa.binary(), pa.large_binary(), pa.null()}
+    return None if known else f"column {column} is {kind}, expected a struct of bytes (binary) and path"
 
 
 def parquet_rows(file: Path, rows: Sequence[int], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from alignslm.config.model_folders import settings_problems
+
 transformers_logging.disable_progress_bar()  # one bar per file of weights drowns the stage's own progress
 
 
@@ -26,6 +28,8 @@ def load_pretrained(
     be missing. With a `state_dict` (and `config`) among the options, no file is read. Raises WeightsError if a weight
     is missing, since transformers would fill it with random numbers, or if it does not fit.
     """
+    if problems := settings_problems(folder):
+        raise WeightsError(" ".join(f"{problem}." for problem in problems))
     source = None if "state_dict" in options else folder
     with weights_errors(folder, architecture.__name__):
         model, loading = architecture.from_pretrained(

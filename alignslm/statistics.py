@@ -1,52 +1,70 @@
-"""Means with honest errors: clustered, missing values counted, never scored 0."""
+"""Means with honest errors: clustered, missing values counted, never scored 0.
 
+Every interval and every p of the product comes from here. The procedure is Student's t over clusters; means on a scale
+with ends have Wilson's interval, and differences of answers that are right or wrong the one of Bonett and Price.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from alignslm.config.models import Bootstrap
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+CENTRAL = 0.975  # quantile of an interval of 95 %: every reported one is called ci95
+MIN_CLUSTERS = 5  # no interval and no p below: t holds what it promises for normal means, and scores are not normal
+MIN_RUNS = 3  # of training; means over many items are nearly normal, so fewer will do
+TOO_FEW = "too few"
+ALL_EQUAL = "all equal"
 EQUAL = 1e-9  # means of equal values, added in another order, differ by less
-BLOCK = 1 << 24  # resampled clusters held in memory at once; the result does not depend on it
+
+
+class Scale(NamedTuple):
+    """The lowest and highest value of a metric. `answers`: rows are right or wrong, yes or no, or means of such."""
+
+    low: float
+    high: float
+    answers: bool = False
+
+
+ANSWERS = Scale(0, 1, answers=True)
+RATIO = Scale(0, 1)
+POINTS = Scale(1, 5)
 
 
 class Estimate(NamedTuple):
     """A mean over `n` measured rows; `n_missing` more rows were not measured and take no part.
 
-    `stderr`, `low` and `high` are None below two clusters: there is nothing to estimate an error from.
+    `stderr` and `ci95` are None below MIN_CLUSTERS clusters (MIN_RUNS runs). If all clusters are equal, `stderr` is 0,
+    and there is no interval unless the scale has ends: no spread seen is no proof of none. `p` is that of a difference:
+    it is below 0.05 just where the interval excludes 0.
     """
 
     value: float | None
     stderr: float | None
-    low: float | None
-    high: float | None
+    ci95: Interval | None
     n: int
     n_missing: int
-
-    @property
-    def ci95(self) -> tuple[float, float] | None:
-        """The interval's two ends."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
+    p: float | None = None
 
 
-class SignTest(NamedTuple):
-    """In how many pairs a - b is above, below and at 0, and the probability of a split so uneven by chance."""
+class Counts(NamedTuple):
+    """In how many pairs a - b is above, below and at 0."""
 
-    wins: int
-    losses: int
-    ties: int
-    p: float
+    above: int
+    below: int
+    equal: int
 
 
-def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, bootstrap: Bootstrap, seed: int) -> Estimate:
+def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, scale: Scale | None = None) -> Estimate:
     """Estimate the mean of `values` (rows,), with rows of one cluster (rows,) taken as dependent.
 
     null, None and NaN are missing. The mean weighs rows equally (sum of cluster sums over sum of cluster sizes).
-    `stderr` is the cluster-robust linearisation sqrt(C / (C - 1) * sum_c (s_c - mean * n_c)^2) / n; the interval
-    is the percentile bootstrap over whole clusters. To weigh ids equally whatever their number of voices, call
-    `group_means` first. Row order changes no bit of the result.
+    `stderr` is the delete-one-cluster jackknife's, sqrt((C - 1) / C * sum_c (mean without c - mean)^2); the interval
+    is Student's t with C - 1 degrees of freedom, on a scale with ends Wilson's (see `_wilson`). To weigh ids equally
+    whatever their number of voices, call `group_means` first. Row order changes no bit of the result.
     """
     rows, names = _column(values), np.asarray(clusters)
     if rows.shape != names.shape:
@@ -54,71 +72,136 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, bootstrap: 
     measured = ~np.isnan(rows)
     n, n_missing = int(measured.sum()), int((~measured).sum())
     if n == 0:
-        return Estimate(None, None, None, None, 0, n_missing)
-    sums, sizes = _cluster_sums(rows[measured], names[measured])
-    value = float(sums.sum() / n)
-    count = len(sums)
-    if count < 2:
-        return Estimate(value, None, None, None, n, n_missing)
-    stderr = float(np.sqrt(count / (count - 1) * np.sum((sums - value * sizes) ** 2)) / n)
-    means = _resampled_means(sums, sizes, resamples=bootstrap.resamples, seed=seed)
-    tail = (1 - bootstrap.confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value, stderr, float(low), float(high), n, n_missing)
+        return Estimate(None, None, None, 0, n_missing)
+    value, stderr, count = _jackknifed(*_cluster_sums(rows[measured], names[measured]))
+    if count < MIN_CLUSTERS:
+        return Estimate(value, None, None, n, n_missing)
+    if scale is None or rows[measured].min() < scale.low or rows[measured].max() > scale.high:
+        return Estimate(value, stderr, t_interval(value, stderr, count - 1), n, n_missing)
+    return Estimate(value, stderr, _wilson(value, stderr, rows[measured], count, scale), n, n_missing)
 
 
 def paired_difference(
-    a: npt.ArrayLike, b: npt.ArrayLike, clusters: npt.ArrayLike, *, bootstrap: Bootstrap, seed: int
+    a: npt.ArrayLike, b: npt.ArrayLike, clusters: npt.ArrayLike, *, scale: Scale | None = None
 ) -> Estimate:
     """Estimate the mean of a - b over rows (rows,) that belong together; missing where either side is missing.
 
-    What a and b share, such as hard prompts, cancels; two separate intervals that overlap do not say so.
-    """
-    left, right = _column(a), _column(b)
-    if left.shape != right.shape:
-        raise ValueError(f"a has {left.shape} rows, b {right.shape}; join them by id before comparing")
-    return mean_interval(left - right, clusters, bootstrap=bootstrap, seed=seed)
-
-
-def sign_test(a: npt.ArrayLike, b: npt.ArrayLike) -> SignTest:
-    """Test exactly, on both sides, whether a is above b as often as below; rows where either is missing take no part.
-
-    Under the null hypothesis wins are binomial in wins + losses with 1/2; ties say nothing and stand apart (Conover's
-    reading, and McNemar's: where a and b are 0 or 1 this is his exact test of the discordant pairs). A pair whose
-    likelihoods tie counts 1/2 in an accuracy; here it wins against 0 and loses against 1. Rows must be independent:
-    average the voices of an item first. The test sees how often, not by how much; `paired_difference` sees the mean.
+    What a and b share, such as hard prompts, cancels; two separate intervals that overlap do not say so. The interval
+    and `p` are those of the paired t test over clusters. For answers they are of Bonett and Price (2012): two more
+    pairs, one won and one lost, count in the interval, so that few or no unequal pairs do not look like certainty. They
+    are as large as the unequal pairs: 1 for plain answers, less (root mean square) where rows are means of several.
     """
     left, right = _column(a), _column(b)
     if left.shape != right.shape:
         raise ValueError(f"a has {left.shape} rows, b {right.shape}; join them by id before comparing")
     differences = left - right
-    wins, losses = int((differences > EQUAL).sum()), int((differences < -EQUAL).sum())
-    ties = int((~np.isnan(differences)).sum()) - wins - losses
-    from scipy.stats import binomtest  # imported where it is used: most of a report's importing time otherwise
+    found = mean_interval(differences, clusters)
+    if found.value is None or found.stderr is None:
+        return found
+    measured = ~np.isnan(differences)
+    sums, sizes = _cluster_sums(differences[measured], np.asarray(clusters)[measured])
+    centre, error, width = found.value, found.stderr, np.inf if scale is None else scale.high - scale.low
+    if scale is not None and scale.answers:
+        unequal = sums[np.abs(sums) > EQUAL] / sizes[np.abs(sums) > EQUAL]
+        size = float(np.sqrt(np.mean(unequal**2))) if len(unequal) else width
+        more = _jackknifed(np.append(sums, (size, -size)), np.append(sizes, (1, 1)))
+        centre, error = more[0], more[1] * np.sqrt((more[2] - 1) / more[2])
+    ends = t_interval(centre, error, len(sums) - 1)
+    kept = ends and (max(ends[0], -width), min(ends[1], width))
+    return found._replace(ci95=kept, p=two_sided_p(centre, error, len(sums) - 1))
 
-    p = binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
-    return SignTest(wins, losses, ties, float(p))
+
+def count_pairs(a: npt.ArrayLike, b: npt.ArrayLike) -> Counts:
+    """Count the pairs where a is above, below and equal to b (within EQUAL); where either is missing, none."""
+    differences = _column(a) - _column(b)
+    above, below = int((differences > EQUAL).sum()), int((differences < -EQUAL).sum())
+    return Counts(above, below, int((~np.isnan(differences)).sum()) - above - below)
 
 
-def mean_over_runs(means: npt.ArrayLike, *, confidence: float) -> Estimate:
+def holm(probabilities: Sequence[float | None]) -> list[float | None]:
+    """Return p corrected for all that are tested together (Holm, 1979), in their order; None is not tested.
+
+    With every hypothesis true, the chance that any corrected p is below 0.05 is at most 5 %, however they depend.
+    """
+    tested = sorted((p, place) for place, p in enumerate(probabilities) if p is not None)
+    corrected: list[float | None] = [None] * len(probabilities)
+    highest = 0.0
+    for rank, (p, place) in enumerate(tested):
+        highest = max(highest, min(1.0, p * (len(tested) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
+def jackknife_values(whole: float, without: Floats) -> Floats:
+    """Return one value per cluster (clusters,) from a metric and its values without each cluster in turn (clusters,).
+
+    Their mean is `whole`, their standard error sqrt((C - 1) / C * sum (without - mean)^2), the jackknife's (Efron
+    and Stein, 1981).
+    """
+    return whole + (len(without) - 1) * (without.mean() - without)
+
+
+def mean_over_runs(means: npt.ArrayLike) -> Estimate:
     """Estimate the mean of one figure a training run (runs,): what another run of the same items would give.
 
     The interval is Student's t with one degree of freedom less than runs, wide for few: with three runs it reaches
     4.3 standard errors to each side.
     """
     column = _column(means)
-    measured = column[~np.isnan(column)]
+    measured = np.sort(column[~np.isnan(column)])
     n, n_missing = len(measured), len(column) - len(measured)
-    if n == 0:
-        return Estimate(None, None, None, None, 0, n_missing)
-    value = float(np.sort(measured).mean())
-    if n < 2:
-        return Estimate(value, None, None, None, n, n_missing)
-    from scipy.stats import t
+    value = float(measured.mean()) if n else None
+    if value is None or n < MIN_RUNS:
+        return Estimate(value, None, None, n, n_missing)
+    stderr = float(measured.std(ddof=1) / np.sqrt(n))
+    return Estimate(value, stderr, t_interval(value, stderr, n - 1), n, n_missing)
 
-    stderr = float(np.sort(measured).std(ddof=1) / np.sqrt(n))
-    half = float(t.ppf((1 + confidence) / 2, n - 1)) * stderr
-    return Estimate(value, stderr, value - half, value + half, n, n_missing)
+
+def t_interval(value: float, stderr: float, freedom: int) -> Interval | None:
+    """Return Student's interval; None without spread."""
+    if stderr <= EQUAL * max(1.0, abs(value)):
+        return None
+    half = float(special.stdtrit(freedom, CENTRAL)) * stderr
+    return value - half, value + half
+
+
+def two_sided_p(value: float, stderr: float, freedom: int) -> float | None:
+    """Return the two-sided p of Student's t; without spread 1 for no difference at all, otherwise none."""
+    if stderr <= EQUAL * max(1.0, abs(value)):
+        return 1.0 if abs(value) <= EQUAL else None
+    return 2 * float(special.stdtr(freedom, -abs(value) / stderr))
+
+
+def _wilson(value: float, stderr: float, rows: Floats, count: int, scale: Scale) -> Interval:
+    """Return Wilson's interval (1927) with the effective number of rows (Korn and Graubard, 1998).
+
+    The effective number is the one whose binomial variance is the clustered one, at most that of the rows where these
+    are right or wrong; without spread it is the number of clusters. Independent rows of 0 and 1 give the textbook
+    interval; all others have Student's quantile, since their variance is itself estimated.
+    """
+    width = scale.high - scale.low
+    share = (value - scale.low) / width
+    binary = bool(np.isin(rows, (scale.low, scale.high)).all())
+    variance = (stderr / width) ** 2 * (count - 1) / count
+    size = share * (1 - share) / variance if variance > EQUAL**2 else float(count)
+    size = min(size, len(rows)) if binary else size
+    plain = binary and count == len(rows)
+    quantile = float(special.ndtri(CENTRAL) if plain else special.stdtrit(count - 1, CENTRAL))
+    added = quantile**2 / size
+    centre = (share + added / 2) / (1 + added)
+    half = quantile * np.sqrt(share * (1 - share) / size + added / (4 * size)) / (1 + added)
+    low, high = (scale.low + width * min(max(float(end), 0.0), 1.0) for end in (centre - half, centre + half))
+    return low, high
+
+
+def _jackknifed(sums: Floats, sizes: Floats) -> tuple[float, float, int]:
+    """Return the mean over rows, its jackknife error (0 for one cluster), and the number of clusters."""
+    n, count = sizes.sum(), len(sums)
+    value = float(sums.sum() / n)
+    if count == 1:
+        return value, 0.0, count
+    moved = (sums - value * sizes) / (n - sizes)  # how far the mean moves without each cluster
+    return value, float(np.sqrt((count - 1) / count * np.sum(moved**2))), count
 
 
 def group_means(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, Floats]:
@@ -146,14 +229,3 @@ def _cluster_sums(rows: Floats, names: np.ndarray) -> tuple[Floats, Floats]:
     order = np.lexsort((rows, inverse))
     sums = np.bincount(inverse[order], weights=rows[order])
     return sums.astype(np.float64), np.bincount(inverse).astype(np.float64)
-
-
-def _resampled_means(sums: Floats, sizes: Floats, *, resamples: int, seed: int) -> Floats:
-    generator = np.random.default_rng(seed)
-    count = len(sums)
-    block = max(1, BLOCK // count)
-    means = []
-    for start in range(0, resamples, block):
-        drawn = generator.integers(0, count, (min(block, resamples - start), count))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    return np.concatenate(means)

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
+from alignslm.redaction import redact
+
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -26,11 +28,11 @@ class StorageError(ValueError):
 
 
 @contextmanager
-def reraise_disk_errors(path: Path) -> Iterator[None]:
+def reraise_disk_errors(path: Path, wanted_bytes: int = 0) -> Iterator[None]:
     """Raise StorageError where what is written to `path` in this block fails because of the disk.
 
-    Libraries tell of a full disk in many words, torch in none at all: where an error does not say it, a small write
-    beside `path` does.
+    `wanted_bytes` is how much will be written, where that is known. Libraries tell of a full disk in many words, torch
+    in none at all: where an error does not say it, a small write beside `path` does.
     """
     try:
         yield
@@ -40,18 +42,18 @@ def reraise_disk_errors(path: Path) -> Iterator[None]:
         number = disk_error(error) or _probed(path)
         if number is None:
             raise
-        raise StorageError(refusal(path, number)) from error
+        raise StorageError(refusal(path, number, wanted_bytes)) from error
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, wanted_bytes: int = 0) -> Iterator[Path]:
     """Give a name to write to; when the block ends well the file takes the place of `path`, else it goes.
 
     A reader never meets half a file. Raises StorageError as `reraise_disk_errors` does.
     """
     partial = _partial(path)
     try:
-        with reraise_disk_errors(path):
+        with reraise_disk_errors(path, wanted_bytes):
             _sweep(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
@@ -62,31 +64,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, lines ended by a newline alone on every system; see `atomic_write`."""
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    """Write UTF-8 text without secrets, lines ended by a newline alone on every system; see `atomic_write`."""
+    with atomic_write(path, len(text)) as partial:
+        partial.write_text(redact(text), encoding="utf-8", newline="\n")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes; see `atomic_write`."""
-    with atomic_write(path) as partial:
+    with atomic_write(path, len(content)) as partial:
         partial.write_bytes(content)
 
 
 def copy_file(source: Path, path: Path) -> None:
     """Copy the content of a file, links followed; see `atomic_write`."""
-    with atomic_write(path) as partial:
+    with atomic_write(path, source.stat().st_size) as partial:
         shutil.copyfile(source, partial)
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[Path]:
+def filling(folder: Path, wanted_bytes: int = 0) -> Iterator[Path]:
     """Give an empty folder to write to; when the block ends well its files take their places in `folder`.
 
     Other files of `folder` stay. For libraries that are told a folder and not a file. Raises StorageError as
     `reraise_disk_errors` does.
     """
-    with _fresh(folder) as partial:
+    with _fresh(folder, wanted_bytes) as partial:
         yield partial
         for file in sorted(path for path in partial.rglob("*") if path.is_file()):
             place = folder / file.relative_to(partial)
@@ -107,10 +109,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _fresh(folder: Path) -> Iterator[Path]:
+def _fresh(folder: Path, wanted_bytes: int = 0) -> Iterator[Path]:
     partial = _partial(folder)
     try:
-        with reraise_disk_errors(folder):
+        with reraise_disk_errors(folder, wanted_bytes):
             _sweep(folder)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -191,17 +193,16 @@ def _probed(path: Path) -> int | None:
     return None
 
 
-def refusal(path: Path, number: int) -> str:
+def refusal(path: Path, number: int, wanted_bytes: int = 0) -> str:
     """Return the message for a disk that refuses `path`: why, how much room there is and was wanted, what is kept."""
     if number in _NAMES:
         return f"{str(path)[:200]} cannot be used as the name of a file: {os.strerror(number)}"
     if number in FULL:
         place = next(folder for folder in path.absolute().parents if folder.is_dir())
         disk = shutil.disk_usage(place)
-        why = (
-            f"{os.strerror(number)} ({disk.free / _MB:.1f} of {disk.total / _MB:.1f} MB are free, "
-            f"more than {_written(_partial(path)) / _MB:.1f} MB are wanted). Make room there (or raise the quota)"
-        )
+        wanted = max(wanted_bytes, _written(_partial(path))) / _MB
+        room = f"{disk.free / _MB:.1f} of {disk.total / _MB:.1f} MB are free, at least {wanted:.1f} MB are wanted"
+        why = f"{os.strerror(number)} ({room}). Make room there (or raise the quota)"
     else:
         why = f"{os.strerror(number)}. Make the folder writable for this user, or work in one that is,"
     what = "read" if path.is_file() and not os.access(path, os.R_OK) else "written"

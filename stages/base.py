@@ -5,6 +5,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.loading import load_execution
+from alignslm.lm.positions import named_rows
 from alignslm.training.base_model import make_base
 from alignslm.training.processes import is_main_process, start_processes, wait_for_everyone
 from alignslm.training.trainer_setup import write_log
@@ -21,14 +22,15 @@ def main() -> None:
         contract = tables.contract_of(tables.ENCODED, source)
         encoded = tables.read(tables.ENCODED, source).filter(pl.col("split") == "train")
         wait_for_everyone()  # the first process has the folder for itself
-        made = make_base(
-            run.experiment.lm,
-            encoded["units"].to_list(),
-            contract,
-            seed=run.params.seeds.base,
-            work=work,
-            folder=folder,
-        )
+        with named_rows(encoded["utterance_id"]):
+            made = make_base(
+                run.experiment.lm,
+                encoded["units"].to_list(),
+                contract,
+                seed=run.params.seeds.base,
+                work=work,
+                folder=folder,
+            )
         if is_main_process():
             write_log(made, None, run.artifacts.training("base"))
         run.log.rows(inputs={"utterances": len(encoded)}, outputs={"steps": made.steps})

@@ -12,6 +12,7 @@ from alignslm.config.experiment import preference_trainer
 from alignslm.config.loading import load_execution
 from alignslm.config.models import NextUnitTrainerConfig
 from alignslm.lm.checkpoint import UnitLM, load_lm, save_lm
+from alignslm.lm.positions import named_rows
 from alignslm.training.adapter import save_adapter_and_merge, unshard_base
 from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import train_preferences
@@ -59,7 +60,8 @@ def main(name: str) -> None:
         contract = tables.contract_of(table, source)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
         wait_for_everyone()  # the first process has the folder for itself
-        model, made, best = train(run, lm, rows, work)
+        with named_rows(rows["utterance_id" if noun.train_on == UNITS else "pair_id"]):
+            model, made, best = train(run, lm, rows, work)
         if is_main_process():
             folder = artifacts.checkpoint(name)
             merged = save_adapter_and_merge(unshard_base(model, parent), folder / "adapter")

@@ -10,6 +10,7 @@ import stages.base
 import stages.check
 import stages.corpus
 import stages.encoder
+import stages.own_code
 import stages.prompt_transcripts
 import stages.prompts
 import stages.samples
@@ -24,6 +25,7 @@ SMALLER = {
     "vocoder/conv-griffinlim": {"fit_utterances": 24, "steps": 40},
     "asr/char-ctc": {"fit_utterances": 24, "steps": 40},
 }
+OWN = ("encoder/mfcc-kmeans", "vocoder/conv-griffinlim", "asr/char-ctc")
 PROMPTS = {"train": 4, "valid": 2, "dev": 0, "test": 2}
 
 
@@ -36,6 +38,8 @@ def build(root: Path) -> Path:
     edit(root / "params.yaml", {**PARAMS, "prompts": {**PARAMS["prompts"], **PROMPTS}})
     edit(root / "experiments/execution.yaml", {"num_workers": 1})
     with contextlib.chdir(root), contextlib.redirect_stdout(io.StringIO()):
+        for name in OWN:
+            stages.own_code.main(name)
         for name in ("check", "corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
             getattr(stages, name).main()
         stages.samples.main("base")

@@ -102,7 +102,9 @@ def _write_models(artifacts: Path) -> None:
     base = tiny_lm()
     save_lm(base.model, VOCABULARY, CONTRACT, artifacts / "checkpoints/base")
     torch.manual_seed(1)
-    adapted = get_peft_model(base.model, lora_config(Lora(r=4, alpha=8, target_modules="all-linear")))
+    adapted = get_peft_model(
+        base.model, lora_config(Lora(r=4, alpha=8, target_modules="all-linear"), base.model.config)
+    )
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)

@@ -26,7 +26,6 @@ EXPERIMENT = preview_values(
     {
         **PRESET,
         "benchmarks": {name: f"toy-{name}" for name in ("swuggy", "sblimp", "storycloze")},
-        "evaluation": {**PRESET["evaluation"], "bootstrap": {"resamples": 300, "confidence": 0.95}},
     },
     ROOT,
     named="tests",
@@ -64,6 +63,8 @@ def build(folder: Path, *, num_prompts: int = 40) -> Path:
     for number, name in enumerate(EXPERIMENT.params.rounds):
         _write_round(name, 0.6 * number, prompts, rng, folder)
         _write_training(name, folder)
+    for name in {"base", *EXPERIMENT.params.checkpoints} - set(EXPERIMENT.params.rounds):
+        (folder / "training_logs" / f"{name}.json").write_text('{"steps": 0, "best": null, "log": []}')
     return folder
 
 

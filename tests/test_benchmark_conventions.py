@@ -116,8 +116,6 @@ def test_the_report_lists_conventions_beside_the_declared_figure_and_compares_th
         EvalTables(NO_JUDGED, pl.concat([other, found]), {}),
         models=["base", "m"],
         rounds={},
-        bootstrap=CONFIG.bootstrap,
-        seed=0,
         topline="true",
     )
     mine = {m.metric: m.value for m in report.metrics if m.model == "m"}

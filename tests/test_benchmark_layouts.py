@@ -2,6 +2,7 @@
 
 import io
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,8 @@ from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.layouts import numbered
 from alignslm.benchmarks.official import encode_found, find_items
 from alignslm.config.benchmarks import Salmon, SlamkitBenchmarkConfig, SpokenStoryCloze
+from alignslm.config.evaluation import BenchmarkConfig
+from alignslm.config.loading import load_config
 from alignslm.config.sources import FolderSource
 from tests.level_encoder import FRAME, LevelEncoder
 from tests.messages import names
@@ -144,15 +147,29 @@ def test_a_release_without_recordings_is_refused(tmp_path):
 # --- slamkit's copies
 
 
-@given(st.integers(1, 30), st.integers(0, 1), st.randoms())
-def test_numbers_pair_whatever_the_order_of_the_files(tmp_path_factory, pairs, start, random):
+@given(st.integers(1, 30), st.integers(0, 5), st.randoms())
+def test_numbers_pair_whatever_their_order_and_start_and_if_whole_pairs_are_missing(
+    tmp_path_factory, pairs, start, random
+):
     root = tmp_path_factory.getbasetemp()
-    files = [root / f"{number}+{random.choice('xyz')}.wav" for number in range(start, start + 2 * pairs)]
+    there = [0, *(number for number in range(1, pairs) if random.random() < 0.7)]
+    numbers = [start + 2 * pair + half for pair in there for half in (0, 1)]
+    files = [root / f"{number}+{random.choice('xyz')}.wav" for number in numbers]
     rows, problems = numbered(random.sample(files, len(files)), root, separator="+")
     assert problems == []
     sides = {(row["pair_id"], row["polarity"]): row["file"] for row in rows}
     halves = {"positive": files[::2], "negative": files[1::2]}
-    assert sides == {(str(k), side): half[k].name for side, half in halves.items() for k in range(pairs)}
+    assert sides == {(str(pair), side): half[k].name for side, half in halves.items() for k, pair in enumerate(there)}
+
+
+def test_the_shipped_choices_read_slamkits_own_layout(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLAM_REFERENCE_PATH", str(tmp_path))
+    for name, folder_name, separator in (("sblimp", "sblimp", "+"), ("swuggy", "swuggy_inter", "_")):
+        for part in ("a", "b"):
+            put(tmp_path / folder_name / part, **{f"{n}{separator}x": [n] for n in (2, 3, 6, 7)})
+        found = find_items(load_config("benchmark", f"{name}-slamkit", BenchmarkConfig, Path()))
+        assert pairs_of(found)["b/2"] == (f"b/6{separator}x.wav", f"b/7{separator}x.wav")
+        assert len(pairs_of(found)) == 4
 
 
 def test_subfolders_have_numbers_of_their_own(tmp_path):
@@ -170,11 +187,10 @@ def test_a_missing_a_doubled_and_a_nameless_file_are_refused(tmp_path):
         message(copies(tmp_path)).splitlines(),
         [
             (tmp_path, "8", "5"),
+            ("missing", "(2): ./3, ./5"),
             ("number", "'_'", "(2): 6+e.wav, x_5.wav"),
             ("positive", "negative", "(2): 1", "positive+positive"),
-            ("missing", "(1): ./3"),
             ("number", "(2): 2_b.wav, 2_c.wav"),
-            ("odd", "(1)", "5"),
             CURE,
         ],
         strict=True,

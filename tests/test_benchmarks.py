@@ -10,7 +10,6 @@ from alignslm.benchmarks.conventions import preferred
 from alignslm.benchmarks.items import paired
 from alignslm.benchmarks.scoring import score_items
 from alignslm.config.evaluation import Evaluation
-from alignslm.config.models import Bootstrap
 from tests.messages import names
 from tests.tiny_lm import VOCABULARY, naive_log_probs, tiny_lm
 
@@ -20,7 +19,6 @@ CONFIG = Evaluation(
     likelihood="conditional",
     reduction="mean",
     include_eos=False,
-    bootstrap=Bootstrap(resamples=200, confidence=0.95),
 )
 
 

@@ -12,6 +12,7 @@ from alignslm.cli.upgrading import _made
 from alignslm.config.document import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse_document, read_document
 from alignslm.config.loading import load_experiment
 from alignslm.config.problems import ConfigError
+from alignslm.integrity import LockError
 from alignslm.plan.missing import workspace_faults
 from alignslm.publishing.lineage import lock_slice
 from tests.messages import names
@@ -111,12 +112,13 @@ def test_a_lock_with_conflict_markers_is_told_wherever_it_is_read(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "dvc.lock").write_text(LOCK)
     for read in (lambda: _made(tmp_path), lambda: lock_slice(tmp_path / "dvc.lock", ["a"])):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(LockError) as caught:
             read()
-        names(caught.value, tmp_path / "dvc.lock:3", "<<<<<<<")
-    assert any("dvc.lock:3" in fault for fault in workspace_faults(tmp_path))
-    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
-    assert any("dvc.lock: stages" in fault for fault in workspace_faults(tmp_path))
+        names(caught.value, tmp_path / "dvc.lock", "line 3")
+    for text in (LOCK, "schema: '2.0'\n", "[" * 500):
+        (tmp_path / "dvc.lock").write_text(text)
+        (told,) = [fault for fault in workspace_faults(tmp_path) if "dvc.lock" in fault]
+        names(told, tmp_path / "dvc.lock", "git")
 
 
 @pytest.mark.parametrize("depth", ["[", "{a: ", "- "])

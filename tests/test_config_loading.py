@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from alignslm.config.crosschecks import pairs_per_prompt, warnings
 from alignslm.config.document import Document, parse_document
 from alignslm.config.loading import library_faults, load_execution, load_experiment
+from alignslm.config.presets import apply_preset
 from alignslm.config.problems import ConfigError, ConfigProblem, closest_match
 from tests.messages import names
+from tests.micro import copy_project
 from tests.sample_experiment import EXECUTION, PARAMS, edit, write_experiment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -347,6 +349,17 @@ def test_faults_are_sorted_and_told_once():
         ConfigProblem("b", 2, "k", "m"),
     ]
     assert str(ConfigError(faults)) == "a: m\nb:1: m\nb:2: k: m"
+
+
+def test_utterances_that_may_be_too_long_for_the_model_are_told_before_anything_runs(tmp_path):
+    copy_project(tmp_path)
+    apply_preset("custom-corpus", tmp_path)
+    experiment = load_experiment(tmp_path)
+    positions = experiment.lm.max_position_embeddings
+    (found,) = warnings(experiment)
+    names(found, "60 s", "1502", positions, "max_duration_s", "max_position_embeddings")
+    shorter = experiment.corpus.model_copy(update={"max_duration_s": (positions - 2) / 25})
+    assert warnings(experiment.model_copy(update={"corpus": shorter})) == []
 
 
 def test_loading_imports_nothing_heavy():

@@ -2,10 +2,13 @@
 
 import io
 import shutil
+from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -393,8 +396,8 @@ def test_faults_of_a_listed_folder(tmp_path):
         [
             ("3 problems", "8 utterances"),
             ("outside", "(1): own/metadata.csv:12"),
-            ("audio", "(1): own/metadata.csv:2"),
             ("speaker_id", "(1): own/metadata.csv:3"),
+            ("audio", "(1): own/metadata.csv:2"),
             MEND,
         ],
         strict=True,
@@ -403,6 +406,85 @@ def test_faults_of_a_listed_folder(tmp_path):
     (root / "metadata.csv").write_text("file_name,split\n")
     listed = told(recordings(root, parts={"own": part("audiofolder", root)}), tmp_path)[1]
     names(listed, "column", "subset, speaker_id, text", "(1): own/metadata.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_metadata_csv_of_spreadsheets_is_read_by_its_mark(tmp_path, encoding):
+    root = write_listed(tmp_path / "l", COUNTS)
+    text = (root / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    text[1] = ",".join([*text[1].split(",")[:3], "Café au lait"])
+    (root / "metadata.csv").write_bytes("\r\n".join([*text[:2], "", *text[2:]]).encode(encoding))
+    frame = read(recordings(root, parts={"own": part("audiofolder", root)}), tmp_path)
+    assert (len(frame), frame["text"][0]) == (10, "café au lait")
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("latin-1", 3), ("utf-16-le", 3), ("utf-16-be", 3)])
+def test_texts_that_are_neither_utf_8_nor_marked_are_told_with_file_line_and_cure(root, tmp_path, encoding, line):
+    listed = write_listed(tmp_path / "l", COUNTS)
+    text = (listed / "metadata.csv").read_text().splitlines()
+    text[2] = text[2].rpartition(",")[0] + ",déjà vu"
+    (listed / "metadata.csv").write_bytes("\n".join(text).encode(encoding))
+    lines = told(recordings(listed, parts={"own": part("audiofolder", listed)}), tmp_path)
+    names(lines[1], f"line {line}", "UTF-8", "iconv", "(1): own/metadata.csv")
+    mls = write_mls(tmp_path / "mls", COUNTS)
+    for released, kind, file in ((root, "librispeech", "*.trans.txt"), (mls, "mls", "transcripts.txt")):
+        transcripts = min(released.rglob(file))
+        transcripts.write_bytes(("é\n" + transcripts.read_text()).encode(encoding))
+        lines = told(recordings(released, parts={"own": part(kind, released)}), tmp_path)
+        names("\n".join(lines), "line 1", "UTF-8", f"own/{transcripts.relative_to(released)}")
+
+
+def test_files_of_one_name_are_different_utterances_if_their_folders_are(tmp_path):
+    root = write_listed(tmp_path / "l", COUNTS)
+    lines = (root / "metadata.csv").read_text().splitlines()
+    for number in (1, 2):
+        _, subset, speaker, text = lines[number].split(",")
+        (root / f"voice{number}").mkdir()
+        next(iter(root.glob(f"{lines[number].split(',')[0]}"))).rename(root / f"voice{number}/0001.flac")
+        lines[number] = f"voice{number}/0001.flac,{subset},{speaker},{text}"
+    (root / "metadata.csv").write_text("\n".join(lines))
+    frame = read(recordings(root, parts={"own": part("audiofolder", root)}), tmp_path)
+    own = [Path(line.split(",")[0]).stem for line in lines[3:]]
+    assert frame["utterance_id"].to_list() == sorted(["voice1/0001", "voice2/0001", *own])
+
+
+def test_a_place_that_an_error_prints_may_be_left_out_by_pasting_it(root, tmp_path):
+    first, second = sorted((root / "dev-clean").rglob("*.flac"))
+    second.write_bytes(first.read_bytes())
+    (root / "train-clean-100/100/200/100-200-0001.flac").unlink()
+    absent = told(recordings(root), tmp_path)[1].partition("): ")[2]
+    (line,) = told(recordings(root, exclude_ids=(absent,)), tmp_path)[1:-1]
+    twice = line.partition("): ")[2]
+    for named in (twice, twice.partition(" (as ")[0]):
+        corpus = find_corpus(recordings(root, exclude_ids=(absent, named)))
+        assert (len(corpus.rows), corpus.left.by_request) == (8, 2)
+        assert second.stem not in corpus.rows["utterance_id"]
+    assert len(read(recordings(root, exclude_ids=(absent, twice)), tmp_path / "again")) == 8
+
+
+def test_one_voice_in_all_splits_is_a_corpus_if_it_is_allowed(tmp_path):
+    root = write_listed(tmp_path / "l", COUNTS)
+    table = pl.read_csv(root / "metadata.csv", infer_schema=False)
+    table.with_columns(speaker_id=pl.lit("anna")).write_csv(root / "metadata.csv")
+    one = {"own": part("audiofolder", root)}
+    for policy in ("error", "exclude"):
+        lines = told(recordings(root, parts=one, overlapping_speakers=policy), tmp_path)
+        names("\n".join(lines), "overlapping_speakers: allow")
+    corpus = find_corpus(recordings(root, parts=one, overlapping_speakers="allow"))
+    assert (len(corpus.rows), corpus.left.crossing) == (10, 0)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.int64())])
+def test_a_column_of_sound_that_holds_no_bytes_is_told(tmp_path, kind):
+    root = write_parquet(tmp_path / "p", COUNTS)
+    file = root / "all/dev-clean/0000.parquet"
+    table = pq.read_table(file)
+    cells = pa.array([None] * len(table), pa.struct([("bytes", kind), ("path", pa.string())]))
+    pq.write_table(table.set_column(table.schema.get_field_index("audio"), "audio", cells), file)
+    columns = {"utterance_id": "id", "speaker_id": "speaker_id", "text": "text", "audio": "audio"}
+    subsets = {split: [f"all/{name}/*.parquet" for name in names] for split, names in SPLITS.items()}
+    lines = told(recordings(root, parts={"hub": part("parquet", root, subsets, columns=columns)}), tmp_path)
+    names(lines[1], "column audio", "bytes", "(1): hub/all/dev-clean/0000.parquet")
 
 
 def test_a_folder_that_no_variable_names_is_told(root, monkeypatch):

@@ -8,6 +8,7 @@ import stat
 import zipfile
 from collections import namedtuple
 from pathlib import Path
+from urllib.parse import unquote
 
 import huggingface_hub.constants
 import pytest
@@ -107,11 +108,25 @@ def test_a_part_that_was_whole_but_not_yet_moved_is_used(server):
     source = by_url(server, "big.bin", CONTENT)
     place = url_module.place_of(source)
     place.parent.mkdir(parents=True)
-    (place.parent / "part").write_bytes(CONTENT)
+    place.parent.with_name(f"{source.sha256}.part").write_bytes(CONTENT)
     assert download(source).path.read_bytes() == CONTENT
 
 
-def test_another_file_than_promised_is_not_kept_and_both_hashes_are_shown(server):
+@pytest.mark.parametrize("name", ["%2e%2e", "a/%2e%2e", "lock", "part", "unpacking", "x" * 400, "a%00b"])
+def test_whatever_a_url_is_called_its_bytes_are_verified_and_lie_in_the_folder_of_their_hash(server, tmp_path, name):
+    source = by_url(server, "x", b"what came", promised=sha256(b"what was meant"))
+    (tmp_path / "cache" / "another").mkdir(parents=True)
+    odd = source.model_copy(update={"url": f"{server.url}/{name}"})
+    server.files[name] = server.files[unquote(name)] = b"what came"
+    names(message(odd), sha256(b"what came"), source.sha256)
+    assert not is_cached(odd)
+    server.files[name] = server.files[unquote(name)] = b"what was meant"
+    found = download(odd)
+    assert found.path.read_bytes() == b"what was meant"
+    assert found.path.parent == tmp_path / "cache" / source.sha256
+
+
+def test_another_file_than_promised_is_not_kept_and_both_hashes_are_shown(server, tmp_path):
     promised = sha256(b"what was meant")
     source = by_url(server, "km.bin", b"what came", promised=promised)
     expected = (
@@ -119,7 +134,7 @@ def test_another_file_than_promised_is_not_kept_and_both_hashes_are_shown(server
         "The file has changed or the promise is wrong; nothing was kept. If you trust this file, write its hash."
     )
     assert (message(source), message(source)) == (expected, expected)
-    assert [path.name for path in url_module.place_of(source).parent.iterdir() if path.name != "lock"] == []
+    assert {path.name for path in (tmp_path / "cache").rglob("*")} == {promised, f"{promised}.lock"}
 
 
 def test_no_network_is_told_with_a_way_out(server):
@@ -144,7 +159,7 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_read(server, monkey
     source = by_url(server, "km.bin", CONTENT)
     free = namedtuple("Usage", "total used free")(0, 0, 1 << 20)  # noqa: PYI024
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    names(message(source), source.url, "3 MiB", tmp_path / "cache" / source.sha256, "1 MiB", "ALIGNSLM_CACHE")
+    names(message(source), source.url, "3 MiB", tmp_path / "cache", "1 MiB", "ALIGNSLM_CACHE")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -152,7 +167,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told(server):
     source = by_url(server, "km.bin", CONTENT)
     place = url_module.place_of(source)
     place.parent.mkdir(parents=True)
-    (place.parent / "part").symlink_to("/dev/full")
+    place.parent.with_name(f"{source.sha256}.part").symlink_to("/dev/full")
     names(message(source), "No space left on device", source.url, "ALIGNSLM_CACHE")
 
 
@@ -183,6 +198,29 @@ def test_a_zip_that_writes_elsewhere_is_refused_whole(server, name):
 def test_a_zip_with_a_link_is_refused(server):
     source = by_url(server, "bad.zip", zipped({}, link="secrets"))
     names(message(source), "'secrets'", "outside")
+
+
+def odd_zip(how):
+    """A zip that opens and cannot be unpacked."""
+    if how in {"long", "folder and file"}:
+        return zipped({"x" * 300: b"1"} if how == "long" else {"a": b"1", "a/b": b"2"})
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.bin", bytes(range(256)) * 40)
+    content = bytearray(stream.getvalue())
+    if how == "cut inside":
+        content[60:90] = b"\xff" * 30
+    else:  # the method of compression, in the member's header and in the directory
+        for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            at = content.index(mark) + place
+            content[at] = 99
+    return bytes(content)
+
+
+@pytest.mark.parametrize("how", ["long", "folder and file", "cut inside", "unknown method"])
+def test_an_odd_zip_is_told(server, how):
+    source = by_url(server, "odd.zip", odd_zip(how))
+    names(message(source), source.url, "no zip that can be unpacked")
 
 
 def test_a_zip_that_is_none_is_told(server):

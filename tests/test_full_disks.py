@@ -19,12 +19,13 @@ WRITERS = {
     "table": "tables.write(texts(), tables.TEXTS, place / 'texts.parquet')",
     "shards": "tables.write_shards([texts()], tables.TEXTS, place / 'texts', part_rows=500)",
     "weights": "with storage.atomic_write(place / 'model.safetensors') as partial: save_file(weights(), partial)",
-    "checkpoint": "with storage.filling(place / 'base') as partial: save_file(weights(), partial / 'a.safetensors')",
+    "checkpoint": "with storage.filling(place / 'base', 8_000_000) as partial: save_file(weights(), partial / 'a')",
     "folder": "with storage.replacing_folder(place / 'all') as partial: (partial / 'a').write_bytes(bytes(3_000_000))",
     "figure": "with storage.atomic_write(place / 'plot.svg') as partial: figure().savefig(partial, format='svg')",
     "reply": "replies(place)",
     "work": "pl.concat(shards.map_tasks([1, 2], lambda n: texts(), folder=place / 'work', label='scores'))",
 }
+LEAST_MB = {"text": 3, "bytes": 3, "copy": 3, "checkpoint": 8, "folder": 0.5}  # of those that know it, or have begun
 CODE = """
 import os, random, sys
 from pathlib import Path
@@ -95,10 +96,9 @@ def test_each_writer_says_what_is_full_and_what_is_kept(disk, writer, tmp_path):
     names(line, "kept")
     if "Read-only file system" not in line:
         names(line, "No space left on device", "of 1.0 MB are free")
-        wanted = re.search(r"more than ([\d.]+) MB are wanted", line)
+        wanted = re.search(r"at least ([\d.]+) MB are wanted", line)
         assert wanted
-        assert 0 <= float(wanted[1]) <= 1.1
-        assert writer == "reply" or float(wanted[1]) > 0.3
+        assert float(wanted[1]) >= LEAST_MB.get(writer, 0)
     left = [path for path in disk.rglob("*") if path.is_file() and ".partial" in path.name]
     assert left == []
 

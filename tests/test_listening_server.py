@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -12,17 +13,22 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from alignslm import tables
+from alignslm.cli import app
 from alignslm.listening.analysis import export, ratings_table
-from alignslm.listening.server import PAGE, Session, create_app
+from alignslm.listening.server import PAGE, REQUEST_BYTES, Session, create_app
 from alignslm.listening.storage import FinalRating, Rater, Rating, Ratings, StorageError
 from alignslm.listening.study import build_study, read_study
+from alignslm.serving import server_of
 from tests.listening_world import STUDY, build
 from tests.messages import names
 
@@ -46,14 +52,14 @@ def answer(rater, clip, score=3, submission=None, **other):
 
 
 @contextmanager
-def served(folder):
+def served(folder, **options):
     """The real server in a process of its own; the caller may kill it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "alignslm", "listen", "serve", str(folder), "--port", str(port)]
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options
     )
     base, give_up = f"http://127.0.0.1:{port}", time.monotonic() + 60
     try:
@@ -173,12 +179,92 @@ def test_two_hundred_ratings_of_twenty_raters_at_once_are_all_there(artifacts, t
     assert again.equals(frame)
 
 
+def raw(base, sent):
+    """What the server answers to bytes, up to its end of the connection."""
+    with socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), timeout=30) as connection:
+        connection.sendall(sent)
+        received = b""
+        while part := connection.recv(1 << 16):
+            received += part
+        return received
+
+
+def test_requests_of_strangers_are_small_and_are_not_sent_back(study):
+    Ratings(study / "ratings.sqlite").close()
+    head = b"POST /api/ratings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with served(study) as (base, _):
+        large = raw(base, head + b"Content-Length: 200000000\r\n\r\n" + b"x" * (REQUEST_BYTES + 1))
+        chunked = raw(base, head + b"Transfer-Encoding: chunked\r\n\r\n8000\r\n" + b"x" * 0x8000 + b"\r\n")
+        keys = b"{" + b",".join(b'"%0200d": 1' % key for key in range(50)) + b"}"
+        wrong = raw(base, head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(keys) + keys)
+        lost = raw(base, b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert ask(f"{base}/health")[0] == 200
+    assert [int(answered.split(b" ")[1]) for answered in (large, chunked, wrong, lost)] == [413, 413, 422, 404]
+    assert max(map(len, (large, chunked, wrong, lost))) < 2000
+    assert b"nosniff" in large
+
+
+def is_closed(connection):
+    """Whether the other side has closed."""
+    connection.settimeout(0.1)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def answers_now(base):
+    try:
+        return answers(base)
+    except OSError:
+        return False
+
+
+def test_held_connections_are_few_and_told_in_one_line(study, tmp_path):
+    Ratings(study / "ratings.sqlite").close()
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
+    log = tmp_path / "log"
+    with log.open("w") as written, served(study, stderr=written, preexec_fn=few) as (base, process):
+        port = int(base.rpartition(":")[2])
+        held = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(140)]
+        ended = [connection for connection in held if is_closed(connection)]
+        assert process.poll() is None
+        for connection in held:
+            connection.close()
+        while not answers_now(base):
+            time.sleep(0.05)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as gone:  # leaves in the middle of a request
+            gone.sendall(b"POST /api/ratings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        while not answers_now(base):
+            time.sleep(0.05)
+    assert 140 - 34 <= len(ended) < 140
+    (line,) = log.read_text().splitlines()
+    names(line, "34", "connections")
+
+
+def test_a_connection_that_sends_nothing_or_dribbles_is_closed(client, monkeypatch):
+    monkeypatch.setattr("alignslm.serving.REQUEST_S", 0.5)
+    server = server_of(client.app, host="127.0.0.1", port=0)
+    thread = Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    head = b"POST /api/ratings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+    for sent in (b"", b"GET /health HT", head + b"{"):
+        assert raw(base, sent) == b""
+    assert ask(f"{base}/health")[0] == 200
+    server.should_exit = True
+    thread.join()
+
+
 @pytest.fixture
 def client(study):
     ratings = Ratings(study / "ratings.sqlite")
     ratings.invite(3)
-    app = create_app(Session(study, ratings))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(create_app(Session(study, ratings)), raise_server_exceptions=False) as client:
         client.ratings, client.folder = ratings, study
         yield client
     ratings.close()
@@ -333,3 +419,46 @@ def test_ratings_of_another_study_are_refused(client):
         ratings_table(client.folder, client.ratings)
     names(error.value, "rater-001", "elsewhere", client.folder, "1", "ratings.sqlite")
     assert isinstance(client.ratings.stored()[0], FinalRating)
+
+
+def told(command, *given):
+    """What a command says that ends with a message and no traceback."""
+    found = CliRunner().invoke(app, ["listen", command, *map(str, given)])
+    assert found.exit_code == 1, found.output
+    assert isinstance(found.exception, SystemExit)
+    return " ".join(found.output.split())
+
+
+@pytest.mark.parametrize("content", [b'{"kind": "other"}', b"[]", b"not JSON", b"\xff\xfe\x00", b""])
+def test_a_foreign_study_is_told(study, content):
+    Ratings(study / "ratings.sqlite").close()
+    (study / "study.json").write_bytes(content)
+    for command in ("links", "export", "analyze", "serve"):
+        names(told(command, study), study / "study.json", "alignslm listen build")
+
+
+def write_junk(path, how):
+    if how == "text":
+        path.write_text("not a database, but long enough to be taken for one\n" * 40)
+        return
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE raters (name TEXT)" if how == "foreign" else "CREATE TABLE notes (text TEXT)")
+        if how == "cut":
+            other.executemany("INSERT INTO notes VALUES (?)", [("x" * 900,)] * 20)
+        other.commit()
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("how", ["text", "foreign", "cut"])
+def test_junk_for_ratings_is_told(study, how):
+    write_junk(study / "ratings.sqlite", how)
+    for command, *more in (("links",), ("export",), ("analyze",), ("serve",), ("invite", "--raters", 1)):
+        names(told(command, study, *more), study / "ratings.sqlite")
+
+
+def test_a_study_without_its_clips_is_not_served(study):
+    Ratings(study / "ratings.sqlite").close()
+    gone = min((study / "audio").iterdir())
+    gone.unlink()
+    names(told("serve", study), study, gone, "1")

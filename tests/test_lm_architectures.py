@@ -11,7 +11,7 @@ from alignslm.config.feedback import Sampling
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM, disable_dropout, load_lm, save_lm
 from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
-from alignslm.lm.positions import TooLongError
+from alignslm.lm.positions import TooLongError, named_rows
 from alignslm.lm.sampling import sample, sample_top_p
 from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training
@@ -139,7 +139,6 @@ def test_positions_are_used_to_the_last_and_no_further(family):
         "positions",
         "max_position_embeddings",
         "config.json",
-        "1",
         "18",
         "sampling.max_new_units",
         "9",
@@ -157,7 +156,11 @@ def test_training_refuses_what_is_too_long(tmp_path):
     lm = unit_lm("opt", SLAM, positions=8)
     with pytest.raises(TooLongError) as raised:
         continue_training(NEXT_UNIT, lm, [[1] * 6, [1] * 7], seed=0, work=tmp_path)
-    names(raised.value, "1", "2", "8", "positions")
+    names(raised.value, "1", "2", "8", "positions", "exclude_ids")
+    with pytest.raises(TooLongError) as raised, named_rows(["anna-1", "ben-2", "carl-3"]):
+        continue_training(NEXT_UNIT, lm, [[1] * 7, [1] * 6, [1] * 9], seed=0, work=tmp_path)
+    names(raised.value, "2", "3", "11", "carl-3, anna-1")
+    assert "ben-2" not in str(raised.value)
     frame = pairs(4).with_columns(prompt_units=pl.Series([[1], [1] * 7, [1], [1]]))
     with pytest.raises(TooLongError) as raised:
         preference_rows(lm, frame, batch_size=4)
@@ -209,7 +212,7 @@ def test_a_round_of_dpo_is_merged_and_comes_back_equal(tmp_path, family, kind, d
     merged = save_adapter_and_merge(model, tmp_path / "round" / "adapter")
     save_lm(merged, lm.vocabulary, CONTRACT, tmp_path / "round")
     loaded = load_lm(tmp_path / "round", device="cpu")
-    assert loaded.model.dtype == getattr(torch, dtype)
+    assert loaded.model.dtype == torch.float32  # merged, whatever the base was in
     assert loaded.model_id != lm.model_id
     with torch.no_grad():
         assert torch.equal(loaded.model(ids).logits, merged(ids).logits)

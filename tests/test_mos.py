@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from alignslm import audio, tables
 from alignslm.config.mos import DNSMOSConfig, MosConfig, TorchScriptMOSConfig
 from alignslm.config.sources import FolderSource
+from alignslm.integrity import DamagedError
 from alignslm.mos import MosError, MOSPrediction, dnsmos, load_mos, prepare_mos
 from alignslm.mos.rows import BLOCK, rate, select_clips
 from alignslm.recordings import recordings_of
@@ -120,10 +121,9 @@ def test_other_networks_than_the_published_ones_are_refused(tmp_path, monkeypatc
 
 
 def test_what_was_prepared_is_what_is_loaded(tmp_path):
-    with pytest.raises(MosError) as error:
+    with pytest.raises(DamagedError) as error:
         load_mos(QUICK, tmp_path, workers=1, device="cpu")
-    expected = f"{tmp_path / 'source.json'} does not exist: no predictor was prepared there. Run `dvc repro mos`."
-    assert str(error.value) == expected
+    names(error.value, tmp_path / "source.json", "dvc repro")
     prepare_mos(QUICK, tmp_path)
     assert json.loads((tmp_path / "source.json").read_text())["identity"].count("sha256:") == 2
     with pytest.raises(MosError, match=r"was prepared for dnsmos under other values"):

@@ -100,7 +100,7 @@ def test_dvc_shows_metrics_and_plots(micro):
     assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
     said = run(micro, "dvc", "metrics", "diff", "--json")  # the last commit had none, as it says behind the JSON
     compared, _ = json.JSONDecoder().raw_decode(said)
-    told = compared["reports/summary.json"]["r1.continuation.judge"]
+    told = compared["reports/summary.json"]["r1.continuation.judge_score"]
     report = json.loads((micro / "reports/metrics.json").read_text())
     wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge_score"}
     assert told["new"] == next(metric["value"] for metric in report["metrics"] if metric.items() >= wanted.items())
@@ -207,12 +207,12 @@ def shared(micro, tmp_path_factory) -> tuple[Path, Path]:
     return clone, store
 
 
-def resamples_of(shown: str) -> set[tuple[str, int]]:
+def eos_of(shown: str) -> set[tuple[str, bool]]:
     """Read what `dvc exp show --json` says of every experiment: its name, and a parameter of what it made."""
     commits, _ = json.JSONDecoder().raw_decode(shown)
     runs = [run for commit in commits for made in commit["experiments"] or () for run in made["revs"]]
     params = [run["data"]["params"]["params.yaml"]["data"] for run in runs]
-    return {(run["name"], of["evaluation"]["bootstrap"]["resamples"]) for run, of in zip(runs, params, strict=True)}
+    return {(run["name"], of["evaluation"]["include_eos"]) for run, of in zip(runs, params, strict=True)}
 
 
 def test_a_fresh_clone_pulls_from_a_folder_and_runs_nothing_and_sweeps_are_shared(shared, tmp_path):
@@ -220,19 +220,19 @@ def test_a_fresh_clone_pulls_from_a_folder_and_runs_nothing_and_sweeps_are_share
     assert repro(clone) == []
     run(tmp_path, "git", "clone", "-q", "--bare", str(clone), str(origin))
     run(clone, "git", "remote", "set-url", "origin", str(origin))
-    queued = run(clone, "dvc", "exp", "run", "-S", "evaluation.bootstrap.resamples=200,250", "--queue")
+    queued = run(clone, "dvc", "exp", "run", "-S", "evaluation.include_eos=false,true", "--queue")
     found = re.findall(r"Queued experiment '([^']+)'", queued)
     assert len(found) == 2
     run(clone, "dvc", "exp", "run", "--run-all", "-j", "2")  # its status says nothing of those that were queued
     told = run(clone, "dvc", "queue", "status")
     assert all(re.search(rf"\b{name}\b.*\bSuccess\b", told) for name in found), told
-    assert resamples_of(run(clone, "dvc", "exp", "show", "--json")) == {(found[0], 200), (found[1], 250)}
+    assert eos_of(run(clone, "dvc", "exp", "show", "--json")) == {(found[0], False), (found[1], True)}
     run(clone, "dvc", "exp", "push", "origin", found[1])
     run(tmp_path, "git", "clone", "-q", str(origin), str(other))
     run(other, "dvc", "exp", "pull", "origin", found[1])
     run(other, "dvc", "exp", "apply", found[1])
     run(other, "dvc", "pull")
-    assert "resamples: 250" in (other / "params.yaml").read_text()
+    assert "include_eos: true" in (other / "params.yaml").read_text()
     assert repro(other) == []
 
 

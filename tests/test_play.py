@@ -2,6 +2,7 @@
 """Speech in, continuations out: the pipeline's own draws, the same bytes for the same command, and a page to hear them on."""
 
 import ast
+import http.client
 import importlib.metadata
 import json
 import math
@@ -9,7 +10,10 @@ import os
 import re
 import runpy
 import shutil
+import socket
+import time
 import wave
+from threading import Thread
 
 import huggingface_hub.constants
 import numpy as np
@@ -22,12 +26,13 @@ from typer.testing import CliRunner
 from alignslm import audio, tables
 from alignslm.cli import app
 from alignslm.code_deps import _closure
-from alignslm.demo.page import DemoError, answering, build_page, launch_options, load_gradio
+from alignslm.demo.page import UPLOAD_BYTES, DemoError, answering, build_page, load_gradio, page_app
 from alignslm.demo.space import LEFT_OUT, export_space, requirements
 from alignslm.generation import PlayError, SpeechPipeline, SpokenLM
 from alignslm.generation.cards import inline_cards
 from alignslm.generation.prompt import SILENCE_RMS
 from alignslm.provenance import ContractError
+from alignslm.serving import server_of
 from tests.messages import names
 from tests.micro import ROOT
 from tests.playing_world import build
@@ -297,12 +302,18 @@ def test_a_name_cannot_write_into_the_page(studio, prompt_id):
 
 @pytest.fixture(scope="module")
 def served(studio):
-    gr = load_gradio()
-    page = build_page(studio, ["base"])
-    _, url, shared = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options(gr))
-    assert shared is None
-    yield url
-    page.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = page_app(build_page(studio, ["base"]), host="127.0.0.1", port=port)
+    server = server_of(app, host="127.0.0.1", port=port)
+    thread = Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture
@@ -346,6 +357,20 @@ def test_a_file_is_continued_on_the_page(visited, speaker, recording):
     assert visited.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if folder := os.environ.get("ALIGNSLM_SCREENSHOTS"):
         visited.screenshot(path=f"{folder}/demo.png", full_page=True)
+
+
+def test_the_page_takes_no_more_than_a_recording(served):
+    for path in ("gradio_api/upload", "gradio_api/queue/join"):
+        connection = http.client.HTTPConnection(served.removeprefix("http://").strip("/"))
+        connection.putrequest("POST", f"/{path}")
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders()
+        piece = b"x" * (1 << 20)
+        for _ in range((UPLOAD_BYTES >> 20) + 1):
+            connection.send(b"100000\r\n" + piece + b"\r\n")
+        response = connection.getresponse()
+        assert (response.status, len(response.read()) < 200) == (413, True)
+        connection.close()
 
 
 def test_the_page_tells_faults_in_its_own_words(studio, tmp_path):

@@ -195,11 +195,13 @@ def test_the_graph_trains_on_them_from_the_base_model_and_evaluates(root, tmp_pa
         lambda units: {"units": units},
         lambda units: "".join(f"<Un{u}>" for u in units),
         lambda units: {"audio_repr": "".join(f"<Un{u}>" for u in units)},
+        lambda units: " ".join(map(str, units)),
+        str,
     ],
-    ids=["list", "slamkit", "text", "tokens"],
+    ids=["list", "slamkit", "text", "tokens", "numbers", "brackets"],
 )
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_units_may_be_written_in_four_ways_in_two_kinds_of_file(root, encoder, tmp_path, written, suffix):
+def test_units_may_be_written_in_six_ways_in_two_kinds_of_file(root, encoder, tmp_path, written, suffix):
     rows = [{side: written(row[side]["units"]) for side in SIDES} for row in slamkit_rows(5)]
     path = tmp_path / f"train{suffix}"
     write_lines(path, rows) if suffix == ".jsonl" else pl.DataFrame(rows).write_parquet(path, row_group_size=2)
@@ -232,6 +234,7 @@ def units_choice(folder, **changes):
         "overlapping_prompts": "error",
         "columns": {side: side for side in SIDES},
         "append_eos": True,
+        "strip_prompt": False,
         "max_units": None,
         "units": TRAINED_ON,
         "repeats": "error",
@@ -447,6 +450,95 @@ def test_a_column_of_text_is_no_name_of_a_sound_file(root, tmp_path):
     file = write_lines(tmp_path / "a.jsonl", [dict.fromkeys(SIDES, "a long story " * 40)])
     result = run(file, "--name", "x", "--columns", "prompt,chosen,rejected")
     assert result.stderr == "the first row's chosen side is neither units nor audio (no such audio file)\n"
+
+
+def test_text_in_the_columns_that_are_looked_for_is_shown(root, tmp_path):
+    result = run(write_lines(tmp_path / "a.jsonl", [dict.fromkeys(SIDES, "the old fox")]), "--name", "x")
+    names(result.stderr, "'the old fox'", "units", "audio", "--columns")
+    assert "no columns" not in result.stderr
+
+
+# --- prompts inside chosen and rejected ---
+
+
+def repeating_rows(count=12):
+    """Rows of numbers as text whose sides begin with the prompt, and the same rows without it."""
+    bare = [{side: row[side]["units"] for side in SIDES} for row in slamkit_rows(count)]
+    whole = [{side: [*row["prompt"], *row[side]] if side != "prompt" else row[side] for side in SIDES} for row in bare]
+    whole[3]["chosen"].insert(len(bare[3]["prompt"]), bare[3]["prompt"][-1])  # speech that goes on with the unit
+    return bare, [{side: " ".join(map(str, units)) for side, units in row.items()} for row in whole]
+
+
+def test_sides_that_repeat_the_prompt_are_told_and_the_cure_trains_on_each_unit_once(root, tmp_path):
+    bare, rows = repeating_rows()
+    file = write_lines(tmp_path / "x.jsonl", rows)
+    result = run(file, "--name", "again", "--encoder", "mfcc-kmeans")
+    assert result.exit_code == 1
+    names(result.stderr, "12 rows", "prompt", "--strip-prompt", "strip_prompt: true", "x.jsonl:1")
+    assert not (root / "experiments/preferences/again.yaml").exists()
+    result = run(file, "--name", "again", "--encoder", "mfcc-kmeans", "--strip-prompt", "--valid-fraction", 0.5)
+    assert result.exit_code == 0, result.output
+    assert choice(root, "again")["strip_prompt"] is True
+    pairs = make("again").select([f"{side}_units" for side in SIDES])
+    assert sorted(pairs.rows()) == sorted(tuple(row[side] for side in SIDES) for row in bare)
+
+
+def test_strip_prompt_of_rows_that_do_not_repeat_it_is_told(root, tmp_path):
+    file = write_lines(tmp_path / "x.jsonl", [repeating_rows()[1][0], slamkit_rows(1)[0]])
+    result = run(file, "--name", "x", "--encoder", "mfcc-kmeans", "--strip-prompt")
+    assert result.exit_code == 1
+    names(result.stderr, "1 problem", "chosen", "rejected", "strip_prompt: true", "x.jsonl:2")
+
+
+def test_a_side_that_alone_says_the_prompt_again_is_speech_like_any_other(root, tmp_path):
+    config = units_choice(tmp_path)
+    write_lines(tmp_path / "x.jsonl", [{"prompt": [1, 2], "chosen": [1, 2, 3], "rejected": [4]}])
+    (place,), _ = find_slices(config, tmp_path, rows=9)
+    read = read_slice(config, place, num_units=NUM_UNITS, encoder=None)
+    assert read.select(*SIDES, "problem").row(0) == ([1, 2], [1, 2, 3], [4], None)
+
+
+@pytest.mark.parametrize("subtype", ["FLAC", "VORBIS"])
+def test_sound_that_repeats_the_prompt_is_told_and_cut_off_to_the_sample(root, encoder, spoken, tmp_path, subtype):
+    def stored(waveform):
+        stream = io.BytesIO()
+        form, kind = ("FLAC", "PCM_16") if subtype == "FLAC" else ("OGG", "VORBIS")
+        soundfile.write(stream, waveform, RATE_HZ, format=form, subtype=kind)
+        return {"bytes": stream.getvalue(), "path": None}
+
+    whole = [
+        {side: stored(row[side] if side == "prompt" else np.concatenate([row["prompt"], row[side]])) for side in SIDES}
+        for row in spoken
+    ]
+    pl.DataFrame(whole).write_parquet(tmp_path / "p.parquet")
+    result = run(tmp_path / "p.parquet", "--name", "x")
+    assert result.exit_code == 1
+    names(result.stderr, "--strip-prompt", "p.parquet row 0")
+    result = run(tmp_path / "p.parquet", "--name", "again", "--strip-prompt", "--valid-fraction", 0.5)
+    assert result.exit_code == 0, result.output
+    if subtype == "FLAC":
+        pairs = make("again").select([f"{side}_units" for side in SIDES])
+        assert sorted(pairs.rows()) == sorted(tuple(expected(encoder, row)) for row in spoken)
+
+
+def test_only_files_inside_the_folder_are_read(root, spoken, tmp_path):
+    (tmp_path / "data").mkdir()
+    for place in (tmp_path, tmp_path / "data"):
+        soundfile.write(place / "x.wav", spoken[0]["prompt"], RATE_HZ, subtype="PCM_16")
+    (tmp_path / "data/link.wav").symlink_to(tmp_path / "x.wav")
+    outside = ["../x.wav", str(tmp_path / "x.wav"), "link.wav", "a/../../x.wav"]
+    rows = [{f"{side}_path": name if side == "chosen" else "x.wav" for side in SIDES} for name in ["x.wav", *outside]]
+    result = run(write_lines(tmp_path / "data/a.jsonl", rows), "--name", "x")
+    assert result.exit_code == 1
+    names(result.stderr, "chosen", "outside", "(4): a.jsonl:2, a.jsonl:3, a.jsonl:4")
+    cells = [{f"{side}_audio": {"bytes": None, "path": name} for side in SIDES} for name in ["x.wav"]]
+    (tmp_path / "data/a.jsonl").unlink()
+    pl.DataFrame(cells).cast(pl.Struct({"bytes": pl.Binary, "path": pl.String})).write_parquet(
+        tmp_path / "data/a.parquet"
+    )
+    result = run(tmp_path / "data/a.parquet", "--name", "x")
+    assert result.exit_code == 1
+    names(result.stderr, "path", "bytes")
 
 
 def test_a_file_that_validates_does_not_train(root, tmp_path):

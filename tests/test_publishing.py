@@ -23,6 +23,7 @@ from alignslm.config.document import read_document
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import apply_preset, preview
 from alignslm.config.problems import ConfigError
+from alignslm.integrity import LockError
 from alignslm.lm.checkpoint import load_lm
 from alignslm.publishing import PublishError, Receipt
 from alignslm.publishing.cards import dataset_card, model_card
@@ -360,6 +361,21 @@ def test_both_cards_name_and_cite_other_peoples_models_and_speech(world, preset,
 
 
 # --- what is refused before anything is pushed
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("stages:\n<<<<<<< HEAD\n  a:\n    cmd: x\n=======\n  a:\n    cmd: y\n>>>>>>> other\n", "line 4"),
+        ("", "by git"),
+        ("[]", "by git"),
+    ],
+)
+def test_a_lock_with_conflict_markers_is_told(tmp_path, text, fact):
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(LockError) as raised:
+        lock_slice(tmp_path / "dvc.lock", ["artifacts/checkpoints/r1"])
+    names(raised.value, tmp_path / "dvc.lock", fact, "conflict")
 
 
 def test_a_lock_that_does_not_know_the_checkpoint(tmp_path):

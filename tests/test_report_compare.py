@@ -1,25 +1,25 @@
 """Two systems side by side: hand-made answers, other orders, what is refused."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from typer.testing import CliRunner
 
 from alignslm import tables
 from alignslm.cli import app
-from alignslm.cli.compare import probability
-from alignslm.config.models import Bootstrap
 from alignslm.report.columns import ReportError
 from alignslm.report.compare import compare
+from alignslm.report.formatting import probability
 from alignslm.report.inputs import read_inputs
+from alignslm.report.metrics import Comparison
 from alignslm.report.writing import report_of
 from tests.messages import names
 from tests.report_world import EXPERIMENT, build
 from tests.sample_experiment import write_experiment
 from tests.small_evaluations import write_evaluation
-
-B = Bootstrap(resamples=200, confidence=0.95)
 
 
 def row(found, benchmark, metric):
@@ -39,16 +39,19 @@ def write_two(artifacts):
 
 
 def test_by_hand(tmp_path):
-    found = compare(write_two(tmp_path), "r1", "base", bootstrap=B, seed=0)
+    found = compare(write_two(tmp_path), "r1", "base")
     swuggy = row(found, "swuggy", "accuracy")
-    assert (swuggy.above, swuggy.below, swuggy.equal, swuggy.test) == (9, 2, 1, "mcnemar")
-    assert swuggy.p == pytest.approx(134 / 2048)  # 2 * (1 + 11 + 55) / 2^11
+    assert (swuggy.above, swuggy.below, swuggy.equal) == (9, 2, 1)
+    # sum 6.5; squares 10.25 of 11 unequal pairs, and of two more of their mean square; Student's t of 11
+    error = math.sqrt((10.25 * (1 + 2 / 11) / 14 - (6.5 / 14) ** 2) / 14)
+    assert swuggy.p == pytest.approx(2 * scipy.stats.t.sf(6.5 / 14 / error, 11))
+    assert swuggy.p_corrected == swuggy.p  # two judged prompts are too few to be tested
     assert (swuggy.value, swuggy.against_value) == (pytest.approx(9.5 / 12), pytest.approx(3 / 12))
     assert (swuggy.delta, swuggy.n, swuggy.n_missing) == (pytest.approx(6.5 / 12), 12, 1)
     assert swuggy.ci95[0] < swuggy.delta < swuggy.ci95[1]
     judge = row(found, "continuation", "judge_score")
     assert (judge.value, judge.against_value, judge.delta) == (3.75, 3.25, 0.5)
-    assert (judge.above, judge.below, judge.equal, judge.p, judge.test) == (1, 0, 1, 1.0, "sign")
+    assert (judge.above, judge.below, judge.equal, judge.p, judge.ci95) == (1, 0, 1, None, None)
     assert (judge.n, judge.n_missing) == (2, 1)
 
 
@@ -57,7 +60,7 @@ def test_voices_are_averaged_before_a_pair_is_above_or_below(tmp_path):
     theirs = {"x/a": 0.0, "x/b": 0.0, "x/c": 1.0, "y/a": 1.0, "y/b": 0.0}
     write_evaluation(tmp_path, "r1", {"p": [3.0]}, ours)
     write_evaluation(tmp_path, "base", {"p": [3.0]}, theirs)
-    found = row(compare(tmp_path, "r1", "base", bootstrap=B, seed=0), "swuggy", "accuracy")
+    found = row(compare(tmp_path, "r1", "base"), "swuggy", "accuracy")
     assert (found.above, found.below, found.equal, found.n) == (1, 0, 1, 2)  # x by 2 voices of 3, y by none
     assert found.delta == pytest.approx((1 / 3 + 0) / 2)
 
@@ -69,32 +72,31 @@ def world(tmp_path_factory):
 
 def test_differences_are_those_of_the_report(world):
     report = report_of(read_inputs(world, EXPERIMENT))
-    found = compare(
-        world, "r2", "sft", bootstrap=EXPERIMENT.params.evaluation.bootstrap, seed=EXPERIMENT.params.seeds.evaluation
-    )
+    found = compare(world, "r2", "sft")
     reported = [c for c in report.comparisons if (c.model, c.against) == ("r2", "sft")]
-    assert [(c.benchmark, c.metric, c.delta, c.ci95, c.n, c.n_missing) for c in reported] == [
-        (r.benchmark, r.metric, r.delta, r.ci95, r.n, r.n_missing) for r in found.rows
+    assert [dict(c) for c in reported] == [
+        {name: getattr(r, name) for name in Comparison.model_fields} for r in found.rows
     ]
+    assert [c.significant for c in reported] == [r.significant for r in found.rows]
     for some in found.rows:
         assert some.delta == pytest.approx(some.value - some.against_value)
         assert some.above + some.below + some.equal == some.n
 
 
 def test_sides_swap(world):
-    there, back = (compare(world, *names, bootstrap=B, seed=0) for names in (("r2", "base"), ("base", "r2")))
+    there, back = (compare(world, *names) for names in (("r2", "base"), ("base", "r2")))
     for one, other in zip(there.rows, back.rows, strict=True):
         assert (one.above, one.below, one.p) == (other.below, other.above, pytest.approx(other.p))
         assert one.delta == pytest.approx(-other.delta)
 
 
 def test_order_of_rows_changes_no_bit(world, monkeypatch):
-    expected = compare(world, "r2", "base", bootstrap=B, seed=0)
+    expected = compare(world, "r2", "base")
     read, chance = tables.read, np.random.default_rng(3)
     monkeypatch.setattr(
         tables, "read", lambda *given: read(*given).sample(fraction=1.0, shuffle=True, seed=int(chance.integers(99)))
     )
-    assert compare(world, "r2", "base", bootstrap=B, seed=0) == expected
+    assert compare(world, "r2", "base") == expected
 
 
 @pytest.mark.parametrize(
@@ -109,27 +111,34 @@ def test_refused(tmp_path, model, against, expected):
     write_two(tmp_path)
     write_evaluation(tmp_path, "odd", {})
     with pytest.raises(ReportError) as raised:
-        compare(tmp_path, model, against, bootstrap=B, seed=0)
+        compare(tmp_path, model, against)
     names(raised.value, *expected)
 
 
 def test_nothing_was_evaluated(tmp_path):
     with pytest.raises(ReportError) as raised:
-        compare(tmp_path, "r1", "base", bootstrap=B, seed=0)
+        compare(tmp_path, "r1", "base")
     names(raised.value, tmp_path, "'r1'", "eval", "dvc repro")
 
 
 def test_predicted_scores_and_distinct_texts_are_optional(world, tmp_path):
-    whole = compare(world, "r2", "base", bootstrap=B, seed=0)
+    whole = compare(world, "r2", "base")
     (tmp_path / "eval").symlink_to(world / "eval")
-    bare = compare(tmp_path, "r2", "base", bootstrap=B, seed=0)
+    bare = compare(tmp_path, "r2", "base")
     left_out = {(r.benchmark, r.metric) for r in whole.rows} - {(r.benchmark, r.metric) for r in bare.rows}
     assert left_out == {
         ("continuation", "unique_ratio"), ("continuation", "unique_ratio_per_index"),
         ("continuation", "distinct_1"), ("continuation", "distinct_2"),
         ("speech", "dnsmos_bak"), ("speech", "dnsmos_ovrl"),
     }  # fmt: skip
-    assert set(bare.rows) < set(whole.rows)
+    uncorrected = ({r.model_copy(update={"p_corrected": None}) for r in found.rows} for found in (bare, whole))
+    assert next(uncorrected) < next(uncorrected)
+    assert whole.absent == ()
+    assert bare.absent == tuple(
+        str(tmp_path / path)
+        for name in ("r2", "base")
+        for path in (f"samples/{name}/transcripts.parquet", f"mos/{name}.parquet")
+    )
 
 
 def test_the_command_prints_a_table_and_json(tmp_path):
@@ -137,13 +146,14 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path)])
     assert told.exit_code == 0, told.output
     head, *lines = [" ".join(line.split()) for line in told.output.splitlines()]
-    assert head == "r1 base difference 95 % interval above below equal p n missing"
-    assert lines[0].startswith("training judge (points of the scale) 3.75 3.25 +0.50 [")
-    assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 [")
-    assert lines[1].endswith("] 9 2 1 0.065 12 1")
+    assert head == "r1 base difference 95 % interval above below equal p corrected n missing"
+    assert lines[0] == "training judge (points of the scale) 3.75 3.25 +0.50 too few 1 0 1 – – 2 1"
+    assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 n.s. [")
+    assert lines[1].endswith("] 9 2 1 0.054 0.054 12 1")
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path), "--json"])
     assert [some["metric"] for some in json.loads(told.output)["rows"]] == ["judge_score", "accuracy"]
 
 
 def test_no_probability_is_zero():
     assert (probability(2.0**-40), probability(0.0654), probability(1.0)) == ("<0.001", "0.065", "1.000")
+    assert probability(None) == "–"

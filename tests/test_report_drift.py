@@ -8,7 +8,7 @@ import pytest
 
 from alignslm import tables
 from alignslm.report.drawing import drawing_style
-from alignslm.report.drift import drift_panels, drift_table, held_out_scores
+from alignslm.report.drift import drift_table, held_out_scores
 from alignslm.report.inputs import read_inputs
 from alignslm.report.plots import panels
 from alignslm.report.systems import lineage
@@ -53,9 +53,6 @@ def test_what_was_not_measured_is_null_and_not_drawn(inputs, report):
     without = report.model_copy(update={"metrics": tuple(m for m in report.metrics if m.metric != "auto_bleu")})
     assert drift_table(without, EXPERIMENT)["auto_bleu"].null_count() == 3
     with drawing_style():
-        assert [panel.name for panel in drift_panels(without, EXPERIMENT)] == [
-            "drift-num-words", "drift-duration-s", "drift-unique-ratio-per-index",
-        ]  # fmt: skip
         assert list(held_out_scores(pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema)), EXPERIMENT)) == []
 
 
@@ -74,9 +71,9 @@ def test_every_curve_is_drawn(inputs, report):
     expected = {
         "training-reward-accuracy", "training-reward-margin", "training-log-probabilities", "training-loss",
         "scores-r1", "scores-r2", "scores-held-out",
-        "drift-num-words", "drift-duration-s", "drift-auto-bleu", "drift-unique-ratio-per-index",
+        "models-num-words", "models-duration-s", "models-auto-bleu", "models-unique-ratio-per-index",
     }  # fmt: skip
     assert expected <= set(drawn)
-    assert drawn["drift-num-words"].alt.startswith("base 7.00 ± 0.00; r1 7.00 ± 0.00; r2 7.00 ± 0.00; ground-truth ")
+    assert drawn["models-num-words"].alt.startswith("base 7.00 (all equal); sft 7.00 (all equal); ")
     for name in expected:
         ET.fromstring(drawn[name].svg)  # noqa: S314 (our own drawing)

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,8 +18,8 @@ import soundfile
 from alignslm import tables
 from alignslm.audio import decode
 from alignslm.config.loading import load_experiment
+from alignslm.integrity import DamagedError
 from alignslm.provenance import content_id
-from alignslm.report.columns import ReportError
 from alignslm.report.drawing import VARIABLES, inline
 from alignslm.report.findings import findings_of
 from alignslm.report.formatting import change, heading, headline, percent, with_error, with_interval
@@ -247,10 +248,30 @@ def test_a_broken_training_log_is_named(artifacts, tmp_path):
     for name in ("prompts.parquet", "corpus", "samples", "mos", "eval", "scores", "pairs", "skipped_prompts"):
         (tmp_path / name).symlink_to(artifacts / name)
     (tmp_path / "training_logs").mkdir()
-    (tmp_path / "training_logs" / "r1.json").write_text('{"steps": 3}')
-    with pytest.raises(ReportError) as raised:
+    for log in (artifacts / "training_logs").iterdir():
+        (tmp_path / "training_logs" / log.name).write_text('{"steps": 3}' if log.stem == "r1" else log.read_text())
+    with pytest.raises(DamagedError) as raised:
         read_inputs(tmp_path, EXPERIMENT)
     names(raised.value, tmp_path / "training_logs" / "r1.json", "best", "log", "dvc repro")
+
+
+EXPECTED = [
+    "prompts.parquet", "prompt_transcripts.parquet", "corpus/utterances", "mos/r1.parquet",
+    "mos/original-prompts.parquet", "mos/original-continuations.parquet", "samples/r1/transcripts.parquet",
+    "samples/r1/speech", "samples/ground-truth/recorded.parquet", "eval/r1/judged.parquet",
+    "eval/r1/item_scores.parquet", "scores/r1.parquet", "pairs/r1.parquet", "skipped_prompts/r1.parquet",
+    "training_logs/base.json", "training_logs/sft.json", "training_logs/r1.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("gone", EXPECTED)
+def test_an_absent_input_is_named(artifacts, tmp_path, gone):
+    shutil.copytree(artifacts, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises((DamagedError, tables.TableError)) as raised:
+        read_inputs(tmp_path, EXPERIMENT)
+    names(raised.value, path, "dvc repro")
 
 
 def test_pairs_account_closes(inputs):
@@ -286,12 +307,20 @@ def test_numbers_are_written_with_errors_signs_and_significance(report):
         benchmark="storycloze",
         metric="accuracy/topic",
         delta=-0.0214,
-        ci95=(-0.05, 0.01),
+        stderr=0.01,
+        ci95=(-0.05, -0.01),
+        p=0.04,
+        p_corrected=0.2,
         n=9,
         n_missing=0,
     )
-    assert change(delta) == "−2.1 n.s. [−5.0, +1.0]"
-    assert change(delta.model_copy(update={"ci95": (-0.05, -0.01)})) == "−2.1 [−5.0, −1.0]"
+    assert change(delta) == "−2.1 n.s. [−5.0, −1.0]"  # one verdict: that of the corrected test
+    assert change(delta.model_copy(update={"p_corrected": 0.04})) == "−2.1 [−5.0, −1.0]"
+    few = {"stderr": None, "ci95": None, "p": None, "p_corrected": None}
+    assert change(delta.model_copy(update=few)) == "−2.1 too few"
+    same = {"delta": -1e-12, "stderr": 0.0, "ci95": None, "p": 1.0, "p_corrected": 1.0}
+    assert change(delta.model_copy(update=same)) == "0.0 all equal"
+    assert with_error(shown.model_copy(update={"stderr": None, "ci95": None})) == "2.87 (too few)"
     assert change(None) == "–"
     assert heading("continuation", "auto_bleu", arrow="↓") == "auto-BLEU (×100)\N{NO-BREAK SPACE}↓"
 
@@ -301,7 +330,7 @@ def test_marks_say_better_or_worse_by_the_metrics_direction(report):
     row = next(row for row in sheet.rows if row[0].text == "r2 – base")
     assert row[1].mark == "better"
     moved = [
-        c.model_copy(update={"delta": 0.5, "ci95": (0.4, 0.6)}) if c.metric in {"auto_bleu", "num_words"} else c
+        c.model_copy(update={"delta": 0.5, "p_corrected": 0.01}) if c.metric in {"auto_bleu", "num_words"} else c
         for c in report.comparisons
     ]
     row = comparison_sheet(report.model_copy(update={"comparisons": tuple(moved)})).rows[0]
@@ -343,9 +372,20 @@ def test_every_finding_is_written_out(report):
     names(texts["warnings"][1], "held-out judge")
 
 
+def test_a_checkpoint_that_training_made_worse_is_the_first_warning(report):
+    worse = {"figure": "reward margin on 33 validation pairs", "start": 0.0, "end": -9.25, "worse": True}
+    logs = {
+        name: TrainingLog.model_validate({"steps": 9, "best": None, "change": change, "log": []})
+        for name, change in (("base", None), ("sft", worse | {"worse": False}), ("r2", worse))
+    }
+    first, *others = paragraphs_of(report, EXPERIMENT, logs)["warnings"]
+    names(first, "`r2`", "worse", "-9.25", "33 validation pairs")
+    assert not any("validation pairs" in text for text in others)
+
+
 def test_findings_change_with_the_numbers(report):
     worse = tuple(
-        c.model_copy(update={"delta": -0.5, "ci95": (-0.6, -0.4)}) if c.metric in {"judge_score", "unique_ratio"} else c
+        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge_score", "unique_ratio"} else c
         for c in report.comparisons
     )
     changed = report.model_copy(update={"comparisons": worse, "flags": ()})

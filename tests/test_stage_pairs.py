@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from alignslm import tables
+from alignslm.artifacts import Artifacts
 from stages import pairs
 from tests.messages import names
 from tests.pair_selection import frames
@@ -26,6 +27,7 @@ SCORES, CONTINUATIONS, PROMPTS = (
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(write_experiment(tmp_path))
+    Artifacts().own_code("selector/thresholds").mkdir(parents=True)
     scores, continuations, prompts = frames(ROWS)
     tables.write(scores, tables.SCORES, SCORES)
     tables.write(continuations, tables.CONTINUATIONS, CONTINUATIONS, CONTRACT)
@@ -58,7 +60,7 @@ def test_a_round_ends_in_three_files_and_one_line(here, capsys):
 
 def test_a_missing_table(here, capsys):
     SCORES.unlink()
-    names(refused(capsys), "dvc repro", "dvc pull", SCORES, "empty")
+    names(refused(capsys), "dvc repro", "dvc pull", SCORES)
 
 
 @pytest.mark.parametrize("path", [SCORES, CONTINUATIONS, PROMPTS])
@@ -74,7 +76,7 @@ def test_a_corrupted_table(here, capsys, path):
 def test_a_table_of_another_version(here, capsys):
     arrow = pq.read_table(SCORES)
     pq.write_table(arrow.replace_schema_metadata({"alignslm.table": "scores", "alignslm.version": "0"}), SCORES)
-    names(refused(capsys), "dvc repro", "scores", SCORES, "0", "1")
+    names(refused(capsys), "dvc repro", "scores", SCORES, "0", tables.SCORES.version)
 
 
 def test_a_table_under_another_unit_contract(here, capsys):

@@ -1,17 +1,24 @@
 import json
 import math
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
+from pydantic import ValidationError
 from transformers import Trainer
 from trl import DPOTrainer
 
-from alignslm.config.models import LlamaScratchConfig, Lora, NextUnitTrainerConfig, PreferenceTrainerConfig
-from alignslm.lm.checkpoint import load_lm, save_lm
+from alignslm.config.models import LlamaScratchConfig, Lora, LossName, NextUnitTrainerConfig, PreferenceTrainerConfig
+from alignslm.convnet import DivergedError
+from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm
+from alignslm.report.inputs import TrainingLog
 from alignslm.training import preference
-from alignslm.training.adapter import lora_config, save_adapter_and_merge
+from alignslm.training.adapter import AdapterError, lora_config, save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training, new_model, scratch_vocabulary, train_whole
 from alignslm.training.preference import (
     TooFewPairsError,
@@ -23,9 +30,10 @@ from alignslm.training.preference import (
     train_preferences,
     unit_tokenizer,
 )
-from alignslm.training.trainer_setup import BatchError, BestCheckpoint, batch_arguments
+from alignslm.training.trainer_setup import BatchError, BestCheckpoint, batch_arguments, write_log
 from tests.messages import names
-from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
+from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
+from tests.tiny_states import STATES, tiny_by_name
 
 LORA = Lora(r=4, alpha=8, target_modules="all-linear")
 TRAINER = PreferenceTrainerConfig(
@@ -87,7 +95,7 @@ def trainer_for(lm, frame, config, tmp_path):
         train_dataset=rows,
         eval_dataset=rows,
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
-        peft_config=lora_config(config.lora),
+        peft_config=lora_config(config.lora, lm.model.config),
     )
 
 
@@ -133,15 +141,80 @@ def test_reference_log_probs_and_dpo_loss_equal_a_hand_computation(tmp_path):
     assert metrics["eval_rewards/accuracies"] == pytest.approx(np.mean(np.array(margins) > 0), abs=1e-6)
 
 
-def test_the_loss_mixture_adds_the_mean_likelihood_of_the_chosen(tmp_path):
-    frame = pairs(8)
-    config = TRAINER.model_copy(update={"loss_weights": {"sft": 10.0}, "batch_size": 8})
-    lm = tiny_lm()
-    nats = [naive_side(lm, *next(iter(sides(row)))) for row in frame.iter_rows(named=True)]
-    sizes = [len(next(iter(sides(row)))[1]) for row in frame.iter_rows(named=True)]
-    metrics = trainer_for(lm, frame, config, tmp_path).evaluate()
-    token_mean, pair_mean = -10 * sum(nats) / sum(sizes), -10 * np.mean(np.array(nats) / np.array(sizes))
-    assert min(abs(metrics["eval_loss"] - token_mean), abs(metrics["eval_loss"] - pair_mean)) < 1e-3
+def by_hand(name, policy, reference, sizes, beta, smoothing=0.2):
+    """Each loss as its paper writes it: log-probabilities (pairs, 2), chosen first; lengths (pairs, 2), in float64."""
+    ratios = policy - reference
+    means = ratios / sizes
+    delta = ratios[:, 0] - ratios[:, 1]
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    match name:
+        case "sigmoid":  # DPO, arXiv 2305.18290, eq. 7
+            found = -np.log(sigmoid(beta * delta))
+        case "hinge":  # SLiC, arXiv 2305.10425, with the reference of DPO
+            found = np.maximum(0, 1 - beta * delta)
+        case "ipo":  # arXiv 2310.12036, eq. 17, of means
+            found = (means[:, 0] - means[:, 1] - 1 / (2 * beta)) ** 2
+        case "robust":  # arXiv 2403.00409, eq. 12
+            right, swapped = -np.log(sigmoid(beta * delta)), -np.log(sigmoid(-beta * delta))
+            found = ((1 - smoothing) * right - smoothing * swapped) / (1 - 2 * smoothing)
+        case "apo_zero":  # arXiv 2408.06266, eq. 7
+            found = 1 - sigmoid(beta * ratios[:, 0]) + sigmoid(beta * ratios[:, 1])
+        case "apo_down":  # eq. 8
+            found = sigmoid(beta * ratios[:, 0]) + 1 - sigmoid(beta * delta)
+        case "sigmoid_norm":
+            found = -np.log(sigmoid(beta * (means[:, 0] - means[:, 1])))
+        case "sft":  # one loss per unit of the chosen sides
+            return -policy[:, 0].sum() / sizes[:, 0].sum()
+    return found.mean()
+
+
+@pytest.fixture
+def nine(tmp_path):
+    """A shaken adapter on nine pairs, in batches of 4, 4 and 1; log-probabilities by hand, and lengths."""
+    frame, lm = pairs(9, seed=4), tiny_lm()
+    reference = np.array([[naive_side(lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
+    sizes = np.array([[len(tail) for _, tail in sides(row)] for row in frame.iter_rows(named=True)])
+    trainer = trainer_for(lm, frame, TRAINER, tmp_path)
+    shake_adapter(trainer.model)
+    policy_lm = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
+    policy = np.array([[naive_side(policy_lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
+    return trainer, policy, reference, sizes
+
+
+@pytest.mark.parametrize("name", get_args(LossName))
+def test_every_loss_is_its_own_definition_over_pairs_not_batches(nine, name):
+    trainer, policy, reference, sizes = nine
+    config = PreferenceTrainerConfig.model_validate(
+        {**TRAINER.model_dump(), "loss_weights": {name: 1.0}, "label_smoothing": 0.2 if name == "robust" else None}
+    )
+    arguments = preference_arguments(config, num_pairs=9, warmup_steps=0, seed=0, work=Path(trainer.args.output_dir))
+    trainer.loss_types, trainer.label_smoothing = arguments.loss_type, arguments.label_smoothing
+    expected = by_hand(name, policy, reference, sizes, TRAINER.beta)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5)
+    if name == "robust":
+        assert abs(expected - by_hand("sigmoid", policy, reference, sizes, TRAINER.beta)) > 0.01
+
+
+def test_validation_figures_are_averages_over_pairs(nine):
+    """Averaged over batches of 4, 4 and 1, the last pair would weigh as much as four."""
+    trainer, policy, reference, _ = nine
+    rewards = TRAINER.beta * (policy - reference)
+    margins = rewards[:, 0] - rewards[:, 1]
+    found = trainer.evaluate()
+    assert found["eval_rewards/accuracies"] == pytest.approx((margins > 0).mean(), abs=1e-9)
+    assert found["eval_rewards/margins"] == pytest.approx(margins.mean(), abs=1e-5)
+    assert found["eval_logps/rejected"] == pytest.approx(policy[:, 1].mean(), abs=1e-4)
+    batches = [margins[:4].mean(), margins[4:8].mean(), margins[8:].mean()]
+    assert abs(np.mean(batches) - margins.mean()) > 0.01
+
+
+def test_robust_and_its_smoothing_belong_together():
+    for losses, smoothing in (({"robust": 1.0}, None), ({"sigmoid": 1.0}, 0.1), ({"robust": 1.0}, 0.5)):
+        with pytest.raises(ValidationError) as raised:
+            PreferenceTrainerConfig.model_validate(
+                {**TRAINER.model_dump(), "loss_weights": losses, "label_smoothing": smoothing}
+            )
+        names(raised.value, "label_smoothing")
 
 
 def gradients(model, loss):
@@ -257,6 +330,106 @@ def test_micro_batches_add_up_to_the_batch(tmp_path, monkeypatch):
     with pytest.raises(BatchError) as raised:
         batch_arguments(512, 48)
     names(raised.value, "batch_size", "512", "4", "48")
+
+
+@pytest.mark.parametrize("losses", [{"sigmoid": 1.0}, {"sft": 1.0}, {"sigmoid": 1.0, "sft": 2.0}])
+def test_micro_batches_of_any_size_add_up_to_one_loss_per_pair_or_unit(tmp_path, losses):
+    """Seven pairs in micro-batches of 3, 3 and 1: the gradient of the step is that of the seven at once."""
+    found = []
+    for micro in (8, 3):
+        config = TRAINER.model_copy(update={"loss_weights": losses, "batch_size": 24, "micro_batch_size": micro})
+        trainer = trainer_for(tiny_lm(), pairs(7), config, tmp_path / str(micro))
+        shake_adapter(trainer.model)
+        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+        trainer.current_gradient_accumulation_steps = 1
+        rows = [trainer.train_dataset[row] for row in range(7)]
+        batches = [trainer.data_collator(rows[start : start + micro]) for start in range(0, 7, micro)]
+        whole = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
+        trainer.current_gradient_accumulation_steps = len(batches)
+        trainer.model.zero_grad()
+        loss = sum(trainer.training_step(trainer.model, batch, whole) for batch in batches)
+        weights = [w.grad.flatten() for w in trainer.model.parameters() if w.grad is not None]
+        found.append((float(loss), torch.cat(weights)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_next_unit_micro_batches_add_up_to_one_loss_per_unit(tmp_path):
+    rows = [[1] * 3, [2, 3] * 9, [4], [5, 6, 7] * 5]
+    found = []
+    for micro in (None, 1):
+        config = NEXT_UNIT.model_copy(
+            update={"batch_size": 4, "micro_batch_size": micro, "steps": 1, "warmup_steps": 0}
+        )
+        _, run = continue_training(config, tiny_lm(), rows, seed=0, work=tmp_path / str(micro))
+        found.append(next(row.figures["loss"] for row in run.log if "loss" in row.figures))
+    ids = [VOCABULARY.encode(units, bos=True, eos=True) for units in rows]
+    nats = [naive_log_probs(tiny_lm(), one) for one in ids]
+    assert found == pytest.approx([-sum(map(sum, nats)) / sum(map(len, nats))] * 2, abs=1e-4)
+    assert run.change.start == pytest.approx(found[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.9, 8.0])
+def test_alpha_is_not_cut_to_an_integer(alpha):
+    lora = Lora(r=4, alpha=alpha, target_modules="all-linear")
+    model = get_peft_model(tiny_lm().model, lora_config(lora, tiny_lm().model.config))
+    assert {part.scaling["default"] for part in model.modules() if isinstance(part, LoraLayer)} == {alpha / 4}
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "said"),
+    [
+        ("llama", ("q_proj", "v_proj", "fc1", "fc2"), ("llama", "fc1", "fc2", "gate_proj", "o_proj")),
+        ("llama", ("c_attn",), ("c_attn",)),
+        ("qwen2", ("q_proj", "embed_tokens"), ("embed_tokens", "tie_word_embeddings")),
+        ("qwen2", ("lm_head",), ("lm_head", "tie_word_embeddings")),
+        ("llama", ("input_layernorm",), ("PEFT", "llama")),
+        ("llama", ("q_proj", "v_proj"), None),
+        ("llama", ("lm_head", "embed_tokens"), None),
+        ("llama", ("model.layers.0.mlp.up_proj",), None),
+        ("opt", "all-linear", None),
+        ("mamba", ("in_proj", "dt_proj"), ("mamba", "dt_proj", "x_proj")),
+        *((family, "all-linear", None) for family in STATES),
+    ],
+)
+def test_target_modules_are_those_of_the_model_or_refused(family, targets, said):
+    make = tiny_by_name if family in STATES else tiny_model
+    model, lora = make(family, vocab_size=23), Lora(r=4, alpha=8, target_modules=targets)
+    if said is not None:
+        with pytest.raises(AdapterError) as raised:
+            lora_config(lora, model.config)
+        names(raised.value, "lora.target_modules", *said)
+        return
+    adapted, ids = get_peft_model(model, lora_config(lora, model.config)), torch.tensor([[4, 5, 6, 7]])
+    shake_adapter(adapted)
+    with torch.no_grad():
+        before = adapted.eval()(ids).logits
+        assert (adapted.merge_and_unload()(ids).logits - before).abs().max() < 1e-4
+
+
+def test_a_bfloat16_model_is_merged_in_float32_and_keeps_small_updates(tmp_path):
+    """In bfloat16 three quarters of an update of 1e-3 would be rounded away."""
+    lm = tiny_lm()
+    save_lm(lm.model.to(torch.bfloat16), VOCABULARY, CONTRACT, tmp_path / "base")
+    base = load_lm(tmp_path / "base", device="cpu").model
+    before = {name: weight.double() for name, weight in base.state_dict().items()}
+    model = get_peft_model(base, lora_config(LORA, base.config))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1e-3)
+    weights = {name: weight.detach().double() for name, weight in model.state_dict().items()}
+    merged = save_adapter_and_merge(model, tmp_path / "r1" / "adapter")
+    save_lm(merged, VOCABULARY, CONTRACT, tmp_path / "r1")
+    after = load_lm(tmp_path / "r1", device="cpu").model.state_dict()
+    for name, weight in before.items():
+        key = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{key}.lora_A.default.weight" in weights:
+            change = (
+                weights[f"{key}.lora_B.default.weight"] @ weights[f"{key}.lora_A.default.weight"] * LORA.alpha / LORA.r
+            )
+            torch.testing.assert_close(after[name].double() - weight, change, rtol=0.01, atol=1e-6)
+            assert after[name].dtype == torch.float32
 
 
 def test_an_adapter_lists_its_modules_in_one_order(tmp_path):
@@ -379,6 +552,73 @@ def test_a_checkpoint_whole_but_for_its_seal_is_gone_on_from(tmp_path, monkeypat
     (work / "sealed-checkpoint-18.sha256").unlink()
     train_base(SCRATCH, COUNTING, scratch_vocabulary(20), seed=0, work=work)
     names(capsys.readouterr().out, "18")
+
+
+def test_a_killed_run_ends_with_the_log_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    """Logged every 10 steps, saved every 6: what was summed up between a log and a checkpoint is not lost."""
+    vocabulary = scratch_vocabulary(20)
+    whole = train_base(SCRATCH, COUNTING, vocabulary, seed=0, work=tmp_path / "whole")[1]
+    cut_training(monkeypatch, tmp_path / "cut", step=21)
+    resumed = train_base(SCRATCH, COUNTING, vocabulary, seed=0, work=tmp_path / "cut")[1]
+    for name, run in (("whole", whole), ("resumed", resumed)):
+        write_log(run, None, tmp_path / f"{name}.json")
+    assert [row.step for row in whole.log] == [6, 10, 12, 18, 20, 24, 30, 30]
+    assert (tmp_path / "whole.json").read_bytes() == (tmp_path / "resumed.json").read_bytes()
+
+
+def train_on_pairs(config, work):
+    train_preferences(config, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_size=8, work=work)
+
+
+def train_on_units(config, work):
+    continue_training(config, tiny_lm(), COUNTING, seed=0, work=work)
+
+
+@pytest.mark.parametrize(("config", "train"), [(TRAINER, train_on_pairs), (NEXT_UNIT, train_on_units)])
+def test_a_diverging_training_stops_and_leaves_no_checkpoint_to_resume(tmp_path, config, train):
+    with pytest.raises(DivergedError) as raised:
+        train(config.model_copy(update={"learning_rate": 1e30}), tmp_path)
+    names(raised.value, "learning_rate", "step")
+    assert list(tmp_path.glob("checkpoint-*")) == []
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path):
+    lm = tiny_lm()
+    lm.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = math.nan
+    with pytest.raises(CheckpointError) as raised:
+        save_lm(lm.model, VOCABULARY, CONTRACT, tmp_path / "r1")
+    names(raised.value, tmp_path / "r1", "model.layers.1.mlp.up_proj.weight", "learning_rate")
+    assert not (tmp_path / "r1").exists()
+
+
+def test_a_checkpoint_worse_than_its_start_is_said_loudly(tmp_path, capsys):
+    """Chosen and rejected of the validation pairs are swapped, so that what training learns is wrong there."""
+    valid = pl.col("split") == "valid"
+    frame = pairs(24).with_columns(
+        pl.when(valid).then(f"{there}_{part}").otherwise(f"{here}_{part}").alias(f"{here}_{part}")
+        for here, there in (("chosen", "rejected"), ("rejected", "chosen"))
+        for part in ("units", "finish")
+    )
+    _, run, best = train_preferences(
+        TRAINER, tiny_lm(), frame, warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "bad"
+    )
+    assert best.reward_margin < 0
+    write_log(run, best, tmp_path / "r1.json")
+    names(capsys.readouterr().err, "r1", "WORSE", f"{best.reward_margin:.4g}", "learning_rate")
+    recorded = TrainingLog.model_validate_json((tmp_path / "r1.json").read_text())
+    assert (recorded.change.worse, recorded.change.start, recorded.change.end) == (True, 0.0, best.reward_margin)
+
+    _, run, best = train_preferences(
+        TRAINER, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "good"
+    )
+    write_log(run, best, tmp_path / "r1.json")
+    assert capsys.readouterr().err == ""
+    hot = NEXT_UNIT.model_copy(
+        update={"learning_rate": 300.0, "warmup_steps": 0, "lr_scheduler_type": "constant", "max_steps": 3}
+    )
+    _, run = continue_training(hot, tiny_lm(), COUNTING, seed=0, work=tmp_path / "hot")
+    write_log(run, None, tmp_path / "ntp.json")
+    names(capsys.readouterr().err, "ntp", "WORSE", "nats")
 
 
 def test_preference_training_that_must_start_anew_keeps_no_best_of_the_run_before(tmp_path):

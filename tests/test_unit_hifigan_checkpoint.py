@@ -11,6 +11,8 @@ import torch
 from alignslm.config.loading import load_experiment
 from alignslm.config.problems import ConfigError
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.integrity import DamagedError
+from alignslm.listing import EncodingError
 from alignslm.vocoder import VocoderError, load_vocoder, prepare_vocoder
 from tests.messages import names
 from tests.sample_experiment import edit, write_experiment
@@ -127,6 +129,19 @@ def test_more_names_than_voices(tmp_path):
     names(refusal(config_of(tmp_path, speaker=0, style=0), tmp_path), "4", "speaker", "3")
 
 
+def test_names_are_numbered_by_their_lines_as_textless_does(tmp_path):
+    settings = write_checkpoint(tmp_path, **SEVERAL)
+    (tmp_path / "speakers.txt").write_bytes(b"lj\r\n\r\nvctk_p225\r\n\r\n")  # textless: readlines(), so three of them
+    config = config_of(tmp_path, speaker="vctk_p225", style=0)
+    prepare_vocoder(config, [], contract_of(settings), tmp_path / "made")
+    assert json.loads((tmp_path / "made" / "vocoder.json").read_text())["speaker"] == 2
+    names(refusal(config_of(tmp_path, speaker="", style=0), tmp_path, contract_of(settings)), "lj, vctk_p225")
+    (tmp_path / "speakers.txt").write_bytes("lj\nzoë\n".encode("latin-1"))
+    with pytest.raises(EncodingError) as raised:
+        prepare_vocoder(config, [], contract_of(settings), tmp_path / "again")
+    names(raised.value, "line 2", "speakers.txt", "UTF-8")
+
+
 class Program:
     def __reduce__(self):
         return (print, ("this would run",))
@@ -190,9 +205,9 @@ def test_a_folder_may_stand_for_the_one_file_in_it(tmp_path):
 
 def test_nothing_prepared(tmp_path):
     config = UnitHiFiGANConfig.model_validate_json(config_of(tmp_path).model_dump_json())
-    with pytest.raises(VocoderError) as raised:
+    with pytest.raises(DamagedError) as raised:
         load_vocoder(config, tmp_path, device="cpu")
-    names(raised.value, tmp_path, "vocoder.json", "dvc repro vocoder")
+    names(raised.value, tmp_path, "vocoder.json", "dvc repro")
 
 
 def chosen_together(root, encoder, vocoder):

@@ -1,6 +1,9 @@
 """Whisper in batches against transformers' own decoding of one recording, and a loop over single tokens."""
 
+import json
+import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,14 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from alignslm import tables
 from alignslm.asr import ASRError, Transcript, load_asr, prepare_asr, whisper
 from alignslm.asr.rows import transcribe
-from alignslm.asr.whisper import compression_ratio, normalize_text
+from alignslm.asr.whisper import DecodedSegment, compression_ratio, normalize_text
 from alignslm.audio import AudioError, encode_flac, resample
 from alignslm.fetching import FetchError
+from alignslm.integrity import DamagedError
 from alignslm.loading import WeightsError
 from tests.messages import names
 from tests.tiny_whisper import MAX_TOKENS, RATE_HZ, config_of, write_whisper
@@ -158,12 +163,50 @@ def test_the_rule_for_silence_needs_both_signs_and_keeps_what_was_written(publis
     mean_nats = np.log(heard.confidence)
     loud = {"no_speech_threshold": heard.no_speech_prob / 2, "logprob_threshold": mean_nats / 2}
     (discarded,) = recogniser_of(published, tmp_path / "a", **loud).transcribe([waveform])
-    assert discarded == heard._replace(text=None, status="empty", confidence=None)
+    assert discarded == heard._replace(text=None, status="empty")
     assert discarded.raw_text == heard.text
     surer = {**loud, "logprob_threshold": mean_nats * 2}
     assert recogniser_of(published, tmp_path / "b", **surer).transcribe([waveform]) == [heard]
     speech = {**loud, "no_speech_threshold": 0.99}
     assert recogniser_of(published, tmp_path / "c", **speech).transcribe([waveform]) == [heard]
+
+
+def test_a_text_of_less_confidence_than_the_limit_is_discarded_and_its_signs_are_kept(published, tmp_path, recogniser):
+    heard = recogniser.transcribe(SOUNDS)
+    limit = sorted(item.confidence for item in heard)[4]
+    expected = [item._replace(text=None, status="failed") if item.confidence < limit else item for item in heard]
+    assert recogniser_of(published, tmp_path, confidence_threshold=limit).transcribe(SOUNDS) == expected
+    assert [item.status for item in expected].count("failed") == 4
+
+
+def test_eight_eight_eight_is_no_text(published, tmp_path):
+    limited = recogniser_of(published, tmp_path, compression_ratio_threshold=2.4)
+    said = DecodedSegment("Press 1, 2, 3, " + "8, " * 200, -2.0, 224, 0.1)
+    plain = DecodedSegment("the fox ran over the hill and saw a boat", -2.0, 10, 0.1)
+    (repeated, spoken, both) = (limited._transcript(some) for some in ([said], [plain], [plain, said]))
+    assert (repeated.text, repeated.status, repeated.raw_text) == (None, "failed", said.text)
+    assert repeated.compression_ratio == pytest.approx(
+        len(said.text) / len(zlib.compress(said.text.encode())), abs=1e-4
+    )
+    assert (spoken.status, both.status) == ("ok", "failed")  # 30 s of speech before it do not hide it
+
+
+def test_a_text_that_repeats_itself_does_not_hold_its_batch(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(whisper, "CHECKED_EVERY", 8)
+    recogniser = recogniser_of(published, tmp_path, compression_ratio_threshold=2.0, max_new_tokens=20)
+    boat = recogniser._processor.tokenizer.get_vocab()["\u0120boa"]
+    recogniser._generation.suppress_tokens = [
+        number for number in range(recogniser._model.config.vocab_size) if number != boat
+    ]
+    recogniser._generation.begin_suppress_tokens = None
+    steps = []
+    recogniser._model.get_decoder().register_forward_hook(lambda *_: steps.append(1))
+    heard = recogniser.transcribe(SOUNDS[:3])
+    assert [(item.status, item.raw_text) for item in heard] == [("failed", "boa " * 7 + "boa")] * 3
+    assert len(steps) == 8 + 1  # a step per token, and one pass that scores them
+    end = recogniser._processor.tokenizer.eos_token_id
+    assert recogniser._until_repeating([boat] * 8 + [end]) == [boat] * 8  # padded, as others of its batch went on
+    assert recogniser._until_repeating([boat] * 4 + [end]) == [boat] * 4 + [end]
 
 
 def test_words_are_what_judges_of_plain_words_read(published, tmp_path, recogniser):
@@ -304,9 +347,44 @@ def test_missing_files_are_told(tmp_path, missing, message):
     names(raised.value, *message)
 
 
-def test_missing_weights_are_never_drawn_at_random(tmp_path):
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"]
+)
+@pytest.mark.parametrize("content", [b"", b'{"cut": ', b"\xff\0", b"[1, 2]"])
+def test_a_damaged_file_of_settings_is_told_not_passed_over(tmp_path, name, content):
+    folder = write_whisper(tmp_path / "whisper")
+    (folder / name).write_bytes(content)
+    with pytest.raises(WeightsError) as raised:
+        prepare_asr(config_of(folder), [], tmp_path / "asr")
+    names(raised.value, folder / name, "JSON", "download")
 
+
+def test_a_checkpoint_of_bin_files_is_read_where_there_are_no_safetensors(published, tmp_path, recogniser):
+    folder = shutil.copytree(published, tmp_path / "whisper.bin")
+    state = load_file(folder / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    pickled = recogniser_of(folder, tmp_path / "asr")
+    assert pickled.transcribe(SOUNDS[:3]) == recogniser.transcribe(SOUNDS[:3])
+    torch.save({**state, "odd": Path("x")}, folder / "pytorch_model.bin")
+    with pytest.raises(WeightsError) as raised:
+        prepare_asr(config_of(folder), [], tmp_path / "again")
+    names(raised.value, "safetensors", folder)
+
+
+def test_an_english_only_checkpoint_without_generation_config_takes_no_language(tmp_path):
+    folder = write_whisper(tmp_path / "whisper.en", multilingual=False)
+    expected = recogniser_of(folder, tmp_path / "with", language=None, task=None).transcribe(SOUNDS[:2])
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    suppressed = {name: settings[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
+    (folder / "config.json").write_text(json.dumps({**config, **suppressed}))  # as the first checkpoints had them
+    heard = recogniser_of(folder, tmp_path / "without", language=None, task=None).transcribe(SOUNDS[:2])
+    assert [item.raw_text for item in heard] == [item.raw_text for item in expected]
+
+
+def test_missing_weights_are_never_drawn_at_random(tmp_path):
     folder = write_whisper(tmp_path / "whisper")
     state = load_file(folder / "model.safetensors")
     del state["model.encoder.conv1.weight"]
@@ -317,9 +395,9 @@ def test_missing_weights_are_never_drawn_at_random(tmp_path):
 
 
 def test_nothing_prepared(published, tmp_path):
-    with pytest.raises(ASRError) as raised:
+    with pytest.raises(DamagedError) as raised:
         load_asr(config_of(published), tmp_path, device="cpu")
-    names(raised.value, tmp_path, "recogniser.json", "dvc repro asr")
+    names(raised.value, tmp_path, "recogniser.json", "dvc repro")
 
 
 def test_half_a_rule_for_silence_is_no_rule(published):

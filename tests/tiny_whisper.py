@@ -115,6 +115,8 @@ def config_of(folder: Path, **changes: object) -> WhisperASRConfig:
         "silence_rms": 0.001,
         "no_speech_threshold": None,
         "logprob_threshold": None,
+        "compression_ratio_threshold": None,
+        "confidence_threshold": None,
         "dtype": "float32",
     }
     return WhisperASRConfig.model_validate({**values, **changes})

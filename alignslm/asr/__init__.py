@@ -20,6 +20,8 @@ class ASRError(ValueError):
 class Transcript(NamedTuple):
     """ASR output. `empty`: silence or no word; `failed`: no usable output. `text` is None unless `status` is ok.
 
+    `confidence` is None only if nothing was decoded, so that thresholds can be tuned from the table.
+
     `text` is what judges and metrics read; `raw_text` is the model's own output if that may differ,
     kept even if the status is empty.
     Signs of hallucination, None if the model has none: `no_speech_prob`, the probability of no speech,

@@ -171,4 +171,4 @@ class CharCTCASR:
         mel = torch.from_numpy(_mel_of(self._config, waveform))
         scores, classes = self._model(((mel - self._model.mel_mean) / self._model.mel_std)[None])[0].max(dim=1)
         text = _plain("".join(self._alphabet[label - 1] for label in collapse(classes.tolist())))
-        return Transcript(text, "ok", float(scores.mean().exp())) if text else Transcript(None, "empty", None)
+        return Transcript(text or None, "ok" if text else "empty", float(scores.mean().exp()))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, WhisperProcessor
+from transformers import GenerationMixin, StoppingCriteriaList, WhisperProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
 from alignslm.asr import Transcript
@@ -27,6 +27,7 @@ from alignslm.device import exact_float32, resolve_device
 
 BATCH_ROWS = 32  # large-v2 in bfloat16 keeps about 250 MB of keys and values per row
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")  # since large-v3, and before
+CHECKED_EVERY = 32  # tokens, for whether the text repeats itself
 DECIMALS = 4  # beyond what another batch changes
 
 
@@ -51,10 +52,16 @@ def compression_ratio(text: str) -> float:
     return len(plain) / len(zlib.compress(plain))
 
 
+def above(value: float | None, limit: float | None) -> bool:
+    """Return whether a value exceeds a limit; an unknown value or limit does not."""
+    return value is not None and limit is not None and value > limit
+
+
 class WhisperASR:
     """A Whisper checkpoint. Confidence is the geometric mean of the probabilities of the text's tokens, end included.
 
-    Of several pieces, the no-speech probability is that of the piece in which speech is surest.
+    Of several pieces, the no-speech probability is that of the piece in which speech is surest, and the compression
+    ratio that of the piece that repeats itself most.
     """
 
     def __init__(self, config: WhisperASRConfig, processor: WhisperProcessor, model: Any, *, device: str) -> None:
@@ -79,7 +86,8 @@ class WhisperASR:
 
         `failed` if a sample is NaN or infinite. `empty`, without asking the model, if there is no sample or the root
         mean square is below the config's `silence_rms`: Whisper hallucinates on near silence. `empty` too if
-        no word was found, or if the config's rule for silence applies; what Whisper wrote is then kept in `raw_text`.
+        no word was found, or if the config's rule for silence applies; `failed` if the text repeats itself or is unsure
+        beyond the config's limits. What Whisper wrote is then kept in `raw_text`.
         """
         sound = [bool(np.isfinite(waveform).all()) for waveform in waveforms]
         pieces = [
@@ -138,10 +146,26 @@ class WhisperASR:
             attention_mask=torch.ones(encoded.shape[:2], device=self._device),  # says only that nothing is missing
             decoder_input_ids=prompt,
             generation_config=self._generation,
+            stopping_criteria=StoppingCriteriaList([self._stop_repeating] if self._config.num_beams == 1 else []),
         )
         end = self._processor.tokenizer.eos_token_id
         rows = decoded[:, prompt.shape[1] :].tolist()
-        return [row[: row.index(end) + 1] if end in row else row for row in rows]
+        return [self._until_repeating(row[: row.index(end) + 1] if end in row else row) for row in rows]
+
+    def _stop_repeating(self, ids: Tensor, _: object, **__: object) -> Tensor:
+        """Return which rows are to end: a text that repeats itself is discarded, and would hold up its batch."""
+        rows = ids[:, len(self._prompt) :].tolist()
+        due = len(rows[0]) % CHECKED_EVERY == 0
+        return torch.tensor([due and self._repeats(row) for row in rows], device=ids.device)
+
+    def _repeats(self, tokens: list[int]) -> bool:
+        text = self._processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return bool(text) and above(compression_ratio(text), self._config.compression_ratio_threshold)
+
+    def _until_repeating(self, tokens: list[int]) -> list[int]:
+        """Cut a row where `_stop_repeating` ends it, whether or not its batch went on and padded it."""
+        ends = range(CHECKED_EVERY, len(tokens), CHECKED_EVERY) if self._config.num_beams == 1 else ()
+        return tokens[: next((end for end in ends if self._repeats(tokens[:end])), len(tokens))]
 
     def _scores(self, encoded: Tensor, texts: Sequence[list[int]]) -> Iterator[tuple[float, int, float | None]]:
         """Yield each row's log-probability in nats, number of tokens and no-speech probability, in one further pass.
@@ -165,16 +189,19 @@ class WhisperASR:
         logprob = sum(item.logprob for item in heard) / sum(item.num_tokens for item in heard)
         silences = [item.no_speech_prob for item in heard if item.no_speech_prob is not None]
         no_speech = min(silences) if silences else None
-        words = normalize_text(raw)
+        words, confidence = normalize_text(raw), round(float(np.exp(logprob)), DECIMALS)
+        ratio = max((round(compression_ratio(item.text), DECIMALS) for item in heard if item.text), default=None)
         silent = not words or self._is_silence(no_speech, logprob)
+        least = self._config.confidence_threshold
+        failed = above(ratio, self._config.compression_ratio_threshold) or above(least, confidence)
         text = raw if self._config.text == "raw" else words
         return Transcript(
-            None if silent else text,
-            "empty" if silent else "ok",
-            None if silent else round(float(np.exp(logprob)), DECIMALS),
+            None if silent or failed else text,
+            "empty" if silent else "failed" if failed else "ok",
+            confidence,
             raw_text=raw,
             no_speech_prob=None if no_speech is None else round(no_speech, DECIMALS),
-            compression_ratio=round(compression_ratio(raw), DECIMALS) if raw else None,
+            compression_ratio=ratio,
         )
 
     def _is_silence(self, no_speech: float | None, logprob: float) -> bool:

@@ -11,10 +11,14 @@ from alignslm.asr import ASRError
 from alignslm.config.model import Config
 from alignslm.config.whisper import WhisperASRConfig
 from alignslm.fetching import download, download_recorded
+from alignslm.integrity import read_json
 from alignslm.loading import load_pretrained
 from alignslm.storage import write_text
 
-PATTERNS = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")  # not model.fp32-*, the same again
+_SETTINGS = ("*.json", "*.txt")
+PATTERNS = (*_SETTINGS, "model.safetensors", "model-*-of-*.safetensors")  # not model.fp32-*, the same again
+PICKLED = (*_SETTINGS, "pytorch_model*.bin")
+MULTILINGUAL_TOKENS = 51865  # the published multilingual checkpoints have at least so many, the English ones fewer
 CONFIG_FILE, SOURCE_FILE = "recogniser.json", "source.json"
 
 
@@ -29,8 +33,8 @@ def fetch(config: WhisperASRConfig, folder: Path) -> dict[str, float]:
 
     The weights stay in the cache they were fetched to. ASRError if they do not fit.
     """
-    weights = download(config.weights, patterns=PATTERNS)
-    processor, model = load_processor(weights.path, config), load_model(weights.path, config)
+    weights = download(config.weights, patterns=PATTERNS, pickled=PICKLED)
+    model, processor = load_model(weights.path, config), load_processor(weights.path, config)
     decoder_prompt(config, processor, model)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
     write_text(folder / SOURCE_FILE, Origin(weights=weights.identity).model_dump_json(indent=2) + "\n")
@@ -51,7 +55,7 @@ def load_processor(path: Path, config: WhisperASRConfig) -> WhisperProcessor:
 
 def load_model(path: Path, config: WhisperASRConfig) -> Any:
     """Load the weights, in evaluation mode, on the CPU. Raises WeightsError if some are missing."""
-    return load_pretrained(WhisperForConditionalGeneration, path, dtype=config.dtype, use_safetensors=True)
+    return load_pretrained(WhisperForConditionalGeneration, path, dtype=config.dtype)
 
 
 def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model: Any) -> list[int]:
@@ -60,7 +64,8 @@ def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model:
     ASRError if the checkpoint does not know them, or they leave too few positions for `max_new_tokens`.
     """
     vocabulary, generation = processor.tokenizer.get_vocab(), model.generation_config
-    several = bool(getattr(generation, "is_multilingual", True))
+    unknown = model.config.vocab_size >= MULTILINGUAL_TOKENS or config.language is not None
+    several = bool(getattr(generation, "is_multilingual", unknown))  # a folder without generation_config.json
     if several and (config.language is None or config.task is None):
         raise ASRError("the checkpoint knows several languages and would guess: set language and task")
     if not several and (config.language is not None or config.task is not None):
@@ -89,13 +94,8 @@ def decoder_prompt(config: WhisperASRConfig, processor: WhisperProcessor, model:
 
 def find(folder: Path) -> tuple[WhisperASRConfig, Path]:
     """Return the config that `fetch` left in `folder` and the very files it was made with, fetched again if need be."""
-    try:
-        config = WhisperASRConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        origin = Origin.model_validate_json((folder / SOURCE_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        name = Path(error.filename).name
-        raise ASRError(f"{folder} holds no recogniser ({name} is missing): `dvc repro asr`") from error
-    return config, download_recorded(config.weights, origin.weights, patterns=PATTERNS)
+    config, origin = read_json(folder / CONFIG_FILE, WhisperASRConfig), read_json(folder / SOURCE_FILE, Origin)
+    return config, download_recorded(config.weights, origin.weights, patterns=PATTERNS, pickled=PICKLED)
 
 
 def decoding(config: WhisperASRConfig, published: GenerationConfig, *, prompt_tokens: int) -> GenerationConfig:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from alignslm.benchmarks.index import INDEX, SIDES, recordings, resolve_folder
 from alignslm.config.benchmarks import Salmon, SlamkitBenchmarkConfig, SpokenStoryCloze
-from alignslm.listing import Listing, index_frame, parquet_columns, parquet_schema
+from alignslm.listing import Listing, index_frame, parquet_columns
 from alignslm.user_errors import Problem
 
 Row = Mapping[str, object]
 NAMED_BY_SIDE = re.compile(r"(?P<story>.+)_(?P<side>correct|incorrect|mutual)")
 POLARITIES = {"correct": "positive", "incorrect": "negative"}
 SALMON_SAMPLE = re.compile(r"sample_(\d+)_([01])")
-SALMON_COLUMNS = ("task", "ind", "positive_audio", "negative_audio")
 
 
 def _below(files: Iterable[Path], root: Path) -> list[str]:
@@ -30,13 +29,14 @@ def find_numbered(config: SlamkitBenchmarkConfig) -> Listing:
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if config.subfolders else [root]
     parts = [numbered(list(folder.glob("*.wav")), root, separator=config.separator) for folder in folders]
     deeper = {file.parent for file in recordings(root)} - set(folders)
-    lost = [Problem("wav files outside the folders that are read", path) for path in _below(deeper, root)]
+    cure = f"wav files outside the folders that are read (subfolders: {'false' if config.subfolders else 'true'})"
+    lost = [Problem(cure, path) for path in _below(deeper, root)]
     rows = index_frame((row for found, _ in parts for row in found), INDEX)
     return Listing(rows, root, lost + [problem for _, wrong in parts for problem in wrong])
 
 
 def numbered(files: Sequence[Path], root: Path, *, separator: str) -> tuple[list[Row], list[Problem]]:
-    """Pair the files of one folder by number: the first with the second, from 0 or from 1 on.
+    """Pair the files of one folder by number: the lowest with the next, and so on; whole pairs may be missing.
 
     Pairing by order alone would shift every pair behind a missing file, and two files of one number have no order;
     both are problems.
@@ -50,12 +50,11 @@ def numbered(files: Sequence[Path], root: Path, *, separator: str) -> tuple[list
     counts = Counter(by_file.values())
     doubled = _below((file for file, number in by_file.items() if counts[number] > 1), root)
     wrong += [Problem("number repeats, so nothing says which file is the right one", file) for file in doubled]
-    start = 0 if 0 in counts else 1
+    start = min(counts, default=0)
     folder = files[0].parent.relative_to(root).as_posix() if files else ""
-    missing = sorted(set(range(start, max(counts, default=-1) + 1)) - set(counts))
-    wrong += [Problem("number is missing, so pairs behind it would shift", f"{folder}/{number}") for number in missing]
-    if len(by_file) % 2:
-        wrong.append(Problem("odd number of files", f"{folder}: {len(by_file)}"))
+    others = {start + ((number - start) ^ 1) for number in counts}  # the other half of each pair
+    missing = sorted(others - set(counts))
+    wrong += [Problem("half of a pair is missing", f"{folder}/{number}") for number in missing]
     return [_numbered_row(file, number - start, root) for file, number in by_file.items()], wrong
 
 
@@ -156,8 +155,7 @@ def _salmon_parquet(files: list[Path], root: Path, part: str) -> tuple[list[Row]
     wrong: list[Problem] = []
     for file in files:
         below = file.relative_to(root).as_posix()
-        stored = parquet_schema(file, SALMON_COLUMNS)
-        table = stored if isinstance(stored, str) else parquet_columns(file, ["task", "ind"])
+        table = parquet_columns(file, ["task", "ind"], sound=[f"{side}_audio" for side in SIDES])
         if isinstance(table, str):
             wrong.append(Problem(table, below))
             continue

@@ -9,6 +9,7 @@ from alignslm.benchmarks.items import paired
 from alignslm.config.evaluation import Evaluation
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.likelihood import LikelihoodRequest, LogLikelihoods, log_likelihoods
+from alignslm.lm.positions import named_rows
 
 COLUMNS = ["item_id", "pair_id", "polarity", "type", "subtype", "voice", "band", "length", "context_units", "units"]
 """Of the items table: what scoring needs. The audio is left on disk."""
@@ -45,9 +46,10 @@ def _parts(pairs: pl.DataFrame, side: str, lm: UnitLM, *, batch_size: int) -> li
     suffix = "" if side == "positive" else "_negative"
     has_eos = lm.vocabulary.eos_id is not None
     rows = pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
-    found = log_likelihoods(
-        lm, [LikelihoodRequest(context, units, has_eos) for context, units in rows], batch_size=batch_size
-    )
+    with named_rows(pairs["pair_id"]):
+        found = log_likelihoods(
+            lm, [LikelihoodRequest(context, units, has_eos) for context, units in rows], batch_size=batch_size
+        )
     endings = [nats.target[:-1] if has_eos else nats.target for nats in found]
     return [
         pl.Series(f"{side}_context_logprob", [float(nats.context.sum()) for nats in found], pl.Float64),

@@ -14,7 +14,7 @@ from alignslm.config.crosschecks import warnings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
-from alignslm.config.prerequisites import execution_faults, judge_faults
+from alignslm.config.prerequisites import execution_faults, judge_faults, model_faults
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.terminal import Console
@@ -30,7 +30,7 @@ def check(
     """Check params.yaml and every config it names, and print the resolved experiment.
 
     All problems of all files are listed at once, each as file:line: key: message, and the exit status is then 1.
-    Takes less than a second and loads no model.
+    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded.
 
     [bold]alignslm check[/]
 
@@ -56,7 +56,8 @@ def checked(root: Path, *, everything: bool) -> Experiment:
     if faults:
         raise ConfigError(faults)
     experiment = load_experiment(root)
-    if lacks := [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]:
+    lacks = [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]
+    if lacks := [*lacks, *model_faults(experiment, root)]:
         raise ConfigError(lacks)
     return experiment
 

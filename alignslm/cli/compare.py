@@ -10,85 +10,72 @@ from rich.text import Text
 
 from alignslm.cli.options import Against, AsJson, Root, System
 from alignslm.cli.terminal import grid, wide_console
-from alignslm.config.loading import load_experiment
 
 if TYPE_CHECKING:
     from alignslm.report.compare import ComparedRow
     from alignslm.report.seeds import CombinedRow
 
 FEW_RUNS = 5
-EXPLAINED = (
-    "95 % intervals: bootstrap over prompts or item pairs. above, below, equal: on how many of them the first system "
-    "is above, below or equal to the second. p: exact binomial test of above against below (McNemar's test for right "
-    "or wrong answers), not corrected for the number of rows."
-)
+EXPLAINED = "above, below, equal: on how many prompts or pairs the first system is above, below or equal to the second."
 
 
 def compare(model: System, against: Against, root: Root = Path(), *, as_json: AsJson = False) -> None:
-    """Compare two evaluated systems on every metric that both have, with intervals and exact tests.
-
-    Bootstrap and its seed are those of params.yaml.
+    """Compare two evaluated systems on every metric that both have, with the intervals and tests of the report.
 
     [bold]alignslm compare r1 base[/]
 
     [bold]alignslm compare r1 sft --json[/]
     """
     from alignslm.report.compare import compare as paired_differences
+    from alignslm.report.formatting import PROCEDURE
 
-    params = load_experiment(root).params
-    found = paired_differences(
-        root / "artifacts", model, against, bootstrap=params.evaluation.bootstrap, seed=params.seeds.evaluation
-    )
+    found = paired_differences(root / "artifacts", model, against)
     if as_json:
         print(found.to_json(), end="")
         return
-    headings = ("", model, against, "difference", "95 % interval", "above", "below", "equal", "p", "n", "missing")
+    counts = ("above", "below", "equal", "p", "corrected", "n", "missing")
+    headings = ("", model, against, "difference", "95 % interval", *counts)
     console = wide_console()
     console.print(grid(headings, (_cells(row) for row in found.rows)))
-    console.print(Text(EXPLAINED), soft_wrap=True)
+    console.print(Text(f"{PROCEDURE} {EXPLAINED}"), soft_wrap=True)
+    if found.absent:
+        told = f"left out, because these do not exist (`dvc repro`, `dvc pull`): metrics of {', '.join(found.absent)}"
+        console.print(Text(told), soft_wrap=True)
 
 
 def _cells(row: ComparedRow) -> tuple[str, ...]:
-    from alignslm.report.formatting import difference_unit, interval, number, style
+    from alignslm.report.formatting import change_parts, difference_unit, number, probability, style
 
     how = style(row.benchmark, row.metric)
     return (
         how.label + difference_unit(how),
         number(row.value, how),
         number(row.against_value, how),
-        number(row.delta, how, signed=True),
-        interval(row.ci95, how, signed=True),
+        *change_parts(row),
         *map(str, (row.above, row.below, row.equal)),
         probability(row.p),
+        probability(row.p_corrected),
         str(row.n),
         str(row.n_missing),
     )
-
-
-def probability(p: float) -> str:
-    """Return three decimals, and <0.001 below that: 0.000 is not a probability."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def compare_seeds(
     model: System,
     against: Against,
     folders: Annotated[list[Path], typer.Argument(help="The artifacts of each run: folders that contain eval/.")],
-    root: Root = Path(),
     *,
     as_json: AsJson = False,
 ) -> None:
     """Compare two systems over several training runs: how uncertain is the difference over items, runs and both?
 
-    The runs must differ only in their seeds and be evaluated on the same items. Bootstrap and its seed are those of
-    params.yaml.
+    The runs must differ only in their seeds and be evaluated on the same items.
 
     [bold]alignslm compare-seeds r1 base seed-0/artifacts seed-1/artifacts seed-2/artifacts[/]
     """
     from alignslm.report.seeds import compare_seeds
 
-    params = load_experiment(root).params
-    found = compare_seeds(folders, model, against, bootstrap=params.evaluation.bootstrap, seed=params.seeds.evaluation)
+    found = compare_seeds(folders, model, against)
     if as_json:
         print(found.to_json(), end="")
         return
@@ -101,13 +88,15 @@ def compare_seeds(
 
 def _combined_cells(row: CombinedRow) -> list[str]:
     from alignslm.report.formatting import difference_unit, interval, number, style
+    from alignslm.statistics import ALL_EQUAL, MIN_CLUSTERS, MIN_RUNS, TOO_FEW
 
     how = style(row.benchmark, row.metric)
-    ends = (row.items_ci95, row.runs_ci95, row.both_ci95)
+    enough = (row.n >= MIN_CLUSTERS, len(row.by_run) >= MIN_RUNS)
+    ends = (row.items_ci95, enough[0]), (row.runs_ci95, enough[1]), (row.both_ci95, all(enough))
     return [
         how.label + difference_unit(how),
         *(number(value, how, signed=True) for value in (*row.by_run, row.delta)),
-        *(interval(pair, how, signed=True) for pair in ends),
+        *(interval(pair, how, signed=True, absent=ALL_EQUAL if known else TOO_FEW) for pair, known in ends),
         str(row.n),
         str(row.n_missing),
     ]
@@ -115,7 +104,7 @@ def _combined_cells(row: CombinedRow) -> list[str]:
 
 def _explained(num_runs: int) -> str:
     text = (
-        "95 % intervals. other items: these runs on new items (bootstrap over prompts or item pairs). other runs: new "
+        "95 % intervals. other items: these runs on new items (as in `alignslm compare`). other runs: new "
         f"training runs on these items (Student's t, {num_runs - 1} degrees of freedom). both: new runs and new items, "
         "which is what a claim about the method needs."
     )

@@ -16,7 +16,8 @@ from alignslm.storage import write_text
 from alignslm.terminal import Console
 
 if TYPE_CHECKING:
-    from alignslm.listening.analysis import Analysis, Interval
+    from alignslm.listening.analysis import Analysis
+    from alignslm.statistics import Interval
 
 DATABASE = "ratings.sqlite"
 DASH = "–"
@@ -134,34 +135,52 @@ def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
 
 
 def _print_analysis(found: Analysis) -> None:
+    from alignslm.report.formatting import probability
+
     console = Console(highlight=False)
     console.print(f"{found.ratings} ratings of {found.raters} raters ({found.raters_absent} have not started)")
     console.print(grid(
         ("system", "MMOS", "95 % interval", "ratings", "missing"),
-        [(s.system, f"{s.mmos:.2f}", interval(s.ci95), str(s.n), str(s.n_missing)) for s in found.systems],
+        [(s.system, number(s.mmos), interval(s.ci95, s.stderr), str(s.n), str(s.n_missing)) for s in found.systems],
     ))  # fmt: skip
     console.print(grid(
-        ("difference", "", "95 % interval"),
-        [(f"{d.system} {DASH} {d.against}", f"{d.delta:+.2f}", interval(d.ci95)) for d in found.differences],
+        ("difference", "", "95 % interval", "corrected p"),
+        [
+            (
+                f"{d.system} {DASH} {d.against}",
+                number(d.delta, "+"),
+                interval(d.ci95, d.stderr),
+                probability(d.p_corrected),
+            )
+            for d in found.differences
+        ],
     ))  # fmt: skip
     agreed = found.agreement
     console.print(f"Krippendorff's alpha {number(agreed.alpha)} {interval(agreed.ci95)} over {agreed.clips} clips")
     if found.correlations:
         console.print(grid(
-            ("automatic score", "Spearman", "95 %", "Pearson", "95 %", "across systems", "clips"),
+            ("automatic score", "Spearman", "95 %", "Pearson", "95 %", "across systems", "clips", "missing"),
             [
                 (c.metric, number(c.spearman), interval(c.spearman_ci95), number(c.pearson), interval(c.pearson_ci95),
-                 number(c.across_systems), str(c.n))
+                 number(c.across_systems), str(c.n), str(c.n_missing))
                 for c in found.correlations
             ],
         ))  # fmt: skip
+    else:
+        console.print(
+            "no automatic scores of these systems in eval/ and mos/ of the artifacts (`dvc repro`, `dvc pull`)"
+        )
 
 
-def number(value: float | None) -> str:
+def number(value: float | None, sign: str = "") -> str:
     """Return two decimals, or a dash."""
-    return DASH if value is None else f"{value:.2f}"
+    return DASH if value is None else f"{value:{sign}.2f}"
 
 
-def interval(ends: Interval | None) -> str:
-    """Return [low, high], or a dash."""
-    return DASH if ends is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+def interval(ends: Interval | None, stderr: float | None = None) -> str:
+    """Return [low, high], or why there is none."""
+    from alignslm.statistics import ALL_EQUAL, TOO_FEW
+
+    if ends is None:
+        return TOO_FEW if stderr is None else ALL_EQUAL
+    return f"[{ends[0]:.2f}, {ends[1]:.2f}]"

@@ -53,6 +53,9 @@ def import_preferences(
     repeats: Annotated[
         str, typer.Option("--repeats", help="If a unit repeats: refuse, collapse, or keep (the model sampled it).")
     ] = "error",
+    strip_prompt: Annotated[
+        bool, typer.Option("--strip-prompt", help="Cut the prompt off chosen and rejected, which repeat it.")
+    ] = False,
 ) -> None:
     """Add preferences made elsewhere to the experiment: (prompt, chosen, rejected), as speech or as units.
 
@@ -75,7 +78,9 @@ def import_preferences(
             sides = prompt, chosen, rejected
         case _:
             raise typer.BadParameter("name three columns: prompt,chosen,rejected", param_hint="--columns")
-    asked = ImportOptions(source, revision, train, valid, sides, valid_fraction, not no_append_eos, repeats, None)
+    asked = ImportOptions(
+        source, revision, train, valid, sides, valid_fraction, not no_append_eos, repeats, strip_prompt, None
+    )
     experiment = load_experiment(root)
     file = root / "experiments" / "preferences" / f"{name}.yaml"
     if file.exists():

@@ -9,7 +9,7 @@ from alignslm import __version__, code
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.times import clock
-from alignslm.config.document import read_lock
+from alignslm.integrity import lock_entries
 from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.template.installed import previous_version, renew
 from alignslm.terminal import Console
@@ -77,7 +77,8 @@ def _cost(root: Path, changed: list[str]) -> str:
 
 def _made(root: Path) -> set[str]:
     """Return the names of stages that dvc.lock says have run."""
-    return set(read_lock(root)) if (root / "dvc.lock").exists() else set()
+    path = root / "dvc.lock"
+    return set(lock_entries(path)) if path.exists() else set()
 
 
 def _reached(stages: list[Stage], changed: set[str]) -> list[Stage]:

@@ -34,13 +34,8 @@ class Subsets(Config):
 
     def of(self, split: SplitName) -> tuple[str, ...]:
         """Return the subsets of a split."""
-        subsets: dict[SplitName, tuple[str, ...]] = {
-            "train": self.train,
-            "valid": self.valid,
-            "dev": self.dev,
-            "test": self.test,
-        }
-        return subsets[split]
+        found: tuple[str, ...] = getattr(self, split)
+        return found
 
 
 class Limits(Config):
@@ -53,13 +48,8 @@ class Limits(Config):
 
     def of(self, split: SplitName) -> int | None:
         """Return the limit of a split."""
-        limits: dict[SplitName, int | None] = {
-            "train": self.train,
-            "valid": self.valid,
-            "dev": self.dev,
-            "test": self.test,
-        }
-        return limits[split]
+        found: int | None = getattr(self, split)
+        return found
 
 
 class Part(Config):
@@ -127,10 +117,11 @@ class Recordings(Config):
     kind: Literal["recordings"]
     sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
     max_duration_s: Positive = Field(description="longer audio is refused: it was not cut into utterances")
-    overlapping_speakers: Literal["error", "exclude"] = Field(
-        description="training speech of a speaker who also speaks in another split: an error, or left out and counted"
+    overlapping_speakers: Literal["error", "exclude", "allow"] = Field(
+        description="training speech of a speaker who also speaks in another split: an error, left out and counted, "
+        "or allowed: for one or a few voices, of which all results then are"
     )
-    exclude_ids: tuple[str, ...] = Field(description="utterance ids to pass over, such as files known to be damaged")
+    exclude_ids: tuple[str, ...] = Field(description="utterances to pass over, by id or by place as errors print it")
     num_texts: PositiveCount = Field(description="training transcripts, at most, that judges may be fitted on")
     num_prompt_words: PositiveCount = Field(description="their first words play the prompt, the rest its continuation")
     content_sha256: Sha256 | None = Field(

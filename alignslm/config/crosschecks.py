@@ -66,6 +66,7 @@ def warnings(experiment: Experiment) -> list[str]:
         *_rate_warnings(experiment),
         *_baseline_warnings(experiment),
         *_curriculum_warnings(experiment),
+        *_length_warnings(experiment),
     ]
 
 
@@ -323,6 +324,19 @@ def _rate_warnings(experiment: Experiment) -> Iterator[str]:
         rate = getattr(experiment, key).sample_rate_hz
         if rate > spoken:
             yield f"{key} works at {rate} Hz, but the corpus holds {spoken} Hz: nothing above {spoken // 2} Hz is heard"
+
+
+def _length_warnings(experiment: Experiment) -> Iterator[str]:
+    """Training on whole utterances ends at one that is too long; how many units it has is known only once encoded."""
+    corpus, lm, params = experiment.corpus, experiment.lm, experiment.params
+    if isinstance(corpus, Recordings) and isinstance(lm, LlamaScratchConfig):
+        longest = math.ceil(corpus.max_duration_s * experiment.encoder.frame_rate_hz) + SPECIAL_TOKENS
+        if longest > lm.max_position_embeddings:
+            yield (
+                f"utterances of corpus {params.corpus} may last {corpus.max_duration_s:g} s (max_duration_s), which is "
+                f"up to {longest} tokens, but lm {params.lm} has {lm.max_position_embeddings} positions "
+                "(max_position_embeddings): a longer one ends the stage base; lower the one or raise the other"
+            )
 
 
 def _baseline_warnings(experiment: Experiment) -> Iterator[str]:

@@ -27,7 +27,6 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 CONFLICT = re.compile(r"^(<<<<<<<|>>>>>>>)( |$)", re.MULTILINE)  # git's
 
 MAX_BYTES = 250_000  # two seconds to read; the longest file of this project has 13,000
-MAX_LOCK_BYTES = 2_000_000
 MAX_DEPTH, MAX_NODES = 20, 200_000
 MAX_KEY, MAX_TEXT, MAX_NUMBER = 100, 10_000, 40  # characters
 
@@ -81,13 +80,13 @@ class _LimitedComposer(Composer):
         return node
 
 
-def read_document(path: Path, *, max_bytes: int = MAX_BYTES) -> Document | list[ConfigProblem]:
+def read_document(path: Path) -> Document | list[ConfigProblem]:
     """Read a YAML 1.2 mapping, or say everything that keeps it from being one."""
     name = path.as_posix()
     if not path.is_file():
         return [ConfigProblem(name, None, "", "no such file")]
-    if (size := path.stat().st_size) > max_bytes:
-        return [ConfigProblem(name, None, "", f"has {size} bytes, more than the {max_bytes} that are read")]
+    if (size := path.stat().st_size) > MAX_BYTES:
+        return [ConfigProblem(name, None, "", f"has {size} bytes, more than the {MAX_BYTES} that are read")]
     content = path.read_bytes()
     try:
         return parse_document(content.decode("utf-8-sig"), name)
@@ -96,21 +95,19 @@ def read_document(path: Path, *, max_bytes: int = MAX_BYTES) -> Document | list[
         return [ConfigProblem(name, line, "", f"is not UTF-8 (byte {content[error.start]:#04x}); save it as UTF-8")]
 
 
-def read_mapping(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Plain]:
+def read_mapping(path: Path) -> dict[str, Plain]:
     """Return the content of a YAML mapping alone. Raises ConfigError."""
-    document = read_document(path, max_bytes=max_bytes)
+    document = read_document(path)
     if isinstance(document, list):
         raise ConfigError(document)
     return document.data
 
 
-def read_lock(root: Path) -> dict[str, Plain]:
-    """Return the stages of root/dvc.lock by name. Raises ConfigError."""
-    path = root / "dvc.lock"
-    stages = read_mapping(path, max_bytes=MAX_LOCK_BYTES).get("stages")
-    if not isinstance(stages, dict) or not all(isinstance(entry, dict) for entry in stages.values()):
-        raise ConfigError([ConfigProblem(path.as_posix(), None, "stages", "expected a mapping of DVC's stages")])
-    return stages
+def limited_reader() -> YAML:
+    """Return a reader of YAML 1.2 that raises YAMLError beyond a depth or a size."""
+    reader = YAML(typ="safe", pure=True)
+    reader.Composer = _LimitedComposer
+    return reader
 
 
 def parse_document(text: str, name: str) -> Document | list[ConfigProblem]:
@@ -118,8 +115,7 @@ def parse_document(text: str, name: str) -> Document | list[ConfigProblem]:
     if conflict := CONFLICT.search(text):
         line = text.count("\n", 0, conflict.start()) + 1
         return [ConfigProblem(name, line, "", f"git's conflict marker {conflict[1]}: settle the merge first")]
-    reader = YAML(typ="safe", pure=True)
-    reader.Composer = _LimitedComposer
+    reader = limited_reader()
     try:
         node = reader.compose(text)
         faults = [] if node is None else list(_node_faults(node, name, (), ()))

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from alignslm.config.benchmarks import OfficialBenchmark
 from alignslm.config.model import Config, Count, Few, Positive, PositiveCount, Seed
-from alignslm.config.models import Bootstrap
 
 
 class ToyLexical(Config):
@@ -69,4 +68,3 @@ class Evaluation(Config):
     )
     reduction: Literal["mean", "sum"] = Field(description="log-likelihood per unit, or summed")
     include_eos: bool = Field(description="count the end-of-sequence token as a scored unit")
-    bootstrap: Bootstrap

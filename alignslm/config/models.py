@@ -1,21 +1,10 @@
 """Choices on the model side: unit language model and trainer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from alignslm.config.model import (
-    Autocast,
-    Config,
-    Count,
-    Few,
-    Fraction,
-    NotNegative,
-    Positive,
-    PositiveCount,
-    Seed,
-    Size,
-)
+from alignslm.config.model import Autocast, Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 
 
@@ -40,12 +29,15 @@ LmConfig = Annotated[
 ]
 
 
+ALL_LINEAR: Final = "all-linear"
+
+
 class Lora(Config):
     """Low-rank adapter (paper: r = 32, alpha = 8)."""
 
     r: Size
     alpha: Positive
-    target_modules: Literal["all-linear"] | tuple[str, ...]
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 MICRO_BATCH = Field(description="rows a device holds at once, gradients adding up to batch_size; null: all of them")
@@ -61,6 +53,9 @@ class PreferenceTrainerConfig(Config):
 
     kind: Literal["preference"]
     loss_weights: dict[LossName, Positive] = Field(min_length=1)
+    label_smoothing: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
+        default=None, description="share of pairs with swapped sides that the loss robust assumes; null without it"
+    )
     beta: Positive
     lora: Lora
     learning_rate: Positive
@@ -74,6 +69,14 @@ class PreferenceTrainerConfig(Config):
     num_evals: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
     min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
     autocast: Autocast
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Self:
+        if ("robust" in self.loss_weights) != (self.label_smoothing is not None):
+            raise ValueError(
+                "label_smoothing belongs to the loss robust, which without it is sigmoid: set both, or neither"
+            )
+        return self
 
 
 class NextUnitTrainerConfig(Config):
@@ -122,17 +125,3 @@ class Seeds(Config):
     sampling: Seed
     training: Seed
     evaluation: Seed
-
-
-class Bootstrap(Config):
-    """Percentile bootstrap over clusters (prompts or item pairs). Reported intervals are called `ci95` and are."""
-
-    resamples: Annotated[int, Field(ge=200, le=10**6)]
-    confidence: Fraction
-
-    @field_validator("confidence")
-    @classmethod
-    def _as_reported(cls, value: float) -> float:
-        if value != 0.95:
-            raise ValueError(f"must be 0.95, not {value:g}: every interval is reported as of 95 % (ci95)")
-        return value

@@ -43,6 +43,9 @@ class ImportedPreferences(Config):
     append_eos: bool = Field(
         description="speech ends with chosen and rejected: the end of sequence is learnt. false: they were cut"
     )
+    strip_prompt: bool = Field(
+        description="chosen and rejected begin with the whole prompt, which is cut off. false: such rows are an error"
+    )
     max_units: PositiveCount | None = Field(
         description="a row whose prompt and longer side hold more units is left out and counted; null: none"
     )
@@ -62,7 +65,7 @@ class SpokenPreferences(ImportedPreferences):
 
 
 class UnitPreferences(ImportedPreferences):
-    """Units made elsewhere: lists of numbers, slamkit's {units, duration}, or text such as <Un3><Un49>."""
+    """Units made elsewhere: lists of numbers, slamkit's {units, duration}, or text: <Un3><Un49>, or 3 49."""
 
     kind: Literal["units"]
     units: TrainingUnits = Field(description="what they are units of: it must be the experiment's encoder")

@@ -1,6 +1,5 @@
 """What configs need on this machine before anything runs: API keys, rubrics, packages, local folders."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.loading import execution_file
+from alignslm.config.model_folders import model_folder_problems
 from alignslm.config.problems import ConfigError, ConfigProblem
 from alignslm.config.rubrics import Rubric, RubricError
 from alignslm.config.sources import FolderSource, sources_in
@@ -50,6 +50,16 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigPro
     return list(found.values())
 
 
+def model_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
+    """Return what is wrong with the folders of models that configs name, of those that exist; no weight is loaded."""
+    return [
+        _fault(root / choice.file, "weights.path", problem)
+        for choice in experiment.choices()
+        if isinstance(source := getattr(choice.config, "weights", None), FolderSource) and not _absence(source, root)
+        for problem in model_folder_problems(choice.config, root / source.expanded()[0])
+    ]
+
+
 def execution_faults(execution: Execution, root: Path = Path()) -> list[ConfigProblem]:
     """Return the package that the engine needs, if it is not installed, at its line."""
     problem = lacking("ray", by="engine: ray") if execution.engine == "ray" else None
@@ -69,15 +79,9 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
-    if isinstance(judge, OpenAIJudgeConfig) and (problem := lacking("openai", by="kind: openai")):
-        yield _fault(file, "kind", problem)
-    if isinstance(judge, OpenAIJudgeConfig) and judge.api_key_env and not os.environ.get(judge.api_key_env, "").strip():
-        yield _fault(
-            file,
-            "api_key_env",
-            f"the environment variable {judge.api_key_env} is not set, and {judge.base_url} wants a key for "
-            f"{judge.model!r}; export {judge.api_key_env}=..., or choose another judge in params.yaml",
-        )
+    if isinstance(judge, OpenAIJudgeConfig):
+        for key, problem in judge.problems():
+            yield _fault(file, key, problem)
 
 
 def _fault(file: Path, key: str, message: str) -> ConfigProblem:

@@ -20,6 +20,7 @@ RENAMED = {
     "score_eos": "include_eos",
     "training_processes": "num_processes",
     "training_sharding": "fsdp (none or full_shard)",
+    "bootstrap": "nothing: intervals are Student's t and Wilson's, and resample nothing",
     "checkpoint": "source: checkpoints/NAME",
     "draws": "num_continuations",
     "llm_score": "judge_score",

@@ -12,7 +12,8 @@ class WhisperASRConfig(Config):
     """A Whisper checkpoint in transformers' form, decoded without sampling.
 
     OpenAI's rule for silence is optional: text is discarded where the no-speech probability lies above
-    `no_speech_threshold` while the mean log-probability of its tokens lies below `logprob_threshold`.
+    `no_speech_threshold` while the mean log-probability of its tokens lies below `logprob_threshold`. So are its
+    two signs of a failed decoding, for which it would sample again: texts that repeat themselves or are unsure.
     """
 
     fit_utterances: ClassVar[int] = 0  # published weights are fetched, not fitted
@@ -31,6 +32,12 @@ class WhisperASRConfig(Config):
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
     no_speech_threshold: Fraction | None
     logprob_threshold: Annotated[float, Field(ge=-1000, lt=0)] | None
+    compression_ratio_threshold: Annotated[float, Field(gt=1, le=1000)] | None = Field(
+        description="a text that compresses better, as repeated words do, is status `failed`; OpenAI's limit is 2.4"
+    )
+    confidence_threshold: Fraction | None = Field(
+        description="a text of less confidence is status `failed`; null: no limit"
+    )
     dtype: Literal["float32", "bfloat16", "float16"]
 
     @model_validator(mode="after")

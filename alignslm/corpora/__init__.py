@@ -36,10 +36,10 @@ def find_corpus(config: Recordings) -> Corpus:
     found = {name: _find(part, name) for name, part in config.parts.items()}
     problems = [problem for item in found.values() for problem in item.problems]
     index = pl.concat([item.rows for item in found.values()])
-    index, unwanted, unknown = exclude(index, config.exclude_ids)
+    index, problems, unwanted = exclude(index, problems, config.exclude_ids)
     index, over = limit_utterances(index, {name: part.max_utterances for name, part in config.parts.items()})
     over += sum(item.over_limit for item in found.values())
-    problems += [*unknown, *unique_ids(index)]
+    problems += unique_ids(index)
     index, crossing, crossed = check_speaker_overlap(index, config.overlapping_speakers)
     for name, part in config.parts.items():
         index, broken = with_word_ends(index, name, part.alignments)

@@ -17,6 +17,7 @@ import polars as pl
 from alignslm.config.sources import FolderSource
 from alignslm.corpora.index import CorpusError
 from alignslm.fetching import expanded
+from alignslm.listing import EncodingError, text_lines
 from alignslm.user_errors import Problem
 
 ALIGNED_LINE = re.compile(r'(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
@@ -58,9 +59,10 @@ def _read(root: Path, texts: Mapping[str, str]) -> tuple[dict[str, list[float]],
     for file in sorted(root.rglob("*")):
         try:
             for name, words in _words_of(file):
-                if name in texts and _same([word.text for word in words], texts[name].split()):
-                    ends[name] = [word.end_s for word in words]
-        except CorpusError as error:
+                key = name if name in texts else file.relative_to(root).with_name(name).as_posix()
+                if key in texts and _same([word.text for word in words], texts[key].split()):
+                    ends[key] = [word.end_s for word in words]
+        except (CorpusError, EncodingError) as error:
             problems.append(Problem(f"unreadable alignment ({error})", file.relative_to(root).as_posix()))
     return ends, problems
 
@@ -68,11 +70,11 @@ def _read(root: Path, texts: Mapping[str, str]) -> tuple[dict[str, list[float]],
 def _words_of(file: Path) -> Iterator[tuple[str, list[Word]]]:
     """Yield (utterance id, words) of a file; nothing for a file of another kind."""
     if file.name.endswith(".TextGrid"):
-        yield file.name.removesuffix(".TextGrid"), text_grid_words(file.read_bytes().decode("utf-8", "replace"))
+        yield file.name.removesuffix(".TextGrid"), text_grid_words("".join(text_lines(file)))
     elif file.name.endswith(".alignment.txt"):
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        for number, line in enumerate(text_lines(file), 1):
             if line.strip():
-                yield aligned_line(line, number)
+                yield aligned_line(line.strip(), number)
 
 
 def aligned_line(line: str, number: int) -> tuple[str, list[Word]]:

@@ -37,6 +37,7 @@ class Excluded(NamedTuple):
     crossing: int
 
 
+COPY = " (as "  # after the place of a recording that an earlier one has, byte for byte
 NOTHING_EXCLUDED = Excluded(0, 0, 0)
 
 
@@ -47,19 +48,26 @@ def spoken(text: str) -> str:
 
 def refuse(problems: Sequence[Problem], *, total: int) -> None:
     """Raise CorpusError listing the problems, unless there are none. `total` is how many utterances were looked at."""
-    cure = "Correct the files, or name the utterances in exclude_ids of the corpus's file in experiments/corpus/."
+    cure = (
+        "Correct the files, or name the utterances, by id or by place as printed here, in exclude_ids of the corpus's "
+        "file in experiments/corpus/."
+    )
     raise_problems(CorpusError, problems, among=f"{total} utterances", cure=cure)
 
 
-def exclude(index: pl.DataFrame, unwanted: Sequence[str]) -> tuple[pl.DataFrame, int, list[Problem]]:
-    """Drop the utterances named; a name that the corpus does not have is a problem, for it may be misspelt."""
-    kept = index.filter(~pl.col("utterance_id").is_in(list(unwanted)))
-    unknown = sorted(set(unwanted) - set(index["utterance_id"]))
-    return (
-        kept,
-        len(index) - len(kept),
-        [Problem("exclude_ids names an utterance that is not there", u) for u in unknown],
-    )
+def exclude(
+    index: pl.DataFrame, problems: Sequence[Problem], unwanted: Sequence[str]
+) -> tuple[pl.DataFrame, list[Problem], int]:
+    """Drop the utterances, and the problems of the list, that are named by id or by place as messages print it.
+
+    A name that is neither is a problem, for it may be misspelt. The count is of what was dropped.
+    """
+    names = {name.partition(COPY)[0] for name in unwanted}
+    named = pl.col("utterance_id").is_in(names) | location().is_in(names)
+    out, kept = index.filter(named), [problem for problem in problems if problem.where not in names]
+    known = {*out["utterance_id"], *out.select(location()).to_series(), *(problem.where for problem in problems)}
+    unknown = [Problem("exclude_ids names an utterance that is not there", name) for name in sorted(names - known)]
+    return index.filter(~named), kept + unknown, len(out) + len(problems) - len(kept)
 
 
 def limit_utterances(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple[pl.DataFrame, int]:
@@ -101,13 +109,15 @@ def location() -> pl.Expr:
 
 
 def check_speaker_overlap(
-    index: pl.DataFrame, crossing: Literal["error", "exclude"]
+    index: pl.DataFrame, crossing: Literal["error", "exclude", "allow"]
 ) -> tuple[pl.DataFrame, int, list[Problem]]:
     """Keep every speaker inside one split: what a model was trained on must not be what it is tested on.
 
     Training speech of a speaker who is also heard elsewhere is left out, or is a problem; a speaker who crosses
-    between other splits always is one.
+    between other splits is one. `allow` is for a corpus of one or a few voices.
     """
+    if crossing == "allow":
+        return index, 0, []
     splits = index.group_by("speaker_id").agg(pl.col("split").unique().sort())
     if crossing == "exclude":
         held_out = splits.filter(pl.col("split").list.set_difference(["train"]).list.len() > 0)["speaker_id"]
@@ -116,7 +126,12 @@ def check_speaker_overlap(
     else:
         kept = index
     several = splits.filter(pl.col("split").list.len() > 1).iter_rows()
-    problems = [Problem("speaker stands in several splits", f"{who} ({', '.join(sorted(of))})") for who, of in several]
+    kind = "speaker stands in several splits; a corpus of one or a few voices needs overlapping_speakers: allow"
+    problems = [Problem(kind, f"{who} ({', '.join(sorted(of))})") for who, of in several]
+    if len(kept) < len(index) and "train" not in kept["split"]:
+        problems.append(
+            Problem("all training speakers also speak in other splits; see overlapping_speakers: allow", "train")
+        )
     return kept, len(index) - len(kept), problems
 
 

@@ -2,15 +2,16 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, ListedPart, MlsPart, ParquetPart, SplitName
 from alignslm.corpora.index import INDEX, lowest_hashes, spoken
 from alignslm.fetching import expanded
-from alignslm.listing import Listing, index_frame
+from alignslm.listing import EncodingError, Listing, index_frame, named_file, text_lines
 from alignslm.user_errors import Problem
 
 Row = Mapping[str, object]
@@ -56,11 +57,14 @@ def _chapter(folder: Path, root: Path) -> tuple[list[Row], list[Problem]]:
     transcripts = folder / f"{speaker}-{chapter}.trans.txt"
     texts: dict[str, str] = {}
     problems: list[Problem] = []
-    for number, name, text in _lines(transcripts, " ") if transcripts.is_file() else ():
-        if not text or name in texts:
-            kind = "transcript stands twice" if text else "transcript line without text"
-            problems.append(Problem(kind, f"{below}/{transcripts.name}:{number}"))
-        texts.setdefault(name, text)
+    try:
+        for number, name, text in _lines(transcripts, " ") if transcripts.is_file() else ():
+            if not text or name in texts:
+                kind = "transcript stands twice" if text else "transcript line without text"
+                problems.append(Problem(kind, f"{below}/{transcripts.name}:{number}"))
+            texts.setdefault(name, text)
+    except EncodingError as error:
+        return [], [Problem(str(error), f"{below}/{transcripts.name}")]
     audio = sorted(file.stem for file in folder.glob("*.flac"))
     rows: list[Row] = [
         {"utterance_id": name, "speaker_id": speaker, "text": spoken(texts[name]), "file": f"{below}/{name}.flac"}
@@ -78,12 +82,11 @@ def _chapter(folder: Path, root: Path) -> tuple[list[Row], list[Problem]]:
 
 
 def _lines(path: Path, separator: str) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, id, text) of a UTF-8 file; a line without separator has an empty text."""
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        for number, line in enumerate(stream, 1):
-            name, _, text = line.strip().partition(separator)
-            if name:
-                yield number, name, text.strip()
+    """Yield (line number, id, text) of a file; a line without separator has an empty text. Raises EncodingError."""
+    for number, line in enumerate(text_lines(path), 1):
+        name, _, text = line.strip().partition(separator)
+        if name:
+            yield number, name, text.strip()
 
 
 def find_mls(part: MlsPart, name: str) -> Listing:
@@ -103,6 +106,13 @@ def _mls_subset(root: Path, subset: str, *, limit: int | None) -> Listing:
     if not transcripts.is_file():
         problem = Problem(f"no such subset, or no transcripts.txt in it, below {root}", subset)
         return Listing(index_frame([], INDEX), root, [problem])
+    try:
+        return _mls_lines(root, subset, transcripts, limit=limit)
+    except EncodingError as error:
+        return Listing(index_frame([], INDEX), root, [Problem(str(error), f"{subset}/{transcripts.name}")])
+
+
+def _mls_lines(root: Path, subset: str, transcripts: Path, *, limit: int | None) -> Listing:
     chosen = None if limit is None else set(lowest_hashes((name for _, name, _ in _lines(transcripts, "\t")), limit))
     rows: list[Row] = []
     problems: list[Problem] = []
@@ -142,22 +152,28 @@ def _without_transcript(root: Path, subset: str, named: set[str]) -> list[Proble
 
 
 def find_listed(part: ListedPart, name: str) -> Listing:
-    """List the rows of metadata.csv whose subset serves a split; an utterance's id is its file name without suffix."""
+    """List the rows of metadata.csv whose subset serves a split.
+
+    An utterance's id is its file name without suffix; if several folders have the name, its path without suffix.
+    """
     root = expanded(part.source)
     table = root / TABLE
     if not table.is_file():
         problem = Problem(f"no {TABLE} with the columns {', '.join(COLUMNS)}", str(root))
         return Listing(index_frame([], INDEX), root, [problem])
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
+    reader = csv.DictReader(text_lines(table))
+    try:
         absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if absent:
-            problem = Problem(f"no column {', '.join(absent)}", f"{name}/{TABLE}")
-            return Listing(index_frame([], INDEX), root, [problem])
-        lines = list(enumerate(reader, 2))
+        lines = [] if absent else [(reader.line_num, line) for line in reader]
+    except (EncodingError, csv.Error) as error:
+        return Listing(index_frame([], INDEX), root, [Problem(str(error), f"{name}/{TABLE}")])
+    if absent:
+        columns = f"no column {', '.join(absent)}; columns are {', '.join(reader.fieldnames or ())}"
+        return Listing(index_frame([], INDEX), root, [Problem(columns, f"{name}/{TABLE}")])
+    times = Counter(Path(line["file_name"] or "").stem for _, line in lines)
 
     def list_subset(subset: str, _: SplitName) -> Listing:
-        read = [(number, _listed_row(root, line)) for number, line in lines if line["subset"] == subset]
+        read = [(number, _listed_row(root, line, times)) for number, line in lines if line["subset"] == subset]
         problems = [Problem(row, f"{TABLE}:{number}") for number, row in read if isinstance(row, str)]
         problems += [] if read else [Problem(f"no such subset in {table}", subset)]
         return Listing(index_frame((row for _, row in read if not isinstance(row, str)), INDEX), root, problems)
@@ -165,13 +181,13 @@ def find_listed(part: ListedPart, name: str) -> Listing:
     return list_subsets(part, name, root, list_subset)
 
 
-def _listed_row(root: Path, line: Mapping[str, str | None]) -> Row | str:
-    """Return one utterance, or what is wrong with its line."""
-    file, speaker, text = line["file_name"], line["speaker_id"], spoken(line["text"] or "")
-    if not file or not (root / file).is_file():
-        return "no audio"
-    if not (root / file).resolve().is_relative_to(root.resolve()):
-        return "file lies outside the corpus's folder"
+def _listed_row(root: Path, line: Mapping[str, str | None], times: Mapping[str, int]) -> Row | str:
+    """Return one utterance, or what is wrong with its line; `times` says how many files have a name."""
+    file, speaker, text = line["file_name"] or "", line["speaker_id"], spoken(line["text"] or "")
+    if isinstance(found := named_file(file, root, root=root), str):
+        return found
     if not speaker:
         return "no speaker_id"
-    return {"utterance_id": Path(file).stem, "speaker_id": speaker, "text": text or None, "file": file}
+    path = PurePosixPath(file).with_suffix("")
+    utterance_id = path.name if times[path.name] == 1 else path.as_posix()
+    return {"utterance_id": utterance_id, "speaker_id": speaker, "text": text or None, "file": file}

@@ -4,14 +4,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from alignslm.config.corpora import SPLITS, ParquetPart, SplitName
 from alignslm.config.sources import FolderSource
 from alignslm.corpora.index import INDEX, spoken
 from alignslm.corpora.layouts import list_subsets
 from alignslm.fetching import download, expanded
-from alignslm.listing import Listing, index_frame, parquet_columns, parquet_schema
+from alignslm.listing import Listing, index_frame, parquet_columns
 from alignslm.user_errors import Problem
 
 NEEDED = ("utterance_id", "speaker_id")
@@ -43,7 +42,7 @@ def find(part: ParquetPart, name: str) -> Listing:
 def _list_file(file: Path, part: ParquetPart, root: Path) -> Listing:
     below, columns = file.relative_to(root).as_posix(), part.columns
     wanted = [column for column in (columns.utterance_id, columns.speaker_id, columns.text) if column is not None]
-    listed = _read(file, wanted, columns.audio)
+    listed = parquet_columns(file, wanted, sound=[columns.audio])
     if isinstance(listed, str):
         return Listing(index_frame([], INDEX), root, [Problem(listed, below)])
     text = pl.lit(None, pl.String) if columns.text is None else pl.col(columns.text)
@@ -63,14 +62,3 @@ def _list_file(file: Path, part: ParquetPart, root: Path) -> Listing:
         for row in rows.filter(pl.col(column).is_null())["row"]
     ]
     return Listing(rows.drop_nulls(NEEDED), root, problems)
-
-
-def _read(file: Path, columns: list[str], audio: str) -> pl.DataFrame | str:
-    """Return some columns of a file, or what is wrong with it or with its column of audio."""
-    schema = parquet_schema(file, [*columns, audio])
-    if isinstance(schema, str):
-        return schema
-    kind = schema.field(audio).type
-    if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        return f"column {audio} is {kind}, expected a struct of bytes and path"
-    return parquet_columns(file, columns)

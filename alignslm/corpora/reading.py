@@ -8,7 +8,7 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.corpora import ParquetPart, Recordings
-from alignslm.corpora.index import INDEX, location, refuse
+from alignslm.corpora.index import COPY, INDEX, location, refuse
 from alignslm.listing import Place, decode, read_audio, until_a_problem
 from alignslm.shards import map_shards
 from alignslm.threads import thread_map
@@ -49,7 +49,7 @@ def _with_copies_marked(shard: pl.DataFrame, seen: dict[bytes, str]) -> pl.DataF
             digest = hashlib.blake2b(cell["bytes"], digest_size=16).digest()
             first = seen.setdefault(digest, places[at])
             if first != places[at]:
-                problems[at], places[at] = "audio stands twice", f"{places[at]} (as {first})"
+                problems[at], places[at] = "audio stands twice", f"{places[at]}{COPY}{first})"
     return shard.with_columns(pl.Series("problem", problems, pl.String), pl.Series("place", places, pl.String))
 
 

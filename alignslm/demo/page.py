@@ -1,10 +1,12 @@
 """The page: speech from a file or microphone, continuations of several models side by side. Contacts no other host."""
 
 import os
+import webbrowser
 from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
+from threading import Timer
 from typing import Any, TypeAlias
 
 from alignslm.extras import needed
@@ -12,6 +14,7 @@ from alignslm.generation.cards import inline_cards
 from alignslm.generation.prompt import PlayError
 from alignslm.generation.resolve import checkpoint_folder, checkpoints
 from alignslm.generation.studio import SpeechPipeline, SpokenLM
+from alignslm.redaction import redact
 from alignslm.user_errors import is_user_error
 
 Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float | None], str]
@@ -21,6 +24,7 @@ INTRO = (
     "seen a word of text; an ASR model transcribes what they say."
 )
 MOST_DRAWS = 10
+UPLOAD_BYTES = 1 << 25  # five minutes of 48 kHz stereo; a prompt has seconds
 
 
 class DemoError(PlayError):
@@ -73,7 +77,7 @@ def answering(studio: SpeechPipeline) -> Answer:
         except Exception as error:
             if not is_user_error(error):
                 raise
-            return _alert(str(error).replace(file, Path(file).name))
+            return _alert(redact(str(error)).replace(file, Path(file).name))
         return str(inline_cards(prompt, takes))
 
     return answer
@@ -114,10 +118,26 @@ def launch_options(gr: Any) -> dict[str, Any]:
 
 def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, opened: bool) -> None:
     """Serve the page until interrupted; `opened` opens it in the browser."""
+    from alignslm.serving import run
+
+    app = page_app(build_page(SpeechPipeline.open(root), chosen_models(models, root)), host=host, port=port)
+    url = f"http://{host}:{port}"
+    print(f"the page is at {url}; Ctrl-C ends it", flush=True)
+    if opened:
+        Timer(2.0, webbrowser.open, [url]).start()
+    run(app, host=host, port=port)
+
+
+def page_app(page: Any, *, host: str, port: int) -> Any:
+    """Return the page as an app that takes uploads of UPLOAD_BYTES at most."""
+    from alignslm.serving import SmallRequests
+
+    with needed("fastapi", by="alignslm demo"):
+        from fastapi import FastAPI
     gr = load_gradio()
-    names = chosen_models(models, root)
-    page = build_page(SpeechPipeline.open(root), names)
-    page.launch(server_name=host, server_port=port, inbrowser=opened, **launch_options(gr))
+    options = {name: value for name, value in launch_options(gr).items() if name != "share"}
+    app = gr.mount_gradio_app(FastAPI(), page, "/", host, port, max_file_size=UPLOAD_BYTES, **options)
+    return SmallRequests(app, UPLOAD_BYTES)
 
 
 def space_page(root: Path, models: Sequence[str]) -> None:

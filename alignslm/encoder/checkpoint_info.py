@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import HubertConfig
 
 from alignslm.config.hubert import HubertEncoderConfig
+from alignslm.config.model_folders import settings_problems
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.encoder.windows import Framing
 
@@ -52,6 +53,8 @@ def read_checkpoint_info(path: Path) -> CheckpointInfo:
     file, preprocessor = path / "config.json", path / "preprocessor_config.json"
     if not file.is_file():
         raise EncoderError(f"checkpoint {path} has no config.json, so it is no transformers checkpoint.")
+    if problems := settings_problems(path):
+        raise EncoderError(" ".join(f"{problem}." for problem in problems))
     values = json.loads(file.read_text())
     if values.get("model_type") != "hubert":
         raise EncoderError(f"checkpoint {path} is of model_type {values.get('model_type')!r}, expected 'hubert'.")

@@ -25,6 +25,7 @@ from alignslm.encoder.codebook import load_codebook, nearest
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.encoder.windows import windows
 from alignslm.fetching import download, download_recorded
+from alignslm.integrity import read_json
 from alignslm.loading import load_pretrained
 from alignslm.provenance import UnitContract, file_sha256
 from alignslm.speed.onednn import fast_linear
@@ -94,11 +95,7 @@ class HubertEncoder:
     @classmethod
     def load(cls, folder: Path, *, device: str) -> "HubertEncoder":
         """Load what `prepare` wrote, and the very checkpoint it was prepared with."""
-        missing = [name for name in (_CODEBOOK, _CONFIG, _SOURCE) if not (folder / name).exists()]
-        if missing:
-            raise EncoderError(f"{folder} lacks {' and '.join(missing)}: no prepared encoder. Run `dvc repro`.")
-        config = HubertEncoderConfig.model_validate_json((folder / _CONFIG).read_text())
-        origin = Origin.model_validate_json((folder / _SOURCE).read_text())
+        config, origin = read_json(folder / _CONFIG, HubertEncoderConfig), read_json(folder / _SOURCE, Origin)
         path = download_recorded(config.weights, origin.weights, patterns=PATTERNS)
         contract = _contract(config, origin, codebook_sha256=file_sha256(folder / _CODEBOOK))
         codebook = load_file(folder / _CODEBOOK)["codebook"]

@@ -30,12 +30,18 @@ class Fetched(NamedTuple):
     identity: str
 
 
-def download(source: Source, *, patterns: Sequence[str] | None = None) -> Fetched:
+def download(source: Source, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()) -> Fetched:
     """Return where the source's files lie, downloading what is not yet on this machine.
 
     `patterns` (such as "*.safetensors") choose among the files of a repository or folder; other files of a folder then
-    count nothing towards its identity. FetchError tells what is missing and what to do.
+    count nothing towards its identity. If no safetensors are among them, the patterns of `pickled`, if there are any,
+    choose instead. FetchError tells what is missing and what to do.
     """
+    fetched = _download(source, patterns)
+    return _download(source, pickled) if pickled and not any(fetched.path.glob("*.safetensors")) else fetched
+
+
+def _download(source: Source, patterns: Sequence[str] | None) -> Fetched:
     match source:
         case HubSource():
             from alignslm.fetching.hub import snapshot
@@ -49,14 +55,16 @@ def download(source: Source, *, patterns: Sequence[str] | None = None) -> Fetche
             return verified_file(source)
 
 
-def download_recorded(source: Source, identity: str, *, patterns: Sequence[str] | None = None) -> Path:
+def download_recorded(
+    source: Source, identity: str, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()
+) -> Path:
     """Return the files that an artifact was made with: those of its recorded `identity`, whatever a branch is now.
 
-    FetchError if the source no longer gives them. `patterns` must be those that `obtain` was given.
+    FetchError if the source no longer gives them. `patterns` and `pickled` must be those that `download` was given.
     """
     if isinstance(source, HubSource) and identity.startswith(f"hub:{source.repo}@"):
         source = source.model_copy(update={"revision": identity.rpartition("@")[2]})
-    fetched = download(source, patterns=patterns)
+    fetched = download(source, patterns=patterns, pickled=pickled)
     if fetched.identity != identity:
         raise FetchError(
             f"{fetched.path} is {fetched.identity} now, but the artifact was made with {identity}. Put the former "

@@ -1,12 +1,15 @@
 """Single files by URL, and zips: streamed, resumed, verified, and only then moved to where they are looked for."""
 
 import http.client
+import lzma
 import os
+import re
 import shutil
 import stat
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -17,12 +20,15 @@ from alignslm.config.sources import UrlSource
 from alignslm.fetching import Fetched, FetchError, reraise_disk_errors
 from alignslm.progress import track
 from alignslm.provenance import file_sha256
+from alignslm.storage import DISK_ERRORS
 
 CACHE_VARIABLE = "ALIGNSLM_CACHE"
 TIMEOUT_S = 30.0
 ATTEMPTS = 3
+MAX_NAME_BYTES = 200  # of the 255 that file systems allow
 _MIB = 1 << 20
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, RuntimeError)
 _REFUSED = " A URL is fetched without a token: for what needs one, use kind: hub, which sends HF_TOKEN."
 
 
@@ -33,8 +39,18 @@ def cache_folder() -> Path:
 
 def place_of(source: UrlSource) -> Path:
     """Return where the verified file lies once fetched, or the folder that its zip is unpacked to."""
-    name = PurePosixPath(unquote(urlsplit(source.url).path)).name or "file"
-    return cache_folder() / source.sha256 / name.removesuffix(".zip")
+    return cache_folder() / source.sha256 / (_name(source.url).removesuffix(".zip").strip(". ") or "file")
+
+
+def _name(url: str) -> str:
+    """Return a file name for what a URL gives. A URL is text from elsewhere: `..`, zero bytes, a thousand letters."""
+    name = re.sub(r"[\x00-\x1f]", "", unquote(urlsplit(url).path)).rpartition("/")[2]
+    return name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
+
+
+def _beside(place: Path, what: str) -> Path:
+    """Return a file of the work in progress, outside the folder in which any name means a verified file."""
+    return place.parent.with_name(f"{place.parent.name}.{what}")
 
 
 def verified_file(source: UrlSource) -> Fetched:
@@ -43,14 +59,14 @@ def verified_file(source: UrlSource) -> Fetched:
     if not place.exists():
         with reraise_disk_errors(source.url, CACHE_VARIABLE):
             place.parent.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(place.parent / "lock"):  # two stages may want the same file at once
+            with WeakFileLock(_beside(place, "lock")):  # two stages may want the same file at once
                 if not place.exists():
                     _fetch(source, place)
     return Fetched(_inner_folder(place), f"sha256:{source.sha256}")
 
 
 def _fetch(source: UrlSource, place: Path) -> None:
-    part = place.parent / "part"
+    part = _beside(place, "part")
     _download(source.url, part)
     found = file_sha256(part)
     if found != source.sha256:
@@ -60,7 +76,7 @@ def _fetch(source: UrlSource, place: Path) -> None:
             f"{source.url}: its {num_bytes} bytes have sha256 {found}, but the configuration promises {source.sha256}. "
             "The file has changed or the promise is wrong; nothing was kept. If you trust this file, write its hash."
         )
-    if urlsplit(source.url).path.endswith(".zip"):
+    if _name(source.url).endswith(".zip"):
         _unpack(part, place, source.url)
         part.unlink()
     else:
@@ -124,7 +140,7 @@ def _require_space(folder: Path, num_bytes: int, what: str) -> None:
 
 def _unpack(archive: Path, place: Path, url: str) -> None:
     """Unpack beside `place` and move there at once, so that a folder that exists is whole."""
-    rough = place.parent / "unpacking"
+    rough = _beside(place, "unpacking")
     shutil.rmtree(rough, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -133,7 +149,11 @@ def _unpack(archive: Path, place: Path, url: str) -> None:
                 _require_inside(member, url)
             _require_space(place.parent, sum(member.file_size for member in members), url)
             opened.extractall(rough)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except FetchError:
+        raise
+    except (*_NO_ZIP, OSError) as error:  # OSError: a name too long, or one that is both a file and a folder
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
         raise FetchError(f"{url}: the hash is right, but this is no zip that can be unpacked: {error}") from error
     rough.rename(place)
 

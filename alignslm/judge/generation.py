@@ -8,8 +8,10 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from alignslm.config.llm_judges import GeneratedRating
-from alignslm.judge.prefix_cache import Ids, filled, rounded
-from alignslm.judge.prompt_format import PromptFormatter, left_padded
+from alignslm.judge.prefix_cache import filled, rounded
+from alignslm.judge.prompt_format import PromptFormatter
+from alignslm.judge.replies import Reply
+from alignslm.model_cache import keeps_states, left_padded
 from alignslm.provenance import row_seed
 
 STEP = 16  # lengths are rounded up to a multiple, so that a row's pass has the same shape in any company
@@ -33,7 +35,7 @@ class GumbelNoise(LogitsProcessor):
 
 def generate_replies(
     model: PreTrainedModel, questions: PromptFormatter, texts: Sequence[str], decoding: GeneratedRating, *, rows: int
-) -> list[str]:
+) -> list[Reply]:
     """Return votes 0, 1, ... on the first question's text, then on the next; only what the model wrote itself.
 
     Equal texts get equal answers. Lengths are padded on the left and rows filled up, as in `judge.prefixes`.
@@ -41,13 +43,15 @@ def generate_replies(
     asked = [(text, vote) for text in texts for vote in range(decoding.num_votes)]
     ids = [questions.question_ids(text) for text, _ in asked]
     buckets: dict[int, list[int]] = defaultdict(list)
+    step = 1 if keeps_states(model) else STEP  # a state would take padding in
     for row, one in enumerate(ids):
-        buckets[rounded(len(one), STEP)].append(row)
-    answers: dict[int, str] = {}
-    for _, members in sorted(buckets.items()):
+        buckets[rounded(len(one), step)].append(row)
+    answers: dict[int, Reply] = {}
+    for width, members in sorted(buckets.items()):
         for some, full in filled(members, rows):
             seeds = [row_seed(decoding.seed + asked[row][1], "judge", asked[row][0]) for row in full]
-            written = _write(model, questions, [ids[row] for row in full], seeds, decoding)
+            padded = left_padded([ids[row] for row in full], questions.pad, width=width)
+            written = _write(model, questions, *padded, seeds=seeds, decoding=decoding)
             answers |= dict(zip(some, written, strict=False))
     return [answers[row] for row in range(len(asked))]
 
@@ -56,21 +60,30 @@ def generate_replies(
 def _write(
     model: PreTrainedModel,
     questions: PromptFormatter,
-    ids: Sequence[Ids],
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    *,
     seeds: Sequence[int],
     decoding: GeneratedRating,
-) -> list[str]:
-    """Return what the model writes after each row of ids; their lengths are padded on the left."""
-    width = rounded(max(map(len, ids)), STEP)
-    padded, mask = left_padded(ids, width, questions.pad)
+) -> list[Reply]:
+    """Return what the model writes after each row of ids, padded on the left as the mask says."""
     noise = [GumbelNoise(seeds, decoding.temperature)] if decoding.temperature > 0 else []
     generate: Any = model.generate
     written = generate(
-        input_ids=torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
         max_new_tokens=decoding.max_tokens,
         do_sample=False,
         pad_token_id=questions.pad,
         logits_processor=LogitsProcessorList(noise),
     )
-    return [str(questions.tokenizer.decode(row[width:], skip_special_tokens=True)) for row in written]
+    return [_reply(row[ids.shape[1] :], model, questions) for row in written]
+
+
+def _reply(written: torch.Tensor, model: PreTrainedModel, questions: PromptFormatter) -> Reply:
+    """Return one row's answer. A model that knows no end of sequence can only be stopped, and is never truncated."""
+    known = model.generation_config and model.generation_config.eos_token_id
+    ends = torch.tensor([] if known is None else known, dtype=torch.long)
+    text = str(questions.tokenizer.decode(written, skip_special_tokens=True))
+    ended = ends.numel() == 0 or bool(torch.isin(written, ends.to(written.device)).any())
+    return Reply(text, "ok" if ended else "truncated")

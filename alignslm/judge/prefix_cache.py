@@ -3,7 +3,8 @@
 A sequence is head + stem + leaf. The head is common to all (the rubric), a stem to a few (the continuations of one
 prompt). Every forward pass has a fixed number of rows and lengths rounded up to a fixed step, so its shape follows
 from each row alone: kernels round by shape, and the company a row is read in would show in its last bits otherwise.
-Padding stands on the right of stem and leaf, where a causal model cannot see it (leaf) or is told not to (stem).
+Padding stands on the right of stem and leaf, where a causal model cannot see it (leaf) or is told not to (stem). Of a
+model that keeps states instead of keys and values every sequence is read whole.
 """
 
 from collections import defaultdict
@@ -12,17 +13,15 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
+from alignslm.model_cache import accepts, keeps_states
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
 KeyValues: TypeAlias = "list[tuple[torch.Tensor, torch.Tensor]]"  # a layer: (rows, heads, positions, size) each
 LEAF_STEP, STEM_STEP = 4, 8
 STEMS_HELD = 8  # batches of stems whose keys and values are in memory at once
-
-
-class CacheError(ValueError):
-    """A model's memory of what it has read cannot be shared between sequences."""
 
 
 class SplitSequence(NamedTuple):
@@ -62,15 +61,13 @@ def _has_window(model: PreTrainedModel) -> bool:
 
 
 def _read(cache: DynamicCache, width: int) -> KeyValues:
-    """Return what a cache holds of its last `width` positions. Raises CacheError if a layer keeps another state."""
-    read = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
-    whole = [(k[:, :, -width:], v[:, :, -width:]) for k, v in read if k is not None and v is not None]
-    if not read or len(whole) < len(read) or any(keys.shape[-2] < width for keys, _ in whole):
-        raise CacheError(
-            "this model does not keep keys and values of every position in every layer, so what it has read cannot be "
-            "taken up again. Choose a judge with attention in every layer."
-        )
-    return whole
+    """Return what a cache of keys and values holds of its last `width` positions."""
+    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    return [
+        (layer.keys[:, :, -width:], layer.values[:, :, -width:])
+        for layer in layers
+        if layer.keys is not None and layer.values is not None
+    ]
 
 
 class PrefixCache:
@@ -79,7 +76,8 @@ class PrefixCache:
     def __init__(self, model: PreTrainedModel, head: Ids, *, rows: int) -> None:
         self.model, self.head, self.rows = model, head, rows
         self.stem_step = 1 if _has_window(model) else STEM_STEP  # a window would count the padding
-        self._head_cache = self._read_head()
+        self._whole = keeps_states(model)
+        self._head_cache = [] if self._whole else self._read_head()
 
     @torch.inference_mode()
     def _read_head(self) -> KeyValues:
@@ -97,6 +95,9 @@ class PrefixCache:
         `reduce` is given fp32 logits (rows, positions, vocabulary), the last positions of leaves padded to one length
         (the last `LEAF_STEP` of them if `last_only`), and the sequences of as many rows; rows beyond are fillers.
         """
+        if self._whole:
+            with fast_linear(self.model.device):
+                return self._read_whole(sequences, reduce)
         found: dict[int, list[float]] = {}
         by_stem: dict[int, dict[Ids, list[int]]] = defaultdict(lambda: defaultdict(list))
         for row, sequence in enumerate(sequences):
@@ -109,6 +110,27 @@ class PrefixCache:
                     keys = self._read_stems(some, width)
                     places = {row: place for place, stem in enumerate(some) for row in stems[stem]}
                     found |= self._leaves(sequences, places, keys, width, reduce, last_only=last_only)
+        return [found[row] for row in range(len(sequences))]
+
+    @torch.inference_mode()
+    def _read_whole(self, sequences: Sequence[SplitSequence], reduce: Reduce) -> list[list[float]]:
+        """Read every sequence from its first token: a state cannot be taken back to the end of head or stem."""
+        found: dict[int, list[float]] = {}
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row, (stem, leaf) in enumerate(sequences):
+            width = rounded(len(leaf), LEAF_STEP)
+            by_shape[rounded(len(self.head) + len(stem) + width, STEM_STEP), width].append(row)
+        for (length, width), members in sorted(by_shape.items()):
+            keep = min(length, width + STEM_STEP)  # no leaf begins before
+            kept = {"logits_to_keep": keep} if accepts(self.model, "logits_to_keep") else {}
+            for some, rows in filled(members, self.rows):
+                given = [sequences[row] for row in rows]
+                ids = self._padded([(*self.head, *one.stem, *one.leaf) for one in given], length)
+                logits = self.model(ids, use_cache=False, **kept).logits[:, -keep:].float()
+                starts = torch.tensor([len(self.head) + len(one.stem) - (length - keep) for one in given])
+                places = starts[:, None] + torch.arange(width)
+                leaves = logits[torch.arange(len(given))[:, None], places]
+                found |= dict(zip(some, reduce(leaves, given), strict=False))
         return [found[row] for row in range(len(sequences))]
 
     def _padded(self, ids: Sequence[Ids], width: int) -> torch.Tensor:

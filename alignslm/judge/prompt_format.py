@@ -1,7 +1,5 @@
 """Stories as the token ids that a causal language model reads: the question with its rubric, and the plain text."""
 
-from collections.abc import Sequence
-
 from transformers import PreTrainedTokenizerBase
 
 from alignslm.config.rubrics import Rubric
@@ -106,9 +104,3 @@ class PromptFormatter:
         before = self.encode(prompt, rendered=False)
         ids = self.encode(f"{prompt} {continuation}".strip(), rendered=False)
         return common_prefix(before, ids[:-1]), ids
-
-
-def left_padded(ids: Sequence[Ids], width: int, pad: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Return ids (rows, width) padded on the left, and the mask that is 0 there."""
-    padded = [[*[pad] * (width - len(row)), *row] for row in ids]
-    return padded, [[*[0] * (width - len(row)), *[1] * len(row)] for row in ids]

@@ -1,13 +1,12 @@
 """Ratings exported and analysed: MMOS of every system, agreement of raters, correlation with automatic scores."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import scipy.stats
+from scipy.stats import rankdata
 
 from alignslm import tables
 from alignslm.artifacts import Artifacts
@@ -16,13 +15,11 @@ from alignslm.config.model import Config
 from alignslm.listening.clustered import differences, mean
 from alignslm.listening.storage import Rater, Ratings
 from alignslm.listening.study import Study, read_study
+from alignslm.statistics import Interval, holm, jackknife_values, mean_interval
 from alignslm.storage import write_text
 
-CONFIDENCE = 0.95
-RESAMPLES = 1000
-MIN_PROMPTS = 8  # a bootstrap over fewer would be too narrow
 POINTS = 5
-Interval = tuple[float, float]
+Statistic = Callable[[np.ndarray], float | None]
 EXPECTED = {"rater_id": pl.String, "prompt_id": pl.String, "system": pl.String, "position": pl.Int32}
 ANSWERS = {
     "rater_id": pl.String,
@@ -51,12 +48,17 @@ class SystemScore(Config):
 
 
 class Difference(Config):
-    """MMOS of `system` minus that of `against`, with effects of raters and prompts removed."""
+    """MMOS of `system` minus that of `against`, with effects of raters and prompts removed.
+
+    `delta` is None if no raters and prompts connect the two systems; `p_corrected` is p corrected (Holm) for all pairs.
+    """
 
     system: str
     against: str
-    delta: float
+    delta: float | None
+    stderr: float | None
     ci95: Interval | None
+    p_corrected: float | None
 
 
 class Agreement(Config):
@@ -132,8 +134,8 @@ def export(folder: Path, ratings: Ratings) -> pl.DataFrame:
 def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic: pl.DataFrame) -> Analysis:
     """Analyze RATINGS rows; `automatic` has system, continuation_id, metric, value. AnalysisError without ratings.
 
-    Errors are clustered by rater and prompt; intervals of agreement and correlation are percentile bootstraps over
-    prompts. Equal ratings give equal bytes.
+    Errors are clustered by rater and prompt; intervals of agreement and correlation are jackknifed over prompts. Equal
+    ratings give equal bytes.
     """
     if ratings.is_empty():
         raise AnalysisError(f"none of {len(raters)} raters has rated a clip yet")
@@ -146,18 +148,18 @@ def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic:
         ratings=len(ratings),
         systems=tuple(_system(study, present, ratings, name) for name in names),
         differences=tuple(_differences(ratings, names)),
-        agreement=_agreement(ratings, seed=study.choice.seed),
-        correlations=tuple(_correlations(ratings, automatic, seed=study.choice.seed)),
+        agreement=_agreement(ratings),
+        correlations=tuple(_correlations(ratings, automatic)),
     )
 
 
 def _system(study: Study, present: list[Rater], ratings: pl.DataFrame, name: str) -> SystemScore:
     rows = ratings.filter(system=name)
-    found = mean(*_columns(rows), confidence=CONFIDENCE)
+    found = mean(*_columns(rows), ends=(1, POINTS))
     due = assigned_trials(study, present).filter(system=name)
     return SystemScore(
         system=name,
-        mmos=found.value,
+        mmos=float(rows["score"].to_numpy().mean()),
         stderr=found.stderr,
         ci95=found.ci95,
         n=len(rows),
@@ -173,18 +175,20 @@ def _differences(ratings: pl.DataFrame, names: list[str]) -> Iterator[Difference
     pairs = [(a, b) for b, a in combinations(names, 2)]
     values, raters, prompts = _columns(ratings)
     systems = ratings["system"].to_numpy()
-    estimates = differences(values, systems, raters, prompts, pairs, confidence=CONFIDENCE)
-    for (system, against), found in zip(pairs, estimates, strict=True):
-        yield Difference(system=system, against=against, delta=found.value, ci95=found.ci95)
+    estimates = differences(values, systems, raters, prompts, pairs, ends=(1 - POINTS, POINTS - 1))
+    for (system, against), found, p in zip(pairs, estimates, holm([some.p for some in estimates]), strict=True):
+        yield Difference(
+            system=system, against=against, delta=found.value, stderr=found.stderr, ci95=found.ci95, p_corrected=p
+        )
 
 
-def _agreement(ratings: pl.DataFrame, *, seed: int) -> Agreement:
+def _agreement(ratings: pl.DataFrame) -> Agreement:
     shared = ratings.filter(pl.len().over("clip_id") >= 2)
     if shared.is_empty():
         return Agreement(alpha=None, ci95=None, clips=0)
     counts = counts_of(shared["score"].to_numpy(), shared["clip_id"].to_numpy())
     prompts = shared.select("clip_id", "prompt_id").unique().sort("clip_id")["prompt_id"].to_numpy()
-    ends = _resampled(prompts, lambda drawn: ordinal_alpha(counts[drawn]), seed=seed)
+    ends = _jackknifed(prompts, lambda rows: ordinal_alpha(counts[rows]), np.log1p, np.expm1, sign=-1)
     return Agreement(alpha=ordinal_alpha(counts), ci95=ends, clips=len(counts))
 
 
@@ -221,7 +225,7 @@ def _ordinal_distances(totals: np.ndarray) -> np.ndarray:
     return (middle[:, None] - middle[None]) ** 2
 
 
-def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame, *, seed: int) -> Iterator[Correlation]:
+def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame) -> Iterator[Correlation]:
     """Yield one correlation per metric, by name."""
     clips = ratings.group_by("clip_id", "system", "prompt_id", "continuation_id").agg(rated=pl.col("score").mean())
     for metric in automatic["metric"].unique().sort():
@@ -233,19 +237,19 @@ def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame, *, seed: int) 
         yield Correlation(
             metric=metric,
             spearman=spearman(rated, value),
-            spearman_ci95=_resampled(prompts, partial(_of_drawn, spearman, rated, value), seed=seed),
+            spearman_ci95=_of_correlation(spearman, rated, value, prompts),
             pearson=pearson(rated, value),
-            pearson_ci95=_resampled(prompts, partial(_of_drawn, pearson, rated, value), seed=seed),
+            pearson_ci95=_of_correlation(pearson, rated, value, prompts),
             across_systems=pearson(systems["rated"].to_numpy(), systems["value"].to_numpy()),
             n=len(known),
             n_missing=len(joined) - len(known),
         )
 
 
-def _of_drawn(
-    correlation: Callable[[np.ndarray, np.ndarray], float | None], a: np.ndarray, b: np.ndarray, drawn: np.ndarray
-) -> float | None:
-    return correlation(a[drawn], b[drawn])
+def _of_correlation(
+    correlation: Callable[[np.ndarray, np.ndarray], float | None], a: np.ndarray, b: np.ndarray, prompts: np.ndarray
+) -> Interval | None:
+    return _jackknifed(prompts, lambda rows: correlation(a[rows], b[rows]), np.arctanh, np.tanh)
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -257,26 +261,30 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float | None:
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
     """Return Spearman's rank correlation with mean ranks for ties; None as for `pearson`."""
-    return pearson(scipy.stats.rankdata(a), scipy.stats.rankdata(b))
+    return pearson(rankdata(a), rankdata(b))
 
 
-def _resampled(prompts: np.ndarray, statistic: Callable[[np.ndarray], float | None], *, seed: int) -> Interval | None:
-    """Return the percentile interval of a statistic of row numbers, with whole prompts (rows,) resampled.
+def _jackknifed(
+    prompts: np.ndarray, statistic: Statistic, there: np.ufunc, back: np.ufunc, *, sign: int = 1
+) -> Interval | None:
+    """Return the interval of a statistic of rows (rows,) by leaving out one prompt at a time.
 
-    None below MIN_PROMPTS prompts, or if the statistic is undefined in over a tenth of the resamples.
+    It is Student's t on the scale of `there`, on which the statistic (times `sign`) has no end. None with too few
+    prompts, or if the statistic is at its end or undefined without one of them.
     """
-    known, which = np.unique(prompts, return_inverse=True)
-    if len(known) < MIN_PROMPTS:
+    known = np.unique(prompts)
+    found = [statistic(np.full(len(prompts), True)), *(statistic(prompts != one) for one in known)]
+    if None in found:
         return None
-    rows = [np.flatnonzero(which == place) for place in range(len(known))]
-    generator = np.random.default_rng(seed)
-    drawn = (generator.integers(0, len(rows), len(rows)) for _ in range(RESAMPLES))
-    values = [statistic(np.concatenate([rows[place] for place in places])) for places in drawn]
-    found = [value for value in values if value is not None]
-    if len(found) < 0.9 * RESAMPLES:
+    with np.errstate(divide="ignore", invalid="ignore"):  # a statistic at its end gives no finite value
+        moved = there(sign * np.array(found, dtype=float))
+    if not np.isfinite(moved).all():
         return None
-    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    ends = mean_interval(jackknife_values(moved[0], moved[1:]), known).ci95
+    if ends is None:
+        return None
+    low, high = sorted(float(sign * back(end)) for end in ends)
+    return low, high
 
 
 def automatic_scores(artifacts: Path, study: Study) -> pl.DataFrame:

@@ -9,12 +9,14 @@ from pydantic import Field, StrictInt
 from alignslm.config.model import Config
 from alignslm.extras import needed
 from alignslm.listening.storage import Rater, Rating, Ratings, StorageError
-from alignslm.listening.study import Study, clip_path, read_study
+from alignslm.listening.study import Study, StudyError, clip_path, read_study
 
-with needed("fastapi", by="alignslm listen serve"):
+with needed("fastapi", by="alignslm listen serve"), needed("uvicorn", by="alignslm listen serve"):
     from fastapi import FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+
+    from alignslm.serving import SmallRequests, run
 
 PAGE = Path(__file__).parent / "page.html"
 HEADERS = {
@@ -25,6 +27,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",  # the URL contains the rater's token
     "Cache-Control": "no-store",
 }
+REQUEST_BYTES = 1 << 14  # a rating has 200
+MOST_PROBLEMS, MOST_CHARACTERS = 5, 100  # of a wrong request that an answer repeats
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -51,7 +55,7 @@ class Session:
     """The study that is served: its clips and their assignment to raters."""
 
     def __init__(self, folder: Path, ratings: Ratings) -> None:
-        """Read the study. StudyError if the folder has none."""
+        """Read the study. StudyError if the folder has none, or clips are missing."""
         self.study: Study
         self.study, clips = read_study(folder)
         self.folder = folder
@@ -59,6 +63,11 @@ class Session:
         rows = clips.select("prompt_id", "system", "clip_id", "boundary_s").iter_rows()
         self._clips = {(prompt, system): (clip, boundary) for prompt, system, clip, boundary in rows}
         self.clip_ids = frozenset(clip for clip, _ in self._clips.values())
+        wanted = {(prompt, system) for prompt in self.study.prompts for system in self.study.choice.names}
+        absent = [f"of {' by '.join(key)}" for key in sorted(wanted - self._clips.keys())]
+        paths = (clip_path(folder, clip) for clip in sorted(self.clip_ids))
+        if absent := absent or [str(path) for path in paths if not path.is_file()]:
+            raise StudyError(f"{folder} lacks {len(absent)} clips, first {absent[0]}. Copy the whole study again.")
 
     def rater(self, token: str) -> Rater:
         """Return the rater with this link; RequestError if there is none."""
@@ -99,6 +108,7 @@ def create_app(session: Session) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _install_error_handlers(app)
     _guard(app)
+    app.add_middleware(SmallRequests, most_bytes=REQUEST_BYTES, headers=HEADERS)  # the outermost: it comes first
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -140,16 +150,18 @@ def _install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "; ".join(map(_describe, error.errors()))}, 422)
+        return JSONResponse({"error": "; ".join(map(_describe, error.errors()[:MOST_PROBLEMS]))}, 422)
 
     @app.exception_handler(404)
     async def missing(request: Request, _: Exception) -> JSONResponse:
-        return JSONResponse({"error": f"There is nothing at {request.url.path}. Open the link you received."}, 404)
+        place = request.url.path[:MOST_CHARACTERS]
+        return JSONResponse({"error": f"There is nothing at {place}. Open the link you received."}, 404)
 
 
 def _describe(problem: Mapping[str, Any]) -> str:
     """Describe one problem of a request, such as "score: Input should be less than or equal to 5"."""
-    return f"{'.'.join(map(str, problem['loc'][1:])) or 'request'}: {problem['msg']}"
+    place = ".".join(map(str, problem["loc"][1:]))[:MOST_CHARACTERS] or "request"
+    return f"{place}: {problem['msg'][:MOST_CHARACTERS]}"
 
 
 def _guard(app: FastAPI) -> None:
@@ -162,11 +174,8 @@ def _guard(app: FastAPI) -> None:
 
 def serve(folder: Path, *, host: str, port: int) -> None:
     """Serve a study until interrupted. StudyError or StorageError if the folder has none."""
-    with needed("uvicorn", by="alignslm listen serve"):
-        import uvicorn
-
     ratings = Ratings.existing(folder / "ratings.sqlite")
     try:
-        uvicorn.run(create_app(Session(folder, ratings)), host=host, port=port, log_level="warning")
+        run(create_app(Session(folder, ratings)), host=host, port=port)
     finally:
         ratings.close()

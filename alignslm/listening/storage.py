@@ -71,13 +71,20 @@ class Ratings:
     """An open ratings file. Threads share it; other processes may have it open too."""
 
     def __init__(self, path: Path) -> None:
+        """Open or create the file. StorageError if it is not a ratings file, or cannot be read and written."""
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        # FULL flushes the log at every commit: NORMAL could lose the last ratings in a power failure.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._connection.executescript(SCHEMA)
+        self._path = path
+        with self._told():
+            self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # FULL flushes the log at every commit: NORMAL could lose the last ratings in a power failure.
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.executescript(SCHEMA)
+            self._connection.execute(
+                "SELECT number, rater_id, token, place, submission, clip_id, score, plays, seconds, received_at "
+                "FROM raters LEFT JOIN ratings USING (rater_id) LIMIT 1"
+            )
 
     @classmethod
     def existing(cls, path: Path) -> Self:
@@ -91,8 +98,20 @@ class Ratings:
         self._connection.close()
 
     @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise StorageError for what SQLite says of a file that is junk, another program's, full or read-only."""
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"{self._path} cannot be used ({error}). If it is not the study's own file, put back a copy of that."
+            ) from error
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._told():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -114,13 +133,13 @@ class Ratings:
 
     def raters(self) -> list[Rater]:
         """Return all raters in order."""
-        with self._lock:
+        with self._lock, self._told():
             rows = self._connection.execute("SELECT number, rater_id, token FROM raters ORDER BY number").fetchall()
         return [Rater(*row) for row in rows]
 
     def rater(self, token: str) -> Rater | None:
         """Return the rater with this link; None if there is none."""
-        with self._lock:
+        with self._lock, self._told():
             row = self._connection.execute(
                 "SELECT number, rater_id, token FROM raters WHERE token = ?", (token,)
             ).fetchone()
@@ -149,7 +168,7 @@ class Ratings:
 
     def stored(self, rater_id: str | None = None) -> list[FinalRating]:
         """Return the final ratings of one rater or all, by rater and clip."""
-        with self._lock:
+        with self._lock, self._told():
             rows = self._connection.execute(
                 """
                 SELECT rater_id, clip_id, score, plays, seconds, received_at, answers - 1 FROM (

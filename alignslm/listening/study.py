@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from alignslm import audio, tables
 from alignslm.artifacts import Artifacts
@@ -42,11 +43,18 @@ def clip_path(folder: Path, clip_id: str) -> Path:
 
 
 def read_study(folder: Path) -> tuple[Study, pl.DataFrame]:
-    """Return a study and its CLIPS. StudyError if the folder has none."""
+    """Return a study and its CLIPS. StudyError if the folder has none, or study.json is something else."""
     path = folder / "study.json"
     if not path.exists():
         raise StudyError(f"{folder} is not a study: study.json is missing. Run `alignslm listen build`.")
-    study = Study.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        study = Study.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StudyError(
+            f"{path} is not a study of this version ({'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}). "
+            "Put the study's own study.json back, or build a new study with `alignslm listen build`."
+        ) from error
     return study, tables.read(tables.CLIPS, folder / "clips.parquet")
 
 

@@ -1,14 +1,21 @@
-"""A key-value cache that grows in place: that of transformers copies all of its content at every new unit."""
+"""Reading prompts and then unit by unit, with a key-value cache that grows in place.
+
+That of transformers copies all of its content at every new unit. Models that keep states have transformers' own.
+"""
+
+from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from alignslm.model_cache import accepts, keeps_states, state_cache
+
 
 class PreallocatedLayer(DynamicLayer):
     """A dynamic layer whose keys and values are views into buffers with room for `capacity` positions.
 
-    Same values as DynamicLayer. Selecting or repeating rows leaves the buffers; the next update takes new ones.
+    Same values as DynamicLayer. Reordering rows leaves the buffers; the next update takes new ones.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -41,17 +48,43 @@ class PreallocatedLayer(DynamicLayer):
             room[:, :, :start] = held
         return room
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row `repeats` times, copies side by side."""
-        super().batch_repeat_interleave(repeats)
-        self.room = None
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows at `indices`."""
-        super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Keep the rows of these numbers, in their order; a row may come back repeatedly."""
+        super().reorder_cache(beam_idx)
         self.room = None
 
 
-def preallocated_cache(model: PreTrainedModel, *, capacity: int) -> Cache:
-    """Return an empty cache for `model` with room for `capacity` positions per row."""
+class RowReader:
+    """Reads a batch of prompts, then more tokens of every row; rows can be repeated, reordered and dropped between.
+
+    Prompts are padded on the left, see `left_padded`. A model that keeps states wants prompts of equal length.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, capacity: int) -> None:
+        self.model, self._states = model, keeps_states(model)
+        self._cache = state_cache(model) if self._states else {"past_key_values": _roomy_cache(model, capacity)}
+        self._mask: torch.Tensor | None = None
+
+    def read(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Read (rows, new) tokens, of which a mask of equal shape says what is real; return fp32 logits after the last.
+
+        The logits are (rows, vocabulary).
+        """
+        new = torch.ones_like(tokens) if mask is None else mask
+        self._mask = new if self._mask is None else torch.cat([self._mask, new], dim=-1)
+        given: dict[str, Any] = {"position_ids": (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]}
+        if self._states:
+            given = given if accepts(self.model, "position_ids") else {}
+        else:
+            given |= {"attention_mask": self._mask, "logits_to_keep": 1}
+        return self.model(tokens, use_cache=True, **given, **self._cache).logits[:, -1].float()
+
+    def select(self, rows: Any) -> None:
+        """Go on with the rows of these numbers (tensor), in their order."""
+        for cache in self._cache.values():
+            cache.reorder_cache(rows)
+        self._mask = None if self._mask is None else self._mask[rows]
+
+
+def _roomy_cache(model: PreTrainedModel, capacity: int) -> Cache:
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)])

@@ -68,9 +68,15 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
     """Write the model as a transformers folder with its unit vocabulary and unit contract.
 
     The dtype of the weights is the checkpoint's. An adapter in the folder gets both files too, because an adapter that
-    is published alone needs them to map token ids to units.
+    is published alone needs them to map token ids to units. Raises CheckpointError if a weight is not finite.
     """
-    with filling(folder) as partial:
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise CheckpointError(
+                f"{folder} is not written: weight {name} is not finite. If the model was trained here, lower the "
+                "trainer's learning_rate; if it is published, download it again or choose another."
+            )
+    with filling(folder, sum(tensor.nbytes for tensor in model.state_dict().values())) as partial:
         model.save_pretrained(partial)
     for place in (folder, folder / ADAPTER_FOLDER):
         if place.is_dir():

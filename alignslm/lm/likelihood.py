@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache
 from alignslm.lm.buckets import grouped, padded_length, sliced
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions
+from alignslm.model_cache import keeps_states
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
@@ -83,10 +84,28 @@ def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_siz
         tails[head][tail] = None
     known: dict[_Split, LogLikelihoods] = {}
     with fast_linear(lm.device):
+        if keeps_states(lm.model):
+            known, tails = _of_whole(lm, dict.fromkeys(splits), batch_size=batch_size), {}
         for length, heads in sorted(grouped(tails, map(len, tails)).items()):
             for some in sliced(heads, length=length, batch_size=batch_size):
                 known |= _of_heads(lm, {head: tails[head] for head in some}, batch_size=batch_size)
     return [known[split] for split in splits]
+
+
+def _of_whole(lm: UnitLM, splits: Iterable[_Split], *, batch_size: int) -> dict[_Split, LogLikelihoods]:
+    """Read every sequence from its first token: a state cannot be taken back to the end of a context."""
+    limit = getattr(lm.model.config, "max_position_embeddings", sys.maxsize)
+    rows = list(splits)
+    widths = [padded_length(len(head) + len(tail) - 1, room=limit) for head, tail in rows]
+    known: dict[_Split, LogLikelihoods] = {}
+    for width, group in sorted(grouped(rows, widths).items()):
+        for batch in sliced(group, length=width, batch_size=batch_size):
+            for split, nats in zip(
+                batch, _predict(lm, [head + tail for head, tail in batch], width=width, cache=None), strict=True
+            ):
+                past = len(split.head) - 1
+                known[split] = LogLikelihoods(nats[:past], nats[past:])
+    return known
 
 
 def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_size: int) -> dict[_Split, LogLikelihoods]:
@@ -128,6 +147,7 @@ def _predict(lm: UnitLM, rows: Sequence[Ids], *, width: int, cache: Cache | None
     if not width:
         return [np.zeros(0)] * len(rows)
     ids = torch.tensor([row + row[-1:] * (width + 1 - len(row)) for row in rows], device=lm.device)
-    logits = lm.model(ids[:, :-1], past_key_values=cache, use_cache=cache is not None).logits.float()
+    given = {} if cache is None else {"past_key_values": cache}
+    logits = lm.model(ids[:, :-1], use_cache=cache is not None, **given).logits.float()
     nats = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1).double().cpu().numpy()
     return [found[: len(row) - 1] for found, row in zip(nats, rows, strict=True)]

@@ -8,6 +8,7 @@ from alignslm.config.sources import Source
 from alignslm.fetching import Fetched, download
 from alignslm.lm.checkpoint import CheckpointError, disable_dropout, save_lm
 from alignslm.lm.formats import load_published
+from alignslm.lm.probe import require_readable
 from alignslm.provenance import ContractError, UnitContract
 from alignslm.storage import write_text
 
@@ -21,12 +22,13 @@ def import_lm(config: PublishedLm, contract: UnitContract, folder: Path) -> None
     """Write a published model as a checkpoint into `folder`, with its origin in source.json.
 
     Raises ContractError if it was trained on other units than `contract`'s, CheckpointError if the fetched folder is
-    not what the choice says, FetchError if it cannot be had.
+    not what the choice says, FetchError if it cannot be had, UnsupportedModelError if continuations cannot be drawn.
     """
     check_unit_contract(config.units, contract, choice=config.kind)
     fetched = fetch_checkpoint(config.weights)
     model, vocabulary = load_published(config, fetched.path)
     disable_dropout(model)
+    require_readable(model, vocabulary)
     save_lm(model, vocabulary, contract, folder)
     write_source(config.weights, fetched.identity, folder)
 
@@ -43,13 +45,13 @@ def check_unit_contract(trained_on: TrainingUnits, contract: UnitContract, *, ch
 
 def fetch_checkpoint(source: Source) -> Fetched:
     """Return the folder of a transformers checkpoint; safetensors are preferred, else .bin is used."""
-    fetched = download(source, patterns=_SAFE)
+    fetched = download(source, patterns=_SAFE, pickled=_TORCH)
     folder = fetched.path
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f" It holds {', '.join(inside)}: name that folder." if inside else ""
         raise CheckpointError(f"{folder} has no config.json, so it is no transformers checkpoint.{hint}")
-    return fetched if any(folder.glob("*.safetensors")) else download(source, patterns=_TORCH)
+    return fetched
 
 
 def write_source(source: Source, identity: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ import polars as pl
 from alignslm import tables
 from alignslm.config.feedback import Sampling
 from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.positions import named_rows
 from alignslm.lm.sampling import sample
 from alignslm.provenance import content_id, row_seed
 
@@ -21,7 +22,8 @@ def sample_continuations(
         [row_seed(seed, purpose, f"{prompt_id}/{draw}") for draw in range(sampling.num_continuations)]
         for prompt_id in prompts["prompt_id"]
     ]
-    drawn = sample(lm, prompts["units"].to_list(), seeds, sampling, batch_size=batch_size)
+    with named_rows(prompts["prompt_id"]):
+        drawn = sample(lm, prompts["units"].to_list(), seeds, sampling, batch_size=batch_size)
     rows = [
         {
             "continuation_id": continuation_id(prompt_id, purpose, lm.model_id, draw),

@@ -5,16 +5,18 @@ the same units whatever else is in the batch, in whatever order and on however m
 batch shapes can differ in their last bits; a sample changes only if a uniform number falls into that gap.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from alignslm.config.feedback import Sampling
-from alignslm.lm.cache import preallocated_cache
+from alignslm.lm.buckets import grouped
+from alignslm.lm.cache import RowReader
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions
+from alignslm.model_cache import keeps_states, left_padded
 from alignslm.speed.onednn import fast_linear
 
 LEAST_WEIGHTS = 1 << 17  # of a layer that oneDNN multiplies faster than MKL at the few rows of one step
@@ -65,14 +67,6 @@ def _forbidden(lm: UnitLM) -> torch.Tensor:
     return forbidden
 
 
-def _left_padded(ids: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids (rows, longest), padded on the left, and the mask (rows, longest) of what is real."""
-    longest = max(len(row) for row in ids)
-    padded = [[pad_id] * (longest - len(row)) + row for row in ids]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]
-    return torch.tensor(padded), torch.tensor(mask)
-
-
 @torch.inference_mode()
 def _sample_batch(
     lm: UnitLM, ids: list[list[int]], seeds: list[list[int]], config: Sampling
@@ -81,15 +75,11 @@ def _sample_batch(
     draws, eos = len(seeds[0]), lm.vocabulary.eos_id
     forbidden = _forbidden(lm)
     uniforms = _uniforms([seed for row in seeds for seed in row], config.max_new_units).to(lm.device)
-    tokens, mask = (part.to(lm.device) for part in _left_padded(ids, lm.vocabulary.pad_id))
-    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    cache = preallocated_cache(lm.model, capacity=tokens.shape[1] + config.max_new_units)
-    output = lm.model(
-        tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
-    cache.batch_repeat_interleave(draws)
-    mask, position = (part.repeat_interleave(draws, dim=0) for part in (mask, positions[:, -1:]))
-    logits = output.logits[:, -1].float().repeat_interleave(draws, dim=0)
+    tokens, mask = (part.to(lm.device) for part in left_padded(ids, lm.vocabulary.pad_id))
+    reader = RowReader(lm.model, capacity=tokens.shape[1] + config.max_new_units)
+    copies = torch.arange(len(ids), device=lm.device).repeat_interleave(draws)
+    logits = reader.read(tokens, mask)[copies]
+    reader.select(copies)
     alive = torch.arange(len(logits), device=lm.device)  # row of the batch -> number of its draw
     units: list[list[int]] = [[] for _ in range(len(logits))]
     logprob = torch.zeros(len(logits), dtype=torch.float64, device=lm.device)
@@ -107,18 +97,21 @@ def _sample_batch(
         if not keep.any() or step + 1 == config.max_new_units:
             break
         if keep.float().mean() < COMPACT_AT:
-            cache.batch_select_indices(keep.nonzero().squeeze(-1))
-            alive, chosen, mask, position = (part[keep] for part in (alive, chosen, mask, position))
-        mask, position = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1), position + 1
-        output = lm.model(
-            chosen.unsqueeze(-1), attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
-        )
-        logits = output.logits[:, -1].float()
+            reader.select(keep.nonzero().squeeze(-1))
+            alive, chosen = alive[keep], chosen[keep]
+        logits = reader.read(chosen.unsqueeze(-1))
     flat = [
         SampledContinuation(lm.vocabulary.decode(row), "eos" if done else "length", value)
         for row, done, value in zip(units, ended.tolist(), logprob.tolist(), strict=True)
     ]
     return [flat[start : start + draws] for start in range(0, len(flat), draws)]
+
+
+def _batches(lengths: Sequence[int], size: int, *, equal: bool) -> Iterator[list[int]]:
+    """Yield at most `size` row numbers at a time, shortest rows first, of one length if they have to be `equal`."""
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for rows in grouped(by_length, (lengths[row] if equal else 0 for row in by_length)).values():
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def sample(
@@ -145,11 +138,9 @@ def sample(
         cure=f"lower sampling.max_new_units ({config.max_new_units}) or prompts.max_duration_s",
     )
     results: list[list[SampledContinuation]] = [[] for _ in prompts]
-    by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
     size = max(1, batch_size // max(1, len(seeds[0])))
     with fast_linear(lm.device, least_weights=LEAST_WEIGHTS, model=lm.model):
-        for start in range(0, len(by_length), size):
-            rows = by_length[start : start + size]
+        for rows in _batches(list(map(len, encoded)), size, equal=keeps_states(lm.model)):
             drawn = _sample_batch(lm, [encoded[row] for row in rows], [list(seeds[row]) for row in rows], config)
             for row, item in zip(rows, drawn, strict=True):
                 results[row] = item

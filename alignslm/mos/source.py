@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alignslm.config.model import Config
 from alignslm.config.mos import MosConfig
+from alignslm.integrity import read_json
 from alignslm.mos import MosError
 from alignslm.storage import write_text
 
@@ -24,11 +25,9 @@ def write_source(config: MosConfig, identity: str, folder: Path) -> None:
 
 
 def read_identity(config: MosConfig, folder: Path) -> str:
-    """Return the identity that was prepared. Raises MosError if nothing was, or another config."""
+    """Return the identity that was prepared. Raises DamagedError if nothing was, MosError for another config."""
     path = folder / FILE
-    if not path.exists():
-        raise MosError(f"{path} does not exist: no predictor was prepared there. Run `dvc repro mos`.")
-    source = MosSource.model_validate_json(path.read_text(encoding="utf-8"))
+    source = read_json(path, MosSource)
     if source.choice != config:
         raise MosError(f"{path} was prepared for {source.choice.kind} under other values. Run `dvc repro mos`.")
     return source.identity

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, Recordings
-from alignslm.config.document import read_lock
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.prerequisites import execution_faults, folder_faults, judge_faults
-from alignslm.config.problems import ConfigError
+from alignslm.integrity import LockError, lock_entries
 from alignslm.plan.downloads import Download
 from alignslm.plan.workload import Workload
 from alignslm.storage import write_error
@@ -93,8 +92,8 @@ def workspace_faults(root: Path) -> Iterator[str]:
     yield from _cache_faults(top / ".dvc", settings)
     if (root / "dvc.lock").exists():
         try:
-            read_lock(root)
-        except ConfigError as error:
+            lock_entries(root / "dvc.lock")
+        except LockError as error:
             yield str(error)
     yield from _lock_faults(top / ".dvc" / "tmp" / "lock")
 

@@ -16,9 +16,9 @@ from alignslm.config.pretrained_lm import TrainingUnits
 from alignslm.config.sources import FolderSource
 from alignslm.config.yaml_edit import flow
 from alignslm.fetching import download, matching_files
-from alignslm.preferences.files import SUFFIXES, below, first_row
+from alignslm.preferences.files import SUFFIXES, RowSlice, below, first_row
 from alignslm.preferences.pairing import PreferenceError
-from alignslm.preferences.reading import SIDES, sound_bytes
+from alignslm.preferences.reading import SIDES, is_unit_text, sound_bytes
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HEAD = "# Preferences that others made; every row was checked when this was written. See docs/preferences.md.\n"
@@ -35,6 +35,7 @@ class ImportOptions(NamedTuple):
     valid_fraction: float
     append_eos: bool
     repeats: str
+    strip_prompt: bool
     units: TrainingUnits | None
 
 
@@ -47,10 +48,11 @@ def describe(asked: ImportOptions, root: Path) -> AnyPreferences:
     folder = download(below(source, root), patterns=[f"*{suffix}" for suffix in SUFFIXES]).path
     names = [path.relative_to(folder).as_posix() for path in matching_files(folder, None) if path.suffix in SUFFIXES]
     files = _split(names, train or asked.train, asked.valid)
-    first = _first_row(folder / next(name for name in names if fnmatch(name, files["train"][0])))
+    name = next(name for name in names if fnmatch(name, files["train"][0]))
+    first = _first_row(folder / name)
     columns = dict(zip(SIDES, asked.columns or _columns(first), strict=True))
     chosen = first.get(columns["chosen"])
-    held = _units(asked) if _is_units(chosen) else _spoken(chosen, folder)
+    held = _units(asked) if _is_units(chosen) else _spoken(chosen, RowSlice(folder, name, "train", 0, 1))
     content = {
         **held,
         "source": source.model_dump(exclude_none=True),
@@ -59,6 +61,7 @@ def describe(asked: ImportOptions, root: Path) -> AnyPreferences:
         "overlapping_prompts": "exclude",
         "columns": columns,
         "append_eos": asked.append_eos,
+        "strip_prompt": asked.strip_prompt,
         "max_units": None,
     }
     return TypeAdapter[AnyPreferences](PreferencesConfig).validate_python(content)
@@ -102,23 +105,19 @@ def _columns(row: Mapping[str, Any]) -> tuple[str, str, str]:
         names = tuple(f"{side}{suffix}" for side in SIDES)
         if all(name in row and not _is_text(row[name], suffix) for name in names):
             return names[0], names[1], names[2]
-    raise PreferenceError(
-        f"no columns hold prompt, chosen and rejected; there are: {', '.join(row)}. Name them: --columns a,b,c"
-    )
+    held = f"prompt, chosen and rejected are text ({row.get(SIDES[0])!r:.40}), neither units nor audio"
+    cause = held if all(name in row for name in SIDES) else "no columns hold prompt, chosen and rejected"
+    raise PreferenceError(f"{cause}; there are: {', '.join(row)}. Name the right ones: --columns a,b,c")
 
 
 def _is_text(value: Any, suffix: str) -> bool:
     """Tell words from a path or from units written out: a column `prompt` of text stands beside `prompt_path`."""
-    return isinstance(value, str) and suffix != "_path" and not value.startswith("<Un")
+    return isinstance(value, str) and suffix != "_path" and not is_unit_text(value)
 
 
 def _is_units(value: Any) -> bool:
     keys = {"units", "audio_repr"}
-    return isinstance(value, list) or (isinstance(value, Mapping) and bool(keys & set(value))) or _is_unit_text(value)
-
-
-def _is_unit_text(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("<Un")
+    return isinstance(value, list) or (isinstance(value, Mapping) and bool(keys & set(value))) or is_unit_text(value)
 
 
 def _units(asked: ImportOptions) -> dict[str, object]:
@@ -130,8 +129,8 @@ def _units(asked: ImportOptions) -> dict[str, object]:
     return {"kind": "units", "units": asked.units.model_dump(), "repeats": asked.repeats}
 
 
-def _spoken(value: Any, folder: Path) -> dict[str, object]:
-    data = sound_bytes(value, folder)
+def _spoken(value: Any, place: RowSlice) -> dict[str, object]:
+    data = sound_bytes(value, place)
     if isinstance(data, str):
         raise PreferenceError(f"the first row's chosen side is neither units nor audio ({data})")
     _, rate_hz = audio.decode(data)

@@ -13,7 +13,7 @@ from alignslm.provenance import ContractError, UnitContract, content_id
 from alignslm.user_errors import Problem
 
 IDENTICAL = "chosen and rejected are the same units"
-EMPTY = "empty after removing the unit shared with the prompt"
+EMPTY = "nothing is left after what it shares with the prompt"
 TOO_LONG = "longer than max_units"
 DUPLICATE = "duplicate pair"
 OVERLAPPING = "prompt is also in the validation split"

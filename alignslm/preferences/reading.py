@@ -1,9 +1,8 @@
 """From stored rows to rows of units, each checked: what is wrong with a row is said beside where it stands."""
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,7 @@ import polars as pl
 from alignslm import audio, tables
 from alignslm.config.preferences import AnyPreferences, SpokenPreferences, UnitPreferences
 from alignslm.encoder import Encoder
-from alignslm.listing import decode
+from alignslm.listing import NO_AUDIO, decode, named_file
 from alignslm.preferences.files import RawRow, RowSlice, raw_rows
 from alignslm.units import deduplicate
 
@@ -22,14 +21,10 @@ SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(SIDES, tables.UNITS),
     "problem": pl.String,
 }
-UNIT_TEXT = re.compile(r"(?:<Un\d+>)+")
-
-
-class _Units(NamedTuple):
-    """One side's units, or what is wrong with it."""
-
-    units: list[int]
-    problem: str | None = None
+UNIT_TEXT = re.compile(r"\s*(?:(?:<Un\d+>\s*)+|\[?\s*\d+(?:[\s,]+\d+)*\s*\]?\s*)")  # of TWIST, and of GSLM
+REPEATED = "chosen and rejected begin with the whole prompt (strip_prompt: true, or --strip-prompt, cuts it off)"
+UNLIKE = "does not begin with the prompt, as strip_prompt: true says"
+Clip = TypeVar("Clip", bound=Sized)  # units, or samples
 
 
 def read_slice(config: AnyPreferences, place: RowSlice, *, num_units: int, encoder: Encoder | None) -> pl.DataFrame:
@@ -42,53 +37,98 @@ def read_slice(config: AnyPreferences, place: RowSlice, *, num_units: int, encod
         case SpokenPreferences():
             sides = _spoken(rows, config, place, encoder)
         case UnitPreferences():
-            sides = [[_given_units(row, side, config, num_units) for side in SIDES] for row in rows]
+            sides = [_units_of(row, config, num_units) for row in rows]
     return pl.DataFrame([_row(row, found) for row, found in zip(rows, sides, strict=True)], schema=dict(SCHEMA))
 
 
-def _row(row: RawRow, sides: Sequence[_Units]) -> dict[str, object]:
-    wrong = [f"{side}: {found.problem}" for side, found in zip(SIDES, sides, strict=True) if found.problem]
-    problem = row.problem or ("; ".join(wrong) or None)
-    units = {side: [] if problem else found.units for side, found in zip(SIDES, sides, strict=True)}
+def _row(row: RawRow, sides: Sequence[list[int] | str]) -> dict[str, object]:
+    wrong = [
+        found if found == REPEATED else f"{side}: {found}"
+        for side, found in zip(SIDES, sides, strict=True)
+        if isinstance(found, str)
+    ]
+    problem = row.problem or ("; ".join(dict.fromkeys(wrong)) or None)
+    units = {side: [] if problem else found for side, found in zip(SIDES, sides, strict=True)}
     return {"place": row.where, "split": row.split, **units, "problem": problem}
+
+
+def _parted(sides: Sequence[Clip | str], begins_with: Callable[[Clip, Clip], bool], *, strip: bool) -> list[Clip | str]:
+    """Return prompt, chosen and rejected, the prompt cut off the latter two if the config says that they repeat it.
+
+    Otherwise a row that repeats it on both sides has a problem: it would train on prompt, prompt and side.
+    """
+    prompt, *whole = sides
+    if isinstance(prompt, str):
+        return list(sides)
+    ends = [end if isinstance(end, str) else _after(prompt, end, begins_with) for end in whole]
+    if strip:
+        return [prompt, *(UNLIKE if end is None else end for end in ends)]
+    if len(prompt) > 1 and not any(end is None or isinstance(end, str) for end in ends):
+        return [prompt, REPEATED, REPEATED]
+    return list(sides)
+
+
+def _after(prompt: Any, side: Any, begins_with: Callable[[Any, Any], bool]) -> Any:
+    return side[len(prompt) :] if begins_with(side, prompt) else None
+
+
+def _begins_with(units: list[int], prompt: list[int]) -> bool:
+    return units[: len(prompt)] == prompt
 
 
 def _value(row: RawRow, side: str, config: AnyPreferences) -> Any:
     return row.values.get(getattr(config.columns, side))
 
 
-def _given_units(row: RawRow, side: str, config: UnitPreferences, num_units: int) -> _Units:
-    """Return a side's units as numbers, in whichever of the known ways they are written."""
-    value = _value(row, side, config)
+def _units_of(row: RawRow, config: UnitPreferences, num_units: int) -> list[list[int] | str]:
+    """Return the units of every side, or what is wrong with it. A unit may repeat where prompt and side were joined."""
+    sides = _parted([_numbers(_value(row, side, config)) for side in SIDES], _begins_with, strip=config.strip_prompt)
+    prompt, *ends = (
+        side if isinstance(side, str) else _checked(side, num_units, repeats=config.repeats) for side in sides
+    )
+    return [prompt or "no units", *(end if end or config.strip_prompt else "no units" for end in ends)]
+
+
+def _numbers(value: Any) -> list[int] | str:
+    """Return units as numbers, in whichever of the known ways they are written, or what is wrong with them."""
     if isinstance(value, Mapping):
         value = value.get("units", value.get("audio_repr"))
-    if isinstance(value, str):
-        if not UNIT_TEXT.fullmatch(value):
-            return _Units([], "text that is no row of <Un...>")
+    if is_unit_text(value):
         value = [int(unit) for unit in re.findall(r"\d+", value)]
     if not isinstance(value, list | tuple) or not all(type(unit) is int for unit in value):
-        return _Units([], "neither a list of whole numbers, {units: [...]}, nor <Un...> text")
-    return _checked(value, num_units, repeats=config.repeats)
+        return 'neither a list of whole numbers, {units: [...]}, <Un...> text, nor text such as "12 5 7"'
+    return list(value)
 
 
-def _checked(units: Sequence[int], num_units: int, *, repeats: str) -> _Units:
+def is_unit_text(value: object) -> TypeGuard[str]:
+    """Return whether a value is units written out: <Un12><Un5> or 12 5 7."""
+    return isinstance(value, str) and UNIT_TEXT.fullmatch(value) is not None
+
+
+def _checked(units: list[int], num_units: int, *, repeats: str) -> list[int] | str:
     if not units:
-        return _Units([], "no units")
+        return []
     if min(units) < 0 or max(units) >= num_units:
-        return _Units([], f"a unit outside [0, {num_units})")
+        return f"a unit outside [0, {num_units})"
     runs, durations = deduplicate(np.asarray(units, np.int64))
     if repeats == "error" and durations.max() > 1:
-        return _Units([], "a unit repeats (repeats: dedup, or keep where a model drew it)")
-    return _Units(list(units) if repeats == "keep" else runs.tolist())
+        return "a unit repeats (repeats: dedup, or keep where a model drew it)"
+    return units if repeats == "keep" else runs.tolist()
 
 
 def _spoken(
     rows: Sequence[RawRow], config: SpokenPreferences, place: RowSlice, encoder: Encoder | None
-) -> list[list[_Units]]:
+) -> list[list[list[int] | str]]:
     """Return the units of every side of every row; each clip is encoded by itself, never joined to its prompt."""
-    folder = (place.root / place.file).parent
-    read = [[_sound(_value(row, side, config), config, folder) for side in SIDES] for row in rows]
-    waveforms = [found for sides in read for found in sides if isinstance(found, np.ndarray)]
+    read = [
+        _parted(
+            [_sound(_value(row, side, config), config, place) for side in SIDES],
+            audio.begins_with,
+            strip=config.strip_prompt,
+        )
+        for row in rows
+    ]
+    waveforms = [found for sides in read for found in sides if not isinstance(found, str) and found.size]
     if encoder is None:
         encoded = iter([[0]] * len(waveforms))
     else:
@@ -96,30 +136,28 @@ def _spoken(
         resampled = [audio.resample(wave, from_hz=config.sample_rate_hz, to_hz=to_hz) for wave in waveforms]
         encoded = iter([item.units.tolist() for item in encoder.encode(resampled)])
     return [
-        [_Units([], found) if isinstance(found, str) else _Units(next(encoded)) for found in sides] for sides in read
+        [found if isinstance(found, str) else next(encoded) if found.size else [] for found in sides] for sides in read
     ]
 
 
-def sound_bytes(value: Any, folder: Path) -> bytes | str:
-    """Return a cell's encoded sound, or what is wrong with it. A path is looked up beside the file that names it."""
+def sound_bytes(value: Any, place: RowSlice) -> bytes | str:
+    """Return a cell's encoded sound, or what is wrong with it.
+
+    A jsonl names files beside it, inside the source's folder; parquet has the sound itself, which its hash then covers.
+    """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, str):
-        file = folder / value
-        return file.read_bytes() if _is_file(file) else "no such audio file"
-    return value if isinstance(value, bytes) and value else "no bytes of audio"
+    if not isinstance(value, str):
+        return value if isinstance(value, bytes) and value else NO_AUDIO
+    if place.file.endswith(".parquet"):
+        return "a path and no bytes of audio; in parquet the sound itself is expected, files are named by a jsonl"
+    file = named_file(value, (place.root / place.file).parent, root=place.root)
+    return file if isinstance(file, str) else file.read_bytes()
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a column of text: too long for a name
-        return False
-
-
-def _sound(value: Any, config: SpokenPreferences, folder: Path) -> np.ndarray | str:
+def _sound(value: Any, config: SpokenPreferences, place: RowSlice) -> np.ndarray | str:
     """Return a clip's samples, or what is wrong with it."""
-    data = sound_bytes(value, folder)
+    data = sound_bytes(value, place)
     if isinstance(data, str):
         return data
     decoded = decode(data, sample_rate_hz=config.sample_rate_hz)

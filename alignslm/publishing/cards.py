@@ -27,7 +27,7 @@ from alignslm.publishing.dataset import Subset
 from alignslm.publishing.lineage import Lineage
 from alignslm.publishing.model import hub_name_of_start
 from alignslm.publishing.results import curriculum, eval_results, result_facts
-from alignslm.report.formatting import FILTERS, heading
+from alignslm.report.formatting import FILTERS, PROCEDURE, heading
 from alignslm.report.inputs import TrainingLog
 from alignslm.report.metrics import Report
 from alignslm.templates import environment
@@ -194,7 +194,7 @@ def _render(template: str, metadata: ModelCardData | DatasetCardData, published:
     experiment, artifacts = published.experiment, published.artifacts
     templates = environment(Path(__file__).parent, Path(report_package.__path__[0]), html=False)
     templates.filters |= FILTERS
-    templates.globals["heading"] = heading
+    templates.globals |= {"heading": heading, "procedure": PROCEDURE}
     text = templates.get_template(template).render(
         python=FENCE,
         published=published,

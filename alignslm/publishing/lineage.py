@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
-from alignslm.config.document import read_lock
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
-from alignslm.integrity import identity_of
+from alignslm.integrity import identity_of, lock_entries
 from alignslm.publishing import PublishError
 from alignslm.report.run_info import git
 
@@ -77,7 +76,7 @@ def lock_slice(lock: Path, wanted: Sequence[str]) -> bytes:
     """
     if not lock.is_file():
         raise PublishError(f"{lock} does not exist, so the lineage of the artifacts is unknown. Run `dvc repro`.")
-    entries: Mapping[str, Any] = read_lock(lock.parent)
+    entries = lock_entries(lock)
     makers = {out["path"]: name for name, entry in entries.items() for out in entry.get("outs", ())}
     needed: set[str] = set()
     paths = list(wanted)

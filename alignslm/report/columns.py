@@ -10,7 +10,7 @@ from alignslm.benchmarks.conventions import BANDS, OOV, conventions_of
 from alignslm.config.benchmarks import SalmonPart
 from alignslm.metrics import words
 from alignslm.report.corpus_level import Values, distinct_values, word_error_values
-from alignslm.statistics import group_means
+from alignslm.statistics import ANSWERS, POINTS, RATIO, Scale, group_means
 
 BASE = "base"
 FINETUNED = "sft"
@@ -39,6 +39,11 @@ DIRECTIONS: dict[str, bool | None] = {
     "silence_ratio": None,
     "unit_error_rate": False,
 }
+SCALES = {
+    **dict.fromkeys(("judge_score", "heldout_judge_score"), POINTS),
+    **dict.fromkeys(("grammatical", "eos_rate"), ANSWERS),
+    **dict.fromkeys(("auto_bleu", "unique_ratio", "unique_ratio_per_index", "silence_ratio"), RATIO),
+}
 
 
 class ReportError(ValueError):
@@ -46,13 +51,14 @@ class ReportError(ValueError):
 
 
 class MetricColumn(NamedTuple):
-    """Rows of one system and metric: values (rows,), NaN if missing, and their clusters (rows,)."""
+    """Rows of one system and metric: values (rows,), NaN if missing, their clusters (rows,), and the metric's ends."""
 
     benchmark: str
     metric: str
     values: np.ndarray
     clusters: np.ndarray
     higher_is_better: bool | None
+    scale: Scale | None = None
 
 
 class EvalTables(NamedTuple):
@@ -91,7 +97,7 @@ def _judged_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
         if metric == "ppl":
             yield MetricColumn(CONTINUATION, "log_ppl", _log(column), clusters, DIRECTIONS["log_ppl"])
         else:
-            yield MetricColumn(CONTINUATION, metric, column, clusters, DIRECTIONS.get(metric))
+            yield MetricColumn(CONTINUATION, metric, column, clusters, DIRECTIONS.get(metric), SCALES.get(metric))
 
 
 def _finite(rows: pl.DataFrame, metric: str) -> np.ndarray:
@@ -142,9 +148,8 @@ def _distinct_columns(texts: pl.DataFrame) -> Iterator[MetricColumn]:
     )
     clusters = shares["prompt_id"].to_numpy()
     for name in ("unique_ratio", "unique_ratio_per_index"):
-        yield MetricColumn(
-            CONTINUATION, name, shares[name].fill_null(float("nan")).to_numpy(), clusters, DIRECTIONS[name]
-        )
+        values = shares[name].fill_null(float("nan")).to_numpy()
+        yield MetricColumn(CONTINUATION, name, values, clusters, DIRECTIONS[name], SCALES[name])
 
 
 def _item_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
@@ -196,9 +201,8 @@ def _unmeasured(items: pl.DataFrame, benchmark: str) -> Iterator[MetricColumn]:
     missing = items["correct"].is_null()
     partly = missing & items.select(pl.col("correct").is_not_null().any().over("pair_id")).to_series()
     if partly.any():
-        yield MetricColumn(
-            benchmark, "missing_ratio", missing.cast(pl.Float64).to_numpy(), items["pair_id"].to_numpy(), False
-        )
+        values, pairs = missing.cast(pl.Float64).to_numpy(), items["pair_id"].to_numpy()
+        yield MetricColumn(benchmark, "missing_ratio", values, pairs, higher_is_better=False, scale=ANSWERS)
 
 
 def _speech_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
@@ -221,4 +225,4 @@ def _word_error_columns(rows: pl.DataFrame) -> Iterator[MetricColumn]:
 def _accuracy(items: pl.DataFrame, benchmark: str, metric: str, correct: pl.Expr) -> MetricColumn:
     values = items.select(correct.fill_null(float("nan"))).to_series().to_numpy()
     pairs, means = group_means(values, items["pair_id"].to_numpy())
-    return MetricColumn(benchmark, metric, means, pairs, higher_is_better=True)
+    return MetricColumn(benchmark, metric, means, pairs, higher_is_better=True, scale=ANSWERS)

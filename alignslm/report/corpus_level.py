@@ -15,19 +15,10 @@ import polars as pl
 from rapidfuzz.distance import Levenshtein
 
 from alignslm.metrics import ngrams, words
-from alignslm.statistics import Floats
+from alignslm.statistics import jackknife_values
 
 WORD_ERRORS = {"system": pl.String, "prompt_id": pl.String, "errors": pl.Int64, "words": pl.Int64}
 Values = dict[str, float]  # by prompt
-
-
-def jackknife_values(whole: float, without: Floats) -> Floats:
-    """Return one value per cluster (clusters,) from a metric and its values without each cluster in turn (clusters,).
-
-    Their mean is `whole`, their standard error sqrt((C - 1) / C * sum (without - mean)^2), the jackknife's (Efron
-    and Stein, 1981).
-    """
-    return whole + (len(without) - 1) * (without.mean() - without)
 
 
 def _values(figure: Callable[[str | None], float], prompts: Iterable[str]) -> Values:

@@ -1,16 +1,15 @@
 """What changes from round to round besides the score: length, repetition, diversity, the distribution of scores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION
-from alignslm.report.drawing import HUES, MUTED, Panel, new_figure, svg_of
-from alignslm.report.formatting import style, with_error, with_unit
-from alignslm.report.metrics import Metric, Report
-from alignslm.report.systems import lineage, topline
+from alignslm.report.drawing import HUES, Panel, new_figure, svg_of
+from alignslm.report.metrics import Report
+from alignslm.report.systems import lineage
 
 DRIFTS = (
     "judge_score",
@@ -22,7 +21,6 @@ DRIFTS = (
     "unique_ratio_per_index",
     "eos_rate",
 )
-DRAWN = ("num_words", "duration_s", "auto_bleu", "unique_ratio_per_index")
 LINES = ("-", "--", ":", "-.")
 
 
@@ -38,32 +36,6 @@ def drift_table(report: Report, experiment: Experiment) -> pl.DataFrame:
 def _value(report: Report, model: str, name: str) -> float | None:
     found = report.metric(model, CONTINUATION, name)
     return None if found is None else found.value
-
-
-def drift_panels(report: Report, experiment: Experiment) -> Iterator[Panel]:
-    """Draw length, repetition and diversity from the base model to the last round, with the topline."""
-    for metric in DRAWN:
-        found = [report.metric(model, CONTINUATION, metric) for model in lineage(experiment)]
-        measured = [m for m in found if m is not None and m.value is not None]
-        if measured:
-            yield _drift(metric, measured, report.metric(topline(experiment), CONTINUATION, metric))
-
-
-def _drift(metric: str, rounds: Sequence[Metric], truth: Metric | None) -> Panel:
-    how, name = style(CONTINUATION, metric), f"drift-{metric.replace('_', '-')}"
-    figure, axes = new_figure()
-    axes.plot(range(len(rounds)), [(m.value or 0) * how.factor for m in rounds], "o-", color=HUES[0], markersize=5)
-    for place, m in enumerate(rounds):
-        if m.ci95 is not None:
-            axes.plot([place, place], [end * how.factor for end in m.ci95], color=HUES[0], solid_capstyle="round")
-    if truth is not None and truth.value is not None:
-        axes.axhline(truth.value * how.factor, color=MUTED, linestyle="--", linewidth=1.2, label=truth.model)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
-    axes.set_xticks(range(len(rounds)), [m.model for m in rounds])
-    axes.set_xlim(-0.4, len(rounds) - 0.6)
-    axes.set_ylabel(with_unit(how))
-    alt = "; ".join(f"{m.model} {with_error(m)}" for m in (*rounds, truth) if m is not None)
-    return Panel(name, "drift", how.label, alt, svg_of(figure, name))
 
 
 def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Panel]:

@@ -5,9 +5,16 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
-from alignslm.report.metrics import Comparison, Interval, Metric, Report
+from alignslm.report.metrics import Comparison, Metric, Report
+from alignslm.statistics import ALL_EQUAL, MIN_CLUSTERS, TOO_FEW, Interval
 
 DASH = "–"
+PROCEDURE = (
+    "Intervals are of 95 %: Student's t over prompts or item pairs, Wilson's for means on a scale with ends. Tests of "
+    "differences are paired t tests, for right or wrong answers Bonett and Price's. n.s.: p is not below 0.05 after "
+    "Holm's correction for the other metrics of the two systems (for the parts of benchmarks: the other parts). Below "
+    f"{MIN_CLUSTERS} prompts or pairs: too few to say."
+)
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -96,30 +103,42 @@ def headline(report: Report) -> list[tuple[str, str]]:
 
 
 def number(value: float | None, how: Style, *, signed: bool = False) -> str:
-    """Return a number with a true minus sign; a dash for None."""
+    """Return a number with a true minus sign; a dash for None. What is rounded to zero has no sign."""
     if value is None:
         return DASH
     text = f"{value * how.factor:{'+' if signed else ''}.{how.decimals}f}"
-    return text.replace("-", MINUS)
+    return text.replace("-", MINUS) if float(text) else text.lstrip("+-")
 
 
-def interval(ends: Interval | None, how: Style, *, signed: bool = False) -> str:
-    """Return [low, high]; a dash for None."""
-    return DASH if ends is None else f"[{', '.join(number(end, how, signed=signed) for end in ends)}]"
+def interval(ends: Interval | None, how: Style, *, signed: bool = False, absent: str = TOO_FEW) -> str:
+    """Return [low, high], or what is said instead of an interval."""
+    return absent if ends is None else f"[{', '.join(number(end, how, signed=signed) for end in ends)}]"
+
+
+def own_interval(found: Metric | Comparison, *, signed: bool = False) -> str:
+    """Return the interval of a metric or difference, why it has none, or a dash if it was not measured."""
+    missing = found.value is None if isinstance(found, Metric) else found.delta is None
+    absent = DASH if missing else TOO_FEW if found.stderr is None else ALL_EQUAL
+    return interval(found.ci95, style(found.benchmark, found.metric), signed=signed, absent=absent)
 
 
 def with_error(metric: Metric | None) -> str:
     """Return `2.87 ± 0.12`: ± is half the width of the 95 % interval."""
+    return " ".join(filter(None, error_parts(metric)))
+
+
+def error_parts(metric: Metric | None) -> tuple[str, str]:
+    """Return a mean and its error separately; a dash and an empty text if it was not measured."""
     if metric is None or metric.value is None:
-        return DASH
+        return DASH, ""
     how = style(metric.benchmark, metric.metric)
     if metric.ci95 is None:
-        return number(metric.value, how)
-    return f"{number(metric.value, how)} ± {number((metric.ci95[1] - metric.ci95[0]) / 2, how)}"
+        return number(metric.value, how), f"({own_interval(metric)})"
+    return number(metric.value, how), f"± {number((metric.ci95[1] - metric.ci95[0]) / 2, how)}"
 
 
 def change(comparison: Comparison | None) -> str:
-    """Return `+0.83 [+0.68, +0.97]`, with n.s. after the first number if the interval contains 0."""
+    """Return `+0.83 [+0.68, +0.97]`, with n.s. after the first number if it was tested and is not significant."""
     return " ".join(filter(None, change_parts(comparison)))
 
 
@@ -129,7 +148,8 @@ def change_parts(comparison: Comparison | None) -> tuple[str, str]:
         return DASH, ""
     how = style(comparison.benchmark, comparison.metric)
     text = number(comparison.delta, how, signed=True)
-    return text if comparison.significant else f"{text} n.s.", interval(comparison.ci95, how, signed=True)
+    shown = f"{text} n.s." if comparison.direction == "ns" and comparison.ci95 else text
+    return shown, own_interval(comparison, signed=True)
 
 
 def with_unit(how: Style) -> str:
@@ -163,7 +183,7 @@ def value(metric: Metric) -> str:
 
 def with_interval(metric: Metric) -> str:
     """Return `2.87 [2.75, 2.99]`."""
-    return f"{value(metric)} {interval(metric.ci95, style(metric.benchmark, metric.metric))}"
+    return f"{value(metric)} {own_interval(metric)}"
 
 
 def label(of: Metric | Comparison) -> str:
@@ -179,6 +199,11 @@ def percent(ratio: float) -> str:
 def score(value: float | None) -> str:
     """Return a judge's score; a dash for None."""
     return DASH if value is None else f"{value:.2f}"
+
+
+def probability(p: float | None) -> str:
+    """Return three decimals, and <0.001 below that: 0.000 is not a probability."""
+    return DASH if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def with_code(note: str) -> Markup:

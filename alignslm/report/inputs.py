@@ -1,6 +1,6 @@
 """The inputs of a report, read from the artifacts of one experiment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
 from alignslm.integrity import read_json
-from alignslm.report.columns import ReportError
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, read_examples
 from alignslm.report.systems import evaluated, topline
 
 NUM_EXAMPLES = 4
 RECORDED = "original-continuations"  # the system name in the mos tables
+RECORDED_SPEECH = ("original-prompts", RECORDED)
 CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
 
 
@@ -41,11 +41,21 @@ class BestStep(Config):
     reward_margin: float
 
 
+class TrainingChange(Config):
+    """What training was to improve, before its first step and of the kept weights; `worse` if it did not."""
+
+    figure: str
+    start: float
+    end: float
+    worse: bool
+
+
 class TrainingLog(Config):
     """artifacts/training_logs/<checkpoint>.json."""
 
     steps: int
     best: BestStep | None
+    change: TrainingChange | None = None
     log: tuple[TrainingStep, ...]
 
 
@@ -77,27 +87,20 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
     """Read everything the report needs from the artifacts folder; TableError names what is missing."""
     models, split, rounds = evaluated(experiment), experiment.params.evaluation.split, experiment.params.rounds
     baselines = [name for name in experiment.params.checkpoints if name not in rounds]
-    made = Artifacts(artifacts)
+    made, rated = Artifacts(artifacts), (*experiment.params.systems, *RECORDED_SPEECH)
     judged = [tables.read(tables.CONTINUATION_METRICS, made.judged(model)) for model in models]
     scored = [tables.read(tables.ITEM_SCORES, made.item_scores(model)) for model in models]
     return ReportInputs(
         experiment=experiment,
         judged=pl.concat(judged),
         item_scores=pl.concat(scored),
-        mos=_read_mos(made.mos),
+        mos=pl.concat(tables.read(tables.MOS, made.mos_of(name)) for name in rated),
         word_errors=_read_word_errors(made, experiment, pl.concat(judged)),
         transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
         rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
-        training=_read_training(made, [BASE, *baselines, *rounds]),
+        training={name: read_json(made.training(name), TrainingLog) for name in (BASE, *baselines, *rounds)},
         examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
     )
-
-
-def _read_mos(folder: Path) -> pl.DataFrame:
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise ReportError(f"{folder} contains no predicted MOS. Run `dvc repro mos`.")
-    return pl.concat([tables.read(tables.MOS, file) for file in files])
 
 
 def _read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
@@ -129,8 +132,3 @@ def _read_round(made: Artifacts, name: str) -> RoundTables:
         pairs=tables.read(tables.PAIRS, made.table("pairs", name), columns),
         skipped_prompts=tables.read(tables.SKIPPED_PROMPTS, made.table("skipped_prompts", name)),
     )
-
-
-def _read_training(made: Artifacts, names: Sequence[str]) -> dict[str, TrainingLog]:
-    files = {name: made.training(name) for name in names}
-    return {name: read_json(path, TrainingLog) for name, path in files.items() if path.exists()}

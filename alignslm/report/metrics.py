@@ -8,19 +8,18 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from alignslm.config.model import Config
-from alignslm.config.models import Bootstrap
 from alignslm.report.columns import BASE, FINETUNED, EvalTables, MetricColumn, columns_of
-from alignslm.report.evaluated import pair, shared_keys
-from alignslm.statistics import mean_interval, paired_difference
+from alignslm.report.evaluated import Difference, Key, differences
+from alignslm.statistics import Interval, mean_interval
 
-Interval = tuple[float, float]
+SIGNIFICANT = 0.05
 
 JUDGES = ("judge_score", "heldout_judge_score")
 FLAG_REASON = "pleases its judge: above the true continuations' own score"
 
 
 class Metric(Config):
-    """One mean of one system. `ci95` and `stderr` are None if fewer than two clusters were measured."""
+    """One mean of one system; what it means that `stderr` or `ci95` is None says `statistics.Estimate`."""
 
     model: str
     benchmark: str
@@ -36,7 +35,8 @@ class Metric(Config):
 class Comparison(Config):
     """Mean paired difference `model` - `against` over the `n` prompts (or item pairs) measured in both.
 
-    `n_missing` more are missing in at least one of them.
+    `n_missing` more are missing in at least one of them. `p_corrected` is p corrected by Holm for the other metrics of
+    the two systems, or for the other parts of benchmarks.
     """
 
     model: str
@@ -44,20 +44,23 @@ class Comparison(Config):
     benchmark: str
     metric: str
     delta: float | None
+    stderr: float | None
     ci95: Interval | None
+    p: float | None
+    p_corrected: float | None
     n: int
     n_missing: int
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes 0; False if there is no interval."""
-        return self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]
+        """Whether the corrected p is below 0.05; False if nothing was tested."""
+        return self.p_corrected is not None and self.p_corrected < SIGNIFICANT
 
     @property
-    def direction(self) -> Literal["up", "down", "ns"]:
-        """The sign of a significant difference; `ns` if it is not significant."""
+    def direction(self) -> Literal["up", "down", "ns", "untested"]:
+        """The sign of a significant difference; `ns` if it is not significant, `untested` with too few to test."""
         if not self.significant or self.delta is None:
-            return "ns"
+            return "untested" if self.p_corrected is None else "ns"
         return "up" if self.delta > 0 else "down"
 
 
@@ -108,8 +111,6 @@ def summarise(
     *,
     models: Iterable[str],
     rounds: Mapping[str, str],
-    bootstrap: Bootstrap,
-    seed: int,
     topline: str,
 ) -> Report:
     """Summarize the evaluation of all `models`, in their order.
@@ -133,16 +134,11 @@ def summarise(
     speech = (measured.mos, measured.word_errors)
     rated = {name for frame in speech if frame is not None for name in frame["system"].unique()}
     columns = {model: columns_of(measured, model) for model in [*order, *sorted(rated - set(order))]}
-    metrics = [
-        metric
-        for model in columns
-        for column in columns[model].values()
-        for metric in _metrics(model, column, bootstrap=bootstrap, seed=seed)
-    ]
+    metrics = [metric for model in columns for column in columns[model].values() for metric in _metrics(model, column)]
     comparisons = [
-        _compare(model, against, columns[model][key], columns[against][key], bootstrap=bootstrap, seed=seed)
+        Comparison.model_validate(comparison_fields(model, against, key, found))
         for model, against in compared(order, rounds)
-        for key in shared_keys(columns[model], columns[against])
+        for key, found in differences(columns[model], columns[against]).items()
     ]
     return Report(metrics=tuple(metrics), comparisons=tuple(comparisons), flags=tuple(_flags(metrics, topline)))
 
@@ -156,8 +152,8 @@ def compared(models: Iterable[str], rounds: Mapping[str, str]) -> list[tuple[str
     return list(dict.fromkeys(known))
 
 
-def _metrics(model: str, column: MetricColumn, *, bootstrap: Bootstrap, seed: int) -> Iterator[Metric]:
-    found = mean_interval(column.values, column.clusters, bootstrap=bootstrap, seed=seed)
+def _metrics(model: str, column: MetricColumn) -> Iterator[Metric]:
+    found = mean_interval(column.values, column.clusters, scale=column.scale)
     metric = Metric(
         model=model,
         benchmark=column.benchmark,
@@ -182,21 +178,22 @@ def _geometric(log: Metric) -> Metric:
     return log.model_copy(update={"metric": "ppl", "value": value, "stderr": stderr, "ci95": ends})
 
 
-def _compare(
-    model: str, against: str, left: MetricColumn, right: MetricColumn, *, bootstrap: Bootstrap, seed: int
-) -> Comparison:
-    both = pair(left, right)
-    found = paired_difference(both.left, both.right, both.ids, bootstrap=bootstrap, seed=seed)
-    return Comparison(
-        model=model,
-        against=against,
-        benchmark=left.benchmark,
-        metric=left.metric,
-        delta=found.value,
-        ci95=found.ci95,
-        n=found.n,
-        n_missing=found.n_missing,
-    )
+def comparison_fields(model: str, against: str, key: Key, difference: Difference) -> dict[str, object]:
+    """Return the fields of a Comparison."""
+    found = difference.found
+    return {
+        "model": model,
+        "against": against,
+        "benchmark": key[0],
+        "metric": key[1],
+        "delta": found.value,
+        "stderr": found.stderr,
+        "ci95": found.ci95,
+        "p": found.p,
+        "p_corrected": difference.p_corrected,
+        "n": found.n,
+        "n_missing": found.n_missing,
+    }
 
 
 def _flags(metrics: list[Metric], topline: str) -> Iterator[Flag]:

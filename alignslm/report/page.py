@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -12,8 +13,8 @@ from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
-from alignslm.report.formatting import FILTERS, convention_words
-from alignslm.report.inputs import CONFIG_KEYS, ReportInputs
+from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words
+from alignslm.report.inputs import CONFIG_KEYS, ReportInputs, TrainingLog
 from alignslm.report.metrics import Report
 from alignslm.report.published import protocols_of, published_sheet, published_tables
 from alignslm.report.run_info import RunInfo
@@ -57,7 +58,7 @@ def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str,
         "experiment": experiment,
         "params": experiment.params,
         "topline": topline(experiment),
-        **paragraphs_of(report, experiment),
+        **paragraphs_of(report, experiment, inputs.training),
         "systems": systems_sheet(experiment.params),
         "headline": headline_sheet(report, topline(experiment)),
         "sound": sound_sheet(report, topline(experiment)),
@@ -70,9 +71,12 @@ def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str,
     }
 
 
-def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]]:
-    """Return the findings, warnings, notes and protocols as paragraphs of Markdown."""
+def paragraphs_of(
+    report: Report, experiment: Experiment, training: Mapping[str, TrainingLog] | None = None
+) -> dict[str, list[str]]:
+    """Return the findings, warnings, notes and protocols as paragraphs of Markdown; `training` is by checkpoint."""
     evaluation = experiment.params.evaluation
+    changes = {name: log.change for name, log in (training or {}).items()}
     convention = Convention(evaluation.likelihood, evaluation.reduction, evaluation.include_eos)
     templates = environment(FOLDER, html=False)
     templates.filters |= FILTERS
@@ -80,9 +84,11 @@ def paragraphs_of(report: Report, experiment: Experiment) -> dict[str, list[str]
         "experiment": experiment,
         "params": experiment.params,
         "findings": findings_of(report, experiment),
+        "worse": {name: change for name, change in changes.items() if change and change.worse},
         "base": BASE,
         "topline": topline(experiment),
         "low_temperature": LOW_TEMPERATURE,
+        "procedure": PROCEDURE,
         "mismatched": getattr(experiment.corpus, "mismatched_fraction", None),
         "convention": convention_words(convention.name(has_context=True)),
     }
@@ -103,6 +109,11 @@ def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
         "choices": ", ".join(
             [f"{key} {getattr(experiment.params, key)}" for key in CONFIG_KEYS]
             + [f"trainer of {name} {item.trainer}" for name, item in experiment.params.checkpoints.items()]
+        ),
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in experiment.params.seeds),
+        "thresholds": "; ".join(
+            f"{name}: " + ", ".join(f"{key} {limit:g}" for key, limit in item.rule if isinstance(limit, float))
+            for name, item in experiment.params.rounds.items()
         ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,

@@ -8,8 +8,8 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from alignslm.report.columns import BASE, CONTINUATION
-from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
-from alignslm.report.drift import drift_panels, held_out_scores
+from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of, within_percent
+from alignslm.report.drift import held_out_scores
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import Interval, Report
@@ -44,7 +44,6 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
     with drawing_style():
         return [
             *_differences(report),
-            *drift_panels(report, inputs.experiment),
             *_distributions(inputs.rounds, inputs),
             *held_out_scores(inputs.judged, inputs.experiment),
             *_curves(inputs.training),
@@ -94,9 +93,13 @@ def _dots(name: str, section: str, how: Style, dots: Sequence[_Dot], *, xlabel: 
             ends = [end * how.factor for end in dot.ci95]
             axes.plot(ends, [place, place], color=HUES[0], linewidth=1.8, solid_capstyle="round")
         fill = HUES[0] if dot.solid else CARD
-        axes.plot(dot.value * how.factor, place, "o", color=HUES[0], markerfacecolor=fill, markersize=5.5)
+        axes.plot(
+            dot.value * how.factor, place, "o", color=HUES[0], markerfacecolor=fill, markersize=5.5, clip_on=False
+        )
     axes.set_yticks(range(len(dots)), [dot.system for dot in dots])
     axes.set_ylim(len(dots) - 0.4, -0.6)
+    if how.unit == "%" and section != "differences":
+        axes.set_xlim(within_percent(axes.get_xlim()))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(xlabel)
     alt = "; ".join(f"{dot.system} {dot.text}" for dot in dots)

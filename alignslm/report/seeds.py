@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from alignslm.config.model import Config
-from alignslm.config.models import Bootstrap
 from alignslm.listening.clustered import mean as mean_two_ways
 from alignslm.report.columns import ReportError
 from alignslm.report.evaluated import Key, Paired, pair, read_columns, shared_keys
-from alignslm.report.metrics import Interval
-from alignslm.statistics import Floats, mean_interval, mean_over_runs
+from alignslm.statistics import MIN_CLUSTERS, MIN_RUNS, Floats, Interval, mean_over_runs, paired_difference
 
 FAULTS_SHOWN = 8
 NOT_COMBINED = "missing_ratio"  # only reported if something is missing
@@ -22,10 +20,11 @@ class CombinedRow(Config):
 
     `by_run` are the runs' own differences on these items, and `delta` is their mean.
 
-    * `items_ci95`: other items, these runs. Percentile bootstrap over items; an item is resampled in all runs at
-      once, because an item that is easy for one run is easy for the others.
+    * `items_ci95`: other items, these runs: the interval of `compare`, of each item's mean over runs.
     * `runs_ci95`: other runs, these items. Student's t over `by_run`, one degree of freedom less than runs.
     * `both_ci95`: other runs and other items. Variances clustered both ways, Student's t as before.
+
+    None below MIN_CLUSTERS items or MIN_RUNS runs, and without spread.
     """
 
     benchmark: str
@@ -52,9 +51,7 @@ class SeedComparison(Config):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def compare_seeds(
-    folders: Sequence[Path], model: str, against: str, *, bootstrap: Bootstrap, seed: int
-) -> SeedComparison:
+def compare_seeds(folders: Sequence[Path], model: str, against: str) -> SeedComparison:
     """Compare two systems over the evaluations in `folders`, one per training run, in every common metric.
 
     A folder, or its subfolder `artifacts`, contains eval/MODEL/judged.parquet and item_scores.parquet. Differences are
@@ -66,10 +63,7 @@ def compare_seeds(
     pairs = {name: _pairs(folder, model, against) for name, folder in runs.items()}
     if faults := [*_faults(pairs)]:
         raise ReportError(_format_comparison(faults))
-    rows = tuple(
-        _combine(key, [some[key] for some in pairs.values()], bootstrap=bootstrap, seed=seed)
-        for key in next(iter(pairs.values()))
-    )
+    rows = tuple(_combine(key, [some[key] for some in pairs.values()]) for key in next(iter(pairs.values())))
     return SeedComparison(model=model, against=against, runs=tuple(runs), rows=rows)
 
 
@@ -135,13 +129,14 @@ def _format_comparison(faults: Sequence[str]) -> str:
     )
 
 
-def _combine(key: Key, runs: Sequence[Paired], *, bootstrap: Bootstrap, seed: int) -> CombinedRow:
+def _combine(key: Key, runs: Sequence[Paired]) -> CombinedRow:
     differences = np.stack([run.left - run.right for run in runs])  # (runs, items)
     measured = ~np.isnan(differences).any(axis=0)
     kept, n = differences[:, measured], int(measured.sum())
-    items = mean_interval(kept.mean(axis=0), runs[0].ids[measured], bootstrap=bootstrap, seed=seed)
+    left, right = (np.stack([run[side] for run in runs])[:, measured].mean(axis=0) for side in (1, 2))
+    items = paired_difference(left, right, runs[0].ids[measured], scale=runs[0].scale)
     means = kept.mean(axis=1) if n else np.full(len(kept), np.nan)
-    over_runs = mean_over_runs(means, confidence=bootstrap.confidence)
+    over_runs = mean_over_runs(means)
     return CombinedRow(
         benchmark=key[0],
         metric=key[1],
@@ -149,15 +144,15 @@ def _combine(key: Key, runs: Sequence[Paired], *, bootstrap: Bootstrap, seed: in
         delta=over_runs.value,
         items_ci95=items.ci95,
         runs_ci95=over_runs.ci95,
-        both_ci95=_both(kept, bootstrap.confidence),
+        both_ci95=_both(kept),
         n=n,
         n_missing=differences.shape[1] - n,
     )
 
 
-def _both(differences: Floats, confidence: float) -> Interval | None:
+def _both(differences: Floats) -> Interval | None:
     num_runs, num_items = differences.shape
-    if num_items < 2:
+    if num_items < MIN_CLUSTERS or num_runs < MIN_RUNS:
         return None
     run, item = np.repeat(np.arange(num_runs), num_items), np.tile(np.arange(num_items), num_runs)
-    return mean_two_ways(differences.ravel(), run, item, confidence=confidence).ci95
+    return mean_two_ways(differences.ravel(), run, item, fewest=MIN_RUNS).ci95

@@ -11,12 +11,13 @@ from alignslm.report.formatting import (
     DASH,
     arrow,
     change_parts,
+    error_parts,
     heading,
     headline,
-    interval,
     number,
+    own_interval,
+    probability,
     style,
-    with_error,
 )
 from alignslm.report.inputs import ReportInputs, RoundTables
 from alignslm.report.metrics import Comparison, Report
@@ -93,9 +94,9 @@ def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> 
     return sheet_of(["system", *headings], rows)
 
 
-def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool) -> Cell:
-    text = with_error(report.metric(model, *column))
-    return Cell(f"{text} ⚑", "flag") if flagged else Cell(text)
+def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool = False) -> Cell:
+    text, detail = error_parts(report.metric(model, *column))
+    return Cell(f"{text} ⚑", "flag", detail) if flagged else Cell(text, detail=detail)
 
 
 def _system(model: str, topline: str) -> str:
@@ -117,7 +118,7 @@ def sound_sheet(report: Report, topline: str) -> ReportTable:
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns = [column for column in SOUND if column in found]
     rows: list[list[Cell | str]] = [
-        [_system(model, topline), *(with_error(report.metric(model, *column)) for column in columns)]
+        [_system(model, topline), *(_value(report, model, column) for column in columns)]
         for model in models_of(report)
         if any(report.metric(model, *column) for column in columns)
     ]
@@ -145,7 +146,7 @@ def mark_of(report: Report, comparison: Comparison | None) -> str:
     """Return whether a difference is better, worse, moved (no direction is better) or n.s.; nothing if unmeasured."""
     if comparison is None or comparison.delta is None:
         return ""
-    if comparison.direction == "ns":
+    if comparison.direction in {"ns", "untested"}:
         return "ns"
     better = {"↑": "up", "↓": "down"}.get(arrow(report, comparison.benchmark, comparison.metric))
     if better is None:
@@ -159,7 +160,7 @@ def every_metric_sheet(report: Report) -> ReportTable:
     for m in report.metrics:
         how = style(m.benchmark, m.metric)
         named: list[Cell | str] = [m.model, Cell(how.label, "figure"), m.benchmark, m.metric, how.unit]
-        numbers = [number(m.value, how), number(m.stderr, how), interval(m.ci95, how)]
+        numbers = [number(m.value, how), number(m.stderr, how), own_interval(m)]
         rows.append([*named, *numbers, str(m.n), str(m.n_missing)])
     names = ["model", "figure", "benchmark", "metric", "unit"]
     headings = [*names, "value", "standard error", "95 % interval", "n", "missing"]
@@ -171,12 +172,12 @@ def every_comparison_sheet(report: Report) -> ReportTable:
     rows: list[list[Cell | str]] = []
     for c in report.comparisons:
         how, mark = style(c.benchmark, c.metric), mark_of(report, c)
-        numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(interval(c.ci95, how, signed=True), mark)]
-        significance = "" if c.significant else "n.s."
+        numbers = [Cell(number(c.delta, how, signed=True), mark), Cell(own_interval(c, signed=True), mark)]
+        probabilities = [probability(c.p), probability(c.p_corrected), "n.s." if c.direction == "ns" else ""]
         named: list[Cell | str] = [c.model, c.against, Cell(how.label, "figure"), c.benchmark, c.metric, how.unit]
-        rows.append([*named, *numbers, significance, str(c.n), str(c.n_missing)])
+        rows.append([*named, *numbers, *probabilities, str(c.n), str(c.n_missing)])
     names = ["model", "against", "figure", "benchmark", "metric", "unit"]
-    headings = [*names, "difference", "95 % interval", "", "n", "missing"]
+    headings = [*names, "difference", "95 % interval", "p", "corrected", "", "n", "missing"]
     return sheet_of(headings, rows)
 
 

@@ -15,14 +15,11 @@ from alignslm.storage import write_text
 
 
 def report_of(inputs: ReportInputs) -> Report:
-    """Summarize the evaluation with the experiment's own bootstrap and seed."""
-    params = inputs.experiment.params
+    """Summarize the evaluation."""
     return summarise(
         EvalTables(inputs.judged, inputs.item_scores, inputs.transcripts, inputs.mos, inputs.word_errors),
         models=evaluated(inputs.experiment),
         rounds=previous(inputs.experiment),
-        bootstrap=params.evaluation.bootstrap,
-        seed=params.seeds.evaluation,
         topline=topline(inputs.experiment),
     )
 

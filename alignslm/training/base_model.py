@@ -10,6 +10,7 @@ from alignslm.config.models import LlamaScratchConfig, LmConfig
 from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.lm.checkpoint import save_lm
 from alignslm.lm.pretrained import fetch_checkpoint, import_lm, write_source
+from alignslm.lm.probe import require_readable
 from alignslm.lm.twist_init import twist_init
 from alignslm.provenance import UnitContract
 from alignslm.training.next_unit import new_model, scratch_vocabulary, train_whole
@@ -53,4 +54,6 @@ def _initial(
     fetched = fetch_checkpoint(config.weights)
     if is_main_process():
         write_source(config.weights, fetched.identity, folder)
-    return twist_init(fetched.path, vocabulary, seed=seed)
+    model = twist_init(fetched.path, vocabulary, seed=seed)
+    require_readable(model, vocabulary)
+    return model

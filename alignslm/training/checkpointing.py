@@ -15,7 +15,16 @@ STATE = "trainer_state.json"  # the last file of a checkpoint that the trainer w
 
 
 class ChecksumCheckpoints(TrainerCallback):
-    """Writes the hash of every checkpoint beside it."""
+    """Writes the hash of every checkpoint beside it, and has the log up to date before: a checkpoint has no open sums.
+
+    A run that is resumed would otherwise log the steps since its checkpoint, an uninterrupted one those since the
+    last log.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Log wherever a checkpoint is saved."""
+        del args, state
+        control.should_log |= control.should_save
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Seal the checkpoint of this step."""

@@ -1,6 +1,7 @@
 """Next-unit training: the base model from scratch, and the paper's continued fine-tuning baseline."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from alignslm.lm.positions import check_max_positions
 from alignslm.training.adapter import lora_config
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
+    Change,
     TrainingRun,
     allow_sharded_model,
     batch_arguments,
@@ -24,6 +26,7 @@ from alignslm.training.trainer_setup import (
 from alignslm.units import UnitVocabulary
 
 PAD_ID, BOS_ID, EOS_ID, OFFSET = 0, 1, 2, 3
+MEASURED_ROWS, MEASURED_AT_ONCE = 64, 8  # utterances whose likelihood shows whether training improved it
 
 
 def scratch_vocabulary(num_units: int) -> UnitVocabulary:
@@ -80,8 +83,9 @@ def _fit(
         model.config,
         [len(row["ids"]) for row in rows],
         what="training utterances",
-        cure="leave them out of the corpus, or choose a model with more positions",
+        cure="name them in exclude_ids of the corpus (experiments/corpus), or choose a model with more positions",
     )
+    start = nats_per_unit(model, rows, vocabulary.pad_id)
     allow_sharded_model(arguments, model)
     trainer = Trainer(
         model=model,
@@ -90,7 +94,24 @@ def _fit(
         data_collator=NextUnitCollator(vocabulary.pad_id),
     )
     with use_math_attention(model):
-        return run_trainer(trainer)
+        run = run_trainer(trainer)
+    end = nats_per_unit(model, rows, vocabulary.pad_id)
+    figure = f"nats per unit on {min(len(rows), MEASURED_ROWS)} training utterances"
+    return replace(run, change=Change(figure, start, end, worse=not end <= start))
+
+
+@torch.no_grad()
+def nats_per_unit(model: PreTrainedModel | PeftModel, rows: Sequence[dict[str, list[int]]], pad_id: int) -> float:
+    """Return the mean negative log-probability of all tokens but the first of `ids`, of at most MEASURED_ROWS rows."""
+    collate, nats, count = NextUnitCollator(pad_id), 0.0, 0
+    model.eval()
+    for start in range(0, min(len(rows), MEASURED_ROWS), MEASURED_AT_ONCE):
+        batch = collate(rows[start : start + MEASURED_AT_ONCE])
+        labels = batch.pop("labels")[:, 1:]
+        logits = model(**{name: part.to(model.device) for name, part in batch.items()}).logits[:, :-1].float().cpu()
+        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="sum")
+        nats, count = nats + float(loss), count + int((labels != IGNORE_INDEX).sum())
+    return nats / max(1, count)
 
 
 def _arguments(
@@ -132,7 +153,7 @@ def continue_training(
 ) -> tuple[PeftModel, TrainingRun]:
     """Train an adapter by next-unit prediction on the same speech (the paper's ablation baseline); not merged yet."""
     set_seed(seed)
-    adapted: PeftModel = get_peft_model(lm.model, lora_config(config.lora))
+    adapted: PeftModel = get_peft_model(lm.model, lora_config(config.lora, lm.model.config))
     arguments = _arguments(
         config, work, seed=seed, schedule=config.lr_scheduler_type, micro_batch_size=config.micro_batch_size
     )

@@ -8,8 +8,9 @@ is pinned, and a test compares loss and rewards with a hand computation.
 
 import json
 import math
-from collections.abc import Collection
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
     BestCheckpoint,
+    Change,
     TrainingRun,
     allow_sharded_model,
     batch_arguments,
@@ -116,12 +118,18 @@ class UnitPreferenceTrainer(DPOTrainer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.precompute_ref_logps = True
+        self.valid_pairs = list(options["eval_dataset"])
+        self.configured_weights = list(self.loss_weights)
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
+
+    def _get_num_items_in_batch(self, batch_samples: Sequence[dict[str, torch.Tensor]], device: torch.device) -> Any:
+        """Return how many pairs, and how many chosen units, all micro-batches of an optimiser step have together."""
+        return self.accelerator.gather(_sizes(batch_samples).to(device).unsqueeze(0)).sum(dim=0)
 
     def compute_loss(
         self,
@@ -130,16 +138,76 @@ class UnitPreferenceTrainer(DPOTrainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - the trainer's own signature
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Leave the rejected sides out of training steps whose only loss is `sft`: TRL reads them and uses none."""
-        if return_outputs or not model.training or uses_rejected(self.loss_types):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        ids, attention, completion = (
-            inputs[name].chunk(2)[0] for name in ("input_ids", "attention_mask", "completion_mask")
-        )
-        labels = ids.masked_fill(completion == 0, IGNORE_INDEX)
-        return (
-            self.loss_weights[0] * model(input_ids=ids, attention_mask=attention, labels=labels, use_cache=False).loss
-        )
+        """Return the micro-batch's part of the loss per pair of the whole step (per chosen unit: `sft`).
+
+        TRL averages a micro-batch, and the trainer averages micro-batches, which need not be of one size. Rejected
+        sides are left out of training steps whose only loss is `sft`: TRL reads them and uses none.
+        """
+        share = torch.ones(2, dtype=torch.float64)
+        if isinstance(num_items_in_batch, torch.Tensor):
+            share = _sizes([inputs]) / num_items_in_batch.cpu()
+            # The trainer divides by micro-batches, and averages over processes.
+            share *= self.current_gradient_accumulation_steps * self.accelerator.num_processes
+        per_pair, per_unit = share.tolist()
+        weights = [
+            weight * (per_unit if loss == "sft" else per_pair)
+            for loss, weight in zip(self.loss_types, self.configured_weights, strict=True)
+        ]
+        if model.training and not uses_rejected(self.loss_types):
+            return weights[0] * _likelihood_loss(model, inputs)
+        self.loss_weights = weights
+        self._metrics["train" if model.training else "eval"]["pairs"].append(len(inputs["input_ids"]) / 2)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
+        """Score all validation pairs; figures are averages over pairs. Every process scores them all."""
+        pairs, rows, model = self.valid_pairs, self.args.per_device_eval_batch_size, self._trained()
+        collate: Any = self.data_collator
+        batches = [collate(pairs[start : start + rows]) for start in range(0, len(pairs), rows)]
+        whole, loss = _sizes(batches) * self.accelerator.num_processes, 0.0
+        self.current_gradient_accumulation_steps = 1
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in batches:
+                loss += float(self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=whole))
+        metrics = {"eval_loss": loss}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log TRL's figures of pairs, averaged over pairs: TRL averages batches. Its figures of units are dropped."""
+        mode = "train" if self._trained().training else "eval"
+        figures = self._metrics[mode]
+        pairs = figures.pop("pairs", [])
+        means = {
+            name: [math.fsum(map(math.prod, zip(values, pairs, strict=True))) / math.fsum(pairs)]
+            for name, values in figures.items()
+            if name.startswith(("rewards/", "logps/"))
+        }
+        self._metrics[mode] = defaultdict(list, means)
+        super().log(logs, start_time)
+
+    def _trained(self) -> torch.nn.Module:
+        if self.model is None:
+            raise TypeError("the trainer has no model")
+        return self.model
+
+
+def _sizes(batches: Iterable[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Return (2,): pairs, and units of chosen sides that are predicted, of batches that hold chosen, then rejected."""
+    chosen = [batch["completion_mask"].chunk(2)[0] for batch in batches]
+    units = sum(int(mask[:, 1:].sum()) for mask in chosen)
+    return torch.tensor([sum(map(len, chosen)), units], dtype=torch.float64)
+
+
+def _likelihood_loss(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    ids, attention, completion = (
+        inputs[name].chunk(2)[0] for name in ("input_ids", "attention_mask", "completion_mask")
+    )
+    labels = ids.masked_fill(completion == 0, IGNORE_INDEX)
+    loss: torch.Tensor = model(input_ids=ids, attention_mask=attention, labels=labels, use_cache=False).loss
+    return loss
 
 
 def is_better(now: BestCheckpoint, best: BestCheckpoint, *, num_pairs: int) -> bool:
@@ -153,6 +221,12 @@ def is_better(now: BestCheckpoint, best: BestCheckpoint, *, num_pairs: int) -> b
     noise = math.sqrt(best.reward_accuracy * (1 - best.reward_accuracy) / num_pairs)
     gain = now.reward_accuracy - best.reward_accuracy
     return gain > noise or (gain >= -noise and now.reward_margin > best.reward_margin)
+
+
+def change_of(best: BestCheckpoint, *, num_pairs: int) -> Change:
+    """Compare the kept checkpoint with its start, where policy and reference are equal: all pairs are ties."""
+    worse = is_better(BestCheckpoint(0, 0.5, 0.0), best, num_pairs=num_pairs)
+    return Change(f"reward margin on {num_pairs} validation pairs", 0.0, best.reward_margin, worse)
 
 
 class SaveBestAdapter(TrainerCallback):
@@ -202,6 +276,7 @@ def preference_arguments(
         **shared_arguments(work, seed=seed),
         loss_type=list(config.loss_weights),
         loss_weights=list(config.loss_weights.values()),
+        label_smoothing=config.label_smoothing or 0.0,
         beta=config.beta,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
@@ -251,7 +326,7 @@ def train_preferences(
         train_dataset=preference_rows(lm, train, batch_size=batch_size, references=uses_rejected(config.loss_weights)),
         eval_dataset=preference_rows(lm, valid, batch_size=batch_size),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
-        peft_config=lora_config(config.lora),
+        peft_config=lora_config(config.lora, lm.model.config),
         callbacks=[best],
     )
     with use_math_attention(lm.model):
@@ -263,4 +338,4 @@ def train_preferences(
     model.load_adapter(str(best.folder), adapter_name="best")
     model.set_adapter("best")
     model.delete_adapter("default")
-    return model, run, best.best
+    return model, replace(run, change=change_of(best.best, num_pairs=len(valid))), best.best

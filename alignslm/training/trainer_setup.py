@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from alignslm.convnet import DivergedError
 from alignslm.lm.sharding import ShardingError, is_sharded
 from alignslm.progress import track
 from alignslm.storage import reraise_disk_errors, write_text
@@ -56,11 +59,22 @@ class BestCheckpoint:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What training was to improve, before its first step and of the kept weights; `worse` if that was for nothing."""
+
+    figure: str
+    start: float
+    end: float
+    worse: bool
+
+
+@dataclass(frozen=True)
 class TrainingRun:
-    """What training reported: a row at every logged step."""
+    """What training reported: a row at every logged step, and what it changed (None if nothing was trained)."""
 
     steps: int
     log: list[LogRow] = field(default_factory=list)
+    change: Change | None = None
 
 
 def shared_arguments(work: Path, *, seed: int) -> dict[str, Any]:
@@ -80,6 +94,7 @@ def shared_arguments(work: Path, *, seed: int) -> dict[str, Any]:
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "logging_steps": 10,
+        "logging_nan_inf_filter": False,  # it would log the average in place of a loss that is not a number
         "save_total_limit": 1,
     }
 
@@ -134,6 +149,34 @@ def block_hub_lookups() -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
+class StopDiverged(TrainerCallback):
+    """Ends a run at the first figure or trained weight that is not finite, before it can be saved."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: object) -> None:
+        """Look at the weights that this step changed."""
+        del args, control
+        if not isinstance(model := kw["model"], torch.nn.Module):
+            raise TypeError("the trainer called back without a model")
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and not bool(weight.isfinite().all()):
+                raise _diverged(state.global_step, f"weight {name}")
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: object) -> None:
+        """Look at the figures of training and validation."""
+        del args, control
+        figures = kw["logs"]
+        for name, value in figures.items() if isinstance(figures, dict) else ():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise _diverged(state.global_step, f"{name} = {value}")
+
+
+def _diverged(step: int, what: str) -> DivergedError:
+    return DivergedError(
+        f"training diverged at step {step}: {what} is not a finite number. Lower learning_rate, or raise warmup_steps, "
+        "and run the same command again."
+    )
+
+
 class StepProgress(TrainerCallback):
     """Shows optimiser steps with their rate and the time left, in place of the trainer's own lines."""
 
@@ -182,6 +225,7 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
     trainer.remove_callback(PrinterCallback)
     if is_main_process():
         trainer.add_callback(StepProgress("training step"))
+    trainer.add_callback(StopDiverged())
     trainer.add_callback(ChecksumCheckpoints())
     last = last_complete_checkpoint(folder)
     wait_for_everyone()  # nobody writes a checkpoint before all have found the last one
@@ -214,5 +258,22 @@ def write_log(run: TrainingRun, best: BestCheckpoint | None, path: Path) -> None
         }
         for row in run.log
     ]
-    content = {"steps": run.steps, "best": asdict(best) if best else None, "log": rows}
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    content = {
+        "steps": run.steps,
+        "best": asdict(best) if best else None,
+        "change": asdict(run.change) if run.change else None,
+        "log": rows,
+    }
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    warn_if_worse(run, path.stem)
+
+
+def warn_if_worse(run: TrainingRun, name: str) -> None:
+    """Print on stderr if training made the model `name` worse than the one that it started from."""
+    if run.change and run.change.worse:
+        print(
+            f"warning: {name} is WORSE than the model it was trained from: {run.change.figure} is "
+            f"{run.change.end:.4g}, was {run.change.start:.4g}. It is kept; lower the trainer's learning_rate.",
+            file=sys.stderr,
+            flush=True,
+        )

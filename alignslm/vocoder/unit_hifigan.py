@@ -14,6 +14,7 @@ from alignslm.config.model import Config
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 from alignslm.convnet import map_rows
 from alignslm.device import exact_float32, resolve_device
+from alignslm.integrity import read_json
 from alignslm.provenance import UnitContract
 from alignslm.storage import atomic_write, write_text
 from alignslm.units import expand
@@ -128,11 +129,8 @@ class UnitHifiganVocoder:
 
     @classmethod
     def load(cls, folder: Path, *, device: str) -> Self:
-        """Load what `fetch` left in `folder`; VocoderError if nothing is there."""
-        try:
-            voice = Voice.model_validate_json((folder / VOICE_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise VocoderError(f"{folder} holds no vocoder ({VOICE_FILE} is missing): `dvc repro vocoder`") from error
+        """Load what `fetch` left in `folder`; DamagedError if nothing is there."""
+        voice = read_json(folder / VOICE_FILE, Voice)
         with torch.device("meta"):
             network = UnitHifiGan(voice.shape)
         network.load_state_dict(load_file(folder / MODEL_FILE), assign=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from alignslm.config.problems import suggestion
 from alignslm.config.sources import Source
 from alignslm.fetching import Fetched, download
+from alignslm.listing import text_lines
 from alignslm.vocoder import VocoderError
 from alignslm.vocoder.unit_hifigan_net import Shape, UnitHifiGan
 
@@ -82,22 +83,14 @@ def read_network(path: Path, shape: Shape) -> UnitHifiGan:
     }
     with torch.device("meta"):
         network = UnitHifiGan(shape)
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    faults = [f"{name} is missing" for name in expected if name not in found]
-    faults += [f"{name} is not expected" for name in found if name not in expected]
-    faults += [
-        f"{name} is {found[name]}, expected {expected[name]}"
-        for name in expected
-        if name in found and found[name] != expected[name]
-    ]
-    if faults:
-        shown = "; ".join(faults[:NAMES_SHOWN])
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        faults = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
         raise VocoderError(
-            f"{path} does not fit its settings: {shown} ({len(faults)} faults). "
+            f"{path} does not fit its settings: {' '.join(faults[:NAMES_SHOWN])} ({len(faults)} faults). "
             "`weights` and `settings` must be of one checkpoint."
-        )
-    network.load_state_dict(state, assign=True)
+        ) from error
     return network.eval()
 
 
@@ -148,8 +141,9 @@ WEIGHT_NORM_NAMES = (
 
 
 def read_names(path: Path) -> list[str]:
-    """Read one name per line."""
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """Read one name per line. Names are numbered by their lines, as textless does: an empty line takes a number."""
+    names = [line.strip() for line in text_lines(path)]
+    return names[: max((number for number, name in enumerate(names, 1) if name), default=0)]
 
 
 def resolve_speaker(
@@ -165,16 +159,16 @@ def resolve_speaker(
         return None
     if names is not None and len(names) > count:
         raise VocoderError(f"{len(names)} {key} names are listed, but the checkpoint holds {count}")
-    known = list(names) if names is not None else []
+    known = list(names or ())
     numbers = f"give a number in [0, {count}), or in `{key}s` the list of their names"
-    listed = f"{key}s: {', '.join(known)}" if known else numbers
+    listed = f"{key}s: {', '.join(filter(None, known))}" if known else numbers
     if wanted is None:
         raise VocoderError(f"the checkpoint holds {count} {key}s and has no default one: set {key}; {listed}")
     if isinstance(wanted, int):
         if not 0 <= wanted < count:
             raise VocoderError(f"{key} {wanted} lies outside [0, {count}); {listed}")
         return wanted
-    if wanted not in known:
-        hint = suggestion(wanted, known, label=f"{key}s") if known else f"; {listed}"
+    if not wanted or wanted not in known:
+        hint = suggestion(wanted, [name for name in known if name], label=f"{key}s") if known else f"; {listed}"
         raise VocoderError(f"no {key} {wanted!r} in the checkpoint{hint}")
     return known.index(wanted)

@@ -12,7 +12,7 @@ from alignslm.config.rubrics import Rubric
 from alignslm.config.sources import FolderSource
 from alignslm.judge import JudgeInput
 from alignslm.judge.causal_lm import CausalLMJudge
-from alignslm.judge.prompt_format import left_padded
+from alignslm.model_cache import left_padded
 from tests.bench.case import Answer, Case, Cost, Implementation, max_abs_difference
 from tests.bench.models import SHAPES, Size, decoder, token_flop
 
@@ -99,11 +99,11 @@ def _generate(judge: CausalLMJudge, given: list[JudgeInput], *, written: int) ->
     asked = _asked(judge, given)
     for start in range(0, len(asked), ROWS):
         some = asked[start : start + ROWS]
-        padded, mask = left_padded(some, max(map(len, some)), judge.questions.pad)
+        padded, mask = left_padded(some, judge.questions.pad)
         generate: Any = model.generate
         answered = generate(
-            input_ids=torch.tensor(padded, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
+            input_ids=padded.to(model.device),
+            attention_mask=mask.to(model.device),
             min_new_tokens=written,
             max_new_tokens=written,
             do_sample=False,

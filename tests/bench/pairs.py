@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.loading import load_experiment
 from alignslm.storage import atomic_write, copy_file
 from tests.bench import BenchError
@@ -43,7 +44,8 @@ def run(
     name = next(iter(experiment.params.preferences))
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-pairs-") as place:
         work = Path(place)
-        copy_file(root / "params.yaml", work / "params.yaml")
+        for file in ("params.yaml", "dvc.yaml", "code.yaml"):
+            copy_file(root / file, work / file)
         shutil.copytree(root / "experiments", work / "experiments")
         if ranked:
             _weigh_everything(work / "params.yaml")
@@ -56,6 +58,7 @@ def run(
             seed=seed,
             name=name,
         )
+        Artifacts(work / "artifacts").own_code(f"selector/{experiment.params.selector}").mkdir(parents=True)
         write_s = time.monotonic() - began
         wall_s, cpu_s, peak_bytes = _measure(root, work, name)
         return PairsMeasured(written, write_s, wall_s, cpu_s, peak_bytes, *_made(work / "artifacts", name, written))

@@ -80,7 +80,7 @@ def _stepper(
             train_dataset=rows if cached else rows.remove_columns(REFERENCES),
             eval_dataset=rows if cached else rows.remove_columns(REFERENCES),
             processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
-            peft_config=lora_config(config.lora),
+            peft_config=lora_config(config.lora, lm.model.config),
         )
     trainer.precompute_ref_logps = cached
     trainer.current_gradient_accumulation_steps = 1

@@ -1,0 +1,181 @@
+"""Folders of models in transformers' form, looked into without loading weights: what would stop a stage hours later."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from alignslm.config.hubert import HubertEncoderConfig
+from alignslm.config.llm_judges import CausalLMJudgeConfig
+from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
+from alignslm.config.whisper import WhisperASRConfig
+
+INDEX_SUFFIX = ".index.json"
+FLOATS = ("F64", "F32", "F16", "BF16")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "embeddings.weight")
+GENERATES = ("CausalLM", "LMHead", "ConditionalGeneration")  # ends or parts of the names of classes that write text
+SETTINGS = ("*config.json", "tokenizer.json", f"*{INDEX_SUFFIX}")
+LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+class _Expected(NamedTuple):
+    """What a stage wants of a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens."""
+
+    model_type: str | None = None
+    pickled: bool = True
+    tokenizer: bool = False
+    generates: bool = False
+    min_tokens: int = 0
+
+
+def model_folder_problems(config: object, folder: Path) -> list[str]:
+    """Return what is wrong with the folder of a config's `weights`; nothing if the config is of no transformers model.
+
+    Config, tokenizer, and the names, shapes, dtypes and completeness of the weights are read; no weight is loaded.
+    """
+    expected = _expected_of(config)
+    try:
+        return [] if expected is None else list(_problems(folder, expected))
+    except (AttributeError, TypeError, OSError) as error:  # a list where a mapping is expected, a folder without rights
+        return [f"{folder} cannot be read as a model ({error}); download it again"]
+
+
+def _expected_of(config: object) -> _Expected | None:
+    match config:
+        case HFLMConfig() | TwistLMConfig():
+            offset = config.ids.offset if isinstance(config, HFLMConfig) else 0  # TWIST's is in its config.json
+            return _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
+        case CausalLMJudgeConfig():
+            return _Expected(pickled=False, tokenizer=True, generates=True)
+        case WhisperASRConfig():
+            return _Expected("whisper", tokenizer=True)
+        case HubertEncoderConfig() | SlamLMConfig() | TwistInitConfig():
+            return _Expected({"hubert": "hubert", "slam": "speech_language_model"}.get(config.kind))
+    return None
+
+
+def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
+    if any(name.endswith(".gguf") for name in names) and "config.json" not in names:
+        yield f"{folder} is GGUF; name a folder with config.json and safetensors, or serve it and use kind: openai"
+    elif not folder.is_dir():
+        yield f"{folder} is a file; name the folder that has config.json and the weights"
+    elif not names:
+        yield f"{folder} is empty; download the model into it again"
+    elif "config.json" not in names:
+        yield _without_config(folder, names)
+    elif isinstance(settings := read_json(folder / "config.json"), str):
+        yield settings
+    else:
+        yield from _config_problems(folder, settings, expected)
+        if expected.tokenizer:
+            yield from _tokenizer_problems(folder, settings)
+        yield from _weights_problems(folder, settings, expected)
+
+
+def settings_problems(folder: Path) -> list[str]:
+    """Return what is wrong with the JSON files that transformers reads from a folder; it passes over some of them."""
+    files = [path for name in SETTINGS for path in sorted(folder.glob(name))]
+    return [found for file in files if isinstance(found := read_json(file), str)]
+
+
+def _without_config(folder: Path, names: list[str]) -> str:
+    adapter = read_json(folder / "adapter_config.json") if "adapter_config.json" in names else None
+    if adapter is None:
+        return f"{folder} has no config.json, so it is not a model in transformers' form; download it again"
+    base = adapter.get("base_model_name_or_path") if isinstance(adapter, Mapping) else None
+    return f"{folder} is an adapter of {base or 'an unknown model'} without its base; merge the two and name the result"
+
+
+def read_json(file: Path) -> dict[str, Any] | str:
+    """Return a JSON object, or what is wrong with its file."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{file} cannot be read as JSON ({error}); download it again"
+    return found if isinstance(found, dict) else f"{file} is not a JSON object; download it again"
+
+
+def _config_problems(folder: Path, settings: Mapping[str, Any], expected: _Expected) -> Iterator[str]:
+    found, classes = settings.get("model_type"), settings.get("architectures") or []
+    if expected.model_type not in {None, found}:
+        yield f"{folder} is a model of type {found!r}, expected {expected.model_type!r}; name another model"
+    if expected.generates and classes and not any(word in str(name) for name in classes for word in GENERATES):
+        yield f"{folder} is a {', '.join(map(str, classes))}, which is not a causal language model; name another model"
+    size = settings.get("vocab_size")
+    if isinstance(size, int) and size < expected.min_tokens:
+        yield f"{folder} has vocab_size {size}, but offset and units of the config need {expected.min_tokens} tokens"
+    if "quantization_config" in settings:
+        yield f"{folder} is quantized, which is not read; name the model in float32, float16 or bfloat16"
+
+
+def _tokenizer_problems(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        yield f"{folder} has no tokenizer (none of {', '.join(TOKENIZERS)}); copy it from the model it was made of"
+    file, size = folder / "tokenizer.json", settings.get("vocab_size")
+    content = read_json(file) if file.is_file() else {}
+    if isinstance(content, str):
+        yield content
+    elif isinstance(size, int) and (highest := _highest_token(content)) >= size:
+        yield f"{file} numbers tokens up to {highest}, but the model has a vocab_size of {size}: they are of two models"
+
+
+def _highest_token(content: Mapping[str, Any]) -> int:
+    vocabulary = (content.get("model") or {}).get("vocab") or {}
+    numbers = vocabulary.values() if isinstance(vocabulary, Mapping) else range(len(vocabulary))
+    added = [token.get("id", -1) for token in content.get("added_tokens") or []]
+    return max((number for number in (*numbers, *added) if isinstance(number, int)), default=-1)
+
+
+def _weights_problems(folder: Path, settings: Mapping[str, Any], expected: _Expected) -> Iterator[str]:
+    patterns = ["*.safetensors", *(["pytorch_model*.bin"] if expected.pickled else [])]
+    stored = ([path for path in sorted(folder.glob(one)) if "adapter_model" not in path.name] for one in patterns)
+    files = next(filter(None, stored), [])
+    lacking = list(_missing_shards(folder, tuple(pattern.partition(".")[2] for pattern in patterns)))
+    yield from lacking
+    if not files and not lacking:
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        pickles = f"; reading a pickle ({', '.join(others[:3])}) may run code" if others else ""
+        yield f"{folder} has no weights like {' or '.join(patterns)}{pickles}; name a model that has them"
+    tensors: dict[str, tuple[str, list[int]]] = {}
+    for file in files if files and files[0].suffix == ".safetensors" else ():
+        try:
+            with safe_open(file, framework="numpy") as opened:  # reads the header alone
+                parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+                tensors |= {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
+        except (SafetensorError, OSError) as error:
+            yield f"{file} is damaged ({error}); download it again"
+            return
+    yield from _tensor_problems(folder, tensors, settings)
+
+
+def _missing_shards(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        content = read_json(index) if index.name.removesuffix(INDEX_SUFFIX).endswith(suffixes) else {}
+        if isinstance(content, str):
+            yield content
+            continue
+        wanted = content.get("weight_map") or {}
+        missing = sorted({str(name) for name in wanted.values() if not (folder / str(name)).is_file()})
+        if missing:
+            yield f"{index} names {len(missing)} files that are missing ({', '.join(missing[:3])}); download them"
+
+
+def _tensor_problems(
+    folder: Path, tensors: Mapping[str, tuple[str, list[int]]], settings: Mapping[str, Any]
+) -> Iterator[str]:
+    odd = {dtype for name, (dtype, _) in tensors.items() if name.endswith("weight")} - {*FLOATS}
+    if odd and "quantization_config" not in settings:
+        yield f"{folder} has weights of dtype {', '.join(sorted(odd))}; float32, float16 or bfloat16 is expected"
+    numbers = [int(found[1]) for name in tensors if (found := LAYER.search(name))]
+    layers, size = settings.get("num_hidden_layers"), settings.get("vocab_size")
+    if numbers and isinstance(layers, int) and max(numbers) + 1 < layers:
+        yield f"{folder} has weights of {max(numbers) + 1} of {layers} layers; download it again"
+    for name, (_, shape) in tensors.items():
+        if name.endswith(EMBEDDINGS) and "position" not in name and isinstance(size, int) and shape[0] < size:
+            yield f"{folder}: {name} has {shape[0]} rows, vocab_size is {size}: config.json is of another model"

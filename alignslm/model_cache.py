@@ -1,0 +1,53 @@
+"""What a causal model keeps of the tokens it has read: keys and values of every position, or a state.
+
+Keys and values can be padded and cropped. A state, as of Mamba and of the hybrids of today, is overwritten by every
+token: rows are read in equal lengths, and sequences with a common beginning are each read from their first token.
+"""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+class UnsupportedModelError(ValueError):
+    """What a model keeps of the tokens it has read cannot be used: continuations would be drawn without memory."""
+
+
+def keeps_states(model: PreTrainedModel) -> bool:
+    """Return whether some layer keeps anything else than keys and values."""
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except KeyError:  # a kind of layer that transformers' own cache does not know
+        return True
+    plain = all(type(layer) in {DynamicLayer, DynamicSlidingWindowLayer} for layer in layers)
+    return bool(model._is_stateful) or not plain or not accepts(model, "past_key_values")  # noqa: SLF001 - no getter
+
+
+def accepts(model: PreTrainedModel, argument: str) -> bool:
+    """Return whether a model's forward pass has an argument of this name."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
+    """Return transformers' own cache for a model, empty, under the name that its forward pass takes it by.
+
+    Raises UnsupportedModelError if it takes none.
+    """
+    for argument in ("past_key_values", "cache_params"):
+        if accepts(model, argument):
+            return {argument: DynamicCache(config=model.config)}
+    raise UnsupportedModelError(
+        f"{type(model).__name__} keeps what it has read in a form of its own, so continuations cannot be drawn. "
+        "Choose a model with attention, or one whose states are in transformers' cache, such as Mamba or Qwen3-Next."
+    )
+
+
+def left_padded(ids: Sequence[Sequence[int]], pad_id: int, *, width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids (rows, longest or `width`), padded on the left, and a mask of this shape: 1 where they are real."""
+    width = max(width, *map(len, ids))
+    padded = [[pad_id] * (width - len(row)) + list(row) for row in ids]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
+    return torch.tensor(padded), torch.tensor(mask)
