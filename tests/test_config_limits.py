@@ -114,7 +114,7 @@ def test_a_lock_with_conflict_markers_is_told_wherever_it_is_read(tmp_path):
     for read in (lambda: _made(tmp_path), lambda: lock_slice(tmp_path / "dvc.lock", ["a"])):
         with pytest.raises(LockError) as caught:
             read()
-        names(caught.value, tmp_path / "dvc.lock", "line 3")
+        names(caught.value, tmp_path / "dvc.lock", "line 4")
     for text in (LOCK, "schema: '2.0'\n", "[" * 500):
         (tmp_path / "dvc.lock").write_text(text)
         (told,) = [fault for fault in workspace_faults(tmp_path) if "dvc.lock" in fault]
