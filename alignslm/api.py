@@ -18,6 +18,7 @@ from alignslm.statistics import ANSWERS, Estimate, group_means, mean_interval
 from alignslm.storage import temporary_folder
 
 if TYPE_CHECKING:
+    from alignslm.config.feedback import AutoBleu
     from alignslm.judge import Judge
     from alignslm.lm.checkpoint import UnitLM
     from alignslm.lm.sampling import SampledContinuation
@@ -93,10 +94,17 @@ def log_likelihoods(
     return unit_log_likelihoods(lm, items, batch_size=BATCH_ROWS)
 
 
-def score(judge: "Judge", prompts: Sequence[str], continuations: Sequence[str | None]) -> pl.DataFrame:
+def score(
+    judge: "Judge",
+    prompts: Sequence[str],
+    continuations: Sequence[str | None],
+    *,
+    auto_bleu: "AutoBleu" = "gslm",
+) -> pl.DataFrame:
     """Judge texts: one row per continuation, in order, with the columns of the scores table and the raw `reply`.
 
-    A continuation that is None or "" has status `empty`. `judge` may be any object with a method `judge(stories)`.
+    A continuation that is None or "" has status `empty`. `judge` may be any object with a method `judge(stories)`;
+    `auto_bleu` names the definition of that column (`alignslm.metrics.auto_bleu`).
     """
     from alignslm.judge import rows
 
@@ -112,7 +120,7 @@ def score(judge: "Judge", prompts: Sequence[str], continuations: Sequence[str | 
         },
         schema_overrides={"text": pl.String},
     )
-    return rows.score(stories, judge).drop("continuation_id", "prompt_id", "sample_index")
+    return rows.score(stories, judge, auto_bleu=auto_bleu).drop("continuation_id", "prompt_id", "sample_index")
 
 
 class Selection(NamedTuple):

@@ -17,9 +17,9 @@ PACKAGE = "alignslm"
 
 # Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
 IGNORED_MODULES = frozenset({
-    "artifacts", "config", "pipeline", "tables", "progress", "user_errors", "shards", "storage", "code_deps", "code",
-    "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine", "lifeline", "locks",
-    "times", "speed", "integrity", "terminal", "__init__", "__main__", "template",
+    "artifacts", "config", "pipeline", "tables", "progress", "redaction", "user_errors", "shards", "storage",
+    "code_deps", "code", "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine",
+    "lifeline", "locks", "times", "speed", "integrity", "terminal", "__init__", "__main__", "template",
 })  # fmt: skip
 
 _LINE_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}

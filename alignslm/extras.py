@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EXTRAS = {"fastapi": "server", "gradio": "demo", "openai": "openai", "ray": "ray", "uvicorn": "server"}
+EXTRAS = {"fastapi": "server", "gradio": "demo", "nltk": "nltk", "ray": "ray", "uvicorn": "server"}
 
 
 class MissingPackageError(ImportError):

@@ -1,8 +1,10 @@
 """Raw text metrics of continuations: words, self-repetition (auto-BLEU) and diversity."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
+
+from alignslm.config.feedback import AutoBleu
+from alignslm.extras import needed
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
@@ -26,12 +28,34 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
-def auto_bleu(text: str | None, *, n: int = 2) -> float | None:
-    """Return the share of one continuation's n-grams that occur elsewhere in it: 0 is no repetition, 1 only repetition.
+def auto_bleu(text: str | None, *, definition: AutoBleu, n: int = 2) -> float | None:
+    """Return the ratio of a text's n-grams that occur elsewhere in it: 0 is no repetition, 1 only repetition.
 
-    Align-SLM's veto against babbling (auto-BLEU-2, after GSLM). Fewer than n words have no n-gram: None, not
-    measured. A 0 there would make the emptiest continuation the most diverse one.
+    Align-SLM's veto against babbling is auto-BLEU-2. Three definitions give three figures:
+
+    - gslm: the equation of GSLM, which Align-SLM cites (Lakhotia et al., 2021): n-grams of words. None for fewer than n
+      words, since a 0 would make the emptiest continuation the most diverse one.
+    - gslm-script: what GSLM's published script computes: the mean over 1- to n-grams of the text as it is written, and
+      an occurrence that overlaps is none. 0 below two words.
+    - slamkit: n-grams of NLTK's tokens, with case and punctuation. 0 below n tokens. Needs the extra nltk.
     """
-    counts = Counter(ngrams(words(text or ""), n))
-    total = counts.total()
-    return sum(count for count in counts.values() if count > 1) / total if total else None
+    match definition:
+        case "gslm":
+            return _repeated(words(text or ""), n, apart=1)
+        case "gslm-script":
+            tokens = (text or "").split()
+            found = [_repeated(tokens, order, apart=order) or 0.0 for order in range(1, n + 1)]
+            return sum(found) / n if len(tokens) > 1 else 0.0
+        case "slamkit":
+            with needed("nltk", by="auto_bleu: slamkit"):
+                from nltk.tokenize import NLTKWordTokenizer
+            return _repeated(NLTKWordTokenizer().tokenize(text or ""), n, apart=1) or 0.0
+
+
+def _repeated(tokens: Sequence[str], n: int, *, apart: int) -> float | None:
+    """Return the ratio of n-grams that occur again at least `apart` tokens away; None if there is no n-gram."""
+    grams = ngrams(tokens, n)
+    last = {gram: at for at, gram in enumerate(grams)}
+    first = {gram: at for at, gram in reversed([*enumerate(grams)])}
+    again = sum(last[gram] - at >= apart or at - first[gram] >= apart for at, gram in enumerate(grams))
+    return again / len(grams) if grams else None

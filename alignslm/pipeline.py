@@ -68,6 +68,15 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
     return in_order([stage for name, entry in entries.items() for stage in _expand(name, entry, context)])
 
 
+def stage_named(name: str) -> tuple[Stage, list[str]]:
+    """Return a stage of the current folder's dvc.yaml, and the outputs of all stages. Raises PipelineError."""
+    stages = read_stages()
+    for stage in stages:
+        if stage.name == name:
+            return stage, [path for one in stages for path in one.outs]
+    raise PipelineError(f"dvc.yaml has no stage {name}. Run `alignslm stages` for the names it has.")
+
+
 def _read(path: Path) -> dict[str, Plain]:
     return _data(read_document(path))
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
+from alignslm.redaction import redact
+
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PROBE_BYTES = 1 << 20
@@ -61,9 +63,9 @@ def atomic_write(path: Path, wanted_bytes: int = 0) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, lines ended by a newline alone on every system; see `atomic_write`."""
+    """Write UTF-8 text without secrets, lines ended by a newline alone on every system; see `atomic_write`."""
     with atomic_write(path, len(text)) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(redact(text), encoding="utf-8", newline="\n")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,11 +1,14 @@
-"""Which errors are told to the reader as a message, and which are bugs that keep their traceback."""
+"""Which errors are told to the reader as a message, and which are bugs that keep their traceback; no secrets."""
 
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
+from alignslm.redaction import redact
 from alignslm.storage import disk_error, refusal
 
 MAX_SHOWN = 8  # problems of one kind that a message spells out
@@ -24,7 +27,7 @@ def is_user_error(error: BaseException) -> bool:
 def report_user_errors() -> Iterator[None]:
     """End the program with status 1 and the message alone, in red on a terminal, for errors that are told.
 
-    So it does where a library or the system met a disk that refuses.
+    So it does where a library or the system met a disk that refuses. Any other traceback is printed without secrets.
     """
     try:
         yield
@@ -34,6 +37,7 @@ def report_user_errors() -> Iterator[None]:
         elif number := disk_error(error):
             told = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
         else:
+            sys.excepthook = _print_traceback
             raise
         print_error(told)
         raise SystemExit(1) from None
@@ -56,10 +60,14 @@ def format_problems(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def print_error(message: str) -> None:
-    """Print a message on stderr, in red on a terminal."""
+    """Print a message on stderr without secrets, in red on a terminal."""
     from rich.text import Text
 
     from alignslm.terminal import Console
 
-    Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(message, style="red"))
+    Console(file=sys.stderr, soft_wrap=True, highlight=False).print(Text(redact(message), style="red"))

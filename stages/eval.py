@@ -13,11 +13,10 @@ from alignslm.benchmarks.spoken import measure_speech
 from alignslm.config.evaluation import Evaluation
 from alignslm.config.experiment import Experiment
 from alignslm.encoder import Encoder, load_encoder
-from alignslm.engine import pool_of
 from alignslm.engine.work import ModelTask, with_contract
-from alignslm.judge import is_api_judge, load_judge
-from alignslm.judge.rows import CachedJudge, join_judge_inputs
+from alignslm.judge.rows import join_judge_inputs
 from alignslm.prompts import read_prompts
+from stages.judging import cached_judge
 from stages.names import requested_name
 from stages.run import Run, start
 
@@ -59,16 +58,18 @@ def _judged(run: Run, work: Path) -> pl.DataFrame:
         "heldout_judge_score": (experiment.heldout_judge, params.heldout_judge),
     }
     judges = {
-        name: CachedJudge(
-            run.model(load_judge, config, run.artifacts.judge(choice)),
-            folder=work / name,
-            shard_size=run.execution.shard_size,
-            label=f"{run.label} {name}",
-            pool=None if is_api_judge(config) else pool_of(run.execution),
-        )
+        name: cached_judge(run, choice, config, work / name, label=f"{run.label} {name}")
         for name, (config, choice) in asked.items()
     }
-    return judged_rows(stories, continuations, speech, judges, model=run.name, grammar=_grammar(experiment))
+    return judged_rows(
+        stories,
+        continuations,
+        speech,
+        judges,
+        model=run.name,
+        auto_bleu=params.auto_bleu,
+        grammar=_grammar(experiment),
+    )
 
 
 def _item_scores(run: Run, work: Path) -> pl.DataFrame:

@@ -6,10 +6,10 @@ from alignslm import integrity
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import published_checkpoints
 from alignslm.config.loading import load_experiment
+from alignslm.pipeline import stage_named
 from alignslm.progress import stage
 from alignslm.publishing import unpublished, write_receipt
 from stages.names import requested_name
-from stages.run import entry_of
 
 
 def main(name: str) -> None:
@@ -17,7 +17,7 @@ def main(name: str) -> None:
     with stage(f"publish@{name}") as log:
         experiment = load_experiment()
         if Path(".dvc").is_dir():
-            integrity.keep_listings(entry_of(f"publish@{name}")[0].deps)
+            integrity.keep_listings(stage_named(f"publish@{name}")[0].deps)
         chosen = published_checkpoints(experiment)
         if name not in chosen:
             receipt = unpublished(name, chosen)

@@ -15,7 +15,7 @@ from alignslm.config.experiment import Experiment, Params
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.engine import Pool, pool_of
 from alignslm.engine.work import LazyModel, lazy, with_contract
-from alignslm.pipeline import PipelineError, Stage, read_stages
+from alignslm.pipeline import Stage, stage_named
 from alignslm.progress import StageLog
 from alignslm.progress import stage as stage_log
 from alignslm.shards import map_shards, map_table, map_tasks, work_folder
@@ -124,19 +124,10 @@ def start(script: str, name: str = "") -> Iterator[Run]:
     label = f"{stage}@{name}" if name else stage
     with stage_log(label) as log:
         experiment, execution = load_experiment(), load_execution()
-        entry, outputs = entry_of(label)
+        entry, outputs = stage_named(label)
         integrity.fetch_missing(entry.deps, outputs)
         with integrity.stage(label, entry.deps, entry.outs) as inputs:
             yield Run(label, name, script, experiment, execution, Artifacts(), log, entry, inputs)
-
-
-def entry_of(label: str) -> tuple[Stage, list[str]]:
-    """Return what dvc.yaml says of a stage, and the outputs of all stages. Raises PipelineError."""
-    stages = read_stages()
-    for entry in stages:
-        if entry.name == label:
-            return entry, [path for stage in stages for path in stage.outs]
-    raise PipelineError(f"dvc.yaml has no stage {label}. Run `alignslm stages` for the names it has.")
 
 
 def outcomes(frame: pl.DataFrame) -> Mapping[str, int]:

@@ -3,10 +3,9 @@
 import polars as pl
 
 from alignslm import tables
-from alignslm.engine.work import ModelTask
-from alignslm.judge import is_api_judge, load_judge
 from alignslm.judge.rows import join_judge_inputs, score
 from alignslm.prompts import read_prompts
+from stages.judging import cached_judge
 from stages.names import requested_name
 from stages.run import outcomes, start
 
@@ -20,8 +19,8 @@ def main(name: str) -> None:
             tables.read(tables.TRANSCRIPTS, artifacts.table("transcripts", name)),
             read_prompts(*artifacts.prompt_tables),
         )
-        judge = run.model(load_judge, config, artifacts.judge(choice))
-        scored = pl.concat(run.map_rows(stories, ModelTask(judge, score), work, here=is_api_judge(config)))
+        judge = cached_judge(run, choice, config, work, label=run.label)
+        scored = score(stories, judge, auto_bleu=run.params.auto_bleu)
         tables.write(scored, tables.SCORES, artifacts.table("scores", name))
         tables.write(scored.with_columns(judge=pl.lit(choice)), tables.REPLIES, artifacts.table("replies", name))
         run.log.rows(inputs={"transcripts": len(stories)}, outputs=outcomes(scored))

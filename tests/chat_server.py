@@ -12,18 +12,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Response:
-    """What is sent back: status, body (text, or JSON of anything else), headers, and how long it takes."""
+    """What is sent back: status, body (text, or JSON of anything else), headers, and how long it and each byte take."""
 
     body: object
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    byte_s: float = 0.0
 
 
 def completion(text: str | None, *, finish: str = "stop", refusal: str | None = None) -> Response:
@@ -48,6 +50,7 @@ class Server:
     url: str = ""
     seen: list[dict] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    headers: list[Message] = field(default_factory=list)
     most_at_once: int = 0
 
 
@@ -59,6 +62,10 @@ def serving(answer: Callable[[str, int, dict], Response]) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_CONNECT(self) -> None:
+            """Refuse, as a proxy does."""
+            self.send_error(403, "no tunnels")
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             question = body["messages"][0]["content"]
@@ -66,6 +73,7 @@ def serving(answer: Callable[[str, int, dict], Response]) -> Iterator[Server]:
                 before = sum(1 for other in server.seen if other["messages"][0]["content"] == question)
                 server.seen.append(body | {"path": self.path})
                 server.keys.add(self.headers["Authorization"])
+                server.headers.append(self.headers)
                 under_way[0] += 1
                 server.most_at_once = max(server.most_at_once, under_way[0])
             response = server.answer(question, before, body)
@@ -80,7 +88,10 @@ def serving(answer: Callable[[str, int, dict], Response]) -> Iterator[Server]:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                step = 1 if response.byte_s else max(1, len(data))
+                for start in range(0, len(data), step):
+                    self.wfile.write(data[start : start + step])
+                    time.sleep(response.byte_s)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the client has given up waiting
 

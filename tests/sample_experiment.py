@@ -167,6 +167,7 @@ prompts:
   max_duration_s: 4.0
   min_units: 20
 sampling: {num_continuations: 5, temperature: 0.8, top_p: 0.95, max_new_units: 160}
+auto_bleu: gslm
 weights:
   judge_score: 1.0
   ppl: 0.0

@@ -126,7 +126,7 @@ def test_what_was_measured_stands_among_the_judged_rows():
         {"continuation_id": ids, "prompt_id": "p", "sample_index": 0, "prompt_text": "a", "text": "b", "status": "ok"}
     )
     speech = SPEECH.drop("audio", "status").join(measure_speech(SPEECH, MEANT, Levels()), on="continuation_id")
-    rows = judged_rows(stories, continuations, speech, {}, model="m", grammar=None)
+    rows = judged_rows(stories, continuations, speech, {}, model="m", auto_bleu="gslm", grammar=None)
     tables.verify(rows, tables.CONTINUATION_METRICS, where="rows")
     found = {metric: rows.filter(metric=metric)["value"].to_list() for metric in ("unit_error_rate", "silence_ratio")}
     assert found == {"unit_error_rate": [0.0, 0.5, None, 2.0], "silence_ratio": [0.0, 0.0, None, 0.0]}

@@ -62,21 +62,6 @@ def test_the_page_and_the_listening_test_say_what_they_need(project):
     assert without_extras(project, COMMAND, "demo") == (1, "", told)
 
 
-def test_a_judge_behind_a_server_is_refused_by_check_plan_and_its_stage(project):
-    edit(project / "params.yaml", {"judge": "gpt4o"})
-    told = message("openai", "kind: openai")
-    lines = (project / "experiments/judge/gpt4o.yaml").read_text().splitlines()
-    number = 1 + next(at for at, line in enumerate(lines) if line.startswith("kind:"))
-    where = f"experiments/judge/gpt4o.yaml:{number}: kind: "
-    assert without_extras(project, COMMAND, "check") == (1, "", where + told)
-    status, said, _ = without_extras(project, COMMAND, "plan", "--offline")
-    assert (status, f"missing: {where}{told}" in said) == (1, True)
-    assert without_extras(project, STAGE, "gpt4o")[::2] == (1, where + told)
-    asking = "from alignslm.user_errors import report_user_errors\n"
-    asking += "with report_user_errors(): import alignslm.judge.openai_api"
-    assert without_extras(project, asking) == (1, "", told)
-
-
 def test_ray_is_refused_by_check_plan_and_where_it_is_connected_to(project):
     edit(project / "experiments/execution.yaml", {"engine": "ray"})
     told = message("ray", "engine: ray")

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
+    {"redaction"},
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
     {"config", "user_errors", "locks", "times"},
     {"code", "model_cache"},

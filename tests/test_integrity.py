@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
-from alignslm import integrity
+from alignslm import integrity, tables
+from alignslm.cli import app
 from alignslm.integrity import DamagedError, LockError, read_json, reading, require_intact
 from tests.messages import names
 
@@ -212,3 +215,20 @@ def test_outside_of_a_stage_a_model_is_compared_and_inside_it_was(experiment):
         if not variables:
             (line,) = done.stderr.splitlines()
             names(line, "artifacts/made/a", *CURE)
+
+
+def test_show_says_which_table_is_damaged(tmp_path, monkeypatch):
+    """Of an experiment, and a file that somebody was given; each damage, and the parts of a folder."""
+    frame = pl.DataFrame([(f"t{n}", "p", "c") for n in range(50)], schema=dict(tables.TEXTS.schema), orient="row")
+    monkeypatch.chdir(tmp_path)
+    tables.write(frame, tables.TEXTS, Path("texts.parquet"))
+    tables.write_shards([frame], tables.TEXTS, Path("texts"), part_rows=30)
+    for file, asked in (("texts.parquet", "texts.parquet"), ("texts/part-00000.parquet", "texts")):
+        whole = Path(file).read_bytes()
+        for damage in ("cut", "empty", "junk"):
+            DAMAGES[damage](Path(file))
+            done = CliRunner().invoke(app, ["show", asked])
+            assert done.exit_code == 1, (file, damage)
+            assert isinstance(done.exception, SystemExit), (file, damage, done.exception)
+            names(done.output, asked, *CURE)
+            Path(file).write_bytes(whole)

@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm.config.feedback import Calibration
-from alignslm.judge import JudgeInput
-from alignslm.judge.calibration import CalibrationError, Sigmoid, auc, mean_clamped, shuffled, solve, split_heldout
+from alignslm.judge import JudgeInput, JudgeOutput
+from alignslm.judge.calibration import (
+    CalibrationError,
+    Sigmoid,
+    auc,
+    mean_clamped,
+    separation,
+    shuffled,
+    solve,
+    split_heldout,
+)
 from tests.messages import names
 
 CALIBRATION = Calibration(min_word_logprob=-6.0, ground_truth_score=4.0, shuffled_score=2.0)
@@ -74,3 +83,28 @@ def test_shuffling_gives_everybody_a_foreign_ending():
     assert foreign == shuffled(stories[::-1])
     assert all(own[story.prompt] != story.continuation for story in foreign)
     assert 10 <= len(foreign) < 30  # those that would have got their own words back are left out
+
+
+class _Knows:
+    """A judge that knows some of its texts: score 4 for a continuation that follows its prompt's number, else 2."""
+
+    def __init__(self, known):
+        self.known = known
+
+    def judge(self, stories):
+        right = [s.continuation == TEXTS[int(s.prompt.split()[-1])].continuation for s in stories]
+        known = [int(s.prompt.split()[-1]) < self.known for s in stories]
+        return [
+            JudgeOutput(4.0 if ok and k else 2.0, 10.0 if ok else 20.0, "ok", None)
+            for ok, k in zip(right, known, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("known", "auc", "warned"), [(600, 1.0, False), (0, 0.5, True)])
+def test_a_judge_that_is_not_fitted_is_tried_on_true_and_shuffled_texts(capsys, known, auc, warned):
+    figures = separation(_Knows(known), TEXTS, count=20)
+    assert (figures["auc_true_vs_shuffled"], figures["auc_ppl_true_vs_shuffled"]) == (auc, 1.0)
+    assert figures["score_spread"] == (1.0 if known else 0.0)
+    assert ("weights.ppl" in capsys.readouterr().out) == warned
+    assert separation(_Knows(known), [], count=20) == {}
+    assert separation(_Knows(known), TEXTS, count=0) == {}

@@ -276,8 +276,25 @@ def test_an_answer_cut_off_before_its_rating_rates_nothing():
     judge = CausalLMJudge(
         short, Rubric.read("relevance-digit", ROOT), *load_causal(checkpoint("chat"), dtype="float32", device="cpu")
     )
-    assert judge.judge(stories(1))[0][::2] == (None, "failed")
+    assert judge.judge(stories(1))[0][::2] == (None, "truncated")
     assert judge.judge(stories(1))[0].reply == "\\boxed{"
+
+
+@pytest.mark.parametrize("temperature", [0, 0.9])
+def test_a_model_that_writes_no_rating_is_refused_when_it_is_prepared(tmp_path, temperature):
+    short = config(checkpoint("chat"), GREEDY | {"max_tokens": 1, "temperature": temperature})
+    with pytest.raises(UnsuitableModelError) as raised:
+        prepare_judge(short, [], tmp_path, device="cpu", root=ROOT)
+    names(raised.value, "truncated", "boxed{", "max_tokens", "answer_prefix")
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_preparing_tells_true_from_shuffled_texts(tmp_path):
+    texts = [JudgeInput(story.prompt + f" {at}", story.continuation) for at, story in enumerate(stories(6))]
+    figures = prepare_judge(config(checkpoint("chat"), auc_texts=6), texts, tmp_path, device="cpu", root=ROOT)
+    assert {"probe_score", "probe_digit_mass", "score_spread"} < set(figures)
+    assert 0 <= figures["auc_true_vs_shuffled"] <= 1
+    assert 0 <= figures["auc_ppl_true_vs_shuffled"] <= 1
 
 
 def test_examples_in_the_rubric_are_not_read_as_the_score():  # G5
@@ -286,7 +303,7 @@ def test_examples_in_the_rubric_are_not_read_as_the_score():  # G5
     base = config(checkpoint("base"), GREEDY, answer_prefix="\\boxed{")
     found = CausalLMJudge(base, Rubric(text), *loaded).judge(stories(3))
     assert [judgement.score for judgement in found] == [None] * 3
-    assert {judgement.status for judgement in found} == {"failed"}
+    assert {judgement.status for judgement in found} <= {"failed", "truncated"}
 
 
 def test_gumbel_noise_draws_from_the_softmax():
@@ -482,9 +499,12 @@ def test_logits_that_are_no_numbers_end_the_run(tmp_path):
     names(raised.value, "he finds a shell and takes it home", "LlamaForCausalLM", "float32", "bfloat16")
 
 
-def test_a_question_beyond_the_models_positions_is_refused():
-    judge = prepared("chat")
+@pytest.mark.parametrize("mode", ["expected-value", "greedy"])
+@pytest.mark.parametrize("perplexity", [True, False])
+def test_a_story_beyond_the_models_positions_is_a_row_and_the_others_go_on(mode, perplexity):
+    judge = prepared("chat", mode, perplexity=perplexity)
     long = JudgeInput("tom", "boat " * 2000)
-    with pytest.raises(JudgePromptError) as raised:
-        judge.judge([*stories(2), long])
-    names(raised.value, "2048", "positions", "LlamaForCausalLM")
+    first, failed, last = judge.judge([stories()[0], long, stories()[1]])
+    assert [first, last] == judge.judge(stories()[:2])
+    assert (failed.score, failed.ppl, failed.status) == (None, None, "too_long")
+    names(failed.reply, "2048", "positions", "LlamaForCausalLM")

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from alignslm import tables
 from alignslm.config.feedback import JudgeConfig
+from alignslm.engine.work import lazy
 from alignslm.judge import JudgeInput, api_client, load_judge, prepare_judge
-from alignslm.judge.api_client import JudgeAPIError, backoff_s, read_answer, retry_after_s
+from alignslm.judge.api_client import JudgeAPIError, backoff_s, retry_after_s
+from alignslm.judge.api_reply import read_reply
 from alignslm.judge.openai_api import MissingKeyError
-from alignslm.judge.reply_store import BudgetError, ReplyStore
-from alignslm.judge.rows import score
+from alignslm.judge.reply_store import Answer, BudgetError, ReplyStore, store_folder
+from alignslm.judge.rows import CachedJudge, UnscoredError, score
 from alignslm.provenance import tree_sha256
 from tests.chat_server import Response, completion, failure, serving, transformers_serve
 from tests.messages import names
@@ -107,7 +109,7 @@ def test_the_limit_has_the_name_the_server_knows(tmp_path):
 
 
 def test_requests_run_side_by_side_up_to_the_bound(tmp_path):
-    with serving(lambda *_: Response(completion("\\boxed{3}").body, delay_s=0.15)) as server:
+    with serving(lambda *_: Response(completion("\\boxed{3}").body, delay_s=1.0)) as server:
         asked = judge(config(server.url, concurrency=6), tmp_path)
         asked.judge(STORIES)
     assert server.most_at_once == 6
@@ -167,17 +169,40 @@ def test_an_answer_survives_kill_9(tmp_path):
         Response("<html>bad gateway</html>", 502),
         Response("{]", 200),
         Response({"choices": []}, 200),
-        completion(None),
-        Response(completion("\\boxed{5}").body, delay_s=1.0),
+        Response({**completion(None).body, "usage": None}),
+        Response({"error": {"message": "Provider returned error", "code": 429}, "user_id": "u"}),
+        Response({"error": "overloaded", "choices": None}),
+        Response({"id": None, "choices": None, "usage": None}),
+        completion("", finish="error"),
+        completion("\\boxed{1} so f", finish="error"),
+        Response(completion("\\boxed{5}").body, delay_s=6.0),
     ],
-    ids=["429", "429-date", "500", "503", "408", "502-html", "no-json", "no-choice", "null", "time-out"],
+    ids=[
+        "429",
+        "429-date",
+        "500",
+        "503",
+        "408",
+        "502-html",
+        "no-json",
+        "no-choice",
+        "null",
+        "200-429",
+        "200-error",
+        "choices-null",
+        "finish-error",
+        "finish-error-text",
+        "time-out",
+    ],
 )
 def test_a_passing_trouble_is_overcome(tmp_path, trouble):
     def answer(question, before, body):
         return trouble if before == 0 and number_in(question) in (1, 4) else by_number(question, before, body)
 
     with serving(answer) as server:
-        assert scores(judge(config(server.url, timeout_s=0.5), tmp_path).judge(STORIES)) == RIGHT
+        assert (
+            scores(judge(config(server.url, timeout_s=4 if trouble.delay_s else 30), tmp_path).judge(STORIES)) == RIGHT
+        )
     assert len(server.seen) == PROBED + len(STORIES) + 2
 
 
@@ -197,7 +222,7 @@ def test_retry_after_is_waited_for(tmp_path):
     [
         (completion("I would rather not say."), "I would rather not say."),
         (completion("Ten of five! \\boxed{10}"), "Ten of five! \\boxed{10}"),
-        (completion(""), ""),
+        (completion(""), None),
         (completion("It rambles on and", finish="length"), "It rambles on and"),
         (completion(None, refusal="I can't help with \\boxed{1}"), "I can't help with \\boxed{1}"),
         (completion(None, finish="content_filter"), ""),
@@ -213,7 +238,8 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
     with serving(answer) as server:
         asked = judge(config(server.url), tmp_path)
         found = asked.judge(STORIES)
-        assert scores(found) == [*RIGHT[:3], (None, "failed"), *RIGHT[4:]]
+        status = "truncated" if raw == "It rambles on and" else "failed"
+        assert scores(found) == [*RIGHT[:3], (None, status), *RIGHT[4:]]
         assert found[3].reply == (json.dumps(reply.body) if raw is None else raw)
         rows = pl.DataFrame(
             [
@@ -227,8 +253,8 @@ def test_a_reply_without_rating_is_a_row_with_its_words(tmp_path, reply, raw):  
                 for at, s in enumerate(STORIES)
             ]
         ).with_columns(status=pl.lit("ok"))
-        scored = score(rows, asked)
-    assert scored["status"].to_list() == ["ok", "ok", "ok", "failed", "ok", "ok"]
+        scored = score(rows, asked, auto_bleu="gslm")
+    assert scored["status"].to_list() == ["ok", "ok", "ok", status, "ok", "ok"]
     assert scored["judge_score"].to_list() == [1.0, 1.0, 2.0, None, 4.0, 5.0]
     replies = tables.conform(scored.with_columns(judge=pl.lit("x")), tables.REPLIES)
     tables.verify(replies, tables.REPLIES, where="replies")
@@ -393,8 +419,283 @@ def test_waits_grow_and_vary():
 
 def test_usage_and_fields_beyond_the_protocol_may_be_missing():
     bare = {"choices": [{"message": {"content": "x"}, "surprise": 1}]}
-    found = read_answer(json.dumps(bare))
+    found = read_reply(200, json.dumps(bare))
     assert (found.text, found.prompt_tokens, found.finish) == ("x", 0, None)
+
+
+# Replies as servers give them
+
+
+def reply(message, finish="stop", **usage):
+    """A body with any message, and usage as it is given."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    return {"choices": [choice], "model": "tiny", **usage}
+
+
+PAID = {"usage": {"prompt_tokens": 300, "completion_tokens": 512, "total_tokens": 812}}
+
+
+@pytest.mark.parametrize(
+    ("body", "rating"),
+    [
+        (reply({"content": [{"type": "text", "text": "Fine. "}, {"type": "text", "text": "\\boxed{2}"}]}), 2.0),
+        (reply({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "\\boxed{1}"}]},
+                            {"type": "text", "text": "\\boxed{4}"}]}), 4.0),
+        (reply({"content": "\\boxed{3}", "refusal": ""}), 3.0),
+        (reply({"content": "\\boxed{3}", "reasoning_content": "perhaps \\boxed{1}"}, usage=None), 3.0),
+        (reply({"content": "<think>\\boxed{1}?</think>\\boxed{5}"}), 5.0),
+    ],
+    ids=["parts", "thinking-part", "empty-refusal", "reasoning", "think"],
+)  # fmt: skip
+def test_an_answer_is_read_in_every_form(tmp_path, body, rating):
+    with serving(lambda *_: Response(body)) as server:
+        assert scores(judge(config(server.url), tmp_path).judge(STORIES[:1])) == [(rating, "ok")]
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (None, (0, 0)),
+        ({"prompt_tokens": 9.5, "completion_tokens": -1}, (10, 0)),
+        ({"prompt_tokens": None, "total_tokens": 30}, (0, 30)),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 99}, (7, 3)),
+        ({"prompt_tokens": "many", "completion_tokens": 1e99}, (0, 0)),
+    ],
+)
+def test_odd_usage_is_counted_as_it_is_meant(usage, tokens):
+    found = read_reply(200, json.dumps(reply({"content": "x"}, usage=usage)))
+    assert (found.prompt_tokens, found.completion_tokens) == tokens
+
+
+@pytest.mark.parametrize(
+    ("body", "requests", "facts"),
+    [
+        (reply({"content": "", "reasoning_content": "Let me"}, "length", **PAID), 1, ("truncated", "max_tokens", "20")),
+        (reply({"content": None, "reasoning_content": "fine"}, **PAID), 1, ("answer_prefix",)),
+        (reply({"content": "<think>\\boxed{2} would do, so I"}, "length", **PAID), 1, ("max_tokens",)),
+        (reply({"content": "It is a four."}, **PAID), 2, ("answer_prefix", "It is a four.")),
+    ],
+    ids=["no-answer-left", "reasoning-alone", "thought-cut", "no-rating"],
+)
+def test_what_cannot_become_a_rating_fails_at_the_probe_and_is_counted(tmp_path, body, requests, facts):
+    with serving(lambda *_: Response(body)) as server:
+        chosen = config(server.url)
+        message = stopped(chosen, tmp_path, JudgeAPIError)
+        names(message, server.url, str(812 * requests), *facts[1 if facts[0] == "truncated" else 0 :])
+        assert len(server.seen) == requests
+        stopped(
+            config(server.url, decoding={"temperature": 0.0, "max_tokens": 21, "num_votes": 1, "seed": 3}),
+            tmp_path,
+            JudgeAPIError,
+        )
+        assert len(server.seen) == requests + 1  # the same answer again at temperature 0: one is enough
+    (ledger, _) = sorted((tmp_path / "cache").rglob("ledger.jsonl"), key=lambda file: -file.stat().st_size)
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [(line["prompt_tokens"], line["completion_tokens"]) for line in lines] == [(300, 512)] * requests
+    stored = [file for file in (tmp_path / "cache").rglob("??/*.json") if not json.loads(file.read_text())["text"]]
+    assert stored == []
+
+
+@pytest.mark.parametrize(
+    "trouble", [completion("a \\boxed{2}", finish="length"), completion(""), completion("", finish="error")]
+)
+def test_only_a_complete_answer_is_ever_stored(tmp_path, trouble):
+    ill = [True]
+
+    def answer(question, before, body):
+        return trouble if ill and number_in(question) == 2 else by_number(question, before, body)
+
+    with serving(answer) as server:
+        asked = judge(config(server.url), tmp_path)
+        try:
+            asked.judge(STORIES)
+        except JudgeAPIError:
+            assert trouble.body["choices"][0]["finish_reason"] == "error"
+        assert asked.store.get(asked.store.key(asked.rubric.fill(*STORIES[2]), 0)) is None
+        ill.clear()
+        assert scores(asked.judge(STORIES)) == RIGHT
+
+
+def test_an_incomplete_reply_of_an_earlier_version_is_asked_again(tmp_path):
+    with serving(by_number) as server:
+        asked = judge(config(server.url), tmp_path)
+        key = asked.store.key(asked.rubric.fill(*STORIES[2]), 0)
+        for text, finish in (("", "stop"), ("\\boxed{5} or", "length")):
+            old = Answer(text=text, refused=False, finish=finish, model=None, prompt_tokens=1, completion_tokens=1)
+            asked.store.put(key, old)
+            assert asked.store.get(key) is None
+        assert scores(asked.judge(STORIES)) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status"),
+    [
+        (failure(400, "This model's maximum context length is 8 tokens", code="context_length_exceeded"), "too_long"),
+        (Response("entity too large", 413), "too_long"),
+        (failure(422, "Input should have at most 9 characters"), "failed"),
+        (Response({"error": {"message": "prompt is too long", "code": 400}}), "too_long"),
+        (failure(403, "your input was flagged by moderation"), "failed"),
+    ],
+    ids=["400", "413", "422", "200-400", "403"],
+)
+def test_one_story_that_the_server_will_not_read_is_a_row_and_is_asked_once(tmp_path, trouble, status):
+    def answer(question, before, body):
+        return trouble if number_in(question) == 3 else by_number(question, before, body)
+
+    with serving(answer) as server:
+        found = judge(config(server.url), tmp_path).judge(STORIES)
+        assert scores(found) == [*RIGHT[:3], (None, status), *RIGHT[4:]]
+        assert len(server.seen) == PROBED + len(STORIES)
+
+
+def test_too_many_rows_without_a_score_fail_the_stage_and_the_scored_ones_are_kept(tmp_path):
+    ill = [True]
+
+    def answer(question, before, body):
+        return Response({"choices": []}) if ill and number_in(question) >= 3 else by_number(question, before, body)
+
+    with serving(answer) as server:
+        asked = judge(config(server.url), tmp_path)
+
+        def cached(limit):
+            return CachedJudge(
+                lazy(lambda device: asked, device="cpu"),
+                max_unscored=limit, folder=tmp_path / "work", shard_size=2, label="scores@r1", pool=None,
+            )  # fmt: skip
+
+        with pytest.raises(UnscoredError) as raised:
+            cached(0.49).judge(STORIES)
+        names(raised.value, "scores@r1", "3 of 6", "failed: 3", "max_unscored 0.49", "dvc repro")
+        kept = [pl.read_parquet(part)["score"].to_list() for part in (tmp_path / "work").rglob("part-*.parquet")]
+        assert kept == [[1.0, 1.0]]
+        assert scores(cached(0.5).judge(STORIES))[3:] == [(None, "failed")] * 3
+        ill.clear()
+        for part in (tmp_path / "work").rglob("part-*.parquet"):
+            part.unlink()
+        before = len(server.seen)
+        assert scores(cached(0.0).judge(STORIES)) == RIGHT
+        assert len(server.seen) == before + 3
+
+
+# Requests as servers want them
+
+
+def test_a_field_is_left_out_renamed_or_added_by_the_config(tmp_path):
+    bare = {"temperature": None, "max_tokens": 20, "num_votes": 2, "seed": None}
+    with serving(by_number) as server:
+        chosen = config(
+            server.url, decoding=bare, extra_body={"reasoning_effort": "low"}, extra_query={"api-version": "7"}
+        )
+        judge(chosen, tmp_path / "a").judge(STORIES[:1])
+        mistral = config(server.url, seed_field="random_seed", api_key_header="api-key")
+        judge(mistral, tmp_path / "b")
+    sent, other = server.seen[1], server.seen[-1]
+    assert sorted(sent) == ["max_tokens", "messages", "model", "path", "reasoning_effort"]
+    assert (sent["reasoning_effort"], sent["path"]) == ("low", "/v1/chat/completions?api-version=7")
+    assert (other["random_seed"], "seed" in other) == (3, False)
+    assert (server.headers[-1]["api-key"], server.headers[-1]["Authorization"]) == ("sk-secret", None)
+
+
+def test_other_fields_are_other_questions_and_none_changes_the_old_ones(tmp_path):
+    with serving(by_number) as server:
+        plain = judge(config(server.url), tmp_path / "a").store.folder
+        rubric = (ROOT / "experiments/rubric/relevance.txt").read_text()
+        before = json.dumps([server.url, "tiny", {"temperature": 0.5, "max_tokens": 20, "seed": 3}, rubric])
+        assert plain == store_folder(before)  # replies paid for by earlier versions are found
+        added = [{"extra_body": {"top_k": 1}}, {"extra_query": {"v": "1"}}, {"seed_field": "random_seed"}]
+        folders = {
+            judge(config(server.url, **change), tmp_path / str(at)).store.folder for at, change in enumerate(added)
+        }
+    assert len(folders | {plain}) == 4
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cure"),
+    [
+        (failure(400, "Unsupported parameter: 'temperature' is not supported."), "decoding.temperature: null"),
+        (Response({"object": "error", "message": {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}}, 422),
+         "decoding.seed: null"),
+        (failure(400, "Use 'max_completion_tokens' instead."), "max_tokens_field: max_completion_tokens"),
+        (failure(400, "unknown field top_k"), "extra_body.top_k"),
+    ],
+)  # fmt: skip
+def test_a_field_that_the_server_refuses_is_named_with_its_key(tmp_path, trouble, cure):
+    with serving(lambda *_: trouble) as server:
+        names(stopped(config(server.url, extra_body={"top_k": 1}), tmp_path, JudgeAPIError), cure, str(trouble.status))
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"base_url": "http://me:hunter22@127.0.0.1/v1"}, ("base_url", "password")),
+        ({"base_url": "http://127.0.0.1/v1?api-version=1"}, ("base_url", "extra_query")),
+        ({"base_url": "http://:80/v1"}, ("base_url", "HOST")),
+        ({"extra_body": {"stream": True}}, ("extra_body.stream",)),
+        ({"extra_body": {"temperature": 1}}, ("extra_body.temperature",)),
+    ],
+)
+def test_a_config_that_would_leak_or_contradict_itself_is_refused(changes, facts):
+    with pytest.raises(ValidationError) as raised:
+        config("http://127.0.0.1:1/v1", **changes)
+    names(raised.value, *facts)
+
+
+# Servers, proxies and keys that are not as they should be
+
+
+def test_a_server_that_sends_a_byte_at_a_time_is_left_when_its_time_is_up(tmp_path):
+    with serving(lambda *_: Response(completion("\\boxed{3}").body, byte_s=0.2)) as server:
+        message = stopped(config(server.url, timeout_s=1, max_attempts=2), tmp_path, JudgeAPIError)
+    names(message, "timeout_s", "1", "2")
+    assert len(server.seen) == 2
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path, monkeypatch):
+    with serving(lambda *_: Response("go away", 403)) as proxy:
+        where = proxy.url.removeprefix("http://").removesuffix("/v1")
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://me:hunter2222@{where}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for scheme in ("http", "https"):
+            message = stopped(config(f"{scheme}://judge.invalid/v1"), tmp_path / scheme, JudgeAPIError)
+            names(message, where, "proxy", f"{scheme}://judge.invalid/v1")
+            assert "hunter2222" not in message
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, "gopher://x")
+        names(stopped(config("https://judge.invalid/v1"), tmp_path / "odd", JudgeAPIError), "HTTPS_PROXY")
+
+
+@pytest.mark.parametrize("key", ["sk-“quoted”", "sk-two\nlines", "sk-é"])
+def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(tmp_path, monkeypatch, key):
+    monkeypatch.setenv(KEY, key)
+    with serving(by_number) as server:
+        message = stopped(config(server.url), tmp_path, MissingKeyError)
+    names(message, KEY, f"{KEY}=")
+    assert key not in message
+    assert repr(key)[1:-1] not in message
+    assert server.seen == []
+
+
+def test_another_server_in_the_environment_is_refused_aloud(tmp_path, monkeypatch):
+    with serving(by_number) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.invalid/v1")
+        names(stopped(config(server.url), tmp_path, MissingKeyError), "OPENAI_BASE_URL", "base_url", server.url)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/")
+        assert scores(judge(config(server.url), tmp_path).judge(STORIES)) == RIGHT
+
+
+def test_a_garbled_store_asks_again(tmp_path):
+    with serving(by_number) as server:
+        judge(config(server.url), tmp_path).judge(STORIES[:2])
+        first, second, *_ = (tmp_path / "cache").rglob("??/*.json")
+        first.write_bytes(b"\xff\xfe\x00garbled")
+        second.unlink()
+        second.mkdir()
+        (ledger,) = (tmp_path / "cache").rglob("ledger.jsonl")
+        ledger.write_bytes(ledger.read_bytes() + b"\xff\n")
+        second.rmdir()
+        assert scores(judge(config(server.url), tmp_path).judge(STORIES[:2])) == RIGHT[:2]
 
 
 # The real server

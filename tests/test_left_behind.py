@@ -24,6 +24,13 @@ SHELL = '#!/bin/sh\n/bin/sh "$@"\nexit $?\n'  # one that stays while its command
 ALONE, BESIDE, SHELLED = "alone", "warm", "shell"
 
 
+def temporary(root: Path) -> Path:
+    """Return the system's temporary folder, as runs below `root` see it."""
+    place = root.with_name("temporary")
+    place.mkdir(exist_ok=True)
+    return place
+
+
 class Run:
     """A `dvc repro` whose processes are found by a variable that all of them inherit."""
 
@@ -33,7 +40,7 @@ class Run:
         self.dvc = subprocess.Popen(
             (*(WARM if mode == BESIDE else ()), "dvc", "repro"),
             cwd=root,
-            env={**ENVIRONMENT, **shell, "MARK": self.mark},
+            env={**ENVIRONMENT, **shell, "MARK": self.mark, "TMPDIR": str(temporary(root))},
             stdout=(root / "said").open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -147,7 +154,8 @@ def repository(tmp_path_factory) -> Iterator[Path]:
         libraries.replace(libraries[libraries.index("LIBRARIES = (") : libraries.index("\nELSEWHERE")], light)
     )
     yield root
-    run(root, "dvc", "repro")
+    run(root, "dvc", "repro", variables={"TMPDIR": str(temporary(root))})
+    assert list(temporary(root).iterdir()) == [], "left by what was killed, and by the run after it"
     assert "up to date" in run(root, "dvc", "status")
     assert unlike_their_names(root) == []
     assert list((root / "artifacts").rglob("*.partial")) == []

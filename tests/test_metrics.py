@@ -32,12 +32,61 @@ def slow_auto_bleu(text: str, n: int) -> float | None:
     ],
 )
 def test_auto_bleu_by_hand(text, expected):
-    assert auto_bleu(text) == expected
+    assert auto_bleu(text, definition="gslm") == expected
 
 
 @given(TEXTS, st.integers(1, 4))
 def test_auto_bleu_equals_the_quadratic_definition(text, n):
-    assert auto_bleu(text, n=n) == slow_auto_bleu(text, n)
+    assert auto_bleu(text, definition="gslm", n=n) == slow_auto_bleu(text, n)
+
+
+def slow_script(tokens: list[str], n: int) -> float:
+    """The published script's way: each n-gram is cut out, and looked for in what is left on either side."""
+    if len(tokens) <= 1:
+        return 0.0
+    ratios = []
+    for order in range(1, n + 1):
+        starts = range(len(tokens) - order + 1)
+        matches = 0
+        for at in starts:
+            sides = tokens[:at], tokens[at + order :]
+            rest = [side[i : i + order] for side in sides for i in range(len(side) - order + 1)]
+            matches += tokens[at : at + order] in rest
+        ratios.append(matches / len(starts) if starts else 0.0)
+    return sum(ratios) / n
+
+
+@given(TEXTS, st.integers(1, 4))
+def test_gslms_script_equals_its_own_loop(text, n):
+    assert auto_bleu(text, definition="gslm-script", n=n) == pytest.approx(slow_script(text.split(), n))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no no no", (1 + 0) / 2),  # each word occurs again; every other bigram overlaps
+        ("a b a b", (1 + 2 / 3) / 2),
+        ("A b a b", (1 / 2 + 0) / 2),  # as it is written: A is not a
+        ("word", 0.0),
+    ],
+)
+def test_gslms_script_by_hand(text, expected):
+    assert auto_bleu(text, definition="gslm-script") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b a b", 2 / 3),
+        ("The boat. The boat!", 0.0),  # The boat. / The boat ! : the first full stop stays at its word
+        ("the boat, the boat,", 4 / 5),  # the boat / boat , / , the / the boat / boat ,
+        ("don't don't", 2 / 3),  # do n't / n't do / do n't
+        ("word", 0.0),
+    ],
+)
+def test_slamkits_tokens_keep_case_and_punctuation(text, expected):
+    pytest.importorskip("nltk")
+    assert auto_bleu(text, definition="slamkit") == pytest.approx(expected)
 
 
 def test_words_know_neither_case_nor_punctuation():
@@ -45,7 +94,8 @@ def test_words_know_neither_case_nor_punctuation():
         "the", "boat's", "red", "well-made", "isn't", "it", "3", "o’clock",
     ]  # fmt: skip
     assert words("... !?") == []
-    assert auto_bleu("The boat. The boat!") == auto_bleu("the boat the boat") == 2 / 3
+    spoken, written = (auto_bleu(text, definition="gslm") for text in ("the boat the boat", "The boat. The boat!"))
+    assert written == spoken == 2 / 3
 
 
 def test_num_words():

@@ -258,3 +258,18 @@ def test_no_pair_for_other_causes(select, rows, message):
     with pytest.raises(NoPairsError) as caught:
         select(rows)
     names(caught.value, *message)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "facts"),
+    [
+        (["empty", "empty", "failed"], ("empty: 2", "failed: 1", "vocoder", "asr", "artifacts/speech")),
+        (["truncated", "truncated", "empty"], ("truncated: 2", "empty: 1", "max_tokens")),
+        (["too_long", "too_long", "failed"], ("too_long: 2", "sampling.max_new_units")),
+    ],
+)
+def test_nothing_measured_is_told_by_the_judges_statuses(select, statuses, facts):
+    with pytest.raises(NoPairsError) as caught:
+        select([{"prompt": "a", "score": None, "status": status} for status in statuses])
+    names(caught.value, *facts)
+    assert "weight" not in str(caught.value)  # no weight would help

@@ -8,9 +8,9 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import CONFIG_GROUPS
 from alignslm.config.loading import load_execution
 from alignslm.integrity import require_intact
-from alignslm.pipeline import read_stages
+from alignslm.pipeline import read_stages, stage_named
 from alignslm.progress import StageLog
-from stages.run import Run, entry_of
+from stages.run import Run
 from tests.micro import ROOT, copy_project
 
 STAGES = {stage.name: stage for stage in read_stages(ROOT)}
@@ -35,7 +35,7 @@ def key(root: Path, label: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the folder of a stage's unfinished work."""
     monkeypatch.chdir(root)
     stage, _, name = label.partition("@")
-    entry, _ = entry_of(label)
+    entry, _ = stage_named(label)
     inputs = {path: require_intact(Path(path)) for path in entry.deps}
     script = str(ROOT / f"stages/{stage}.py")
     run = Run(label, name, script, None, load_execution(), Artifacts(), StageLog(), entry, inputs)

@@ -81,10 +81,60 @@ def test_the_repositorys_rubrics_are_valid_and_any_file_can_be_dropped_in(tmp_pa
         ("I would say 4", None),
         ("boxed{4}", None),
         ("", None),
+        ("\\boxed{4 / 5}", 4),
+        ("\\boxed{4 out of 5}", 4),
+        ("\\boxed{4 (likely)}", 4),
+        ("\\boxed{$4$}", 4),
+        ("\\boxed{4", 4),  # ended at the bracket, as with a stop sequence
+        ("\\boxed{4 / 10}", None),
+        ("\\boxed{4 out of 10}", None),
+        ("\\boxed{4 of ten}", None),
+        ("\\boxed{4 or 5}", None),
+        ("\\boxed{4 or five}", None),
+        ("\\boxed{3, 4}", None),
+        ("\\boxed{3|4}", None),
+        ("\\boxed{1 to 5}", None),
+        ("\\boxed{4\N{EN DASH}5}", None),
+        ("\\boxed{between 3 and 4}", None),
+        ("\\boxed{4 or higher}", None),
+        ("\\boxed{<4}", None),
+        ("\\boxed{4%}", None),
+        ("\\boxed{2} hm \\boxed{3 or 4}", None),
+        ("<think>At first \\boxed{2} would do, but", None),
+        ("<think>At first \\boxed{2} would do.</think>\\boxed{4}", 4),
+        ("At first \\boxed{2} would do.</think> \\boxed{4}", 4),
+        ("<think>\\boxed{2}</think> I cannot say.", None),
+        ("[THINK]\\boxed{2} or [/THINK]\\boxed{1}", 1),
+        ("<Reasoning>\\boxed{2}", None),
     ],
 )
 def test_ratings_in_replies(reply, expected):  # G5
     assert parse_rating(reply, answer_prefix=BOXED) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("Rating: 4", 4),
+        ("Rating: **4**, as it fits.", 4),
+        ("Rating:\n4 because 3 things match", 4),
+        ("Rating: 4/5.", 4),
+        ("Rating: 4. 3 people walk.", 4),
+        ("Rating: 4 out of five", 4),
+        ("Rating: 4 or 5", None),
+        ("Rating: 4-5", None),
+        ("Rating: 4, 5", None),
+        ("Rating: 4 / 10", None),
+        ("Rating: 4 (out of 10)", None),
+        ("Rating: 4 out of ten", None),
+        ("Rating: 4 to five", None),
+        ("Rating: 4th", None),
+        ("Rating: 4%", None),
+        ("Rating: 3.5", None),
+    ],
+)
+def test_ratings_that_no_bracket_ends(reply, expected):
+    assert parse_rating(reply, answer_prefix="Rating:") == expected
 
 
 def test_the_answer_prefix_is_plain_text():
@@ -100,12 +150,16 @@ def test_replies_become_rows_never_a_gap():  # G1
     assert of(good) == JudgeOutput(4.0, 2.0, "ok", "yes \\boxed{4}")
     assert of(bad) == JudgeOutput(None, 2.0, "failed", "well ...")
     assert of(Reply("")) == JudgeOutput(None, 2.0, "failed", "")
-    assert of(Reply("I can't rate that. \\boxed{1}", refused=True)).status == "failed"
+    assert of(Reply("I can't rate that. \\boxed{1}", "failed")).status == "failed"
     several = of(good, bad, Reply("\\boxed{1}"))
     assert (several.score, several.status) == (2.5, "ok")
     votes = {"votes": ["yes \\boxed{4}", "well ...", "\\boxed{1}"], "ratings": [4, None, 1], "rated": 2}
     assert json.loads(several.reply) == votes
     assert of(bad, bad).status == "failed"
+    assert of(Reply("\\boxed{4} but", "truncated")) == JudgeOutput(None, 2.0, "truncated", "\\boxed{4} but")
+    assert of(Reply("<think>\\boxed{4} but")).status == "truncated"
+    assert of(bad, Reply("so", "truncated")).status == "truncated"
+    assert of(good, Reply("so", "truncated")).score == 4.0
     assert json.loads(of(bad, bad).reply)["rated"] == 0
 
 

@@ -191,6 +191,24 @@ def test_eight_eight_eight_is_no_text(published, tmp_path):
     assert (spoken.status, both.status) == ("ok", "failed")  # 30 s of speech before it do not hide it
 
 
+def test_a_text_that_repeats_itself_does_not_hold_its_batch(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(whisper, "CHECKED_EVERY", 8)
+    recogniser = recogniser_of(published, tmp_path, compression_ratio_threshold=2.0, max_new_tokens=20)
+    boat = recogniser._processor.tokenizer.get_vocab()["\u0120boa"]
+    recogniser._generation.suppress_tokens = [
+        number for number in range(recogniser._model.config.vocab_size) if number != boat
+    ]
+    recogniser._generation.begin_suppress_tokens = None
+    steps = []
+    recogniser._model.get_decoder().register_forward_hook(lambda *_: steps.append(1))
+    heard = recogniser.transcribe(SOUNDS[:3])
+    assert [(item.status, item.raw_text) for item in heard] == [("failed", "boa " * 7 + "boa")] * 3
+    assert len(steps) == 8 + 1  # a step per token, and one pass that scores them
+    end = recogniser._processor.tokenizer.eos_token_id
+    assert recogniser._until_repeating([boat] * 8 + [end]) == [boat] * 8  # padded, as others of its batch went on
+    assert recogniser._until_repeating([boat] * 4 + [end]) == [boat] * 4 + [end]
+
+
 def test_words_are_what_judges_of_plain_words_read(published, tmp_path, recogniser):
     written = recogniser.transcribe(SOUNDS)
     plain = recogniser_of(published, tmp_path, text="normalized").transcribe(SOUNDS)

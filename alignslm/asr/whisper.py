@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, WhisperProcessor
+from transformers import GenerationMixin, StoppingCriteriaList, WhisperProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
 from alignslm.asr import Transcript
@@ -27,6 +27,7 @@ from alignslm.device import exact_float32, resolve_device
 
 BATCH_ROWS = 32  # large-v2 in bfloat16 keeps about 250 MB of keys and values per row
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")  # since large-v3, and before
+CHECKED_EVERY = 32  # tokens, for whether the text repeats itself
 DECIMALS = 4  # beyond what another batch changes
 
 
@@ -145,10 +146,26 @@ class WhisperASR:
             attention_mask=torch.ones(encoded.shape[:2], device=self._device),  # says only that nothing is missing
             decoder_input_ids=prompt,
             generation_config=self._generation,
+            stopping_criteria=StoppingCriteriaList([self._stop_repeating] if self._config.num_beams == 1 else []),
         )
         end = self._processor.tokenizer.eos_token_id
         rows = decoded[:, prompt.shape[1] :].tolist()
-        return [row[: row.index(end) + 1] if end in row else row for row in rows]
+        return [self._until_repeating(row[: row.index(end) + 1] if end in row else row) for row in rows]
+
+    def _stop_repeating(self, ids: Tensor, _: object, **__: object) -> Tensor:
+        """Return which rows are to end: a text that repeats itself is discarded, and would hold up its batch."""
+        rows = ids[:, len(self._prompt) :].tolist()
+        due = len(rows[0]) % CHECKED_EVERY == 0
+        return torch.tensor([due and self._repeats(row) for row in rows], device=ids.device)
+
+    def _repeats(self, tokens: list[int]) -> bool:
+        text = self._processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return bool(text) and above(compression_ratio(text), self._config.compression_ratio_threshold)
+
+    def _until_repeating(self, tokens: list[int]) -> list[int]:
+        """Cut a row where `_stop_repeating` ends it, whether or not its batch went on and padded it."""
+        ends = range(CHECKED_EVERY, len(tokens), CHECKED_EVERY) if self._config.num_beams == 1 else ()
+        return tokens[: next((end for end in ends if self._repeats(tokens[:end])), len(tokens))]
 
     def _scores(self, encoded: Tensor, texts: Sequence[list[int]]) -> Iterator[tuple[float, int, float | None]]:
         """Yield each row's log-probability in nats, number of tokens and no-speech probability, in one further pass.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import polars as pl
 
 from alignslm import metrics, tables
+from alignslm.config.feedback import AutoBleu
 from alignslm.judge import Judge
 from alignslm.judge.rows import judge_transcripts
 
@@ -18,6 +19,7 @@ def judged_rows(
     judges: Mapping[str, Judge],
     *,
     model: str,
+    auto_bleu: AutoBleu,
     grammar: GrammarCheck | None,
 ) -> pl.DataFrame:
     """Return rows of the judged table: every metric of every continuation, null where it could not be measured.
@@ -39,7 +41,7 @@ def judged_rows(
         columns[name] = [item.score for item in judgements]
         if any(item.ppl is not None for item in judgements):
             columns.setdefault("ppl", [item.ppl for item in judgements])
-    columns["auto_bleu"] = [metrics.auto_bleu(text) if text else None for text in texts]
+    columns["auto_bleu"] = [metrics.auto_bleu(text, definition=auto_bleu) if text else None for text in texts]
     columns["num_words"] = [float(metrics.num_words(text)) if text else 0.0 for text in texts]
     columns["num_units"] = made["num_units"].cast(pl.Float64).to_list()
     columns["duration_s"] = (made["num_samples"] / made["sample_rate_hz"]).to_list()

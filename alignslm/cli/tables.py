@@ -42,16 +42,17 @@ def show(
     """
     import pyarrow.parquet as pq
 
+    from alignslm.integrity import reading
     from alignslm.tables import parts
 
     path = find_table(table, root)
     files = parts(path)
-    frame, kept = select(files, rows=rows, columns=separated(columns), where=where)
-    total = sum(pq.read_metadata(file).num_rows for file in files)
+    with reading(path, compare=path.is_file()):
+        head = title(files[0])
+        frame, kept = select(files, rows=rows, columns=separated(columns), where=where)
+        total = sum(pq.read_metadata(file).num_rows for file in files)
     console = Console(highlight=False)
-    console.print(
-        Text(f"{path}: {title(files[0])}, {total} rows" + (f", {kept} kept" if where else "")), soft_wrap=True
-    )
+    console.print(Text(f"{path}: {head}, {total} rows" + (f", {kept} kept" if where else "")), soft_wrap=True)
     whole = frame_grid(frame)
     if Measurement.get(console, console.options.update(max_width=10**6), whole).maximum <= console.width:
         console.print(whole)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from alignslm.config.curriculum import Checkpoint, JudgedPreferences, System
 from alignslm.config.document import KeyPath, Plain
 from alignslm.config.evaluation import BenchmarkConfig, Evaluation
-from alignslm.config.feedback import JudgeConfig, Sampling, SelectorConfig, Weights
+from alignslm.config.feedback import AutoBleu, JudgeConfig, Sampling, SelectorConfig, Weights
 from alignslm.config.model import Config, Label, Name
 from alignslm.config.models import LmConfig, PreferenceTrainerConfig, Prompts, Seeds, TrainerConfig, has_preference_term
 from alignslm.config.mos import MosConfig
@@ -46,6 +46,7 @@ class Params(Config):
     seeds: Seeds
     prompts: Prompts
     sampling: Sampling
+    auto_bleu: AutoBleu = "gslm"
     weights: Weights
     preferences: dict[Label, JudgedPreferences] = Field(min_length=1)
     checkpoints: dict[Label, Checkpoint] = Field(min_length=1)

@@ -53,6 +53,12 @@ JudgeConfig = Annotated[
 ]
 
 
+AutoBleu = Annotated[
+    Literal["gslm", "gslm-script", "slamkit"],
+    Field(description="whose definition of self-repetition; docs/benchmarks.md tells them apart"),
+]
+
+
 class Weights(Config):
     """Weight of every raw metric in the utility that ranks the continuations of a prompt.
 

@@ -1,27 +1,35 @@
 """Choices of judges that are large language models: weights on this machine, or a server of OpenAI's protocol."""
 
-from typing import Annotated, Literal
+import os
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from alignslm.config.model import Config, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Fraction, HttpUrl, Name, Positive, PositiveCount, Seed
 from alignslm.config.sources import Source
 
 AnswerPrefix = Annotated[
     str, Field(min_length=1, description="what stands right before the rating in an answer, as the rubric asks for it")
 ]
+MaxUnscored = Annotated[
+    Fraction, Field(description="ratio of texts without a score, of those asked about, beyond which a stage fails")
+]
+AucTexts = Annotated[
+    int, Field(ge=0, le=10_000, description="true and as many shuffled texts that the judge is tried on; 0: none")
+]
+Temperature = Annotated[float, Field(ge=0, description="0 takes the likeliest token each time")]
 
 
-class Decoding(Config):
-    """How an answer is written."""
-
-    temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the likeliest token each time")
-    max_tokens: PositiveCount = Field(description="longest answer; one cut off before its rating rates nothing")
+class _Decoding(Config):
+    temperature: Temperature | None
+    max_tokens: PositiveCount = Field(
+        description="longest answer, with its reasoning; one that reaches it rates nothing"
+    )
     num_votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
-    seed: Seed
 
     @model_validator(mode="after")
-    def _votes_differ(self) -> "Decoding":
+    def _votes_differ(self) -> Self:
         if self.num_votes > 1 and self.temperature == 0:
             raise ValueError(
                 f"num_votes is {self.num_votes}, but at temperature 0 every answer is the same; raise temperature"
@@ -38,10 +46,18 @@ class ExpectedRating(Config):
     mode: Literal["expected-value"]
 
 
-class GeneratedRating(Decoding):
+class GeneratedRating(_Decoding):
     """The rating that stands in an answer written out, as in the paper."""
 
     mode: Literal["generate"]
+    temperature: Temperature
+    seed: Seed
+
+
+class ServerDecoding(_Decoding):
+    """How a server writes an answer; a field that is null is not sent."""
+
+    seed: Seed | None
 
 
 class CausalLMJudgeConfig(Config):
@@ -59,6 +75,8 @@ class CausalLMJudgeConfig(Config):
     batch_size: PositiveCount = Field(
         description="rows of every forward pass. Kernels round by shape, so this is no matter of execution"
     )
+    max_unscored: MaxUnscored = 0.1
+    auc_texts: AucTexts = 20
 
 
 class Budget(Config):
@@ -68,22 +86,82 @@ class Budget(Config):
     tokens: PositiveCount = Field(description="tokens read and written, as the server counts them")
 
 
+_OWN_FIELDS = {"model", "messages", "temperature", "n", "stream"}
+
+
+def _without_query(url: str) -> str:
+    if set("?#") & set(url):
+        raise ValueError("must end with the server's path, such as /v1; a query such as api-version is extra_query's")
+    return url
+
+
 class OpenAIJudgeConfig(Config):
-    """A model behind the chat completions of an OpenAI-compatible server: OpenAI, vLLM, `transformers serve`, ..."""
+    """A model behind the chat completions of an OpenAI-compatible server: OpenAI, Mistral, vLLM, ..."""
 
     kind: Literal["openai"]
-    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    base_url: Annotated[HttpUrl, AfterValidator(_without_query)]
     model: Annotated[str, Field(min_length=1)]
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
         description="the environment variable that holds the key; null for a server that wants none"
     )
+    api_key_header: Literal["Authorization", "api-key"] = Field(default="Authorization", description="api-key: Azure's")
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
-    decoding: Decoding
+    decoding: ServerDecoding
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         description="how the server calls the longest answer; OpenAI's reasoning models know the second name only"
     )
+    seed_field: Literal["seed", "random_seed"] = Field(default="seed", description="random_seed: Mistral's name for it")
+    extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
+    extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
     concurrency: PositiveCount = Field(description="requests under way at once")
-    timeout_s: Positive
+    timeout_s: Positive = Field(description="how long one whole answer may take")
     max_attempts: PositiveCount = Field(description="times one question is sent before the run stops")
+    max_unscored: MaxUnscored = 0.1
+    auc_texts: AucTexts = 20
+
+    @model_validator(mode="after")
+    def _each_field_once(self) -> Self:
+        if taken := sorted(self.extra_body.keys() & {*_OWN_FIELDS, self.max_tokens_field, self.seed_field}):
+            raise ValueError(f"extra_body.{taken[0]}: its value follows from the other keys; remove it there")
+        return self
+
+    def fields(self, question: str, vote: int = 0) -> dict[str, JsonValue]:
+        """Return the body of a request."""
+        sent: dict[str, JsonValue] = {"model": self.model, "messages": [{"role": "user", "content": question}]}
+        if self.decoding.temperature is not None:
+            sent["temperature"] = self.decoding.temperature
+        if self.decoding.seed is not None:
+            sent[self.seed_field] = self.decoding.seed + vote
+        return {**sent, self.max_tokens_field: self.decoding.max_tokens, **self.extra_body}
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) for what the environment lacks or says otherwise."""
+        value, name = self.api_key(), self.api_key_env
+        other = os.environ.get("OPENAI_BASE_URL", "").strip()
+        if name and not value:
+            yield (
+                "api_key_env",
+                (
+                    f"the environment variable {name} is not set, and {self.base_url} wants a key for {self.model!r}; "
+                    f"export {name}=..., or choose another judge in params.yaml"
+                ),
+            )
+        if odd := next((sign for sign in value or "" if not "!" <= sign <= "~"), None):
+            yield (
+                "api_key_env",
+                f"the key in {name} contains {odd!r}, as no key does; copy it anew: export {name}=...",
+            )
+        if other and other.rstrip("/") != self.base_url.rstrip("/"):
+            yield (
+                "base_url",
+                (
+                    f"the environment variable OPENAI_BASE_URL names another server than {self.base_url}, and only the "
+                    "file counts; set base_url there, or `unset OPENAI_BASE_URL`"
+                ),
+            )
+
+    def api_key(self) -> str | None:
+        """Return the key in the environment, if there is one."""
+        return os.environ.get(self.api_key_env or "", "").strip() or None

@@ -1,6 +1,5 @@
 """What configs need on this machine before anything runs: API keys, rubrics, packages, local folders."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,15 +79,9 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
-    if isinstance(judge, OpenAIJudgeConfig) and (problem := lacking("openai", by="kind: openai")):
-        yield _fault(file, "kind", problem)
-    if isinstance(judge, OpenAIJudgeConfig) and judge.api_key_env and not os.environ.get(judge.api_key_env, "").strip():
-        yield _fault(
-            file,
-            "api_key_env",
-            f"the environment variable {judge.api_key_env} is not set, and {judge.base_url} wants a key for "
-            f"{judge.model!r}; export {judge.api_key_env}=..., or choose another judge in params.yaml",
-        )
+    if isinstance(judge, OpenAIJudgeConfig):
+        for key, problem in judge.problems():
+            yield _fault(file, key, problem)
 
 
 def _fault(file: Path, key: str, message: str) -> ConfigProblem:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from alignslm.redaction import redact
+
 
 @dataclass(frozen=True, order=True)
 class ConfigProblem:
@@ -53,7 +55,7 @@ def found(value: object) -> str:
         case bool():
             return f"{str(value).lower()} (true or false)"
         case str():
-            return f"{value[:60]!r} (text)"
+            return f"{redact(value)[:60]!r} (text)"
         case dict():
             return "a mapping"
         case list():

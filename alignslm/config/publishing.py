@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from alignslm.config.model import Config
+from alignslm.config.model import Config, HttpUrl
 
 PLACEHOLDER_OWNER = "your-name"  # in the shipped choice: nobody's account
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
@@ -95,9 +95,7 @@ class HubPublishing(Config):
     private: bool = Field(description="what a new repository is; a public one is never written to where this is true")
     tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round rests on in dvc.lock")
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="of the speech, ISO 639")]
-    code_url: Annotated[
-        str | None, Field(pattern=r"^https://\S+$", description="where readers find this code; null where nowhere")
-    ]
+    code_url: HttpUrl | None = Field(description="where readers find this code; null where nowhere")
     model: ModelRepository | None
     dataset: DatasetRepository | None
 

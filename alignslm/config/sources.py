@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from alignslm.config.model import Config
+from alignslm.config.model import Config, HttpUrl
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="hex SHA-256 of the file's bytes")]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -59,7 +59,7 @@ class UrlSource(Config):
     """One file by its URL, used only if its bytes have the hash given; a `.zip` stands for the folder it holds."""
 
     kind: Literal["url"]
-    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+/\S+$")]
+    url: HttpUrl
     sha256: Sha256
 
 

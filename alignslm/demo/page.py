@@ -14,6 +14,7 @@ from alignslm.generation.cards import inline_cards
 from alignslm.generation.prompt import PlayError
 from alignslm.generation.resolve import checkpoint_folder, checkpoints
 from alignslm.generation.studio import SpeechPipeline, SpokenLM
+from alignslm.redaction import redact
 from alignslm.user_errors import is_user_error
 
 Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float | None], str]
@@ -76,7 +77,7 @@ def answering(studio: SpeechPipeline) -> Answer:
         except Exception as error:
             if not is_user_error(error):
                 raise
-            return _alert(str(error).replace(file, Path(file).name))
+            return _alert(redact(str(error)).replace(file, Path(file).name))
         return str(inline_cards(prompt, takes))
 
     return answer

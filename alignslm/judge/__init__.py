@@ -1,14 +1,17 @@
 """AI feedback: how likely and relevant a continuation's text is, given the prompt's text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from alignslm.config.feedback import JudgeConfig, NgramJudgeConfig, StoryLMJudgeConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.own_code import PythonJudgeConfig
 from alignslm.integrity import reading
+from alignslm.metrics import words
 from alignslm.own_code import FOLDER
+
+Status: TypeAlias = Literal["ok", "empty", "failed", "truncated", "too_long"]
 
 
 class JudgeInput(NamedTuple):
@@ -21,13 +24,14 @@ class JudgeInput(NamedTuple):
 class JudgeOutput(NamedTuple):
     """Score on 1..5 and conditional perplexity per word (causal-lm: per token); None if this judge has none.
 
-    `status` is ok, empty (nothing was said), or failed (no usable reply); `reply` is the raw reply of a judge that
-    writes one.
+    `status` is ok, empty (nothing was said), failed (no usable reply), truncated (the reply reached its longest length,
+    or ended inside a thought) or too_long (prompt and continuation do not fit the judge); `reply` is the raw reply of a
+    judge that writes one, or why there is none.
     """
 
     score: float | None
     ppl: float | None
-    status: Literal["ok", "empty", "failed"]
+    status: Status
     reply: str | None
 
 
@@ -37,6 +41,15 @@ class Judge(Protocol):
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story."""
         ...
+
+
+def judge_spoken(
+    stories: Sequence[JudgeInput], judge: Callable[[list[JudgeInput]], list[JudgeOutput]]
+) -> list[JudgeOutput]:
+    """Return what `judge` says of the stories with a word in their continuation, and `empty` for the others."""
+    judged = iter(judge([story for story in stories if words(story.continuation or "")]))
+    nothing = JudgeOutput(None, None, "empty", None)
+    return [next(judged) if words(story.continuation or "") else nothing for story in stories]
 
 
 def prepare_judge(
@@ -50,8 +63,8 @@ def prepare_judge(
 ) -> dict[str, float]:
     """Fit (or fetch) the judge into `folder`; return calibration figures for the log.
 
-    `texts` are for judges that are fitted; rubrics are in root/experiments/rubric, the source of `kind: python` in
-    the folder `code`.
+    `texts` are what judges are fitted on or tried on: figures say how well they tell true from shuffled ones. Rubrics
+    are in root/experiments/rubric, the source of `kind: python` in the folder `code`.
     """
     match config:
         case NgramJudgeConfig():
@@ -65,11 +78,11 @@ def prepare_judge(
         case CausalLMJudgeConfig():
             from alignslm.judge import causal_lm
 
-            return causal_lm.prepare(config, folder, device=device, root=root)
+            return causal_lm.prepare(config, texts, folder, device=device, root=root)
         case OpenAIJudgeConfig():
             from alignslm.judge import openai_api
 
-            return openai_api.prepare(config, folder, root=root)
+            return openai_api.prepare(config, texts, folder, root=root)
         case PythonJudgeConfig():
             from alignslm.judge import own
 

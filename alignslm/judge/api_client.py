@@ -1,105 +1,41 @@
 """One question to an OpenAI-compatible server, asked again where the server was busy, broken or unintelligible."""
 
 import random
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, TypeAlias
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from pydantic import BaseModel, Field, ValidationError
+import anyio
+import httpx2
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import JsonValue
 
 from alignslm.config.llm_judges import OpenAIJudgeConfig
-from alignslm.extras import needed
+from alignslm.judge.api_reply import Attempt, Failed, Refused, Unanswered, count_tokens, read_body, read_reply, words_of
 from alignslm.judge.reply_store import Answer, LedgerEntry, ReplyStore
-
-with needed("openai", by="kind: openai"):
-    import openai
+from alignslm.redaction import redact
 
 FIRST_WAIT_S = 0.5
 MAX_BACKOFF_S = 30.0
 MAX_RETRY_AFTER_S = 300.0  # a server that wants a longer pause is told about, not waited for
-RETRY_STATUS_CODES = {408, 409, 425, 429}
-CONTENT_CODES = {
-    "content_filter",
-    "content_policy_violation",
-}  # the question offends: an answer, and not to be repeated
+MAX_BYTES = 1 << 24  # of one reply
 
 
 class JudgeAPIError(ValueError):
     """A server cannot be asked: unreachable, no valid key, no such model, out of quota, or failing for too long."""
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Body(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-    model: str | None = None
-
-
-class _Error(BaseModel):
-    message: str
-
-
-class _ErrorBody(BaseModel):
-    error: _Error
-
-
-class Malformed(NamedTuple):
-    """What came back with status 200 but is no chat completion."""
-
-    body: str
-
-
-class Failed(NamedTuple):
-    """An attempt worth repeating: why, and how long the server wants to be left alone, where it says so."""
-
-    why: str
-    retry_after_s: float | None = None
-
-
-Attempt: TypeAlias = "Answer | Malformed | Failed"
-
-
-def make_client(config: OpenAIJudgeConfig, key: str | None) -> openai.OpenAI:
-    """Return a client that asks once and never retries by itself: every request is counted here."""
-    return openai.OpenAI(
-        base_url=config.base_url, api_key=key or "none", timeout=config.timeout_s, max_retries=0, organization=None
-    )
-
-
-def read_answer(body: str) -> Answer | Malformed:
-    """Read the body of a chat completion."""
-    try:
-        read = _Body.model_validate_json(body)
-    except ValidationError:
-        return Malformed(body)
-    message, usage = read.choices[0].message, read.usage or _Usage()
-    refused = message.refusal is not None or read.choices[0].finish_reason == "content_filter"
-    text = message.content if message.refusal is None else message.refusal
-    if text is None and not refused:
-        return Malformed(body)
-    return Answer(
-        text=text or "",
-        refused=refused,
-        finish=read.choices[0].finish_reason,
-        model=read.model,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-    )
+class _Received(NamedTuple):
+    status: int
+    retry_after: str | None
+    text: str
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
@@ -125,23 +61,44 @@ class APIClient:
     """Asks one judge's questions, within its budget. `stop` ends all waiting and every question not yet sent."""
 
     def __init__(self, config: OpenAIJudgeConfig, store: ReplyStore, key: str | None) -> None:
-        self.config, self.store, self.client = config, store, make_client(config, key)
+        self.config, self.store = config, store
         self.stop = threading.Event()
+        self._headers = {"Accept": "application/json"}
+        if key:
+            self._headers[config.api_key_header] = f"Bearer {key}" if config.api_key_header == "Authorization" else key
 
-    def ask(self, question: str, vote: int) -> Answer | Malformed | None:
-        """Return the answer, then in the store too; what stayed malformed in every attempt; or None after a stop.
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Hold connections open; questions are asked inside, from any thread."""
+        try:
+            client = httpx2.AsyncClient(
+                headers=self._headers, params=self.config.extra_query, timeout=None, limits=httpx2.Limits()
+            )
+        except (ValueError, ImportError, OSError) as error:
+            raise JudgeAPIError(
+                f"the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE, ...) cannot be "
+                f"used: {error}. Correct or unset them."
+            ) from error
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
+            self._portal: BlockingPortal = portal
+            self._client = client
+            yield
 
-        Raises JudgeAPIError, BudgetError, and stops every other question then.
+    def ask(self, question: str, vote: int, *, probe: bool = False) -> Answer | Unanswered | None:
+        """Return the answer, then in the store too; words without an answer; or None after a stop.
+
+        Raises JudgeAPIError, BudgetError, and stops every other question then. As a `probe`, whatever the server
+        refuses is a wrong setup.
         """
         try:
-            return self._persist(question, vote)
+            return self._persist(question, vote, probe=probe)
         except BaseException:
             self.stop.set()
             raise
 
-    def _persist(self, question: str, vote: int) -> Answer | Malformed | None:
+    def _persist(self, question: str, vote: int, *, probe: bool) -> Answer | Unanswered | None:
         key = self.store.key(question, vote)
-        last: Malformed | Failed = Failed("")
+        last: Unanswered | Failed = Failed("")
         for number in range(self.config.max_attempts):
             if self.stop.wait(self._wait_s(number, last)):
                 return None
@@ -149,17 +106,23 @@ class APIClient:
             if isinstance(attempt, Answer):
                 self.store.put(key, attempt)
                 return attempt
+            if isinstance(attempt, Refused):
+                raise self._stopped(attempt)
             last = attempt
-        if isinstance(last, Malformed):
+            if isinstance(last, Unanswered) and not last.again:
+                if probe and last.error:
+                    raise self._stopped(Refused(last.error, last.text))
+                return last
+        if isinstance(last, Unanswered):
             return last
         raise JudgeAPIError(
             f"{self.config.base_url} failed {self.config.max_attempts} times in a row on one question, at last with: "
-            f"{last.why}. Every answer so far is kept: run the same command again when the server is well, or raise "
-            "max_attempts or timeout_s, or lower concurrency, in the judge's file."
+            f"{last.why}{self._way()}. Every answer so far is kept: run the same command again when the server is "
+            "well, or raise max_attempts or timeout_s, or lower concurrency, in the judge's file."
         )
 
     @staticmethod
-    def _wait_s(number: int, last: Malformed | Failed) -> float:
+    def _wait_s(number: int, last: Unanswered | Failed) -> float:
         """Return the pause before attempt 0, 1, ...; the first needs none."""
         if number == 0:
             return 0.0
@@ -169,64 +132,86 @@ class APIClient:
     def _attempt(self, key: str, question: str, vote: int) -> Attempt:
         """Send once, counted in budget and ledger however it ends."""
         self.store.reserve()
-        outcome = "interrupted"
-        prompt_tokens = completion_tokens = 0
+        outcome, tokens = "interrupted", (0, 0)
         try:
-            attempt = self._send(question, vote)
+            received = self._send(question, vote)
+            if isinstance(received, _Received):
+                tokens = count_tokens(read_body(received.text))
+            attempt = self._read(received) if isinstance(received, _Received) else received
             outcome = type(attempt).__name__.lower()
-            if isinstance(attempt, Answer):
-                prompt_tokens, completion_tokens = attempt.prompt_tokens, attempt.completion_tokens
+            return attempt
         finally:
             self.store.record(
-                LedgerEntry(key=key, outcome=outcome, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+                LedgerEntry(key=key, outcome=outcome, prompt_tokens=tokens[0], completion_tokens=tokens[1])
             )
-        return attempt
 
-    def _send(self, question: str, vote: int) -> Attempt:
-        decoding = self.config.decoding
+    def _read(self, received: _Received) -> Attempt:
+        attempt = read_reply(received.status, received.text)
+        if not isinstance(attempt, Failed):
+            return attempt
+        wait_s = retry_after_s(received.retry_after, datetime.now(UTC))
+        if wait_s is not None and wait_s > MAX_RETRY_AFTER_S:
+            return Refused(received.status, f"{attempt.why}: it wants to be left alone for {wait_s:.0f} s")
+        return Failed(attempt.why, wait_s)
+
+    def _send(self, question: str, vote: int) -> _Received | Failed:
         try:
-            got = self.client.chat.completions.with_raw_response.create(
-                model=self.config.model,
-                messages=[{"role": "user", "content": question}],
-                temperature=decoding.temperature,
-                seed=decoding.seed + vote,
-                extra_body={self.config.max_tokens_field: decoding.max_tokens},
-            )
-        except openai.APITimeoutError:
-            return Failed(f"no answer within {self.config.timeout_s:g} s")
-        except openai.APIConnectionError as error:
-            return Failed(f"no connection ({error.__cause__ or error})")
-        except openai.APIStatusError as error:
-            return self._refused(error)
-        return read_answer(got.http_response.text)
+            return self._portal.call(self._exchange, self.config.fields(question, vote))
+        except TimeoutError:
+            return Failed(f"no whole answer within {self.config.timeout_s:g} s (timeout_s)")
+        except httpx2.ProxyError as error:
+            raise JudgeAPIError(
+                f"{self.config.base_url} was not reached{self._way()}: {redact(str(error))}. Correct the proxy's "
+                "variable, or name the server in NO_PROXY."
+            ) from error
+        except httpx2.TransportError as error:
+            return Failed(f"no connection ({redact(str(error.__cause__ or error))})")
 
-    def _refused(self, error: openai.APIStatusError) -> Attempt:
-        """Tell what an HTTP error means: a busy or broken server, a question it will not answer, or a wrong setup."""
-        status, body = error.status_code, error.response.text
-        if error.code == "insufficient_quota":
-            raise JudgeAPIError(self._stopped(status, body, "the account has no quota left; add some"))
-        if status in RETRY_STATUS_CODES or status >= 500:
-            wait_s = retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC))
-            if wait_s is not None and wait_s > MAX_RETRY_AFTER_S:
-                raise JudgeAPIError(self._stopped(status, body, f"it wants to be left alone for {wait_s:.0f} s"))
-            return Failed(f"status {status}, {_brief(body)}", wait_s)
-        if error.code in CONTENT_CODES:
-            return Answer(text=body, refused=True, finish=error.code, model=None, prompt_tokens=0, completion_tokens=0)
-        named = self.config.api_key_env or "api_key_env in the judge's file (null: no key is sent)"
-        hints = {401: f"check {named}", 403: f"check {named}", 404: "check base_url and model in the judge's file"}
-        raise JudgeAPIError(self._stopped(status, body, hints.get(status, "check the judge's file")))
+    async def _exchange(self, body: dict[str, JsonValue]) -> _Received:
+        """Post one question. Raises TimeoutError if the whole reply takes longer than `timeout_s`."""
+        url = self.config.base_url.rstrip("/") + "/chat/completions"
+        with anyio.fail_after(self.config.timeout_s):
+            async with self._client.stream("POST", url, json=body) as response:
+                found = b""
+                async for part in response.aiter_bytes():
+                    found += part
+                    if len(found) > MAX_BYTES:
+                        break
+        text = redact(found[:MAX_BYTES].decode(errors="replace"))
+        return _Received(response.status_code, response.headers.get("retry-after"), text)
 
-    def _stopped(self, status: int, body: str, hint: str) -> str:
-        return (
-            f"{self.config.base_url} answered {self.config.model!r} with status {status}: {_brief(body)}. Nothing more "
-            f"was asked; every answer so far is kept. What to do: {hint}."
+    def _way(self) -> str:
+        """Return through which proxy the server is asked, if any."""
+        parts = urlsplit(self.config.base_url)
+        proxies = getproxies()
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if not proxy or proxy_bypass(parts.hostname or ""):
+            return ""
+        return f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or proxy}"
+
+    def _stopped(self, refused: Refused) -> JudgeAPIError:
+        return JudgeAPIError(
+            f"{self.config.base_url} answered {self.config.model!r}{self._way()} with status {refused.status}: "
+            f"{words_of(refused.why, read_body(refused.why))}. Nothing more was asked; every answer so far is kept. "
+            f"What to do: {self._hint(refused)}."
         )
 
-
-def _brief(body: str) -> str:
-    """Return the message of an error body, or the beginning of whatever else came."""
-    try:
-        message = _ErrorBody.model_validate_json(body).error.message
-    except ValidationError:
-        message = body
-    return " ".join(message.split())[:300] or "without a word"
+    def _hint(self, refused: Refused) -> str:
+        named = self.config.api_key_env or "api_key_env in the judge's file (null: no key is sent)"
+        match refused.status:
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+                return f"check {named}"
+            case HTTPStatus.NOT_FOUND:
+                return "check base_url and model in the judge's file"
+            case HTTPStatus.PAYMENT_REQUIRED | HTTPStatus.TOO_MANY_REQUESTS:
+                return "the account has no quota left; add some, or wait"
+            case status if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+                return "set base_url to where the server redirects"
+            case HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                return "check the user and password in the proxy's variable"
+        sent = {"temperature": "decoding.temperature", self.config.seed_field: "decoding.seed"}
+        cures = [f"set {key}: null" for field, key in sent.items() if re.search(rf"\b{field}\b", refused.why)]
+        cures += [f"correct extra_body.{field}" for field in self.config.extra_body if field in refused.why]
+        if "max_completion_tokens" in refused.why:
+            cures.append("set max_tokens_field: max_completion_tokens")
+        return f"{' and '.join(cures) or 'correct the field it names'} in the judge's file"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alignslm.config.feedback import Calibration
 from alignslm.config.model import Config
-from alignslm.judge import JudgeInput, JudgeOutput
+from alignslm.judge import Judge, JudgeInput, JudgeOutput
 from alignslm.metrics import words
 from alignslm.provenance import content_id
 from alignslm.storage import write_text
@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 HELD_BACK_OF_TEN = 1  # tenths of the stories a judge is calibrated on instead of fitted to
 MIN_HELD_BACK = 20
 CALIBRATION_FILE = "calibration.json"
+GUESSING = 0.65  # an AUC below this is warned of
 STEEPEST = 1e4  # beyond this slope (per nat) the sigmoid is a step and the scores carry no degrees
 
 
@@ -139,6 +140,36 @@ def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     high, low = np.asarray(positive, np.float64), np.sort(np.asarray(negative, np.float64))
     below, not_above = (np.searchsorted(low, high, side=side).sum() for side in ("left", "right"))
     return float((below + not_above) / (2 * len(high) * len(low)))
+
+
+def separation(judge: Judge, texts: Sequence[JudgeInput], *, count: int) -> dict[str, float]:
+    """Return how well a judge tells `count` true continuations from shuffled ones, for the log: .5 is guessing.
+
+    AUC of the score and of perplexity, each if the judge measures it, and the standard deviation of the scores. Says so
+    if the score guesses.
+    """
+    known = {content_id(*story): story for story in texts if words(story.continuation)}
+    some = [known[key] for key in sorted(known)[:count]]
+    true, foreign = (judge.judge(side) for side in (some, shuffled(some) if some else []))
+    scores, ppls = (
+        [[value for one in side if (value := getattr(one, name)) is not None] for side in (true, foreign)]
+        for name in ("score", "ppl")
+    )
+    figures: dict[str, float] = {}
+    if all(scores):
+        figures |= {"auc_true_vs_shuffled": auc(*scores), "score_spread": float(np.std(scores[0] + scores[1]))}
+    if all(ppls):
+        figures["auc_ppl_true_vs_shuffled"] = auc(*(-np.array(side) for side in ppls))
+    if figures.get("auc_true_vs_shuffled", 1.0) < GUESSING:
+        print(
+            f"warning: this judge's score hardly tells true continuations from shuffled ones (AUC "
+            f"{figures['auc_true_vs_shuffled']:.2f} on {len(some)}; .5 is guessing). Try another rubric or model"
+            + (
+                f", or weights.ppl: its perplexity has {figures['auc_ppl_true_vs_shuffled']:.2f}." if all(ppls) else "."
+            ),
+            flush=True,
+        )
+    return figures
 
 
 def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibration, folder: Path) -> dict[str, float]:

@@ -18,13 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
-from alignslm.judge import JudgeInput, JudgeOutput
+from alignslm.judge import JudgeInput, JudgeOutput, judge_spoken
+from alignslm.judge.calibration import separation
 from alignslm.judge.causal_weights import PATTERNS, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
 from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
-from alignslm.judge.replies import Reply, aggregate_replies
-from alignslm.metrics import words
+from alignslm.judge.replies import aggregate_replies
 from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
@@ -38,16 +38,19 @@ class UnsuitableModelError(ValueError):
     """A model cannot serve as a judge: its logits are no numbers, or it cannot take up text that it has read before."""
 
 
-def prepare(config: CausalLMJudgeConfig, folder: Path, *, device: str, root: Path) -> dict[str, float]:
+def prepare(
+    config: CausalLMJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, device: str, root: Path
+) -> dict[str, float]:
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
-    The weights stay in the cache. Raises RubricError, FetchError, UnsuitableModelError, ...
+    Returns figures of that story, and how well the judge tells true from shuffled `texts`. The weights stay in the
+    cache. Raises RubricError, FetchError, UnsuitableModelError, ...
     """
     rubric = Rubric.read(config.rubric, root)
     fetched = download(config.weights, patterns=PATTERNS)
     judge = CausalLMJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
-    figures = judge.probe()
-    settings = config.model_dump(mode="json", exclude={"weights"})
+    figures = judge.probe() | separation(judge, texts, count=config.auc_texts)
+    settings = config.model_dump(mode="json", exclude={"weights", "max_unscored", "auc_texts"})
     write_text(folder / RUBRIC_FILE, rubric.text)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     write_text(folder / SOURCE_FILE, json.dumps({"weights": fetched.identity}, indent=1) + "\n")
@@ -78,13 +81,35 @@ class CausalLMJudge:
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one judgement per story; nothing said is status `empty`."""
-        said = [story for story in stories if words(story.continuation or "")]
-        ppls = self.perplexities(said) if self.config.compute_perplexity else [None] * len(said)
-        made = iter(self._rated(said, ppls))
-        return [
-            next(made) if words(story.continuation or "") else JudgeOutput(None, None, "empty", None)
-            for story in stories
-        ]
+        return judge_spoken(stories, self._judged)
+
+    def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
+        unfit = [self._unfit(story) for story in stories]
+        read = [story for story, problem in zip(stories, unfit, strict=True) if problem is None]
+        ppls = self.perplexities(read) if self.config.compute_perplexity else [None] * len(read)
+        rated = iter(self._rated(read, ppls))
+        return [next(rated) if problem is None else problem for problem in unfit]
+
+    def _unfit(self, story: JudgeInput) -> JudgeOutput | None:
+        """Return the judgement of a story that this model cannot read, None if it can."""
+        try:
+            length = self._num_positions(story)
+        except JudgePromptError as error:
+            return JudgeOutput(None, None, "failed", str(error))
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is None or length <= limit:
+            return None
+        reply = f"{length} tokens are more than the {limit} positions of {type(self.model).__name__}"
+        return JudgeOutput(None, None, "too_long", reply)
+
+    def _num_positions(self, story: JudgeInput) -> int:
+        """Return how many positions judging a story takes. Raises JudgePromptError if its rating cannot be read."""
+        plain = len(self.questions.plain(story)[1]) if self.config.compute_perplexity else 0
+        if self._written is not None:
+            question = self.questions.question_ids(self.questions.text(story))
+            return max(plain, len(question) + self._written.max_tokens)
+        head, (stem, leaf) = self.questions.parted(story)
+        return max(plain, len(head) + len(stem) + len(leaf))
 
     def _rated(self, stories: Sequence[JudgeInput], ppls: Sequence[float | None]) -> list[JudgeOutput]:
         if self._written is None:
@@ -95,20 +120,13 @@ class CausalLMJudge:
         votes = self._written.num_votes
         texts = [self.questions.text(story) for story in stories]
         answers = generate_replies(self.model, self.questions, texts, self._written, rows=self.config.batch_size)
-        return [
-            aggregate_replies(
-                [Reply(text) for text in answers[votes * at : votes * (at + 1)]],
-                answer_prefix=self.config.answer_prefix,
-                ppl=ppl,
-            )
-            for at, ppl in enumerate(ppls)
-        ]
+        given = [answers[at : at + votes] for at in range(0, len(answers), votes)]
+        prefix = self.config.answer_prefix
+        return [aggregate_replies(votes, answer_prefix=prefix, ppl=ppl) for votes, ppl in zip(given, ppls, strict=True)]
 
     def digit_probabilities(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return for every story the probabilities of the digits 1..5 among themselves, then all five's together."""
         parted = [self.questions.parted(story) for story in stories]
-        for story, (head, sequence) in zip(stories, parted, strict=True):
-            self._check_length(len(head) + len(sequence.stem) + len(sequence.leaf), story)
         found: list[list[float]] = [[]] * len(stories)
         for head, engine in ((self._rubric.head, self._rubric), ((), self._plain)):
             chosen = [row for row, one in enumerate(parted) if one[0] == head]
@@ -132,7 +150,6 @@ class CausalLMJudge:
         contexts, sequences = [], []
         for story in stories:
             context, ids = self.questions.plain(story)
-            self._check_length(len(ids), story)
             contexts.append(max(1, len(context)))  # without any context the first token only conditions the others
             sequences.append(SplitSequence(ids[: contexts[-1] - 1], ids[contexts[-1] - 1 :]))
         nats = self._plain.run(sequences, _leaf_nats, last_only=False)
@@ -146,8 +163,7 @@ class CausalLMJudge:
         """
         if self._written is not None:
             self._check_memory()
-            answer = self.judge([PROBE])[0]
-            return {"probe_score": math.nan if answer.score is None else answer.score}
+            return {"probe_score": self._write_probe(self._written)}
         *shared, mass = self.digit_probabilities([PROBE])[0]
         head, (stem, leaf) = self.questions.parted(PROBE)
         with torch.inference_mode():
@@ -178,13 +194,23 @@ class CausalLMJudge:
                 f"{worst:.2g} nats). Set score to {{mode: expected-value}}, or choose another model."
             )
 
-    def _check_length(self, length: int, story: JudgeInput) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and length > limit:
-            raise JudgePromptError(
-                f"{length} tokens are more than the {limit} positions of {type(self.model).__name__}, for the "
-                f"continuation {story.continuation[:60]!r}. Use a shorter rubric or another model."
+    def _write_probe(self, decoding: GeneratedRating) -> float:
+        """Return the rating of one story that is written; sampled, of three that are, since one may miss the form."""
+        several = decoding.model_copy(
+            update={"num_votes": 1 if decoding.temperature == 0 else max(3, decoding.num_votes)}
+        )
+        text = self.questions.text(PROBE)
+        replies = generate_replies(
+            self.model, self.questions, [text], several, rows=min(several.num_votes, self.config.batch_size)
+        )
+        judged = aggregate_replies(replies, answer_prefix=self.config.answer_prefix, ppl=None)
+        if judged.score is None:
+            raise UnsuitableModelError(
+                f"{type(self.model).__name__} gives a first story no rating ({judged.status}): "
+                f"{replies[0].text[:300]!r}. Raise score.max_tokens if that is cut, else check rubric and "
+                "answer_prefix, or use score.mode: expected-value."
             )
+        return judged.score
 
     def _check_finite(self, stories: Sequence[JudgeInput], values: Sequence[Sequence[float]]) -> None:
         for story, found in zip(stories, values, strict=True):

@@ -10,6 +10,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from alignslm.config.llm_judges import GeneratedRating
 from alignslm.judge.prefix_cache import filled, rounded
 from alignslm.judge.prompt_format import PromptFormatter
+from alignslm.judge.replies import Reply
 from alignslm.model_cache import keeps_states, left_padded
 from alignslm.provenance import row_seed
 
@@ -34,7 +35,7 @@ class GumbelNoise(LogitsProcessor):
 
 def generate_replies(
     model: PreTrainedModel, questions: PromptFormatter, texts: Sequence[str], decoding: GeneratedRating, *, rows: int
-) -> list[str]:
+) -> list[Reply]:
     """Return votes 0, 1, ... on the first question's text, then on the next; only what the model wrote itself.
 
     Equal texts get equal answers. Lengths are padded on the left and rows filled up, as in `judge.prefixes`.
@@ -45,7 +46,7 @@ def generate_replies(
     step = 1 if keeps_states(model) else STEP  # a state would take padding in
     for row, one in enumerate(ids):
         buckets[rounded(len(one), step)].append(row)
-    answers: dict[int, str] = {}
+    answers: dict[int, Reply] = {}
     for width, members in sorted(buckets.items()):
         for some, full in filled(members, rows):
             seeds = [row_seed(decoding.seed + asked[row][1], "judge", asked[row][0]) for row in full]
@@ -64,7 +65,7 @@ def _write(
     *,
     seeds: Sequence[int],
     decoding: GeneratedRating,
-) -> list[str]:
+) -> list[Reply]:
     """Return what the model writes after each row of ids, padded on the left as the mask says."""
     noise = [GumbelNoise(seeds, decoding.temperature)] if decoding.temperature > 0 else []
     generate: Any = model.generate
@@ -76,4 +77,13 @@ def _write(
         pad_token_id=questions.pad,
         logits_processor=LogitsProcessorList(noise),
     )
-    return [str(questions.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True)) for row in written]
+    return [_reply(row[ids.shape[1] :], model, questions) for row in written]
+
+
+def _reply(written: torch.Tensor, model: PreTrainedModel, questions: PromptFormatter) -> Reply:
+    """Return one row's answer. A model that knows no end of sequence can only be stopped, and is never truncated."""
+    known = model.generation_config and model.generation_config.eos_token_id
+    ends = torch.tensor([] if known is None else known, dtype=torch.long)
+    text = str(questions.tokenizer.decode(written, skip_special_tokens=True))
+    ended = ends.numel() == 0 or bool(torch.isin(written, ends.to(written.device)).any())
+    return Reply(text, "ok" if ended else "truncated")

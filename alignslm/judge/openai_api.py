@@ -1,59 +1,67 @@
 """A judge behind an OpenAI-compatible server: many questions at once, none sent twice, every reply kept."""
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.rubrics import Rubric
-from alignslm.judge import JudgeInput, JudgeOutput
-from alignslm.judge.api_client import APIClient, JudgeAPIError, Malformed
+from alignslm.judge import JudgeInput, JudgeOutput, Status, judge_spoken
+from alignslm.judge.api_client import APIClient, JudgeAPIError
+from alignslm.judge.api_reply import Unanswered
+from alignslm.judge.calibration import separation
 from alignslm.judge.replies import Reply, aggregate_replies
 from alignslm.judge.reply_store import Answer, ReplyStore
-from alignslm.metrics import words
+from alignslm.redaction import remember_secret
 from alignslm.storage import write_text
 
 RUBRIC_FILE = "rubric.txt"
 SETTINGS_FILE = "settings.json"
-EXECUTION = {"budget", "concurrency", "timeout_s", "max_attempts", "api_key_env"}  # how it is asked, never what is said
+# How it is asked, never what is said.
+EXECUTION = {
+    "budget",
+    "concurrency",
+    "timeout_s",
+    "max_attempts",
+    "api_key_env",
+    "api_key_header",
+    "max_unscored",
+    "auc_texts",
+}
 PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
+PROBE_VOTES = 2  # a model that samples may miss the form of an answer once
 
 
 class MissingKeyError(ValueError):
-    """The environment variable with a judge's API key is not set."""
+    """What the environment says of a judge's server is missing or unusable: its key, another server's name."""
 
 
-def prepare(config: OpenAIJudgeConfig, folder: Path, *, root: Path) -> dict[str, float]:
+def prepare(config: OpenAIJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, root: Path) -> dict[str, float]:
     """Write rubric and settings into `folder` and ask one question, so that a wrong setup shows before any work.
 
+    Returns how well the judge tells true from shuffled `texts`, of which it is asked about a few.
     Raises MissingKeyError, RubricError, JudgeAPIError, BudgetError.
     """
     key = key_of(config)
     rubric = Rubric.read(config.rubric, root)
-    reply = OpenAIJudge(config, rubric, key).replies([rubric.fill(*PROBE)], votes=1)[0]
-    if isinstance(reply, Malformed):
-        raise JudgeAPIError(
-            f"{config.base_url} answered {reply.body[:300]!r}, which is no chat completion; check base_url in the "
-            "judge's file (OpenAI's ends with /v1)."
-        )
+    judge = OpenAIJudge(config, rubric, key)
+    judge.probe()
+    figures = separation(judge, texts, count=config.auc_texts)
     write_text(folder / RUBRIC_FILE, rubric.text)
-    settings = config.model_dump(mode="json", exclude=EXECUTION)
+    settings = config.model_dump(mode="json", exclude=EXECUTION, exclude_defaults=True)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    return {}
+    return figures
 
 
 def key_of(config: OpenAIJudgeConfig) -> str | None:
-    """Return the key from the environment. Raises MissingKeyError naming the variable."""
-    if config.api_key_env is None:
-        return None
-    if key := os.environ.get(config.api_key_env, "").strip():
-        return key
-    raise MissingKeyError(
-        f"the environment variable {config.api_key_env} is not set, and {config.base_url} wants a key for "
-        f"{config.model!r}: export {config.api_key_env}=... and run the same command again"
-    )
+    """Return the key from the environment. Raises MissingKeyError if the environment does not fit the config."""
+    for _, problem in config.problems():
+        raise MissingKeyError(problem)
+    key = config.api_key()
+    if key:
+        remember_secret(key)
+    return key
 
 
 class OpenAIJudge:
@@ -62,7 +70,9 @@ class OpenAIJudge:
     def __init__(self, config: OpenAIJudgeConfig, rubric: Rubric, key: str | None) -> None:
         self.config, self.rubric = config, rubric
         decoding = config.decoding.model_dump(exclude={"num_votes"})  # more votes leave those already given valid
-        identity = [config.base_url, config.model, decoding, rubric.text]
+        more = {"extra_body", "extra_query", "seed_field"}
+        added = config.model_dump(mode="json", include=more, exclude_defaults=True)
+        identity = [config.base_url, config.model, decoding, rubric.text, *([added] if added else [])]
         self.store = ReplyStore(json.dumps(identity), config.budget)
         self.asker = APIClient(config, self.store, key)
 
@@ -77,39 +87,70 @@ class OpenAIJudge:
 
         Raises JudgeAPIError or BudgetError, after the answers under way have been kept.
         """
-        said = [row for row, story in enumerate(stories) if words(story.continuation or "")]
-        questions = [self.rubric.fill(stories[row].prompt, stories[row].continuation) for row in said]
-        votes = self.config.decoding.num_votes
-        answered = self.replies(questions, votes=votes)
-        found = {
-            row: aggregate_replies(
-                [_reply(answer) for answer in answered[votes * place : votes * (place + 1)]],
-                answer_prefix=self.config.answer_prefix,
-                ppl=None,
-            )
-            for place, row in enumerate(said)
-        }
-        return [found.get(row, JudgeOutput(None, None, "empty", None)) for row in range(len(stories))]
+        return judge_spoken(stories, self._judged)
 
-    def replies(self, questions: Sequence[str], *, votes: int) -> list[Answer | Malformed]:
-        """Return the answers to votes 0, 1, ... on the first question, then on the next; equal ones are asked once."""
-        wanted = [(question, vote) for question in questions for vote in range(votes)]
+    def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
+        votes = self.config.decoding.num_votes
+        answers = self.replies([self.rubric.fill(*story) for story in stories], votes=range(votes))
+        return [self._output(answers[at : at + votes]) for at in range(0, len(answers), votes)]
+
+    def _output(self, answers: Sequence[Answer | Unanswered]) -> JudgeOutput:
+        """Return the judgement that the votes on one story give."""
+        return aggregate_replies(list(map(_reply, answers)), answer_prefix=self.config.answer_prefix, ppl=None)
+
+    def probe(self) -> None:
+        """Ask one question, once more if its answer has no rating.
+
+        Raises JudgeAPIError if that has none either: what is wrong then is wrong for every story, and would be paid.
+        """
+        question = self.rubric.fill(*PROBE)
+        for vote in range(1 if self.config.decoding.temperature == 0 else PROBE_VOTES):
+            (answer,) = self.replies([question], votes=[vote], probe=True)
+            output = self._output([answer])
+            if output.status == "ok":
+                return
+            if isinstance(answer, Unanswered):
+                break
+        shown = (output.reply or "")[:300]
+        raise JudgeAPIError(
+            f"{self.config.base_url} answered {self.config.model!r} on a first story with {shown!r}: "
+            f"{self._why_unrated(output.status)}. Nothing more was asked ({self.store.tokens} tokens so far)."
+        )
+
+    def _why_unrated(self, status: Status) -> str:
+        if status == "truncated":
+            return (
+                f"the model reached decoding.max_tokens ({self.config.decoding.max_tokens}) before its answer ended. "
+                "Raise it in the judge's file, or make the model reason less (extra_body)"
+            )
+        return (
+            f"no rating follows answer_prefix {self.config.answer_prefix!r}. Check rubric and answer_prefix, and that "
+            "base_url is that of a chat completions server (OpenAI's ends with /v1), in the judge's file"
+        )
+
+    def replies(
+        self, questions: Sequence[str], *, votes: Sequence[int], probe: bool = False
+    ) -> list[Answer | Unanswered]:
+        """Return the answers to the `votes` on the first question, then on the next; equal ones are asked once."""
+        wanted = [(question, vote) for question in questions for vote in votes]
         kept = {asked: self.store.get(self.store.key(*asked)) for asked in wanted}
-        answers: dict[tuple[str, int], Answer | Malformed] = {a: answer for a, answer in kept.items() if answer}
+        answers: dict[tuple[str, int], Answer | Unanswered] = {a: answer for a, answer in kept.items() if answer}
         missing = [asked for asked, answer in kept.items() if answer is None]
         if missing:
             before = (self.store.requests, self.store.tokens)
             try:
-                answers |= self._ask_all(missing)
+                answers |= self._ask_all(missing, probe=probe)
             finally:
                 self._log_usage(asked=len(missing), before=before)
         return [answers[asked] for asked in wanted]
 
-    def _ask_all(self, missing: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Answer | Malformed]:
+    def _ask_all(
+        self, missing: Sequence[tuple[str, int]], *, probe: bool
+    ) -> dict[tuple[str, int], Answer | Unanswered]:
         """Ask `concurrency` at a time; the first failure stops the rest, and replies in flight are still kept."""
         self.asker.stop.clear()
-        with ThreadPoolExecutor(self.config.concurrency) as pool:
-            pending = {pool.submit(self.asker.ask, *asked): asked for asked in missing}
+        with self.asker.connected(), ThreadPoolExecutor(self.config.concurrency) as pool:
+            pending = {pool.submit(self.asker.ask, *asked, probe=probe): asked for asked in missing}
             try:
                 wait(pending)
             except BaseException:  # Ctrl-C: the pool would otherwise ask everything before it lets go
@@ -131,6 +172,6 @@ class OpenAIJudge:
         )
 
 
-def _reply(answer: Answer | Malformed) -> Reply:
-    """A body that is not a chat completion has no rating, and is kept verbatim."""
-    return Reply(answer.body, refused=True) if isinstance(answer, Malformed) else Reply(answer.text, answer.refused)
+def _reply(answer: Answer | Unanswered) -> Reply:
+    """Only an answer that is none of the server's refusals can rate; everything is kept verbatim."""
+    return Reply(answer.text, answer.status if isinstance(answer, Unanswered) else "failed" if answer.refused else "ok")

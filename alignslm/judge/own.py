@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from alignslm.config.own_code import PythonJudgeConfig
-from alignslm.judge import JudgeInput, JudgeOutput
+from alignslm.judge import JudgeInput, JudgeOutput, Status
 from alignslm.own_code import OwnObject, check_batches, load_own
+from alignslm.redaction import redact
 
 PROBES = (
     JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home"),
@@ -27,14 +29,14 @@ class OwnJudge:
         for row, one in enumerate(found):
             if problem := _problem(one):
                 raise self.model.error(f"judge returned {one!r} for row {row}: {problem}")
-        return found
+        return [one._replace(reply=one.reply and redact(one.reply)) for one in found]
 
 
 def _problem(found: object) -> str | None:
     if not isinstance(found, JudgeOutput):
         return "expected a JudgeOutput of alignslm.judge"
-    if found.status not in {"ok", "empty", "failed"}:
-        return "its status must be ok, empty or failed"
+    if found.status not in get_args(Status):
+        return f"its status must be one of {', '.join(get_args(Status))}"
     if found.status == "ok" and found.score is None and found.ppl is None:
         return "status ok needs a score or a perplexity"
     if found.score is not None and not 1 <= found.score <= 5:

@@ -5,44 +5,78 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from alignslm.judge import JudgeOutput
+from alignslm.judge import JudgeOutput, Status
 
 LOWEST, HIGHEST = 1, 5
-_AFTER = r"[*_\s]*([\d.,/+-]*)"  # markdown may stand round the number
-_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)(?:/5)?[.,]?")  # "4", "4.0", "4/5" or "4." but not "3-4"
+_THOUGHT = r"(?:think|thinking|thought|reasoning)"
+_OPENED, _CLOSED = (re.compile(rf"[<\[]{slash}{_THOUGHT}[>\]]", re.IGNORECASE) for slash in ("", "/"))
+_CLOSERS = {"{": "}", "[": "]", "(": ")", "<": ">"}
+_SPACE = r"[^\S\n]*"
+_VALUE = r"(?:[+-]?\d|(?:one|two|three|four|five|ten)\b)"
+_RATING = rf"[\s*_$\"'`]*([+-]?\d+(?:\.\d+)?)(?:{_SPACE}(?:/|out of|of){_SPACE}(?:5|five)\b(?!\.\d))?[*_$\"'`]*+"
+_REMARK = r"(?:\s*(?:stars?|points?))?(?:\s*\([^\d)]*\)|\s*:[^\d]+|\s+[–—-]\s[^\d]+)?[\s*_$.,]*"
+_OTHER = r"/|out of|of|or|to|and|through|vs\.?|versus|[,;&|~×–—→-]|->|\.\.+"  # another number makes it no rating
+_BRACKETED = re.compile(_RATING + rf"(?!.*\b(?:or|to|and)\s+{_VALUE})" + _REMARK, re.IGNORECASE | re.DOTALL)
+_OPEN = re.compile(
+    _RATING + rf"(?!{_SPACE}(?:[%+½¼¾]|(?:/|out of)|\(?{_SPACE}(?:{_OTHER})?{_SPACE}{_VALUE}))(?![\d\w])", re.IGNORECASE
+)
 
 
 class Reply(NamedTuple):
-    """One answer, word for word. A refusal is an answer that rates nothing, whatever its text looks like."""
+    """One reply, word for word. Only a complete answer, status ok, can rate, whatever another's text looks like."""
 
     text: str
-    refused: bool = False
+    status: Status = "ok"
+
+
+def spoken(text: str) -> str | None:
+    """Return what a reply says after its thoughts (<think> ... </think>); None if it ends inside a thought."""
+    said = _CLOSED.split(text)[-1]
+    return None if _OPENED.search(said) else said
 
 
 def parse_rating(text: str, *, answer_prefix: str) -> int | None:
     """Return the last number that follows `answer_prefix` in the judge's own words; None unless it is 1, 2, 3, 4 or 5.
 
-    The last, since a judge may try a rating out before it settles on one. The question must not be part of `text`:
-    it names the scale, and often gives the form of the answer.
+    The last, since a judge may try a rating out before it settles on one; after its thoughts, and none if it never
+    came to an end of them. A range, a choice, a fraction of anything but 5 is no rating. The question must not be part
+    of `text`: it names the scale, and often gives the form of the answer.
     """
-    found = [_NUMBER.fullmatch(shown) for shown in re.findall(re.escape(answer_prefix) + _AFTER, text) if shown]
-    if not found or found[-1] is None:
+    mentions = (spoken(text) or "").split(answer_prefix)[1:]
+    closer = _CLOSERS.get(answer_prefix[-1])
+    given = [said for said in (_phrase(mention, closer) for mention in mentions) if re.search(r"\d", said)]
+    found = (_BRACKETED.fullmatch if closer else _OPEN.match)(given[-1]) if given else None
+    if found is None:
         return None
-    value = float(found[-1][1])
+    value = float(found[1])
     return int(value) if value in range(LOWEST, HIGHEST + 1) else None
 
 
+def _phrase(mention: str, closer: str | None) -> str:
+    """Return what stands in the bracket that the prefix opens, or in the line that it begins."""
+    return mention.partition(closer)[0] if closer else mention.lstrip().partition("\n")[0]
+
+
 def aggregate_replies(replies: Sequence[Reply], *, answer_prefix: str, ppl: float | None) -> JudgeOutput:
-    """Return the mean rating of the replies that give one, `failed` if none does; every reply is kept.
+    """Return the mean rating of the replies that give one, else why there is none; every reply is kept.
 
     A single reply is kept as it is; several as JSON {"votes": [...], "ratings": [...], "rated": n}, a vote without
     rating being null there.
     """
-    ratings = [None if reply.refused else parse_rating(reply.text, answer_prefix=answer_prefix) for reply in replies]
+    ratings = [
+        parse_rating(reply.text, answer_prefix=answer_prefix) if reply.status == "ok" else None for reply in replies
+    ]
     given = [value for value in ratings if value is not None]
     texts = [reply.text for reply in replies]
     votes = {"votes": texts, "ratings": ratings, "rated": len(given)}
     raw = texts[0] if len(texts) == 1 else json.dumps(votes, ensure_ascii=False)
-    if not given:
-        return JudgeOutput(None, ppl, "failed", raw)
-    return JudgeOutput(sum(given) / len(given), ppl, "ok", raw)
+    if given:
+        return JudgeOutput(sum(given) / len(given), ppl, "ok", raw)
+    return JudgeOutput(None, ppl, max(map(_unrated, replies), key=("failed", "truncated", "too_long").index), raw)
+
+
+def _unrated(reply: Reply) -> Status:
+    """Return the status of a reply that gives no rating."""
+    if reply.status != "ok":
+        return reply.status
+    return "truncated" if spoken(reply.text) is None else "failed"

@@ -23,6 +23,9 @@ class BudgetError(ValueError):
     """The budget of a judge is spent."""
 
 
+CUT = {"length", "max_tokens", "model_length"}  # finish reasons of an answer that its model did not end
+
+
 class Answer(Config):
     """A reply with what it cost. Tokens are 0 if the server reports none."""
 
@@ -33,9 +36,14 @@ class Answer(Config):
     prompt_tokens: Count
     completion_tokens: Count
 
+    @property
+    def complete(self) -> bool:
+        """Whether the server was well and the model came to an end; earlier versions stored other replies too."""
+        return self.refused or (bool(self.text.strip()) and self.finish not in CUT | {"error"})
+
 
 class LedgerEntry(Config):
-    """One request: the question's key, how it ended (answer, malformed, failed, interrupted), and its tokens."""
+    """One request: the question's key, how it ended (answer, unanswered, failed, refused, interrupted), its tokens."""
 
     key: str
     outcome: str
@@ -60,7 +68,7 @@ class ReplyStore:
 
     def _spent(self) -> tuple[int, int]:
         """Sum the ledger. A line torn by a kill still counts as a request, and is ended so that none joins it."""
-        written = self.ledger.read_text() if self.ledger.exists() else ""
+        written = self.ledger.read_text(errors="replace") if self.ledger.exists() else ""
         if written and not written.endswith("\n"):
             self._append("\n")
         requests = tokens = 0
@@ -82,12 +90,12 @@ class ReplyStore:
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> Answer | None:
-        """Return an answer kept earlier; None if there is none or its file is damaged."""
-        file = self._file(key)
+        """Return a complete answer kept earlier; None if there is none or its file is damaged."""
         try:
-            return Answer.model_validate_json(file.read_text()) if file.exists() else None
-        except ValidationError:
+            answer = Answer.model_validate_json(self._file(key).read_bytes())
+        except (ValidationError, OSError):
             return None
+        return answer if answer.complete else None
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer; a reader never meets half of it."""

@@ -49,24 +49,27 @@ def _spread(train: pl.DataFrame, column: str) -> str:
     return f"{column} of {len(values)} of {len(train)} continuations: {shown}"
 
 
-def _without_utility(train: pl.DataFrame) -> str:
-    failed, silent = (train.filter(status=status).height for status in ("failed", "empty"))
-    if silent == len(train):
-        return (
-            f"{silent} of {silent} continuations are silence, or speech in which no word was recognized: listen to "
-            "artifacts/speech, then look at the vocoder and at the limits of the ASR model (experiments/asr)."
-        )
-    return (
-        f"{failed} judgements failed, {silent} of {len(train)} continuations are silence and the rest lack a metric in "
-        "use: look at the transcripts and the judge's replies, or set the weight of the missing metric (weights.* in "
-        "params.yaml) to 0."
-    )
+def _unmeasured(statuses: Mapping[str, int]) -> str:
+    """Return why no continuation has a utility: the judge's statuses, and what helps against the commonest."""
+    cures = {
+        "empty": (
+            "silence, or speech in which no word was recognized: listen to artifacts/speech, then look at the vocoder "
+            "and at the limits of the ASR model (experiments/asr)"
+        ),
+        "failed": "look at the transcripts and the judge's replies (artifacts/replies)",
+        "truncated": "raise max_tokens in the judge's file",
+        "too_long": "use a shorter rubric or lower sampling.max_new_units",
+        "ok": "set the weight of the metric that this judge does not measure (weights.* in params.yaml) to 0",
+    }
+    told = ", ".join(f"{status}: {count}" for status, count in statuses.items())
+    status, count = next(iter(statuses.items()))
+    return f"{count} of {sum(statuses.values())} continuations are {status} ({told}): {cures[status]}."
 
 
 def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, name: str) -> str:
     score = train["judge_score"].drop_nulls()
     if train["utility"].drop_nulls().is_empty():
-        return _without_utility(train)
+        return _unmeasured(dict(train["status"].value_counts().sort("count", descending=True).iter_rows()))
     if len(score) > 1 and score.min() == score.max():
         return (
             f"The judge scores everything alike ({score[0]:.2f}), so no threshold can help: check that it reads the "

@@ -1,0 +1,21 @@
+"""The judge that a stage asks: loaded once, its judgements kept while the stage is unfinished."""
+
+from pathlib import Path
+
+from alignslm.config.feedback import JudgeConfig, NgramJudgeConfig, StoryLMJudgeConfig
+from alignslm.engine import pool_of
+from alignslm.judge import is_api_judge, load_judge
+from alignslm.judge.rows import CachedJudge
+from stages.run import Run
+
+
+def cached_judge(run: Run, choice: str, config: JudgeConfig, work: Path, *, label: str) -> CachedJudge:
+    """Return a judge that keeps its judgements in `work`; one that is asked over the network works here alone."""
+    return CachedJudge(
+        run.model(load_judge, config, run.artifacts.judge(choice)),
+        max_unscored=0.0 if isinstance(config, NgramJudgeConfig | StoryLMJudgeConfig) else config.max_unscored,
+        folder=work,
+        shard_size=run.execution.shard_size,
+        label=label,
+        pool=None if is_api_judge(config) else pool_of(run.execution),
+    )
