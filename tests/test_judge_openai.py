@@ -52,7 +52,7 @@ def config(url, **changes):
         "max_tokens_field": "max_tokens",
         "budget": {"requests": 100, "tokens": 100000},
         "concurrency": 3,
-        "timeout_s": 5,
+        "timeout_s": 30,
         "max_attempts": 3,
     }
     return TypeAdapter(JudgeConfig).validate_python(raw | changes)
