@@ -28,6 +28,7 @@ Listing: TypeAlias = Mapping[str, str]  # md5 of every file of an artifact by it
 Model = TypeVar("Model", bound=BaseModel)
 WRITTEN = WORK / "written"
 VERIFIED = "ALIGNSLM_VERIFIED"  # set while a stage runs: it has compared all that it reads
+ABSENT = "{} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`."
 CURE = "Delete it and run `dvc repro`, or `dvc checkout`."
 
 
@@ -46,10 +47,11 @@ def require_intact(path: Path) -> str:
 
 def _verified(path: Path) -> Listing:
     if not path.exists():
-        raise DamagedError(f"{path} does not exist. Make it with `dvc repro`, or fetch it with `dvc pull`.")
+        raise DamagedError(ABSENT.format(path))
     found = listing(path)
     for name, known in _records(path).items():
-        if (part := _part(found, name)) and tree_md5(part) not in known:
+        part = _part(found, name)
+        if (part or (path / name).exists()) and tree_md5(part) not in known:
             raise DamagedError(_fault(path / name, part, known))
     return found
 
@@ -128,16 +130,22 @@ def stage(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[
         write_text(WRITTEN / f"{name.replace('/', '-')}.json", json.dumps(written) + "\n")
 
 
-def fetch_missing(inputs: Sequence[str], outputs: Iterable[str]) -> None:
-    """Fetch those `outputs` inside the folders among `inputs` that are not there.
+def require_outputs(inputs: Sequence[str], outputs: Iterable[str]) -> None:
+    """Raise DamagedError unless those `outputs` are there that lie inside folders among `inputs`.
 
     DVC takes a folder of many outputs for one input, and with --allow-missing leaves it as it is as soon as one of them
-    is there. Does nothing in a stage that DVC did not start. Raises DamagedError.
+    is there: in a stage that DVC started, the others are fetched here.
     """
     within = [one for one in outputs if any(one.startswith(f"{path}/") for path in inputs)]
     missing = [one for one in within if not Path(one).exists()]
-    if not missing or "DVC_ROOT" not in os.environ:
-        return
+    if missing and "DVC_ROOT" in os.environ:
+        _fetch(missing)
+    for one in missing:
+        if not Path(one).exists():
+            raise DamagedError(ABSENT.format(one))
+
+
+def _fetch(missing: Sequence[str]) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "fetch", "-q", *missing], check=False)  # noqa: S603 its errors are told below
     known = {output: total for output, total, _ in _locked(Path("dvc.lock"))}
     for output in missing:

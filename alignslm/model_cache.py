@@ -28,7 +28,7 @@ def keeps_states(model: PreTrainedModel) -> bool:
 
 def accepts(model: PreTrainedModel, argument: str) -> bool:
     """Return whether a model's forward pass has an argument of this name."""
-    return argument in inspect.signature(model.forward).parameters
+    return argument in inspect.signature(type(model).forward).parameters
 
 
 def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
@@ -40,8 +40,8 @@ def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
         if accepts(model, argument):
             return {argument: DynamicCache(config=model.config)}
     raise UnsupportedModelError(
-        f"{type(model).__name__} keeps what it has read in a form of its own, so continuations cannot be drawn. "
-        "Choose a model with attention, or one whose states are in transformers' cache, such as Mamba or Qwen3-Next."
+        f"{type(model).__name__} does not take transformers' cache of what it has read, so continuations cannot be "
+        "drawn. Choose another model, with attention or with states in that cache, such as Llama, Mamba or Qwen3-Next."
     )
 
 

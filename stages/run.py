@@ -125,7 +125,7 @@ def start(script: str, name: str = "") -> Iterator[Run]:
     with stage_log(label) as log:
         experiment, execution = load_experiment(), load_execution()
         entry, outputs = stage_named(label)
-        integrity.fetch_missing(entry.deps, outputs)
+        integrity.require_outputs(entry.deps, outputs)
         with integrity.stage(label, entry.deps, entry.outs) as inputs:
             yield Run(label, name, script, experiment, execution, Artifacts(), log, entry, inputs)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,30 @@ def test_a_file_in_a_folder_of_many_outputs_is_told_and_a_lost_one_is_its_reader
     with pytest.raises(DamagedError) as told:
         require_intact(Path("artifacts/many"))
     names(told.value, "artifacts/many/x", *CURE)
+    Path("artifacts/many/z").mkdir()
+    Path("artifacts/many/z/part").write_text("3")
+    with integrity.stage("make@z", [], ["artifacts/many/z"]):
+        pass
+    Path("artifacts/many/x").write_text("1")
+    assert require_intact(Path("artifacts/many"))
+    Path("artifacts/many/z/part").unlink()
+    with pytest.raises(DamagedError) as told:
+        require_intact(Path("artifacts/many"))
+    names(told.value, "artifacts/many/z/part", *CURE)
+    shutil.rmtree("artifacts/many/z")
     Path("artifacts/many/x").unlink()  # of an item that params.yaml may no longer have
     assert require_intact(Path("artifacts/many"))
+
+
+def test_a_lost_output_of_the_pipeline_is_told(experiment, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    outputs = ["artifacts/many/x", "artifacts/many/y", "artifacts/other/z"]
+    integrity.require_outputs(["artifacts/many", "artifacts/made"], outputs)
+    Path("artifacts/many/y").unlink()
+    with pytest.raises(DamagedError) as told:
+        integrity.require_outputs(["artifacts/many", "artifacts/made"], outputs)
+    names(told.value, "artifacts/many/y", "dvc repro", "dvc pull")
+    integrity.require_outputs(["artifacts/made"], outputs)
 
 
 def test_without_dvcs_listing_the_folder_and_its_files_are_named(experiment):

@@ -260,13 +260,17 @@ def test_a_push_to_a_remote_that_keeps_versions_changes_nothing(micro, tmp_path)
     wanted = ["artifacts/checkpoints/r1", "artifacts/eval/r1", "reports/metrics.json"]
     before, plain = lock_slice(here / "dvc.lock", wanted), (here / "dvc.lock").read_text()
     with serve_s3() as endpoint:
-        options = (f"endpointurl={endpoint}", "version_aware=true")
-        share(here, there, url=f"s3://{BUCKET}/versions", variables=CREDENTIALS, options=options)
+        run(here, "dvc", "remote", "add", "--force", "--default", "storage", f"s3://{BUCKET}/versions")
+        for name, value in {"endpointurl": endpoint, "version_aware": "true"}.items():
+            run(here, "dvc", "remote", "modify", "storage", name, value)
+        run(here, "dvc", "push", variables=CREDENTIALS)
         pushed = (here / "dvc.lock").read_text()
         assert "version_id" in pushed
         assert pushed != plain
-        run(here, "git", "commit", "-q", "-a", "-m", "pushed")
-        run(there, "git", "pull", "-q")
+        run(here, "git", "add", "-A")
+        run(here, "git", "commit", "-q", "-m", "pushed")
+        run(tmp_path, "git", "clone", "-q", str(here), str(there))
+        run(there, "dvc", "pull", variables=CREDENTIALS)
         assert stages_of(run(here, "dvc", "repro", "--dry", variables=CREDENTIALS)) == []
         assert stages_of(run(there, "dvc", "repro", "--dry", variables=CREDENTIALS)) == []
     assert lock_slice(there / "dvc.lock", wanted) == before

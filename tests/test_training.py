@@ -1,6 +1,5 @@
 import json
 import math
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -15,7 +14,7 @@ from trl import DPOTrainer
 
 from alignslm.config.models import LlamaScratchConfig, Lora, LossName, NextUnitTrainerConfig, PreferenceTrainerConfig
 from alignslm.convnet import DivergedError
-from alignslm.lm.checkpoint import CheckpointError, load_lm, save_lm
+from alignslm.lm.checkpoint import CheckpointError, UnitLM, load_lm, save_lm
 from alignslm.report.inputs import TrainingLog
 from alignslm.training import preference
 from alignslm.training.adapter import AdapterError, lora_config, save_adapter_and_merge
@@ -168,13 +167,12 @@ def by_hand(name, policy, reference, sizes, beta, smoothing=0.2):
     return found.mean()
 
 
-@pytest.fixture
-def nine(tmp_path):
+def nine(tmp_path, config=TRAINER):
     """A shaken adapter on nine pairs, in batches of 4, 4 and 1; log-probabilities by hand, and lengths."""
     frame, lm = pairs(9, seed=4), tiny_lm()
     reference = np.array([[naive_side(lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
     sizes = np.array([[len(tail) for _, tail in sides(row)] for row in frame.iter_rows(named=True)])
-    trainer = trainer_for(lm, frame, TRAINER, tmp_path)
+    trainer = trainer_for(lm, frame, config, tmp_path)
     shake_adapter(trainer.model)
     policy_lm = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
     policy = np.array([[naive_side(policy_lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
@@ -182,22 +180,20 @@ def nine(tmp_path):
 
 
 @pytest.mark.parametrize("name", get_args(LossName))
-def test_every_loss_is_its_own_definition_over_pairs_not_batches(nine, name):
-    trainer, policy, reference, sizes = nine
+def test_every_loss_is_its_own_definition_over_pairs_not_batches(tmp_path, name):
     config = PreferenceTrainerConfig.model_validate(
         {**TRAINER.model_dump(), "loss_weights": {name: 1.0}, "label_smoothing": 0.2 if name == "robust" else None}
     )
-    arguments = preference_arguments(config, num_pairs=9, warmup_steps=0, seed=0, work=Path(trainer.args.output_dir))
-    trainer.loss_types, trainer.label_smoothing = arguments.loss_type, arguments.label_smoothing
+    trainer, policy, reference, sizes = nine(tmp_path, config)
     expected = by_hand(name, policy, reference, sizes, TRAINER.beta)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5)
     if name == "robust":
         assert abs(expected - by_hand("sigmoid", policy, reference, sizes, TRAINER.beta)) > 0.01
 
 
-def test_validation_figures_are_averages_over_pairs(nine):
+def test_validation_figures_are_averages_over_pairs(tmp_path):
     """Averaged over batches of 4, 4 and 1, the last pair would weigh as much as four."""
-    trainer, policy, reference, _ = nine
+    trainer, policy, reference, _ = nine(tmp_path)
     rewards = TRAINER.beta * (policy - reference)
     margins = rewards[:, 0] - rewards[:, 1]
     found = trainer.evaluate()
@@ -359,7 +355,7 @@ def test_next_unit_micro_batches_add_up_to_one_loss_per_unit(tmp_path):
     found = []
     for micro in (None, 1):
         config = NEXT_UNIT.model_copy(
-            update={"batch_size": 4, "micro_batch_size": micro, "steps": 1, "warmup_steps": 0}
+            update={"batch_size": 4, "micro_batch_size": micro, "max_steps": 1, "warmup_steps": 0}
         )
         _, run = continue_training(config, tiny_lm(), rows, seed=0, work=tmp_path / str(micro))
         found.append(next(row.figures["loss"] for row in run.log if "loss" in row.figures))
@@ -597,7 +593,7 @@ def test_a_checkpoint_worse_than_its_start_is_said_loudly(tmp_path, capsys):
     frame = pairs(24).with_columns(
         pl.when(valid).then(f"{there}_{part}").otherwise(f"{here}_{part}").alias(f"{here}_{part}")
         for here, there in (("chosen", "rejected"), ("rejected", "chosen"))
-        for part in ("units", "finish")
+        for part in ("units", "finish_reason")
     )
     _, run, best = train_preferences(
         TRAINER, tiny_lm(), frame, warmup_steps=0, seed=3, batch_size=8, work=tmp_path / "bad"
@@ -613,10 +609,10 @@ def test_a_checkpoint_worse_than_its_start_is_said_loudly(tmp_path, capsys):
     )
     write_log(run, best, tmp_path / "r1.json")
     assert capsys.readouterr().err == ""
-    hot = NEXT_UNIT.model_copy(
-        update={"learning_rate": 300.0, "warmup_steps": 0, "lr_scheduler_type": "constant", "max_steps": 3}
-    )
-    _, run = continue_training(hot, tiny_lm(), COUNTING, seed=0, work=tmp_path / "hot")
+    hot = {"learning_rate": 300.0, "warmup_steps": 0, "lr_scheduler_type": "constant", "max_steps": 3}
+    base, _ = train_base(SCRATCH, COUNTING, scratch_vocabulary(20), seed=0, work=tmp_path / "base")
+    lm = UnitLM(base, scratch_vocabulary(20), CONTRACT, "base")
+    _, run = continue_training(NEXT_UNIT.model_copy(update=hot), lm, COUNTING, seed=0, work=tmp_path / "hot")
     write_log(run, None, tmp_path / "ntp.json")
     names(capsys.readouterr().err, "ntp", "WORSE", "nats")
 

@@ -7,7 +7,7 @@ from alignslm.lm.cache import RowReader
 from alignslm.model_cache import UnsupportedModelError, keeps_states, left_padded
 from alignslm.units import UnitVocabulary
 
-AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # mean difference of a unit's log-probability, in nats
+AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.25}  # mean difference of a unit's log-probability, in nats
 _LENGTH = 6
 _ORDER = (1, 0, 1)  # rows are swapped, and one is repeated
 

@@ -117,7 +117,8 @@ def use_math_attention(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 def batch_arguments(batch_size: int, micro_batch_size: int | None) -> dict[str, Any]:
     """Return how many rows a process holds at once, and how many such passes add up to one optimiser step.
 
-    Under torchrun the processes share the batch. Raises BatchError if they cannot share it evenly.
+    Under torchrun the processes share the batch. The last one of an epoch is then filled up with rows of its first
+    (fewer than a pass of all processes), which this epoch has twice. Raises BatchError if a batch cannot be shared.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if batch_size % processes or (batch_size // processes) % (micro := micro_batch_size or batch_size // processes):
