@@ -38,9 +38,10 @@ def build(root: Path) -> Path:
     edit(root / "params.yaml", {**PARAMS, "prompts": {**PARAMS["prompts"], **PROMPTS}})
     edit(root / "experiments/execution.yaml", {"num_workers": 1})
     with contextlib.chdir(root), contextlib.redirect_stdout(io.StringIO()):
+        stages.check.main()
         for name in OWN:
             stages.own_code.main(name)
-        for name in ("check", "corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
+        for name in ("corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
             getattr(stages, name).main()
         stages.samples.main("base")
     return root

@@ -366,8 +366,9 @@ def test_the_page_takes_no_more_than_a_recording(served):
         connection.putheader("Transfer-Encoding", "chunked")
         connection.endheaders()
         piece = b"x" * (1 << 20)
-        for _ in range((UPLOAD_BYTES >> 20) + 1):
+        for _ in range(UPLOAD_BYTES >> 20):
             connection.send(b"100000\r\n" + piece + b"\r\n")
+        connection.send(b"1\r\nx\r\n")
         response = connection.getresponse()
         assert (response.status, len(response.read()) < 200) == (413, True)
         connection.close()

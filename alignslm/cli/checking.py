@@ -18,6 +18,7 @@ from alignslm.config.prerequisites import execution_faults, judge_faults, model_
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.terminal import Console
+from alignslm.training.adapter_faults import adapter_faults
 
 
 def check(
@@ -57,7 +58,7 @@ def checked(root: Path, *, everything: bool) -> Experiment:
         raise ConfigError(faults)
     experiment = load_experiment(root)
     lacks = [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]
-    if lacks := [*lacks, *model_faults(experiment, root)]:
+    if lacks := [*lacks, *model_faults(experiment, root)] or adapter_faults(experiment, root):
         raise ConfigError(lacks)
     return experiment
 

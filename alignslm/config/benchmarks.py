@@ -42,8 +42,8 @@ class Sblimp(Config):
 class SpokenStoryCloze(Config):
     """Spoken StoryCloze: true against wrong endings of five-sentence stories, one synthetic voice.
 
-    Files are ID_correct and ID_incorrect, with ID_mutual (the story so far) or without, or they are numbered from
-    0 or 1 on, right and wrong ending in turn. Of numbered files nothing says where an ending begins, so their
+    Files are ID_correct and ID_incorrect, with ID_mutual (the story so far) or without, or they are numbered,
+    right and wrong ending in turn. Of numbered files nothing says where an ending begins, so their
     story so far is scored with it.
     """
 

@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from alignslm.config.pretrained_lm import HFLMConfig, PublishedLm, SlamLMConfig, TwistLMConfig
+from alignslm.config.pretrained_lm import HFLMConfig, PublishedLm, SlamLMConfig, TwistInitConfig, TwistLMConfig
 from alignslm.lm.checkpoint import CheckpointError
-from alignslm.loading import load_pretrained
+from alignslm.loading import load_pretrained, weights_errors
 from alignslm.units import UnitVocabulary
 
 SLAM_PAD_ID, SLAM_SEQUENCE_ID, SLAM_OFFSET = 0, 1, 2
@@ -49,6 +49,15 @@ def load_published(config: PublishedLm, folder: Path) -> tuple[PreTrainedModel, 
             model = load_pretrained(architecture, folder, dtype=config.dtype, config=inner, state_dict=weights)
             return model, _slam_vocabulary(config)
     return load_pretrained(AutoModelForCausalLM, folder, dtype=config.dtype), vocabulary
+
+
+def model_config(config: PublishedLm | TwistInitConfig, folder: Path) -> PreTrainedConfig:
+    """Return the config of a published model from its folder, as transformers reads it; no weight is read."""
+    if isinstance(config, SlamLMConfig):
+        return _slam_config(config, read_settings(folder), folder / "config.json")
+    with weights_errors(folder, "a config"):
+        found: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return found
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -37,19 +37,22 @@ def scratch_vocabulary(num_units: int) -> UnitVocabulary:
 def new_model(config: LlamaScratchConfig, vocabulary: UnitVocabulary, *, seed: int) -> PreTrainedModel:
     """Initialise a Llama over units; equal seed, equal weights."""
     set_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary.offset + vocabulary.num_units,
-            hidden_size=config.hidden_size,
-            intermediate_size=4 * config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            max_position_embeddings=config.max_position_embeddings,
-            tie_word_embeddings=True,
-            pad_token_id=vocabulary.pad_id,
-            bos_token_id=vocabulary.bos_id,
-            eos_token_id=vocabulary.eos_id,
-        )
+    return LlamaForCausalLM(scratch_config(config, vocabulary))
+
+
+def scratch_config(config: LlamaScratchConfig, vocabulary: UnitVocabulary) -> LlamaConfig:
+    """Return the config of a model that is trained here from scratch."""
+    return LlamaConfig(
+        vocab_size=vocabulary.offset + vocabulary.num_units,
+        hidden_size=config.hidden_size,
+        intermediate_size=4 * config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        tie_word_embeddings=True,
+        pad_token_id=vocabulary.pad_id,
+        bos_token_id=vocabulary.bos_id,
+        eos_token_id=vocabulary.eos_id,
     )
 
 
