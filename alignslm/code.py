@@ -50,12 +50,12 @@ def current(root: Path = Path()) -> dict[str, str]:
 
 def recorded(root: Path = Path()) -> Recorded:
     """Return what an experiment's code.yaml says; nothing where there is none."""
-    from ruamel.yaml import YAML
+    from alignslm.config.document import read_mapping
 
-    path = root / FILE
-    values = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+    values = dict(read_mapping(root / FILE)) if (root / FILE).exists() else {}
     kept = values.pop(KEPT, {})
-    return Recorded(values, kept)
+    texts = ({name: str(value) for name, value in of.items()} if isinstance(of, dict) else {} for of in (values, kept))
+    return Recorded(*texts)
 
 
 def write(root: Path, hashes: Mapping[str, str], kept: Mapping[str, str] | None = None) -> None:

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from alignslm.fast_yaml import load_texts
 from alignslm.locks import WORK
 from alignslm.storage import copy_file, write_text
 from alignslm.user_errors import is_user_error
@@ -230,20 +231,21 @@ def _locked(lock: Path) -> Iterator[tuple[str, str, Listing | None]]:
 @lru_cache(maxsize=1)
 def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
     """Return the outputs that dvc.lock names; all values are text. Raises LockError."""
-    import yaml  # ten times as fast as ruamel.yaml: the file is read at the start of every stage
+    import yaml
 
     with _lock_reading(lock, yaml.YAMLError):
-        read = yaml.load(lock.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
+        read = load_texts(lock.read_bytes())
         return [output for stage in read["stages"].values() for output in stage.get("outs", ())]
 
 
 def lock_entries(lock: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return what dvc.lock says of every stage, by its name. Raises LockError."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    from alignslm.config.document import limited_reader
+
     with _lock_reading(lock, YAMLError):
-        stages = YAML(typ="safe", pure=True).load(lock.read_bytes())["stages"]
+        stages = limited_reader().load(lock.read_bytes())["stages"]
         return dict(stages.items())
 
 

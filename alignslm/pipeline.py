@@ -11,8 +11,9 @@ from itertools import product
 from pathlib import Path
 
 from alignslm.code import FILE as CODE_FILE
-from alignslm.config.document import Document, Plain, parse_document, read_document
+from alignslm.config.document import Document, Plain, parse_document, read_mapping
 from alignslm.config.problems import ConfigError, ConfigProblem
+from alignslm.fast_yaml import load_texts
 
 TEMPLATE = re.compile(r"\$\{\s*([^}]+?)\s*\}")
 OUTPUT_KEYS = ("outs", "metrics", "plots")
@@ -41,7 +42,7 @@ class Stage:
 
     def values(self, root: Path = Path()) -> dict[str, Plain]:
         """Return the values that the stage depends on, by `file: key`, as they are in `root` now."""
-        read = {file: _read(root / file) for file in {self.file_of(name) for name in self.params}}
+        read = {file: read_mapping(root / file) for file in {self.file_of(name) for name in self.params}}
         wanted = [(self.file_of(name), key) for name in self.params for key in self.keys.get(name, (name,))]
         return {
             f"{file}: {key}": _lookup(key, read[file], self.name) if key != file else read[file] for file, key in wanted
@@ -61,7 +62,7 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
     pipeline = _read_texts(root / "dvc.yaml")
     context = _read_texts(root / "params.yaml") if params is None else _data(parse_document(params, "params.yaml"))
     for extra in _items(pipeline.get("vars", [])):
-        context |= extra if isinstance(extra, dict) else _read(root / str(extra))
+        context |= extra if isinstance(extra, dict) else read_mapping(root / str(extra))
     entries = pipeline.get("stages")
     if not isinstance(entries, dict):
         raise PipelineError(f"{root / 'dvc.yaml'} holds no mapping `stages`")
@@ -77,19 +78,15 @@ def stage_named(name: str) -> tuple[Stage, list[str]]:
     raise PipelineError(f"dvc.yaml has no stage {name}. Run `alignslm stages` for the names it has.")
 
 
-def _read(path: Path) -> dict[str, Plain]:
-    return _data(read_document(path))
-
-
 def _read_texts(path: Path) -> dict[str, Plain]:
     """Return a YAML mapping whose values are all text: templates need no more, and every stage waits for it."""
     import yaml
 
     try:
-        found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # noqa: S506 text
-    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError, RecursionError):
+        found = load_texts(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError):
         found = None
-    return found if isinstance(found, dict) else _read(path)  # which says what is wrong
+    return found if isinstance(found, dict) else read_mapping(path)  # which says what is wrong
 
 
 def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from alignslm.redaction import redact
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PROBE_BYTES = 1 << 20
 _MB = 10**6
@@ -167,7 +168,7 @@ def _is_alive(process: int) -> bool:
 def disk_error(error: Exception) -> int | None:
     """Return the number of the disk error that an exception carries or speaks of, or None."""
     if isinstance(error, OSError):
-        return error.errno if error.errno in DISK_ERRORS else None
+        return error.errno if error.errno in DISK_ERRORS | _NAMES else None
     told = re.search(r"\(os error (\d+)\)", str(error))  # polars and safetensors: Rust's words
     return int(told[1]) if told and int(told[1]) in DISK_ERRORS else None
 
@@ -194,6 +195,8 @@ def _probed(path: Path) -> int | None:
 
 def refusal(path: Path, number: int, wanted_bytes: int = 0) -> str:
     """Return the message for a disk that refuses `path`: why, how much room there is and was wanted, what is kept."""
+    if number in _NAMES:
+        return f"{str(path)[:200]} cannot be used as the name of a file: {os.strerror(number)}"
     if number in FULL:
         place = next(folder for folder in path.absolute().parents if folder.is_dir())
         disk = shutil.disk_usage(place)

@@ -13,8 +13,8 @@ _UNPRINTABLE = dict.fromkeys(
 
 
 def printable(text: str) -> str:
-    """Return text without control characters, so that what is left of an escape sequence is seen as text."""
-    return text.translate(_UNPRINTABLE)
+    """Return text without control characters: the rest of an escape sequence, and odd bytes, are seen as text."""
+    return text.encode("utf-8", "backslashreplace").decode().translate(_UNPRINTABLE)
 
 
 class Console(console.Console):

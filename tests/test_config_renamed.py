@@ -28,6 +28,4 @@ def test_an_old_key_is_answered_with_one_that_exists(old, tmp_path, monkeypatch)
     last = text.count("\n") + 1
     assert f"params.yaml:{last}: {old}: this key is gone; write {RENAMED[old]}" in str(caught.value).splitlines()[-1]
     key = re.match(r"\w+", RENAMED[old]).group()
-    if key == "nothing":
-        return
-    assert any(key in model.model_fields for model in models()), f"no file has the key {key}"
+    assert key == "nothing" or any(key in model.model_fields for model in models()), f"no file has the key {key}"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
     {"redaction"},
     {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
-    {"config", "user_errors", "locks", "times"},
+    {"config", "user_errors", "locks", "times", "fast_yaml"},
     {"code", "model_cache"},
     {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},

@@ -389,7 +389,7 @@ def test_judges_that_keep_states_are_those_of_one_plain_pass(name):
     writer = CausalLMJudge(config(checkpoint("chat"), GREEDY), rubric, model, tokenizer)
     if name == "rwkv":
         return  # see below: transformers writes several rows of it otherwise than one
-    writer.probe()
+    writer.check_memory()
     written = writer.judge(some)
     for story, judgement in zip(some, written, strict=True):
         ids = tokenizer(asked("chat", story), add_special_tokens=False).input_ids
@@ -406,7 +406,7 @@ def test_a_judge_that_forgets_while_it_writes_is_refused():
     model = tiny_by_name("rwkv", vocab_size=len(tokenizer), max_position_embeddings=1024)
     writer = CausalLMJudge(config(checkpoint("chat"), GREEDY), Rubric.read("relevance-digit", ROOT), model, tokenizer)
     with pytest.raises(UnsuitableModelError) as raised:
-        writer.probe()
+        writer.check_memory()
     names(raised.value, "RwkvForCausalLM", "expected-value")
 
 
@@ -502,7 +502,7 @@ def test_logits_that_are_no_numbers_end_the_run(tmp_path):
 @pytest.mark.parametrize("mode", ["expected-value", "greedy"])
 @pytest.mark.parametrize("perplexity", [True, False])
 def test_a_story_beyond_the_models_positions_is_a_row_and_the_others_go_on(mode, perplexity):
-    judge = prepared("chat", mode, perplexity=perplexity)
+    judge = prepared("chat", mode, compute_perplexity=perplexity)
     long = JudgeInput("tom", "boat " * 2000)
     first, failed, last = judge.judge([stories()[0], long, stories()[1]])
     assert [first, last] == judge.judge(stories()[:2])

@@ -17,6 +17,7 @@ from alignslm.config.own_code import (
     PythonVocoderConfig,
 )
 from alignslm.encoder import load_encoder, prepare_encoder
+from alignslm.integrity import DamagedError
 from alignslm.judge import JudgeInput, JudgeOutput, load_judge, prepare_judge
 from alignslm.own_code import OwnCodeError
 from alignslm.pairs.own import load_selector
@@ -119,9 +120,9 @@ def test_a_missing_file_class_or_method_is_named(tmp_path):
     names(judge_problem(tmp_path, "class Mine:\n    def score(self): ..."), "mine:Mine", "judge", "docs/extending.md")
     names(judge_problem(tmp_path, "class Mine: ...", best=2), "best", "options", "TypeError")
     names(judge_problem(tmp_path, "import no_such_package"), "mine.py", "ModuleNotFoundError", "no_such_package")
-    with pytest.raises(OwnCodeError) as raised:
+    with pytest.raises(DamagedError) as raised:
         load_judge(config, tmp_path / "nothing", device="cpu")
-    names(raised.value, "nothing", "own_code.py", "dvc repro")
+    names(raised.value, "nothing", "dvc repro")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import ast
 import http.client
 import importlib.metadata
 import json
+import math
 import os
 import re
 import runpy
@@ -172,6 +173,10 @@ def test_files_that_are_no_sound_say_what_would_be(studio, tmp_path):
     with pytest.raises(PlayError) as raised:
         studio.prompt(text, seconds=-1)
     names(raised.value, "-1", "positive")
+    for seconds in (math.nan, math.inf, 1e300):
+        with pytest.raises(PlayError) as raised:
+            studio.prompt(text, seconds=seconds)
+        names(raised.value, "seconds", f"{seconds:g}")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +185,11 @@ def test_files_that_are_no_sound_say_what_would_be(studio, tmp_path):
         ({"num_continuations": 0}, ("num_continuations", "1", "0")),
         ({"temperature": 0.0}, ("temperature", "0", "0.01")),
         ({"top_p": 1.5}, ("top_p", "0", "1", "1.5")),
+        ({"num_continuations": 10**9}, ("num_continuations", "10000")),
+        ({"temperature": 1e300}, ("temperature", "100", "1e+300")),
+        ({"temperature": 1e-300}, ("temperature", "0.0001", "1e-300")),
+        ({"temperature": math.nan}, ("temperature", "nan")),
+        ({"top_p": math.nan}, ("top_p", "nan")),
     ],
 )
 def test_impossible_sampling_is_refused(speaker, prompt_id, wanted, message):
@@ -356,8 +366,9 @@ def test_the_page_takes_no_more_than_a_recording(served):
         connection.putheader("Transfer-Encoding", "chunked")
         connection.endheaders()
         piece = b"x" * (1 << 20)
-        for _ in range((UPLOAD_BYTES >> 20) + 1):
+        for _ in range(UPLOAD_BYTES >> 20):
             connection.send(b"100000\r\n" + piece + b"\r\n")
+        connection.send(b"1\r\nx\r\n")
         response = connection.getresponse()
         assert (response.status, len(response.read()) < 200) == (413, True)
         connection.close()

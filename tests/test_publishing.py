@@ -366,7 +366,7 @@ def test_both_cards_name_and_cite_other_peoples_models_and_speech(world, preset,
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        ("stages:\n<<<<<<< HEAD\n  a:\n    cmd: x\n=======\n  a:\n    cmd: y\n>>>>>>> other\n", "line 4"),
+        ("stages:\n<<<<<<< HEAD\n  a:\n    cmd: x\n=======\n  a:\n    cmd: y\n>>>>>>> other\n", "line 3"),
         ("", "by git"),
         ("[]", "by git"),
     ],

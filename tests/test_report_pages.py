@@ -252,7 +252,7 @@ def test_a_broken_training_log_is_named(artifacts, tmp_path):
         (tmp_path / "training_logs" / log.name).write_text('{"steps": 3}' if log.stem == "r1" else log.read_text())
     with pytest.raises(DamagedError) as raised:
         read_inputs(tmp_path, EXPERIMENT)
-    names(raised.value, tmp_path / "training_logs" / "r1.json", "best", "log", "dvc repro")
+    names(raised.value, tmp_path / "training_logs" / "r1.json", "best", "dvc repro")
 
 
 EXPECTED = [
@@ -427,7 +427,7 @@ def test_the_table_of_systems_says_how_each_was_made():
     assert rows["base-low-temp"] == ["baseline", "base", "–", "–", "–", "0.8"]
     assert rows["sft"] == ["baseline", "sft", "base", "pairs/r1", "sft", "1"]
     assert rows["r2"] == ["round", "r2", "r1", "pairs/r2", "dpo-nll", "1"]
-    assert rows["ground-truth"] == ["topline", "corpus", "–", "–", "–", "–"]
+    assert rows["ground-truth"] == ["topline", "corpus/utterances", "–", "–", "–", "–"]
 
 
 def test_published_rows_stand_above_ours_and_ours_are_marked(report):

@@ -12,10 +12,9 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import polars as pl
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from alignslm.benchmarks import BenchmarkError
+from alignslm.config.document import read_document
 from alignslm.config.model import Config
 from alignslm.storage import write_text
 
@@ -124,11 +123,11 @@ def write_submission(folder: Path, parts: list[Part], *, meta: Path | None, year
 
 def meta_problems(path: Path) -> list[str]:
     """Return what the toolkit would refuse in a meta.yaml: what is absent, empty, unknown or left from the template."""
+    document = read_document(path)
+    if isinstance(document, list):
+        return [str(problem) for problem in document]
     try:
-        data = YAML(typ="safe").load(path)
-        meta = _Meta.model_validate(data)
-    except YAMLError as error:
-        return [f"{path.name} is no YAML: {error}"]
+        meta = _Meta.model_validate(document.data)
     except ValidationError as error:
         return [f"{path.name}: {'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors()]
     values = meta.model_dump()

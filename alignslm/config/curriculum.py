@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from alignslm.config.model import Config, Count, Fraction, Label, Name, Positive
+from alignslm.config.model import Config, Count, Fraction, Label, Name
 
 PAIRS, CHECKPOINTS = "pairs/", "checkpoints/"
 UNITS, CORPUS = "units", "corpus/utterances"
@@ -64,7 +64,7 @@ class System(Config):
     source: Annotated[str, Field(pattern=f"^({CORPUS}|{CHECKPOINTS}{_LABEL})$")] = Field(
         description="checkpoints/NAME; or corpus: the real continuations through the same vocoder and ASR model"
     )
-    temperature_scale: Positive = Field(default=1.0, description="factor on sampling.temperature")
+    temperature_scale: float = Field(default=1.0, ge=0.01, le=100, description="factor on sampling.temperature")
 
     @model_validator(mode="after")
     def _nothing_sampled(self) -> "System":

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from alignslm.config.benchmarks import OfficialBenchmark
-from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Few, Positive, PositiveCount, Seed
 
 
 class ToyLexical(Config):
@@ -62,7 +62,7 @@ class Evaluation(Config):
     """How held-out prompts are continued and how numbers are aggregated."""
 
     split: Literal["dev", "test"]
-    num_continuations: PositiveCount
+    num_continuations: Few
     likelihood: Literal["conditional", "joint"] = Field(
         description="an item's context (StoryCloze's story so far) only conditions its ending, or is scored with it"
     )

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alignslm.config.model import Config, PositiveCount
+from alignslm.config.model import Config, Few, PositiveCount
 
-Replicas = Annotated[Literal["auto"] | PositiveCount, Field(description="copies of a model, each in its own process")]
+Replicas = Annotated[Literal["auto"] | Few, Field(description="copies of a model, each in its own process")]
 
 
 class Execution(Config):
@@ -18,13 +18,13 @@ class Execution(Config):
         min_length=1, description="HOST:PORT of a cluster, or auto: RAY_ADDRESS, else the one this machine is part of"
     )
     replicas: Replicas = Field(description="auto: one a GPU, or one a machine where there is none")
-    num_workers: PositiveCount = Field(description="processes for work without a model, such as speech synthesis")
+    num_workers: Few = Field(description="processes for work without a model, such as speech synthesis")
     batch_size: PositiveCount = Field(description="rows given to a model at once")
     shard_size: PositiveCount = Field(description="rows whose result is made durable at once")
     batch_invariant: bool = Field(
         description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
     )
-    num_processes: PositiveCount = Field(description="processes that share every batch of training, one a GPU")
+    num_processes: Few = Field(description="processes that share every batch of training, one a GPU")
     fsdp: Literal["none", "full_shard"] = Field(
         description="full_shard: of a model that an adapter is trained on, each training process holds a part"
     )

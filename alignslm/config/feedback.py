@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
-from alignslm.config.model import Config, Count, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size, Temperature
 from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
 
 
@@ -17,7 +17,7 @@ class Calibration(Config):
     that one unheard word does not decide a whole continuation.
     """
 
-    min_word_logprob: Annotated[float, Field(lt=0)]
+    min_word_logprob: Annotated[float, Field(ge=-1000, lt=0)]
     ground_truth_score: Annotated[float, Field(gt=3, lt=5)]
     shuffled_score: Annotated[float, Field(gt=1, lt=3)]
 
@@ -36,8 +36,8 @@ class StoryLMJudgeConfig(Config):
 
     kind: Literal["story-lm"]
     seed: Seed
-    hidden_size: PositiveCount
-    layers: PositiveCount
+    hidden_size: Size
+    layers: Few
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
@@ -67,10 +67,10 @@ class Weights(Config):
     `judge_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
     """
 
-    judge_score: Annotated[float, Field(ge=0)]
-    ppl: Annotated[float, Field(ge=0)]
-    auto_bleu: Annotated[float, Field(ge=0)]
-    num_words: Annotated[float, Field(ge=0)]
+    judge_score: NotNegative
+    ppl: NotNegative
+    auto_bleu: NotNegative
+    num_words: NotNegative
 
     @model_validator(mode="after")
     def _some_weight(self) -> "Weights":
@@ -83,8 +83,8 @@ class ThresholdSelector(Config):
     """The paper's LLM-score rule: chosen at or above s_c, rejected at or below s_r, auto-BLEU veto."""
 
     kind: Literal["thresholds"]
-    max_chosen_per_prompt: PositiveCount
-    max_rejected_per_prompt: PositiveCount
+    max_chosen_per_prompt: Few
+    max_rejected_per_prompt: Few
     min_words: Count = Field(description="fewer words than this can never be chosen")
 
 
@@ -101,7 +101,7 @@ SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector | PythonSelecto
 class Sampling(Config):
     """Nucleus sampling of continuations (paper: N = 5)."""
 
-    num_continuations: Annotated[int, Field(ge=2)]
-    temperature: Positive
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    max_new_units: PositiveCount = Field(description="longest continuation, in deduplicated units, prompt not counted")
+    num_continuations: Annotated[int, Field(ge=2, le=10_000)]
+    temperature: Temperature
+    top_p: Annotated[float, Field(ge=1e-6, le=1)]
+    max_new_units: Size = Field(description="longest continuation, in deduplicated units, prompt not counted")

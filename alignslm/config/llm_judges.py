@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from alignslm.config.model import Config, Fraction, HttpUrl, Name, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Few, Fraction, HttpUrl, Name, Positive, PositiveCount, Seed
 from alignslm.config.sources import Source
 
 AnswerPrefix = Annotated[
@@ -18,7 +18,7 @@ MaxUnscored = Annotated[
 AucTexts = Annotated[
     int, Field(ge=0, le=10_000, description="true and as many shuffled texts that the judge is tried on; 0: none")
 ]
-Temperature = Annotated[float, Field(ge=0, description="0 takes the likeliest token each time")]
+Temperature = Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token each time")]
 
 
 class _Decoding(Config):
@@ -26,10 +26,12 @@ class _Decoding(Config):
     max_tokens: PositiveCount = Field(
         description="longest answer, with its reasoning; one that reaches it rates nothing"
     )
-    num_votes: PositiveCount = Field(description="answers a story; the score is the mean of those that give a rating")
+    num_votes: Few = Field(description="answers a story; the score is the mean of those that give a rating")
 
     @model_validator(mode="after")
     def _votes_differ(self) -> Self:
+        if self.temperature and self.temperature < 1e-4:
+            raise ValueError(f"temperature ({self.temperature:g}) is too near 0; write 0, or 0.0001 and more")
         if self.num_votes > 1 and self.temperature == 0:
             raise ValueError(
                 f"num_votes is {self.num_votes}, but at temperature 0 every answer is the same; raise temperature"
@@ -115,9 +117,9 @@ class OpenAIJudgeConfig(Config):
     extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
     extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
-    concurrency: PositiveCount = Field(description="requests under way at once")
+    concurrency: Few = Field(description="requests under way at once")
     timeout_s: Positive = Field(description="how long one whole answer may take")
-    max_attempts: PositiveCount = Field(description="times one question is sent before the run stops")
+    max_attempts: Few = Field(description="times one question is sent before the run stops")
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
 

@@ -28,9 +28,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 # The key of a set of preferences, checkpoint, system or benchmark is also a column, and part of keys with dots.
 Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=0)]
-PositiveCount = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0.0)]
+# Upper bounds are beyond all use, but within what memory, seconds and floats can hold.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=10_000)]  # processes, layers, answers to a question
+Size = Annotated[int, Field(ge=1, le=2**20)]  # of an array's side: widths, positions, samples of a window
+Positive = Annotated[float, Field(ge=1e-12, le=1e9)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1e9)]
+Temperature = Annotated[float, Field(ge=1e-4, le=100)]  # below, a softmax in float32 overflows; 1e-4 is greedy
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 Autocast = Annotated[

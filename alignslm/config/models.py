@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignslm.config.model import Autocast, Config, Count, Positive, PositiveCount, Seed
+from alignslm.config.model import Autocast, Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 
 
@@ -12,15 +12,15 @@ class LlamaScratchConfig(Config):
     """A Llama over units, trained from scratch by next-unit prediction on the corpus."""
 
     kind: Literal["llama-scratch"]
-    hidden_size: PositiveCount
-    num_hidden_layers: PositiveCount
-    num_attention_heads: PositiveCount
-    max_position_embeddings: PositiveCount
+    hidden_size: Size
+    num_hidden_layers: Few
+    num_attention_heads: Few
+    max_position_embeddings: Size
     max_steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
     warmup_steps: Count
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     autocast: Autocast
 
 
@@ -35,7 +35,7 @@ ALL_LINEAR: Final = "all-linear"
 class Lora(Config):
     """Low-rank adapter (paper: r = 32, alpha = 8)."""
 
-    r: PositiveCount
+    r: Size
     alpha: Positive
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -64,7 +64,7 @@ class PreferenceTrainerConfig(Config):
     max_steps: PositiveCount | None
     batch_size: PositiveCount = Field(description="pairs per optimiser step, whatever the device count")
     micro_batch_size: PositiveCount | None = MICRO_BATCH
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     max_grad_norm: Positive
     num_evals: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
     min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
@@ -89,7 +89,7 @@ class NextUnitTrainerConfig(Config):
     max_steps: PositiveCount
     batch_size: PositiveCount
     micro_batch_size: PositiveCount | None = MICRO_BATCH
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     warmup_steps: Count
     autocast: Autocast
 

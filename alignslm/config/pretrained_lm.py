@@ -1,10 +1,10 @@
 """Choices of a base unit language model that starts from published weights."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from alignslm.config.model import Autocast, Config, Count, Dtype, Positive, PositiveCount
+from alignslm.config.model import Autocast, Config, Count, Dtype, NotNegative, Positive, PositiveCount
 from alignslm.config.sources import Sha256, Source
 
 
@@ -84,7 +84,7 @@ class TwistInitConfig(Config):
     batch_size: PositiveCount
     learning_rate: Positive
     warmup_steps: Count
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     autocast: Autocast
     dtype: Dtype
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alignslm.config.corpora import Recordings
 from alignslm.config.hubert import HubertEncoderConfig
-from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount, Seed
+from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 from alignslm.config.whisper import WhisperASRConfig
@@ -50,8 +50,8 @@ class MFCCKMeansConfig(Config):
     seed: Seed
     sample_rate_hz: PositiveCount
     frame_rate_hz: Positive
-    num_coefficients: PositiveCount
-    stacked_frames: PositiveCount = Field(description="neighbouring frames joined into one feature, odd")
+    num_coefficients: Size
+    stacked_frames: Few = Field(description="neighbouring frames joined into one feature, odd")
     num_units: Annotated[int, Field(ge=2, le=65535)]
     fit_utterances: PositiveCount
 
@@ -66,11 +66,11 @@ class ConvGriffinLimConfig(Config):
     seed: Seed
     fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
     sample_rate_hz: PositiveCount
-    num_mels: PositiveCount
-    hop_samples: PositiveCount
-    window_samples: PositiveCount
-    channels: PositiveCount
-    layers: PositiveCount
+    num_mels: Size
+    hop_samples: Size
+    window_samples: Size
+    channels: Size
+    layers: Few
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
@@ -87,11 +87,11 @@ class CharCTCASRConfig(Config):
     seed: Seed
     fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
     sample_rate_hz: PositiveCount
-    num_mels: PositiveCount
-    hop_samples: PositiveCount
-    window_samples: PositiveCount
-    channels: PositiveCount
-    layers: PositiveCount
+    num_mels: Size
+    hop_samples: Size
+    window_samples: Size
+    channels: Size
+    layers: Few
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from alignslm.config.model import Config, Fraction, Positive, PositiveCount
+from alignslm.config.model import Config, Few, Fraction, Positive, PositiveCount
 from alignslm.config.sources import Source
 
 
@@ -23,7 +23,7 @@ class WhisperASRConfig(Config):
     weights: Source = Field(description="repository or folder with model, tokenizer and feature extractor")
     language: str | None = Field(description="code such as en, or a name; null for an English-only checkpoint")
     task: Literal["transcribe", "translate"] | None = Field(description="null for an English-only checkpoint")
-    num_beams: PositiveCount = Field(description="1 is greedy decoding")
+    num_beams: Few = Field(description="1 is greedy decoding")
     max_new_tokens: PositiveCount = Field(description="longest text of 30 s, in tokens; longer ones are cut off")
     text: Literal["raw", "normalized"] = Field(
         description="what judges and metrics read: text as Whisper writes it, or lower-case words without punctuation"
@@ -31,7 +31,7 @@ class WhisperASRConfig(Config):
     sample_rate_hz: PositiveCount
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
     no_speech_threshold: Fraction | None
-    logprob_threshold: Annotated[float, Field(lt=0)] | None
+    logprob_threshold: Annotated[float, Field(ge=-1000, lt=0)] | None
     compression_ratio_threshold: Annotated[float, Field(gt=1, le=1000)] | None = Field(
         description="a text that compresses better, as repeated words do, is status `failed`; OpenAI's limit is 2.4"
     )

@@ -28,6 +28,13 @@ from alignslm.vocoder import Vocoder, load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
 
 PURPOSE = "evaluation"  # as the stage `samples`: equal prompt, model, seed and sampling give equal samples
+MAX_SECONDS = 3600
+# What a caller may ask for, and a hint.
+BOUNDS = {
+    "num_continuations": (1, 10_000, ""),
+    "temperature": (1e-4, 100, "; 0.01 is nearly greedy"),
+    "top_p": (1e-6, 1, ""),
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class SpeechPipeline:
             found = read_prompts(*self._artifacts.prompt_tables).filter(prompt_id=str(given))
             if len(found):
                 return self._of_experiment(found)
-        if seconds is not None and seconds <= 0:
-            raise PlayError(f"prompt seconds must be positive, got {seconds:g}")
+        if seconds is not None and not 0 < seconds < MAX_SECONDS:
+            raise PlayError(f"prompt seconds must be positive, and below {MAX_SECONDS}, got {seconds:g}")
         waveform, rate_hz = read_audio(Path(given), seconds=seconds, max_duration_s=self.params.prompts.max_duration_s)
         return self.prompt_of(waveform, rate_hz, name=Path(given).name)
 
@@ -177,10 +184,8 @@ def sampling_of(
 ) -> Sampling:
     """Return the experiment's sampling with these values instead. PlayError if one is out of range."""
     wanted = {"num_continuations": num_continuations, "temperature": temperature, "top_p": top_p}
-    if num_continuations is not None and num_continuations < 1:
-        raise PlayError(f"num_continuations must be at least 1, got {num_continuations}")
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise PlayError(f"temperature must be a number above 0, got {temperature:g}; 0.01 is nearly greedy")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise PlayError(f"top_p must be above 0 and at most 1, got {top_p:g}")
+    for name, value in wanted.items():
+        least, most, hint = BOUNDS[name]
+        if value is not None and not least <= value <= most:
+            raise PlayError(f"{name} must be from {least:g} to {most:g}, got {value:g}{hint}")
     return given.model_copy(update={name: value for name, value in wanted.items() if value is not None})

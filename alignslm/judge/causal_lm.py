@@ -162,7 +162,7 @@ class CausalLMJudge:
         Raises UnsuitableModelError if they do not: the model ignores position ids.
         """
         if self._written is not None:
-            self._check_memory()
+            self.check_memory()
             return {"probe_score": self._write_probe(self._written)}
         *shared, mass = self.digit_probabilities([PROBE])[0]
         head, (stem, leaf) = self.questions.parted(PROBE)
@@ -179,7 +179,7 @@ class CausalLMJudge:
         return {"probe_score": scores[0], "probe_digit_mass": mass}
 
     @torch.inference_mode()
-    def _check_memory(self) -> None:
+    def check_memory(self) -> None:
         """Raise UnsuitableModelError if the model writes otherwise than one that reads all of its answer at once."""
         ids = torch.tensor([self.questions.question_ids(self.questions.text(PROBE))] * 2, device=self.model.device)
         generate: Any = self.model.generate

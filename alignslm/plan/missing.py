@@ -12,6 +12,7 @@ from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.prerequisites import execution_faults, folder_faults, judge_faults
+from alignslm.integrity import LockError, lock_entries
 from alignslm.plan.downloads import Download
 from alignslm.plan.workload import Workload
 from alignslm.storage import write_error
@@ -89,6 +90,11 @@ def workspace_faults(root: Path) -> Iterator[str]:
             "`dvc config core.no_scm true`"
         )
     yield from _cache_faults(top / ".dvc", settings)
+    if (root / "dvc.lock").exists():
+        try:
+            lock_entries(root / "dvc.lock")
+        except LockError as error:
+            yield str(error)
     yield from _lock_faults(top / ".dvc" / "tmp" / "lock")
 
 

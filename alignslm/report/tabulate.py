@@ -81,26 +81,26 @@ def systems_sheet(params: Params) -> ReportTable:
 
 def headline_sheet(report: Report, topline: str, models: Sequence[str] = ()) -> ReportTable:
     """Return `models` (default: all) by headline metrics; a score above the topline's interval is marked."""
-    columns = headline(report)
+    return _metric_sheet(report, topline, headline(report), models or models_of(report))
+
+
+def _metric_sheet(
+    report: Report, topline: str, columns: Sequence[tuple[str, str]], models: Iterable[str]
+) -> ReportTable:
     flagged = {(flag.model, CONTINUATION, flag.metric) for flag in report.flags}
     rows: list[list[Cell | str]] = [
         [
-            _system(model, topline),
+            f"{model} (topline)" if model == topline else model,
             *(_value(report, model, column, flagged=(model, *column) in flagged) for column in columns),
         ]
-        for model in models or models_of(report)
+        for model in models
     ]
-    headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
-    return sheet_of(["system", *headings], rows)
+    return sheet_of(["system", *(heading(*column, arrow=arrow(report, *column)) for column in columns)], rows)
 
 
-def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool = False) -> Cell:
+def _value(report: Report, model: str, column: tuple[str, str], *, flagged: bool) -> Cell:
     text, detail = error_parts(report.metric(model, *column))
     return Cell(f"{text} ⚑", "flag", detail) if flagged else Cell(text, detail=detail)
-
-
-def _system(model: str, topline: str) -> str:
-    return f"{model} (topline)" if model == topline else model
 
 
 SOUND = (
@@ -117,13 +117,8 @@ def sound_sheet(report: Report, topline: str) -> ReportTable:
     """Return systems and recordings by properties of their words and audio."""
     found = {(m.benchmark, m.metric) for m in report.metrics}
     columns = [column for column in SOUND if column in found]
-    rows: list[list[Cell | str]] = [
-        [_system(model, topline), *(_value(report, model, column) for column in columns)]
-        for model in models_of(report)
-        if any(report.metric(model, *column) for column in columns)
-    ]
-    headings = [heading(*column, arrow=arrow(report, *column)) for column in columns]
-    return sheet_of(["system", *headings], rows)
+    heard = {m.model for m in report.metrics if (m.benchmark, m.metric) in columns}
+    return _metric_sheet(report, topline, columns, [model for model in models_of(report) if model in heard])
 
 
 def comparison_sheet(report: Report) -> ReportTable:
