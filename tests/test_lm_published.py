@@ -328,7 +328,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 def test_the_wrong_folder_says_which_one_it_holds(tmp_path):
     tiny_slam(tmp_path / "TWIST-1.3B")
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(FetchError) as error:
         import_lm(twist(tmp_path), CONTRACT, tmp_path / "ours")
     names(error.value, tmp_path, "config.json", "TWIST-1.3B")
     with pytest.raises(FetchError, match="does not exist"):

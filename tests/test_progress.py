@@ -34,7 +34,7 @@ def test_stage_prints_one_line(capsys):
     with stage("pairs@r1") as log:
         log.rows(inputs={"scores": 2500}, outputs={"pairs": 800, "skipped_prompts": 41})
         log.log_metrics({"loss": 0.123456})
-    line = r"pairs@r1: 2500 scores in, 800 pairs and 41 rejections out, loss 0\.1235, 0\.0 s, peak \d+ MB\n"
+    line = r"pairs@r1: 2500 scores in, 800 pairs and 41 skipped_prompts out, loss 0\.1235, 0\.0 s, peak \d+ MB\n"
     out, err = capsys.readouterr()
     assert re.fullmatch(line, out)
     assert err == ""

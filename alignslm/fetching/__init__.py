@@ -112,7 +112,9 @@ def _folder_sha256(source: FolderSource, path: Path, patterns: Sequence[str] | N
         raise FetchError(f"folder {source.path}: {path.absolute()} does not exist. Correct `path`, or fetch the files.")
     files = matching_files(path, patterns)
     if not files:
-        raise FetchError(f"folder {source.path}: {path.absolute()} holds no file like {format_patterns(patterns)}.")
+        below = sorted(one.name for one in path.iterdir() if one.is_dir() and matching_files(one, patterns))
+        cure = f" Set `path` to one of its folders: {', '.join(below[:5])}." if below else ""
+        raise FetchError(f"folder {source.path}: {path.absolute()} has no {format_patterns(patterns)}.{cure}")
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\0".encode())
