@@ -86,7 +86,7 @@ def test_the_report_has_the_promised_form(micro):
     assert all(set(metric) == keys for metric in report["metrics"])
     recorded = {"original-prompts", "original-continuations"}
     assert {metric["model"] for metric in report["metrics"]} == {"base", "r1", "ground-truth"} | recorded
-    keys = {"model", "against", "benchmark", "metric", "delta", "ci95", "n", "n_missing"}
+    keys = {"model", "against", "benchmark", "metric", "delta", "stderr", "ci95", "p", "p_corrected", "n", "n_missing"}
     assert report["comparisons"]
     assert all(set(comparison) == keys for comparison in report["comparisons"])
     page = (micro / "reports/index.html").read_text()
