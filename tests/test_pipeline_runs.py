@@ -81,7 +81,7 @@ def test_nothing_changed_runs_nothing(micro):
 
 def test_the_report_has_the_promised_form(micro):
     report = json.loads((micro / "reports/metrics.json").read_text())
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     keys = {"model", "benchmark", "metric", "value", "stderr", "ci95", "n", "n_missing", "higher_is_better"}
     assert all(set(metric) == keys for metric in report["metrics"])
     recorded = {"original-prompts", "original-continuations"}

@@ -248,7 +248,7 @@ def test_json_has_the_promised_keys_and_reads_back(world):
     _, report = world
     content = json.loads(report.to_json())
     assert list(content) == ["schema", "metrics", "comparisons", "flags"]
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert list(content["metrics"][0]) == [
         "model", "benchmark", "metric", "value", "stderr", "ci95", "n", "n_missing", "higher_is_better",
     ]  # fmt: skip

@@ -79,7 +79,7 @@ class Report(Config):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
     metrics: tuple[Metric, ...]
     comparisons: tuple[Comparison, ...]
     flags: tuple[Flag, ...]
