@@ -184,7 +184,7 @@ def test_files_that_are_no_sound_say_what_would_be(studio, tmp_path):
     [
         ({"num_continuations": 0}, ("num_continuations", "1", "0")),
         ({"temperature": 0.0}, ("temperature", "0", "0.01")),
-        ({"top_p": 1.5}, ("top_p", "0", "1", "1.5")),
+        ({"top_p": 1.5}, ("top_p", "1e-06", "1", "1.5")),
         ({"num_continuations": 10**9}, ("num_continuations", "10000")),
         ({"temperature": 1e300}, ("temperature", "100", "1e+300")),
         ({"temperature": 1e-300}, ("temperature", "0.0001", "1e-300")),
