@@ -215,6 +215,7 @@ def eos_of(shown: str) -> set[tuple[str, bool]]:
     return {(run["name"], of["evaluation"]["include_eos"]) for run, of in zip(runs, params, strict=True)}
 
 
+@pytest.mark.long
 def test_a_fresh_clone_pulls_from_a_folder_and_runs_nothing_and_sweeps_are_shared(shared, tmp_path):
     clone, other, origin = shared[0], tmp_path / "other", tmp_path / "origin.git"
     assert repro(clone) == []
@@ -344,6 +345,7 @@ def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro)
     assert repro(micro) == []
 
 
+@pytest.mark.long
 def test_a_new_round_and_another_benchmark_run_what_is_theirs_and_no_more(micro):
     before = hashes(micro)
     changes = (*SECOND_ROUND, "-S", "benchmarks.storycloze=other-stories")
