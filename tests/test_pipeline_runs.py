@@ -282,7 +282,7 @@ def test_a_fresh_clone_that_pulls_only_what_it_needs_runs_what_a_weight_changes(
     """Stages that read folders of many outputs fetch those that DVC leaves out."""
     clone = tmp_path / "clone"
     run(micro, "git", "clone", "-q", str(micro), str(clone))
-    run(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(shared[1]))  # another test may have named S3
+    run(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(shared[1]))  # another named S3
     weight = ("-S", "weights.num_words=0.5")
     ran = repro(clone, "--pull", "--allow-missing", *weight, command=("dvc", "exp", "run"))
     assert {"samples@r1", "mos", "eval@r1", "report"} <= set(ran)
