@@ -63,13 +63,16 @@ def reading(path: Path, *, compare: bool = True) -> Iterator[None]:
 
     What is too large to be read for a look at a part of it is not compared.
     """
-    known = compare and path.exists() and bool(_records(path))
-    if VERIFIED not in os.environ and (known or not path.exists()):
+
+    def is_recorded() -> bool:  # dvc.lock is read, so only where it decides something
+        return compare and path.exists() and bool(_records(path))
+
+    if VERIFIED not in os.environ and (not path.exists() or is_recorded()):
         require_intact(path)
     try:
         yield
     except Exception as error:
-        if is_user_error(error) or known:
+        if is_user_error(error) or is_recorded():
             raise
         why = (str(error).strip().splitlines() or [""])[0]
         raise DamagedError(f"{path} cannot be read ({type(error).__name__}: {why}). {CURE}") from error

@@ -59,10 +59,10 @@ class MFCCKMeansConfig(Config):
 EncoderConfig = Annotated[MFCCKMeansConfig | HubertEncoderConfig | PythonEncoderConfig, Field(discriminator="kind")]
 
 
-class ConvGriffinLimConfig(Config):
-    """Convolutional net from deduplicated units to durations and log-mel frames, then Griffin-Lim."""
+class FittedConvNetConfig(Config):
+    """A convolutional net over log-mel frames, fitted on utterances of the corpus."""
 
-    kind: Literal["conv-griffinlim"]
+    kind: str
     seed: Seed
     fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
     sample_rate_hz: PositiveCount
@@ -74,27 +74,22 @@ class ConvGriffinLimConfig(Config):
     steps: PositiveCount
     batch_size: PositiveCount
     learning_rate: Positive
+
+
+class ConvGriffinLimConfig(FittedConvNetConfig):
+    """Convolutional net from deduplicated units to durations and log-mel frames, then Griffin-Lim."""
+
+    kind: Literal["conv-griffinlim"]
     griffin_lim_iterations: Count
 
 
 VocoderConfig = Annotated[ConvGriffinLimConfig | UnitHiFiGANConfig | PythonVocoderConfig, Field(discriminator="kind")]
 
 
-class CharCTCASRConfig(Config):
+class CharCTCASRConfig(FittedConvNetConfig):
     """Convolutional character recogniser trained with CTC on original and resynthesised speech."""
 
     kind: Literal["char-ctc"]
-    seed: Seed
-    fit_utterances: PositiveCount = Field(description="training utterances it is fitted on")
-    sample_rate_hz: PositiveCount
-    num_mels: Size
-    hop_samples: Size
-    window_samples: Size
-    channels: Size
-    layers: Few
-    steps: PositiveCount
-    batch_size: PositiveCount
-    learning_rate: Positive
     resynthesized_fraction: Fraction = Field(description="share of training utterances spoken again by the vocoder")
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
 

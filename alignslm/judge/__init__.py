@@ -21,6 +21,9 @@ class JudgeInput(NamedTuple):
     continuation: str
 
 
+PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")  # a first story
+
+
 class JudgeOutput(NamedTuple):
     """Score on 1..5 and conditional perplexity per word (causal-lm: per token); None if this judge has none.
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
-from alignslm.judge import JudgeInput, JudgeOutput, judge_spoken
+from alignslm.judge import PROBE, JudgeInput, JudgeOutput, judge_spoken
 from alignslm.judge.calibration import separation
 from alignslm.judge.causal_weights import PATTERNS, load_causal
 from alignslm.judge.generation import generate_replies
@@ -28,7 +28,6 @@ from alignslm.judge.replies import aggregate_replies
 from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
-PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
 PROBE_TOKENS = 4
 NATS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # mean difference of log-probabilities
 AGREEMENT = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}  # ratings by one plain pass and by shared prefixes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.rubrics import Rubric
-from alignslm.judge import JudgeInput, JudgeOutput, Status, judge_spoken
+from alignslm.judge import PROBE, JudgeInput, JudgeOutput, Status, judge_spoken
 from alignslm.judge.api_client import APIClient, JudgeAPIError
 from alignslm.judge.api_reply import Unanswered
 from alignslm.judge.calibration import separation
@@ -29,7 +29,6 @@ EXECUTION = {
     "max_unscored",
     "auc_texts",
 }
-PROBE = JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home")
 PROBE_VOTES = 2  # a model that samples may miss the form of an answer once
 
 

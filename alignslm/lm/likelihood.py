@@ -1,6 +1,5 @@
 """Log-likelihoods of unit sequences; the softmax is taken in fp32 whatever the model computes in."""
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -12,7 +11,7 @@ from transformers import Cache, DynamicCache
 
 from alignslm.lm.buckets import grouped, padded_length, sliced
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.lm.positions import check_max_positions
+from alignslm.lm.positions import check_max_positions, max_positions
 from alignslm.model_cache import keeps_states
 from alignslm.speed.onednn import fast_linear
 
@@ -94,7 +93,7 @@ def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_siz
 
 def _of_whole(lm: UnitLM, splits: Iterable[_Split], *, batch_size: int) -> dict[_Split, LogLikelihoods]:
     """Read every sequence from its first token: a state cannot be taken back to the end of a context."""
-    limit = getattr(lm.model.config, "max_position_embeddings", sys.maxsize)
+    limit = max_positions(lm.model.config)
     rows = list(splits)
     widths = [padded_length(len(head) + len(tail) - 1, room=limit) for head, tail in rows]
     known: dict[_Split, LogLikelihoods] = {}
@@ -112,7 +111,7 @@ def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_size: int
     """Read equally long heads once, then score all that follows them."""
     heads = list(tails)
     past = len(heads[0]) - 1
-    limit = getattr(lm.model.config, "max_position_embeddings", sys.maxsize)
+    limit = max_positions(lm.model.config)
     cache = DynamicCache() if past else None
     width = padded_length(past, room=limit)
     before = _predict(lm, heads, width=width, cache=cache)

@@ -1,5 +1,6 @@
 """The longest sequence a model can read. Nothing is ever truncated: too long is an error with counts."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,12 @@ class TooLongError(ValueError):
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         super().__init__(message)
         self.rows = rows
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """Return how many tokens a model can read; a model whose config names no limit has none (sys.maxsize)."""
+    limit = getattr(config, "max_position_embeddings", None)
+    return sys.maxsize if limit is None else int(limit)
 
 
 @contextmanager
@@ -31,11 +38,10 @@ def named_rows(ids: Iterable[str]) -> Iterator[None]:
 def check_max_positions(config: PreTrainedConfig, lengths: Sequence[int], *, what: str, cure: str) -> None:
     """Raise TooLongError if a sequence of `lengths` (in tokens) exceeds the model's positions.
 
-    Learned positions (OPT) end there; rotary ones (Llama, Qwen) go on, but were never trained beyond. A model whose
-    config names no limit has none.
+    Learned positions (OPT) end there; rotary ones (Llama, Qwen) go on, but were never trained beyond.
     """
-    limit = getattr(config, "max_position_embeddings", None)
-    over = [row for row, length in enumerate(lengths) if limit is not None and length > limit]
+    limit = max_positions(config)
+    over = [row for row, length in enumerate(lengths) if length > limit]
     if over:
         over.sort(key=lengths.__getitem__, reverse=True)
         raise TooLongError(
