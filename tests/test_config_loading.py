@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignslm.config.crosschecks import pairs_per_prompt, warnings
+from alignslm.config.crosschecks import pairs_per_prompt
 from alignslm.config.document import Document, parse_document
 from alignslm.config.loading import library_faults, load_execution, load_experiment
 from alignslm.config.presets import apply_preset
 from alignslm.config.problems import ConfigError, ConfigProblem, closest_match
+from alignslm.config.warnings import warnings
 from tests.messages import names
 from tests.micro import copy_project
 from tests.sample_experiment import EXECUTION, PARAMS, edit, write_experiment

@@ -10,13 +10,13 @@ from rich.text import Text
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
-from alignslm.config.crosschecks import warnings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
 from alignslm.config.prerequisites import execution_faults, judge_faults, model_faults
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
+from alignslm.config.warnings import warnings
 from alignslm.terminal import Console
 from alignslm.training.adapter_faults import adapter_faults
 

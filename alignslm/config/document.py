@@ -64,6 +64,7 @@ class _LimitedComposer(Composer):
     depth = size = 0
 
     def compose_node(self, parent: Node | None, index: object) -> Node:
+        """Return the next node. Raises ComposerError beyond a limit, and for a tag."""
         event = self.parser.peek_event()
         sizes: dict[int, int] = self.__dict__.setdefault("sizes", {})
         before, self.depth = self.size, self.depth + 1
