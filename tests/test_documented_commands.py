@@ -62,7 +62,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "torchrun": ("test_training_processes.py", "test_the_number_of_processes_must_be_the_one_asked_for"),
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }
-HERE = ("alignslm init", "alignslm check", "alignslm preset", "alignslm plan", "alignslm stages", "alignslm upgrade")
+HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm stages", "alignslm upgrade")
 SHELL = ("cd", "export", "git", "hf", "pip", "source")
 
 
