@@ -13,7 +13,7 @@ from alignslm.config.arithmetic import emulated
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
-from alignslm.config.prerequisites import execution_faults, judge_faults, model_faults
+from alignslm.config.prerequisites import asr_faults, execution_faults, judge_faults, model_faults
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.config.warnings import warnings
@@ -57,7 +57,11 @@ def checked(root: Path, *, everything: bool) -> Experiment:
     if faults:
         raise ConfigError(faults)
     experiment = load_experiment(root)
-    lacks = [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]
+    lacks = [
+        *judge_faults(experiment, root),
+        *asr_faults(experiment, root),
+        *execution_faults(load_execution(root), root),
+    ]
     if lacks := [*lacks, *model_faults(experiment, root)] or adapter_faults(experiment, root):
         raise ConfigError(lacks)
     return experiment

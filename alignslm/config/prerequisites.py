@@ -11,16 +11,16 @@ from alignslm.config.loading import execution_file
 from alignslm.config.model_folders import model_folder_problems
 from alignslm.config.problems import ConfigError, ConfigProblem
 from alignslm.config.rubrics import Rubric, RubricError
-from alignslm.config.sources import FolderSource, sources_in
+from alignslm.config.sources import AnySource, FolderSource, PackageSource, sources_in
 from alignslm.extras import lacking
 
 
 def require_ready(experiment: Experiment, root: Path = Path()) -> None:
-    """Raise ConfigError with everything that judges lack and every local folder that does not exist.
+    """Raise ConfigError with everything that judges lack and every local folder or package that is not there.
 
     A folder may be read only by the last stage; a run of days should not end there.
     """
-    if faults := [*judge_faults(experiment, root), *folder_faults(experiment, root)]:
+    if faults := [*judge_faults(experiment, root), *asr_faults(experiment, root), *folder_faults(experiment, root)]:
         raise ConfigError(faults)
 
 
@@ -40,14 +40,22 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProb
 
 
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
-    """Return the local folders and files that configs name and that do not exist."""
+    """Return the local folders, files and packages that configs name and that are not there."""
     found: dict[tuple[Path, str], ConfigProblem] = {}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
-            if isinstance(source, FolderSource) and (reason := _absence(source, root)):
+            if reason := _absence(source, root):
                 file = root / choice.file
-                found[file, key] = _fault(file, f"{key}.path", reason)
+                place = "packages" if isinstance(source, PackageSource) else "path"
+                found[file, key] = _fault(file, f"{key}.{place}", reason)
     return list(found.values())
+
+
+def asr_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
+    """Return the package that the ASR model needs, if it is not installed, at its line."""
+    kind = experiment.asr.kind
+    problem = lacking("ctranslate2", by=f"kind: {kind}") if kind == "faster-whisper" else None
+    return [_fault(root / "experiments" / "asr" / f"{experiment.params.asr}.yaml", "kind", problem)] if problem else []
 
 
 def model_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
@@ -66,7 +74,11 @@ def execution_faults(execution: Execution, root: Path = Path()) -> list[ConfigPr
     return [_fault(execution_file(root), "engine", problem)] if problem else []
 
 
-def _absence(source: FolderSource, root: Path) -> str | None:
+def _absence(source: AnySource, root: Path) -> str | None:
+    if isinstance(source, PackageSource):
+        return source.problem()
+    if not isinstance(source, FolderSource):
+        return None
     path, unset = source.expanded()
     if unset:
         return f"the variable {unset} in {source.path} is not set; export {unset}=..., or write the path out"

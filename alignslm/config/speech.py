@@ -12,7 +12,7 @@ from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
-from alignslm.config.whisper import WhisperASRConfig
+from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
 
 
 class StoryCounts(Config):
@@ -94,4 +94,6 @@ class CharCTCASRConfig(FittedConvNetConfig):
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
 
 
-AsrConfig = Annotated[CharCTCASRConfig | WhisperASRConfig | PythonASRConfig, Field(discriminator="kind")]
+AsrConfig = Annotated[
+    CharCTCASRConfig | WhisperASRConfig | FasterWhisperASRConfig | PythonASRConfig, Field(discriminator="kind")
+]

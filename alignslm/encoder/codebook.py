@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from alignslm.config.sources import FolderSource, Source, UrlSource
+from alignslm.config.sources import HubSource, Source
 from alignslm.encoder.joblib_arrays import JoblibError, read_attributes
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import download
@@ -108,7 +108,7 @@ def _centres(attributes: dict[str, object]) -> np.ndarray:
 
 def _require_pinned(source: Source, file: Path) -> None:
     """Reject a pickle without a given hash: it is a program, although none of it is run here."""
-    if isinstance(source, UrlSource) or (isinstance(source, FolderSource) and source.sha256):
+    if not isinstance(source, HubSource) and source.sha256:
         return
     raise EncoderError(
         f"codebook {file} is a joblib pickle, and reading a pickle may run code: it is read only if its sha256 is "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alignslm.config.experiment import Experiment
-from alignslm.config.sources import AnySource, FolderSource, HubSource, UrlSource, sources_in
+from alignslm.config.sources import AnySource, FolderSource, HubSource, PackageSource, UrlSource, sources_in
 from alignslm.fetching import is_cached
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
@@ -32,6 +32,8 @@ class Download(NamedTuple):
                 return self.source.path
             case UrlSource():
                 return self.source.url
+            case PackageSource():
+                return ", ".join(f"{name}=={version}" for name, version in self.source.packages.items())
 
 
 def fetches_of(experiment: Experiment, *, ask_hub: bool) -> list[Download]:
@@ -54,6 +56,10 @@ def _fetch(key: str, source: AnySource, *, ask_hub: bool) -> Download:
             present = is_cached(source)
             num_bytes, fault = asked(source) if ask_hub and not present else (None, None)
             return Download(key, source, source.pinned, present, num_bytes, fault)
+        case PackageSource():
+            present = is_cached(source)
+            num_bytes = sum(path.stat().st_size for _, path in source.files()) if present else None
+            return Download(key, source, pinned=True, present=present, num_bytes=num_bytes, fault=None)
 
 
 def _folder(key: str, source: FolderSource) -> Download:
