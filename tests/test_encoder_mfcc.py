@@ -161,7 +161,7 @@ def test_too_little_speech_for_the_codebook_is_refused(waveforms: list[np.ndarra
     with pytest.raises(EncoderError) as raised:
         prepare_encoder(CONFIG, [waveforms[0][:4000]], tmp_path)
     names(raised.value, "1 utterances", "7 frames", "20 units")
-    with pytest.raises(EncoderError, match=r"0 utterances give 0 frames"):
+    with pytest.raises(EncoderError, match=r"utterances give 0 frames"):
         prepare_encoder(CONFIG, [], tmp_path)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import WhisperProcessor
 
+from alignslm.asr import ASRError
 from alignslm.asr.whisper import DecodedSegment, WhisperASR
 from alignslm.asr.whisper_checkpoint import decoder_prompt, find, load_processor, record
 from alignslm.config.whisper import FasterWhisperASRConfig
@@ -31,6 +32,8 @@ def fetch(config: FasterWhisperASRConfig, folder: Path) -> dict[str, float]:
     The weights stay where they were fetched to. Raises ASRError, CTranslate2Error or MissingPackageError.
     """
     weights = download(config.weights, patterns=PATTERNS)
+    if not (weights.path / WEIGHTS_FILE).is_file():
+        raise ASRError(f"{weights.path} has no {WEIGHTS_FILE}, which CTranslate2 reads; for others use kind: whisper")
     FasterWhisperASR(config, load_processor(weights.path, config), weights.path, device="cpu")
     record(folder, config, weights.identity)
     return {"megabytes": (weights.path / WEIGHTS_FILE).stat().st_size / 1e6}

@@ -67,8 +67,8 @@ def decoder_prompt(
     ASRError if the checkpoint does not know them, or they leave too few positions for `max_new_tokens`.
     """
     vocabulary = processor.tokenizer.get_vocab()
-    unknown = model.vocab_size >= MULTILINGUAL_TOKENS or config.language is not None
-    several = bool(getattr(generation, "is_multilingual", unknown))  # a folder without generation_config.json
+    by_size = model.vocab_size >= MULTILINGUAL_TOKENS or config.language is not None
+    several = bool(getattr(generation, "is_multilingual", by_size))  # a folder without generation_config.json
     if several and (config.language is None or config.task is None):
         raise ASRError("the checkpoint knows several languages and would guess: set language and task")
     if not several and (config.language is not None or config.task is not None):
@@ -98,7 +98,7 @@ def decoder_prompt(
 def find(
     folder: Path, kind: type[AnyConfig], *, patterns: Sequence[str] = PATTERNS, pickled: Sequence[str] = PICKLED
 ) -> tuple[AnyConfig, Path]:
-    """Return the config that `record` left in `folder` and the very files it was made with, fetched again if need be."""
+    """Return the config that `record` left in `folder` and the very files it was made with."""
     config, origin = read_json(folder / CONFIG_FILE, kind), read_json(folder / SOURCE_FILE, Origin)
     return config, download_recorded(config.weights, origin.weights, patterns=patterns, pickled=pickled)
 

@@ -12,6 +12,7 @@ from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
+from alignslm.config.whisper_kmeans import WhisperKMeansConfig
 from alignslm.extras import lacking
 
 INDEX_SUFFIX = ".index.json"
@@ -53,19 +54,20 @@ def model_folder_problems(config: object, folder: Path) -> list[str]:
 
 
 def _expected_of(config: object) -> _Expected | None:
+    found: _Expected | None = None
     match config:
         case HFLMConfig() | TwistLMConfig():
             offset = config.ids.offset if isinstance(config, HFLMConfig) else 0  # TWIST's is in its config.json
-            return _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
+            found = _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
         case CausalLMJudgeConfig():
-            return _Expected(pickled=False, tokenizer=True, generates=True, gguf=True)
-        case WhisperASRConfig():
-            return _Expected("whisper", "taken", tokenizer=True)
+            found = _Expected(pickled=False, tokenizer=True, generates=True, gguf=True)
+        case WhisperASRConfig() | WhisperKMeansConfig():
+            found = _Expected("whisper", "taken", tokenizer=isinstance(config, WhisperASRConfig))
         case FasterWhisperASRConfig():
-            return _Expected("whisper", "required", tokenizer=True)
+            found = _Expected("whisper", "required")
         case HubertEncoderConfig() | SlamLMConfig() | TwistInitConfig():
-            return _Expected({"hubert": "hubert", "slam": "speech_language_model"}.get(config.kind))
-    return None
+            found = _Expected({"hubert": "hubert", "slam": "speech_language_model"}.get(config.kind))
+    return found
 
 
 def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
@@ -75,7 +77,7 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
     elif expected.ctranslate2 and _WEIGHTS_OF_CTRANSLATE2 in names and "model.safetensors" not in names:
         yield from _ctranslate2_problems(folder, names)
     elif expected.ctranslate2 == "required":
-        yield f"{folder} has no {_WEIGHTS_OF_CTRANSLATE2}, as CTranslate2's form has; for transformers' use kind: whisper"
+        yield f"{folder} has no {_WEIGHTS_OF_CTRANSLATE2}, which CTranslate2 reads; for others use kind: whisper"
     elif not folder.is_dir():
         yield f"{folder} is a file; name the folder that has config.json and the weights"
     elif not names:

@@ -13,6 +13,7 @@ from alignslm.config.model import Config, Count, Few, Fraction, Positive, Positi
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
+from alignslm.config.whisper_kmeans import WhisperKMeansConfig
 
 
 class StoryCounts(Config):
@@ -56,7 +57,9 @@ class MFCCKMeansConfig(Config):
     fit_utterances: PositiveCount
 
 
-EncoderConfig = Annotated[MFCCKMeansConfig | HubertEncoderConfig | PythonEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[
+    MFCCKMeansConfig | HubertEncoderConfig | WhisperKMeansConfig | PythonEncoderConfig, Field(discriminator="kind")
+]
 
 
 class FittedConvNetConfig(Config):

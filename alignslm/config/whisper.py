@@ -1,6 +1,6 @@
 """Choice of a Whisper checkpoint as recogniser, in transformers' form or in CTranslate2's."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,7 @@ class _WhisperDecoding(Config):
     )
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> "WhisperASRConfig":
+    def _both_or_none(self) -> Self:
         if (self.no_speech_threshold is None) != (self.logprob_threshold is None):
             raise ValueError("no_speech_threshold and logprob_threshold make one rule: give both, or null for both")
         return self

@@ -43,7 +43,8 @@ def prepare(
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
     Returns figures of that story, and how well the judge tells true from shuffled `texts`. The weights stay in the
-    cache, but for a GGUF file's: they are dequantized into `folder`. Raises RubricError, FetchError, UnsuitableModelError, ...
+    cache, but for a GGUF file's: they are dequantized into `folder`. Raises RubricError, FetchError,
+    UnsuitableModelError, ...
     """
     rubric = Rubric.read(config.rubric, root)
     fetched = download(config.weights, patterns=PATTERNS)

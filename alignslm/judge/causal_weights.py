@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from alignslm.device import resolve_device
 from alignslm.extras import needed
@@ -21,10 +28,13 @@ def dequantize(file: Path, folder: Path, *, dtype: str) -> Path:
     Raises WeightsError, or MissingPackageError where the package gguf is not installed.
     """
     with needed("gguf", by=f"weights: {file.name}"):
-        import gguf  # transformers reads GGUF through it
+        pass  # transformers reads GGUF through it
     with weights_errors(file, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-    model = load_pretrained(AutoModelForCausalLM, file.parent, dtype=dtype, gguf_file=file.name)
+    packed = GgufConfig(dequantize=True)
+    model = load_pretrained(
+        AutoModelForCausalLM, file.parent, dtype=dtype, gguf_file=file.name, quantization_config=packed
+    )
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder

@@ -36,19 +36,18 @@ def read_config(folder: Path) -> tuple[WhisperConfig, GenerationConfig]:
     """Return the checkpoint's shape and how it is to decode. Raises CTranslate2Error."""
     found = _variables(folder / WEIGHTS_FILE)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokens = _token_ids(folder)
     vocabulary, width = found["decoder/embeddings/weight"].shape
-    config = WhisperConfig(
-        vocab_size=vocabulary,
-        num_mel_bins=found["encoder/conv1/weight"].shape[1],
-        d_model=width,
-        max_source_positions=len(found["encoder/position_encodings/encodings"]),
-        max_target_positions=len(found["decoder/position_encodings/encodings"]),
+    tokens = _token_ids(folder)
+    shape = {
+        "vocab_size": vocabulary,
+        "num_mel_bins": found["encoder/conv1/weight"].shape[1],
+        "d_model": width,
+        "max_source_positions": len(found["encoder/position_encodings/encodings"]),
+        "max_target_positions": len(found["decoder/position_encodings/encodings"]),
         **{name: number for side in ("encoder", "decoder") for name, number in _sizes(found, side)},
-        **tokens,
-    )
+    }
     suppressed = {"suppress_tokens": settings["suppress_ids"], "begin_suppress_tokens": settings["suppress_ids_begin"]}
-    return config, GenerationConfig(**suppressed, **tokens)
+    return WhisperConfig.from_dict({**shape, **tokens}), GenerationConfig.from_dict({**suppressed, **tokens})
 
 
 def _sizes(found: dict[str, np.ndarray], side: str) -> Iterator[tuple[str, int]]:
@@ -96,6 +95,8 @@ def _number(content: np.ndarray, at: int, kind: str) -> tuple[int, int]:
 
 def _text(content: np.ndarray, at: int) -> tuple[str, int]:
     length, at = _number(content, at, "<H")
+    if at + length > len(content):
+        raise struct.error("a name ends outside of it")
     return content[at : at + length - 1].tobytes().decode(), at + length  # a zero byte ends it
 
 
