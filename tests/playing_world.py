@@ -10,6 +10,7 @@ import stages.base
 import stages.check
 import stages.corpus
 import stages.encoder
+import stages.judge
 import stages.own_code
 import stages.prompt_transcripts
 import stages.prompts
@@ -44,4 +45,5 @@ def build(root: Path) -> Path:
         for name in ("corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
             getattr(stages, name).main()
         stages.samples.main("base")
+        stages.judge.main(str(PARAMS["judge"]))
     return root
