@@ -225,6 +225,7 @@ def test_every_recommended_command_lists_ids_that_trace_knows(root, tmp_path, ke
     write_experiment(tmp_path)
     for part in ("prompts.parquet", "prompt_transcripts.parquet", "corpus", *kept):
         source, target = root / "artifacts" / part, tmp_path / "artifacts" / part
+        target.parent.mkdir(exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     for kind in {"continuations", "pairs"} & set(kept):
         (tmp_path / f"artifacts/{kind}/r1.parquet").rename(tmp_path / f"artifacts/{kind}/first.parquet")
