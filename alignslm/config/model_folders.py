@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
-from alignslm.config.whisper_kmeans import WhisperKMeansConfig
 from alignslm.extras import lacking
 
 INDEX_SUFFIX = ".index.json"
@@ -61,8 +61,10 @@ def _expected_of(config: object) -> _Expected | None:
             found = _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
         case CausalLMJudgeConfig():
             found = _Expected(pickled=False, tokenizer=True, generates=True, gguf=True)
-        case WhisperASRConfig() | WhisperKMeansConfig():
-            found = _Expected("whisper", "taken", tokenizer=isinstance(config, WhisperASRConfig))
+        case WhisperASRConfig():
+            found = _Expected("whisper", "taken", tokenizer=True)
+        case SpeechKMeansConfig():
+            found = _Expected(None, "taken")
         case FasterWhisperASRConfig():
             found = _Expected("whisper", "required")
         case HubertEncoderConfig() | SlamLMConfig() | TwistInitConfig():

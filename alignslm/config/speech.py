@@ -11,9 +11,9 @@ from alignslm.config.corpora import Recordings
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
 from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
-from alignslm.config.whisper_kmeans import WhisperKMeansConfig
 
 
 class StoryCounts(Config):
@@ -58,7 +58,7 @@ class MFCCKMeansConfig(Config):
 
 
 EncoderConfig = Annotated[
-    MFCCKMeansConfig | HubertEncoderConfig | WhisperKMeansConfig | PythonEncoderConfig, Field(discriminator="kind")
+    MFCCKMeansConfig | HubertEncoderConfig | SpeechKMeansConfig | PythonEncoderConfig, Field(discriminator="kind")
 ]
 
 

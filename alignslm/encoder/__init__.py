@@ -9,7 +9,7 @@ import numpy as np
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.own_code import PythonEncoderConfig
 from alignslm.config.speech import EncoderConfig, MFCCKMeansConfig
-from alignslm.config.whisper_kmeans import WhisperKMeansConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
@@ -51,10 +51,10 @@ def prepare_encoder(
             from alignslm.encoder import hubert
 
             hubert.prepare(config, folder)
-        case WhisperKMeansConfig():
-            from alignslm.encoder import whisper_kmeans
+        case SpeechKMeansConfig():
+            from alignslm.encoder import speech_kmeans
 
-            whisper_kmeans.fit(config, waveforms, folder, device=device)
+            speech_kmeans.fit(config, waveforms, folder, device=device)
         case PythonEncoderConfig():
             from alignslm.encoder import own
 
@@ -73,10 +73,10 @@ def load_encoder(config: EncoderConfig, folder: Path, *, device: str) -> Encoder
                 from alignslm.encoder.hubert import HubertEncoder
 
                 return HubertEncoder.load(folder, device=device)
-            case WhisperKMeansConfig():
-                from alignslm.encoder.whisper_kmeans import WhisperKMeansEncoder
+            case SpeechKMeansConfig():
+                from alignslm.encoder.speech_kmeans import SpeechKMeansEncoder
 
-                return WhisperKMeansEncoder.load(folder, device=device)
+                return SpeechKMeansEncoder.load(folder, device=device)
             case PythonEncoderConfig():
                 from alignslm.encoder import own
 

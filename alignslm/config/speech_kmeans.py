@@ -1,4 +1,4 @@
-"""Units from the states of a Whisper encoder's layer, k-means fitted on the corpus."""
+"""Units from the states of any speech encoder's layer, k-means fitted on the corpus."""
 
 from typing import Annotated, Literal
 
@@ -8,15 +8,16 @@ from alignslm.config.model import Config, Dtype, Few, Positive, PositiveCount, S
 from alignslm.config.sources import Source
 
 FRAME_SAMPLES, RATE_HZ = 320, 16000
-"""Whisper's encoder has a state for every 20 ms of speech at 16 kHz."""
+"""All these encoders have a state for every 20 ms of speech at 16 kHz."""
 
 
-class WhisperKMeansConfig(Config):
-    """A Whisper checkpoint of either form, one of its encoder's layers, and k-means over it."""
+class SpeechKMeansConfig(Config):
+    """A Whisper, HuBERT, wav2vec 2.0 or WavLM checkpoint, one of its encoder's layers, and k-means over it."""
 
-    kind: Literal["whisper-kmeans"]
-    weights: Source = Field(description="repository or folder with model and feature extractor")
+    kind: Literal["speech-kmeans"]
+    weights: Source = Field(description="a model in transformers' form; Whisper also in CTranslate2's")
     layer: PositiveCount = Field(description="encoder layer whose output is quantized; the first is 1")
+    normalise_input: bool = Field(description="every window to zero mean and unit variance first; not with Whisper")
     frames_per_unit: Few = Field(description="states of 20 ms whose mean one unit stands for: 2 is 25 Hz")
     num_units: Annotated[int, Field(ge=2, le=65535)]
     fit_utterances: PositiveCount
@@ -42,7 +43,7 @@ class WhisperKMeansConfig(Config):
         return RATE_HZ / self.hop_samples
 
     @model_validator(mode="after")
-    def _windows(self) -> "WhisperKMeansConfig":
+    def _windows(self) -> "SpeechKMeansConfig":
         if self.overlap_s > self.window_s / 2:
             raise ValueError(f"overlap_s ({self.overlap_s:g}) must be at most half of window_s ({self.window_s:g})")
         return self
