@@ -23,7 +23,7 @@ _LOOKS_SECRET = [
         r"()\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}",
     )
 ]
-_EMBEDDED = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/]+=*)")  # audio in a page: a key's pattern is there by chance
+_EMBEDDED = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/]+=*)")  # audio spells keys by chance
 _named_secrets: set[str] = set()
 
 
