@@ -178,7 +178,7 @@ def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spok
     played = [attrs["src"] for tag, attrs in elements.found if tag == "audio"]
     sounds = [
         flac
-        for example in inputs.examples
+        for example in (*inputs.picked, *inputs.examples)
         for flac in (example.prompt_flac, *(take.flac for take in example.continuations if take.flac))
     ]
     for source, flac in zip(played, sounds, strict=True):
@@ -188,7 +188,7 @@ def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spok
         assert sound == flac or "wav" in kind
         found, found_hz = soundfile.read(io.BytesIO(sound), dtype="float32")
         assert (found_hz, found.tolist()) == (rate_hz, expected.tolist())
-    assert len(sounds) == 4 * (1 + len(SHIFTS)) - 1
+    assert len(sounds) == 2 * 3 + 4 * (1 + len(SHIFTS)) - 1
     assert (written / "index.html").read_text().count("<p>no audio</p>") == 1
 
 
@@ -452,6 +452,11 @@ def test_markdown_tables_are_rectangular_and_carry_provenance(written):
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert f"- code: {ORIGIN.git_commit} with uncommitted changes" in text
+    assert "- seeds: base 0, sampling 0, training 0, evaluation 0\n" in text
+    assert (
+        "- thresholds: r1: min_chosen_score 3.2, max_rejected_score 2.2, min_margin 1, max_auto_bleu 0.1; r2: " in text
+    )
+    assert "- processor: AMD EPYC, 2 cores\n" in text
     assert "published summaries of arXiv 2411.01834" in text
 
 
