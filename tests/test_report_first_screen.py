@@ -208,7 +208,10 @@ def test_twelve_systems_with_long_names_fit_and_play_no_more_clips(tmp_path, mon
     assert (len(found.examples), clips <= MAX_CLIPS) == (2, True)
     page, _ = read(found, tmp_path)
     assert all(name in page for name in LONG)
-    answer = (tmp_path / "plots" / "answer.svg").read_text()
-    assert not any(name in answer for name in LONG)  # they take several lines beside the axis
-    width, height = (float(size) for size in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', answer).groups())
-    assert (width, height > 500) == (288.0, True)
+    answer, words = ((tmp_path / "plots" / f"{name}.svg").read_text() for name in ("answer", "models-num-words"))
+    assert not any("abcd" in text for text in re.findall(r"<text.*?</text>", answer))
+    beside = [line for line in re.findall(r">([^<>\n]+)</t(?:ext|span)>", words) if "abcd" in line]
+    assert "".join(beside) == "".join(LONG)
+    assert max(map(len, beside)) <= 16
+    (width,) = re.findall(r'viewBox="0 0 ([\d.]+) ', words)
+    assert float(width) == 288

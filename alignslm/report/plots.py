@@ -9,12 +9,15 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignslm.report.columns import BASE, CONTINUATION
+from alignslm.config.experiment import Experiment
+from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of, within_percent
 from alignslm.report.drift import held_out_scores
+from alignslm.report.findings import LOW_TEMPERATURE
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
 from alignslm.report.metrics import JUDGES, Interval, Report
+from alignslm.report.systems import lineage, topline
 from alignslm.report.tabulate import models_of
 
 SHAPE_METRICS = (
@@ -46,7 +49,7 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
     """Draw every figure of the report."""
     with drawing_style():
         return [
-            *_answer(report),
+            *_answer(report, inputs.experiment),
             *_differences(report),
             *_distributions(inputs.rounds, inputs),
             *held_out_scores(inputs.judged, inputs.experiment),
@@ -65,9 +68,10 @@ class _Dot(NamedTuple):
     text: str
 
 
-def _answer(report: Report) -> Iterator[Panel]:
-    """Draw every system's mean score by both judges: the one picture of the result."""
-    dots = {judge: _system_dots(report, judge) for judge in JUDGES}
+def _answer(report: Report, experiment: Experiment) -> Iterator[Panel]:
+    """Draw the mean scores by both judges of base, rounds, topline and the baselines that a gain is explained by."""
+    shown = {*lineage(experiment), topline(experiment), FINETUNED, LOW_TEMPERATURE}
+    dots = {judge: [dot for dot in _system_dots(report, judge) if dot.system in shown] for judge in JUDGES}
     if not any(dots.values()):
         return
     names = list(dict.fromkeys(dot.system for some in dots.values() for dot in some))
@@ -82,7 +86,7 @@ def _answer(report: Report) -> Iterator[Panel]:
         f"{style(CONTINUATION, judge).label}: {', '.join(f'{dot.system} {dot.text}' for dot in some)}"
         for judge, some in dots.items()
     )
-    yield Panel("answer", "answer", "Mean score of each system", alt, svg_of(figure, "answer"))
+    yield Panel("answer", "answer", "Mean scores", alt, svg_of(figure, "answer"))
 
 
 def _differences(report: Report) -> Iterator[Panel]:
