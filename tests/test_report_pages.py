@@ -206,6 +206,14 @@ def test_figures_are_well_formed_without_dates_and_leave_their_colours_to_the_pa
         assert "xmlns" not in inside
 
 
+@pytest.mark.parametrize("metric", ["eos-rate", "unique-ratio-per-index", "unit-error-rate", "silence-ratio"])
+def test_no_axis_of_percentages_leaves_them(written, metric):
+    svg = (written / "plots" / f"models-{metric}.svg").read_text()
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", svg)]
+    assert len(ticks) >= 3
+    assert 0 <= min(ticks) <= max(ticks) <= 100
+
+
 def test_figures_do_not_depend_on_the_users_matplotlib_settings(inputs, written, tmp_path):
     import matplotlib as mpl
 
