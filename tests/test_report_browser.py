@@ -115,9 +115,8 @@ def test_a_table_that_fits_a_screen_of_1280_pixels_is_not_cut_off(browser, repor
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(report.as_uri())
     assert page.locator("thead").first.get_by_text("predicted MOS").is_visible()
-    wide = page.evaluate(
-        "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility()).map(e => e.scrollWidth > e.clientWidth)"
-    )
+    shown = "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility())"
+    wide = page.evaluate(f"{shown}.map(e => e.scrollWidth > e.clientWidth)")
     assert len(wide) == 5
     assert not any(wide)
     page.close()
