@@ -125,7 +125,7 @@ def test_a_judge_that_cannot_tell_base_from_truth_is_the_first_thing_said(report
     page, markdown = read(dataclasses.replace(inputs, judged=equal), tmp_path)
     assert page.index("cannot tell base") < page.index("Not shown: on 40") < page.index("<svg") < page.index("<audio")
     assert markdown.index("cannot tell base") < markdown.index("Not shown: on 40")
-    assert "0.00 all equal (95" in markdown
+    assert "is 0.00 (all equal): not" in markdown
 
 
 @pytest.mark.parametrize(

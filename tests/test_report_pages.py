@@ -325,9 +325,11 @@ def test_numbers_are_written_with_errors_signs_and_significance(report):
     assert change(delta) == "−2.1 n.s. [−5.0, −1.0]"  # one verdict: that of the corrected test
     assert change(delta.model_copy(update={"p_corrected": 0.04})) == "−2.1 [−5.0, −1.0]"
     few = {"stderr": None, "ci95": None, "p": None, "p_corrected": None}
-    assert change(delta.model_copy(update=few)) == "−2.1 too few"
+    assert change(delta.model_copy(update=few)) == "−2.1 (too few)"
     same = {"delta": -1e-12, "stderr": 0.0, "ci95": None, "p": 1.0, "p_corrected": 1.0}
-    assert change(delta.model_copy(update=same)) == "0.0 all equal"
+    assert change(delta.model_copy(update=same)) == "0.0 (all equal)"
+    tiny = {"delta": 1e-5, "ci95": (-2e-4, 4e-4), "p_corrected": 0.6}
+    assert change(delta.model_copy(update=tiny)) == "0.0 n.s. (within ±0.1)"
     assert with_error(shown.model_copy(update={"stderr": None, "ci95": None})) == "2.87 (too few)"
     assert change(None) == "–"
     assert heading("continuation", "auto_bleu", arrow="↓") == "auto-BLEU (×100)\N{NO-BREAK SPACE}↓"
