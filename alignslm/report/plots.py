@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
-from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of, within_percent
+from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
 from alignslm.report.drift import held_out_scores
 from alignslm.report.findings import LOW_TEMPERATURE
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
@@ -123,7 +123,8 @@ def _dots(name: str, section: str, how: Style, dots: Sequence[_Dot], *, xlabel: 
     for place, dot in enumerate(dots):
         _draw(axes, dot, how.factor, place, 0)
     if how.unit == "%" and section != "differences":
-        axes.set_xlim(within_percent(axes.get_xlim()))
+        left, right = axes.get_xlim()
+        axes.set_xlim(max(left, 0), min(right, 100))  # what lies beyond cannot be
     axes.set_xlabel(xlabel)
     alt = "; ".join(f"{dot.system} {dot.text}" for dot in dots)
     yield Panel(name, section, how.label, alt, svg_of(figure, name))
