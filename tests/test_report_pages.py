@@ -362,7 +362,7 @@ def test_findings_are_the_comparisons_and_their_meaning(report):
         name: (judged[name, "base"], judged[name, "base"].delta / found.gain.delta) for name in ("sft", "base-low-temp")
     }
     assert (found.first_against_sft, found.last_against_sft) == (judged["r1", "sft"], judged["r2", "sft"])
-    assert [item.benchmark for item in found.likelihood] == ["storycloze"]
+    assert [item.against_base.benchmark for item in found.likelihood] == ["storycloze"]
     assert found.flagged == {"judge_score": ("r2",), "heldout_judge_score": ("r2",)}
     assert [found.gain.direction, found.first_against_sft.direction, found.diversity.direction] == ["up", "ns", "ns"]
 
@@ -395,7 +395,9 @@ def test_a_checkpoint_that_training_made_worse_is_the_first_warning(report):
 
 def test_findings_change_with_the_numbers(report):
     worse = tuple(
-        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge_score", "unique_ratio"} else c
+        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01})
+        if c.metric in {"judge_score", "unique_ratio"} and c.model != "ground-truth"
+        else c
         for c in report.comparisons
     )
     changed = report.model_copy(update={"comparisons": worse, "flags": ()})
