@@ -140,5 +140,5 @@ def test_units_of_whisper_know_a_sentence_in_another_voice_and_those_of_mfcc_do_
         folder.mkdir()
         prepare_encoder(config, iter([*robot[NUM_SENTENCES:], *robot[NUM_SENTENCES:]]), folder, device="cpu")
         found[name] = same_over_other(load_encoder(config, folder, device="cpu"), [neural, robot[:NUM_SENTENCES]])
-    assert found["whisper-base-l6-km100"] > 0.9
-    assert found["mfcc-kmeans"] < 0.8
+    assert found["whisper-base-l6-km100"] > 0.95  # .998 was measured over three voices, and .79 of MFCC
+    assert found["mfcc-kmeans"] < 0.9
