@@ -16,13 +16,13 @@ export DVC_NO_ANALYTICS := true
 help:
 	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
 	@echo "make check    check params.yaml and what it chooses, and print what they say; repro does this first"
-	@echo "make test     lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does;"
-	@echo "              \`make test MARKS=real\` runs those with published weights, after installing some 500 MB of packages"
+	@echo "make test     lint, types, spelling and the tests; \`make test MARKS=\` adds the long ones, as CI does"
 	@echo "make lint     lint, types, spelling and the documentation's pages (site/) only"
 	@echo "make bench    time our paths against plain ones on this machine, some seven minutes"
 	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
 	@echo "make dev      also install what test and lint need; they do this first"
 	@echo "make browser  install Chromium, which test needs, where it is missing and we may; test does this first"
+	@echo "make real     install published weights (500 MB), which \`make test MARKS=real\` needs and installs"
 	@echo "make clean    forget results (artifacts, reports, caches), keep the environment"
 
 # torch first and alone: where a CPU build is at hand it satisfies the rest, and the lock pins no CUDA companion.

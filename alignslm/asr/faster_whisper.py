@@ -43,7 +43,7 @@ class FasterWhisperASR(WhisperASR):
     """A Whisper checkpoint in CTranslate2's form; see `WhisperASR` for what its transcripts say."""
 
     def __init__(self, config: FasterWhisperASRConfig, processor: WhisperProcessor, path: Path, *, device: str) -> None:
-        with needed("ctranslate2", by=f"kind: {config.kind}"):
+        with needed("ctranslate2", by=config.kind):
             from ctranslate2 import StorageView, models
         self.sample_rate_hz, self._config, self._processor = config.sample_rate_hz, config, processor
         self._prompt = decoder_prompt(config, processor, *read_config(path))

@@ -13,7 +13,6 @@ from alignslm.config.llm_judges import CausalLMJudgeConfig
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
-from alignslm.extras import lacking
 
 INDEX_SUFFIX = ".index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -102,8 +101,6 @@ def _gguf_problems(path: Path, expected: _Expected) -> Iterator[str]:
         yield f"{path} holds GGUF files; name one: {next(path.glob('*.gguf'))}"
     elif not _begins(path).startswith(b"GGUF"):
         yield f"{path} is no GGUF file; download it again"
-    elif problem := lacking("gguf", by=f"weights: {path.name}"):
-        yield problem
 
 
 def _begins(file: Path) -> bytes:

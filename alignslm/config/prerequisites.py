@@ -54,7 +54,7 @@ def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigPro
 def asr_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
     """Return the package that the ASR model needs, if it is not installed, at its line."""
     kind = experiment.asr.kind
-    problem = lacking("ctranslate2", by=f"kind: {kind}") if kind == "faster-whisper" else None
+    problem = lacking("ctranslate2", by=kind) if kind == "faster-whisper" else None
     return [_fault(root / "experiments" / "asr" / f"{experiment.params.asr}.yaml", "kind", problem)] if problem else []
 
 
@@ -91,6 +91,9 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
+    if isinstance(judge, CausalLMJudgeConfig) and getattr(judge.weights, "path", "").endswith(".gguf"):
+        problem = lacking("gguf", by="a GGUF file")
+        yield from [_fault(file, "weights", problem)] if problem else []
     if isinstance(judge, OpenAIJudgeConfig):
         for key, problem in judge.problems():
             yield _fault(file, key, problem)

@@ -11,7 +11,7 @@ from alignslm.config.sources import PackageSource
 from alignslm.fetching import FetchError, reraise_disk_errors
 from alignslm.fetching.url import CACHE_VARIABLE, cache_folder
 from alignslm.provenance import content_id, file_sha256
-from alignslm.storage import replacing_folder
+from alignslm.storage import atomic_write, replacing_folder
 
 _PART = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)")
 
@@ -50,11 +50,9 @@ def _joined(source: PackageSource, files: dict[str, Path]) -> dict[str, list[Pat
 
 
 def _lay(files: dict[str, list[Path]], place: Path) -> None:
-    with replacing_folder(place) as partial:
+    with replacing_folder(place) as folder:
         for name, parts in files.items():
-            target = partial / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as stream:
+            with atomic_write(folder / name) as partial, partial.open("wb") as stream:
                 for part in parts:
                     with part.open("rb") as opened:
                         shutil.copyfileobj(opened, stream)

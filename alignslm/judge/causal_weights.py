@@ -14,6 +14,7 @@ from transformers import (
 from alignslm.device import resolve_device
 from alignslm.extras import needed
 from alignslm.loading import load_pretrained, weights_errors
+from alignslm.storage import replacing_folder
 
 PATTERNS = ("*.json", "model*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 
@@ -27,7 +28,7 @@ def dequantize(file: Path, folder: Path, *, dtype: str) -> Path:
 
     Raises WeightsError, or MissingPackageError where the package gguf is not installed.
     """
-    with needed("gguf", by=f"weights: {file.name}"):
+    with needed("gguf", by="a GGUF file"):
         pass  # transformers reads GGUF through it
     with weights_errors(file, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
@@ -35,8 +36,9 @@ def dequantize(file: Path, folder: Path, *, dtype: str) -> Path:
     model = load_pretrained(
         AutoModelForCausalLM, file.parent, dtype=dtype, gguf_file=file.name, quantization_config=packed
     )
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    with replacing_folder(folder) as partial:
+        tokenizer.save_pretrained(partial)
+        model.save_pretrained(partial)
     return folder
 
 
