@@ -480,7 +480,7 @@ def test_dollars_of_a_judge_by_hand(root):
     choose(root)
     price = "price: {read: 2.5, written: 10.0}\nconcurrency: 1"
     edit(root / "experiments/judge/gpt.yaml", ("concurrency: 1", price), ("rubric: ten-words", "rubric: eight"))
-    edit(root / "params.yaml", ("judge: story\n", "judge: gpt\n"), ("heldout_judge: gpt", "heldout_judge: ngram"))
+    edit(root / "params.yaml", ("judge: story ", "judge: gpt "), ("heldout_judge: gpt", "heldout_judge: ngram"))
     (root / "experiments" / "rubric").mkdir()
     (root / "experiments" / "rubric" / "eight.txt").write_text("one two three four five six {prompt} {continuation}")
     _, lines = plan("--offline")

@@ -16,6 +16,7 @@ from alignslm.config.sources import AnySource, FolderSource, HubSource, UrlSourc
 from alignslm.fetching import is_cached
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
+LOOKED_FOR = ("*.json", "*.safetensors")  # a run does not fetch the same weights in other formats
 TIMEOUT_S = 5.0  # of one question
 ASKING_S = 15.0  # of all of them: what looks up a server's name has no timeout of its own
 HUB = "the Hub"
@@ -84,7 +85,7 @@ def fetches_of(experiment: Experiment, *, ask: bool) -> tuple[list[Download], di
 
 
 def _is_here(source: AnySource) -> bool:
-    return source.expanded()[0].exists() if isinstance(source, FolderSource) else is_cached(source)
+    return source.expanded()[0].exists() if isinstance(source, FolderSource) else is_cached(source, patterns=LOOKED_FOR)
 
 
 def _download(key: str, source: AnySource, sizes: dict[str, Answer], *, present: bool) -> Download:
