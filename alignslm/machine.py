@@ -36,13 +36,6 @@ def has_gpu() -> bool:
     return any(gpu.exists() for gpu in GPUS)
 
 
-def processor() -> str:
-    """Return the processor's name, as far as the system tells it."""
-    text = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.exists() else ""
-    named = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
 def multiplies_bfloat16() -> bool | None:
     """Return whether the processor has instructions for bfloat16 products; None where this cannot be known.
 

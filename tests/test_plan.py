@@ -119,9 +119,9 @@ def test_the_embedded_experiment_needs_nothing(root):
     assert code == 0
     expected = (
         ("stages", "3", "3 will run"),
-        ("corpus", "0 h"),
+        ("corpus", "0.2 h"),
         ("prompts", "65", "0"),
-        ("continuations", "550", "2 rounds", "80", "2 h"),
+        ("continuations", "550", "2 rounds", "80", "1.7 h"),
         ("judge", "story: 630"),
         ("heldout_judge", "ngram: 80"),
         ("disk", "peak", "free"),
@@ -183,7 +183,7 @@ def test_a_preset_is_planned_and_params_are_left_alone(root):
     before = Path("params.yaml").read_bytes()
     code, lines = plan("--preset", "longer", "--offline")
     assert code == 0
-    names(" ".join(row(lines, "continuations")), "825", "3 rounds", "80", "2 h")
+    names(" ".join(row(lines, "continuations")), "825", "3 rounds", "80", "2.4 h")
     names(" ".join(row(lines, "stages")), "4", "4 will run")
     assert Path("params.yaml").read_bytes() == before
 

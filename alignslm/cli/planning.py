@@ -105,8 +105,8 @@ def stage_line(stages: list[Stage], again: list[Stage]) -> str:
 
 def volume_rows(volume: Workload) -> list[tuple[str, str]]:
     """Return counts of rows, and the requests to each judge."""
-    corpus = "of unknown size, since it is not here" if volume.corpus_h is None else f"about {volume.corpus_h:,.0f} h"
-    speech = f"at most {volume.speech_h:,.0f} h of speech to synthesize and transcribe"
+    corpus = "of unknown size, since it is not here" if volume.corpus_h is None else f"about {_hours(volume.corpus_h)}"
+    speech = f"at most {_hours(volume.speech_h)} of speech to synthesize and transcribe"
     rounds = f"in {volume.rounds} round{'' if volume.rounds == 1 else 's'}"
     return [
         ("corpus", f"{corpus} of speech" if volume.corpus_h is not None else corpus),
@@ -114,6 +114,10 @@ def volume_rows(volume: Workload) -> list[tuple[str, str]]:
         ("continuations", f"{volume.continuations:,} {rounds}, {volume.evaluated:,} for evaluation; {speech}"),
         *((asked.key, judge_line(asked, volume)) for asked in volume.asked),
     ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
 
 
 def judge_line(asked: JudgeRequests, volume: Workload) -> str:
@@ -134,7 +138,8 @@ def judge_line(asked: JudgeRequests, volume: Workload) -> str:
 def disk_line(disk: Disk) -> str:
     """Return what the disk holds at the peak of a run, and what is free."""
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in disk.parts.items())
-    unknown = f", and {disk.unknown} downloads of unknown size" if disk.unknown else ""
+    several = "s" if disk.unknown > 1 else ""
+    unknown = f", and {disk.unknown} download{several} of unknown size" if disk.unknown else ""
     here = f", {format_bytes(disk.here)} of it here" if disk.here else ""
     return f"{format_bytes(disk.wanted)} at the peak ({parts}{unknown}){here}; {format_bytes(disk.free)} free"
 
