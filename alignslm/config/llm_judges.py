@@ -16,8 +16,12 @@ MaxUnscored = Annotated[
     Fraction, Field(description="ratio of texts without a score, of those asked about, beyond which a stage fails")
 ]
 AucTexts = Annotated[
-    int, Field(ge=0, le=10_000, description="true and as many shuffled texts that the judge is tried on; 0: none")
+    int, Field(ge=0, le=10_000, description="texts that the judge is tried on, each true and twice shuffled; 0: none")
 ]
+MinAuc = Annotated[
+    Fraction, Field(description="AUC, true against shuffled, that its score must exceed; .5 is guessing, 0 accepts any")
+]
+TRIAL = frozenset({"auc_texts", "min_auc", "min_digit_mass"})  # how a judge is tried, never how it judges
 Temperature = Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token each time")]
 
 
@@ -79,6 +83,10 @@ class CausalLMJudgeConfig(Config):
     )
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
+    min_auc: MinAuc = 0.5  # a judge of true AUC .75 is below on 20 texts once in a thousand
+    min_digit_mass: Fraction = Field(
+        default=0.1, description="mean probability of the five digits together that expected-value needs"
+    )
 
 
 class Budget(Config):
@@ -86,6 +94,17 @@ class Budget(Config):
 
     requests: PositiveCount = Field(description="requests sent, repeated ones included")
     tokens: PositiveCount = Field(description="tokens read and written, as the server counts them")
+
+
+class Price(Config):
+    """What a server charges, in US dollars per million tokens; only `alignslm plan` reads it."""
+
+    read: Annotated[float, Field(ge=0, le=10_000)]
+    written: Annotated[float, Field(ge=0, le=10_000)]
+
+    def usd(self, read_tokens: float, written_tokens: float) -> float:
+        """Return the price of so many tokens."""
+        return (read_tokens * self.read + written_tokens * self.written) / 1e6
 
 
 _OWN_FIELDS = {"model", "messages", "temperature", "n", "stream"}
@@ -117,11 +136,13 @@ class OpenAIJudgeConfig(Config):
     extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
     extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
+    price: Price | None = Field(default=None, exclude=True, description="no artifact holds it; null: not known")
     concurrency: Few = Field(description="requests under way at once")
     timeout_s: Positive = Field(description="how long one whole answer may take")
     max_attempts: Few = Field(description="times one question is sent before the run stops")
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
+    min_auc: MinAuc = 0.5
 
     @model_validator(mode="after")
     def _each_field_once(self) -> Self:
