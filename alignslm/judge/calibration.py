@@ -18,7 +18,7 @@ from alignslm.provenance import content_id
 from alignslm.storage import write_text
 
 Floats = npt.NDArray[np.float64]
-HELD_BACK_OF_TEN = 1  # tenths of the stories a judge is calibrated on instead of fitted to
+HELD_BACK_OF_TEN = range(1, 6)  # tenths of the stories a judge is calibrated on instead of fitted to
 MIN_HELD_BACK = 20
 CALIBRATION_FILE = "calibration.json"
 GUESSING = 0.65  # an AUC below this is warned of
@@ -81,16 +81,19 @@ def mean_clamped(word_nats: Sequence[float], floor_nats: float) -> float:
 def split_heldout(stories: Sequence[JudgeInput]) -> tuple[list[JudgeInput], list[JudgeInput]]:
     """Return (stories to fit on, stories to calibrate on), by a hash of the text: order and repeats change nothing.
 
-    A repeated story is on one side only. Raises CalibrationError if too few are left to calibrate on.
+    A tenth calibrates; of few stories as many tenths as give `MIN_HELD_BACK`, half at most. A repeated story is on one
+    side only. Raises CalibrationError if too few are left to calibrate on.
     """
-    fitted: list[JudgeInput] = []
-    held_back: list[JudgeInput] = []
-    for key, story in sorted({content_id(*story): story for story in stories}.items()):
-        (held_back if int(key, 16) % 10 < HELD_BACK_OF_TEN else fitted).append(story)
+    told = sorted({content_id(*story): story for story in stories}.items())
+    for tenths in HELD_BACK_OF_TEN:
+        held_back = [story for key, story in told if int(key, 16) % 10 < tenths]
+        if len(held_back) >= MIN_HELD_BACK:
+            break
+    fitted = [story for key, story in told if int(key, 16) % 10 >= tenths]
     if len(held_back) < MIN_HELD_BACK:
         raise CalibrationError(
             f"{len(stories)} stories ({len(fitted) + len(held_back)} different) leave {len(held_back)} to calibrate "
-            f"the judge on; {MIN_HELD_BACK} are needed, so some {MIN_HELD_BACK * 10 // HELD_BACK_OF_TEN} texts. Give "
+            f"the judge on; {MIN_HELD_BACK} are needed, so some {2 * MIN_HELD_BACK} texts. Give "
             "more training transcripts of more than num_prompt_words words, or raise `texts` if it is lower, both in "
             "experiments/corpus; or choose a judge that is not fitted (`judge` in params.yaml)."
         )
@@ -133,6 +136,14 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
             "calibration.shuffled_score closer, or fit the judge on more texts."
         )
     return fitted(brentq(surplus, 0.0, STEEPEST, xtol=1e-12))
+
+
+def _by_spread(true_nats: Floats, config: Calibration) -> Sigmoid:
+    """Place the sigmoid by true continuations alone, where shuffled ones are no less probable."""
+    slope = 1 / max(float(np.std(true_nats)), 1 / STEEPEST)
+    shift = math.log((config.ground_truth_score - 1) / (5 - config.ground_truth_score))
+    offset = shift - slope * float(np.mean(true_nats))
+    return Sigmoid(slope=slope, offset=offset, min_word_logprob=config.min_word_logprob)
 
 
 def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
@@ -182,7 +193,15 @@ def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibra
     true_means, foreign_means = (
         np.array([mean_clamped(nats, config.min_word_logprob) for nats in side]) for side in (true, foreign)
     )
-    sigmoid = solve(true_means, foreign_means, config)
+    try:
+        sigmoid = solve(true_means, foreign_means, config)
+    except CalibrationError as error:
+        sigmoid = _by_spread(true_means, config)
+        print(
+            f"warning: {error} Until then a score only says how probable the words are: "
+            f"{config.ground_truth_score:g} as those of true texts, and about a point for each standard deviation.",
+            flush=True,
+        )
     write_text(folder / CALIBRATION_FILE, json.dumps(sigmoid.model_dump(), indent=1, sort_keys=True) + "\n")
     flat = [nats for story in true for nats in story]
     return {
