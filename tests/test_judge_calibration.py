@@ -13,6 +13,7 @@ from alignslm.judge.calibration import (
     CalibrationError,
     Sigmoid,
     auc,
+    calibrate,
     mean_clamped,
     separation,
     shuffled,
@@ -108,3 +109,26 @@ def test_a_judge_that_is_not_fitted_is_tried_on_true_and_shuffled_texts(capsys, 
     assert ("weights.ppl" in capsys.readouterr().out) == warned
     assert separation(_Knows(known), [], count=20) == {}
     assert separation(_Knows(known), TEXTS, count=0) == {}
+
+
+@pytest.mark.parametrize("count", [40, 41, 150])
+def test_of_few_stories_twenty_are_held_back(count):
+    fit, held_back = split_heldout(TEXTS[:count])
+    assert len(held_back) == 20
+    assert len(fit) == count - 20
+
+
+def test_a_judge_that_cannot_separate_scores_by_the_spread_of_true_texts(tmp_path, capsys):
+    class Alike:
+        def word_nats(self, stories):
+            return [[-1.0 - (len(story.prompt) % 2)] for story in stories]
+
+    stories = [JudgeInput("p" * (3 + i % 2), f"ending {i}") for i in range(40)]
+    calibration = Calibration(min_word_logprob=-6.0, ground_truth_score=3.4, shuffled_score=2.6)
+    figures = calibrate(Alike(), stories, calibration, tmp_path)
+    sigmoid = Sigmoid.model_validate_json((tmp_path / "calibration.json").read_text())
+    assert figures["auc_true_vs_shuffled"] == pytest.approx(0.5, abs=0.1)
+    assert sigmoid.score(-1.5) == pytest.approx(3.4)  # the mean of true texts
+    logit = math.log(2.4 / 1.6)
+    assert sigmoid.score(-1.0) == pytest.approx(1 + 4 / (1 + math.exp(-(logit + 1))))  # one standard deviation, 0.5
+    assert "warning" in capsys.readouterr().out

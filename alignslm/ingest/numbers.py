@@ -10,6 +10,7 @@ import polars as pl
 from alignslm.config.document import Plain
 from alignslm.config.yaml_edit import flow, replace_value
 from alignslm.ingest.sound import WHOLE_S
+from alignslm.judge.calibration import MIN_HELD_BACK
 from alignslm.storage import write_text
 
 PROMPT_S, SHORTEST_PROMPT_S = 3.0, 1.0
@@ -17,7 +18,7 @@ AFTER_S = 0.5  # a prompt's utterance goes on at least so long
 UNITS_PER_S = 5  # fewer is silence: speech has three to four times as many
 SPARE = 0.95  # of the utterances that are long enough, for those with too few units
 MOST: Mapping[str, int] = {"train": 300, "valid": 60, "test": 100}
-FITTED_TEXTS = 40  # half of them calibrate a judge
+FITTED_TEXTS = 2 * MIN_HELD_BACK
 LEAST_TRAINING, LEAST_HELD_OUT = 20, 4
 HOUR_S = 3600.0
 
@@ -101,7 +102,7 @@ def choices(rows: pl.DataFrame, name: str, folder: Path, *, sample_rate_hz: int,
     return [
         Choice("corpus", "folder", corpus, name),
         Choice("encoder", "mfcc-kmeans", {"num_units": 100 if sum(train) >= HOUR_S else 50}, name),
-        Choice("lm", "llama-tiny", {"max_steps": max(120, min(600, 2 * len(train)))}, name),
+        Choice("lm", "llama-tiny", {"max_steps": max(100, min(600, len(train)))}, name),
         Choice("judge", "ngram-narrow", {"order": 4 if texts >= 1000 else 2}, name),
         Choice("judge", "story-lm-narrow", {"steps": max(100, min(600, texts))}, f"{name}-heldout"),
         Choice("benchmark", "corpus-cloze", {"context_s": half, "ending_s": half}, name),
@@ -124,7 +125,7 @@ def write_choice(choice: Choice, root: Path, head: str) -> Path:
 def fitted_texts(rows: pl.DataFrame) -> int:
     """Return how many texts a judge can be fitted on: training utterances with a text that has a continuation."""
     prompt_words = _prompt_words(rows)
-    return rows.filter((pl.col("split") == "train") & (_num_words() > prompt_words)).height
+    return rows.filter((pl.col("split") == "train") & (_num_words() > prompt_words))["text"].n_unique()
 
 
 def preset(rows: pl.DataFrame, name: str, *, asr: str | None, judge: str | None) -> dict[str, Plain]:

@@ -18,7 +18,7 @@ from alignslm.provenance import content_id
 from alignslm.storage import write_text
 
 Floats = npt.NDArray[np.float64]
-HELD_BACK_OF_TEN = range(1, 6)  # tenths of the stories a judge is calibrated on instead of fitted to
+HELD_BACK_OF_TEN = 1  # tenths of the stories a judge is calibrated on instead of fitted to
 MIN_HELD_BACK = 20
 CALIBRATION_FILE = "calibration.json"
 GUESSING = 0.65  # an AUC below this is warned of
@@ -81,22 +81,23 @@ def mean_clamped(word_nats: Sequence[float], floor_nats: float) -> float:
 def split_heldout(stories: Sequence[JudgeInput]) -> tuple[list[JudgeInput], list[JudgeInput]]:
     """Return (stories to fit on, stories to calibrate on), by a hash of the text: order and repeats change nothing.
 
-    A tenth calibrates; of few stories as many tenths as give `MIN_HELD_BACK`, half at most. A repeated story is on one
-    side only. Raises CalibrationError if too few are left to calibrate on.
+    A tenth calibrates; of few stories, `MIN_HELD_BACK`. A repeated story is on one side only. Raises CalibrationError
+    if that would be more than half.
     """
-    told = sorted({content_id(*story): story for story in stories}.items())
-    for tenths in HELD_BACK_OF_TEN:
-        held_back = [story for key, story in told if int(key, 16) % 10 < tenths]
-        if len(held_back) >= MIN_HELD_BACK:
-            break
-    fitted = [story for key, story in told if int(key, 16) % 10 >= tenths]
-    if len(held_back) < MIN_HELD_BACK:
+    told = {content_id(*story): story for story in stories}
+    held = {key for key in told if int(key, 16) % 10 < HELD_BACK_OF_TEN}
+    if len(held) < MIN_HELD_BACK:
+        held = {*sorted(told)[:MIN_HELD_BACK]}
+    if len(told) < 2 * MIN_HELD_BACK:
         raise CalibrationError(
-            f"{len(stories)} stories ({len(fitted) + len(held_back)} different) leave {len(held_back)} to calibrate "
-            f"the judge on; {MIN_HELD_BACK} are needed, so some {2 * MIN_HELD_BACK} texts. Give "
+            f"{len(stories)} stories ({len(told)} different) are too few to fit and calibrate a judge on; "
+            f"{2 * MIN_HELD_BACK} are needed. Give "
             "more training transcripts of more than num_prompt_words words, or raise `texts` if it is lower, both in "
             "experiments/corpus; or choose a judge that is not fitted (`judge` in params.yaml)."
         )
+    fitted, held_back = (
+        [story for key, story in sorted(told.items()) if (key in held) == wanted] for wanted in (False, True)
+    )
     return fitted, held_back
 
 
