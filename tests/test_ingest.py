@@ -162,10 +162,11 @@ def test_the_same_command_again_changes_nothing_and_a_new_file_is_told(made, spe
     assert "1 changed" in said
 
 
-def test_a_taken_name_is_refused(made, speech):
-    done = CliRunner().invoke(app, ["ingest", str(speech), "--root", str(made[0]), "--name", "tiny"])
+@pytest.mark.parametrize("name", ["tiny", "folder", "ngram"])
+def test_a_taken_name_is_refused(made, speech, name):
+    done = CliRunner().invoke(app, ["ingest", str(speech), "--root", str(made[0]), "--name", name])
     assert isinstance(done.exception, IngestError)
-    assert "tiny.yaml" in str(done.exception)
+    assert f"{name}.yaml" in str(done.exception)
     assert "--name" in str(done.exception)
 
 

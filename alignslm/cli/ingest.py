@@ -22,7 +22,7 @@ APART = {
 
 
 def ingest(
-    folder: Annotated[Path, typer.Argument(help="Recordings, in subfolders or not.", exists=True, file_okay=False)],
+    folder: Annotated[Path, typer.Argument(help="Recordings, in subfolders or not.")],
     root: Root = Path(),
     *,
     name: Annotated[str | None, typer.Option("--name", help="Name of the preset; default: the folder's.")] = None,
@@ -49,6 +49,7 @@ def ingest(
     """
     from alignslm.ingest.corpus import Asked, ingest
 
+    folder = folder.expanduser()
     name = name or re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "speech"
     done = ingest(Asked(folder, name, sample_rate_hz, one_speaker, asr, judge), root)
     console = Console(highlight=False, soft_wrap=True)

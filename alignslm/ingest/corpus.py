@@ -62,6 +62,7 @@ def ingest(asked: Asked, root: Path) -> Ingested | None:
     The folder of recordings is only read. The corpus is written whole or not at all. Raises IngestError where there is
     nothing to read or the name is taken, TooLittleError where there is too little.
     """
+    found = find(asked.folder, one_speaker=asked.one_speaker)
     place = root / "ingested" / asked.name
     record = _record(asked)
     known = place / RECORD
@@ -69,9 +70,9 @@ def ingest(asked: Asked, root: Path) -> Ingested | None:
     preset = root / "experiments" / "preset" / f"{asked.name}.yaml"
     if before == record and preset.is_file():
         return None
-    if before is None and preset.exists():
-        raise IngestError(f"{preset} already exists; choose another --name")
-    found = find(asked.folder, one_speaker=asked.one_speaker)
+    taken = sorted((root / "experiments").glob(f"*/{asked.name}.yaml"))
+    if before is None and taken:
+        raise IngestError(f"{taken[0]} already exists; choose another --name")
     aside = list(found.aside)
     with replacing_folder(place) as partial:
         utterances = list(_utterances(asked, found.recordings, partial, aside, root))

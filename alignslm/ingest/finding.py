@@ -61,6 +61,8 @@ def find(folder: Path, *, one_speaker: bool) -> Found:
 
     The speaker is the table's, else the subfolder directly below `folder` if there are several, else the one voice.
     """
+    if not folder.is_dir():
+        raise IngestError(f"{folder} is not a folder; name the one that holds the recordings")
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     sounds = [file.as_posix() for file in files if file.suffix.lower() in SUFFIXES]
     if not sounds:
