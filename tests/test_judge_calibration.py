@@ -74,7 +74,7 @@ def test_held_back_stories_depend_on_texts_not_on_their_order_or_number():
 def test_too_few_stories_are_refused():
     with pytest.raises(CalibrationError) as raised:
         split_heldout(TEXTS[:30])
-    names(raised.value, "30", "20")
+    names(raised.value, "30", "40")
 
 
 def test_shuffling_gives_everybody_a_foreign_ending():

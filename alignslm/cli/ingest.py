@@ -10,6 +10,7 @@ from rich.text import Text
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.terminal import Console
+from alignslm.user_errors import Problem, format_problems
 
 if TYPE_CHECKING:
     from alignslm.ingest.corpus import Ingested
@@ -80,7 +81,7 @@ def _print(done: "Ingested", name: str, console: Console) -> None:
     console.print(Text(APART[done.by]))
     if done.aside:
         console.print(Text(f"{len(done.aside)} set aside (ingested/{name}/set-aside.csv):", style="yellow"))
-        for item in done.aside[:5]:
-            row = "" if item.row is None else f":{item.row}"
-            console.print(Text(f"  {item.file}{row}: {item.reason}"))
+        places = [Problem(reason, file if row is None else f"{file}:{row}") for file, row, reason in done.aside]
+        for line in format_problems(places):
+            console.print(Text(line))
     console.print(Text(f"wrote ingested/{name}, {done.written[0]} and {len(done.written) - 1} files that it names"))

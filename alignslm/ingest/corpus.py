@@ -149,7 +149,7 @@ def _utterances(
         text = recording.text
         if len(parts) > 1 and text is not None:
             text = None
-            aside.append(Aside(recording.file, None, f"its text only: {len(parts)} pieces were cut of it"))
+            aside.append(Aside(recording.file, None, f"its text only: it was cut into {len(parts)} pieces"))
         stem = f"{Path(recording.file).stem}-{content_id('ingest', recording.file)[:6]}"
         for number, part in enumerate(parts):
             file_name = f"{stem}-{number}.flac" if len(parts) > 1 else f"{stem}.flac"

@@ -17,6 +17,7 @@ TABLES = {".csv", ".tsv", ".jsonl"}
 FILE = ("file_name", "file", "path", "audio", "filename", "wav", "id", "utterance_id")
 TEXT = ("normalized_text", "text", "transcript", "transcription", "sentence")
 SPEAKER = ("speaker_id", "speaker", "client_id")
+COLUMNS = (FILE, TEXT, SPEAKER)
 
 
 class IngestError(ValueError):
@@ -77,7 +78,7 @@ def find(folder: Path, *, one_speaker: bool) -> Found:
         known = told.get(sound) or _beside(folder, sound)
         text, problem = _words(known)
         if problem and known:
-            aside.append(Aside(known.where, known.row, f"{problem}: {sound} is kept without its text"))
+            aside.append(Aside(known.where, known.row, f"its text only: {problem}"))
         speaker = (known.speaker if known else "") or (
             Path(sound).parts[0] if len(folders) > 1 and "/" in sound else ""
         )
@@ -91,7 +92,7 @@ def _words(known: Told | None) -> tuple[str | None, str | None]:
         return None, None
     spoken = " ".join(words(known.text))
     if any(character.isdigit() for character in spoken):
-        return None, "digits, which can be spoken in several ways; write them out as words"
+        return None, "digits can be spoken in several ways; write them as words"
     return (spoken, None) if spoken else (None, "no word in the text")
 
 
@@ -116,7 +117,11 @@ def _read_table(table: Path, sounds: list[str]) -> tuple[dict[str, Told], list[A
         for row, file, known in _rows(table):
             sound = by_name.get(file.removeprefix("./"))
             if sound is None or sound in told:
-                reason = f"no recording {file}, or several" if sound is None else f"{sound} stands in an earlier row"
+                reason = (
+                    f"no recording is named {file}, or several are"
+                    if sound is None
+                    else f"{sound} stands in an earlier row"
+                )
                 aside.append(Aside(table.name, row, reason))
             else:
                 told[sound] = known
@@ -133,24 +138,15 @@ def _names(sound: str) -> set[str]:
 
 def _rows(table: Path) -> Iterator[tuple[int, str, Told]]:
     """Yield row, file and what is told of it: jsonl, columns by their names, or LJSpeech's `id|text|text`."""
-    rows = _mappings(table)
-    number, first = next(rows, (0, {}))
-    file, text = _column(first, FILE), _column(first, TEXT)
-    if file is None:
-        raise IngestError(
-            f"{table} names no files: columns are {', '.join(first) or 'none'}, and one of {', '.join(FILE)} is needed"
-        )
-    speaker = _column(first, SPEAKER)
-    for row, values in [(number, first), *rows]:
-        said = values.get(text or "") or ""
-        yield row, values.get(file) or "", Told(said, values.get(speaker or "") or "", table.name, row)
+    for row, values in _mappings(table):
+        file, text, speaker = (next((values[key] for key in keys if values.get(key)), "") for keys in COLUMNS)
+        if not file:
+            kinds = ", ".join(COLUMNS[0])
+            raise IngestError(f"{table}:{row} names no file: {', '.join(values)} given, one of {kinds} needed")
+        yield row, file, Told(text, speaker, table.name, row)
 
 
-def _column(row: Mapping[str, str | None], known: tuple[str, ...]) -> str | None:
-    return next((name for name in known if name in row), None)
-
-
-def _mappings(table: Path) -> Iterator[tuple[int, Mapping[str, str | None]]]:
+def _mappings(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     lines = text_lines(table)
     if table.suffix == ".jsonl":
         for row, line in enumerate(lines, 1):
