@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,7 @@ from alignslm.ingest.finding import IngestError, find
 from alignslm.ingest.sound import SoundError, pieces, prepared, trimmed
 from alignslm.ingest.splits import split_groups
 from alignslm.listening.loudness import loudness_lufs
+from alignslm.plan.speech import speech_needs
 from tests.micro import copy_project
 
 RATE = 44100
@@ -290,3 +292,46 @@ def test_no_speaker_or_recording_is_in_two_splits(speakers, pieces_each):
         assert shares["train"] >= 0.6
         assert shares["test"] >= 0.15
         assert shares["valid"] >= 0.1
+
+
+def test_check_says_what_each_stage_needs_and_what_there_is(made):
+    root, _ = made
+    apply_preset("mine", root)
+    experiment = load_experiment(root)
+    table = pl.read_csv(root / "ingested/mine/metadata.csv")
+    lengths = {name: soundfile.info(root / "ingested/mine" / name).duration for name in table["file_name"]}
+    needs = {
+        (need.stage, need.needs.split()[1] if need.stage == "prompts" else ""): need
+        for need in speech_needs(experiment, root)
+    }
+    assert all(need.enough for need in needs.values())
+    test = {name for name, subset in table.select("file_name", "subset").iter_rows() if subset == "test"}
+    cut = experiment.params.prompts.max_duration_s
+    long = [name for name in test if lengths[name] > cut]
+    minutes = sum(lengths[name] for name in test) / 60
+    assert needs["prompts", "test"].needs.startswith(f"{experiment.params.prompts.test} test ")
+    assert needs["prompts", "test"].has == f"{len(long)} of {len(test)}, {minutes:.1f} minutes"
+    train = table.filter(subset="train")["text"].drop_nulls()
+    assert needs["judge", ""].has == needs["heldout_judge", ""].has == str(train.n_unique())
+    assert needs["asr", ""].has == str(len(train))
+    assert needs["benchmarks.endings", ""].has == str(len(test))
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "stage"),
+    [
+        ("corpus/mine", "num_prompt_words: 2", "num_prompt_words: 7", "judge"),
+        ("lm/mine", "max_position_embeddings: 512", "max_position_embeddings: 220", "base"),
+        ("benchmark/mine", "ending_s: ", "ending_s: 90", "benchmarks.endings"),
+    ],
+)
+def test_check_ends_with_a_failure_where_the_corpus_has_too_little(made, tmp_path, file, before, after, stage):
+    root = tmp_path / "copy"
+    shutil.copytree(made[0], root)
+    apply_preset("mine", root)
+    path = root / f"experiments/{file}.yaml"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    lacking = {need.stage for need in speech_needs(load_experiment(root), root) if not need.enough}
+    assert lacking >= {stage}
+    assert CliRunner().invoke(app, ["check", "--root", str(root)]).exit_code == 1
