@@ -65,7 +65,7 @@ def _print(done: "Ingested", name: str, console: Console) -> None:
     import polars as pl
 
     if done.changes is not None:
-        console.print(Text(f"{', '.join(done.changes)} since the last time"))
+        console.print(Text(f"files since the last time: {', '.join(done.changes) or 'the same'}"))
     minutes = done.rows["seconds"].sum() / 60
     recordings = done.rows["recording"].n_unique()
     console.print(

@@ -110,7 +110,7 @@ def _changes(before: dict[str, Plain], now: dict[str, Plain]) -> list[str]:
         "gone": len(old.keys() - new.keys()),
         "changed": sum(old[name] != new[name] for name in old.keys() & new.keys()),
     }
-    listed = [f"{count} files {what}" for what, count in counts.items() if count]
+    listed = [f"{count} {what}" for what, count in counts.items() if count]
     return listed + (["other options"] if before["options"] != now["options"] else [])
 
 
