@@ -17,6 +17,7 @@ from alignslm.config.prerequisites import asr_faults, execution_faults, judge_fa
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.config.warnings import warnings
+from alignslm.plan.speech import speech_needs
 from alignslm.terminal import Console
 from alignslm.training.adapter_faults import adapter_faults
 
@@ -31,7 +32,8 @@ def check(
     """Check params.yaml and every config it names, and print the resolved experiment.
 
     All problems of all files are listed at once, each as file:line: key: message, and the exit status is then 1.
-    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded.
+    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded. Of a corpus
+    of recordings it says what each stage needs, and exits with status 1 where there is less.
 
     [bold]alignslm check[/]
 
@@ -43,6 +45,12 @@ def check(
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
     for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    needs = speech_needs(experiment, root)
+    if needs:
+        rows = [(need.stage, need.needs, need.has, "" if need.enough else "too little") for need in needs]
+        console.print(grid(("stage", "needs", "has", ""), rows, numbers=(), styles=("bold", None, None, "red")))
+    if any(not need.enough for need in needs):
+        raise typer.Exit(1)
     console.print(Text("params.yaml and its configs are valid", style="green"))
 
 
