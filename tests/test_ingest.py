@@ -3,6 +3,9 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import polars as pl
@@ -19,11 +22,14 @@ from alignslm.config.presets import apply_preset
 from alignslm.config.warnings import warnings
 from alignslm.corpora import find_corpus, utterances_of
 from alignslm.corpora.texts import texts_of
+from alignslm.ingest import numbers
 from alignslm.ingest.finding import IngestError, find
+from alignslm.ingest.numbers import TooLittleError
 from alignslm.ingest.sound import SoundError, pieces, prepared, trimmed
 from alignslm.ingest.splits import split_groups
 from alignslm.listening.loudness import loudness_lufs
 from alignslm.plan.speech import speech_needs
+from tests.messages import names
 from tests.micro import copy_project
 
 RATE = 44100
@@ -171,9 +177,8 @@ def test_the_same_command_again_changes_nothing_and_a_new_file_is_told(made, spe
 @pytest.mark.parametrize("name", ["tiny", "folder", "ngram"])
 def test_a_taken_name_is_refused(made, speech, name):
     done = CliRunner().invoke(app, ["ingest", str(speech), "--root", str(made[0]), "--name", name])
-    assert isinstance(done.exception, IngestError)
-    assert f"{name}.yaml" in str(done.exception)
-    assert "--name" in str(done.exception)
+    assert done.exit_code == 1
+    names(done.stderr, f"{name}.yaml", "--name")
 
 
 @pytest.mark.parametrize("count", [1, 20])
@@ -335,3 +340,67 @@ def test_check_ends_with_a_failure_where_the_corpus_has_too_little(made, tmp_pat
     lacking = {need.stage for need in speech_needs(load_experiment(root), root) if not need.enough}
     assert lacking >= {stage}
     assert CliRunner().invoke(app, ["check", "--root", str(root)]).exit_code == 1
+
+
+def test_m4a_is_decoded_by_ffmpeg_where_there_is_one(tmp_path, monkeypatch):
+    """The stand-in takes ffmpeg's own arguments: what to read stands behind -i, and the sound goes to stdout."""
+    soundfile.write(tmp_path / "sound.wav", stereo(voice(2.0, 1)), RATE)
+    (tmp_path / "sound.wav").rename(tmp_path / "phone of mine.m4a")
+    program = tmp_path / "ffmpeg"
+    program.write_text('#!/bin/sh\nwhile [ "$1" != -i ]; do shift; done\nexec cat "$2"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (found,) = prepared(tmp_path / "phone of mine.m4a", 16000)
+    assert len(found) == pytest.approx(2 * 16000, abs=320)
+    program.write_text("#!/bin/sh\necho moov atom not found >&2\nexit 1\n")
+    with pytest.raises(SoundError, match="moov atom not found"):
+        prepared(tmp_path / "phone of mine.m4a", 16000)
+
+
+def test_a_killed_ingest_leaves_nothing_half_written(speech, tmp_path):
+    root = tmp_path / "experiment"
+    copy_project(root)
+    before = tree(root)
+    command = [sys.executable, "-m", "alignslm", "ingest", str(speech), "--name", "mine"]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list(root.glob("ingested/.mine.*/*.flac")):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -9
+    assert not (root / "ingested/mine").exists()
+    assert {name: cell for name, cell in tree(root).items() if name in before} == before
+    ingest(root, speech)
+    assert [path.name for path in (root / "ingested").iterdir()] == ["mine"]
+
+
+def test_a_judge_that_needs_no_texts_takes_the_place_of_one_that_does():
+    rows = pl.DataFrame(
+        {
+            "split": ["train"] * 60 + ["valid"] * 10 + ["test"] * 10,
+            "seconds": [4.0] * 80,
+            "text": ["some words of a text"] * 80,  # one text, however often
+        }
+    )
+    with pytest.raises(TooLittleError, match="--asr"):
+        numbers.preset(rows, "mine", asr="whisper-tiny.en", judge=None)
+    chosen = numbers.preset(rows, "mine", asr="whisper-tiny.en", judge="mistral-7b")
+    assert (chosen["judge"], chosen["heldout_judge"], chosen["asr"]) == ("mistral-7b", "mistral-7b", "whisper-tiny.en")
+    many = rows.with_columns(text=pl.format("text number {} of many", pl.int_range(80)))
+    chosen = numbers.preset(many, "mine", asr=None, judge=None)
+    assert (chosen["judge"], chosen["heldout_judge"], chosen["asr"]) == ("mine", "mine-heldout", "char-ctc")
+
+
+@given(st.lists(st.floats(1.0, 20.0), min_size=1, max_size=400), st.randoms())
+def test_prompts_are_no_more_than_the_utterances_that_can_give_them(seconds, random):
+    splits = [random.choice(["train", "train", "train", "valid", "test"]) for _ in seconds]
+    rows = pl.DataFrame({"split": splits, "seconds": seconds})
+    try:
+        found = numbers.prompt_counts(rows)
+    except TooLittleError:
+        return
+    assert 1.0 <= found.length_s <= 3.0
+    for split in ("train", "valid", "test"):
+        fitting = sum(
+            mine == split and length >= found.length_s + 0.5 for mine, length in zip(splits, seconds, strict=True)
+        )
+        assert getattr(found, split) <= min(fitting, numbers.MOST[split])

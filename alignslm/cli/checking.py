@@ -10,6 +10,7 @@ from rich.text import Text
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
+from alignslm.config.corpora import Recordings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
@@ -17,7 +18,6 @@ from alignslm.config.prerequisites import asr_faults, execution_faults, judge_fa
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.config.warnings import warnings
-from alignslm.plan.speech import speech_needs
 from alignslm.terminal import Console
 from alignslm.training.adapter_faults import adapter_faults
 
@@ -45,13 +45,20 @@ def check(
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
     for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    if isinstance(experiment.corpus, Recordings):
+        _print_needs(experiment, root, console)
+    console.print(Text("params.yaml and its configs are valid", style="green"))
+
+
+def _print_needs(experiment: Experiment, root: Path, console: Console) -> None:
+    from alignslm.plan.speech import speech_needs
+
     needs = speech_needs(experiment, root)
-    if needs:
-        rows = [(need.stage, need.needs, need.has, "" if need.enough else "too little") for need in needs]
+    rows = [(need.stage, need.needs, need.has, "" if need.enough else "too little") for need in needs]
+    if rows:
         console.print(grid(("stage", "needs", "has", ""), rows, numbers=(), styles=("bold", None, None, "red")))
     if any(not need.enough for need in needs):
         raise typer.Exit(1)
-    console.print(Text("params.yaml and its configs are valid", style="green"))
 
 
 def checked(root: Path, *, everything: bool) -> Experiment:

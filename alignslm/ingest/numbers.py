@@ -91,7 +91,7 @@ def choices(rows: pl.DataFrame, name: str, folder: Path, *, sample_rate_hz: int,
     prompts, texts = prompt_counts(rows), fitted_texts(rows)
     train = rows.filter(split="train")["seconds"]
     half = prompts.length_s / 2
-    trainer: dict[str, Plain] = {"min_pairs": prompts.train // 5, "batch_size": 8 if prompts.train < 200 else 16}
+    trainer: dict[str, Plain] = {"min_pairs": prompts.train // 5, "batch_size": 8 if prompts.train < 60 else 16}
     corpus: dict[str, Plain] = {
         "sample_rate_hz": sample_rate_hz,
         "overlapping_speakers": "error" if several else "allow",
