@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from alignslm import outside
+from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.loading import load_execution, load_experiment
@@ -45,6 +47,7 @@ def plan(
         *volume_lines(planned.volume),
         *memory_lines(planned, execution.batch_size),
         stages,
+        *outside.compare(experiment, root / Artifacts().outside, root, new=False).changes,
     ]:
         console.print(Text(line), soft_wrap=True)
     for line in planned.missing:

@@ -5,6 +5,7 @@ codebooks of one file name never meet. Repositories of the Hub are kept where hu
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,6 +15,8 @@ from typing import NamedTuple
 from alignslm.config.sources import FolderSource, HubSource, Source, UrlSource
 from alignslm.provenance import file_sha256
 from alignslm.storage import DISK_ERRORS
+
+CACHE_VARIABLE = "ALIGNSLM_CACHE"
 
 
 class FetchError(ValueError):
@@ -28,6 +31,11 @@ class Fetched(NamedTuple):
 
     path: Path
     identity: str
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept for all experiments: $ALIGNSLM_CACHE, or ~/.cache/alignslm."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignslm").expanduser()
 
 
 def download(source: Source, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()) -> Fetched:
