@@ -67,7 +67,7 @@ def compare(experiment: Experiment, known: Path, root: Path = Path(), *, new: bo
             else:
                 change = f"not on this machine; its {len(files)} files count as unchanged"
             now[key] = files
-            compared.changes += [f"{where}: {change}"] if change else []
+            compared.changes.extend([f"{where}: {change}"] if change else [])
     return compared
 
 

@@ -47,7 +47,7 @@ def experiment(tmp_path_factory):
         (root / f"experiments/benchmark/{kind}.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        list_outside(Path())
+        list_outside(root)
         Artifacts().utterances.mkdir(parents=True)  # dvc.yaml names them; only toys read them
         waveforms = [audio.decode(file.read_bytes())[0] for file in sorted(release.glob("syntactic/dev/*.wav"))]
         prepare_encoder(load_experiment().encoder, waveforms, Artifacts().encoder)

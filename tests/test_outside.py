@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from alignslm import outside
 from tests.messages import names
-from tests.micro import WARM, changed, edit, make_repository, run, stages_of
+from tests.micro import PARAMS, WARM, changed, edit, make_repository, run, stages_of
 
 FILES = {"a.wav": b"one", "texts/b.txt": b"two", "texts/deep/c.txt": b""}
 
@@ -181,8 +182,9 @@ def recorded(tmp_path_factory) -> tuple[Path, Path]:
     part = (root / "experiments/corpus/folder.yaml").read_text().replace("$SPEECH_FOLDER", str(speech))
     (root / "experiments/corpus/folder.yaml").write_text(part.replace("speakers: error ", "speakers: allow "))
     edit(root / "experiments/encoder/mfcc-kmeans.yaml", {"num_units": 8, "fit_utterances": 10})
-    edit(root / "params.yaml", {"corpus": "folder", "benchmarks": {"cloze": "corpus-cloze"}})
-    assert stages_of(units(root)) == ["own_code@encoder/mfcc-kmeans", "corpus", "encoder", "units"]
+    prompts = {"prompts": {**PARAMS["prompts"], "cut_at": "time"}}
+    edit(root / "params.yaml", {"corpus": "folder", "benchmarks": {"cloze": "corpus-cloze"}} | prompts)
+    assert {*stages_of(units(root))} == {"own_code@encoder/mfcc-kmeans", "corpus", "encoder", "units"}
     return root, speech
 
 
@@ -204,7 +206,7 @@ def test_changed_recordings_rerun_what_reads_them_and_nothing_else(recorded):
         stream.write(speak(speech, 30))
     told = ("experiments/corpus/folder.yaml: parts.folder.source", "1 added", "1 changed", "30.wav", "metadata.csv")
     for command in ("check", "plan"):
-        names(run(root, "alignslm", command, check=False), *told)
+        names(run(root, sys.executable, "-m", "alignslm", command, check=False), *told)
     said = units(root)
     names(said, *told)
     assert stages_of(said) == ["corpus", "encoder", "units"]
