@@ -13,10 +13,15 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from alignslm import outside
+from alignslm.config.experiment import CONFIG_GROUPS, Experiment
+from alignslm.config.loading import load_experiment
+from alignslm.config.presets import preview
+from alignslm.pipeline import read_stages
 from tests.messages import names
-from tests.micro import PARAMS, WARM, changed, edit, make_repository, run, stages_of
+from tests.micro import PARAMS, ROOT, WARM, changed, copy_project, edit, make_repository, run, stages_of
 
 FILES = {"a.wav": b"one", "texts/b.txt": b"two", "texts/deep/c.txt": b""}
 
@@ -158,6 +163,86 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     with pytest.raises(outside.OutsideError) as raised:
         outside.listed(fill(folder, {}))
     names(str(raised.value), str(folder), "Permission denied")
+
+
+@pytest.fixture
+def experiment(tmp_path) -> tuple[Path, dict[str, Path]]:
+    """An experiment with a folder of speech, a local judge and one file for the predicted MOS, each outside it."""
+    root, speech, judge = tmp_path / "experiment", fill(tmp_path / "speech", FILES), tmp_path / "judge"
+    fill(judge, {"config.json": b"{}", "model.safetensors": b"old"})
+    mos = fill(tmp_path, {"utmos.jit": b"net"}) / "utmos.jit"
+    copy_project(root)
+    prompts = {"prompts": {**PARAMS["prompts"], "cut_at": "time"}}
+    chosen = {"corpus": "folder", "judge": "mistral-7b", "mos": "utmos", "benchmarks": {"cloze": "corpus-cloze"}}
+    edit(root / "params.yaml", {**chosen, **prompts})
+    for choice, path in {"judge/mistral-7b": judge, "mos/utmos": mos}.items():
+        edit(root / f"experiments/{choice}.yaml", {"weights": {"kind": "folder", "path": str(path)}})
+    return root, {"speech": speech, "judge": judge, "mos": mos}
+
+
+def look(root: Path, *, new: bool = True) -> outside.Compared:
+    return outside.compare(load_experiment(root), root / "artifacts/outside", root, new=new)
+
+
+def test_every_folder_and_file_of_every_config_is_compared(experiment, monkeypatch):
+    root, places = experiment
+    monkeypatch.setenv("SPEECH_FOLDER", str(places["speech"]))
+    known = root / "artifacts/outside"
+    assert look(root, new=False).listings[Path("corpus/folder.json")] == {}
+    outside.write(look(root), known)
+    assert json.loads((known / "corpus/folder.json").read_text()) == {"parts.folder.source": hashed(places["speech"])}
+    assert json.loads((known / "mos/utmos.json").read_text())["weights"][""][0] == 3
+    fill(places["judge"], {"model.safetensors": b"new"})
+    places["mos"].write_bytes(b"longer")
+    for new in (True, False):
+        assert look(root, new=new).changes == [
+            f"experiments/mos/utmos.yaml: weights ({places['mos']}): files: 1 changed",
+            f"experiments/judge/mistral-7b.yaml: weights ({places['judge']}): files: 1 changed (model.safetensors)",
+        ]
+    outside.write(look(root), known)
+    assert look(root).changes == []
+    edit(root / "params.yaml", {"mos": "dnsmos"})
+    outside.write(look(root), known)
+    assert sorted(file.name for file in (known / "mos").iterdir()) == ["dnsmos.json"]
+
+
+def test_a_folder_that_is_not_here_keeps_its_listing_and_one_that_never_was_is_told(experiment, monkeypatch):
+    root, places = experiment
+    monkeypatch.delenv("SPEECH_FOLDER", raising=False)
+    names(look(root).absent, "experiments/corpus/folder.yaml", "parts.folder.source", "$SPEECH_FOLDER")
+    monkeypatch.setenv("SPEECH_FOLDER", str(places["speech"]))
+    outside.write(look(root), root / "artifacts/outside")
+    before = look(root).listings
+    shutil.rmtree(places["speech"])
+    found = look(root)
+    assert (found.listings, found.absent) == (before, [])
+    names(found.changes, "experiments/corpus/folder.yaml", "not on this machine", "3 files")
+
+
+MAKERS = {
+    "corpus": "corpus",
+    "encoder": "encoder",
+    "lm": "base",
+    "vocoder": "vocoder",
+    "asr": "asr",
+    "mos": "mos",
+    "judge": "judge",
+    "benchmark": "benchmarks",
+    "preferences": "imported_pairs",
+}
+
+
+def test_every_stage_that_reads_a_source_depends_on_its_listing():
+    for key, kind in CONFIG_GROUPS.items():
+        annotation = Experiment.model_fields[key].annotation
+        named = "FolderSource" in TypeAdapter(annotation).json_schema().get("$defs", {})
+        assert named == (kind in MAKERS), key
+    for stage in read_stages(ROOT, params=preview("embedded-full", ROOT).text):
+        script = stage.name.partition("@")[0]
+        for file in stage.params:
+            _, *kind, name = file.removesuffix(".yaml").split("/") if "/" in file else ("", "")
+            if MAKERS.get("/".join(kind)) == script:
+                assert f"artifacts/outside/{kind[0]}/{name}.json" in stage.deps
 
 
 HEAD = "file_name,subset,speaker_id,text\n"
