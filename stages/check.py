@@ -31,7 +31,8 @@ def main() -> None:
         outside.write(found, artifacts.outside)
         params, files = experiment.params, sum(len(of) for one in found.listings.values() for of in one.values())
         inputs = {"checkpoints": len(params.checkpoints), "systems": len(params.systems)}
-        log.rows(inputs=inputs | ({"files outside": files} if files else {}), outputs={})
+        outside_too = ({"files outside": files}, {"changed folders": len(found.changes)}) if files else ({}, {})
+        log.rows(inputs=inputs | outside_too[0], outputs=outside_too[1])
 
 
 if __name__ == "__main__":
