@@ -38,11 +38,15 @@ class OutsideError(ValueError):
 
 
 class Compared(NamedTuple):
-    """Listings by their place below artifacts/outside; `changes` are lines to print, `absent` sources never read."""
+    """Listings by their place below artifacts/outside; `changes` are lines to print, `absent` sources never read.
+
+    `stale` are the paths of listings that are no longer true.
+    """
 
     listings: dict[Path, Listing]
     changes: list[str]
     absent: list[str]
+    stale: set[str]
 
 
 def compare(experiment: Experiment, known: Path, root: Path = Path(), *, new: bool = True) -> Compared:
@@ -50,7 +54,7 @@ def compare(experiment: Experiment, known: Path, root: Path = Path(), *, new: bo
 
     A folder that is not on this machine keeps its former listing. Raises OutsideError.
     """
-    compared = Compared({}, [], [])
+    compared = Compared({}, [], [], set())
     for choice in experiment.choices():
         place = Path(*choice.file.with_suffix(".json").parts[1:])
         former = _read(known / place)
@@ -61,6 +65,7 @@ def compare(experiment: Experiment, known: Path, root: Path = Path(), *, new: bo
             where = f"{choice.file.as_posix()}: {key} ({source.path})"
             if (files := _listed(source, root)) is not None:
                 change = difference(former.get(key, files), files)
+                compared.stale.update([f"artifacts/outside/{place.as_posix()}"] if change else [])
             elif (files := former.get(key)) is None:
                 compared.absent.append(where)
                 continue
