@@ -199,8 +199,9 @@ def test_every_folder_and_file_of_every_config_is_compared(experiment, monkeypat
             f"experiments/mos/utmos.yaml: weights ({places['mos']}): files: 1 changed",
             f"experiments/judge/mistral-7b.yaml: weights ({places['judge']}): files: 1 changed (model.safetensors)",
         ]
+    assert look(root).stale == {"artifacts/outside/mos/utmos.json", "artifacts/outside/judge/mistral-7b.json"}
     outside.write(look(root), known)
-    assert look(root).changes == []
+    assert (look(root).changes, look(root).stale) == ([], set())
     edit(root / "params.yaml", {"mos": "dnsmos"})
     outside.write(look(root), known)
     assert sorted(file.name for file in (known / "mos").iterdir()) == ["dnsmos.json"]
