@@ -6,6 +6,7 @@ huggingface_hub keeps them (HF_HOME).
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -15,6 +16,8 @@ from typing import NamedTuple
 from alignslm.config.sources import FolderSource, HubSource, PackageSource, Source, UrlSource
 from alignslm.provenance import file_sha256
 from alignslm.storage import DISK_ERRORS
+
+CACHE_VARIABLE = "ALIGNSLM_CACHE"
 
 
 class FetchError(ValueError):
@@ -29,6 +32,11 @@ class Fetched(NamedTuple):
 
     path: Path
     identity: str
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept for all experiments: $ALIGNSLM_CACHE, or ~/.cache/alignslm."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignslm").expanduser()
 
 
 def download(source: Source, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()) -> Fetched:
