@@ -24,6 +24,7 @@ CODE = (
     ".gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
 )
 ENVIRONMENT = {
     **os.environ,

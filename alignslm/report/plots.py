@@ -152,17 +152,6 @@ def training_table(training: Mapping[str, TrainingLog]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def scores_table(rounds: Mapping[str, RoundTables]) -> pl.DataFrame:
-    """Return the histograms' counts: round, low, high, count."""
-    rows = [
-        (name, float(low), float(high), count)
-        for name, item in rounds.items()
-        for low, high, count in zip(SCORE_EDGES[:-1], SCORE_EDGES[1:], score_counts(item.scores), strict=True)
-    ]
-    schema = {"round": pl.String, "low": pl.Float64, "high": pl.Float64, "count": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
 class _Curve(NamedTuple):
     column: str
     dashes: str
