@@ -132,6 +132,20 @@ def test_dvc_draws_one_line_per_checkpoint(micro):
     assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
 
 
+def test_the_overview_says_what_a_change_reruns(micro):
+    before = (micro / "params.yaml").read_text()
+    try:
+        (micro / "params.yaml").write_text(before.replace("reduction: mean", "reduction: sum"))
+        shown = run(micro, sys.executable, "-m", "alignslm", "stages").replace("\N{NO-BREAK SPACE}", " ")
+    finally:
+        (micro / "params.yaml").write_text(before)
+    marked = re.findall(r"^([✓~·]) (\S+)$", shown, re.MULTILINE)
+    systems, published = ("base", "r1", "ground-truth"), ("r1", "sft", "ntp")
+    again = {"check", "report", *(f"eval@{name}" for name in systems), *(f"publish@{name}" for name in published)}
+    assert {name for mark, name in marked if mark != "✓"} == again
+    assert {mark for mark, _ in marked} == {"✓", "~"}
+
+
 def run_cache(root: Path) -> list[Path]:
     return [path for path in (root / ".dvc/cache/runs").rglob("*") if path.is_file()]
 
