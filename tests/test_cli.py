@@ -428,7 +428,8 @@ def test_read_stages_expands_and_orders(root):
     assert by_name["grid@m2"].outs == ("grid/m2",)
 
 
-def test_overview_marks_what_exists(root):
+def test_overview_marks_what_exists(root, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "artifacts/checkpoints/base").mkdir(parents=True)
     result = run("stages")
@@ -455,9 +456,9 @@ def test_overview_draws_checkpoints_under_the_preferences_they_were_trained_on(t
         "│   │   └── · preferences r2",
         "│   │       └── · r2 (dpo-nll, from r1)",
         "│   └── · sft (sft, from base)",
-        "└── · ntp (ntp, from base)",
+        "└── · ntp (ntp-full, from base)",
     ]
-    names("\n".join(lines), "systems      · base  · base-low-temp  · ntp  · sft  · r1  · r2  · ground-truth")
+    names("\n".join(lines), "systems      · base  · sft  · base-low-temp  · ntp  · r1  · r2  · ground-truth")
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -78,7 +78,10 @@ def picture(params: Params, state: Mapping[str, str]) -> RenderableType:
             ("ASR model", _marked(params.asr, state, "asr")),
             ("judges", _row(_marked(text, state, f"judge@{name}") for text, name in judges.items())),
             ("checkpoints", _checkpoint(BASE, params, state)),
-            ("systems", _row(_marked(name, state, f"samples@{name}", f"eval@{name}") for name in params.systems)),
+            (
+                "systems",
+                _row(_marked(name, state, f"samples@{name}", f"eval@{name}") for name in params.ordered_systems),
+            ),
             ("benchmarks", _row(_marked(name, state, f"benchmarks@{name}") for name in params.benchmarks)),
             ("report", _marked("reports/index.html", state, "mos", "report")),
         ],
