@@ -35,7 +35,7 @@ def write_report(inputs: ReportInputs, origin: RunInfo, folder: Path) -> Report:
     plots = {f"{panel.name}.svg": panel.svg for panel in drawn} | plot_data(report, inputs)
     _replace(plots, folder / "plots")
     write_text(folder / "index.html", page(report, inputs, drawn, origin))
-    write_text(folder / "report.md", markdown(report, inputs, origin))
+    write_text(folder / "report.md", markdown(report, inputs, drawn, origin))
     write_text(folder / "metrics.json", report.to_json())
     write_text(folder / "summary.json", summary_json(summary_of(report, inputs.experiment)))
     return report
