@@ -19,13 +19,8 @@ from typer.testing import CliRunner
 from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
-<<<<<<< HEAD
 from alignslm.cli.overview import grouped, states
-from alignslm.cli.tables import cell
-=======
-from alignslm.cli.overview import grouped
 from alignslm.cli.tables import CONTENT, cell
->>>>>>> main
 from alignslm.cli.terminal import format_bytes
 from alignslm.config.presets import preview
 from alignslm.pipeline import PipelineError, Stage, read_stages, sources
