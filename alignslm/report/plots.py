@@ -15,7 +15,7 @@ from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new
 from alignslm.report.drift import held_out_scores
 from alignslm.report.findings import LOW_TEMPERATURE
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
-from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
+from alignslm.report.inputs import ReportInputs, TrainingLog
 from alignslm.report.metrics import JUDGES, Interval, Report
 from alignslm.report.systems import lineage, topline
 from alignslm.report.tabulate import models_of
