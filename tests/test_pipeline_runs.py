@@ -25,6 +25,7 @@ from tests.micro import (
     ROOT,
     SECOND_ROUND,
     WARM,
+    changed,
     edit,
     loopback_only,
     make_repository,
@@ -34,7 +35,7 @@ from tests.micro import (
 )
 
 PUBLISHED = {f"publish@{name}" for name in ("r1", "sft", "ntp")}
-AFTER_PAIRS = {"pairs@r1", "train@r1", "train@sft", "samples@r1", "mos", "eval@r1", "report", "check", *PUBLISHED}
+AFTER_PAIRS = {"pairs@r1", "train@r1", "train@sft", "samples@r1", "mos", "eval@r1", "report", *PUBLISHED}
 ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "train")}
 
 
@@ -50,7 +51,6 @@ def micro(tmp_path_factory) -> Path:
     assert "Warning" not in said
     ran = stages_of(said)
     assert {
-        "check",
         "corpus",
         "base",
         "pairs@r1",
@@ -233,7 +233,7 @@ def share(micro: Path, clone: Path, *, url: str, variables: dict[str, str], opti
     assert not (clone / "artifacts").exists()
     run(clone, "dvc", "pull", variables=variables)
     assert hashes(clone) == hashes(micro)
-    assert "up to date" in run(clone, "dvc", "status")
+    assert changed(clone) == {}
     assert (clone / "reports/index.html").exists()
 
 
@@ -370,7 +370,7 @@ def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro)
     edit(micro / "params.yaml", {"judge": "word-count"})
     copies = {f"own_code@{one}" for one in ("encoder/mfcc-kmeans", "vocoder/conv-griffinlim", "asr/char-ctc")}
     copies |= {"own_code@judge/word-count"}
-    assert set(repro(micro, "scores@r1")) == copies | {"check", "judge@word-count", "scores@r1"}
+    assert set(repro(micro, "scores@r1")) == copies | {"judge@word-count", "scores@r1"}
     scores = pl.read_parquet(micro / "artifacts/scores/r1.parquet").filter(status="ok")
     assert scores["judge_score"].to_list() == [5 - 4 * min(1, abs(n - 12) / 12) for n in scores["num_words"]]
     (micro / "code/other.py").write_text("x = 1\n")
@@ -392,7 +392,7 @@ def test_a_new_round_and_another_benchmark_run_what_is_theirs_and_no_more(micro)
     ran = repro(micro, *changes, command=("dvc", "exp", "run"))
     of_the_round = ROUND_2 | {"samples@r2", "mos", "eval@r2", "publish@r2"}
     of_the_benchmark = {"benchmarks@storycloze", "eval@r1", "eval@base", "eval@ground-truth"}
-    told = {"check", "report", *PUBLISHED}  # the model card quotes the report
+    told = {"report", *PUBLISHED}  # the model card quotes the report
     assert set(ran) == of_the_round | of_the_benchmark | told
     changed = {name.split("/")[1] for name, found in hashes(micro).items() if before.get(name, found) != found}
     assert {"benchmarks", "eval"} <= changed <= {"benchmarks", "eval", "published", "mos"}
