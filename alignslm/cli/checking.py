@@ -7,13 +7,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from alignslm import outside
+from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
+from alignslm.config.corpora import Recordings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
-from alignslm.config.prerequisites import execution_faults, judge_faults, model_faults
+from alignslm.config.prerequisites import asr_faults, execution_faults, judge_faults, model_faults
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.config.warnings import warnings
@@ -31,7 +34,8 @@ def check(
     """Check params.yaml and every config it names, and print the resolved experiment.
 
     All problems of all files are listed at once, each as file:line: key: message, and the exit status is then 1.
-    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded.
+    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded. Of a corpus
+    of recordings it says what each stage needs, and exits with status 1 where there is less.
 
     [bold]alignslm check[/]
 
@@ -41,9 +45,23 @@ def check(
     console = Console(highlight=False)
     console.print(summary(experiment))
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
-    for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
+    changed = outside.compare(experiment, root / Artifacts().outside, root, new=False).changes
+    for warning in [*warnings(experiment), *dict.fromkeys(slow), *changed]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    if isinstance(experiment.corpus, Recordings):
+        _print_needs(experiment, root, console)
     console.print(Text("params.yaml and its configs are valid", style="green"))
+
+
+def _print_needs(experiment: Experiment, root: Path, console: Console) -> None:
+    from alignslm.plan.speech import speech_needs
+
+    needs = speech_needs(experiment, root)
+    rows = [(need.stage, need.needs, need.has, "" if need.enough else "too little") for need in needs]
+    if rows:
+        console.print(grid(("stage", "needs", "has", ""), rows, numbers=(), styles=("bold", None, None, "red")))
+    if any(not need.enough for need in needs):
+        raise typer.Exit(1)
 
 
 def checked(root: Path, *, everything: bool) -> Experiment:
@@ -57,7 +75,11 @@ def checked(root: Path, *, everything: bool) -> Experiment:
     if faults:
         raise ConfigError(faults)
     experiment = load_experiment(root)
-    lacks = [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]
+    lacks = [
+        *judge_faults(experiment, root),
+        *asr_faults(experiment, root),
+        *execution_faults(load_execution(root), root),
+    ]
     if lacks := [*lacks, *model_faults(experiment, root)] or adapter_faults(experiment, root):
         raise ConfigError(lacks)
     return experiment
