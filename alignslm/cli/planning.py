@@ -41,7 +41,7 @@ def plan(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server for sizes and access.")] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Estimate hours of every stage by timing a few steps here."),
+        typer.Option("--probe", help="Estimate the stages' hours by timing a few steps here."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
