@@ -118,6 +118,7 @@ OUTSIDE = [
         "plan",
         "stages",
         "upgrade",
+        "ingest x",
         "import-preferences x --name y",
         "times",
         "show pairs",
