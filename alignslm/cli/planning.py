@@ -54,7 +54,7 @@ def plan(
 
     [bold]alignslm plan --preset twist-7b[/]   of another experiment
 
-    [bold]alignslm plan --probe[/]             also hours on this machine, by a few timed steps at the experiment's sizes
+    [bold]alignslm plan --probe[/]             also hours on this machine, by a few timed steps
     """
     edited = None if preset is None else preview(preset, root)
     experiment = load_experiment(root) if edited is None else edited.experiment
