@@ -26,6 +26,7 @@ CODE = (
     ".gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
 )
 ENVIRONMENT = {
     **os.environ,

@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 
 from alignslm.publishing.lineage import lock_slice
+from alignslm.report.summary import NAMES
 from tests.messages import names
 from tests.micro import (
     ENVIRONMENT,
@@ -94,17 +95,55 @@ def test_the_report_has_the_promised_form(micro):
     assert 'src="http' not in page
 
 
-def test_dvc_shows_metrics_and_plots(micro):
-    assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
-    assert "index.html" in run(micro, "dvc", "plots", "show")
-    assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
+def test_dvc_shows_ten_metrics_that_fit_a_terminal(micro):
+    summary = json.loads((micro / "reports/summary.json").read_text())
+    assert tuple(summary) == NAMES
+    header = run(micro, "dvc", "metrics", "show").splitlines()[0]
+    assert header.split() == ["Path", *sorted(name for name, value in summary.items() if value is not None)]
+    every = ("--only-changed", "--drop", "artifacts", "--keep", f"^({'|'.join(NAMES)})$")
+    table = run(micro, "dvc", "exp", "show", "--no-pager", *every, variables={"COLUMNS": "160"})
+    assert set(header.split()[1:]) <= set(table.split())  # none with its path before it, none cut
+    assert max(map(len, table.splitlines())) + len("   sblimp   swuggy") <= 160  # two that this size has not
     said = run(micro, "dvc", "metrics", "diff", "--json")  # the last commit had none, as it says behind the JSON
     compared, _ = json.JSONDecoder().raw_decode(said)
-    told = compared["reports/summary.json"]["r1.continuation.judge_score"]
-    report = json.loads((micro / "reports/metrics.json").read_text())
-    wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge_score"}
-    assert told["new"] == next(metric["value"] for metric in report["metrics"] if metric.items() >= wanted.items())
+    assert compared["reports/summary.json"]["score"]["new"] == summary["score"]
+
+
+def test_dvc_draws_one_line_per_checkpoint(micro):
+    shown = json.loads(run(micro, "dvc", "plots", "show", "--json", "--split"))["data"]
+    parts = {title: plot["anchor_definitions"] for title, (plot,) in shown.items()}
+    assert {title: part["<DVC_METRIC_TITLE>"] for title, part in parts.items()} == {title: title for title in parts}
+    logs = {path.stem: json.loads(path.read_text())["log"] for path in (micro / "artifacts/training_logs").iterdir()}
+    for title, column, logged in (
+        ("Training loss", "train_loss", "loss"),
+        ("Reward margin on validation pairs", "reward_margin", "eval_rewards/margins"),
+    ):
+        expected = {
+            (name, row["step"], row["figures"][logged])
+            for name in logs
+            for row in logs[name]
+            if logged in row["figures"]
+        }
+        rows = parts[title]["<DVC_METRIC_DATA>"]
+        assert len(rows) == len(expected)
+        assert {(row["series"], row["step"], row[column]) for row in rows} == expected
+    assert {row["series"] for row in parts["Training loss"]["<DVC_METRIC_DATA>"]} == {"base", "sft", "ntp", "r1"}
     assert "index.html" in run(micro, "dvc", "plots", "diff")
+    assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
+
+
+def test_the_overview_says_what_a_change_reruns(micro):
+    before = (micro / "params.yaml").read_text()
+    try:
+        (micro / "params.yaml").write_text(before.replace("reduction: mean", "reduction: sum"))
+        shown = run(micro, sys.executable, "-m", "alignslm", "stages").replace("\N{NO-BREAK SPACE}", " ")
+    finally:
+        (micro / "params.yaml").write_text(before)
+    marked = re.findall(r"^([✓~·]) (\S+)$", shown, re.MULTILINE)
+    systems, published = ("base", "r1", "ground-truth"), ("r1", "sft", "ntp")
+    again = {"check", "report", *(f"eval@{name}" for name in systems), *(f"publish@{name}" for name in published)}
+    assert {name for mark, name in marked if mark != "✓"} == again
+    assert {mark for mark, _ in marked} == {"✓", "~"}
 
 
 def run_cache(root: Path) -> list[Path]:
