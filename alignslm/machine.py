@@ -19,6 +19,13 @@ def cores() -> int:
     return cpu_count()
 
 
+def processor() -> str:
+    """Return the processor's name; its architecture where the system does not tell (it does on Linux on x86)."""
+    lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if _CPUINFO.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
 def has_gpu() -> bool:
     """Return whether the driver of a GPU is loaded (NVIDIA or AMD, on Linux)."""
     return any(gpu.exists() for gpu in GPUS)

@@ -14,7 +14,7 @@ def main() -> None:
     """Run the stage."""
     with start(__file__) as run:
         inputs = read_inputs(run.artifacts.root, run.experiment)
-        report = write_report(inputs, origin_of(Path(), device="cpu"), REPORTS)
+        report = write_report(inputs, origin_of(Path(), device=run.execution.device), REPORTS)
         run.log.rows(
             inputs={"models": len({metric.model for metric in report.metrics})},
             outputs={"metrics": len(report.metrics), "comparisons": len(report.comparisons)},

@@ -103,8 +103,15 @@ def choices(models: Path, encoder: HubertEncoderConfig) -> dict[str, dict]:
     voice = {"layer": encoder.layer, "codebook_file_sha256": codebook}
     hifigan = models / "hifigan"
     sources = {"weights": folder(hifigan / "generator.pt"), "settings": folder(hifigan / "config.json")}
-    judge = {"rubric": "relevance-digit", "dtype": "float32", "score": {"mode": "generate", **answers}}
-    server = {"rubric": "relevance-digit", "model": str(models / "judge"), "decoding": answers, "concurrency": 2}
+    accepted = {"min_auc": 0}  # random weights guess
+    judge = {**accepted, "rubric": "relevance-digit", "dtype": "float32", "score": {"mode": "generate", **answers}}
+    server = {
+        **accepted,
+        "rubric": "relevance-digit",
+        "model": str(models / "judge"),
+        "decoding": answers,
+        "concurrency": 2,
+    }
     return {
         "encoder/mhubert-25hz-km500": shapes,
         "lm/twist-1.3b": {"units": units},
@@ -116,7 +123,12 @@ def choices(models: Path, encoder: HubertEncoderConfig) -> dict[str, dict]:
             "max_new_tokens": MAX_TOKENS,
         },
         "judge/mistral-7b-generate": {**judge, "weights": folder(models / "judge")},
-        "judge/mistral-7b-v0.3": {"weights": folder(models / "heldout"), "dtype": "float32"},
+        "judge/mistral-7b-v0.3": {
+            **accepted,
+            "weights": folder(models / "heldout"),
+            "dtype": "float32",
+            "min_digit_mass": 0,
+        },
         "judge/local-server": server,
         "benchmark/swuggy": {"data": folder(models / "sLM21-dataset")},
         "selector/thresholds-paper": {"min_words": 0},

@@ -10,6 +10,7 @@ import stages.base
 import stages.check
 import stages.corpus
 import stages.encoder
+import stages.judge
 import stages.own_code
 import stages.prompt_transcripts
 import stages.prompts
@@ -39,9 +40,11 @@ def build(root: Path) -> Path:
     edit(root / "experiments/execution.yaml", {"num_workers": 1})
     with contextlib.chdir(root), contextlib.redirect_stdout(io.StringIO()):
         stages.check.main()
-        for name in OWN:
+        judge = str(PARAMS["judge"])
+        for name in (*OWN, f"judge/{judge}"):
             stages.own_code.main(name)
         for name in ("corpus", "encoder", "units", "prompts", "base", "vocoder", "asr", "prompt_transcripts"):
             getattr(stages, name).main()
         stages.samples.main("base")
+        stages.judge.main(judge)
     return root

@@ -36,6 +36,7 @@ ORIGIN = RunInfo(
     dvc_lock_sha256=None,
     packages={"alignslm": "0.1.0", "torch": "2.13.0"},
     python="3.11.9",
+    processor="AMD EPYC, 2 cores",
     device="cpu",
 )
 

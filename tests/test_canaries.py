@@ -58,6 +58,9 @@ def test_every_known_secret_and_what_looks_like_one_is_hidden(monkeypatch, tmp_p
     assert {text: redact(text) for text in looking} == looking
     harmless = "the task-1 https://host/a@b mailto:me@host a key: value, disk-usage hf_home"
     assert redact(harmless) == harmless
+    key = "AKIAABCDEFGHIJKLMNOP"
+    sound = f"data:audio/flac;base64,ab/{key}+c=="  # bytes of audio that happen to spell a key
+    assert redact(f'<audio src="{sound}"> {key}') == f'<audio src="{sound}"> {HIDDEN}'
     write_text(tmp_path / "card.md", f"a {SECRETS[0]} b")
     print_error(f"a {SECRETS[1]} b")
     assert ((tmp_path / "card.md").read_text(), capsys.readouterr().err) == (f"a {HIDDEN} b", f"a {HIDDEN} b\n")

@@ -19,11 +19,12 @@ from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
 from alignslm.cli.overview import grouped
-from alignslm.cli.tables import cell
+from alignslm.cli.tables import CONTENT, cell
 from alignslm.cli.terminal import format_bytes
 from alignslm.config.presets import preview
 from alignslm.pipeline import PipelineError, Stage, read_stages, sources
 from alignslm.provenance import UnitContract
+from alignslm.tables import schemas
 from tests.messages import names
 from tests.sample_experiment import PARAMS, edit, write_experiment
 
@@ -358,9 +359,42 @@ def test_show_tells_a_wrong_condition(artifacts, where):
 
 
 def test_show_before_anything_was_made(root):
-    result = run("show", "pairs", "r1")
-    assert result.exit_code == 1
-    names(result.stderr, "artifacts", "'pairs r1'", "dvc repro")
+    for words in (["pairs", "r1"], []):
+        result = run("show", *words)
+        assert result.exit_code == 1
+        names(result.stderr, "artifacts", *(["'pairs r1'"] if words else []), "dvc repro")
+
+
+def test_a_bare_show_lists_tables_that_show_then_finds(artifacts):
+    """Also `continuations r1`, whose words are those of `samples r1 continuations`, too."""
+    row = ("p-0", "p", 0, "m", 1, [1, 2], "eos", -1.0)
+    drawn = pl.DataFrame([row], schema=dict(tables.CONTINUATIONS.schema), orient="row")
+    for path in ("continuations/r1.parquet", "samples/r1/continuations.parquet"):
+        tables.write(drawn, tables.CONTINUATIONS, artifacts / path, CONTRACT)
+    listed = shown()
+    assert listed[0] == "alignslm show rows content"
+    assert listed[1:] == [
+        f"{words} {rows} {CONTENT[table]}"
+        for words, rows, table in (
+            ("continuations r1", 1, "continuations"),
+            ("samples r1 continuations", 1, "continuations"),
+            ("scores r1", 3, "scores"),
+            ("scores r2", 3, "scores"),
+            ("speech r1", 2, "speech"),
+            ("units", 1, "units"),
+        )
+    ]
+    for line in listed[1:]:
+        words = line[: re.search(r" \d+ ", line).start()].split()
+        path = artifacts.joinpath(*words)
+        assert shown(*words)[0].startswith(
+            (f"artifacts/{path.relative_to(artifacts)}.parquet: ", f"artifacts/{path.relative_to(artifacts)}: ")
+        )
+
+
+def test_the_content_of_every_table_is_told():
+    known = [table.name for table in vars(schemas).values() if isinstance(table, schemas.Table)]
+    assert sorted(CONTENT) == sorted(known)
 
 
 def test_cells():

@@ -1,6 +1,8 @@
 """Calibration of judges: both means hold, held-back stories are foreign to the fit, refusals say why."""
 
+import json
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from alignslm.judge.calibration import (
     Sigmoid,
     auc,
     mean_clamped,
-    separation,
+    reordered,
     shuffled,
     solve,
     split_heldout,
+    try_judge,
 )
+from alignslm.provenance import content_id
 from tests.messages import names
 
 CALIBRATION = Calibration(min_word_logprob=-6.0, ground_truth_score=4.0, shuffled_score=2.0)
@@ -100,11 +104,87 @@ class _Knows:
         ]
 
 
-@pytest.mark.parametrize(("known", "auc", "warned"), [(600, 1.0, False), (0, 0.5, True)])
-def test_a_judge_that_is_not_fitted_is_tried_on_true_and_shuffled_texts(capsys, known, auc, warned):
-    figures = separation(_Knows(known), TEXTS, count=20)
-    assert (figures["auc_true_vs_shuffled"], figures["auc_ppl_true_vs_shuffled"]) == (auc, 1.0)
-    assert figures["score_spread"] == (1.0 if known else 0.0)
-    assert ("weights.ppl" in capsys.readouterr().out) == warned
-    assert separation(_Knows(known), [], count=20) == {}
-    assert separation(_Knows(known), TEXTS, count=0) == {}
+def tried(judge, **limits):
+    return try_judge(judge, TEXTS, count=20, **{"min_auc": 0.5, **limits})
+
+
+def test_a_judge_that_knows_is_accepted_without_a_word(capsys):
+    assert tried(_Knows(600)) == {
+        "auc_true_vs_shuffled": 1.0,
+        "auc_true_vs_shuffled_words": 1.0,
+        "auc_ppl_true_vs_shuffled": 1.0,
+        "auc_ppl_true_vs_shuffled_words": 1.0,
+        "score_spread": 1.0,
+    }
+    assert capsys.readouterr().out == ""
+    assert try_judge(_Knows(0), [], count=20, min_auc=0.5) == {}
+    assert try_judge(_Knows(0), TEXTS, count=0, min_auc=0.5) == {}
+
+
+def test_a_judge_that_guesses_is_refused_and_the_better_metric_named(capsys):
+    with pytest.raises(CalibrationError) as raised:
+        tried(_Knows(0))  # always 2
+    names(raised.value, "0.50", "20 texts", "1.00", "weights.judge_score: 0", "weights.ppl: 1", "min_auc: 0")
+    assert tried(_Knows(0), min_auc=0)["auc_true_vs_shuffled"] == 0.5
+    names(capsys.readouterr().out, "warning", "0.50", "weights.ppl: 1")
+
+
+class _Ranks:
+    """A judge without perplexity: a hash of the text is its score, and 1 is added to a share of the true ones."""
+
+    def __init__(self, better, mass=1.0):
+        self.better, self.mass = better, mass
+
+    def judge(self, stories):
+        reply = json.dumps({"mass": self.mass})
+        return [JudgeOutput(self.score(story), None, "ok", reply) for story in stories]
+
+    def score(self, story):
+        true = story.continuation == TEXTS[int(story.prompt.split()[-1])].continuation
+        place = int(content_id(*story), 16) % 1000 / 1000
+        return 1 + place + (true and place < self.better)
+
+
+@pytest.mark.parametrize("better", [0.0, 0.2, 1.0])
+def test_auc_and_spread_are_those_of_the_definition(better):
+    judge = _Ranks(better)
+    some = sorted(set(TEXTS), key=lambda story: content_id(*story))[:20]
+    sides = [[judge.score(story) for story in side] for side in (some, shuffled(some), reordered(some))]
+    figures = tried(judge, min_auc=0)
+    for side, name in ((sides[1], "shuffled"), (sides[2], "shuffled_words")):
+        won = [(a > b) + (a == b) / 2 for a in sides[0] for b in side]
+        assert figures[f"auc_true_vs_{name}"] == pytest.approx(sum(won) / len(won))
+    assert figures["score_spread"] == pytest.approx(statistics.pstdev(sides[0] + sides[1]))
+    assert set(figures) == {"auc_true_vs_shuffled", "auc_true_vs_shuffled_words", "score_spread"}
+
+
+def test_between_guessing_and_telling_a_judge_is_warned_of(capsys):
+    """Either AUC decides, and a limit of one's own."""
+    figures = tried(_Ranks(0.2))
+    lower = min(figures["auc_true_vs_shuffled"], figures["auc_true_vs_shuffled_words"])
+    assert 0.5 < lower < 0.65
+    said = capsys.readouterr().out
+    names(said, "warning", f"AUC {lower:.2f}")
+    assert "weights.ppl" not in said
+    with pytest.raises(CalibrationError) as raised:
+        tried(_Ranks(0.2), min_auc=lower)
+    names(raised.value, f"AUC {lower:.2f}", "rubric", "min_auc: 0")
+
+
+def test_a_judge_that_would_not_write_a_digit_is_refused():
+    assert tried(_Ranks(1.0, mass=0.1), min_digit_mass=0.1)["digit_mass"] == pytest.approx(0.1)
+    with pytest.raises(CalibrationError) as raised:
+        tried(_Ranks(1.0, mass=0.05), min_digit_mass=0.1)
+    names(raised.value, "0.050", "min_digit_mass (0.1)", "relevance-digit.txt", "answer_prefix", "min_digit_mass: 0")
+    assert tried(_Ranks(1.0, mass=0.05), min_digit_mass=0)["digit_mass"] == pytest.approx(0.05)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=8).map(" ".join))
+def test_reordered_words_are_the_same_words(text):
+    moved = reordered([JudgeInput("p", text)])
+    assert [story.continuation for story in reordered([JudgeInput("q", text)])] == [one.continuation for one in moved]
+    for story in moved:
+        assert sorted(story.continuation.split()) == sorted(text.split())
+        assert story.continuation.split() != text.split()
+    assert reordered([JudgeInput("p", "one"), JudgeInput("p", "")]) == []
+    assert len(reordered([JudgeInput("p", "one two three four five six seven")])) == 1

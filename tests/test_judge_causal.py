@@ -31,13 +31,14 @@ from alignslm.config.feedback import JudgeConfig
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import FetchError
 from alignslm.judge import JudgeInput, load_judge, prepare_judge
+from alignslm.judge.calibration import CalibrationError, shuffled
 from alignslm.judge.causal_lm import CausalLMJudge, UnsuitableModelError
 from alignslm.judge.causal_weights import load_causal
 from alignslm.judge.generation import GumbelNoise
 from alignslm.judge.prefix_cache import LEAF_STEP, PrefixCache, SplitSequence
 from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
 from alignslm.loading import WeightsError
-from alignslm.provenance import tree_sha256
+from alignslm.provenance import content_id, tree_sha256
 from tests.messages import names
 from tests.tiny_judge import write_judge
 from tests.tiny_states import STATES, tiny_by_name
@@ -291,10 +292,29 @@ def test_a_model_that_writes_no_rating_is_refused_when_it_is_prepared(tmp_path, 
 
 def test_preparing_tells_true_from_shuffled_texts(tmp_path):
     texts = [JudgeInput(story.prompt + f" {at}", story.continuation) for at, story in enumerate(stories(6))]
-    figures = prepare_judge(config(checkpoint("chat"), auc_texts=6), texts, tmp_path, device="cpu", root=ROOT)
+    accepting = config(checkpoint("chat"), auc_texts=6, min_auc=0)
+    figures = prepare_judge(accepting, texts, tmp_path, device="cpu", root=ROOT)
     assert {"probe_score", "probe_digit_mass", "score_spread"} < set(figures)
     assert 0 <= figures["auc_true_vs_shuffled"] <= 1
-    assert 0 <= figures["auc_ppl_true_vs_shuffled"] <= 1
+    assert 0 <= figures["auc_ppl_true_vs_shuffled_words"] <= 1
+    judge = load_judge(accepting, tmp_path, device="cpu")
+    some = sorted(texts, key=lambda story: content_id(*story))
+    masses = [found[-1] for found in judge.digit_probabilities([*some, *shuffled(some)])]
+    assert figures["digit_mass"] == pytest.approx(sum(masses) / len(masses), abs=1e-4)
+    before = (tmp_path / "settings.json").read_text()
+    assert not {"auc_texts", "min_auc", "min_digit_mass"} & set(
+        json.loads(before)
+    )  # how it is tried, not how it judges
+
+
+@pytest.mark.parametrize(("limit", "value"), [("min_digit_mass", 1.0), ("min_auc", 1.0)])
+def test_a_judge_below_its_limit_leaves_nothing(tmp_path, limit, value):
+    texts = [JudgeInput(story.prompt + f" {at}", story.continuation) for at, story in enumerate(stories(6))]
+    strict = config(checkpoint("chat"), **({"min_auc": 0} | {limit: value}))
+    with pytest.raises(CalibrationError) as raised:
+        prepare_judge(strict, texts, tmp_path, device="cpu", root=ROOT)
+    names(raised.value, f"{limit}: 0")
+    assert not list(tmp_path.iterdir())
 
 
 def test_examples_in_the_rubric_are_not_read_as_the_score():  # G5

@@ -1,5 +1,7 @@
 """`alignslm trace`: chains read from real tables, made by the real selection rule."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -205,18 +207,48 @@ def test_an_unknown_id_says_where_it_was_looked_for(root):
         chains(root, "nope")
     names(
         told.value,
-        "alignslm show pairs r1 -c pair_id",
-        "alignslm show continuations r1 -c continuation_id",
+        f"alignslm show pairs r1 -c pair_id -C {root}",
+        f"alignslm show continuations r1 -c continuation_id -C {root}",
         "r1, base, r1",
         "nope",
         root / "artifacts",
     )
 
 
+def recommended(text):
+    return [command.split() for command in re.findall(r"`alignslm (.*?)`", text)]
+
+
+@pytest.mark.parametrize("kept", [("continuations", "pairs", "samples"), ("continuations",), ("samples",)])
+def test_every_recommended_command_lists_ids_that_trace_knows(root, tmp_path, kept):
+    """Where rounds have other names, no pairs exist yet, or only evaluated systems do."""
+    write_experiment(tmp_path)
+    for part in ("prompts.parquet", "prompt_transcripts.parquet", "corpus", *kept):
+        source, target = root / "artifacts" / part, tmp_path / "artifacts" / part
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    for kind in {"continuations", "pairs"} & set(kept):
+        (tmp_path / f"artifacts/{kind}/r1.parquet").rename(tmp_path / f"artifacts/{kind}/first.parquet")
+    result = why(tmp_path, "nope")
+    assert result.exit_code == 1
+    commands = recommended(result.stderr)
+    assert len(commands) == 1 + ("pairs" in kept)
+    for command in commands:
+        listed = CliRunner().invoke(app, command)
+        assert listed.exit_code == 0, listed.stderr
+        identity = listed.stdout.splitlines()[2].strip()
+        if "pairs" not in kept:
+            assert why(tmp_path, identity).exit_code == 0
+        else:
+            assert why(root, identity).exit_code == 0
+
+
 def test_nothing_made_yet(tmp_path):
     write_experiment(tmp_path)
-    with pytest.raises(LineageError, match="looked in: nothing yet; run `dvc repro`"):
-        chains(tmp_path, "nope")
+    result = why(tmp_path, "nope")
+    assert result.exit_code == 1
+    names(result.stderr, "'nope'", tmp_path / "artifacts", "nothing was sampled", "`dvc repro`")
+    assert recommended(result.stderr) == []
 
 
 # --- the command ---

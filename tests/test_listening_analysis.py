@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
+from alignslm.cli.listen import _print_analysis, interval
 from alignslm.config.listening import ListeningTestConfig
 from alignslm.listening.analysis import (
     AnalysisError,
@@ -184,6 +185,34 @@ def test_few_ratings_have_means_and_no_intervals():
     assert all(d.ci95[0] < d.delta < d.ci95[1] for d in many.differences)
     tested = sorted(d.p_corrected for d in many.differences)
     assert 0 < tested[0] < tested[-1] <= 1
+
+
+@pytest.mark.parametrize(("raters", "prompts"), [(4, 8), (8, 4), (5, 5)])
+def test_no_interval_with_fewer_than_five_raters_or_prompts(raters, prompts, capsys):
+    """Below five clusters Student's t does not hold for scores: not for means, agreement or correlations either."""
+    study, people = study_of(prompts, passes=5), raters_of(raters)
+    ratings, truth = simulate(study, people, seed=1)
+    scores = [(system, name, "judge_score", value) for name, (system, value) in truth.items()]
+    found = analyse(study, people, ratings, pl.DataFrame(scores, schema=NO_SCORES.schema, orient="row"))
+    intervals = [
+        *(score.ci95 for score in found.systems),
+        *(d.ci95 for d in found.differences),
+        found.agreement.ci95,
+        *(end for c in found.correlations for end in (c.spearman_ci95, c.pearson_ci95)),
+    ]
+    assert (found.raters, found.prompts, found.agreement.clips) == (raters, prompts, 5 * prompts)
+    assert found.agreement.alpha > 0
+    enough = min(raters, prompts) >= 5
+    assert all((ends is not None) == enough for ends in intervals)
+    _print_analysis(found)
+    printed = " ".join(capsys.readouterr().out.split())
+    shown = 5 + 10 + 1 + 1  # systems, differences, agreement, Spearman
+    assert printed.count("too few") == 1 + (0 if enough else shown)
+    names(printed, "5 raters", "5 prompts", f"{raters} raters", f"{prompts} prompts")
+
+
+def test_what_has_no_value_is_a_dash_and_not_too_few():
+    assert (interval(None, None), interval(1.0, None), interval(1.0, None, 0.0)) == ("–", "too few", "all equal")
 
 
 def test_systems_that_nothing_connects_have_no_difference():

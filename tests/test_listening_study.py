@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from alignslm import tables
-from alignslm.config.listening import ListeningTestConfig
-from alignslm.config.loading import load_config
+from alignslm.config.listening import ORIGINAL, ListeningTestConfig
+from alignslm.config.loading import load_config, load_experiment
 from alignslm.config.problems import ConfigError
 from alignslm.listening.design import trials, williams
 from alignslm.listening.loudness import PEAK_DBFS, common_loudness, loudness_lufs, normalised
@@ -200,7 +200,8 @@ def test_the_repositorys_choices_are_valid_and_a_wrong_name_is_told():
     files = sorted((REPOSITORY / "experiments" / "listening").glob("*.yaml"))
     assert files
     for file in files:
-        assert load_config("listening", file.stem, ListeningTestConfig, REPOSITORY).kind == "mmos"
+        study = load_config("listening", file.stem, ListeningTestConfig, REPOSITORY)
+        assert set(study.names) - {ORIGINAL} <= set(load_experiment(REPOSITORY).params.systems)
     with pytest.raises(ConfigError, match=r"no file .*experiments/listening/mmso.yaml; did you mean 'mmos'"):
         load_config("listening", "mmso", ListeningTestConfig, REPOSITORY)
 

@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 import wave
+from dataclasses import replace
 from threading import Thread
 
 import huggingface_hub.constants
@@ -26,11 +27,22 @@ from typer.testing import CliRunner
 from alignslm import audio, tables
 from alignslm.cli import app
 from alignslm.code_deps import _closure
-from alignslm.demo.page import UPLOAD_BYTES, DemoError, answering, build_page, load_gradio, page_app
+from alignslm.demo.page import (
+    UPLOAD_BYTES,
+    DemoError,
+    answering,
+    build_page,
+    load_gradio,
+    page_app,
+    ticked,
+    write_examples,
+)
 from alignslm.demo.space import LEFT_OUT, export_space, requirements
 from alignslm.generation import PlayError, SpeechPipeline, SpokenLM
 from alignslm.generation.cards import inline_cards
 from alignslm.generation.prompt import SILENCE_RMS
+from alignslm.generation.studio import judged
+from alignslm.judge import JudgeInput, load_judge
 from alignslm.provenance import ContractError
 from alignslm.serving import server_of
 from tests.messages import names
@@ -265,8 +277,45 @@ def test_the_command_writes_a_folder_that_only_its_question_decides(world, recor
         assert (row["text"] or f"({row['status']})") in result.stdout
     assert "base: 2 continuations, " in result.stderr
     page = (first / "index.html").read_text()
-    assert page.count("<audio") == 1 + 4 * 2
+    assert page.count("<audio") == page.count('preload="metadata"') == 1 + 4 * 2  # a player shows its length
+    title = f"prompt.wav, continued by base, {twin}"
+    assert re.findall(r"<(?:title|h1)>(.*?)</", page) == [title, title]
     assert re.findall(r'src="([^"]+)"', page)[:3] == ["prompt.wav", "base-1-after-prompt.wav", "base-1.wav"]
+
+
+def test_the_folder_has_the_judges_scores(world, studio, prompt_id, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    judge = studio.experiment.params.judge
+    result = run("generate", prompt_id, "-m", "base", "-n", 3, "--out", tmp_path / "judged")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "judged/transcript.jsonl").read_text().splitlines()]
+    found = load_judge(studio.experiment.judge, world / "artifacts/judges" / judge, device="cpu").judge(
+        [JudgeInput(row["prompt_text"], row["text"] or "") for row in rows]
+    )
+    assert [row["judge_score"] for row in rows] == [one.score for one in found]
+    shown = [f"{one.score:.2f}" for one in found if one.score is not None]
+    assert shown
+    page = (tmp_path / "judged/index.html").read_text()
+    assert re.findall(r"judge ([\d.]+)", page) == shown
+    assert f"judge, {judge}, rates" in page
+    assert all(score in result.stdout for score in shown)
+    assert run("generate", prompt_id, "-m", "base", "-n", 3, "--no-judge", "--out", tmp_path / "bare").exit_code == 0
+    rows = [json.loads(line) for line in (tmp_path / "bare/transcript.jsonl").read_text().splitlines()]
+    assert [row["judge_score"] for row in rows] == [None] * 3
+    assert "judge" not in re.sub("judge_score", "", (tmp_path / "bare/index.html").read_text())
+
+
+def test_what_was_not_heard_has_no_score(speaker, studio, prompt_id):
+    (take,) = speaker.generate(prompt_id, num_continuations=1)
+    prompt = replace(take.prompt, text="tom walks")
+    takes = [
+        replace(take, prompt=prompt, text="he runs", status="ok"),
+        replace(take, prompt=prompt, text=None, status="empty"),
+        replace(take, prompt=replace(prompt, text=None), text="he runs", status="ok"),
+    ]
+    scores = [one.judge_score for one in judged(takes, studio.load_judge())]
+    assert scores[1:] == [None, None]
+    assert 1 <= scores[0] <= 5
 
 
 def frames(path):
@@ -301,11 +350,18 @@ def test_a_name_cannot_write_into_the_page(studio, prompt_id):
 
 
 @pytest.fixture(scope="module")
-def served(studio):
+def examples(studio, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    write_examples(studio, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(studio, examples):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = page_app(build_page(studio, ["base"]), host="127.0.0.1", port=port)
+    app = page_app(build_page(studio, ["base", "ntp", "r1"], examples), host="127.0.0.1", port=port)
     server = server_of(app, host="127.0.0.1", port=port)
     thread = Thread(target=server.run)
     thread.start()
@@ -334,7 +390,38 @@ def visited(served):
     assert errors == []
 
 
+def test_base_and_the_last_round_are_compared_at_first(visited, studio, world):
+    """Alphabetical order would tick base, ntp and r1."""
+    boxes = visited.get_by_role("checkbox")
+    assert [box.is_checked() for box in boxes.all()] == [True, False, True]
+    two = studio.params.model_copy(update={"preferences": studio.params.preferences | {"r2": "as r1"}})
+    later = studio.params.checkpoints["r1"].model_copy(update={"train_on": "pairs/r2"})
+    two = two.model_copy(
+        update={
+            "checkpoints": studio.params.checkpoints | {"r2": later},
+            "systems": studio.params.systems | {"r2": studio.params.systems["r1"]},
+        }
+    )
+    assert ticked(["base", "ntp", "r1", "r2", "sft"], two) == ["base", "r2"]
+    assert ticked(["owner/mine", "base", "sft"], two) == ["owner/mine", "base"]
+
+
+def test_an_example_is_one_click_away(visited, studio, world, examples):
+    test = pl.read_parquet(world / "artifacts/prompts.parquet").filter(split=studio.params.evaluation.split)
+    shown = {file.stem.replace("-", " ") for file in examples.iterdir()}
+    assert len(shown) == min(3, len(test))
+    assert shown <= set(test["prompt_text"])
+    visited.get_by_role("button", name=min(shown)).click()
+    expect(visited.get_by_role("button", name="Reset audio")).to_be_visible()
+    visited.get_by_role("checkbox", name="r1").uncheck()
+    visited.get_by_role("button", name="Continue").click()
+    column = visited.get_by_role("region", name="base")
+    expect(column).to_be_visible(timeout=30_000)
+    expect(visited.locator(".take.prompt .who")).to_contain_text(f"{min(shown).replace(' ', '-')}.wav")
+
+
 def test_a_file_is_continued_on_the_page(visited, speaker, recording):
+    visited.get_by_role("checkbox", name="r1").uncheck()
     visited.get_by_role("button", name="Continue").click()
     expect(visited.get_by_role("alert")).to_have_text("Record something or upload an audio file first.")
     visited.locator("input[type=file]").first.set_input_files(recording)
@@ -343,7 +430,7 @@ def test_a_file_is_continued_on_the_page(visited, speaker, recording):
     column = visited.get_by_role("region", name="base")
     expect(column).to_be_visible(timeout=30_000)
     takes = speaker.generate(recording, num_continuations=2, prompt_seconds=4.0)
-    expect(column.locator("p")).to_have_text([take.text or "(no word was recognised)" for take in takes])
+    expect(column.locator("p")).to_have_text([take.text or "(no words recognized)" for take in takes])
     heard = visited.evaluate("""async () => Promise.all([...document.querySelectorAll(".takes audio")].map(async sound => {
         sound.muted = true
         await sound.play()
@@ -394,14 +481,24 @@ def test_an_emptied_seed_is_the_experiments_own(studio, recording):
 # --- the Space ---
 
 
-def test_a_space_is_whole_and_shows_the_same_page(world, tmp_path, monkeypatch):
+def test_a_space_is_whole_and_shows_the_same_page(world, examples, tmp_path, monkeypatch, capsys):
     space = tmp_path / "space"
     result = run("demo", "--root", world, "--models", "base", "--export-space", space)
     assert result.exit_code == 0, result.output
     shown = {}
     gr = load_gradio()
-    monkeypatch.setattr(gr.Blocks, "launch", lambda page, **options: shown.update(page=page, **options))
+
+    def launch(page, **options):
+        shown.update(page=page, **options)
+        return page, "http://127.0.0.1:7860", None
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: None)
+    capsys.readouterr()
     runpy.run_path(str(space / "app.py"), run_name="__main__")
+    assert capsys.readouterr().out == "the page is at http://127.0.0.1:7860; Ctrl-C ends it\n"
+    assert shown["quiet"]  # gradio's own lines advise share=True
+    assert {file.name for file in (space / "examples").iterdir()} == {file.name for file in examples.iterdir()}
     assert (shown["share"], shown["page"].analytics_enabled, shown["page"].title) == (
         False,
         False,

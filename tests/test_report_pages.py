@@ -178,7 +178,7 @@ def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spok
     played = [attrs["src"] for tag, attrs in elements.found if tag == "audio"]
     sounds = [
         flac
-        for example in inputs.examples
+        for example in (*inputs.picked, *inputs.examples)
         for flac in (example.prompt_flac, *(take.flac for take in example.continuations if take.flac))
     ]
     for source, flac in zip(played, sounds, strict=True):
@@ -188,7 +188,7 @@ def test_page_plays_the_very_sound_of_the_tables_and_says_where_nothing_was_spok
         assert sound == flac or "wav" in kind
         found, found_hz = soundfile.read(io.BytesIO(sound), dtype="float32")
         assert (found_hz, found.tolist()) == (rate_hz, expected.tolist())
-    assert len(sounds) == 4 * (1 + len(SHIFTS)) - 1
+    assert len(sounds) == 2 * 3 + 4 * (1 + len(SHIFTS)) - 1
     assert (written / "index.html").read_text().count("<p>no audio</p>") == 1
 
 
@@ -204,6 +204,14 @@ def test_figures_are_well_formed_without_dates_and_leave_their_colours_to_the_pa
         inside = inline(text, name=path.stem, label="x")
         assert not any(colour in inside for colour in VARIABLES)
         assert "xmlns" not in inside
+
+
+@pytest.mark.parametrize("metric", ["eos-rate", "unique-ratio-per-index", "unit-error-rate", "silence-ratio"])
+def test_no_axis_of_percentages_leaves_them(written, metric):
+    svg = (written / "plots" / f"models-{metric}.svg").read_text()
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", svg)]
+    assert len(ticks) >= 3
+    assert 0 <= min(ticks) <= max(ticks) <= 100
 
 
 def test_figures_do_not_depend_on_the_users_matplotlib_settings(inputs, written, tmp_path):
@@ -317,9 +325,11 @@ def test_numbers_are_written_with_errors_signs_and_significance(report):
     assert change(delta) == "−2.1 n.s. [−5.0, −1.0]"  # one verdict: that of the corrected test
     assert change(delta.model_copy(update={"p_corrected": 0.04})) == "−2.1 [−5.0, −1.0]"
     few = {"stderr": None, "ci95": None, "p": None, "p_corrected": None}
-    assert change(delta.model_copy(update=few)) == "−2.1 too few"
+    assert change(delta.model_copy(update=few)) == "−2.1 (too few)"
     same = {"delta": -1e-12, "stderr": 0.0, "ci95": None, "p": 1.0, "p_corrected": 1.0}
-    assert change(delta.model_copy(update=same)) == "0.0 all equal"
+    assert change(delta.model_copy(update=same)) == "0.0 (all equal)"
+    tiny = {"delta": 1e-5, "ci95": (-2e-4, 4e-4), "p_corrected": 0.6}
+    assert change(delta.model_copy(update=tiny)) == "0.0 n.s. (within ±0.1)"
     assert with_error(shown.model_copy(update={"stderr": None, "ci95": None})) == "2.87 (too few)"
     assert change(None) == "–"
     assert heading("continuation", "auto_bleu", arrow="↓") == "auto-BLEU (×100)\N{NO-BREAK SPACE}↓"
@@ -352,7 +362,7 @@ def test_findings_are_the_comparisons_and_their_meaning(report):
         name: (judged[name, "base"], judged[name, "base"].delta / found.gain.delta) for name in ("sft", "base-low-temp")
     }
     assert (found.first_against_sft, found.last_against_sft) == (judged["r1", "sft"], judged["r2", "sft"])
-    assert [item.benchmark for item in found.likelihood] == ["storycloze"]
+    assert [item.against_base.benchmark for item in found.likelihood] == ["storycloze"]
     assert found.flagged == {"judge_score": ("r2",), "heldout_judge_score": ("r2",)}
     assert [found.gain.direction, found.first_against_sft.direction, found.diversity.direction] == ["up", "ns", "ns"]
 
@@ -385,7 +395,9 @@ def test_a_checkpoint_that_training_made_worse_is_the_first_warning(report):
 
 def test_findings_change_with_the_numbers(report):
     worse = tuple(
-        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01}) if c.metric in {"judge_score", "unique_ratio"} else c
+        c.model_copy(update={"delta": -0.5, "p_corrected": 0.01})
+        if c.metric in {"judge_score", "unique_ratio"} and c.model != "ground-truth"
+        else c
         for c in report.comparisons
     )
     changed = report.model_copy(update={"comparisons": worse, "flags": ()})
@@ -452,6 +464,11 @@ def test_markdown_tables_are_rectangular_and_carry_provenance(written):
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert f"- code: {ORIGIN.git_commit} with uncommitted changes" in text
+    assert "- seeds: base 0, sampling 0, training 0, evaluation 0\n" in text
+    assert (
+        "- thresholds: r1: min_chosen_score 3.2, max_rejected_score 2.2, min_margin 1, max_auto_bleu 0.1; r2: " in text
+    )
+    assert "- processor: AMD EPYC, 2 cores\n" in text
     assert "published summaries of arXiv 2411.01834" in text
 
 

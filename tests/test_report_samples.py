@@ -175,6 +175,7 @@ def test_text_is_escaped(written):
     assert "&lt;b&gt;&amp;" in page
     assert "<b>" not in page
     assert "<script" not in page
+    assert page.index("<audio") < page.index("<table")  # one comes to listen
     assert not re.search(r"https?://", page)
 
 

@@ -44,15 +44,19 @@ def generate(
     prompt_seconds: Annotated[
         float | None, typer.Option("--prompt-seconds", help="Use only this much of the file's beginning.")
     ] = None,
+    judge: Annotated[
+        bool, typer.Option("--judge/--no-judge", help="Score the transcripts with the judge, unless it is a server.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output folder; default: continuations/PROMPT.")
     ] = None,
 ) -> None:
     """Continue a spoken prompt: listen to and read what a model says next.
 
-    The prompt is encoded to units, the model samples continuations, the vocoder synthesizes them and the ASR model
-    transcribes them. Encoder, vocoder and ASR model are the experiment's; a model of other units is rejected. The
-    output folder has each continuation with and without its prompt, transcript.jsonl, and index.html with players.
+    The prompt is encoded to units, the model samples continuations, the vocoder synthesizes them, the ASR model
+    transcribes them and the judge scores the transcripts. All but the model are the experiment's; a model of other
+    units is rejected. The output folder has each continuation with and without its prompt, transcript.jsonl, and
+    index.html with players.
 
     Samples depend only on prompt, model, seed and sampling: the same command writes the same bytes, compared models
     share their random numbers, and a prompt id gives the samples that the pipeline evaluates.
@@ -66,7 +70,7 @@ def generate(
     from alignslm.generation.folder import write_folder
     from alignslm.generation.prompt import PlayError
     from alignslm.generation.resolve import checkpoint_folder
-    from alignslm.generation.studio import SpeechPipeline
+    from alignslm.generation.studio import SpeechPipeline, judged
 
     models = separated(compare) or [model]
     if repeated := sorted({model for model in models if models.count(model) > 1}):
@@ -76,6 +80,7 @@ def generate(
     began = time.monotonic()
     _say("loading encoder, vocoder and ASR model")
     studio = SpeechPipeline.open(root)
+    scorer = studio.load_judge() if judge else None
     encoded = studio.prompt(prompt, seconds=prompt_seconds)
     _say(f"prompt: {encoded.seconds:.1f} s, {len(encoded.units)} units ({time.monotonic() - began:.1f} s)")
     takes: dict[str, list[Continuation]] = {}
@@ -84,10 +89,11 @@ def generate(
         takes[name] = studio.load_model(name).generate(
             encoded, num_continuations=num_continuations, temperature=temperature, top_p=top_p, seed=seed
         )
+        takes[name] = judged(takes[name], scorer) if scorer else takes[name]
         length_s = sum(take.seconds for take in takes[name])
         _say(f"{name}: {len(takes[name])} continuations, {length_s:.1f} s ({time.monotonic() - began:.1f} s)")
     folder = out or Path("continuations") / Path(prompt).stem
-    write_folder(encoded, takes, folder)
+    write_folder(encoded, takes, folder, judge=studio.params.judge if scorer else None)
     _print_takes(encoded, takes, folder)
 
 
@@ -99,11 +105,17 @@ def _print_takes(prompt: Prompt, takes: dict[str, list[Continuation]], folder: P
     from alignslm.generation.folder import PAGE, TRANSCRIPT
 
     console = Console(highlight=False)
-    rows = [("prompt", "", f"{prompt.seconds:.1f}", prompt.text or "(no word)")]
+    rows = [("prompt", "", f"{prompt.seconds:.1f}", "", prompt.text or "(no words)")]
     rows += [
-        (model, str(take.sample_index + 1), f"{take.seconds:.1f}", take.text or f"({take.status})")
+        (
+            model,
+            str(take.sample_index + 1),
+            f"{take.seconds:.1f}",
+            "" if take.judge_score is None else f"{take.judge_score:.2f}",
+            take.text or f"({take.status})",
+        )
         for model, takes_of_model in takes.items()
         for take in takes_of_model
     ]
-    console.print(grid(("model", "", "seconds", "transcript"), rows, numbers=[2]))
+    console.print(grid(("model", "", "seconds", "judge", "transcript"), rows, numbers=[2, 3]))
     console.print(Text(f"audio and {TRANSCRIPT} in {folder}; listen to all in {folder / PAGE}"), soft_wrap=True)

@@ -39,7 +39,7 @@ def build(
     Each rater hears every prompt once per pass, each time continued by a different system. Invite a multiple of the
     number of systems and anchors, so that every clip is rated equally often.
 
-    [bold]alignslm listen build mmos --raters 12[/]
+    [bold]alignslm listen build mmos --raters 10[/]
     """
     from alignslm.listening.storage import Ratings
     from alignslm.listening.study import build_study
@@ -136,12 +136,16 @@ def analyze(folder: Folder, artifacts: Artifacts = Path("artifacts")) -> None:
 
 def _print_analysis(found: Analysis) -> None:
     from alignslm.report.formatting import probability
+    from alignslm.statistics import MIN_CLUSTERS, TOO_FEW
 
     console = Console(highlight=False)
     console.print(f"{found.ratings} ratings of {found.raters} raters ({found.raters_absent} have not started)")
     console.print(grid(
         ("system", "MMOS", "95 % interval", "ratings", "missing"),
-        [(s.system, number(s.mmos), interval(s.ci95, s.stderr), str(s.n), str(s.n_missing)) for s in found.systems],
+        [
+            (s.system, number(s.mmos), interval(s.mmos, s.ci95, s.stderr), str(s.n), str(s.n_missing))
+            for s in found.systems
+        ],
     ))  # fmt: skip
     console.print(grid(
         ("difference", "", "95 % interval", "corrected p"),
@@ -149,19 +153,21 @@ def _print_analysis(found: Analysis) -> None:
             (
                 f"{d.system} {DASH} {d.against}",
                 number(d.delta, "+"),
-                interval(d.ci95, d.stderr),
+                interval(d.delta, d.ci95, d.stderr),
                 probability(d.p_corrected),
             )
             for d in found.differences
         ],
     ))  # fmt: skip
     agreed = found.agreement
-    console.print(f"Krippendorff's alpha {number(agreed.alpha)} {interval(agreed.ci95)} over {agreed.clips} clips")
+    console.print(
+        f"Krippendorff's alpha {number(agreed.alpha)} {interval(agreed.alpha, agreed.ci95)} over {agreed.clips} clips"
+    )
     if found.correlations:
         console.print(grid(
-            ("automatic score", "Spearman", "95 %", "Pearson", "95 %", "across systems", "clips", "missing"),
+            ("automatic score", "Spearman", "95 % interval", "Pearson", "systems", "clips", "missing"),
             [
-                (c.metric, number(c.spearman), interval(c.spearman_ci95), number(c.pearson), interval(c.pearson_ci95),
+                (c.metric, number(c.spearman), interval(c.spearman, c.spearman_ci95), number(c.pearson),
                  number(c.across_systems), str(c.n), str(c.n_missing))
                 for c in found.correlations
             ],
@@ -170,6 +176,10 @@ def _print_analysis(found: Analysis) -> None:
         console.print(
             "no automatic scores of these systems in eval/ and mos/ of the artifacts (`dvc repro`, `dvc pull`)"
         )
+    console.print(
+        f"{TOO_FEW}: an interval needs {MIN_CLUSTERS} raters and {MIN_CLUSTERS} prompts; all ratings together are of "
+        f"{found.raters} raters and {found.prompts} prompts. {DASH}: cannot be computed."
+    )
 
 
 def number(value: float | None, sign: str = "") -> str:
@@ -177,10 +187,10 @@ def number(value: float | None, sign: str = "") -> str:
     return DASH if value is None else f"{value:{sign}.2f}"
 
 
-def interval(ends: Interval | None, stderr: float | None = None) -> str:
-    """Return [low, high], or why there is none."""
+def interval(value: float | None, ends: Interval | None, stderr: float | None = None) -> str:
+    """Return [low, high] of a value, or why there is none; a dash if there is no value either."""
     from alignslm.statistics import ALL_EQUAL, TOO_FEW
 
-    if ends is None:
-        return TOO_FEW if stderr is None else ALL_EQUAL
-    return f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+    if ends is not None:
+        return f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+    return DASH if value is None else TOO_FEW if stderr is None else ALL_EQUAL

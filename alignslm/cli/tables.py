@@ -20,10 +20,32 @@ if TYPE_CHECKING:
     import polars as pl
 
 LIST_SHOWN = 6
+CONTENT = {
+    "utterances": "recordings of the corpus, with texts",
+    "texts": "clean texts for judges",
+    "units": "units and durations per utterance",
+    "prompts": "prompts and their ground truth",
+    "continuations": "sampled units with log-probabilities",
+    "speech": "synthesized audio",
+    "transcripts": "ASR transcripts and confidence",
+    "scores": "judge score, perplexity, auto-BLEU",
+    "replies": "the judge's replies as received",
+    "pairs": "chosen and rejected units",
+    "skipped_prompts": "prompts without a pair, and why",
+    "items": "benchmark items: units and audio",
+    "item_scores": "log-probabilities of benchmark items",
+    "judged": "metrics per evaluated continuation",
+    "mos": "predicted MOS per clip",
+    "clips": "clips of a listening study",
+    "ratings": "ratings of a listening study",
+}
 
 
 def show(
-    table: Annotated[list[str], typer.Argument(help="A path, or words of one below artifacts/, such as `pairs r1`.")],
+    table: Annotated[
+        list[str] | None,
+        typer.Argument(help="A path, or words of one below artifacts/, such as `pairs r1`; default: list the tables."),
+    ] = None,
     root: AnyRoot = Path(),
     *,
     rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows to print.")] = 10,
@@ -32,7 +54,10 @@ def show(
 ) -> None:
     """Print rows of a table: lists are abbreviated, audio is shown as its size, the unit contract is in the title.
 
-    If the columns do not fit the terminal side by side, each row is printed as a block of lines.
+    If the columns do not fit the terminal side by side, each row is printed as a block of lines. Without a table, all
+    tables are listed with their rows and content.
+
+    [bold]alignslm show[/]
 
     [bold]alignslm show pairs r1[/]
 
@@ -40,17 +65,18 @@ def show(
 
     [bold]alignslm show artifacts/units.parquet --rows 3[/]
     """
-    import pyarrow.parquet as pq
-
     from alignslm.integrity import reading
     from alignslm.tables import parts
 
+    if not table:
+        list_tables(root)
+        return
     path = find_table(table, root)
     files = parts(path)
     with reading(path, compare=path.is_file()):
         head = title(files[0])
         frame, kept = select(files, rows=rows, columns=separated(columns), where=where)
-        total = sum(pq.read_metadata(file).num_rows for file in files)
+        total = count_rows(files)
     console = Console(highlight=False)
     console.print(Text(f"{path}: {head}, {total} rows" + (f", {kept} kept" if where else "")), soft_wrap=True)
     whole = frame_grid(frame)
@@ -60,8 +86,37 @@ def show(
         print_blocks(frame, console)
 
 
+def list_tables(root: Path) -> None:
+    """Print every table: the words that `show` finds it by, its rows and its content. TableError if there is none."""
+    import pyarrow.parquet as pq
+
+    from alignslm.tables import TableError, parts
+
+    folder = require_experiment(root) / "artifacts"
+    rows = []
+    for path in every_table(folder):
+        files = parts(path)
+        name = (pq.read_schema(files[0]).metadata or {}).get(b"alignslm.table", b"").decode()
+        rows.append((" ".join(words_of(path, folder)), str(count_rows(files)), CONTENT.get(name, "")))
+    if not rows:
+        raise TableError(f"no table in {folder} yet: run `dvc repro`.")
+    Console(highlight=False).print(grid(("alignslm show", "rows", "content"), rows, numbers=[1]))
+
+
+def count_rows(files: Sequence[Path]) -> int:
+    """Return the rows of parquet files, from their metadata."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def words_of(path: Path, folder: Path) -> tuple[str, ...]:
+    """Return the parts of a table's path below `folder`, without its suffix."""
+    return path.relative_to(folder).with_suffix("").parts
+
+
 def find_table(words: Sequence[str], root: Path) -> Path:
-    """Return the path, or the only table in root/artifacts with every word in its path.
+    """Return the path, or the table in root/artifacts with these words as its path, else the only one with every word.
 
     Raises TableError if no table or several match, naming them.
     """
@@ -71,7 +126,8 @@ def find_table(words: Sequence[str], root: Path) -> Path:
     from alignslm.tables import TableError
 
     tables = every_table(root / "artifacts")
-    fits = [path for path in tables if all(word in {*path.parts, path.stem} for word in words)]
+    exact = [path for path in tables if words_of(path, root / "artifacts") == tuple(words)]
+    fits = exact or [path for path in tables if all(word in {*path.parts, path.stem} for word in words)]
     if len(fits) == 1:
         return fits[0]
     wanted, listed = " ".join(words), "".join(f"\n  {path}" for path in fits or tables)

@@ -16,8 +16,12 @@ MaxUnscored = Annotated[
     Fraction, Field(description="ratio of texts without a score, of those asked about, beyond which a stage fails")
 ]
 AucTexts = Annotated[
-    int, Field(ge=0, le=10_000, description="true and as many shuffled texts that the judge is tried on; 0: none")
+    int, Field(ge=0, le=10_000, description="texts that the judge is tried on, each true and twice shuffled; 0: none")
 ]
+MinAuc = Annotated[
+    Fraction, Field(description="AUC, true against shuffled, that its score must exceed; .5 is guessing, 0 accepts any")
+]
+TRIAL = frozenset({"auc_texts", "min_auc", "min_digit_mass"})  # how a judge is tried, never how it judges
 Temperature = Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token each time")]
 
 
@@ -79,6 +83,10 @@ class CausalLMJudgeConfig(Config):
     )
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
+    min_auc: MinAuc = 0.5  # a judge of true AUC .75 is below on 20 texts once in a thousand
+    min_digit_mass: Fraction = Field(
+        default=0.1, description="mean probability of the five digits together that expected-value needs"
+    )
 
 
 class Budget(Config):
@@ -122,6 +130,7 @@ class OpenAIJudgeConfig(Config):
     max_attempts: Few = Field(description="times one question is sent before the run stops")
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
+    min_auc: MinAuc = 0.5
 
     @model_validator(mode="after")
     def _each_field_once(self) -> Self:

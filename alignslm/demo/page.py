@@ -1,29 +1,38 @@
 """The page: speech from a file or microphone, continuations of several models side by side. Contacts no other host."""
 
 import os
+import re
 import webbrowser
 from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any, TypeAlias
 
+from alignslm.artifacts import Artifacts
+from alignslm.config.experiment import BASE, Params
 from alignslm.extras import needed
 from alignslm.generation.cards import inline_cards
 from alignslm.generation.prompt import PlayError
 from alignslm.generation.resolve import checkpoint_folder, checkpoints
 from alignslm.generation.studio import SpeechPipeline, SpokenLM
+from alignslm.generation.take import write_audio
+from alignslm.prompts import read_prompts
+from alignslm.recordings import listening_sort_key
 from alignslm.redaction import redact
 from alignslm.user_errors import is_user_error
 
 Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float | None], str]
 TITLE = "What does a spoken language model say next?"
 INTRO = (
-    "Say the beginning of something, or upload a sound file. The models below continue it in speech, without having "
-    "seen a word of text; an ASR model transcribes what they say."
+    "Record the beginning of something, upload an audio file, or click an example. Each ticked model continues it in "
+    "speech, without having seen a word of text; an ASR model transcribes what it says."
 )
 MOST_DRAWS = 10
+NUM_EXAMPLES = 3
+EXAMPLES = "examples"  # a Space's folder of them
 UPLOAD_BYTES = 1 << 25  # five minutes of 48 kHz stereo; a prompt has seconds
 
 
@@ -47,6 +56,27 @@ def chosen_models(models: Sequence[str] | None, root: Path) -> list[str]:
     for model in found:
         checkpoint_folder(model, root)
     return found
+
+
+def ticked(models: Sequence[str], params: Params) -> list[str]:
+    """Return the models to compare at first: base and the last round, or the first two if either is not offered."""
+    wanted = [BASE, *list(params.rounds)[-1:]]
+    return wanted if set(wanted) <= set(models) else list(models)[:2]
+
+
+def write_examples(studio: SpeechPipeline, folder: Path) -> None:
+    """Write prompts to try, as recorded, each named by its words: of the split that is evaluated, always the same.
+
+    Nothing if the experiment's prompts are not on this machine.
+    """
+    tables = Artifacts(studio.root / "artifacts").prompt_tables
+    if not tables[0].exists():
+        return
+    found = read_prompts(*tables).filter(split=studio.params.evaluation.split)
+    for prompt_id in sorted(found["prompt_id"], key=listening_sort_key)[:NUM_EXAMPLES]:
+        prompt = studio.prompt(prompt_id)
+        name = re.sub(r"\W+", "-", prompt.text or prompt_id)[:60]
+        write_audio(prompt.waveform, prompt.sample_rate_hz, folder / f"{name}.wav")
 
 
 def answering(studio: SpeechPipeline) -> Answer:
@@ -88,22 +118,30 @@ def _alert(message: str) -> str:
     return f'<p role="alert">{escape(message)}</p>'
 
 
-def build_page(studio: SpeechPipeline, models: Sequence[str]) -> Any:
-    """Return the page as gradio.Blocks, not launched."""
+def build_page(studio: SpeechPipeline, models: Sequence[str], examples: Path) -> Any:
+    """Return the page as gradio.Blocks, not launched; the audio files in the folder `examples` are prompts to try."""
     gr, params = load_gradio(), studio.params
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n{INTRO}")
         with gr.Row():
-            sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Prompt", buttons=[])
             with gr.Column():
-                offered = gr.CheckboxGroup(list(models), value=list(models)[:3], label="Models")
+                sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Prompt", buttons=[])
+                if files := sorted(examples.glob("*.wav")):
+                    labels = [file.stem.replace("-", " ") for file in files]
+                    gr.Examples([[str(file)] for file in files], sound, example_labels=labels, label="Examples")
+            with gr.Column():
+                offered = gr.CheckboxGroup(list(models), value=ticked(models, params), label="Models to compare")
                 draws = gr.Slider(1, MOST_DRAWS, value=2, step=1, label="Continuations per model")
                 warmth = params.sampling.temperature
-                temperature = gr.Slider(0.1, 2.0, value=warmth, step=0.05, label="Temperature: higher is bolder")
+                temperature = gr.Slider(0.1, 2.0, value=warmth, step=0.05, label="Temperature (higher: more varied)")
                 longest = params.prompts.max_duration_s
-                seconds = gr.Slider(0.5, longest, value=longest, step=0.1, label="Seconds used of the prompt")
-                seed = gr.Number(params.seeds.evaluation, precision=0, minimum=0, label="Seed")
-        button = gr.Button("Continue", variant="primary")
+                seconds = gr.Slider(
+                    0.5, longest, value=longest, step=0.1, label="Use at most this much of the prompt (s)"
+                )
+                seed = gr.Number(
+                    params.seeds.evaluation, precision=0, minimum=0, label="Seed (another one: other samples)"
+                )
+        button = gr.Button("Continue the prompt", variant="primary")
         shown = gr.HTML()
         inputs = [sound, offered, draws, temperature, seconds, seed]
         button.click(answering(studio), inputs, shown, api_name="continue")
@@ -113,7 +151,7 @@ def build_page(studio: SpeechPipeline, models: Sequence[str]) -> Any:
 def launch_options(gr: Any) -> dict[str, Any]:
     """Return launch options: system fonts, no share link, no link to gradio's site."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    return {"theme": gr.themes.Base(**fonts), "share": False, "footer_links": [], "ssr_mode": False}
+    return {"theme": gr.themes.Base(**fonts), "footer_links": [], "ssr_mode": False}
 
 
 def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, opened: bool) -> None:
@@ -121,12 +159,15 @@ def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, ope
     load_gradio()  # what is missing is named by the extra that brings it
     from alignslm.serving import run
 
-    app = page_app(build_page(SpeechPipeline.open(root), chosen_models(models, root)), host=host, port=port)
-    url = f"http://{host}:{port}"
-    print(f"the page is at {url}; Ctrl-C ends it", flush=True)
-    if opened:
-        Timer(2.0, webbrowser.open, [url]).start()
-    run(app, host=host, port=port)
+    studio, names = SpeechPipeline.open(root), chosen_models(models, root)
+    with TemporaryDirectory() as examples:
+        write_examples(studio, Path(examples))
+        app = page_app(build_page(studio, names, Path(examples)), host=host, port=port)
+        url = f"http://{host}:{port}"
+        print(f"the page is at {url}; Ctrl-C ends it", flush=True)
+        if opened:
+            Timer(2.0, webbrowser.open, [url]).start()
+        run(app, host=host, port=port)
 
 
 def page_app(page: Any, *, host: str, port: int) -> Any:
@@ -136,12 +177,14 @@ def page_app(page: Any, *, host: str, port: int) -> Any:
     with needed("fastapi", by="alignslm demo"):
         from fastapi import FastAPI
     gr = load_gradio()
-    options = {name: value for name, value in launch_options(gr).items() if name != "share"}
-    app = gr.mount_gradio_app(FastAPI(), page, "/", host, port, max_file_size=UPLOAD_BYTES, **options)
+    app = gr.mount_gradio_app(FastAPI(), page, "/", host, port, max_file_size=UPLOAD_BYTES, **launch_options(gr))
     return SmallRequests(app, UPLOAD_BYTES)
 
 
 def space_page(root: Path, models: Sequence[str]) -> None:
     """Serve the page in a Space: host and port come from the Space's environment variables."""
-    page = build_page(SpeechPipeline.open(root), chosen_models(models, root))
-    page.launch(**launch_options(load_gradio()))
+    page = build_page(SpeechPipeline.open(root), chosen_models(models, root), root / EXAMPLES)
+    options = {"share": False, "quiet": True, "prevent_thread_lock": True}  # gradio's own lines offer a public link
+    _, url, _ = page.launch(**options, **launch_options(load_gradio()))
+    print(f"the page is at {url}; Ctrl-C ends it", flush=True)
+    page.block_thread()

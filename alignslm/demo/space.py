@@ -8,8 +8,9 @@ from pathlib import Path
 
 import alignslm
 from alignslm.artifacts import Artifacts
-from alignslm.demo.page import TITLE, DemoError, chosen_models, load_gradio
+from alignslm.demo.page import EXAMPLES, TITLE, DemoError, chosen_models, load_gradio, write_examples
 from alignslm.generation.resolve import checkpoint_folder, speech_folders
+from alignslm.generation.studio import SpeechPipeline
 from alignslm.storage import copy_file, reraise_disk_errors, write_text
 
 # For training, evaluation and reports: a Space installs faster without them.
@@ -29,7 +30,7 @@ README = Path(__file__).parent / "space.md"
 
 
 def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None:
-    """Write app.py, requirements.txt, README.md, the models and this package into a new folder.
+    """Write app.py, requirements.txt, README.md, prompts to try, the models and this package into a new folder.
 
     Checkpoints of the experiment and of folders are copied; the Space downloads those of the Hub. Nothing is written if
     anything is wrong. Raises PlayError if a model is not found, DemoError if `folder` is not empty or two models would
@@ -48,6 +49,8 @@ def export_space(root: Path, models: Sequence[str] | None, folder: Path) -> None
             _copy(source, folder / "artifacts" / name)
         for name, source in own.items():
             _copy(source, Artifacts(folder / "artifacts").checkpoint(name))
+        (folder / EXAMPLES).mkdir()
+        write_examples(SpeechPipeline.open(root), folder / EXAMPLES)
         write_text(folder / "app.py", APP.format(models=inside))
         write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements()))
         readme = README.read_text(encoding="utf-8").format(title=TITLE, gradio=version, models=", ".join(names))

@@ -29,9 +29,12 @@ def cards(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], sources:
     return Markup(_render("cards.html", prompt=prompt, models=models, sources=sources))  # noqa: S704 (autoescaped)
 
 
-def page(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], sources: Sources) -> str:
-    """Return the same as a page."""
-    return _render("page.html", prompt=prompt, cards=cards(prompt, models, sources))
+def page(
+    prompt: Prompt, models: Mapping[str, Sequence[Continuation]], sources: Sources, *, judge: str | None = None
+) -> str:
+    """Return the same as a page with a title; `judge` is the name of the judge behind the scores."""
+    title = f"{prompt.name}, continued by {', '.join(models)}"
+    return _render("page.html", title=title, judge=judge, cards=cards(prompt, models, sources))
 
 
 def inline_cards(prompt: Prompt, models: Mapping[str, Sequence[Continuation]]) -> Markup:

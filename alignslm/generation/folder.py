@@ -12,19 +12,21 @@ from alignslm.storage import replacing_folder, write_text
 TRANSCRIPT, PAGE, PROMPT = "transcript.jsonl", "index.html", "prompt.wav"
 
 
-def write_folder(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder: Path) -> None:
+def write_folder(
+    prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder: Path, *, judge: str | None = None
+) -> None:
     """Write prompt.wav, MODEL-N.wav and MODEL-N-after-prompt.wav, transcript.jsonl and index.html.
 
-    The folder of an earlier call is replaced; PlayError if `folder` contains anything else. Equal continuations give
-    equal bytes.
+    `judge` is the name of the judge that scored them, if one did. The folder of an earlier call is replaced; PlayError
+    if `folder` contains anything else. Equal continuations give equal bytes.
     """
     if folder.exists() and not (folder / TRANSCRIPT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PlayError(f"{folder} already exists and has no {TRANSCRIPT}; choose another folder with --out")
     with replacing_folder(folder) as partial:
-        _write(prompt, models, partial)
+        _write(prompt, models, partial, judge)
 
 
-def _write(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder: Path) -> None:
+def _write(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder: Path, judge: str | None) -> None:
     write_audio(prompt.waveform, prompt.sample_rate_hz, folder / PROMPT)
     whole, alone, rows = {}, {}, []
     for stem, (model, takes) in zip(_stems(models), models.items(), strict=True):
@@ -35,7 +37,7 @@ def _write(prompt: Prompt, models: Mapping[str, Sequence[Continuation]], folder:
             take.save(folder / files[1], prompt=True)
             rows.append(json.dumps(_row(take, *files), ensure_ascii=False))
     write_text(folder / TRANSCRIPT, "".join(f"{row}\n" for row in rows))
-    write_text(folder / PAGE, page(prompt, models, Sources(PROMPT, whole, alone)))
+    write_text(folder / PAGE, page(prompt, models, Sources(PROMPT, whole, alone), judge=judge))
 
 
 def _stems(models: Mapping[str, Sequence[Continuation]]) -> list[str]:
@@ -55,6 +57,7 @@ def _row(take: Continuation, alone: str, whole: str) -> dict[str, object]:
         "prompt_text": take.prompt.text,
         "seconds": round(take.seconds, 3),
         "finish_reason": take.finish_reason,
+        "judge_score": take.judge_score,
         "logprob": take.logprob,
         "seed": take.seed,
         "units": list(take.units),

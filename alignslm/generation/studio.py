@@ -1,7 +1,7 @@
 """A unit LM with an experiment's speech models: encoder, vocoder and ASR model."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from alignslm.artifacts import Artifacts
 from alignslm.asr import ASRModel, load_asr
 from alignslm.asr.rows import transcribe
 from alignslm.config.execution import Execution
-from alignslm.config.experiment import Params
+from alignslm.config.experiment import Experiment, Params
 from alignslm.config.feedback import Sampling
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.encoder import Encoder, load_encoder
 from alignslm.generation.prompt import PlayError, Prompt, prompt_key, read_audio
 from alignslm.generation.resolve import checkpoint_folder, speech_folders
 from alignslm.generation.take import Continuation
+from alignslm.judge import Judge, JudgeInput, is_api_judge, load_judge
 from alignslm.lm.checkpoint import UnitLM, load_lm
 from alignslm.lm.rows import sample_continuations
 from alignslm.prompts import read_prompts
@@ -39,14 +40,19 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class SpeechPipeline:
-    """An experiment's encoder, vocoder and ASR model, and its sampling parameters."""
+    """An experiment with its encoder, vocoder and ASR model."""
 
     root: Path
     encoder: Encoder
     vocoder: Vocoder
     recogniser: ASRModel
-    params: Params
+    experiment: Experiment
     execution: Execution
+
+    @property
+    def params(self) -> Params:
+        """The values of params.yaml."""
+        return self.experiment.params
 
     @property
     def _artifacts(self) -> Artifacts:
@@ -65,7 +71,7 @@ class SpeechPipeline:
         vocoder = load_vocoder(experiment.vocoder, folders["vocoder"], device=execution.device)
         vocoder.contract.require(encoder.contract, mine=str(folders["vocoder"]), theirs=str(folders["encoder"]))
         recogniser = load_asr(experiment.asr, folders["asr"], device=execution.device)
-        return cls(root, encoder, vocoder, recogniser, experiment.params, execution)
+        return cls(root, encoder, vocoder, recogniser, experiment, execution)
 
     def load_model(self, model: str) -> "SpokenLM":
         """Load a checkpoint by name, folder or Hub id; ContractError if its units are not the encoder's."""
@@ -73,6 +79,13 @@ class SpeechPipeline:
         lm = load_lm(folder, device=self.execution.device)
         lm.contract.require(self.encoder.contract, mine=str(folder), theirs=str(self._artifacts.encoder))
         return SpokenLM(self, lm, model)
+
+    def load_judge(self) -> Judge | None:
+        """Load the training judge. None if it is a server, which may cost money, or was not prepared here."""
+        config, folder = self.experiment.judge, self._artifacts.judge(self.params.judge)
+        if is_api_judge(config) or not folder.is_dir():
+            return None
+        return load_judge(config, folder, device=self.execution.device)
 
     def prompt(self, given: Path | str, *, seconds: float | None = None) -> Prompt:
         """Return the prompt of an audio file, or the one with this id in the experiment's prompts table.
@@ -177,6 +190,14 @@ class SpokenLM:
             text=transcript["text"],
             status=transcript["status"],
         )
+
+
+def judged(takes: Sequence[Continuation], judge: Judge) -> list[Continuation]:
+    """Return the continuations with the judge's scores of their transcripts; None where prompt or transcript is."""
+    read = [take for take in takes if take.text and take.prompt.text]
+    inputs = [JudgeInput(str(take.prompt.text), str(take.text)) for take in read]
+    scores = {id(take): found.score for take, found in zip(read, judge.judge(inputs), strict=True)}
+    return [replace(take, judge_score=scores.get(id(take))) for take in takes]
 
 
 def sampling_of(

@@ -19,7 +19,8 @@ class Continuation:
     """One sample of one model for one prompt.
 
     `waveform` is (samples,) float32 of the continuation without its prompt, `text` its transcript (None unless `status`
-    is ok), `finish_reason` why it ended, `seed` its own seed, `logprob` its log-likelihood under the model.
+    is ok), `finish_reason` why it ended, `seed` its own seed, `logprob` its log-likelihood under the model,
+    `judge_score` from 1 to 5 (None if it was not judged).
     """
 
     model: str
@@ -33,6 +34,7 @@ class Continuation:
     sample_rate_hz: int
     text: str | None
     status: Literal["ok", "empty", "failed"]
+    judge_score: float | None = None
 
     @property
     def seconds(self) -> float:

@@ -15,7 +15,7 @@ Status: TypeAlias = Literal["ok", "empty", "failed", "truncated", "too_long"]
 
 
 class JudgeInput(NamedTuple):
-    """Prompt text and continuation text, lower-case words without punctuation."""
+    """Prompt text and continuation text, in the form in which the corpus and the ASR model write them."""
 
     prompt: str
     continuation: str

@@ -142,34 +142,93 @@ def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     return float((below + not_above) / (2 * len(high) * len(low)))
 
 
-def separation(judge: Judge, texts: Sequence[JudgeInput], *, count: int) -> dict[str, float]:
-    """Return how well a judge tells `count` true continuations from shuffled ones, for the log: .5 is guessing.
+def separation(
+    true: Sequence[JudgeOutput], mismatched: Sequence[JudgeOutput], reordered: Sequence[JudgeOutput]
+) -> dict[str, float]:
+    """Return AUC of score and of perplexity, each if measured, and the standard deviation of the scores, for the log.
 
-    AUC of the score and of perplexity, each if the judge measures it, and the standard deviation of the scores. Says so
-    if the score guesses.
+    True continuations against those of other prompts, and against their own words in another order: .5 is guessing.
+    """
+    figures: dict[str, float] = {}
+    for name, label, sign in (("score", "auc", 1), ("ppl", "auc_ppl", -1)):
+        sides = [
+            [sign * value for one in side if (value := getattr(one, name)) is not None]
+            for side in (true, mismatched, reordered)
+        ]
+        for negative, against in zip(sides[1:], ("shuffled", "shuffled_words"), strict=True):
+            if sides[0] and negative:
+                figures[f"{label}_true_vs_{against}"] = auc(sides[0], negative)
+        if name == "score" and sides[0] and sides[1]:
+            figures["score_spread"] = float(np.std(sides[0] + sides[1]))
+    return figures
+
+
+def try_judge(
+    judge: Judge, texts: Sequence[JudgeInput], *, count: int, min_auc: float, min_digit_mass: float | None = None
+) -> dict[str, float]:
+    """Return `separation` on `count` texts, of a judge that is not fitted; with `min_digit_mass` also `digit_mass`.
+
+    `digit_mass` is the mean probability of the five digits together, which the judge's replies hold. Raises
+    CalibrationError if it is below `min_digit_mass` or an AUC of the score not above `min_auc`, and warns if an AUC
+    is below GUESSING.
     """
     known = {content_id(*story): story for story in texts if words(story.continuation)}
     some = [known[key] for key in sorted(known)[:count]]
-    true, foreign = (judge.judge(side) for side in (some, shuffled(some) if some else []))
-    scores, ppls = (
-        [[value for one in side if (value := getattr(one, name)) is not None] for side in (true, foreign)]
-        for name in ("score", "ppl")
-    )
-    figures: dict[str, float] = {}
-    if all(scores):
-        figures |= {"auc_true_vs_shuffled": auc(*scores), "score_spread": float(np.std(scores[0] + scores[1]))}
-    if all(ppls):
-        figures["auc_ppl_true_vs_shuffled"] = auc(*(-np.array(side) for side in ppls))
-    if figures.get("auc_true_vs_shuffled", 1.0) < GUESSING:
-        print(
-            f"warning: this judge's score hardly tells true continuations from shuffled ones (AUC "
-            f"{figures['auc_true_vs_shuffled']:.2f} on {len(some)}; .5 is guessing). Try another rubric or model"
-            + (
-                f", or weights.ppl: its perplexity has {figures['auc_ppl_true_vs_shuffled']:.2f}." if all(ppls) else "."
-            ),
-            flush=True,
-        )
+    if not some:
+        return {}
+    true, mismatched, others = (judge.judge(side) for side in (some, shuffled(some), reordered(some)))
+    figures = separation(true, mismatched, others)
+    if min_digit_mass is not None:
+        masses = [json.loads(one.reply or "")["mass"] for one in [*true, *mismatched] if one.status == "ok"]
+        figures["digit_mass"] = float(np.mean(masses)) if masses else 0.0
+    _require_judgement(figures, len(some), min_auc=min_auc, min_digit_mass=min_digit_mass or 0.0)
     return figures
+
+
+def reordered(stories: Sequence[JudgeInput]) -> list[JudgeInput]:
+    """Put every continuation's words in the order of a hash; drop those that keep their order."""
+    moved = []
+    for story in stories:
+        spoken = story.continuation.split()
+        mixed = [word for _, word in sorted(enumerate(spoken), key=lambda placed: content_id("order", *placed))]
+        if mixed != spoken:
+            moved.append(JudgeInput(story.prompt, " ".join(mixed)))
+    return moved
+
+
+_AGAINST = {
+    "auc_true_vs_shuffled": "those of other prompts",
+    "auc_true_vs_shuffled_words": "their own words in another order",
+}
+
+
+def _require_judgement(figures: dict[str, float], count: int, *, min_auc: float, min_digit_mass: float) -> None:
+    if figures.get("digit_mass", 1.0) < min_digit_mass:
+        raise CalibrationError(
+            f"this judge would not answer with a digit: 1 to 5 have {figures['digit_mass']:.3f} of the probability "
+            f"together, below min_digit_mass ({min_digit_mass:g}), so its scores mean little. Let the "
+            "rubric show an example answer, as experiments/rubric/relevance-digit.txt does, let answer_prefix be what "
+            "stands before the digit there, or choose another model. To accept this judge, set `min_digit_mass: 0` in "
+            "its file."
+        )
+    found = {name: figures[name] for name in _AGAINST if name in figures}
+    worst = min(found, key=lambda name: found[name], default=None)
+    if worst is None or found[worst] >= GUESSING:
+        return
+    fact = (
+        f"this judge's score hardly tells true continuations from {_AGAINST[worst]}: AUC {found[worst]:.2f} on {count} "
+        "texts, where .5 is guessing."
+    )
+    ppl = min(
+        (figures[f"auc_ppl{name.removeprefix('auc')}"] for name in found if "auc_ppl_true_vs_shuffled" in figures),
+        default=0.0,
+    )
+    better = "Choose another rubric or model"
+    if ppl >= GUESSING:
+        better = f"Its perplexity does (AUC {ppl:.2f}): set weights.judge_score: 0 and weights.ppl: 1 in params.yaml"
+    if min_auc > 0 and found[worst] <= min_auc:
+        raise CalibrationError(f"{fact} {better}. To accept this judge, set `min_auc: 0` in its file.")
+    print(f"warning: {fact} {better}.", flush=True)
 
 
 def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibration, folder: Path) -> dict[str, float]:
@@ -178,16 +237,17 @@ def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibra
     Stories without a continuation are left out.
     """
     told = [story for story in held_back if words(story.continuation)]
-    true, foreign = model.word_nats(told), model.word_nats(shuffled(told))
+    true, foreign, mixed = (model.word_nats(side) for side in (told, shuffled(told), reordered(told)))
     true_means, foreign_means = (
         np.array([mean_clamped(nats, config.min_word_logprob) for nats in side]) for side in (true, foreign)
     )
     sigmoid = solve(true_means, foreign_means, config)
     write_text(folder / CALIBRATION_FILE, json.dumps(sigmoid.model_dump(), indent=1, sort_keys=True) + "\n")
     flat = [nats for story in true for nats in story]
+    judged = ([sigmoid.judgement(nats) for nats in side] for side in (true, foreign, mixed))
     return {
         "held_back_stories": float(len(true)),
-        "auc_true_vs_shuffled": auc(true_means, foreign_means),
+        **separation(*judged),
         "ground_truth_score": float(np.mean(sigmoid.score(true_means))),
         "shuffled_score": float(np.mean(sigmoid.score(foreign_means))),
         "true_ppl": math.exp(-math.fsum(flat) / len(flat)),

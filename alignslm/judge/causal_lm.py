@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating
+from alignslm.config.llm_judges import TRIAL, CausalLMJudgeConfig, ExpectedRating, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
 from alignslm.judge import PROBE, JudgeInput, JudgeOutput, judge_spoken
-from alignslm.judge.calibration import separation
+from alignslm.judge.calibration import try_judge
 from alignslm.judge.causal_weights import PATTERNS, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
@@ -48,8 +48,10 @@ def prepare(
     rubric = Rubric.read(config.rubric, root)
     fetched = download(config.weights, patterns=PATTERNS)
     judge = CausalLMJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
-    figures = judge.probe() | separation(judge, texts, count=config.auc_texts)
-    settings = config.model_dump(mode="json", exclude={"weights", "max_unscored", "auc_texts"})
+    figures = judge.probe()
+    least = config.min_digit_mass if isinstance(config.score, ExpectedRating) else None
+    figures |= try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc, min_digit_mass=least)
+    settings = config.model_dump(mode="json", exclude={"weights", "max_unscored", *TRIAL})
     write_text(folder / RUBRIC_FILE, rubric.text)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
     write_text(folder / SOURCE_FILE, json.dumps({"weights": fetched.identity}, indent=1) + "\n")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from alignslm.config.llm_judges import OpenAIJudgeConfig
+from alignslm.config.llm_judges import TRIAL, OpenAIJudgeConfig
 from alignslm.config.rubrics import Rubric
 from alignslm.judge import PROBE, JudgeInput, JudgeOutput, Status, judge_spoken
 from alignslm.judge.api_client import APIClient, JudgeAPIError
 from alignslm.judge.api_reply import Unanswered
-from alignslm.judge.calibration import separation
+from alignslm.judge.calibration import try_judge
 from alignslm.judge.replies import Reply, aggregate_replies
 from alignslm.judge.reply_store import Answer, ReplyStore
 from alignslm.redaction import remember_secret
@@ -27,7 +27,7 @@ EXECUTION = {
     "api_key_env",
     "api_key_header",
     "max_unscored",
-    "auc_texts",
+    *TRIAL,
 }
 PROBE_VOTES = 2  # a model that samples may miss the form of an answer once
 
@@ -46,7 +46,7 @@ def prepare(config: OpenAIJudgeConfig, texts: Sequence[JudgeInput], folder: Path
     rubric = Rubric.read(config.rubric, root)
     judge = OpenAIJudge(config, rubric, key)
     judge.probe()
-    figures = separation(judge, texts, count=config.auc_texts)
+    figures = try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc)
     write_text(folder / RUBRIC_FILE, rubric.text)
     settings = config.model_dump(mode="json", exclude=EXECUTION, exclude_defaults=True)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")

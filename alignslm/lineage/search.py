@@ -49,12 +49,21 @@ def trace(identity: str, folder: Path, experiment: Experiment) -> dict[str, Chai
         if identity in set(tables.read(tables.CONTINUATIONS, place.table, ["continuation_id"])["continuation_id"])
     }
     if not chains:
-        known = ", ".join(place.name for place in places) or "nothing yet; run `dvc repro`"
         raise LineageError(
-            f"no pair or continuation in {folder} has the id {identity!r} (looked in: {known}). "
-            "`alignslm show pairs r1 -c pair_id` and `alignslm show continuations r1 -c continuation_id` list ids."
+            f"no pair or continuation in {folder} has the id {identity!r}{_where_ids_are(places, folder)}"
         )
     return chains
+
+
+def _where_ids_are(places: list[Location], folder: Path) -> str:
+    """Return where was looked, and commands that list ids there."""
+    if not places:
+        return ": nothing was sampled yet. Run `dvc repro`."
+    at = "" if folder.parent == Path() else f" -C {folder.parent}"
+    commands = [f"`alignslm show pairs {name} -c pair_id{at}`" for name, _ in list(_rounds(folder, "pairs"))[:1]]
+    words = " ".join(places[0].table.relative_to(folder).with_suffix("").parts)
+    commands.append(f"`alignslm show {words} -c continuation_id{at}`")
+    return f" (looked in: {', '.join(place.name for place in places)}). To list ids: {', '.join(commands)}."
 
 
 def _rounds(folder: Path, kind: str) -> Iterator[tuple[str, Path]]:

@@ -15,7 +15,7 @@ from alignslm.config.model import Config
 from alignslm.listening.clustered import differences, mean
 from alignslm.listening.storage import Rater, Ratings
 from alignslm.listening.study import Study, read_study
-from alignslm.statistics import Interval, holm, jackknife_values, mean_interval
+from alignslm.statistics import MIN_CLUSTERS, Interval, holm, jackknife_values, mean_interval
 from alignslm.storage import write_text
 
 POINTS = 5
@@ -90,6 +90,7 @@ class Analysis(Config):
 
     raters: int
     raters_absent: int
+    prompts: int
     ratings: int
     systems: tuple[SystemScore, ...]
     differences: tuple[Difference, ...]
@@ -134,8 +135,8 @@ def export(folder: Path, ratings: Ratings) -> pl.DataFrame:
 def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic: pl.DataFrame) -> Analysis:
     """Analyze RATINGS rows; `automatic` has system, continuation_id, metric, value. AnalysisError without ratings.
 
-    Errors are clustered by rater and prompt; intervals of agreement and correlation are jackknifed over prompts. Equal
-    ratings give equal bytes.
+    Errors are clustered by rater and prompt; intervals of agreement and correlation are jackknifed over prompts. None
+    with fewer than MIN_CLUSTERS raters or prompts. Equal ratings give equal bytes.
     """
     if ratings.is_empty():
         raise AnalysisError(f"none of {len(raters)} raters has rated a clip yet")
@@ -145,6 +146,7 @@ def analyse(study: Study, raters: list[Rater], ratings: pl.DataFrame, automatic:
     return Analysis(
         raters=len(present),
         raters_absent=len(raters) - len(present),
+        prompts=ratings["prompt_id"].n_unique(),
         ratings=len(ratings),
         systems=tuple(_system(study, present, ratings, name) for name in names),
         differences=tuple(_differences(ratings, names)),
@@ -189,7 +191,12 @@ def _agreement(ratings: pl.DataFrame) -> Agreement:
     counts = counts_of(shared["score"].to_numpy(), shared["clip_id"].to_numpy())
     prompts = shared.select("clip_id", "prompt_id").unique().sort("clip_id")["prompt_id"].to_numpy()
     ends = _jackknifed(prompts, lambda rows: ordinal_alpha(counts[rows]), np.log1p, np.expm1, sign=-1)
-    return Agreement(alpha=ordinal_alpha(counts), ci95=ends, clips=len(counts))
+    return Agreement(alpha=ordinal_alpha(counts), ci95=ends if _enough_raters(shared) else None, clips=len(counts))
+
+
+def _enough_raters(ratings: pl.DataFrame) -> bool:
+    """Return whether an interval can speak for other raters, too, not only for other prompts."""
+    return ratings["rater_id"].n_unique() >= MIN_CLUSTERS
 
 
 def counts_of(scores: np.ndarray, clips: np.ndarray) -> np.ndarray:
@@ -228,6 +235,7 @@ def _ordinal_distances(totals: np.ndarray) -> np.ndarray:
 def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame) -> Iterator[Correlation]:
     """Yield one correlation per metric, by name."""
     clips = ratings.group_by("clip_id", "system", "prompt_id", "continuation_id").agg(rated=pl.col("score").mean())
+    enough = _enough_raters(ratings)
     for metric in automatic["metric"].unique().sort():
         scores = automatic.filter(metric=metric).select("system", "continuation_id", "value")
         joined = clips.join(scores, on=["system", "continuation_id"], how="left").sort("clip_id")
@@ -237,9 +245,9 @@ def _correlations(ratings: pl.DataFrame, automatic: pl.DataFrame) -> Iterator[Co
         yield Correlation(
             metric=metric,
             spearman=spearman(rated, value),
-            spearman_ci95=_of_correlation(spearman, rated, value, prompts),
+            spearman_ci95=_of_correlation(spearman, rated, value, prompts) if enough else None,
             pearson=pearson(rated, value),
-            pearson_ci95=_of_correlation(pearson, rated, value, prompts),
+            pearson_ci95=_of_correlation(pearson, rated, value, prompts) if enough else None,
             across_systems=pearson(systems["rated"].to_numpy(), systems["value"].to_numpy()),
             n=len(known),
             n_missing=len(joined) - len(known),

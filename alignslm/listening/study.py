@@ -84,8 +84,12 @@ def _first_draws(artifacts: Path, system: str) -> pl.DataFrame:
     path = Artifacts(artifacts).sample(system).continuations
     if not path.exists():
         known = sorted(found.parent.name for found in Artifacts(artifacts).samples.glob("*/continuations.parquet"))
-        sampled = f"only of {', '.join(known)}" if known else "there are none yet"
-        raise StudyError(f"{path.parent} contains no samples of {system!r}, {sampled}. Run `dvc repro`.")
+        if not known:
+            raise StudyError(f"{path.parent.parent} has no samples yet. Run `dvc repro`.")
+        raise StudyError(
+            f"there are samples of {', '.join(known)}, but not of {system!r}. Remove it from the study's config in "
+            "experiments/listening, or add it to `systems` in params.yaml and run `dvc repro`."
+        )
     frame = tables.read(tables.CONTINUATIONS, path, ["continuation_id", "prompt_id", "sample_index"])
     return frame.filter(sample_index=0).select("prompt_id", "continuation_id")
 

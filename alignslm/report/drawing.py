@@ -67,11 +67,6 @@ def new_figure(*, height_inches: float = 2.5) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def within_percent(limits: tuple[float, float]) -> tuple[float, float]:
-    """Return the limits of an axis of percentages: nothing below 0 and above 100 can be."""
-    return max(limits[0], 0.0), min(limits[1], 100.0)
-
-
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Draw in the report's style, independent of the user's matplotlib settings."""

@@ -1,4 +1,4 @@
-"""Playable examples: the first evaluation prompts by id with every system's continuation. Never hand-picked."""
+"""Playable examples: prompts taken by id, or by how far a system's first continuation scores from another's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,22 +42,39 @@ class Example:
     continuations: tuple[Continuation, ...]
 
 
-def read_examples(
-    artifacts: Path, judged: pl.DataFrame, *, models: Sequence[str], split: str, count: int
-) -> tuple[Example, ...]:
-    """Read the first `count` prompts of `split` by id that any model continued, with every model's first continuation.
+def first_prompts(judged: pl.DataFrame, count: int) -> list[str]:
+    """Return the first `count` prompts by id that any model continued.
 
     Prompt ids are hashes of content, so their order does not depend on how well a model did.
     """
+    return judged["prompt_id"].unique().sort().head(count).to_list()
+
+
+def first_changes(judged: pl.DataFrame, model: str, against: str) -> pl.DataFrame:
+    """Return prompt_id and change, in order of both: the score of one model's first continuation less the other's."""
+    ours, others = (_first_scores(judged, name).select("prompt_id", "value") for name in (model, against))
+    both = ours.join(others, on="prompt_id").select("prompt_id", change=pl.col("value") - pl.col("value_right"))
+    return both.drop_nulls().sort("change", "prompt_id")
+
+
+def _first_scores(judged: pl.DataFrame, model: str) -> pl.DataFrame:
+    """Return the judge_score rows of each prompt's first continuation."""
+    rows = judged.filter(model=model, metric="judge_score").sort("prompt_id", "sample_index")
+    return rows.unique("prompt_id", keep="first", maintain_order=True)
+
+
+def read_examples(
+    artifacts: Path, judged: pl.DataFrame, *, models: Sequence[str], prompt_ids: Sequence[str]
+) -> tuple[Example, ...]:
+    """Read these prompts, with every model's first continuation."""
     made = Artifacts(artifacts)
-    prompts = tables.read(tables.PROMPTS, made.prompts).filter(split=split)
-    prompts = prompts.join(judged.select("prompt_id").unique(), on="prompt_id", how="semi").sort("prompt_id")
-    known = prompts.head(count)
+    asked = pl.DataFrame({"prompt_id": prompt_ids}, schema={"prompt_id": pl.String})
+    known = asked.join(tables.read(tables.PROMPTS, made.prompts), on="prompt_id", maintain_order="left")
     prompts = fill_missing_texts(known, tables.read(tables.TRANSCRIPTS, made.prompt_transcripts))
     without_text = set(known.filter(pl.col("prompt_text").is_null())["prompt_id"])
     recordings = recordings_of(made.utterances, prompts)
     sounds = {one.prompt_id: encode_flac(one.prompt, one.sample_rate_hz) for one in recordings}
-    drawn = {model: _first_draws(made.sample(model), judged.filter(model=model), prompts) for model in models}
+    drawn = {model: _first_draws(made.sample(model), judged, model, prompts) for model in models}
     return tuple(
         Example(
             prompt_id=row["prompt_id"],
@@ -71,14 +88,12 @@ def read_examples(
     )
 
 
-def _first_draws(sample: Sample, judged: pl.DataFrame, prompts: pl.DataFrame) -> dict[str, Continuation]:
+def _first_draws(sample: Sample, judged: pl.DataFrame, model: str, prompts: pl.DataFrame) -> dict[str, Continuation]:
     """Return the first continuation of every prompt, by prompt id."""
-    heldout = judged.filter(metric="heldout_judge_score").select("continuation_id", heldout_score="value")
+    heldout = judged.filter(model=model, metric="heldout_judge_score").select("continuation_id", heldout_score="value")
     rows = (
-        judged.filter(metric="judge_score")
+        _first_scores(judged, model)
         .join(prompts.select("prompt_id"), on="prompt_id", how="semi")
-        .sort("prompt_id", "sample_index")
-        .unique("prompt_id", keep="first", maintain_order=True)
         .join(_texts(sample), left_on="continuation_id", right_on="source_id", how="left")
         .join(heldout, on="continuation_id", how="left")
     )

@@ -16,8 +16,8 @@ LOW_TEMPERATURE = "base-low-temp"
 class Likelihood:
     """Accuracy on the `topic` items of one benchmark: the last round against base, the first round against sft."""
 
-    benchmark: str
-    metric: str
+    start: Metric | None
+    end: Metric | None
     against_base: Comparison
     against_sft: Comparison | None
 
@@ -26,8 +26,9 @@ class Likelihood:
 class Findings:
     """Comparisons are of the training judge's score unless named otherwise; None if not measured.
 
-    `explained` has the baselines that reach a part of a significant gain, with that part as a ratio; `toplines` and
-    `flagged` are by judge: the topline's metric, and the systems that score above its interval.
+    `explained` has the baselines that reach a part of a significant gain, with that part as a ratio. By judge:
+    `toplines`, the topline's metric; `flagged`, the systems that score above its interval; `blind`, topline - base
+    where it was tested and the topline is not above base.
     """
 
     first: str
@@ -45,6 +46,7 @@ class Findings:
     diversity: Comparison | None
     toplines: dict[str, Metric]
     flagged: dict[str, tuple[str, ...]]
+    blind: dict[str, Comparison]
 
 
 def findings_of(report: Report, experiment: Experiment) -> Findings:
@@ -69,6 +71,11 @@ def findings_of(report: Report, experiment: Experiment) -> Findings:
         diversity=_judged(report, last, BASE, "unique_ratio"),
         toplines=dict(_toplines(report, topline(experiment))),
         flagged={judge: systems for judge, systems in flagged.items() if systems},
+        blind={
+            judge: found
+            for judge in JUDGES
+            if (found := _judged(report, topline(experiment), BASE, judge)) and found.direction in {"ns", "down"}
+        },
     )
 
 
@@ -89,7 +96,8 @@ def _likelihood(report: Report, first: str, last: str) -> Iterator[Likelihood]:
     for benchmark, metric in headline(report):
         found = report.comparison(last, BASE, benchmark, metric)
         if metric == TOPIC and found is not None:
-            yield Likelihood(benchmark, metric, found, report.comparison(first, FINETUNED, benchmark, metric))
+            start, end = (report.metric(model, benchmark, metric) for model in (BASE, last))
+            yield Likelihood(start, end, found, report.comparison(first, FINETUNED, benchmark, metric))
 
 
 def _toplines(report: Report, name: str) -> Iterator[tuple[str, Metric]]:

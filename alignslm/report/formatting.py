@@ -111,8 +111,12 @@ def number(value: float | None, how: Style, *, signed: bool = False) -> str:
 
 
 def interval(ends: Interval | None, how: Style, *, signed: bool = False, absent: str = TOO_FEW) -> str:
-    """Return [low, high], or what is said instead of an interval."""
-    return absent if ends is None else f"[{', '.join(number(end, how, signed=signed) for end in ends)}]"
+    """Return [low, high], or what is said instead: `within ±0.01` where both would be zero in print."""
+    if ends is None:
+        return absent
+    shown = [number(end, how, signed=signed) for end in ends]
+    within = number(10**-how.decimals / how.factor, how)
+    return f"[{', '.join(shown)}]" if any(float(end.replace(MINUS, "-")) for end in shown) else f"within ±{within}"
 
 
 def own_interval(found: Metric | Comparison, *, signed: bool = False) -> str:
@@ -138,8 +142,9 @@ def error_parts(metric: Metric | None) -> tuple[str, str]:
 
 
 def change(comparison: Comparison | None) -> str:
-    """Return `+0.83 [+0.68, +0.97]`, with n.s. after the first number if it was tested and is not significant."""
-    return " ".join(filter(None, change_parts(comparison)))
+    """Return `+0.83 [+0.68, +0.97]`, with n.s. if tested and not significant; `+0.5 (too few)`."""
+    text, detail = change_parts(comparison)
+    return f"{text} {detail if detail.startswith('[') else f'({detail})'}" if detail else text
 
 
 def change_parts(comparison: Comparison | None) -> tuple[str, str]:

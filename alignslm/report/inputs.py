@@ -13,10 +13,12 @@ from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
 from alignslm.integrity import read_json
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
-from alignslm.report.examples import Example, read_examples
-from alignslm.report.systems import evaluated, topline
+from alignslm.report.examples import Example, first_changes, first_prompts, read_examples
+from alignslm.report.systems import evaluated, last_round, topline
 
 NUM_EXAMPLES = 4
+MAX_CLIPS = 32  # of the examples: the page holds their audio
+ALIKE = 0.005  # scores of the page, which has two decimals, are the same
 RECORDED = "original-continuations"  # the system name in the mos tables
 RECORDED_SPEECH = ("original-prompts", RECORDED)
 CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
@@ -70,7 +72,11 @@ class RoundTables:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """CONTINUATION_METRICS, ITEM_SCORES, MOS and WORD_ERRORS, TRANSCRIPTS by model, inputs of figures and examples."""
+    """CONTINUATION_METRICS, ITEM_SCORES, MOS and WORD_ERRORS, TRANSCRIPTS by model, inputs of figures and examples.
+
+    `changes` is `first_changes` of the last round against base; `picked` are the prompts with the largest and the
+    smallest change, and `examples` the first ones by id whose scores are not the same.
+    """
 
     experiment: Experiment
     judged: pl.DataFrame
@@ -80,26 +86,42 @@ class ReportInputs:
     transcripts: Mapping[str, pl.DataFrame]
     rounds: Mapping[str, RoundTables]
     training: Mapping[str, TrainingLog]
+    changes: pl.DataFrame
+    picked: tuple[Example, ...]
     examples: tuple[Example, ...]
+
+    @property
+    def alike(self) -> int:
+        """How many prompts the last round and base score the same."""
+        return self.changes.filter(pl.col("change").abs() < ALIKE).height
 
 
 def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
     """Read everything the report needs from the artifacts folder; TableError names what is missing."""
-    models, split, rounds = evaluated(experiment), experiment.params.evaluation.split, experiment.params.rounds
+    models, rounds = evaluated(experiment), experiment.params.rounds
     baselines = [name for name in experiment.params.checkpoints if name not in rounds]
     made, rated = Artifacts(artifacts), (*experiment.params.systems, *RECORDED_SPEECH)
-    judged = [tables.read(tables.CONTINUATION_METRICS, made.judged(model)) for model in models]
+    judged = pl.concat(tables.read(tables.CONTINUATION_METRICS, made.judged(model)) for model in models)
     scored = [tables.read(tables.ITEM_SCORES, made.item_scores(model)) for model in models]
+    changes = first_changes(judged, last_round(experiment), BASE)
+    changed = changes.filter(pl.col("change").abs() >= ALIKE)
+    count = max(1, min(NUM_EXAMPLES, MAX_CLIPS // (len(models) + 1)))
+    shown = first_prompts(judged if changed.is_empty() else changed, count)
+    ends = dict.fromkeys(changes["prompt_id"].gather([-1, 0] if len(changes) else []))
     return ReportInputs(
         experiment=experiment,
-        judged=pl.concat(judged),
+        judged=judged,
         item_scores=pl.concat(scored),
         mos=pl.concat(tables.read(tables.MOS, made.mos_of(name)) for name in rated),
-        word_errors=read_word_errors(made, experiment, pl.concat(judged)),
+        word_errors=read_word_errors(made, experiment, judged),
         transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
         rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
         training={name: read_json(made.training(name), TrainingLog) for name in (BASE, *baselines, *rounds)},
-        examples=read_examples(artifacts, pl.concat(judged), models=models, split=split, count=NUM_EXAMPLES),
+        changes=changes,
+        picked=read_examples(
+            artifacts, judged, models=[BASE, last_round(experiment)] if ends else [], prompt_ids=[*ends]
+        ),
+        examples=read_examples(artifacts, judged, models=models, prompt_ids=shown),
     )
 
 

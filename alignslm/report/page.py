@@ -13,12 +13,12 @@ from alignslm.config.experiment import Experiment
 from alignslm.report.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
-from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words
+from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words, headline
 from alignslm.report.inputs import CONFIG_KEYS, ReportInputs, TrainingLog
 from alignslm.report.metrics import Report
 from alignslm.report.published import protocols_of, published_sheet, published_tables
 from alignslm.report.run_info import RunInfo
-from alignslm.report.systems import topline
+from alignslm.report.systems import last_round, lineage, topline
 from alignslm.report.tabulate import (
     comparison_sheet,
     every_comparison_sheet,
@@ -31,6 +31,7 @@ from alignslm.report.tabulate import (
 from alignslm.templates import environment
 
 FOLDER = Path(__file__).parent
+QUESTION = "Do the spoken continuations score higher after alignment?"
 
 
 def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: RunInfo) -> str:
@@ -38,26 +39,33 @@ def page(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: RunIn
     templates = environment(FOLDER, html=True)
     templates.filters |= FILTERS | {"sound": _sound, "svg": _svg}
     return templates.get_template("report.html").render(
-        **_content(report, inputs, origin),
+        **_content(report, inputs, drawn, origin),
         details=[every_metric_sheet(report), every_comparison_sheet(report)],
-        panels=drawn,
+        picked=inputs.picked,
         examples=inputs.examples,
+        compared=len(inputs.changes),
+        alike=inputs.alike,
     )
 
 
-def markdown(report: Report, inputs: ReportInputs, origin: RunInfo) -> str:
-    """Return the report as Markdown text."""
-    return environment(FOLDER, html=False).get_template("report.md").render(**_content(report, inputs, origin))
+def markdown(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: RunInfo) -> str:
+    """Return the report as Markdown text; it links to the panel of the answer in plots/."""
+    return environment(FOLDER, html=False).get_template("report.md").render(_content(report, inputs, drawn, origin))
 
 
-def _content(report: Report, inputs: ReportInputs, origin: RunInfo) -> dict[str, object]:
+def _content(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: RunInfo) -> dict[str, object]:
     """Return the content of both formats: tables, and every text as a list of paragraphs."""
     experiment = inputs.experiment
     tables, ours = published_tables(), published_sheet(report, experiment)
     return {
+        "question": QUESTION,
         "experiment": experiment,
         "params": experiment.params,
         "topline": topline(experiment),
+        "last": last_round(experiment),
+        "steps": len(lineage(experiment)) - 1,
+        "panels": drawn,
+        "columns": headline(report),
         **paragraphs_of(report, experiment, inputs.training),
         "systems": systems_sheet(experiment.params),
         "headline": headline_sheet(report, topline(experiment)),
@@ -117,7 +125,8 @@ def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
         ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,
-        "device": origin.device,
+        "processor": origin.processor,
+        "device setting": origin.device,
     }
 
 

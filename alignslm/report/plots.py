@@ -1,18 +1,23 @@
 """Figures as SVG text, and their data as rows. Each figure is one small panel, so that a page can flow them."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from alignslm.report.columns import BASE, CONTINUATION
-from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of, within_percent
+from alignslm.config.experiment import Experiment
+from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
+from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
 from alignslm.report.drift import held_out_scores
+from alignslm.report.findings import LOW_TEMPERATURE
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
 from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
-from alignslm.report.metrics import Interval, Report
+from alignslm.report.metrics import JUDGES, Interval, Report
+from alignslm.report.systems import lineage, topline
 from alignslm.report.tabulate import models_of
 
 SHAPE_METRICS = (
@@ -28,6 +33,7 @@ SHAPE_METRICS = (
     ),
     *("silence_ratio", "unit_error_rate"),
 )
+NAME_LETTERS = 16  # of a system in one line beside an axis
 SCORE_EDGES = np.linspace(1, 5, 17)
 TRAINING_FIGURES = {
     "reward_accuracy": "eval_rewards/accuracies",
@@ -43,6 +49,7 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
     """Draw every figure of the report."""
     with drawing_style():
         return [
+            *_answer(report, inputs.experiment),
             *_differences(report),
             *_distributions(inputs.rounds, inputs),
             *held_out_scores(inputs.judged, inputs.experiment),
@@ -61,6 +68,27 @@ class _Dot(NamedTuple):
     text: str
 
 
+def _answer(report: Report, experiment: Experiment) -> Iterator[Panel]:
+    """Draw the mean scores by both judges of base, rounds, topline and the baselines that a gain is explained by."""
+    shown = {*lineage(experiment), topline(experiment), FINETUNED, LOW_TEMPERATURE}
+    dots = {judge: [dot for dot in _system_dots(report, judge) if dot.system in shown] for judge in JUDGES}
+    if not any(dots.values()):
+        return
+    names = list(dict.fromkeys(dot.system for some in dots.values() for dot in some))
+    how, (figure, axes) = style(CONTINUATION, JUDGES[0]), _rows(names, inches=0.42)
+    for judge, hue, shift in zip(JUDGES, (0, 1), (-0.14, 0.14), strict=True):
+        for dot in dots[judge]:
+            _draw(axes, dot, how.factor, names.index(dot.system) + shift, hue)
+        axes.plot([], [], "o-", color=HUES[hue], label=style(CONTINUATION, judge).label)
+    axes.set(xlabel="mean score (1 to 5) with 95 % interval", xlim=(1, 5))
+    axes.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+    alt = "; ".join(
+        f"{style(CONTINUATION, judge).label}: {', '.join(f'{dot.system} {dot.text}' for dot in some)}"
+        for judge, some in dots.items()
+    )
+    yield Panel("answer", "answer", "Mean scores", alt, svg_of(figure, "answer"))
+
+
 def _differences(report: Report) -> Iterator[Panel]:
     for benchmark, metric in headline(report):
         how = style(benchmark, metric)
@@ -76,34 +104,50 @@ def _differences(report: Report) -> Iterator[Panel]:
 def _shapes(report: Report) -> Iterator[Panel]:
     for metric in SHAPE_METRICS:
         how = style(CONTINUATION, metric)
-        found = [report.metric(model, CONTINUATION, metric) for model in models_of(report)]
-        dots = [_Dot(m.model, m.value, m.ci95, True, with_error(m)) for m in found if m and m.value is not None]
+        dots = _system_dots(report, metric)
         yield from _dots(f"models-{metric.replace('_', '-')}", "shapes", how, dots, xlabel=with_unit(how))
+
+
+def _system_dots(report: Report, metric: str) -> list[_Dot]:
+    found = [report.metric(model, CONTINUATION, metric) for model in models_of(report)]
+    return [_Dot(m.model, m.value, m.ci95, True, with_error(m)) for m in found if m and m.value is not None]
 
 
 def _dots(name: str, section: str, how: Style, dots: Sequence[_Dot], *, xlabel: str) -> Iterator[Panel]:
     """Draw one dot and interval per system, the first on top; nothing without any."""
     if not dots:
         return
-    figure, axes = new_figure(height_inches=1.0 + 0.26 * len(dots))
+    figure, axes = _rows([dot.system for dot in dots], inches=0.26)
     if section == "differences":
         axes.axvline(0, color=MUTED, linewidth=1)
     for place, dot in enumerate(dots):
-        if dot.ci95 is not None:
-            ends = [end * how.factor for end in dot.ci95]
-            axes.plot(ends, [place, place], color=HUES[0], linewidth=1.8, solid_capstyle="round")
-        fill = HUES[0] if dot.solid else CARD
-        axes.plot(
-            dot.value * how.factor, place, "o", color=HUES[0], markerfacecolor=fill, markersize=5.5, clip_on=False
-        )
-    axes.set_yticks(range(len(dots)), [dot.system for dot in dots])
-    axes.set_ylim(len(dots) - 0.4, -0.6)
+        _draw(axes, dot, how.factor, place, 0)
     if how.unit == "%" and section != "differences":
-        axes.set_xlim(within_percent(axes.get_xlim()))
-    axes.grid(visible=False, axis="y")
+        left, right = axes.get_xlim()
+        axes.set_xlim(max(left, 0), min(right, 100))  # what lies beyond cannot be
     axes.set_xlabel(xlabel)
     alt = "; ".join(f"{dot.system} {dot.text}" for dot in dots)
     yield Panel(name, section, how.label, alt, svg_of(figure, name))
+
+
+def _rows(names: Sequence[str], *, inches: float) -> tuple[Figure, Axes]:
+    """Return a panel with a row per name, the first on top; long names take more lines."""
+    labels = [textwrap.fill(name, NAME_LETTERS) for name in names]
+    lines = max(label.count("\n") for label in labels)
+    figure, axes = new_figure(height_inches=1.0 + (inches + 0.16 * lines) * len(labels))
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    return figure, axes
+
+
+def _draw(axes: Axes, dot: _Dot, factor: float, place: float, hue: int) -> None:
+    """Draw one dot and its interval at height `place`."""
+    if dot.ci95 is not None:
+        ends = [end * factor for end in dot.ci95]
+        axes.plot(ends, [place, place], color=HUES[hue], linewidth=1.8, solid_capstyle="round")
+    fill = HUES[hue] if dot.solid else CARD
+    axes.plot(dot.value * factor, place, "o", color=HUES[hue], markerfacecolor=fill, markersize=5.5, clip_on=False)
 
 
 def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> Iterator[Panel]:

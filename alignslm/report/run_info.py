@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from alignslm.config.model import Config
+from alignslm.machine import cores, has_gpu, processor
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft", "polars", "numpy", "scipy", "dvc")
 
@@ -15,7 +16,7 @@ PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft", "polars", "numpy
 class RunInfo(Config):
     """Provenance of one report. `git_commit` is None outside a repository, `dvc_lock_sha256` without a dvc.lock.
 
-    `dirty` is true if tracked files differ from the commit.
+    `dirty` is true if tracked files differ from the commit. The processor is that of the machine that wrote the report.
     """
 
     git_commit: str | None
@@ -23,11 +24,12 @@ class RunInfo(Config):
     dvc_lock_sha256: str | None
     packages: dict[str, str]
     python: str
+    processor: str
     device: str
 
 
 def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) -> RunInfo:
-    """Return the provenance of the working tree at `root`; `device` is the one that the models ran on."""
+    """Return the provenance of the working tree at `root`; `device` is the setting of execution.yaml."""
     lock = root / "dvc.lock"
     status = git(root, "status", "--porcelain", "--untracked-files=no")
     return RunInfo(
@@ -36,6 +38,7 @@ def origin_of(root: Path, *, device: str, packages: Iterable[str] = PACKAGES) ->
         dvc_lock_sha256=hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         packages={name: version(name) for name in packages},
         python=platform.python_version(),
+        processor=f"{processor()}, {cores()} cores, {'a' if has_gpu() else 'no'} GPU",
         device=device,
     )
 

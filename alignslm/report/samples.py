@@ -14,7 +14,7 @@ from alignslm.artifacts import Artifacts
 from alignslm.audio import decode, resample
 from alignslm.config.experiment import Experiment
 from alignslm.report.columns import ReportError
-from alignslm.report.examples import Example, read_examples
+from alignslm.report.examples import Example, first_prompts, read_examples
 from alignslm.report.formatting import FILTERS
 from alignslm.report.systems import evaluated, topline
 from alignslm.storage import atomic_write, write_text
@@ -53,11 +53,11 @@ def write_samples(
     earlier call is removed. Raises ReportError if a system is not part of the experiment, and TableError if artifacts
     are missing.
     """
-    known, split = evaluated(experiment), experiment.params.evaluation.split
+    known = evaluated(experiment)
     if unknown := [name for name in systems if name not in known]:
         raise ReportError(f"{unknown[0]!r} is not a system of this experiment. Choose from {', '.join(known)}.")
     judged = pl.concat(tables.read(tables.CONTINUATION_METRICS, Artifacts(artifacts).judged(name)) for name in systems)
-    examples = read_examples(artifacts, judged, models=systems, split=split, count=num_prompts)
+    examples = read_examples(artifacts, judged, models=systems, prompt_ids=first_prompts(judged, num_prompts))
     waveforms = dict(_waveforms(examples))
     _write_clips({_file(*key): waveform for key, waveform in waveforms.items()}, folder)
     content = {

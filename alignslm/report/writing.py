@@ -38,7 +38,7 @@ def write_report(inputs: ReportInputs, origin: RunInfo, folder: Path) -> Report:
     }
     _replace(plots, folder / "plots")
     write_text(folder / "index.html", page(report, inputs, drawn, origin))
-    write_text(folder / "report.md", markdown(report, inputs, origin))
+    write_text(folder / "report.md", markdown(report, inputs, drawn, origin))
     write_text(folder / "metrics.json", report.to_json())
     write_text(folder / "summary.json", report.to_summary())
     return report
