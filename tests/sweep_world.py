@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from alignslm import tables
+from alignslm import lifeline, tables
 from alignslm.config.loading import load_experiment
 from tests.micro import ROOT, copy_project, run, start_history
 
@@ -76,6 +76,7 @@ def _eval(world: Path, artifacts: Path) -> None:
 def _main(stage: str, *arguments: str) -> None:
     from tests.report_world import build
 
+    lifeline.follow()  # as every stage does
     artifacts = Path("artifacts")
     artifacts.mkdir(exist_ok=True)
     match stage:

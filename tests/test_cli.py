@@ -118,6 +118,7 @@ OUTSIDE = [
         "plan",
         "stages",
         "upgrade",
+        "sweep judge=ngram",
         "import-preferences x --name y",
         "times",
         "show pairs",

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 
+from tests.documented import commands
 from tests.messages import names
-from tests.micro import ENVIRONMENT, run
+from tests.micro import ENVIRONMENT, edit, make_repository, repro, run, stages_of
 from tests.sweep_world import VARIABLES, make_world, sweep
 
 ENDS_S = 60  # a sweep's processes end within seconds; a loaded machine may need longer to say so
@@ -77,7 +80,7 @@ def test_one_wrong_combination_and_nothing_is_run(world, tmp_path):
     names(told, "nothing was run", "judge=ngrm weights.ppl=0 (and 1 more)", "params.yaml:", "'ngram'")
     assert "judge=ngram " not in told
     told = sweep(root, "weights.pppl=0,0.5", fails=True)
-    names(told, "weights.pppl=0", "'weights.ppl'")
+    names(told, "weights.pppl", "'weights.ppl'")
     assert (experiments(root), state(root)) == ({}, before)
 
 
@@ -144,3 +147,51 @@ def test_a_killed_sweep_ends_at_once_and_continues_to_the_same_table(world, tmp_
     assert first.items() < experiments(other).items()
     assert json_of(sweep(other, *settings, "--json")) == table
     assert not clone.exists()
+
+
+def lines_of_the_page() -> list[list[str]]:
+    """Return what docs/daily.md has readers type to change values and to sweep, but for the round that needs pairs."""
+    starts = ("dvc exp run -S", "git restore", "dvc repro", "alignslm sweep", "dvc exp apply")
+    typed = [command for command in commands() if command.page == "daily.md" and command.text.startswith(starts)]
+    upto = next(place for place, command in enumerate(typed) if command.text.startswith("dvc exp apply"))
+    return [command.words for command in typed[: upto + 1] if "preferences.r2" not in command.text]
+
+
+@pytest.mark.long
+def test_the_lines_of_the_page_do_not_stack(tmp_path):
+    """In one clone, in order, at micro size: each run differs from the commit in what its own line says."""
+    root = tmp_path / "micro"
+    make_repository(root)
+    run(root, "git", "rm", "-q", "--cached", "experiments/judge/trigram.yaml")  # the page has the reader copy it
+    edit(root / "params.yaml", {"judge": "ngram-narrow", "heldout_judge": "ngram-narrow"})
+    run(root, "git", "commit", "-q", "-a", "-m", "committed")
+    committed = (root / "params.yaml").read_text()
+    repro(root)
+    lines = lines_of_the_page()
+    assert [words[1] for words in lines].count("restore") >= 3
+    for words in lines:
+        told = run(root, *words)
+        if words[:2] == ["dvc", "repro"]:
+            assert stages_of(told) == [], words
+        if words[:3] == ["dvc", "exp", "run"]:
+            assert [*changed(committed, (root / "params.yaml").read_text())] == [words[4]]
+    assert (root / "params.yaml").read_text() != committed  # of the last line, which applies one
+    made = {name: run(root, "git", "show", f"{commit}:params.yaml") for name, commit in experiments(root).items()}
+    swept = {name: sorted(changed(committed, text)) for name, text in made.items() if name.startswith("sweep")}
+    assert swept == {
+        "sweep-judge-ngram-ppl-0": ["judge=ngram"],
+        "sweep-judge-ngram-ppl-0.5": ["judge=ngram", "weights.ppl=0.5"],
+        "sweep-judge-trigram-ppl-0": ["judge=trigram"],
+        "sweep-judge-trigram-ppl-0.5": ["judge=trigram", "weights.ppl=0.5"],
+    }
+
+
+def changed(before: str, after: str) -> Iterator[str]:
+    """Yield KEY=VALUE of the values of params.yaml that differ."""
+    one, other = (dict(flat(YAML(typ="safe").load(text))) for text in (before, after))
+    yield from (f"{key}={value}" for key, value in other.items() if one.get(key) != value)
+
+
+def flat(values: dict, parent: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        yield from flat(value, f"{parent}{key}.") if isinstance(value, dict) else [(f"{parent}{key}", value)]

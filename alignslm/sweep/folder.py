@@ -13,7 +13,7 @@ from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
 from alignslm.config.document import Plain, read_mapping
-from alignslm.config.problems import suggestion
+from alignslm.config.problems import closest_match
 from alignslm.storage import copy_file
 from alignslm.sweep import SweepError
 from alignslm.sweep.settings import PARAMS, Combination
@@ -152,8 +152,12 @@ class RunFolder:
 
 def _explain(file: str, text: str, values: dict[str, Plain], why: str) -> str:
     key = text.partition("=")[0]
-    hint = suggestion(key, [*_keys(values)], always_list=False) if not key.startswith(("+", "~")) else ""
-    return f"{text}: {file}: {' '.join(why.split())}{hint if hint.startswith('; did') else ''}"
+    if key.startswith(("+", "~")):
+        return f"{text}: {file}: {' '.join(why.split())}"
+    guess = closest_match(key, _keys(values))
+    return (
+        f"{key}: {file} has no such key{f'; did you mean {guess!r}?' if guess else ''} A new key takes a +: +{key}=..."
+    )
 
 
 def _keys(values: Plain, parent: str = "") -> list[str]:

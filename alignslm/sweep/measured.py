@@ -77,6 +77,7 @@ def _fetch(root: Path, made: Finished, path: str, target: Path) -> None:
 
 
 def columns_in(artifacts: Path, experiment: Experiment) -> dict[str, MetricColumn]:
+    """Return the columns of the headline metrics that an artifacts folder has, in their order."""
     result, truth = last_round(experiment), topline(experiment)
     own, base = read_columns(artifacts, result), read_columns(artifacts, BASE)
     found = {name: own[key] for name, key in HEADLINE.items() if key in own and not name.endswith(("gain", "wer"))}
