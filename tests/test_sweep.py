@@ -15,6 +15,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignslm import tables
 from alignslm.pipeline import read_stages
 from alignslm.statistics import holm
 from alignslm.sweep import SweepError
@@ -124,7 +125,7 @@ def test_runs_share_the_stages_before_the_first_that_a_value_changes(monkeypatch
 
 def judged_means(artifacts, system, metric="judge_score"):
     rows = pl.read_parquet(artifacts / "eval" / system / "judged.parquet").filter(metric=metric).drop_nulls("value")
-    return {name: np.mean(some["value"]) for (name,), some in rows.group_by("prompt_id")}
+    return {name: some["value"].mean() for (name,), some in rows.group_by("prompt_id")}
 
 
 def naive(left, right):
@@ -139,11 +140,10 @@ def naive(left, right):
 def moved(source, target, *, ppl):
     shutil.copytree(source, target)
     path = target / "eval/r2/judged.parquet"
-    rows = pl.read_parquet(path)
+    rows = tables.read(tables.CONTINUATION_METRICS, path)
     higher = pl.col("value") + shift(rows["prompt_id"], ppl=ppl, seed=1)
-    rows.with_columns(value=pl.when(pl.col("metric") == "judge_score").then(higher).otherwise("value")).write_parquet(
-        path
-    )
+    rows = rows.with_columns(value=pl.when(pl.col("metric") == "judge_score").then(higher).otherwise("value"))
+    tables.write(rows, tables.CONTINUATION_METRICS, path)
     return target
 
 

@@ -114,7 +114,7 @@ def _announce(runs: Sequence[Run], folder: RunFolder, done: dict[str, Finished],
         Text(f"{total} stages, {different} of them different; each of these runs once, unless DVC's cache has it.")
     )
     if len(runs) > 1:
-        out.print(Text(f"Equal in all runs: {grouped(equal, list(runs[0].order)) or 'none'}"))
+        out.print(Text(f"Equal in all runs ({len(equal)}): {grouped(equal, list(runs[0].order)) or 'none'}"))
     if taken := folder.workspace.untracked:
         out.print(Text(f"Taken along, not committed yet: {', '.join(taken)}"))
     if changed := folder.workspace.changed:
@@ -139,6 +139,10 @@ def _make(runs: Sequence[Run], folder: RunFolder, out: Console) -> dict[str, Fin
         out.print(Text(f"{place}/{len(runs)} {run.name}: failed after {took}; the end of {run.log}:", style="red"))
         for line in last_lines(run.log):
             out.print(Text(f"    {line}"))
+    if len(made) < len(runs):
+        out.print(
+            Text(f"{len(runs) - len(made)} of {len(runs)} runs failed; the same command repeats them.", style="red")
+        )
     return made
 
 
