@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
@@ -32,6 +32,7 @@ KEYS = ("judge", "weights.ppl", "seeds.base", "experiments/judge/ngram.yaml:orde
 VALUES = st.lists(st.integers(-9, 99), min_size=1, max_size=4, unique=True)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES | st.tuples(st.integers(-5, 5), st.integers(1, 3)), min_size=1))
 def test_every_combination_is_there_once_in_order_under_a_name_of_its_own(wanted):
     texts = [
@@ -58,7 +59,7 @@ def test_the_last_setting_varies_fastest_and_names_say_what_varies():
 
 
 @pytest.mark.parametrize(
-    ("setting", "settings"),
+    ("setting", "expected"),
     [
         ("seeds.base=0:2,7", ["seeds.base=0", "seeds.base=1", "seeds.base=7"]),
         ("seeds.base=range(0,4,2)", ["seeds.base=0", "seeds.base=2"]),
@@ -69,18 +70,20 @@ def test_the_last_setting_varies_fastest_and_names_say_what_varies():
         ("judge=ngram,ngram", ["judge=ngram"]),
     ],
 )
-def test_what_dvc_takes_is_taken(setting, settings):
-    assert [text for some in combinations([setting]) for text in some.settings] == settings
+def test_what_dvc_takes_is_taken(setting, expected):
+    assert [text for some in combinations([setting]) for text in some.settings] == expected
 
 
-@pytest.mark.parametrize("settings", [["seeds.base=0:3"], ["x='a..b'", "y=.lock"], ["weights.ppl=-1"], ["a={b: [1]}"]])
-def test_git_takes_the_names(settings):
-    for some in combinations(settings):
+@pytest.mark.parametrize(
+    "given_settings", [["seeds.base=0:3"], ["x='a..b'", "y=.lock"], ["weights.ppl=-1"], ["a={b: [1]}"]]
+)
+def test_git_takes_the_names(given_settings):
+    for some in combinations(given_settings):
         subprocess.run(["git", "check-ref-format", f"refs/exps/12/34/{some.name}"], check=True)
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("given_settings", "named"),
     [
         (["judge"], ("'judge'", "KEY=VALUES")),
         (["seeds.base=3:3"], ("seeds.base=3:3", "0:3")),
@@ -90,9 +93,9 @@ def test_git_takes_the_names(settings):
         ([f"x=0:{10**12}"], (str(MAX_RUNS),)),
     ],
 )
-def test_what_cannot_be_swept_is_named(settings, named):
+def test_what_cannot_be_swept_is_named(given_settings, named):
     with pytest.raises(SweepError) as error:
-        combinations(settings)
+        combinations(given_settings)
     names(str(error.value), *named)
 
 
