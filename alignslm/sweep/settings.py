@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import to_hydra_overrides
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
 from alignslm.sweep import SweepError
@@ -77,7 +78,7 @@ def _values(text: str) -> list[str]:
         (override,) = to_hydra_overrides([text])
         if not override.is_sweep_override():
             return [text]
-        if override.is_choice_sweep() or override.is_range_sweep():
+        if override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
             return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     except HydraException as error:
         raise SweepError(f"{text}: {str(error).splitlines()[0]}; write it as for `dvc exp run -S`") from error
