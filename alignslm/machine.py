@@ -2,9 +2,14 @@
 
 import os
 import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _CPUINFO = Path("/proc/cpuinfo")
 # Feature names of products of bfloat16 in /proc/cpuinfo: AVX512-BF16 and AMX on x86, BF16 on ARM.
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -44,3 +49,30 @@ def multiplies_bfloat16() -> bool | None:
         return None
     features = {name for line in lines if line.lower().startswith(("flags", "features")) for name in line.split()[1:]}
     return bool(features & _BFLOAT16) if features else None
+
+
+class DeviceMemory(NamedTuple):
+    """What models compute in: a GPU and its memory, else this machine's, in bytes."""
+
+    name: str
+    num_bytes: int
+
+
+def device_memory() -> DeviceMemory:
+    """Return the first GPU that nvidia-smi lists, else the machine's memory (a container's limit, if there is one)."""
+    command = shutil.which("nvidia-smi")
+    if command:
+        query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+        told = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
+        name, _, mebibytes = told.partition("\n")[0].rpartition(", ")
+        if mebibytes.strip().isdecimal():
+            return DeviceMemory(name, int(mebibytes) << 20)
+    import psutil
+
+    return DeviceMemory("this machine", min([psutil.virtual_memory().total, *_limits()]))
+
+
+def _limits() -> Iterator[int]:
+    for file in _MEMORY_LIMITS:
+        if file.exists() and (text := file.read_text().strip()).isdecimal():
+            yield int(text)

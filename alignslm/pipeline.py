@@ -40,9 +40,14 @@ class Stage:
     code: tuple[str, ...] = ()
     cmd: str = ""
 
-    def values(self, root: Path = Path()) -> dict[str, Plain]:
-        """Return the values that the stage depends on, by `file: key`, as they are in `root` now."""
-        read = {file: read_mapping(root / file) for file in {self.file_of(name) for name in self.params}}
+    def values(self, root: Path = Path(), read: dict[str, dict[str, Plain]] | None = None) -> dict[str, Plain]:
+        """Return the values that the stage depends on, by `file: key`, as they are in `root` now.
+
+        Files that are in `read` already are not read again; others are added.
+        """
+        read = {} if read is None else read
+        for file in {self.file_of(name) for name in self.params} - read.keys():
+            read[file] = read_mapping(root / file)
         wanted = [(self.file_of(name), key) for name in self.params for key in self.keys.get(name, (name,))]
         return {
             f"{file}: {key}": _lookup(key, read[file], self.name) if key != file else read[file] for file, key in wanted

@@ -1,9 +1,10 @@
 """Turn scores into preference pairs by weights, selector and thresholds."""
 
 from alignslm import tables
+from alignslm.config.feedback import ThresholdSelector
 from alignslm.pairs.counts import PairCounter
 from alignslm.pairs.own import load_selector
-from alignslm.pairs.streaming import Sources, stream_pairs
+from alignslm.pairs.streaming import Sources, rules_of, stream_pairs
 from alignslm.storage import write_text
 from stages.names import requested_name
 from stages.run import start
@@ -21,6 +22,7 @@ def main(name: str) -> None:
             theirs=str(sources.prompts),
         )
         selector = load_selector(run.experiment.selector, code=artifacts.own_code(f"selector/{run.params.selector}"))
+        rules = rules_of(sources, weights=run.params.weights, selector=selector, rules=rules)
         books = PairCounter(max_auto_bleu=rules.max_auto_bleu)
         with (
             tables.open_table(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
@@ -30,7 +32,7 @@ def main(name: str) -> None:
                 pairs.add(made.pairs)
                 skipped_prompts.add(made.skipped_prompts)
                 books.add(*made)
-        account = books.close()
+        account = books.close(rules if isinstance(selector, ThresholdSelector) else None)
         write_text(artifacts.account(name), account.model_dump_json(indent=1) + "\n")
         prompts = account.train.prompts + account.valid.prompts
         run.log.rows(inputs={"prompts": prompts}, outputs={"pairs": pairs.rows})

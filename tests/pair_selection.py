@@ -7,9 +7,9 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.curriculum import JudgedPreferences
-from alignslm.config.feedback import SelectorConfig, ThresholdSelector, Weights
+from alignslm.config.feedback import QuantileSelector, SelectorConfig, ThresholdSelector, Weights
 from alignslm.pairs.counts import PairCounter, PairCounts
-from alignslm.pairs.streaming import BATCH_ROWS, Sources, stream_pairs
+from alignslm.pairs.streaming import BATCH_ROWS, Sources, rules_of, stream_pairs
 from alignslm.tables import CONTINUATIONS, PROMPTS, SCORES
 
 JUDGE_ALONE = Weights(judge_score=1, ppl=0, auto_bleu=0, num_words=0)
@@ -17,6 +17,10 @@ RULES = JudgedPreferences(
     sampled_from="base", min_chosen_score=3, max_rejected_score=2, min_margin=1.5, max_auto_bleu=0.1
 )
 THRESHOLDS = ThresholdSelector(kind="thresholds", max_chosen_per_prompt=2, max_rejected_per_prompt=2, min_words=2)
+
+QUANTILES = QuantileSelector(
+    **THRESHOLDS.model_dump() | {"kind": "quantiles", "chosen_quantile": 0.7, "rejected_quantile": 0.3}
+)
 
 
 class Selection(NamedTuple):
@@ -35,13 +39,18 @@ def selected(
 ) -> Selection:
     """What the stage `pairs` makes of these tables."""
     books, pairs, skipped_prompts = PairCounter(max_auto_bleu=rules.max_auto_bleu), [], []
+    rules = rules_of(sources, weights=weights, selector=selector, rules=rules, batch_size=batch_size)
     for made in stream_pairs(
         sources, weights=weights, selector=selector, round=rules, name="r1", batch_size=batch_size
     ):
         pairs.append(made.pairs)
         skipped_prompts.append(made.skipped_prompts)
         books.add(*made)
-    return Selection(pl.concat(pairs), pl.concat(skipped_prompts), books.close())
+    return Selection(
+        pl.concat(pairs),
+        pl.concat(skipped_prompts),
+        books.close(rules if isinstance(selector, ThresholdSelector) else None),
+    )
 
 
 def written(folder: Path, rows: list[dict]) -> Sources:

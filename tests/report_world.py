@@ -202,18 +202,18 @@ def _write_round(name: str, shift: float, prompts: pl.DataFrame, rng: np.random.
     ]
     scores[0] = (*scores[0][:3], None, None, None, 0, "failed")
     tables.write(_frame(scores, tables.SCORES), tables.SCORES, folder / "scores" / f"{name}.parquet")
-    with_pairs, without = prompts["prompt_id"][:30], prompts["prompt_id"][30:]
-    pairs = [
-        (content_id(p, k), p, "train" if i < 25 else "valid", content_id(name, p, 0), content_id(name, p, 1),
-         [1], [2], [3], "eos", "eos", 4.0, 2.0, 1.5 + 0.5 * k)
-        for i, p in enumerate(with_pairs)
-        for k in range(2)
-    ]  # fmt: skip
-    tables.write(_frame(pairs, tables.PAIRS), tables.PAIRS, folder / "pairs" / f"{name}.parquet")
-    reasons = [(p, "train", "no draw low enough" if i % 3 else "no draw high enough") for i, p in enumerate(without)]
-    tables.write(
-        _frame(reasons, tables.SKIPPED_PROMPTS), tables.SKIPPED_PROMPTS, folder / "skipped_prompts" / f"{name}.parquet"
-    )
+    counts = {
+        split: {
+            "prompts": prompts_with + sum(skipped), "prompts_with_pairs": prompts_with, "pairs": 2 * prompts_with,
+            "skipped_prompts": {"no draw high enough": skipped[0], "no draw low enough": skipped[1], "never": 0},
+            "mean_margin": 1.75, "mean_length_difference_units": 0.0,
+            "vetoed_rejected_share": 0.0, "empty_rejected_share": 0.0,
+        }
+        for split, prompts_with, skipped in (("train", 25, (4, 6)), ("valid", 5, (0, 0)))
+    }  # fmt: skip
+    path = folder / "pair_counts" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(counts | {"min_chosen_score": 3.2 + shift, "max_rejected_score": 2.2}))
 
 
 def _write_training(name: str, folder: Path) -> None:

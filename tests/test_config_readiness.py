@@ -38,18 +38,18 @@ def test_everything_absent_is_told_at_once_with_its_line(paper):
     with pytest.raises(ConfigError) as error:
         require_ready(load_experiment(paper), paper)
     for line, facts in zip(
-        [line.removeprefix(f"{paper}/experiments/") for line in str(error.value).splitlines()],
+        [str(fault).removeprefix(f"{paper}/experiments/") for fault in error.value.faults],
         [
-            ("benchmark/sblimp.yaml:4: data.path", f"{paper}/home/zr-data/datasets/sLM21-dataset"),
-            ("benchmark/sstorycloze.yaml:4: data.path", f"{paper}/home/data/SpokenStoryCloze/sSC"),
-            ("benchmark/swuggy.yaml:4: data.path", f"{paper}/home/zr-data/datasets/sLM21-dataset"),
-            ("benchmark/tstorycloze.yaml:5: data.path", f"{paper}/home/data/SpokenStoryCloze/tSC"),
-            ("corpus/librispeech.yaml:14: parts.librispeech.source.path", "$LIBRISPEECH", "export LIBRISPEECH="),
+            ("benchmark/sblimp.yaml:5: data.path", f"{paper}/home/zr-data/datasets/sLM21-dataset"),
+            ("benchmark/sstorycloze.yaml:5: data.path", f"{paper}/home/data/SpokenStoryCloze/sSC"),
+            ("benchmark/swuggy.yaml:6: data.path", f"{paper}/home/zr-data/datasets/sLM21-dataset"),
+            ("benchmark/tstorycloze.yaml:6: data.path", f"{paper}/home/data/SpokenStoryCloze/tSC"),
+            ("corpus/librispeech.yaml:16: parts.librispeech.source.path", "$LIBRISPEECH", "export LIBRISPEECH="),
             (
                 *("judge/gpt4o.yaml:6: api_key_env", "https://api.openai.com/v1", "gpt-4o-2024-11-20"),
                 *("export OPENAI_API_KEY=", "judge", "params.yaml"),
             ),
-            ("lm/twist-1.3b.yaml:8: weights.path", "$ALIGNSLM_MODELS/TWIST-1.3B", "export ALIGNSLM_MODELS="),
+            ("lm/twist-1.3b.yaml:7: weights.path", "$ALIGNSLM_MODELS/TWIST-1.3B", "export ALIGNSLM_MODELS="),
         ],
         strict=True,
     ):

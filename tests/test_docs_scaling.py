@@ -6,8 +6,7 @@ import pytest
 
 from alignslm.config.presets import preview
 from alignslm.plan.memory import memory_of, shape_of
-from alignslm.plan.missing import FLAC_BYTES_PER_H
-from alignslm.plan.workload import volume_of
+from alignslm.plan.workload import FLAC_BYTES_PER_H, volume_of
 from tests.micro import ROOT
 
 PAGE = (ROOT / "docs/scaling.md").read_text() if (ROOT / "docs/scaling.md").exists() else ""

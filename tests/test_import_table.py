@@ -27,7 +27,7 @@ ROWS = [
     {"plan", "publishing", "sweep"},
     {"generation"},
     {"demo", "load"},
-    {"api"},
+    {"api", "ingest"},
     {"cli"},
     {"__main__"},
 ]

@@ -15,6 +15,7 @@ from alignslm.judge.calibration import (
     CalibrationError,
     Sigmoid,
     auc,
+    calibrate,
     mean_clamped,
     reordered,
     shuffled,
@@ -77,7 +78,7 @@ def test_held_back_stories_depend_on_texts_not_on_their_order_or_number():
 def test_too_few_stories_are_refused():
     with pytest.raises(CalibrationError) as raised:
         split_heldout(TEXTS[:30])
-    names(raised.value, "30", "20")
+    names(raised.value, "30", "40")
 
 
 def test_shuffling_gives_everybody_a_foreign_ending():
@@ -188,3 +189,26 @@ def test_reordered_words_are_the_same_words(text):
         assert story.continuation.split() != text.split()
     assert reordered([JudgeInput("p", "one"), JudgeInput("p", "")]) == []
     assert len(reordered([JudgeInput("p", "one two three four five six seven")])) == 1
+
+
+@pytest.mark.parametrize("count", [40, 41, 150])
+def test_of_few_stories_twenty_are_held_back(count):
+    fit, held_back = split_heldout(TEXTS[:count])
+    assert len(held_back) == 20
+    assert len(fit) == count - 20
+
+
+def test_a_judge_that_cannot_separate_scores_by_the_spread_of_true_texts(tmp_path, capsys):
+    class Alike:
+        def word_nats(self, stories):
+            return [[-1.0 - (len(story.prompt) % 2)] for story in stories]
+
+    stories = [JudgeInput("p" * (3 + i % 2), f"ending {i}") for i in range(40)]
+    calibration = Calibration(min_word_logprob=-6.0, ground_truth_score=3.4, shuffled_score=2.6)
+    figures = calibrate(Alike(), stories, calibration, tmp_path)
+    sigmoid = Sigmoid.model_validate_json((tmp_path / "calibration.json").read_text())
+    assert figures["auc_true_vs_shuffled"] == pytest.approx(0.5, abs=0.1)
+    assert sigmoid.score(-1.5) == pytest.approx(3.4)  # the mean of true texts
+    logit = math.log(2.4 / 1.6)
+    assert sigmoid.score(-1.0) == pytest.approx(1 + 4 / (1 + math.exp(-(logit + 1))))  # one standard deviation, 0.5
+    assert "warning" in capsys.readouterr().out

@@ -1,15 +1,17 @@
 """Pair selection against a loop written from the paper, and books that close."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from alignslm.config.feedback import BestWorstSelector, ThresholdSelector, Weights
+from alignslm.config.feedback import BestWorstSelector, QuantileSelector, ThresholdSelector, Weights
 from alignslm.pairs.diagnosis import NoPairsError
 from alignslm.pairs.selection import REASONS
 from alignslm.tables import PAIRS, SKIPPED_PROMPTS, verify
 from tests.messages import names
-from tests.pair_selection import RULES, THRESHOLDS, selected, written
+from tests.pair_selection import QUANTILES, RULES, THRESHOLDS, selected, written
 
 BEST_WORST = BestWorstSelector(kind="best-worst", min_words=2)
 
@@ -115,6 +117,34 @@ def test_equals_the_slow_loop_and_the_books_close(select, rows, selector, min_ma
     assert set(reasons.values()) <= set(REASONS)
     assert books.train.prompts + books.valid.prompts == len(accounted)
     assert books.train.pairs + books.valid.pairs == len(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pools(), st.sampled_from([(0.7, 0.3), (0.5, 0.1), (0.9, 0.89)]), st.integers(1, 20))
+def test_quantiles_are_thresholds_at_the_quantiles_of_the_rounds_utilities(select, rows, quantiles, batch_size):
+    selector = QUANTILES.model_copy(update=dict(zip(("chosen_quantile", "rejected_quantile"), quantiles, strict=True)))
+    measured = [r["score"] for r in rows if r["status"] == "ok" and r["score"] is not None and r["split"] != "test"]
+    high, low = np.quantile(measured, quantiles)
+    rules = RULES.model_copy(update={"min_margin": 0.0})
+    pairs, skipped_prompts, books = select(rows, selector=selector, rules=rules, batch_size=batch_size)
+    became = rules.model_copy(update={"min_chosen_score": high, "max_rejected_score": low})
+    expected, reasons = slow_selection([dict(r) for r in rows], selector=THRESHOLDS, rules=became)
+    assert set(pairs.select("chosen_id", "rejected_id").iter_rows()) == expected
+    assert dict(skipped_prompts.select("prompt_id", "reason").iter_rows()) == reasons
+    assert (books.min_chosen_score, books.max_rejected_score) == pytest.approx((high, low))
+    assert high >= low
+
+
+def test_the_account_tells_the_thresholds_of_a_rule_that_has_some(select):
+    rows = [
+        {"prompt": "w", "split": "train", "auto_bleu": 0.0, "num_words": 5, "status": "ok", "units": [n], "score": n}
+        for n in (1.0, 5.0)
+    ]
+    rows = [row | {"units": [int(row["score"])]} for row in rows]
+    assert select(rows, selector=THRESHOLDS).account.min_chosen_score == RULES.min_chosen_score
+    assert select(rows, selector=BEST_WORST).account.min_chosen_score is None
+    with pytest.raises(ValidationError, match="rejected_quantile"):
+        QuantileSelector(**QUANTILES.model_dump() | {"chosen_quantile": 0.3})
 
 
 def test_a_pair_carries_what_training_needs(select):

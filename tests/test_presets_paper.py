@@ -206,9 +206,9 @@ def bad_corpus(old, new):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("[dev-other]", "[dev-clean]", [("corpus.yaml:18: parts.librispeech.subsets.dev", "'dev-clean'", "valid")]),
+        ("[dev-other]", "[dev-clean]", [("corpus.yaml:24: parts.librispeech.subsets.dev", "'dev-clean'", "valid")]),
         ("      test: [test-clean]", "      test: []", [("corpus.yaml:11: parts", "test", "train, valid")]),
-        ("source: {kind: folder", "source: {kind: hub", [("corpus.yaml:14: parts.librispeech.source.kind", "'folder'", "'hub'")]),
+        ("      kind: folder", "      kind: hub", [("corpus.yaml:15: parts.librispeech.source.kind", "'folder'", "'hub'")]),
         ("    kind: librispeech\n", "    kind: librispech\n", [("corpus.yaml:13: parts.librispeech.kind", "'librispech'", "'librispeech'", "librispeech, mls, audiofolder, parquet")]),
         ("    kind: librispeech\n", "", [("corpus.yaml:12: parts.librispeech.kind", "missing", "librispeech, mls, audiofolder, parquet")]),
         ("max_duration_s: 40.0  ", "max_duration: 40.0  ", [("corpus.yaml:1: max_duration_s", "missing"), ("corpus.yaml:5: max_duration", "unknown", "'max_duration_s'")]),

@@ -10,6 +10,7 @@ import pytest
 from alignslm import tables
 from alignslm.report.examples import first_changes
 from alignslm.report.findings import findings_of
+from alignslm.report.formatting import headline
 from alignslm.report.inputs import MAX_CLIPS, read_inputs
 from alignslm.report.page import paragraphs_of
 from alignslm.report.writing import report_of, write_report
@@ -153,6 +154,16 @@ def test_markdown_shows_the_same_picture(inputs, tmp_path):
     assert (path, others) == ("plots/answer.svg", [])
     assert (tmp_path / path).exists()
     names(alt, "training judge", "held-out judge", "r2", "ground-truth")
+
+
+def test_every_column_is_explained(report, inputs, tmp_path):
+    page, _ = read(inputs, tmp_path)
+    (told,) = re.findall(r"<summary>What the columns mean</summary><dl>(.*?)</dl>", page, re.DOTALL)
+    found = re.findall(r"<dt>(.+?)</dt><dd>(.+?)</dd>", " ".join(told.split()))
+    assert len(found) == len(headline(report)) == 10
+    assert len({meaning for _, meaning in found}) == 10
+    sblimp = next(meaning for name, meaning in found if name.startswith("sblimp"))
+    names(sblimp, "grammatical", "Chance is 50 %")
 
 
 def without(inputs, *metrics):

@@ -1,6 +1,7 @@
 """What the written report shows: self-contained, equal in bytes for equal inputs, honest about what it flags."""
 
 import base64
+import dataclasses
 import html
 import io
 import itertools
@@ -247,13 +248,26 @@ def test_plot_data(inputs, written):
     assert score_counts(inputs.rounds["r1"].scores) == oracle
 
 
+def test_thresholds_are_those_that_held_whatever_the_selector(inputs, written, tmp_path):
+    assert "chosen ≥ 3.8" in (written / "plots" / "scores-r2.svg").read_text()  # the counts' and not params.yaml's
+    assert "; r2: min_chosen_score 3.8, max_rejected_score 2.2, min_margin" in (written / "report.md").read_text()
+    none = {"min_chosen_score": None, "max_rejected_score": None}
+    rounds = {
+        name: dataclasses.replace(item, counts=item.counts.model_copy(update=none))
+        for name, item in inputs.rounds.items()
+    }
+    write_report(dataclasses.replace(inputs, rounds=rounds), ORIGIN, tmp_path)
+    assert "≥" not in (tmp_path / "plots" / "scores-r2.svg").read_text()
+    assert "; r2: min_margin" in (tmp_path / "report.md").read_text()
+
+
 def test_a_diverged_training_log_is_still_shown():
     log = TrainingLog.model_validate_json('{"steps": 1, "best": null, "log": [{"step": 1, "figures": {"loss": NaN}}]}')
     assert training_table({"r1": log})["train_loss"].is_nan().all()
 
 
 def test_a_broken_training_log_is_named(artifacts, tmp_path):
-    for name in ("prompts.parquet", "corpus", "samples", "mos", "eval", "scores", "pairs", "skipped_prompts"):
+    for name in ("prompts.parquet", "corpus", "samples", "mos", "eval", "scores", "pair_counts"):
         (tmp_path / name).symlink_to(artifacts / name)
     (tmp_path / "training_logs").mkdir()
     for log in (artifacts / "training_logs").iterdir():
@@ -267,7 +281,7 @@ EXPECTED = [
     "prompts.parquet", "prompt_transcripts.parquet", "corpus/utterances", "mos/r1.parquet",
     "mos/original-prompts.parquet", "mos/original-continuations.parquet", "samples/r1/transcripts.parquet",
     "samples/r1/speech", "samples/ground-truth/recorded.parquet", "eval/r1/judged.parquet",
-    "eval/r1/item_scores.parquet", "scores/r1.parquet", "pairs/r1.parquet", "skipped_prompts/r1.parquet",
+    "eval/r1/item_scores.parquet", "scores/r1.parquet", "pair_counts/r1.json",
     "training_logs/base.json", "training_logs/sft.json", "training_logs/r1.json",
 ]  # fmt: skip
 

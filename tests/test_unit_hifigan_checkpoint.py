@@ -232,3 +232,11 @@ def test_a_vocoder_of_other_units_is_told_before_anything_runs(tmp_path):
     names(codebook, "03cc04a9c24fec4285e73e709c485756d8f116aa8e724eac555de6a7cf8d28ad")
     names(codebook, "4450dcbc90aa7d0553306a4b0fafef35c9b3c840468f02969273dfbb9db89a23")
     names(chosen_together(tmp_path / "c", "mfcc-kmeans", lj)[0], lj, "11", "mfcc-kmeans")
+
+
+def test_a_vocoder_to_be_trained_must_upsample_to_a_unit(tmp_path):
+    assert chosen_together(tmp_path / "a", "mfcc-kmeans", "hifigan-scratch") == []
+    edit(tmp_path / "a/experiments/encoder/mfcc-kmeans.yaml", ("frame_rate_hz: 25.0", "frame_rate_hz: 50.0"))
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(tmp_path / "a")
+    names(str(caught.value), "hifigan-scratch.yaml", "upsample_rates", "640", "320", "mfcc-kmeans")

@@ -14,6 +14,7 @@ class Commands(LazyGroup):
     panels: ClassVar = {
         "Before a run": {
             "init": "alignslm.cli.starting:init",
+            "ingest": "alignslm.cli.ingest:ingest",
             "preset": "alignslm.cli.presets:preset",
             "check": "alignslm.cli.checking:check",
             "plan": "alignslm.cli.planning:plan",

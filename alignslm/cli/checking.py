@@ -10,6 +10,7 @@ from rich.text import Text
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
+from alignslm.config.corpora import Recordings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
@@ -31,7 +32,8 @@ def check(
     """Check params.yaml and every config it names, and print the resolved experiment.
 
     All problems of all files are listed at once, each as file:line: key: message, and the exit status is then 1.
-    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded.
+    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded. Of a corpus
+    of recordings it says what each stage needs, and exits with status 1 where there is less.
 
     [bold]alignslm check[/]
 
@@ -43,7 +45,20 @@ def check(
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
     for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    if isinstance(experiment.corpus, Recordings):
+        _print_needs(experiment, root, console)
     console.print(Text("params.yaml and its configs are valid", style="green"))
+
+
+def _print_needs(experiment: Experiment, root: Path, console: Console) -> None:
+    from alignslm.plan.speech import speech_needs
+
+    needs = speech_needs(experiment, root)
+    rows = [(need.stage, need.needs, need.has, "" if need.enough else "too little") for need in needs]
+    if rows:
+        console.print(grid(("stage", "needs", "has", ""), rows, numbers=(), styles=("bold", None, None, "red")))
+    if any(not need.enough for need in needs):
+        raise typer.Exit(1)
 
 
 def checked(root: Path, *, everything: bool) -> Experiment:

@@ -1,5 +1,8 @@
-"""`alignslm plan`: what a run will download, request and need, and what is missing."""
+"""`alignslm plan`: what a run will make, download, request, cost and need, and what is missing."""
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -7,14 +10,20 @@ import typer
 from rich.text import Text
 
 from alignslm.cli.options import Root
-from alignslm.cli.terminal import format_bytes, format_count
+from alignslm.cli.overview import grouped
+from alignslm.cli.terminal import format_bytes, format_count, grid, wide_console
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
-from alignslm.pipeline import read_stages
+from alignslm.machine import device_memory
+from alignslm.pipeline import Stage
 from alignslm.plan import Plan, plan_of
-from alignslm.plan.downloads import Download
-from alignslm.plan.workload import Workload
+from alignslm.plan.disk import Disk
+from alignslm.plan.downloads import Download, server_of
+from alignslm.plan.stages import planned_stages
+from alignslm.plan.workload import JudgeRequests, Workload
 from alignslm.terminal import Console
+
+SHOWN_STAGES = 400  # characters of the stages that will run
 
 
 def plan(
@@ -23,12 +32,13 @@ def plan(
     preset: Annotated[
         str | None, typer.Option("--preset", "-p", help="Plan this preset; params.yaml is left alone.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the Hub for sizes and access.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server for sizes and access.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Print what a run will download, request from judges and hold on a GPU, and what is missing.
+    """Print which stages a run will make, what it will download, request, pay and hold, and what is missing.
 
-    Everything that is missing is listed at once (files, variables, disk space, rubrics, request budgets), and the exit
-    status is then 1. Nothing is downloaded and no model is loaded.
+    Everything that is missing is listed at once with the command that provides it (files, packages, keys, disk space,
+    rubrics, request budgets), and the exit status is then 1. Nothing is downloaded and no model is loaded.
 
     [bold]alignslm plan[/]                     of params.yaml
 
@@ -37,66 +47,144 @@ def plan(
     edited = None if preset is None else preview(preset, root)
     experiment = load_experiment(root) if edited is None else edited.experiment
     execution = load_execution(root)
-    planned = plan_of(experiment, root, execution=execution, ask_hub=not offline)
-    console = Console(highlight=False)
-    stages = stage_line(root, None if edited is None else edited.text)
-    for line in [
-        *fetch_lines(planned.fetches),
-        *volume_lines(planned.volume),
-        *memory_lines(planned, execution.batch_size),
-        stages,
-    ]:
-        console.print(Text(line), soft_wrap=True)
-    for line in planned.missing:
-        console.print(Text(f"missing: {line}", style="red"), soft_wrap=True)
-    if planned.missing:
-        raise typer.Exit(1)
-    console.print(Text("nothing is missing", style="green"))
+    planned = plan_of(experiment, root, execution=execution, ask=not offline)
+    stages = planned_stages(root, params=None if edited is None else edited.text)
+    if as_json:
+        print(json.dumps(as_data(planned, *stages), indent=1))
+    else:
+        _show(planned, stages, batch_size=execution.batch_size, asked=not offline)
+    raise typer.Exit(1 if planned.missing else 0)
 
 
-def fetch_lines(fetches: list[Download]) -> list[str]:
-    """Return one line per source: its key, location, whether it is pinned, its size, whether it is here."""
-    lines = []
-    for fetch in fetches:
-        size = "size unknown" if fetch.num_bytes is None else format_bytes(fetch.num_bytes)
-        pinned, here = "pinned" if fetch.pinned else "not pinned", "here" if fetch.present else "not here"
-        lines.append(f"{fetch.key}: {fetch.name} ({pinned}, {size}, {here})")
-    return lines or ["nothing to download: no config names a source"]
+def as_data(planned: Plan, stages: list[Stage], again: list[Stage]) -> dict[str, object]:
+    """Return the plan as JSON holds it: bytes, tokens, hours and dollars without rounding."""
+    return {
+        "stages": [stage.name for stage in stages],
+        "will_run": [stage.name for stage in again],
+        "sources": [
+            {"key": fetch.key, "name": fetch.name, **fetch.source.model_dump(), "command": fetch.command}
+            | {"pinned": fetch.pinned, "present": fetch.present, "num_bytes": fetch.num_bytes}
+            for fetch in planned.fetches
+        ],
+        "unreachable": planned.unreachable,
+        "work": {**planned.volume._asdict(), "asked": [asked._asdict() for asked in planned.volume.asked]},
+        "disk": planned.disk._asdict(),
+        "memory": [row._asdict() for row in planned.memory],
+        "missing": planned.missing,
+    }
 
 
-def volume_lines(volume: Workload) -> list[str]:
-    """Return counts of rows and requests, one line per kind."""
-    speech = f"at most {volume.speech_h:.0f} h of speech to synthesize and transcribe"
-    lines = [
-        f"prompts: {volume.prompts}, {volume.prompts_transcribed} of them to be transcribed",
-        f"continuations: {volume.continuations} in all rounds, {volume.evaluated} for evaluation; {speech}",
+def _show(planned: Plan, stages: tuple[list[Stage], list[Stage]], *, batch_size: int, asked: bool) -> None:
+    console = wide_console()
+    rows = [
+        ("stages", stage_line(*stages)),
+        *volume_rows(planned.volume),
+        ("disk", disk_line(planned.disk)),
+        *memory_rows(planned, batch_size),
     ]
-    for requested in volume.asked:
-        line = f"{requested.key} {requested.choice}: {requested.stories} stories"
-        if requested.requests:
-            line += f", {requested.requests} requests of about {format_count(requested.read_tokens)} tokens in total"
-        if requested.written_tokens:
-            line += f", at most {format_count(requested.written_tokens)} written"
-        lines.append(line)
-    return lines
+    console.print(grid(("", ""), rows, numbers=(), styles=("bold",)))
+    _show_sources(console, planned, asked=asked)
+    for line in planned.missing:
+        message, _, command = line.partition("\n")
+        console.print(
+            Text(f"missing: {message}", style="red"), Text(command), sep="\n" if command else "", soft_wrap=True
+        )
+    if not planned.missing:
+        nothing = "nothing is missing" + ("" if stages[1] else ", and nothing to run")
+        console.print(Text(nothing, style="green"))
 
 
-def memory_lines(plan: Plan, batch_size: int) -> list[str]:
-    """Return the GPU memory of each language model, without activations."""
-    lines = []
+def stage_line(stages: list[Stage], again: list[Stage]) -> str:
+    """Return how many stages there are and which of them would run."""
+    if not again:
+        return f"{len(stages)}, none will run: all are up to date"
+    names = grouped(again, stages)
+    shown = "all of them" if len(again) == len(stages) else names if len(names) <= SHOWN_STAGES else ""
+    return f"{len(stages)}, {len(again)} will run" + (f": {shown}" if shown else "")
+
+
+def volume_rows(volume: Workload) -> list[tuple[str, str]]:
+    """Return counts of rows, and the requests to each judge."""
+    corpus = "of unknown size, since it is not here" if volume.corpus_h is None else f"about {_hours(volume.corpus_h)}"
+    speech = f"at most {_hours(volume.speech_h)} of speech to synthesize and transcribe"
+    rounds = f"in {volume.rounds} round{'' if volume.rounds == 1 else 's'}"
+    return [
+        ("corpus", f"{corpus} of speech" if volume.corpus_h is not None else corpus),
+        ("prompts", f"{volume.prompts:,}, {volume.prompts_transcribed:,} of them to be transcribed"),
+        ("continuations", f"{volume.continuations:,} {rounds}, {volume.evaluated:,} for evaluation; {speech}"),
+        *((asked.key, judge_line(asked, volume)) for asked in volume.asked),
+    ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
+
+
+def judge_line(asked: JudgeRequests, volume: Workload) -> str:
+    """Return what a judge is asked, and what that costs."""
+    line = f"{asked.choice}: {asked.stories:,} stories"
+    if asked.requests:
+        line += f", {asked.requests:,} requests; about {format_count(asked.read_tokens)} tokens read"
+    if asked.written_tokens:
+        line += f", at most {format_count(asked.written_tokens)} written"
+    if asked.usd:
+        total = sum(asked.usd)
+        line += f"; about ${asked.usd[0]:,.2f} for reading and at most ${asked.usd[1]:,.2f} for writing"
+        if (training := asked.stories - volume.evaluated) and volume.rounds:
+            line += f" (at most ${total * training / asked.stories / volume.rounds:,.2f} per round)"
+    return line
+
+
+def disk_line(disk: Disk) -> str:
+    """Return what the disk holds at the peak of a run, and what is free."""
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in disk.parts.items())
+    several = "s" if disk.unknown > 1 else ""
+    unknown = f", and {disk.unknown} download{several} of unknown size" if disk.unknown else ""
+    here = f", {format_bytes(disk.here)} of it here" if disk.here else ""
+    return f"{format_bytes(disk.wanted)} at the peak ({parts}{unknown}){here}; {format_bytes(disk.free)} free"
+
+
+def memory_rows(plan: Plan, batch_size: int) -> Iterator[tuple[str, str]]:
+    """Yield the memory of each language model, without activations, and a warning where the device has less."""
+    device = device_memory() if plan.memory else None
     for item in plan.memory:
         if item.weights is None:
-            lines.append(f"GPU, {item.key}: unknown, its config.json is not on this machine")
+            yield f"memory, {item.key}", "unknown, as its architecture is unknown"
             continue
         parts = [f"weights {format_bytes(item.weights)}"]
         parts += [f"LoRA with optimizer {format_bytes(item.adapter)}"] if item.adapter else []
         parts += [f"cache of {batch_size} sequences {format_bytes(item.cache)}"] if item.cache else []
-        lines.append(f"GPU, {item.key}: {', '.join(parts)}")
-    return lines
+        short = f"; {device.name} has {format_bytes(device.num_bytes)}" if device else ""
+        too_little = ", too little" if device and item.peak > device.num_bytes else ""
+        yield f"memory, {item.key}", ", ".join(parts) + short + too_little
 
 
-def stage_line(root: Path, params: str | None) -> str:
-    """Return how many stages there are, and how many have all their outputs."""
-    stages = read_stages(root, params=params)
-    done = sum(bool(stage.outs) and all((root / out).exists() for out in stage.outs) for stage in stages)
-    return f"stages: {len(stages)}, {done} of them have outputs, of these parameters or earlier ones"
+def _show_sources(console: Console, planned: Plan, *, asked: bool) -> None:
+    if not planned.fetches:
+        console.print("nothing to download: no config names a source")
+        return
+    console.print()
+    console.print(
+        grid(("source", "where", "pinned", "size"), map(source_row, planned.fetches), styles=("",), numbers=(3,))
+    )
+    for server, reason in planned.unreachable.items():
+        unknown = sum(
+            not one.present and one.num_bytes is None and server_of(one.source) == server for one in planned.fetches
+        )
+        console.print(
+            Text(f"{server} was not reachable ({reason}): the sizes of {unknown} sources are unknown", "yellow")
+        )
+    if not asked:
+        console.print("--offline: no server was asked for sizes and access")
+    commands = [fetch.command for fetch in planned.fetches if not fetch.present and fetch.command]
+    if commands:
+        console.print("A run downloads what is not here, except folders; to do so before:")
+    for command in commands:
+        console.print(Text("    " + command.replace("\n", "\n    ")), soft_wrap=True)
+
+
+def source_row(fetch: Download) -> tuple[str, str, str, str]:
+    """Return a source's key, location without the middle of a URL, whether it is pinned, and its size or `here`."""
+    size = "unknown" if fetch.num_bytes is None else format_bytes(fetch.num_bytes)
+    where = re.sub(r"^https?://([^/]+)/.*/", r"\1/.../", fetch.name)
+    return fetch.key, where, "yes" if fetch.pinned else "no", "here" if fetch.present else size

@@ -22,7 +22,7 @@ from alignslm.config.preferences import UnitPreferences
 from alignslm.config.pretrained_lm import PublishedLm, TrainingUnits, TwistInitConfig
 from alignslm.config.publishing import PLACEHOLDER_OWNER, HubPublishing
 from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, MFCCKMeansConfig, StoryWorldConfig
-from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.config.unit_hifigan import ScratchUnitHiFiGANConfig, UnitHiFiGANConfig
 
 PARAMS: KeyPath = ()
 SPECIAL_TOKENS = 2  # begin and end of sequence
@@ -115,6 +115,14 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
             f"(sample_rate_hz over {experiment.params.encoder}'s frame_rate_hz), "
             f"which is no multiple of hop_samples ({vocoder.hop_samples})",
         )
+    if isinstance(vocoder, ScratchUnitHiFiGANConfig):
+        lasts = vocoder.sample_rate_hz / encoder.frame_rate_hz
+        if vocoder.samples_per_frame != lasts:
+            message = (
+                f"multiply to {vocoder.samples_per_frame} samples per unit, but a unit of {experiment.params.encoder} "
+                f"lasts {lasts:g} ({vocoder.sample_rate_hz} Hz / {encoder.frame_rate_hz:g})"
+            )
+            yield Conflict(("vocoder",), ("upsample_rates",), message)
 
 
 def _wrong_shapes(experiment: Experiment) -> Iterator[Conflict]:

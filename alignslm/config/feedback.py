@@ -88,6 +88,26 @@ class ThresholdSelector(Config):
     min_words: Count = Field(description="fewer words than this can never be chosen")
 
 
+class QuantileSelector(ThresholdSelector):
+    """The LLM-score rule with thresholds that are quantiles of the round's own utilities, whatever the judge's scale.
+
+    They take the places of `min_chosen_score` and `max_rejected_score`, which are not used.
+    """
+
+    kind: Literal["quantiles"]  # type: ignore[assignment]
+    chosen_quantile: Annotated[float, Field(gt=0, lt=1)]
+    rejected_quantile: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "QuantileSelector":
+        if self.chosen_quantile <= self.rejected_quantile:
+            raise ValueError(
+                f"chosen_quantile ({self.chosen_quantile}) must lie above rejected_quantile "
+                f"({self.rejected_quantile}), else one continuation could be both chosen and rejected"
+            )
+        return self
+
+
 class BestWorstSelector(Config):
     """The paper's perplexity rule: best against worst utility of a prompt, auto-BLEU veto on the best."""
 
@@ -95,7 +115,9 @@ class BestWorstSelector(Config):
     min_words: Count
 
 
-SelectorConfig = Annotated[ThresholdSelector | BestWorstSelector | PythonSelectorConfig, Field(discriminator="kind")]
+SelectorConfig = Annotated[
+    ThresholdSelector | QuantileSelector | BestWorstSelector | PythonSelectorConfig, Field(discriminator="kind")
+]
 
 
 class Sampling(Config):

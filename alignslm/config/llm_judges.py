@@ -96,6 +96,17 @@ class Budget(Config):
     tokens: PositiveCount = Field(description="tokens read and written, as the server counts them")
 
 
+class Price(Config):
+    """What a server charges, in US dollars per million tokens; only `alignslm plan` reads it."""
+
+    read: Annotated[float, Field(ge=0, le=10_000)]
+    written: Annotated[float, Field(ge=0, le=10_000)]
+
+    def usd(self, read_tokens: float, written_tokens: float) -> float:
+        """Return the price of so many tokens."""
+        return (read_tokens * self.read + written_tokens * self.written) / 1e6
+
+
 _OWN_FIELDS = {"model", "messages", "temperature", "n", "stream"}
 
 
@@ -125,6 +136,7 @@ class OpenAIJudgeConfig(Config):
     extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
     extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
+    price: Price | None = Field(default=None, exclude=True, description="no artifact holds it; null: not known")
     concurrency: Few = Field(description="requests under way at once")
     timeout_s: Positive = Field(description="how long one whole answer may take")
     max_attempts: Few = Field(description="times one question is sent before the run stops")

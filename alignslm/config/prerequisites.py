@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 from alignslm.config.document import read_document
 from alignslm.config.execution import Execution
@@ -42,11 +43,15 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProb
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
     """Return the local folders and files that configs name and that do not exist."""
     found: dict[tuple[Path, str], ConfigProblem] = {}
+    told: set[str | None] = {None}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
             if isinstance(source, FolderSource) and (reason := _absence(source, root)):
                 file = root / choice.file
-                found[file, key] = _fault(file, f"{key}.path", reason)
+                if (file, key) not in found and source.fetch not in told:
+                    told.add(source.fetch)
+                    reason += f":\n{indent(source.fetch or '', '    ').rstrip()}"
+                found.setdefault((file, key), _fault(file, f"{key}.path", reason))
     return list(found.values())
 
 

@@ -41,12 +41,15 @@ class FolderSource(Config):
     """A folder or a single file of this machine; `~` and `$VARIABLES` are expanded, its content is its identity.
 
     `sha256`, where given, must be that content's (of a folder: as `Fetched.identity` tells it); a file that may hold
-    code is read only with it.
+    code is read only with it. `fetch` is only shown where the path does not exist, never executed.
     """
 
     kind: Literal["folder"]
     path: Annotated[str, Field(min_length=1)]
     sha256: Sha256 | None = None
+    fetch: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        default=None, exclude=True, description="the shell command that puts the files at `path`; no artifact holds it"
+    )
 
     def expanded(self) -> tuple[Path, str | None]:
         """Return the path with `~` and variables replaced, and the name of a variable that is not set, if any."""

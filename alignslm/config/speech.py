@@ -11,7 +11,7 @@ from alignslm.config.corpora import Recordings
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
-from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.config.unit_hifigan import ScratchUnitHiFiGANConfig, UnitHiFiGANConfig
 from alignslm.config.whisper import WhisperASRConfig
 
 
@@ -83,7 +83,10 @@ class ConvGriffinLimConfig(FittedConvNetConfig):
     griffin_lim_iterations: Count
 
 
-VocoderConfig = Annotated[ConvGriffinLimConfig | UnitHiFiGANConfig | PythonVocoderConfig, Field(discriminator="kind")]
+VocoderConfig = Annotated[
+    ConvGriffinLimConfig | UnitHiFiGANConfig | ScratchUnitHiFiGANConfig | PythonVocoderConfig,
+    Field(discriminator="kind"),
+]
 
 
 class CharCTCASRConfig(FittedConvNetConfig):

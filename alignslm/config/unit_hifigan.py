@@ -1,10 +1,11 @@
-"""Choice of a published unit HiFi-GAN as vocoder."""
+"""A unit HiFi-GAN as vocoder: a published checkpoint, or one trained on the corpus."""
 
-from typing import ClassVar, Literal
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from alignslm.config.model import Config, Count, PositiveCount
+from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.sources import Sha256, Source
 
 
@@ -25,3 +26,63 @@ class UnitHiFiGANConfig(Config):
         description="published codebook of the units it was trained on, as the encoder names it; null: not compared"
     )
     sample_rate_hz: PositiveCount
+
+
+class ScratchUnitHiFiGANConfig(Config):
+    """A unit HiFi-GAN trained on the corpus's own units and speech.
+
+    The field names of the generator are those of the published settings files. The recipe is that of Kong et al.
+    (2020, "HiFi-GAN", section 3), with the unit embedding and duration predictor of Lee et al. (2022).
+    """
+
+    kind: Literal["unit-hifigan-scratch"]
+    seed: Seed
+    fit_utterances: PositiveCount = Field(description="training utterances; a speech hour takes 230 MB of memory")
+    sample_rate_hz: PositiveCount
+    speaker: str | None = Field(description="the voice to synthesize; null: that of the most training speech")
+    embedding_dim: Size
+    duration_dim: Size = Field(description="hidden size of the duration predictor")
+    upsample_initial_channel: Size
+    upsample_rates: Annotated[tuple[Few, ...], Field(min_length=1, max_length=12)]
+    upsample_kernel_sizes: tuple[Few, ...]
+    resblock_kernel_sizes: Annotated[tuple[Few, ...], Field(min_length=1, max_length=12)]
+    resblock_dilation_sizes: tuple[tuple[Few, ...], ...]
+    discriminator_channels: Annotated[int, Field(ge=32, le=2**14, multiple_of=32)]
+    periods: Annotated[tuple[Few, ...], Field(min_length=1, max_length=12)]
+    scales: Annotated[int, Field(ge=1, le=6, description="discriminators of the waveform, each at half the rate")]
+    num_mels: Size
+    hop_samples: Size
+    window_samples: Size
+    segment_frames: Size = Field(description="units of a training segment; shorter utterances are left out")
+    batch_size: PositiveCount
+    steps: PositiveCount
+    learning_rate: Positive
+    learning_rate_decay: Fraction = Field(description="the learning rate's factor after every pass over the data")
+    save_steps: PositiveCount = Field(description="a killed run resumes from the last of these steps")
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Number of samples that one unit frame becomes."""
+        return math.prod(self.upsample_rates)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.upsample_kernel_sizes) != len(self.upsample_rates):
+            raise ValueError("upsample_rates and upsample_kernel_sizes must have the same length")
+        if any((kernel - rate) % 2 or kernel < rate for kernel, rate in self._levels):
+            raise ValueError("each of upsample_kernel_sizes must exceed its rate by an even number, or equal it")
+        if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
+            raise ValueError("resblock_kernel_sizes and resblock_dilation_sizes must have the same length")
+        if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
+            raise ValueError("resblock_kernel_sizes must be odd, or a block would change the length")
+        if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
+            raise ValueError(
+                f"upsample_initial_channel must be a multiple of {2 ** len(self.upsample_rates)}: each level halves it"
+            )
+        if self.segment_frames * self.samples_per_frame < self.window_samples:
+            raise ValueError("segment_frames must cover window_samples")
+        return self
+
+    @property
+    def _levels(self) -> list[tuple[int, int]]:
+        return list(zip(self.upsample_kernel_sizes, self.upsample_rates, strict=True))

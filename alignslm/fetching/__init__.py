@@ -83,9 +83,9 @@ def is_cached(source: Source, *, patterns: Sequence[str] | None = None) -> bool:
         case FolderSource():
             return expanded(source).exists()
         case UrlSource():
-            from alignslm.fetching.url import place_of
+            from alignslm.fetching.url import is_whole, place_of
 
-            return place_of(source).exists()
+            return place_of(source).exists() or is_whole(source)
 
 
 def expanded(source: FolderSource) -> Path:

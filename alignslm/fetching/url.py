@@ -48,7 +48,7 @@ def _name(url: str) -> str:
     return name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
 
 
-def _beside(place: Path, what: str) -> Path:
+def beside(place: Path, what: str) -> Path:
     """Return a file of the work in progress, outside the folder in which any name means a verified file."""
     return place.parent.with_name(f"{place.parent.name}.{what}")
 
@@ -59,15 +59,22 @@ def verified_file(source: UrlSource) -> Fetched:
     if not place.exists():
         with reraise_disk_errors(source.url, CACHE_VARIABLE):
             place.parent.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(_beside(place, "lock")):  # two stages may want the same file at once
+            with WeakFileLock(beside(place, "lock")):  # two stages may want the same file at once
                 if not place.exists():
                     _fetch(source, place)
     return Fetched(_inner_folder(place), f"sha256:{source.sha256}")
 
 
+def is_whole(source: UrlSource) -> bool:
+    """Tell whether all of the file was downloaded but not looked at yet: by hand, say."""
+    part = beside(place_of(source), "part")
+    return part.exists() and file_sha256(part) == source.sha256
+
+
 def _fetch(source: UrlSource, place: Path) -> None:
-    part = _beside(place, "part")
-    _download(source.url, part)
+    part = beside(place, "part")
+    if not is_whole(source):
+        _download(source.url, part)
     found = file_sha256(part)
     if found != source.sha256:
         num_bytes = part.stat().st_size
@@ -140,7 +147,7 @@ def _require_space(folder: Path, num_bytes: int, what: str) -> None:
 
 def _unpack(archive: Path, place: Path, url: str) -> None:
     """Unpack beside `place` and move there at once, so that a folder that exists is whole."""
-    rough = _beside(place, "unpacking")
+    rough = beside(place, "unpacking")
     shutil.rmtree(rough, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as opened:

@@ -81,19 +81,23 @@ def mean_clamped(word_nats: Sequence[float], floor_nats: float) -> float:
 def split_heldout(stories: Sequence[JudgeInput]) -> tuple[list[JudgeInput], list[JudgeInput]]:
     """Return (stories to fit on, stories to calibrate on), by a hash of the text: order and repeats change nothing.
 
-    A repeated story is on one side only. Raises CalibrationError if too few are left to calibrate on.
+    A tenth calibrates; of few stories, `MIN_HELD_BACK`. A repeated story is on one side only. Raises CalibrationError
+    if that would be more than half.
     """
-    fitted: list[JudgeInput] = []
-    held_back: list[JudgeInput] = []
-    for key, story in sorted({content_id(*story): story for story in stories}.items()):
-        (held_back if int(key, 16) % 10 < HELD_BACK_OF_TEN else fitted).append(story)
-    if len(held_back) < MIN_HELD_BACK:
+    told = {content_id(*story): story for story in stories}
+    held = {key for key in told if int(key, 16) % 10 < HELD_BACK_OF_TEN}
+    if len(held) < MIN_HELD_BACK:
+        held = {*sorted(told)[:MIN_HELD_BACK]}
+    if len(told) < 2 * MIN_HELD_BACK:
         raise CalibrationError(
-            f"{len(stories)} stories ({len(fitted) + len(held_back)} different) leave {len(held_back)} to calibrate "
-            f"the judge on; {MIN_HELD_BACK} are needed, so some {MIN_HELD_BACK * 10 // HELD_BACK_OF_TEN} texts. Give "
+            f"{len(stories)} stories ({len(told)} different) are too few to fit and calibrate a judge on; "
+            f"{2 * MIN_HELD_BACK} are needed. Give "
             "more training transcripts of more than num_prompt_words words, or raise `texts` if it is lower, both in "
             "experiments/corpus; or choose a judge that is not fitted (`judge` in params.yaml)."
         )
+    fitted, held_back = (
+        [story for key, story in sorted(told.items()) if (key in held) == wanted] for wanted in (False, True)
+    )
     return fitted, held_back
 
 
@@ -133,6 +137,14 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
             "calibration.shuffled_score closer, or fit the judge on more texts."
         )
     return fitted(brentq(surplus, 0.0, STEEPEST, xtol=1e-12))
+
+
+def _by_spread(true_nats: Floats, config: Calibration) -> Sigmoid:
+    """Place the sigmoid by true continuations alone, where shuffled ones are no less probable."""
+    slope = 1 / max(float(np.std(true_nats)), 1 / STEEPEST)
+    shift = math.log((config.ground_truth_score - 1) / (5 - config.ground_truth_score))
+    offset = shift - slope * float(np.mean(true_nats))
+    return Sigmoid(slope=slope, offset=offset, min_word_logprob=config.min_word_logprob)
 
 
 def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
@@ -241,7 +253,15 @@ def calibrate(model: WordModel, held_back: Sequence[JudgeInput], config: Calibra
     true_means, foreign_means = (
         np.array([mean_clamped(nats, config.min_word_logprob) for nats in side]) for side in (true, foreign)
     )
-    sigmoid = solve(true_means, foreign_means, config)
+    try:
+        sigmoid = solve(true_means, foreign_means, config)
+    except CalibrationError as error:
+        sigmoid = _by_spread(true_means, config)
+        print(
+            f"warning: {error} Until then a score only says how probable the words are: "
+            f"{config.ground_truth_score:g} as those of true texts, and about a point for each standard deviation.",
+            flush=True,
+        )
     write_text(folder / CALIBRATION_FILE, json.dumps(sigmoid.model_dump(), indent=1, sort_keys=True) + "\n")
     flat = [nats for story in true for nats in story]
     judged = ([sigmoid.judgement(nats) for nats in side] for side in (true, foreign, mixed))

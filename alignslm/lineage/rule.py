@@ -6,9 +6,11 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.artifacts import Artifacts
+from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.experiment import Experiment
 from alignslm.config.own_code import PythonSelectorConfig
 from alignslm.pairs.selection import candidate_pool, conditions
+from alignslm.pairs.thresholds import with_quantiles
 from alignslm.pairs.utility import utility
 
 
@@ -17,33 +19,33 @@ def explain_selection(continuation_id: str, name: str, folder: Path, experiment:
 
     The outcome is read from the pairs and skipped prompts; utility and checks follow params.yaml as it is now.
     """
-    row = _judged_pool(name, folder, experiment).filter(pl.col("continuation_id") == continuation_id)
+    pool, rules = _judged_pool(name, folder, experiment)
+    row = pool.filter(pl.col("continuation_id") == continuation_id)
     facts: dict[str, object] = {}
     if len(row):
         facts["utility"] = row["utility"][0]
-        facts |= _checks(row, name, experiment)
+        facts |= _checks(row, rules, experiment)
     return facts | {"outcome": _outcome(continuation_id, name, folder)}
 
 
-def _judged_pool(name: str, folder: Path, experiment: Experiment) -> pl.DataFrame:
-    """Return the round's scored continuations as selection sees them, with their utility."""
+def _judged_pool(name: str, folder: Path, experiment: Experiment) -> tuple[pl.DataFrame, JudgedPreferences]:
+    """Return the round's scored continuations as selection sees them, with their utility, and the rules that hold."""
     prompts = tables.read(tables.PROMPTS, Artifacts(folder).prompts, ["prompt_id", "split"])
     columns = ["continuation_id", "prompt_id", "finish_reason", "units"]
     drawn = tables.read(tables.CONTINUATIONS, Artifacts(folder).table("continuations", name), columns)
     scores = tables.read(tables.SCORES, Artifacts(folder).table("scores", name))
-    pool = candidate_pool(scores, drawn, prompts, experiment.params.preferences[name])
-    return utility(pool, experiment.params.weights)
+    rules = experiment.params.preferences[name]
+    pool = utility(candidate_pool(scores, drawn, prompts, rules), experiment.params.weights)
+    return pool, with_quantiles(rules, experiment.selector, pool["utility"])
 
 
-def _checks(row: pl.DataFrame, name: str, experiment: Experiment) -> dict[str, str]:
+def _checks(row: pl.DataFrame, rules: JudgedPreferences, experiment: Experiment) -> dict[str, str]:
     """Return each condition of either side with whether it holds, and the value that decided it."""
     selector = experiment.selector
     if isinstance(selector, PythonSelectorConfig):
         return dict.fromkeys(("may be chosen", "may be rejected"), f"{selector.object} decides")
     values = {column: _format(value) for column, value in row.row(0, named=True).items()}
-    sides = zip(
-        ("may be chosen", "may be rejected"), conditions(selector, experiment.params.preferences[name]), strict=True
-    )
+    sides = zip(("may be chosen", "may be rejected"), conditions(selector, rules), strict=True)
     return {
         side: "; ".join(
             f"{'yes' if row.select(holds.fill_null(value=False)).item() else 'no'}: {text.format_map(values)}"

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.model import Config
 from alignslm.pairs.selection import REASONS, SPLITS
 
@@ -25,10 +26,15 @@ class SplitPairCounts(Config):
 
 
 class PairCounts(Config):
-    """One round: what trains, and what chooses the checkpoint."""
+    """One round: what trains, what chooses the checkpoint, and the thresholds of utility, None if it had none.
+
+    Under `quantiles` the thresholds are the scores that they became.
+    """
 
     train: SplitPairCounts
     valid: SplitPairCounts
+    min_chosen_score: float | None = None
+    max_rejected_score: float | None = None
 
 
 class PairCounter:
@@ -51,9 +57,14 @@ class PairCounter:
             for reason, count in skipped_prompts.filter(split=split)["reason"].value_counts().iter_rows():
                 self._skipped_prompts[split][reason] += count
 
-    def close(self) -> PairCounts:
-        """Return what was counted."""
-        return PairCounts(**{split: self._split(split) for split in SPLITS})
+    def close(self, rules: JudgedPreferences | None) -> PairCounts:
+        """Return what was counted under these rules, None if they had no thresholds."""
+        return PairCounts(
+            train=self._split("train"),
+            valid=self._split("valid"),
+            min_chosen_score=None if rules is None else rules.min_chosen_score,
+            max_rejected_score=None if rules is None else rules.max_rejected_score,
+        )
 
     def _split(self, split: str) -> SplitPairCounts:
         facts = pl.concat(self._facts[split], rechunk=True)  # a mean must not depend on where steps were cut

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from alignslm.config.curriculum import JudgedPreferences
-from alignslm.config.feedback import ThresholdSelector
+from alignslm.config.feedback import QuantileSelector, ThresholdSelector
 from alignslm.pairs.own import Selector
 
 
@@ -79,6 +79,11 @@ def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, n
         f"preferences.{name}.min_margin (now {rules.min_margin:g}), "
         f"preferences.{name}.max_auto_bleu (now {rules.max_auto_bleu:g})"
     )
+    if isinstance(selector, QuantileSelector):
+        return (
+            f"Bring the selector's chosen_quantile (now {selector.chosen_quantile:g}) and rejected_quantile (now "
+            f"{selector.rejected_quantile:g}) closer; then look at {shared} and min_words (now {selector.min_words})."
+        )
     if isinstance(selector, ThresholdSelector):
         return (
             f"Lower preferences.{name}.min_chosen_score (now {rules.min_chosen_score:g}) or raise "

@@ -13,10 +13,11 @@ import polars as pl
 
 from alignslm import tables
 from alignslm.config.curriculum import JudgedPreferences
-from alignslm.config.feedback import Weights
+from alignslm.config.feedback import QuantileSelector, Weights
 from alignslm.pairs.diagnosis import NoPairsError, explain_no_pairs
 from alignslm.pairs.own import Selector
 from alignslm.pairs.selection import candidate_pool, reasons_of, select_pairs
+from alignslm.pairs.thresholds import with_quantiles
 from alignslm.pairs.utility import metric_ranks, utility
 from alignslm.tables import TableError
 
@@ -47,6 +48,23 @@ class Selected(NamedTuple):
     scores: pl.DataFrame
 
 
+def rules_of(
+    sources: Sources, *, weights: Weights, selector: Selector, rules: JudgedPreferences, batch_size: int = BATCH_ROWS
+) -> JudgedPreferences:
+    """Return the rules with the thresholds that hold for this round; only `quantiles` reads the tables for it.
+
+    8 bytes a continuation are held.
+    """
+    if not isinstance(selector, QuantileSelector):
+        return rules
+    ranks = metric_ranks(
+        (_pool(step, rules) for step in iter_aligned_batches(sources, batch_size, units=False)), weights
+    )
+    steps = iter_aligned_batches(sources, batch_size, units=False)
+    utilities = [utility(_pool(step, rules), weights, ranks)["utility"] for step in steps]
+    return with_quantiles(rules, selector, pl.concat([pl.Series("utility", [], pl.Float64), *utilities]))
+
+
 def stream_pairs(
     sources: Sources,
     *,
@@ -58,9 +76,9 @@ def stream_pairs(
 ) -> Iterator[Selected]:
     """Yield a round's PAIRS and SKIPPED_PROMPTS, prompt by prompt in key order, a batch at a time.
 
-    The size of a batch changes nothing. `name` is the round's key in params.yaml, for messages. Raises TableError
-    where scores and continuations are not about the same rows or the draws of a prompt do not stand together, and,
-    at the end, NoPairsError where the train split gave no pair.
+    The size of a batch changes nothing. `round` is what `rules_of` gives, `name` the round's key in params.yaml, for
+    messages. Raises TableError where scores and continuations are not about the same rows or the draws of a prompt do
+    not stand together, and, at the end, NoPairsError where the train split gave no pair.
     """
     pools = (_pool(step, round) for step in iter_aligned_batches(sources, batch_size, units=False))
     ranks = metric_ranks(pools, weights)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
+from alignslm.plan.disk import Disk, disk_of
 from alignslm.plan.downloads import Download, fetches_of
 from alignslm.plan.memory import Memory, memory_of
 from alignslm.plan.missing import missing_from
@@ -12,17 +13,24 @@ from alignslm.plan.workload import Workload, volume_of
 
 
 class Plan(NamedTuple):
-    """A run's downloads, amounts of work and memory; `missing` lists all that keeps it from running."""
+    """A run's downloads, amounts of work, disk and memory; `missing` lists all that keeps it from running.
+
+    `unreachable` says of servers that were asked for sizes why they did not answer.
+    """
 
     fetches: list[Download]
+    unreachable: dict[str, str]
     volume: Workload
+    disk: Disk
     memory: list[Memory]
     missing: list[str]
 
 
-def plan_of(experiment: Experiment, root: Path, *, execution: Execution, ask_hub: bool) -> Plan:
-    """Plan an experiment of `root`. With `ask_hub`, the Hub is asked for sizes and access."""
-    fetches = fetches_of(experiment, ask_hub=ask_hub)
+def plan_of(experiment: Experiment, root: Path, *, execution: Execution, ask: bool) -> Plan:
+    """Plan an experiment of `root`. With `ask`, the Hub and other servers are asked for sizes and access."""
+    fetches, unreachable = fetches_of(experiment, ask=ask)
     volume = volume_of(experiment, root)
     memory = memory_of(experiment, batch_size=execution.batch_size)
-    return Plan(fetches, volume, memory, missing_from(experiment, execution, fetches, volume, root))
+    disk = disk_of(experiment, root, fetches, volume)
+    missing = [*missing_from(experiment, execution, fetches, volume, root), *disk.faults(root)]
+    return Plan(fetches, unreachable, volume, disk, memory, missing)

@@ -1,26 +1,49 @@
-"""Every source that an experiment's configs name: where it is, whether it is pinned and present, and its size."""
+"""Every source that an experiment's configs name: where it is, whether it is pinned, its size, how to get it."""
 
 import os
+import shlex
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from alignslm.config.experiment import Experiment
 from alignslm.config.sources import AnySource, FolderSource, HubSource, UrlSource, sources_in
 from alignslm.fetching import is_cached
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
-HUB_TIMEOUT_S = 5.0
+LOOKED_FOR = ("*.json", "*.safetensors")  # a run does not fetch the same weights in other formats
+TIMEOUT_S = 5.0  # of one question
+ASKING_S = 15.0  # of all of them: what looks up a server's name has no timeout of its own
+HUB = "the Hub"
+
+
+class UnreachableError(Exception):
+    """A server did not answer; the message says why."""
+
+
+class Answer(NamedTuple):
+    """What a server says of a source: bytes, why it refuses, and endings of files that are the same weights again."""
+
+    num_bytes: int | None = None
+    fault: str | None = None
+    spare: tuple[str, ...] = ()
 
 
 class Download(NamedTuple):
-    """One source. `num_bytes` is None if unknown; `fault` says why the Hub refuses it."""
+    """One source, and what its server says of it."""
 
     key: str
     source: AnySource
     pinned: bool
     present: bool
-    num_bytes: int | None
-    fault: str | None
+    num_bytes: int | None = None
+    fault: str | None = None
+    spare: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -33,33 +56,44 @@ class Download(NamedTuple):
             case UrlSource():
                 return self.source.url
 
+    @property
+    def command(self) -> str | None:
+        """The shell command that fetches it ahead of the run, to where stages look for it and verify it."""
+        match self.source:
+            case HubSource(repo=repo, revision=revision, repo_type=kind):
+                typed = "" if kind == "model" else f" --repo-type {kind}"
+                spare = "".join(f" --exclude '*{ending}'" for ending in self.spare)
+                return f"hf download {repo}{typed} --revision {revision}{spare}"
+            case UrlSource(url=url):
+                from alignslm.fetching.url import beside, place_of
 
-def fetches_of(experiment: Experiment, *, ask_hub: bool) -> list[Download]:
-    """Return every source once, under the first key that names it."""
-    found: dict[str, Download] = {}
+                part = shlex.quote(str(beside(place_of(self.source), "part")))
+                return f"curl -fL -C - --create-dirs -o {part} {shlex.quote(url)}"
+        return None
+
+
+def fetches_of(experiment: Experiment, *, ask: bool) -> tuple[list[Download], dict[str, str]]:
+    """Return every source once, under the first key that names it; and of servers that did not answer, why not."""
+    found: dict[str, tuple[str, AnySource]] = {}
     choices: dict[str, object] = {key: getattr(experiment, key) for key in type(experiment).model_fields}
     for key, source in sources_in(choices, ""):
-        if source.model_dump_json() not in found:
-            found[source.model_dump_json()] = _fetch(key, source, ask_hub=ask_hub)
-    return list(found.values())
+        found.setdefault(source.model_dump_json(), (key, source))
+    here = [(key, source, _is_here(source)) for key, source in found.values()]
+    wanted = [source for _, source, present in here if not present and not isinstance(source, FolderSource)]
+    sizes, unreachable = answers(wanted) if ask else ({}, {})
+    return [_download(key, source, sizes, present=present) for key, source, present in here], unreachable
 
 
-def _fetch(key: str, source: AnySource, *, ask_hub: bool) -> Download:
-    match source:
-        case FolderSource():
-            return _folder(key, source)
-        case UrlSource():
-            return Download(key, source, pinned=True, present=is_cached(source), num_bytes=None, fault=None)
-        case HubSource():
-            present = is_cached(source)
-            num_bytes, fault = asked(source) if ask_hub and not present else (None, None)
-            return Download(key, source, source.pinned, present, num_bytes, fault)
+def _is_here(source: AnySource) -> bool:
+    return source.expanded()[0].exists() if isinstance(source, FolderSource) else is_cached(source, patterns=LOOKED_FOR)
 
 
-def _folder(key: str, source: FolderSource) -> Download:
-    path, _ = source.expanded()
-    present = path.exists()
-    return Download(key, source, source.sha256 is not None, present, size_of(path) if present else None, fault=None)
+def _download(key: str, source: AnySource, sizes: dict[str, Answer], *, present: bool) -> Download:
+    if isinstance(source, FolderSource):
+        num_bytes = size_of(source.expanded()[0]) if present else None
+        return Download(key, source, source.sha256 is not None, present, num_bytes)
+    pinned = not isinstance(source, HubSource) or source.pinned
+    return Download(key, source, pinned, present, *sizes.get(source.model_dump_json(), Answer()))
 
 
 def size_of(path: Path) -> int:
@@ -69,12 +103,60 @@ def size_of(path: Path) -> int:
     return sum((Path(where) / name).stat().st_size for where, _, names in os.walk(path) for name in names)
 
 
-def asked(source: HubSource) -> tuple[int | None, str | None]:
-    """Ask the Hub for the size of a repository: (bytes or None, why it cannot be read or None).
+def server_of(source: AnySource) -> str | None:
+    """Return whom to ask about a source, if anybody."""
+    match source:
+        case UrlSource(url=url):
+            return urlsplit(url).netloc
+        case HubSource():
+            return HUB
+    return None
 
-    If there are weights in safetensors, the same weights in other formats are not counted. An unreachable Hub is
-    not a fault.
+
+def answers(
+    sources: Sequence[HubSource | UrlSource],
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """Ask for sizes: answers by source as JSON, and of each server that did not answer, why not."""
+    found: dict[str, Answer] = {}
+    unreachable: dict[str, str] = {}
+    asking = [HUB]
+
+    def ask() -> None:
+        for source in sources:
+            asking[0] = server_of(source) or HUB
+            if asking[0] not in unreachable:
+                try:
+                    found[source.model_dump_json()] = asked(source)
+                except UnreachableError as error:
+                    unreachable[asking[0]] = str(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ASKING_S)
+    late = {asking[0]: f"no answer within {ASKING_S:.0f} s"} if thread.is_alive() else {}
+    return dict(found), {**unreachable, **late}
+
+
+def asked(source: HubSource | UrlSource) -> Answer:
+    """Ask for the size of a source. Raises UnreachableError.
+
+    If a repository has weights in safetensors, the same weights in other formats are not counted.
     """
+    return _asked_by_url(source) if isinstance(source, UrlSource) else _asked_of_hub(source)
+
+
+def _asked_by_url(source: UrlSource) -> Answer:
+    request = urllib.request.Request(source.url, method="HEAD")  # noqa: S310 (http by config)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            return Answer(int(answer.headers.get("Content-Length") or 0) or None)
+    except urllib.error.HTTPError as error:
+        return Answer(fault=f"{source.url}: the server answers {error.code} ({error.reason}); check the URL")
+    except OSError as error:
+        raise UnreachableError(_reason(error)) from error
+
+
+def _asked_of_hub(source: HubSource) -> Answer:
     from huggingface_hub import HfApi, errors
 
     from alignslm.fetching.hub import refused
@@ -85,12 +167,34 @@ def asked(source: HubSource) -> tuple[int | None, str | None]:
             repo_type=source.repo_type,
             revision=source.revision,
             files_metadata=True,
-            timeout=HUB_TIMEOUT_S,
+            timeout=TIMEOUT_S,
         )
     except (errors.HTTPError, OSError) as error:
-        fault = refused(error, source)
-        return None, fault and f"the Hub repository {source.repo} {fault}"
+        if (fault := refused(error, source)) is None:
+            raise UnreachableError(_reason(error)) from error
+        return Answer(fault=f"the Hub repository {source.repo} {fault}")
     sizes = {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
     weights = [name for name in sizes if name.endswith(WEIGHTS)]
     wanted = [name for name in weights if name.endswith(".safetensors")] or weights
-    return sum(size for name, size in sizes.items() if name in wanted or name not in weights), None
+    spare = sorted({Path(name).suffix for name in weights} - {Path(name).suffix for name in wanted})
+    return Answer(
+        sum(size for name, size in sizes.items() if name in wanted or name not in weights), None, tuple(spare)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    causes = list(_causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return "its name cannot be resolved: no network?"
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        return f"no answer within {TIMEOUT_S:.0f} s"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"it answers {status}" if status else str(error).partition("\n")[0].rstrip(".")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        if isinstance(reason := getattr(error, "reason", None), BaseException):
+            yield reason
+        error = error.__cause__ or error.__context__

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alignslm.config.experiment import Experiment
-from alignslm.config.models import Lora
+from alignslm.config.models import LlamaScratchConfig, Lora
+from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -52,18 +53,25 @@ PUBLISHED = {
     "twist-7b": Shape(4096, 32, 32, 32, 11008, 505, gated=True),
     "slam": Shape(896, 24, 14, 2, 4864, 502, gated=True),
     "slam_scaled": Shape(896, 24, 14, 2, 4864, 502, gated=True),
+    "opt-125m": Shape(768, 12, 12, 12, 3072, 50272, gated=False),
+    "qwen2.5-0.5b": Shape(896, 24, 14, 2, 4864, 151936, gated=True),
     "mistral-7b-instruct-v0.2": Shape(4096, 32, 32, 8, 14336, 64000, gated=True),  # embedding and head, 32 000 each
     "mistral-7b-instruct-v0.3": Shape(4096, 32, 32, 8, 14336, 65536, gated=True),
 }
 
 
 class Memory(NamedTuple):
-    """Bytes of one model on the GPU: weights, LoRA with its optimizer, cache of a batch. None: unknown shape."""
+    """Bytes of one model: weights, LoRA with its optimizer, cache of a batch. Weights None: unknown architecture."""
 
     key: str
     weights: int | None
     adapter: int
     cache: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes at once: a model is not trained and sampled from at the same time."""
+        return (self.weights or 0) + max(self.adapter, self.cache)
 
 
 def memory_of(experiment: Experiment, *, batch_size: int) -> list[Memory]:
@@ -74,7 +82,7 @@ def memory_of(experiment: Experiment, *, batch_size: int) -> list[Memory]:
         if getattr(config, "weights", None) is None:
             continue
         width = BYTES[getattr(config, "dtype", "float32")]
-        shape = shape_of(config.weights)
+        shape = lm_shape(experiment) if key == "lm" else shape_of(config.weights)
         if shape is None:
             rows.append(Memory(key, None, 0, 0))
         elif key == "lm":
@@ -86,6 +94,16 @@ def memory_of(experiment: Experiment, *, batch_size: int) -> list[Memory]:
         else:
             rows.append(Memory(key, shape.parameters * width, 0, 0))
     return rows
+
+
+def lm_shape(experiment: Experiment) -> Shape | None:
+    """Return the shape of the base unit language model; a text model gets an embedding of units."""
+    lm, vocabulary = experiment.lm, experiment.encoder.num_units + 3  # three special tokens
+    if isinstance(lm, LlamaScratchConfig):
+        heads, hidden = lm.num_attention_heads, lm.hidden_size
+        return Shape(hidden, lm.num_hidden_layers, heads, heads, 4 * hidden, vocabulary, gated=True)
+    shape = shape_of(lm.weights)
+    return shape._replace(vocabulary=vocabulary) if shape and isinstance(lm, TwistInitConfig) else shape
 
 
 def shape_of(source: HubSource | FolderSource | UrlSource) -> Shape | None:

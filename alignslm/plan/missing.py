@@ -2,7 +2,6 @@
 
 import configparser
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import OpenAIJudgeConfig
 from alignslm.config.prerequisites import execution_faults, folder_faults, judge_faults
 from alignslm.integrity import LockError, lock_entries
+from alignslm.plan.disk import dvc_settings
 from alignslm.plan.downloads import Download
 from alignslm.plan.workload import Workload
 from alignslm.storage import write_error
-
-FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
 
 
 def missing_from(
@@ -35,7 +33,6 @@ def missing_from(
         *(f"{fetch.key}: {fetch.fault}" for fetch in fetches if fetch.fault),
         *_subsets(experiment),
         *_budgets(experiment, volume),
-        *_disk(fetches, volume, root),
     ]
 
 
@@ -63,26 +60,13 @@ def _budgets(experiment: Experiment, volume: Workload) -> Iterator[str]:
             )
 
 
-def _disk(fetches: list[Download], volume: Workload, root: Path) -> Iterator[str]:
-    """The corpus is stored twice while it is read, then once; the speech of every round stays."""
-    corpus = sum(fetch.num_bytes or 0 for fetch in fetches if fetch.key.startswith("corpus."))
-    downloads = sum(fetch.num_bytes or 0 for fetch in fetches if not fetch.present)
-    wanted = 2 * corpus + downloads + round(volume.speech_h * FLAC_BYTES_PER_H)
-    free = shutil.disk_usage(root.resolve()).free
-    if wanted > free:
-        yield (
-            f"disk: about {wanted / 1e9:.0f} GB are needed (corpus twice, downloads, speech of all rounds), "
-            f"but {root.resolve()} has {free / 1e9:.0f} GB free"
-        )
-
-
 def workspace_faults(root: Path) -> Iterator[str]:
     """Yield what would stop DVC in this folder: no repository or git, an unwritable cache, another run."""
     top = next((folder for folder in (root.resolve(), *root.resolve().parents) if (folder / ".dvc").is_dir()), None)
     if top is None:
         yield f"DVC: {root.resolve()} is not in a DVC repository; run `git init && dvc init` there"
         return
-    settings = _settings(top / ".dvc")
+    settings = dvc_settings(top / ".dvc")
     no_scm = settings.get("core", "no_scm", fallback="false").lower() == "true"
     if not no_scm and not any((folder / ".git").exists() for folder in (top, *top.parents)):
         yield (
@@ -96,13 +80,6 @@ def workspace_faults(root: Path) -> Iterator[str]:
         except LockError as error:
             yield str(error)
     yield from _lock_faults(top / ".dvc" / "tmp" / "lock")
-
-
-def _settings(folder: Path) -> configparser.ConfigParser:
-    """Read the repository's own configuration, the local one last; DVC writes them in this format."""
-    settings = configparser.ConfigParser(strict=False, interpolation=None)
-    settings.read([folder / "config", folder / "config.local"], encoding="utf-8")
-    return settings
 
 
 def _cache_faults(folder: Path, settings: configparser.ConfigParser) -> Iterator[str]:

@@ -3,17 +3,39 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, PartConfig, Recordings, SplitName
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import JudgeConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig, ExpectedRating, OpenAIJudgeConfig
+from alignslm.config.sources import FolderSource
+from alignslm.plan.downloads import size_of
 
 WORDS_PER_S = 2.7  # of English read aloud, as LibriSpeech is
 TOKENS_PER_WORD = 1.4  # of English, in the tokenizers of large judges
 RUNS_PER_UNIT = 1.5  # frames per deduplicated unit, about
+FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
+STORY_WORDS = 18  # of a storyworld utterance, with its pauses
+
+# Utterances and hours of published subsets: openslr.org/12 and arXiv 2012.03411, tables 2 and 3.
+PUBLISHED: dict[type, dict[str, tuple[int, float]]] = {
+    LibriSpeechPart: {
+        "train-clean-100": (28_539, 100.6),
+        "train-clean-360": (104_014, 363.6),
+        "train-other-500": (148_688, 496.7),
+        "dev-clean": (2_703, 5.4),
+        "dev-other": (2_864, 5.3),
+        "test-clean": (2_620, 5.4),
+        "test-other": (2_939, 5.1),
+    },
+    MlsPart: {"train": (10_808_037, 44_659.7), "dev": (3_807, 15.8), "test": (3_769, 15.6)},
+}
 
 
 class JudgeRequests(NamedTuple):
-    """Requests to one judge. Tokens are estimates, `written_tokens` an upper bound; both are 0 for fitted judges."""
+    """Requests to one judge. Tokens are estimates, `written_tokens` an upper bound; both are 0 for fitted judges.
+
+    `usd` is what reading and at most writing them costs, if the judge's config has a price.
+    """
 
     key: str
     choice: str
@@ -21,15 +43,18 @@ class JudgeRequests(NamedTuple):
     requests: int
     read_tokens: int
     written_tokens: int
+    usd: tuple[float, float] | None = None
 
 
 class Workload(NamedTuple):
-    """Counts of rows. Continuations are of all rounds together; speech is in hours, at most."""
+    """Counts of rows. Continuations are of all rounds together; speech is in hours, at most; corpus None: unknown."""
 
+    corpus_h: float | None
     prompts: int
     prompts_transcribed: int
     continuations: int
     evaluated: int
+    rounds: int
     speech_h: float
     asked: list[JudgeRequests]
 
@@ -43,10 +68,12 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(
+        corpus_h=corpus_hours(experiment),
         prompts=total,
         prompts_transcribed=total if prompts.cut_at == "time" else 0,
         continuations=drawn,
         evaluated=evaluated,
+        rounds=len(params.preferences),
         speech_h=(drawn + evaluated) * longest_s / 3600,
         asked=[
             _asked(experiment, "judge", drawn + evaluated, root),
@@ -74,4 +101,33 @@ def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stori
             requests, written = stories, 0
         case CausalLMJudgeConfig():
             requests, written = stories * judge.score.num_votes, judge.score.max_tokens  # type: ignore[union-attr]
-    return JudgeRequests(key, choice, stories, requests, requests * one, requests * written)
+    read, written = requests * one, requests * written
+    price = judge.price if isinstance(judge, OpenAIJudgeConfig) else None
+    usd = (price.usd(read, 0), price.usd(0, written)) if price else None
+    return JudgeRequests(key, choice, stories, requests, read, written, usd)
+
+
+def corpus_hours(experiment: Experiment) -> float | None:
+    """Return the hours of speech of the corpus, as published or by the size of its folder; None if unknown."""
+    corpus = experiment.corpus
+    if not isinstance(corpus, Recordings):
+        return sum(corpus.stories.model_dump().values()) * STORY_WORDS / corpus.words_per_minute / 60
+    found = [_part_hours(part) for part in corpus.parts.values()]
+    known = [hours for hours in found if hours is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+def _part_hours(part: PartConfig) -> float | None:
+    published = PUBLISHED.get(type(part), {})
+    if all(subset in published for split in SPLITS for subset in part.subsets.of(split)):
+        return sum(_split_hours(part, split, published) for split in SPLITS)
+    source = part.source
+    folder = source.expanded()[0] if isinstance(source, FolderSource) else None
+    return size_of(folder) / FLAC_BYTES_PER_H if folder and folder.exists() else None
+
+
+def _split_hours(part: PartConfig, split: SplitName, published: dict[str, tuple[int, float]]) -> float:
+    subsets = [published[name] for name in part.subsets.of(split)]
+    utterances, hours = sum(count for count, _ in subsets), sum(hours for _, hours in subsets)
+    limit = part.max_utterances.of(split)
+    return hours if limit is None or limit > utterances else hours * limit / utterances

@@ -12,6 +12,7 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
 from alignslm.integrity import read_json
+from alignslm.pairs.counts import PairCounts
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, first_changes, first_prompts, read_examples
 from alignslm.report.systems import evaluated, last_round, topline
@@ -63,11 +64,10 @@ class TrainingLog(Config):
 
 @dataclass(frozen=True)
 class RoundTables:
-    """SCORES, PAIRS (without units) and SKIPPED_PROMPTS of one round."""
+    """SCORES of one round and what became of its prompts."""
 
     scores: pl.DataFrame
-    pairs: pl.DataFrame
-    skipped_prompts: pl.DataFrame
+    counts: PairCounts
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,5 @@ def read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFra
 
 
 def _read_round(made: Artifacts, name: str) -> RoundTables:
-    columns = ["pair_id", "prompt_id", "split", "chosen_id", "rejected_id", "margin"]
-    return RoundTables(
-        scores=tables.read(tables.SCORES, made.table("scores", name)),
-        pairs=tables.read(tables.PAIRS, made.table("pairs", name), columns),
-        skipped_prompts=tables.read(tables.SKIPPED_PROMPTS, made.table("skipped_prompts", name)),
-    )
+    scores = tables.read(tables.SCORES, made.table("scores", name))
+    return RoundTables(scores, read_json(made.account(name), PairCounts))

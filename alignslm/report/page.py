@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -75,7 +75,7 @@ def _content(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: R
         "published": tables,
         "covered": protocols_of(experiment),
         "sheets": {name: table.sheet() for name, table in tables.items()} | {"main": ours},
-        "provenance": _provenance(experiment, origin),
+        "provenance": _provenance(inputs, origin),
     }
 
 
@@ -110,7 +110,8 @@ def _paragraphs(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
+def _provenance(inputs: ReportInputs, origin: RunInfo) -> dict[str, str]:
+    experiment = inputs.experiment
     return {
         "code": (origin.git_commit or "not a git repository") + (" with uncommitted changes" if origin.dirty else ""),
         "dvc.lock sha256": origin.dvc_lock_sha256 or "none",
@@ -120,14 +121,22 @@ def _provenance(experiment: Experiment, origin: RunInfo) -> dict[str, str]:
         ),
         "seeds": ", ".join(f"{name} {seed}" for name, seed in experiment.params.seeds),
         "thresholds": "; ".join(
-            f"{name}: " + ", ".join(f"{key} {limit:g}" for key, limit in item.rule if isinstance(limit, float))
-            for name, item in experiment.params.rounds.items()
+            f"{name}: " + ", ".join(f"{key} {limit:g}" for key, limit in _limits(inputs, name))
+            for name in experiment.params.rounds
         ),
         "packages": ", ".join(f"{name} {version}" for name, version in origin.packages.items()),
         "python": origin.python,
         "processor": origin.processor,
         "device setting": origin.device,
     }
+
+
+def _limits(inputs: ReportInputs, name: str) -> Iterator[tuple[str, float]]:
+    """Yield a round's thresholds as they were: a selector may have none of the score, or take them from the scores."""
+    for key, limit in inputs.experiment.params.rounds[name].rule:
+        held = getattr(inputs.rounds[name].counts, key, limit)
+        if isinstance(held, float):
+            yield key, held
 
 
 def _sound(flac: bytes) -> str:

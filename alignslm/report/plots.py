@@ -51,7 +51,7 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
         return [
             *_answer(report, inputs.experiment),
             *_differences(report),
-            *_distributions(inputs.rounds, inputs),
+            *_distributions(inputs),
             *held_out_scores(inputs.judged, inputs.experiment),
             *_curves(inputs.training),
             *_shapes(report),
@@ -150,25 +150,25 @@ def _draw(axes: Axes, dot: _Dot, factor: float, place: float, hue: int) -> None:
     axes.plot(dot.value * factor, place, "o", color=HUES[hue], markerfacecolor=fill, markersize=5.5, clip_on=False)
 
 
-def _distributions(rounds: Mapping[str, RoundTables], inputs: ReportInputs) -> Iterator[Panel]:
-    for name, item in rounds.items():
-        counts, limits = score_counts(item.scores), inputs.experiment.params.rounds[name]
+def _distributions(inputs: ReportInputs) -> Iterator[Panel]:
+    for name, item in inputs.rounds.items():
+        counts, start = score_counts(item.scores), inputs.experiment.params.rounds[name].init_from
         figure, axes = new_figure()
         axes.bar(SCORE_EDGES[:-1], counts, width=0.23, align="edge", color=HUES[0])
-        for limit, hue, label in (
-            (limits.rule.max_rejected_score, 1, "rejected ≤"),
-            (limits.rule.min_chosen_score, 2, "chosen ≥"),
-        ):
-            axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:g}")
+        limits = ((item.counts.max_rejected_score, 1, "rejected ≤"), (item.counts.min_chosen_score, 2, "chosen ≥"))
+        for limit, hue, label in limits:
+            if limit is not None:  # the selector has thresholds
+                axes.axvline(limit, color=HUES[hue], linewidth=1.6, linestyle="--", label=f"{label} {limit:.3g}")
         axes.set(xlabel="judge's score", ylabel="continuations", xlim=(1, 5))
-        axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2))
         mean = item.scores["judge_score"].mean()
         shown = f"mean {mean:.2f}" if isinstance(mean, float) else "none scored"
         alt = f"{sum(counts)} of {item.scores.height} continuations scored, {shown}"
         yield Panel(
             f"scores-{name}",
             "scores",
-            f"{name}: continuations by {limits.init_from}",
+            f"{name}: continuations by {start}",
             alt,
             svg_of(figure, f"scores-{name}"),
         )

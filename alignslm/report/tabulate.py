@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import polars as pl
-
 from alignslm.config.experiment import Params
 from alignslm.report.columns import CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.formatting import (
@@ -19,7 +17,7 @@ from alignslm.report.formatting import (
     probability,
     style,
 )
-from alignslm.report.inputs import ReportInputs, RoundTables
+from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import Comparison, Report
 
 
@@ -178,26 +176,17 @@ def every_comparison_sheet(report: Report) -> ReportTable:
 
 def pairs_sheet(inputs: ReportInputs) -> ReportTable:
     """Return the counts of prompts with and without pairs by round and split."""
-    reasons = sorted({r for item in inputs.rounds.values() for r in item.skipped_prompts["reason"].unique()})
-    headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]
-    rows = [
-        row
+    counts = [
+        (name, split, books)
         for name, item in inputs.rounds.items()
-        for split in _splits(item)
-        if (row := _account(name, item, split, reasons))
+        for split, books in (("train", item.counts.train), ("valid", item.counts.valid))
     ]
+    reasons = sorted({reason for *_, books in counts for reason, skipped in books.skipped_prompts.items() if skipped})
+    headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]
+    rows = []
+    for name, split, books in counts:
+        margin = DASH if books.mean_margin is None else f"{books.mean_margin:.2f}"
+        skipped = (str(books.skipped_prompts.get(reason, 0)) for reason in reasons)
+        totals = map(str, (books.prompts, books.prompts_with_pairs, books.pairs))
+        rows.append([name, split, *totals, margin, *skipped])
     return sheet_of(headings, rows)
-
-
-def _splits(item: RoundTables) -> list[str]:
-    return sorted({*item.pairs["split"].unique(), *item.skipped_prompts["split"].unique()})
-
-
-def _account(name: str, item: RoundTables, split: str, reasons: list[str]) -> list[str]:
-    pairs, skipped_prompts = item.pairs.filter(split=split), item.skipped_prompts.filter(split=split)
-    with_pairs = pairs["prompt_id"].n_unique()
-    counts = [skipped_prompts.filter(pl.col("reason") == reason).height for reason in reasons]
-    margin = pairs["margin"].mean()
-    shown = f"{margin:.2f}" if isinstance(margin, float) else DASH
-    totals = [with_pairs + skipped_prompts.height, with_pairs, pairs.height]
-    return [name, split, *map(str, totals), shown, *map(str, counts)]

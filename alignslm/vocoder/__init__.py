@@ -8,7 +8,7 @@ import numpy as np
 
 from alignslm.config.own_code import PythonVocoderConfig
 from alignslm.config.speech import ConvGriffinLimConfig, VocoderConfig
-from alignslm.config.unit_hifigan import UnitHiFiGANConfig
+from alignslm.config.unit_hifigan import ScratchUnitHiFiGANConfig, UnitHiFiGANConfig
 from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
@@ -18,12 +18,17 @@ class VocoderError(ValueError):
     """Units, waveforms and settings of a vocoder do not belong together."""
 
 
+MAX_DRIFT_FRAMES = 3
+"""Encoders pad differently: units may cover this many frames more or less than the waveform."""
+
+
 class VocoderExample(NamedTuple):
-    """One training utterance: deduplicated units, durations in frames, and the waveform they came from."""
+    """One training utterance: deduplicated units, durations in frames, the waveform they came from, its speaker."""
 
     units: np.ndarray
     durations: np.ndarray
     waveform: np.ndarray
+    speaker: str = ""
 
 
 class Vocoder(Protocol):
@@ -46,12 +51,14 @@ def prepare_vocoder(
     contract: UnitContract,
     folder: Path,
     *,
+    work: Path | None = None,
     device: str = "auto",
     code: Path = FOLDER,
 ) -> dict[str, float]:
     """Fit (or fetch) the vocoder into `folder`; return training figures for the log (losses).
 
-    The source of `kind: python`, which is tried on `device`, is in the folder `code`.
+    A long training resumes from the checkpoints it keeps in `work`. The source of `kind: python`, which is tried
+    on `device`, is in the folder `code`.
     """
     match config:
         case ConvGriffinLimConfig():
@@ -62,6 +69,10 @@ def prepare_vocoder(
             from alignslm.vocoder import unit_hifigan
 
             return unit_hifigan.fetch(config, contract, folder)
+        case ScratchUnitHiFiGANConfig():
+            from alignslm.vocoder import hifigan_training
+
+            return hifigan_training.fit(config, utterances, contract, folder, work=work, device=device)
         case PythonVocoderConfig():
             from alignslm.vocoder import own
 
@@ -76,7 +87,7 @@ def load_vocoder(config: VocoderConfig, folder: Path, *, device: str) -> Vocoder
                 from alignslm.vocoder.conv_griffinlim import ConvGriffinLimVocoder
 
                 return ConvGriffinLimVocoder.load(folder)  # small enough to run on any CPU
-            case UnitHiFiGANConfig():
+            case UnitHiFiGANConfig() | ScratchUnitHiFiGANConfig():
                 from alignslm.vocoder.unit_hifigan import UnitHifiganVocoder
 
                 return UnitHifiganVocoder.load(folder, device=device)
@@ -94,4 +105,28 @@ def check_units(units: Sequence[int] | np.ndarray, contract: UnitContract, index
         raise VocoderError(
             f"sequence {index} holds unit {wrong[0]}, outside [0, {contract.num_units}) of its contract; "
             "special tokens must be stripped and the id offset removed before speaking"
+        )
+
+
+def check_examples(utterances: Sequence[VocoderExample], contract: UnitContract, *, sample_rate_hz: int) -> None:
+    """Raise VocoderError unless there are training utterances, and units and audio of each cover the same time."""
+    if not utterances:
+        raise VocoderError("no utterance to fit the vocoder on; is the train split empty?")
+    for index, row in enumerate(utterances):
+        _check_example(row, contract, index, sample_rate_hz)
+
+
+def _check_example(row: VocoderExample, contract: UnitContract, index: int, sample_rate_hz: int) -> None:
+    if not len(row.units) or len(row.units) != len(row.durations):
+        raise VocoderError(
+            f"training utterance {index} has {len(row.units)} units and {len(row.durations)} durations; "
+            "they must match, and there must be some. Remake the units: `dvc repro units`."
+        )
+    check_units(row.units, contract, index)
+    covered, heard = int(np.sum(row.durations)), len(row.waveform) / sample_rate_hz * contract.frame_rate_hz
+    if abs(covered - heard) > MAX_DRIFT_FRAMES:
+        raise VocoderError(
+            f"training utterance {index} has units for {covered} frames but audio for {heard:.1f} frames of "
+            f"{contract.frame_rate_hz:g} Hz; the waveform is not at {sample_rate_hz} Hz, or the units are "
+            "of another utterance"
         )

@@ -18,13 +18,11 @@ from alignslm.provenance import UnitContract
 from alignslm.storage import atomic_write, write_text
 from alignslm.threads import thread_map
 from alignslm.units import expand
-from alignslm.vocoder import VocoderError, VocoderExample, check_units
+from alignslm.vocoder import VocoderError, VocoderExample, check_examples, check_units
 from alignslm.vocoder.griffin_lim import griffin_lim, magnitude_of, pulse_phase
 
 KERNEL_SIZE = 3
 DURATION_LAYERS = 2
-MAX_DRIFT_FRAMES = 3
-"""Encoders pad differently: units may cover this many frames more or less than the waveform."""
 
 
 class UnitToMel(nn.Module):
@@ -84,22 +82,6 @@ def _mel_of(config: ConvGriffinLimConfig, row: VocoderExample, num_mel_frames: i
     return np.pad(mel, ((0, num_mel_frames - len(mel)), (0, 0)), mode="edge")
 
 
-def _check_row(config: ConvGriffinLimConfig, row: VocoderExample, contract: UnitContract, index: int) -> None:
-    if not len(row.units) or len(row.units) != len(row.durations):
-        raise VocoderError(
-            f"training utterance {index} has {len(row.units)} units and {len(row.durations)} durations; "
-            "they must match, and there must be some. Remake the units: `dvc repro units`."
-        )
-    check_units(row.units, contract, index)
-    spoken, heard = int(np.sum(row.durations)), len(row.waveform) / config.sample_rate_hz * contract.frame_rate_hz
-    if abs(spoken - heard) > MAX_DRIFT_FRAMES:
-        raise VocoderError(
-            f"training utterance {index} has units for {spoken} frames but audio for {heard:.1f} frames of "
-            f"{contract.frame_rate_hz:g} Hz; the waveform is not at {config.sample_rate_hz} Hz, or the units are "
-            "of another utterance"
-        )
-
-
 def _padded(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(row) for row in rows])
     tensors = [torch.from_numpy(row) for row in rows]
@@ -115,10 +97,7 @@ def fit(
     of ln(frames). Deterministic on one machine. VocoderError if the utterances do not fit the contract.
     """
     ratio = mels_per_frame(config, contract)
-    if not utterances:
-        raise VocoderError("no utterance to fit the vocoder on; is the train split empty?")
-    for index, row in enumerate(utterances):
-        _check_row(config, row, contract, index)
+    check_examples(utterances, contract, sample_rate_hz=config.sample_rate_hz)
     units = [np.asarray(row.units, np.int64) for row in utterances]
     log_durations = [np.log(np.asarray(row.durations, np.float32)) for row in utterances]
     frames = [expand(row.units, row.durations).astype(np.int64) for row in utterances]

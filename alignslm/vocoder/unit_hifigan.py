@@ -61,11 +61,16 @@ def fetch(config: UnitHiFiGANConfig, contract: UnitContract, folder: Path) -> di
     network = read_network(weights.path, shape)
     identities["weights"] = weights.identity
     voice = Voice(contract=contract, shape=shape, sources=identities, **chosen)
+    save_voice(voice, network, folder)
+    return {"million_parameters": sum(value.numel() for value in network.parameters()) / 1e6}
+
+
+def save_voice(voice: Voice, network: UnitHifiGan, folder: Path) -> None:
+    """Write what `UnitHifiganVocoder.load` reads; convolutions have plain weights, without normalisation."""
     with atomic_write(folder / MODEL_FILE) as partial:
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
     text = json.dumps(voice.model_dump(mode="json"), indent=2, sort_keys=True)
     write_text(folder / VOICE_FILE, text + "\n")
-    return {"million_parameters": sum(value.numel() for value in network.parameters()) / 1e6}
 
 
 def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract, path: Path) -> None:

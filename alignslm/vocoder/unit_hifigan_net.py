@@ -163,9 +163,12 @@ class UnitHifiGan(nn.Module):
         return self.dur_predictor(embedded, tail).expm1().round().clamp(min=1)
 
     def forward(
-        self, frames: Tensor, lengths: Sequence[int], speaker: int | None, style: int | None
+        self, frames: Tensor, lengths: Sequence[int], speaker: int | Tensor | None, style: int | None
     ) -> tuple[Tensor, list[int]]:
-        """Return samples (batch, samples) of padded units (batch, frames), and how many samples are each row's own."""
+        """Return samples (batch, samples) of padded units (batch, frames), and how many samples are each row's own.
+
+        One speaker's number is for all rows; a tensor (batch, 1) has one per row.
+        """
         tail = PaddingMask.of(lengths, frames.device)
         x = tail.clear(self.conv_pre(tail.clear(self._inputs(frames, speaker, style))))
         num_stacks = len(self.shape.block_kernels)
@@ -181,12 +184,12 @@ class UnitHifiGan(nn.Module):
         samples = torch.tanh(self.conv_post(F.leaky_relu_(x, LAST_SLOPE)))
         return samples[:, 0, 0], list(lengths)
 
-    def _inputs(self, frames: Tensor, speaker: int | None, style: int | None) -> Tensor:
+    def _inputs(self, frames: Tensor, speaker: int | Tensor | None, style: int | None) -> Tensor:
         """Return (batch, input_dim, 1, frames): the unit's embedding, then the speaker's, then the style's."""
         parts = [self.dict(frames)]
         for embedding, chosen in ((self.spkr, speaker), (self.style, style)):
             if embedding is not None and chosen is not None:
-                parts.append(embedding(torch.full_like(frames, chosen)))
+                parts.append(embedding(torch.as_tensor(chosen, device=frames.device).expand_as(frames)))
         return torch.cat(parts, dim=2).transpose(1, 2).unsqueeze(2)
 
 

@@ -1,0 +1,76 @@
+"""Which stages a run would make again: those that dvc.lock does not know as they are now, and all that read from them.
+
+DVC decides in the same way, and alone knows whether an output was altered since; this imports no DVC, and can be told
+of values that are not in params.yaml yet.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignslm.config.document import Plain, parse_document
+from alignslm.integrity import identity_of, listing, lock_entries, tree_md5
+from alignslm.pipeline import Stage, read_stages, sources
+
+UNVARYING = "check"  # reruns with every value, and writes the same line: what reads it does not rerun for that
+
+
+def planned_stages(root: Path, *, params: str | None = None) -> tuple[list[Stage], list[Stage]]:
+    """Return all stages, and those that would run. `params` stands in for the text of params.yaml.
+
+    Raises ConfigError, PipelineError, LockError.
+    """
+    stages, lock = read_stages(root, params=params), root / "dvc.lock"
+    locked = lock_entries(lock) if lock.exists() else {}
+    read = {} if params is None else {"params.yaml": _data(params)}
+    again: list[Stage] = []
+    for stage in stages:
+        above = sources(stage, stages)
+        if any(source in again and source.name != UNVARYING for source in above) or _is_changed(
+            stage, locked, above, root, read
+        ):
+            again.append(stage)
+    return stages, again
+
+
+def _data(params: str) -> dict[str, Plain]:
+    found = parse_document(params, "params.yaml")
+    return {} if isinstance(found, list) else found.data
+
+
+def _is_changed(
+    stage: Stage,
+    locked: Mapping[str, Mapping[str, Any]],
+    above: list[Stage],
+    root: Path,
+    read: dict[str, dict[str, Plain]],
+) -> bool:
+    """Tell whether a stage is not what dvc.lock has: its command, values, outputs, or what it reads."""
+    entry = locked.get(stage.name)
+    if entry is None or entry["cmd"] != stage.cmd or stage.values(root, read) != _values(entry, stage):
+        return True
+    if {out["path"] for out in entry.get("outs", ())} != set(stage.outs):
+        return True
+    made = {out["path"]: out for one in above for out in locked[one.name].get("outs", ())}
+    deps = {dep["path"]: dep for dep in entry.get("deps", ())}
+    return deps.keys() != set(stage.deps) or any(_differs(path, dep, made, root) for path, dep in deps.items())
+
+
+def _values(entry: Mapping[str, Any], stage: Stage) -> dict[str, Plain]:
+    recorded = entry.get("params", {})
+    whole = {name for name in stage.params if name == Stage.file_of(name) and name not in stage.keys}
+    return {
+        f"{file}: {key}": value
+        for file, values in recorded.items()
+        for key, value in ([(file, values)] if file in whole else values.items())
+    }
+
+
+def _differs(path: str, dep: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]], root: Path) -> bool:
+    """Tell whether an input is not what was read: by the hash of the stage that makes it, else by its content."""
+    if path in made:
+        return identity_of(made[path])["md5"] != identity_of(dep)["md5"]
+    if any(out.startswith(f"{path}/") or path.startswith(f"{out}/") for out in made):
+        return False  # a folder of several outputs, each compared by those who read it
+    place = root / path
+    return not place.exists() or tree_md5(listing(place)) != identity_of(dep)["md5"]
