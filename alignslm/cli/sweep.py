@@ -70,7 +70,7 @@ def sweep(
     if table is None:
         return
     if as_json or as_csv:
-        print(table.to_json() if as_json else table.to_csv(), end="")
+        print(table.to_json() if as_json else table.csv_text(), end="")
     else:
         show(table)
     if any(row.failed for row in table.rows):

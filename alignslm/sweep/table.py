@@ -45,7 +45,7 @@ class SweepTable(Config):
         """Return indented JSON text that ends in a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
-    def to_csv(self) -> str:
+    def csv_text(self) -> str:
         """Return one line per run and metric."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
