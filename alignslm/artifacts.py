@@ -16,6 +16,11 @@ class Artifacts:
         return self.root / "checked.txt"
 
     @property
+    def outside(self) -> Path:
+        """Listings of the folders and files outside the repository that configs name, by kind and choice."""
+        return self.root / "outside"
+
+    @property
     def utterances(self) -> Path:
         """Recordings of the corpus with their texts."""
         return self.root / "corpus" / "utterances"

@@ -19,7 +19,7 @@ PACKAGE = "alignslm"
 IGNORED_MODULES = frozenset({
     "artifacts", "config", "pipeline", "tables", "progress", "redaction", "user_errors", "shards", "storage",
     "code_deps", "code", "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine",
-    "lifeline", "locks", "times", "speed", "integrity", "terminal", "__init__", "__main__", "template",
+    "lifeline", "locks", "times", "speed", "integrity", "outside", "terminal", "__init__", "__main__", "template",
 })  # fmt: skip
 
 _LINE_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}

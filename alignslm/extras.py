@@ -4,7 +4,15 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EXTRAS = {"fastapi": "server", "gradio": "demo", "nltk": "nltk", "ray": "ray", "uvicorn": "server"}
+EXTRAS = {
+    "ctranslate2": "faster-whisper",
+    "fastapi": "server",
+    "gguf": "gguf",
+    "gradio": "demo",
+    "nltk": "nltk",
+    "ray": "ray",
+    "uvicorn": "server",
+}
 
 
 class MissingPackageError(ImportError):

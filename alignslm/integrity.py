@@ -143,13 +143,14 @@ def require_outputs(inputs: Sequence[str], outputs: Iterable[str]) -> None:
     within = [one for one in outputs if any(one.startswith(f"{path}/") for path in inputs)]
     missing = [one for one in within if not Path(one).exists()]
     if missing and "DVC_ROOT" in os.environ:
-        _fetch(missing)
+        fetch(missing)
     for one in missing:
         if not Path(one).exists():
             raise DamagedError(ABSENT.format(one))
 
 
-def _fetch(missing: Sequence[str]) -> None:
+def fetch(missing: Sequence[str]) -> None:
+    """Put outputs that DVC has in its cache, or can download, where they belong."""
     subprocess.run([sys.executable, "-m", "dvc", "fetch", "-q", *missing], check=False)  # noqa: S603 its errors are told below
     known = {output: total for output, total, _ in _locked(Path("dvc.lock"))}
     for output in missing:

@@ -1,17 +1,38 @@
-"""Check params.yaml and all it names before anything else runs: what is at fault may also be the name of a path."""
+"""Check params.yaml and all it names before anything else runs: what is at fault may also be the name of a path.
 
+Folders outside the repository are compared with what was read of them, since DVC does not see them.
+"""
+
+import os
+
+from alignslm import integrity, outside
 from alignslm.artifacts import Artifacts
 from alignslm.config.loading import load_experiment
+from alignslm.config.prerequisites import folder_faults
+from alignslm.config.problems import ConfigError
 from alignslm.progress import stage
 from alignslm.storage import write_text
 
 
 def main() -> None:
     """Run the stage."""
-    with stage("check") as log:
-        params = load_experiment().params
-        write_text(Artifacts().checked, "params.yaml is valid\n")
-        log.rows(inputs={"checkpoints": len(params.checkpoints), "systems": len(params.systems)}, outputs={})
+    artifacts = Artifacts()
+    with stage("check") as log, integrity.stage("check", (), (str(artifacts.checked), str(artifacts.outside))):
+        experiment = load_experiment()
+        write_text(artifacts.checked, "params.yaml is valid\n")
+        found = outside.compare(experiment, artifacts.outside)
+        if found.absent and not artifacts.outside.exists() and "DVC_ROOT" in os.environ:
+            integrity.fetch([str(artifacts.outside)])  # of a clone that pulled nothing
+            found = outside.compare(experiment, artifacts.outside)
+        if found.absent:
+            raise ConfigError(folder_faults(experiment))
+        for change in found.changes:
+            print(change, flush=True)
+        outside.write(found, artifacts.outside)
+        params, files = experiment.params, sum(len(of) for one in found.listings.values() for of in one.values())
+        inputs = {"checkpoints": len(params.checkpoints), "systems": len(params.systems)}
+        outside_too = ({"files outside": files}, {"changed folders": len(found.changes)}) if files else ({}, {})
+        log.rows(inputs=inputs | outside_too[0], outputs=outside_too[1])
 
 
 if __name__ == "__main__":

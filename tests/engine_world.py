@@ -17,6 +17,7 @@ from alignslm.lm.checkpoint import save_lm
 from alignslm.provenance import UnitContract
 from alignslm.storyworld.corpus import story_texts
 from alignslm.vocoder import VocoderExample, prepare_vocoder
+from tests.micro import list_outside
 from tests.sample_experiment import edit, write_experiment
 from tests.test_benchmarks import items
 from tests.tiny_lm import NUM_UNITS, VOCABULARY, tiny_lm
@@ -61,6 +62,7 @@ def make_world(root: Path) -> Path:
     for name, seed in (("base", 0), ("r1", 1)):
         save_lm(tiny_lm(seed).model, VOCABULARY, contract, artifacts / "checkpoints" / name)
     _prepare_models(experiment, contract, artifacts)
+    list_outside(root)
     return root
 
 

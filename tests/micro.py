@@ -1,5 +1,6 @@
 """The true pipeline at micro size: the repository's own files in a fresh git repository, with small numbers."""
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from alignslm import code
+from alignslm import code, outside
+from alignslm.config.loading import load_experiment
 
 ROOT = Path(__file__).parent.parent
 CODE = (
@@ -24,6 +26,7 @@ CODE = (
     ".gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
 )
 ENVIRONMENT = {
     **os.environ,
@@ -170,8 +173,20 @@ def loopback_only(record: Path) -> dict[str, str]:
 
 
 def stages_of(said: str) -> list[str]:
-    """Return the names of the stages that DVC says it ran, in order."""
-    return re.findall(r"Running stage '([^']+)'", said)
+    """Return the names of the stages that DVC says it ran, in order; without `check`, which it runs every time."""
+    return [name for name in re.findall(r"Running stage '([^']+)'", said) if name != "check"]
+
+
+def list_outside(root: Path) -> None:
+    """Write the listings that stages which are run by hand read, as the stage `check` does."""
+    folder = root / "artifacts/outside"
+    outside.write(outside.compare(load_experiment(root), folder, root), folder)
+
+
+def changed(root: Path) -> dict[str, list]:
+    """Return what `dvc status` says has changed, without `check`, which it takes for changed always."""
+    said = json.loads(run(root, "dvc", "status", "--json"))
+    return {name: how for name, how in said.items() if (name, how) != ("check", ["always changed"])}
 
 
 def repro(root: Path, *arguments: str, command: tuple[str, ...] = ("dvc", "repro"), warm: bool = True) -> list[str]:

@@ -19,6 +19,7 @@ from alignslm.config.loading import load_experiment
 from alignslm.encoder import prepare_encoder
 from stages import benchmarks
 from tests.messages import names
+from tests.micro import list_outside
 from tests.sample_experiment import edit, write_experiment
 from tests.test_benchmark_slm21 import figures, oracle
 from tests.test_benchmarks import CONFIG
@@ -46,6 +47,7 @@ def experiment(tmp_path_factory):
         (root / f"experiments/benchmark/{kind}.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        list_outside(root)
         Artifacts().utterances.mkdir(parents=True)  # dvc.yaml names them; only toys read them
         waveforms = [audio.decode(file.read_bytes())[0] for file in sorted(release.glob("syntactic/dev/*.wav"))]
         prepare_encoder(load_experiment().encoder, waveforms, Artifacts().encoder)

@@ -4,6 +4,7 @@
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from alignslm import __version__, tables
 from alignslm.cli import app
 from alignslm.cli.checking import compact
-from alignslm.cli.overview import grouped
+from alignslm.cli.overview import grouped, states
 from alignslm.cli.tables import CONTENT, cell
 from alignslm.cli.terminal import format_bytes
 from alignslm.config.presets import preview
@@ -463,17 +464,69 @@ def test_read_stages_expands_and_orders(root):
     assert by_name["grid@m2"].outs == ("grid/m2",)
 
 
-def test_overview_marks_what_exists(root):
+def test_overview_marks_what_exists(root, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "artifacts/checkpoints/base").mkdir(parents=True)
     result = run("stages")
     assert result.exit_code == 0
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "base ✓ artifacts/checkpoints/base" in lines
-    assert "rounds@r1 corpus, base One round" in lines
-    assert "rounds@r2 corpus, rounds@r1 · artifacts/checkpoints/r2" in lines
-    assert "report eval@* · reports/metrics.json" in lines
-    assert lines[-1] == "9 stages, 1 of 9 outputs exist"
+    shown = " ".join(result.stdout.replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "✓ base artifacts/checkpoints/base" in shown
+    assert "One round · rounds@r1 from corpus, base artifacts/checkpoints/r1" in shown
+    assert "· rounds@r2 from corpus, rounds@r1 artifacts/checkpoints/r2" in shown
+    assert "· report from eval@* reports/metrics.json" in shown
+    names(shown, "9 stages: 1 done", "0 changed", "8 to run", "dvc status")  # which fails: no repository of DVC
+
+
+def test_overview_draws_checkpoints_under_the_preferences_they_were_trained_on(tmp_path, monkeypatch):
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    shutil.copy(REPOSITORY / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(preview("embedded-full", REPOSITORY).text)
+    monkeypatch.chdir(tmp_path)
+    lines = run("stages").stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("checkpoints"))
+    assert [line.removeprefix("checkpoints").strip() for line in lines[start : start + 7]] == [
+        "· base (llama-tiny-full)",
+        "├── · preferences r1",
+        "│   ├── · r1 (dpo-nll, from base)",
+        "│   │   └── · preferences r2",
+        "│   │       └── · r2 (dpo-nll, from r1)",
+        "│   └── · sft (sft, from base)",
+        "└── · ntp (ntp-full, from base)",
+    ]
+    names("\n".join(lines), "systems      · base  · sft  · base-low-temp  · ntp  · r1  · r2  · ground-truth")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_overview_fits_the_terminal_and_breaks_no_path(root, monkeypatch, width):
+    shutil.copy(REPOSITORY / "dvc.yaml", root)
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run("stages").stdout.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    words = {word for line in lines for word in line.split()}
+    paths = {path for stage in read_stages(root) for path in stage.outs}
+    assert paths <= words
+    if width == 200:
+        assert any(len(paths & set(line.split())) > 1 for line in lines)  # stages side by side
+
+
+def test_a_change_reaches_what_comes_after_it_but_not_through_the_check(tmp_path):
+    stages = [
+        Stage("check", "", (), ("checked",)),
+        Stage("corpus", "", ("checked",), ("corpus",)),
+        Stage("pairs@r1", "", ("corpus",), ("pairs",)),
+        Stage("train@r1", "", ("pairs",), ("r1",)),
+        Stage("publish@r1", "", ("r1",), ("published",)),
+    ]
+    for name in ("checked", "corpus", "pairs", "r1"):
+        (tmp_path / name).touch()
+    expected = {"check": "changed", "corpus": "done", "pairs@r1": "changed", "train@r1": "changed"}
+    assert states(stages, ["check", "pairs@r1"], tmp_path) == {**expected, "publish@r1": "to run"}
+
+
+def test_descriptions_fit_a_line_of_dvc_stage_list():
+    stages = read_stages(REPOSITORY)
+    assert max(len(stage.name) for stage in stages) + 2 + max(len(stage.description) for stage in stages) <= 80
 
 
 def test_grouped():

@@ -17,7 +17,7 @@ ROWS = [
     {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},
-    {"shards", "browser_audio"},
+    {"shards", "browser_audio", "outside"},
     {"utterances", "listing"},
     {"recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},

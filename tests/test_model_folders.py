@@ -102,7 +102,7 @@ BROKEN = {
     of_another_kind: ("BertForMaskedLM", "causal language model"),
     cut: ("model.safetensors", "damaged", "download"),
     fewer_layers: ("1 of 3 layers",),
-    gguf: ("GGUF", "kind: openai"),
+    gguf: ("GGUF", "model-Q4_K_M.gguf"),
     pickled: ("pytorch_model.bin", "*.safetensors"),
     adapter: ("adapter", "lab/base", "merge"),
     small_vocabulary: ("tokenizer.json", "vocab_size"),

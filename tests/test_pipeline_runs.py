@@ -18,12 +18,14 @@ import polars as pl
 import pytest
 
 from alignslm.publishing.lineage import lock_slice
+from alignslm.report.summary import NAMES
 from tests.messages import names
 from tests.micro import (
     ENVIRONMENT,
     ROOT,
     SECOND_ROUND,
     WARM,
+    changed,
     edit,
     loopback_only,
     make_repository,
@@ -33,7 +35,7 @@ from tests.micro import (
 )
 
 PUBLISHED = {f"publish@{name}" for name in ("r1", "sft", "ntp")}
-AFTER_PAIRS = {"pairs@r1", "train@r1", "train@sft", "samples@r1", "mos", "eval@r1", "report", "check", *PUBLISHED}
+AFTER_PAIRS = {"pairs@r1", "train@r1", "train@sft", "samples@r1", "mos", "eval@r1", "report", *PUBLISHED}
 ROUND_2 = {f"{stage}@r2" for stage in ("continuations", "speech", "transcripts", "scores", "pairs", "train")}
 
 
@@ -49,7 +51,6 @@ def micro(tmp_path_factory) -> Path:
     assert "Warning" not in said
     ran = stages_of(said)
     assert {
-        "check",
         "corpus",
         "base",
         "pairs@r1",
@@ -94,17 +95,55 @@ def test_the_report_has_the_promised_form(micro):
     assert 'src="http' not in page
 
 
-def test_dvc_shows_metrics_and_plots(micro):
-    assert "reports/metrics.json" in run(micro, "dvc", "metrics", "show")
-    assert "index.html" in run(micro, "dvc", "plots", "show")
-    assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
+def test_dvc_shows_ten_metrics_that_fit_a_terminal(micro):
+    summary = json.loads((micro / "reports/summary.json").read_text())
+    assert tuple(summary) == NAMES
+    header = run(micro, "dvc", "metrics", "show").splitlines()[0]
+    assert header.split() == ["Path", *sorted(name for name, value in summary.items() if value is not None)]
+    every = ("--only-changed", "--drop", "artifacts", "--keep", f"^({'|'.join(NAMES)})$")
+    table = run(micro, "dvc", "exp", "show", "--no-pager", *every, variables={"COLUMNS": "160"})
+    assert set(header.split()[1:]) <= set(table.split())  # none with its path before it, none cut
+    assert max(map(len, table.splitlines())) + len("   sblimp   swuggy") <= 160  # two that this size has not
     said = run(micro, "dvc", "metrics", "diff", "--json")  # the last commit had none, as it says behind the JSON
     compared, _ = json.JSONDecoder().raw_decode(said)
-    told = compared["reports/summary.json"]["r1.continuation.judge_score"]
-    report = json.loads((micro / "reports/metrics.json").read_text())
-    wanted = {"model": "r1", "benchmark": "continuation", "metric": "judge_score"}
-    assert told["new"] == next(metric["value"] for metric in report["metrics"] if metric.items() >= wanted.items())
+    assert compared["reports/summary.json"]["score"]["new"] == summary["score"]
+
+
+def test_dvc_draws_one_line_per_checkpoint(micro):
+    shown = json.loads(run(micro, "dvc", "plots", "show", "--json", "--split"))["data"]
+    parts = {title: plot["anchor_definitions"] for title, (plot,) in shown.items()}
+    assert {title: part["<DVC_METRIC_TITLE>"] for title, part in parts.items()} == {title: title for title in parts}
+    logs = {path.stem: json.loads(path.read_text())["log"] for path in (micro / "artifacts/training_logs").iterdir()}
+    for title, column, logged in (
+        ("Training loss", "train_loss", "loss"),
+        ("Reward margin on validation pairs", "reward_margin", "eval_rewards/margins"),
+    ):
+        expected = {
+            (name, row["step"], row["figures"][logged])
+            for name in logs
+            for row in logs[name]
+            if logged in row["figures"]
+        }
+        rows = parts[title]["<DVC_METRIC_DATA>"]
+        assert len(rows) == len(expected)
+        assert {(row["series"], row["step"], row[column]) for row in rows} == expected
+    assert {row["series"] for row in parts["Training loss"]["<DVC_METRIC_DATA>"]} == {"base", "sft", "ntp", "r1"}
     assert "index.html" in run(micro, "dvc", "plots", "diff")
+    assert "train@r1" in run(micro, "dvc", "dag", "--mermaid")
+
+
+def test_the_overview_says_what_a_change_reruns(micro):
+    before = (micro / "params.yaml").read_text()
+    try:
+        (micro / "params.yaml").write_text(before.replace("reduction: mean", "reduction: sum"))
+        shown = run(micro, sys.executable, "-m", "alignslm", "stages").replace("\N{NO-BREAK SPACE}", " ")
+    finally:
+        (micro / "params.yaml").write_text(before)
+    marked = re.findall(r"^([✓~·]) (\S+)$", shown, re.MULTILINE)
+    systems, published = ("base", "r1", "ground-truth"), ("r1", "sft", "ntp")
+    again = {"check", "report", *(f"eval@{name}" for name in systems), *(f"publish@{name}" for name in published)}
+    assert {name for mark, name in marked if mark != "✓"} == again
+    assert {mark for mark, _ in marked} == {"✓", "~"}
 
 
 def run_cache(root: Path) -> list[Path]:
@@ -194,7 +233,7 @@ def share(micro: Path, clone: Path, *, url: str, variables: dict[str, str], opti
     assert not (clone / "artifacts").exists()
     run(clone, "dvc", "pull", variables=variables)
     assert hashes(clone) == hashes(micro)
-    assert "up to date" in run(clone, "dvc", "status")
+    assert changed(clone) == {}
     assert (clone / "reports/index.html").exists()
 
 
@@ -331,7 +370,7 @@ def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro)
     edit(micro / "params.yaml", {"judge": "word-count"})
     copies = {f"own_code@{one}" for one in ("encoder/mfcc-kmeans", "vocoder/conv-griffinlim", "asr/char-ctc")}
     copies |= {"own_code@judge/word-count"}
-    assert set(repro(micro, "scores@r1")) == copies | {"check", "judge@word-count", "scores@r1"}
+    assert set(repro(micro, "scores@r1")) == copies | {"judge@word-count", "scores@r1"}
     scores = pl.read_parquet(micro / "artifacts/scores/r1.parquet").filter(status="ok")
     assert scores["judge_score"].to_list() == [5 - 4 * min(1, abs(n - 12) / 12) for n in scores["num_words"]]
     (micro / "code/other.py").write_text("x = 1\n")
@@ -353,7 +392,7 @@ def test_a_new_round_and_another_benchmark_run_what_is_theirs_and_no_more(micro)
     ran = repro(micro, *changes, command=("dvc", "exp", "run"))
     of_the_round = ROUND_2 | {"samples@r2", "mos", "eval@r2", "publish@r2"}
     of_the_benchmark = {"benchmarks@storycloze", "eval@r1", "eval@base", "eval@ground-truth"}
-    told = {"check", "report", *PUBLISHED}  # the model card quotes the report
+    told = {"report", *PUBLISHED}  # the model card quotes the report
     assert set(ran) == of_the_round | of_the_benchmark | told
     changed = {name.split("/")[1] for name, found in hashes(micro).items() if before.get(name, found) != found}
     assert {"benchmarks", "eval"} <= changed <= {"benchmarks", "eval", "published", "mos"}

@@ -36,7 +36,7 @@ from alignslm.preferences.reading import SCHEMA, read_slice
 from alignslm.units import UnitVocabulary
 from tests.listening_world import NOUNS, RATE_HZ, say
 from tests.messages import names
-from tests.micro import copy_project, edit
+from tests.micro import copy_project, edit, list_outside
 from tests.tiny_hub import commit_of, point_hub_at, serving
 
 NUM_UNITS = 40
@@ -130,6 +130,7 @@ def choice(root, name):
 
 def make(name):
     """Run the two stages; return the pairs."""
+    list_outside(Path())
     with contextlib.redirect_stdout(io.StringIO()):
         stages.imported_pairs.main(name)
     return tables.read(tables.PAIRS, Path(f"artifacts/pairs/{name}.parquet"))
@@ -294,6 +295,7 @@ def test_another_codebook_is_refused_by_the_stage(root, tmp_path, capsys):
     content = choice(root, "mine")
     content["units"]["codebook_sha256"] = "0" * 64
     path.write_text(json.dumps(content))
+    list_outside(Path())
     with pytest.raises(SystemExit):
         stages.imported_pairs.main("mine")
     said = capsys.readouterr().err.replace("\n", " ")
@@ -305,6 +307,7 @@ def test_files_that_change_after_the_import_stop_the_stage(root, tmp_path, capsy
     path = write_lines(tmp_path / "x.jsonl", slamkit_rows(24))
     run(path, "--name", "mine", "--encoder", "mfcc-kmeans")
     write_lines(path, slamkit_rows(23))
+    list_outside(Path())
     with pytest.raises(SystemExit):
         stages.imported_pairs.main("mine")
     assert "but the configuration promises" in capsys.readouterr().err

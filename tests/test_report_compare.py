@@ -1,15 +1,18 @@
 """Two systems side by side: hand-made answers, other orders, what is refused."""
 
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
+from rich.console import Console
 from typer.testing import CliRunner
 
 from alignslm import tables
 from alignslm.cli import app
+from alignslm.cli.terminal import fitted
 from alignslm.report.columns import ReportError
 from alignslm.report.compare import compare
 from alignslm.report.formatting import probability
@@ -146,12 +149,30 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path)])
     assert told.exit_code == 0, told.output
     head, *lines = [" ".join(line.split()) for line in told.output.splitlines()]
-    assert head == "r1 base difference 95 % interval above below equal p corrected n missing"
-    assert lines[0] == "training judge (points of the scale) 3.75 3.25 +0.50 too few 1 0 1 – – 2 1"
+    assert head == "r1 base difference 95 % interval p corrected n above below equal missing"
+    assert lines[0] == "training judge (points of the scale) 3.75 3.25 +0.50 too few – – 2 1 0 1 1"
     assert lines[1].startswith("swuggy (percentage points) 79.2 25.0 +54.2 n.s. [")
-    assert lines[1].endswith("] 9 2 1 0.054 0.054 12 1")
+    assert lines[1].endswith("] 0.054 0.054 12 9 2 1 1")
     told = CliRunner().invoke(app, ["compare", "r1", "base", "-C", str(tmp_path), "--json"])
     assert [some["metric"] for some in json.loads(told.output)["rows"]] == ["judge_score", "accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"), [(80, ["p"]), (92, ["p", "corrected", "n"]), (200, ["p", "corrected", "n", "above", "below"])]
+)
+def test_a_narrow_terminal_has_fewer_columns_and_wraps_labels_between_words(width, shown):
+    headings = ("", "r1", "base", "difference", "95 % interval", "p", "corrected", "n", "above", "below")
+    label = "predicted MOS of the background (points of the scale)"
+    cells = ("2.79", "2.07", "+0.72 n.s.", "[+0.52, +0.93]", "<0.001", "<0.001", "100", "76", "24")
+    console = Console(width=width, file=io.StringIO())
+    console.print(fitted(headings, [(label, *cells)], optional=5, width=width))
+    head, *lines = console.file.getvalue().splitlines()
+    assert head.split()[6:] == shown
+    assert max(map(len, map(str.rstrip, [head, *lines]))) <= width
+    assert set(label.split()) <= set(" ".join(lines).split())
+    assert set(cells[: 4 + len(shown)]) <= {cell.strip() for line in lines for cell in line.split("  ")}
+    left_out = ("p", "corrected", "n", "above", "below")[len(shown) :]
+    assert not left_out or lines[-1].rstrip().endswith(f"also shows: {', '.join(left_out)}")
 
 
 def test_no_probability_is_zero():

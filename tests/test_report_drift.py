@@ -1,4 +1,4 @@
-"""Drift from round to round: the lineage of checkpoints, its table and its figures."""
+"""Drift from round to round: the lineage of checkpoints and its figures."""
 
 import statistics
 import xml.etree.ElementTree as ET
@@ -8,7 +8,7 @@ import pytest
 
 from alignslm import tables
 from alignslm.report.drawing import drawing_style
-from alignslm.report.drift import drift_table, held_out_scores
+from alignslm.report.drift import held_out_scores
 from alignslm.report.inputs import read_inputs
 from alignslm.report.plots import panels
 from alignslm.report.systems import lineage
@@ -40,18 +40,7 @@ def test_lineage_follows_what_each_round_was_trained_from():
     assert lineage(EXPERIMENT.model_copy(update={"params": side})) == ["base", "r7"]
 
 
-def test_table_holds_the_means_of_the_lineage(inputs, report):
-    table = drift_table(report, EXPERIMENT)
-    assert table.select("round", "model").rows() == [(0, "base"), (1, "r1"), (2, "r2")]
-    for metric in ("judge_score", "num_words", "auto_bleu"):
-        for model, found in table.select("model", metric).rows():
-            rows = inputs.judged.filter(model=model, metric=metric)["value"].drop_nulls()
-            assert found == pytest.approx(statistics.fmean(rows))
-
-
-def test_what_was_not_measured_is_null_and_not_drawn(inputs, report):
-    without = report.model_copy(update={"metrics": tuple(m for m in report.metrics if m.metric != "auto_bleu")})
-    assert drift_table(without, EXPERIMENT)["auto_bleu"].null_count() == 3
+def test_what_was_not_measured_is_not_drawn():
     with drawing_style():
         assert list(held_out_scores(pl.DataFrame(schema=dict(tables.CONTINUATION_METRICS.schema)), EXPERIMENT)) == []
 

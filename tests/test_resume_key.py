@@ -28,6 +28,9 @@ def project(tmp_path_factory) -> Path:
             path.write_text(out) if path.suffix else path.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 (path / "part-00000").write_text(out)
+    for dep in (dep for stage in STAGES.values() for dep in stage.deps if dep.startswith("artifacts/outside/")):
+        (root / dep).parent.mkdir(parents=True, exist_ok=True)
+        (root / dep).write_text(dep)
     return root
 
 

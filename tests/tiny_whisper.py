@@ -120,3 +120,12 @@ def config_of(folder: Path, **changes: object) -> WhisperASRConfig:
         "dtype": "float32",
     }
     return WhisperASRConfig.model_validate({**values, **changes})
+
+
+def write_ctranslate2(folder: Path, source: Path, *, quantization: str = "float32") -> Path:
+    """Convert a folder of `write_whisper` as faster-whisper's models were made."""
+    from ctranslate2.converters import TransformersConverter
+
+    copied = ["tokenizer.json"]
+    TransformersConverter(str(source), copy_files=copied).convert(str(folder), quantization=quantization)
+    return folder

@@ -8,7 +8,7 @@ import numpy as np
 
 from alignslm.config.own_code import PythonASRConfig
 from alignslm.config.speech import AsrConfig, CharCTCASRConfig
-from alignslm.config.whisper import WhisperASRConfig
+from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
 from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 
@@ -67,6 +67,10 @@ def prepare_asr(
             from alignslm.asr import whisper_checkpoint
 
             return whisper_checkpoint.fetch(config, folder)
+        case FasterWhisperASRConfig():
+            from alignslm.asr import faster_whisper
+
+            return faster_whisper.fetch(config, folder)
         case PythonASRConfig():
             from alignslm.asr import own
 
@@ -85,6 +89,10 @@ def load_asr(config: AsrConfig, folder: Path, *, device: str) -> ASRModel:
                 from alignslm.asr.whisper import WhisperASR
 
                 return WhisperASR.load(folder, device=device)
+            case FasterWhisperASRConfig():
+                from alignslm.asr.faster_whisper import FasterWhisperASR
+
+                return FasterWhisperASR.load(folder, device=device)
             case PythonASRConfig():
                 from alignslm.asr import own
 

@@ -20,10 +20,11 @@ from transformers import GenerationMixin, StoppingCriteriaList, WhisperProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
 from alignslm.asr import Transcript
-from alignslm.asr.whisper_checkpoint import decoder_prompt, decoding, find, load_model, load_processor
+from alignslm.asr.whisper_checkpoint import decoder_prompt, decoding, find, load_processor
 from alignslm.audio import rms
-from alignslm.config.whisper import WhisperASRConfig
+from alignslm.config.whisper import AnyWhisperConfig, WhisperASRConfig
 from alignslm.device import exact_float32, resolve_device
+from alignslm.loading.whisper import read_model
 
 BATCH_ROWS = 32  # large-v2 in bfloat16 keeps about 250 MB of keys and values per row
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")  # since large-v3, and before
@@ -66,9 +67,9 @@ class WhisperASR:
 
     def __init__(self, config: WhisperASRConfig, processor: WhisperProcessor, model: Any, *, device: str) -> None:
         self.sample_rate_hz = config.sample_rate_hz
-        self._config = config
+        self._config: AnyWhisperConfig = config
         self._processor = processor
-        self._prompt = decoder_prompt(config, processor, model)
+        self._prompt = decoder_prompt(config, processor, model.config, model.generation_config)
         self._device = torch.device(resolve_device(device))
         self._model = model.eval().to(self._device)
         self._generation = decoding(config, model.generation_config, prompt_tokens=len(self._prompt))
@@ -78,8 +79,8 @@ class WhisperASR:
     @classmethod
     def load(cls, folder: Path, *, device: str) -> Self:
         """Load the very checkpoint that `fetch` recorded in `folder`; ASRError if nothing is there."""
-        config, path = find(folder)
-        return cls(config, load_processor(path, config), load_model(path, config), device=device)
+        config, path = find(folder, WhisperASRConfig)
+        return cls(config, load_processor(path, config), read_model(path, config.dtype), device=device)
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
         """Return one transcript per waveform (samples,).

@@ -7,6 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from alignslm import outside
+from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
@@ -14,7 +16,7 @@ from alignslm.config.corpora import Recordings
 from alignslm.config.document import Plain
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import library_faults, load_execution, load_experiment
-from alignslm.config.prerequisites import execution_faults, judge_faults, model_faults
+from alignslm.config.prerequisites import asr_faults, execution_faults, judge_faults, model_faults
 from alignslm.config.presets import list_presets
 from alignslm.config.problems import ConfigError
 from alignslm.config.warnings import warnings
@@ -43,7 +45,8 @@ def check(
     console = Console(highlight=False)
     console.print(summary(experiment))
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
-    for warning in [*warnings(experiment), *dict.fromkeys(slow)]:
+    changed = outside.compare(experiment, root / Artifacts().outside, root, new=False).changes
+    for warning in [*warnings(experiment), *dict.fromkeys(slow), *changed]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     if isinstance(experiment.corpus, Recordings):
         _print_needs(experiment, root, console)
@@ -72,7 +75,11 @@ def checked(root: Path, *, everything: bool) -> Experiment:
     if faults:
         raise ConfigError(faults)
     experiment = load_experiment(root)
-    lacks = [*judge_faults(experiment, root), *execution_faults(load_execution(root), root)]
+    lacks = [
+        *judge_faults(experiment, root),
+        *asr_faults(experiment, root),
+        *execution_faults(load_execution(root), root),
+    ]
     if lacks := [*lacks, *model_faults(experiment, root)] or adapter_faults(experiment, root):
         raise ConfigError(lacks)
     return experiment

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from alignslm.cli.options import Against, AsJson, Root, System
-from alignslm.cli.terminal import grid, wide_console
+from alignslm.cli.terminal import fitted, wide_console
 
 if TYPE_CHECKING:
     from alignslm.report.compare import ComparedRow
@@ -33,11 +33,11 @@ def compare(model: System, against: Against, root: Root = Path(), *, as_json: As
     if as_json:
         print(found.to_json(), end="")
         return
-    counts = ("above", "below", "equal", "p", "corrected", "n", "missing")
+    counts = ("p", "corrected", "n", "above", "below", "equal", "missing")
     headings = ("", model, against, "difference", "95 % interval", *counts)
     console = wide_console()
-    console.print(grid(headings, (_cells(row) for row in found.rows)))
-    console.print(Text(f"{PROCEDURE} {EXPLAINED}"), soft_wrap=True)
+    console.print(fitted(headings, map(_cells, found.rows), optional=len(counts), width=console.width))
+    console.print(Text(f"{PROCEDURE} {EXPLAINED}"), soft_wrap=not console.is_terminal)
     if found.absent:
         told = f"left out, because these do not exist (`dvc repro`, `dvc pull`): metrics of {', '.join(found.absent)}"
         console.print(Text(told), soft_wrap=True)
@@ -52,11 +52,9 @@ def _cells(row: ComparedRow) -> tuple[str, ...]:
         number(row.value, how),
         number(row.against_value, how),
         *change_parts(row),
-        *map(str, (row.above, row.below, row.equal)),
         probability(row.p),
         probability(row.p_corrected),
-        str(row.n),
-        str(row.n_missing),
+        *map(str, (row.n, row.above, row.below, row.equal, row.n_missing)),
     )
 
 
@@ -82,7 +80,7 @@ def compare_seeds(
     headings = ("", *found.runs, "mean", "other items", "other runs", "both", "n", "missing")
     console = wide_console()
     console.print(Text(f"{model} minus {against}, {len(found.runs)} runs"), soft_wrap=True)
-    console.print(grid(headings, (_combined_cells(row) for row in found.rows)))
+    console.print(fitted(headings, map(_combined_cells, found.rows), optional=2, width=console.width))
     console.print(Text(_explained(len(found.runs))), soft_wrap=True)
 
 

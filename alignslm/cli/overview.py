@@ -1,39 +1,145 @@
-"""`alignslm stages`: the method as a list of stages."""
+"""`alignslm stages`: what an experiment makes from what, and its stages."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 
-from rich.table import Table
+from rich.columns import Columns
+from rich.console import RenderableType
 from rich.text import Text
+from rich.tree import Tree
 
 from alignslm.cli.options import Root
+from alignslm.cli.terminal import grid
+from alignslm.config.experiment import BASE, Params
+from alignslm.config.loading import load_experiment
 from alignslm.pipeline import Stage, read_stages, sources
 from alignslm.terminal import Console
 
+MARKS = {"done": ("✓", "green"), "changed": ("~", "yellow"), "to run": ("·", "dim")}
+PREFERENCES = ("continuations", "speech", "transcripts", "scores", "pairs")
+BLOCK = 78  # columns; a terminal of twice as many shows the stages side by side
+NO_BREAK = "\N{NO-BREAK SPACE}"
+CHECK = "check"  # reads every parameter but always writes the same: nothing reruns because of it
+
 
 def stages(root: Root = Path()) -> None:
-    """Print the stages of dvc.yaml in running order: what each reads and makes, and whether that exists.
+    """Print what the experiment makes from what, and every stage of dvc.yaml with its inputs and outputs.
 
-    Existing does not mean up to date: [bold]dvc status[/] shows that.
+    Each is done (✓), changed (~: itself or something before it, so [bold]dvc repro[/] may run it again) or to run (·).
     """
-    found = read_stages(root)
-    outputs = [root / out for stage in found for out in stage.outs]
-    console = Console(highlight=False)
-    console.print(flow_table(found, root))
-    console.print(f"{len(found)} stages, {sum(path.exists() for path in outputs)} of {len(outputs)} outputs exist")
+    found, console = read_stages(root), Console(highlight=False)
+    changed = changed_stages(root)
+    state = states(found, changed or (), root)
+    blocks = list(stage_list(found, state, width=min(console.width, BLOCK)))
+    if console.width >= 2 * BLOCK + 2:
+        console.print(Columns(blocks, padding=(0, 2), column_first=True))
+    else:
+        for block in blocks:
+            console.print(block, soft_wrap=True)
+    console.print(picture(load_experiment(root).params, state))
+    counts = ", ".join(f"{list(state.values()).count(name)} {name} ({mark})" for name, (mark, _) in MARKS.items())
+    console.print(f"\n{len(found)} stages: {counts}")
+    if changed is None:
+        console.print("`dvc status` failed, so changes are unknown: done means that the outputs exist.")
 
 
-def flow_table(stages: list[Stage], root: Path) -> Table:
-    """Return one row per stage, in running order; a description is given once, at the first of its stages."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage", style="bold cyan", no_wrap=True)
-    table.add_column("reads from", overflow="fold", ratio=1)
-    table.add_column("makes", overflow="fold", ratio=2)
-    described: set[str] = set()
+def changed_stages(root: Path) -> list[str] | None:
+    """Return the stages that DVC would run again; None if it cannot say, for example during a run."""
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 fixed words
+    return list(json.loads(done.stdout)) if done.returncode == 0 else None
+
+
+def states(stages: list[Stage], changed: Iterable[str], root: Path) -> dict[str, str]:
+    """Return a key of MARKS for each stage; `stages` are in running order."""
+    known, found = set(changed), dict[str, str]()
     for stage in stages:
-        description = "" if stage.description in described else stage.description
-        described.add(stage.description)
-        table.add_row(stage.name, grouped(sources(stage, stages), stages), _makes(stage, description, root))
-    return table
+        before = {found[source.name] for source in sources(stage, stages) if source.name != CHECK}
+        exists = all((root / out).exists() for out in stage.outs)
+        stale = stage.name in known or before - {"done"}
+        found[stage.name] = "to run" if not exists else "changed" if stale else "done"
+    return found
+
+
+def picture(params: Params, state: Mapping[str, str]) -> RenderableType:
+    """Return rows of models, data and systems; checkpoints are a tree with the preferences sampled from each."""
+    judges = {f"{name} ({use})": name for name, use in ((params.judge, "training"), (params.heldout_judge, "held-out"))}
+    return grid(
+        ("", ""),
+        [
+            ("corpus", _chain(_marked(params.corpus, state, "corpus"), _marked("prompts", state, "prompts"))),
+            ("encoder", _chain(_marked(params.encoder, state, "encoder"), _marked("units", state, "units"))),
+            ("vocoder", _marked(params.vocoder, state, "vocoder")),
+            ("ASR model", _marked(params.asr, state, "asr")),
+            ("judges", _row(_marked(text, state, f"judge@{name}") for text, name in judges.items())),
+            ("checkpoints", _checkpoint(BASE, params, state)),
+            (
+                "systems",
+                _row(_marked(name, state, f"samples@{name}", f"eval@{name}") for name in params.ordered_systems),
+            ),
+            ("benchmarks", _row(_marked(name, state, f"benchmarks@{name}") for name in params.benchmarks)),
+            ("report", _marked("reports/index.html", state, "mos", "report")),
+        ],
+        numbers=(),
+        styles=("bold",),
+    )
+
+
+def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
+    """Return a checkpoint, with what was sampled from it and what was trained from it on anything but preferences."""
+    item = params.checkpoints.get(name)
+    made_from = params.lm if item is None else f"{item.trainer}, from {item.init_from}"
+    tree = Tree(_marked(f"{name} ({made_from})", state, name if item is None else f"train@{name}"))
+    imported = params.imported_preferences if name == BASE else {}
+    for pairs in [*(key for key, of in params.preferences.items() if of.sampled_from == name), *imported]:
+        made_by = (f"{stage}@{pairs}" for stage in (*PREFERENCES, "imported_pairs"))
+        branch = tree.add(_marked(f"{'imported ' if pairs in imported else ''}preferences {pairs}", state, *made_by))
+        for trained_on, one in params.checkpoints.items():
+            if one.pairs == pairs:
+                branch.add(_checkpoint(trained_on, params, state))
+    for other, one in params.checkpoints.items():
+        if one.pairs is None and one.init_from == name:
+            tree.add(_checkpoint(other, params, state))
+    return tree
+
+
+def _marked(text: str, state: Mapping[str, str], *stages: str) -> Text:
+    """Return a noun with the mark of its stages: changed if one is, else to run if one is."""
+    found = {state[stage] for stage in stages if stage in state}
+    mark, style = MARKS[next((name for name in ("changed", "to run") if name in found), "done")]
+    return Text(f"{mark}{NO_BREAK}{text}".replace(" ", NO_BREAK), style=style)
+
+
+def _row(nouns: Iterable[Text]) -> Text:
+    return Text("  ").join(nouns)
+
+
+def _chain(*nouns: Text) -> Text:
+    return Text(" ─► ").join(nouns)
+
+
+def stage_list(stages: list[Stage], state: Mapping[str, str], *, width: int) -> Iterator[Text]:
+    """Yield a block per description: its stages with their sources and outputs, wrapped between names only."""
+    for description, some in groupby(stages, key=lambda stage: stage.description):
+        block = Text(f"{description}\n" if description else "", style="italic")
+        for stage in some:
+            block.append_text(_marked(stage.name, state, stage.name))
+            before = grouped(sources(stage, stages), stages)
+            for line in ([f"from {before}"] if before else []) + [*stage.outs]:
+                block.append(f"\n{_wrapped(line, width)}", style="not italic")
+            block.append("\n")
+        yield block
+
+
+def _wrapped(text: str, width: int) -> str:
+    return fill(
+        text, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def grouped(few: list[Stage], stages: list[Stage]) -> str:
@@ -51,11 +157,3 @@ def _items(stages: list[Stage]) -> dict[str, list[str]]:
         name, _, item = stage.name.partition("@")
         groups.setdefault(name, []).append(item)
     return groups
-
-
-def _makes(stage: Stage, description: str, root: Path) -> Text:
-    lines = [Text(description, style="italic")] if description else []
-    for out in stage.outs:
-        exists = (root / out).exists()
-        lines.append(Text(f"{'✓' if exists else '·'} {out}", style="green" if exists else "dim"))
-    return Text("\n").join(lines)

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from alignslm import outside
+from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.terminal import format_bytes, format_count, grid, wide_console
@@ -48,10 +50,13 @@ def plan(
     experiment = load_experiment(root) if edited is None else edited.experiment
     execution = load_execution(root)
     planned = plan_of(experiment, root, execution=execution, ask=not offline)
-    stages = planned_stages(root, params=None if edited is None else edited.text)
+    looked = outside.compare(experiment, root / Artifacts().outside, root, new=False)
+    stages = planned_stages(root, params=None if edited is None else edited.text, stale=looked.stale)
     if as_json:
-        print(json.dumps(as_data(planned, *stages), indent=1))
+        print(json.dumps(as_data(planned, *stages) | {"changed": looked.changes}, indent=1))
     else:
+        for change in looked.changes:
+            Console(highlight=False).print(Text(change, style="yellow"), soft_wrap=True)
         _show(planned, stages, batch_size=execution.batch_size, asked=not offline)
     raise typer.Exit(1 if planned.missing else 0)
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from alignslm.terminal import Console
 
 WIDE = 200  # columns of text where the output is not a terminal, such as a file or a pager: no cell is folded
+
+FIRST_COLUMN = 26  # columns of text that labels need at least; longer ones are wrapped
 
 
 def wide_console() -> Console:
@@ -38,6 +40,21 @@ def grid(
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def fitted(headings: Sequence[str], rows: Iterable[Sequence[str]], *, optional: int, width: int) -> RenderableType:
+    """Return a table without lines that fits `width`: as many of the last `optional` columns as do, and which do not.
+
+    Only the first column is wrapped, between words.
+    """
+    body = [list(row) for row in rows]
+    widths = [max(map(len, column)) + 2 for column in zip(headings, *body, strict=True)]
+    shown = len(headings)
+    while shown > len(headings) - optional and min(widths[0], FIRST_COLUMN) + sum(widths[1:shown]) - 2 > width:
+        shown -= 1
+    table = grid(headings[:shown], (row[:shown] for row in body), styles=(None, *[""] * (shown - 1)))
+    left_out = ", ".join(headings[shown:])
+    return Group(table, Text(f"a wider terminal or --json also shows: {left_out}", style="dim")) if left_out else table
 
 
 def format_bytes(count: int) -> str:

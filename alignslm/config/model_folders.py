@@ -4,14 +4,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
-from alignslm.config.whisper import WhisperASRConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
+from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
 
 INDEX_SUFFIX = ".index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -20,13 +21,19 @@ GENERATES = ("CausalLM", "LMHead", "ConditionalGeneration")  # ends or parts of 
 SETTINGS = ("*config.json", "tokenizer.json", f"*{INDEX_SUFFIX}")
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+_WEIGHTS_OF_CTRANSLATE2 = "model.bin"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 class _Expected(NamedTuple):
-    """What a stage wants of a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens."""
+    """What a stage wants of a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens.
+
+    `ctranslate2`: whether that form is "taken" too, "required", or None.
+    """
 
     model_type: str | None = None
+    ctranslate2: Literal["taken", "required"] | None = None
+    gguf: bool = False
     pickled: bool = True
     tokenizer: bool = False
     generates: bool = False
@@ -46,23 +53,32 @@ def model_folder_problems(config: object, folder: Path) -> list[str]:
 
 
 def _expected_of(config: object) -> _Expected | None:
+    found: _Expected | None = None
     match config:
         case HFLMConfig() | TwistLMConfig():
             offset = config.ids.offset if isinstance(config, HFLMConfig) else 0  # TWIST's is in its config.json
-            return _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
+            found = _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
         case CausalLMJudgeConfig():
-            return _Expected(pickled=False, tokenizer=True, generates=True)
+            found = _Expected(pickled=False, tokenizer=True, generates=True, gguf=True)
         case WhisperASRConfig():
-            return _Expected("whisper", tokenizer=True)
+            found = _Expected("whisper", "taken", tokenizer=True)
+        case SpeechKMeansConfig():
+            found = _Expected(None, "taken")
+        case FasterWhisperASRConfig():
+            found = _Expected("whisper", "required")
         case HubertEncoderConfig() | SlamLMConfig() | TwistInitConfig():
-            return _Expected({"hubert": "hubert", "slam": "speech_language_model"}.get(config.kind))
-    return None
+            found = _Expected({"hubert": "hubert", "slam": "speech_language_model"}.get(config.kind))
+    return found
 
 
 def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
     if any(name.endswith(".gguf") for name in names) and "config.json" not in names:
-        yield f"{folder} is GGUF; name a folder with config.json and safetensors, or serve it and use kind: openai"
+        yield from _gguf_problems(folder, expected)
+    elif expected.ctranslate2 and _WEIGHTS_OF_CTRANSLATE2 in names and "model.safetensors" not in names:
+        yield from _ctranslate2_problems(folder, names)
+    elif expected.ctranslate2 == "required":
+        yield f"{folder} has no {_WEIGHTS_OF_CTRANSLATE2}, which CTranslate2 reads; for others use kind: whisper"
     elif not folder.is_dir():
         yield f"{folder} is a file; name the folder that has config.json and the weights"
     elif not names:
@@ -76,6 +92,27 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
         if expected.tokenizer:
             yield from _tokenizer_problems(folder, settings)
         yield from _weights_problems(folder, settings, expected)
+
+
+def _gguf_problems(path: Path, expected: _Expected) -> Iterator[str]:
+    if not expected.gguf:
+        yield f"{path} is GGUF, which only judges read; name a folder with config.json and safetensors"
+    elif path.is_dir():
+        yield f"{path} holds GGUF files; name one: {next(path.glob('*.gguf'))}"
+    elif not _begins(path).startswith(b"GGUF"):
+        yield f"{path} is no GGUF file; download it again"
+
+
+def _begins(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(64)
+
+
+def _ctranslate2_problems(folder: Path, names: list[str]) -> Iterator[str]:
+    if absent := [name for name in ("config.json", "tokenizer.json") if name not in names]:
+        yield f"{folder} has no {' and no '.join(absent)}; copy it from the model it was made of"
+    if b"WhisperSpec" not in _begins(folder / _WEIGHTS_OF_CTRANSLATE2):
+        yield f"{folder / _WEIGHTS_OF_CTRANSLATE2} is not Whisper in CTranslate2's form; download it again"
 
 
 def settings_problems(folder: Path) -> list[str]:

@@ -12,16 +12,16 @@ from alignslm.config.loading import execution_file
 from alignslm.config.model_folders import model_folder_problems
 from alignslm.config.problems import ConfigError, ConfigProblem
 from alignslm.config.rubrics import Rubric, RubricError
-from alignslm.config.sources import FolderSource, sources_in
+from alignslm.config.sources import AnySource, FolderSource, PackageSource, sources_in
 from alignslm.extras import lacking
 
 
 def require_ready(experiment: Experiment, root: Path = Path()) -> None:
-    """Raise ConfigError with everything that judges lack and every local folder that does not exist.
+    """Raise ConfigError with everything that judges lack and every local folder or package that is not there.
 
     A folder may be read only by the last stage; a run of days should not end there.
     """
-    if faults := [*judge_faults(experiment, root), *folder_faults(experiment, root)]:
+    if faults := [*judge_faults(experiment, root), *asr_faults(experiment, root), *folder_faults(experiment, root)]:
         raise ConfigError(faults)
 
 
@@ -41,18 +41,27 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProb
 
 
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
-    """Return the local folders and files that configs name and that do not exist."""
+    """Return the local folders, files and packages that configs name and that are not there."""
     found: dict[tuple[Path, str], ConfigProblem] = {}
     told: set[str | None] = {None}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
-            if isinstance(source, FolderSource) and (reason := _absence(source, root)):
+            if reason := _absence(source, root):
                 file = root / choice.file
-                if (file, key) not in found and source.fetch not in told:
-                    told.add(source.fetch)
-                    reason += f":\n{indent(source.fetch or '', '    ').rstrip()}"
-                found.setdefault((file, key), _fault(file, f"{key}.path", reason))
+                place = "packages" if isinstance(source, PackageSource) else "path"
+                how = getattr(source, "fetch", None)
+                if (file, key) not in found and how not in told:
+                    told.add(how)
+                    reason += f":\n{indent(how or '', '    ').rstrip()}"
+                found.setdefault((file, key), _fault(file, f"{key}.{place}", reason))
     return list(found.values())
+
+
+def asr_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
+    """Return the package that the ASR model needs, if it is not installed, at its line."""
+    kind = experiment.asr.kind
+    problem = lacking("ctranslate2", by=kind) if kind == "faster-whisper" else None
+    return [_fault(root / "experiments" / "asr" / f"{experiment.params.asr}.yaml", "kind", problem)] if problem else []
 
 
 def model_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
@@ -71,7 +80,11 @@ def execution_faults(execution: Execution, root: Path = Path()) -> list[ConfigPr
     return [_fault(execution_file(root), "engine", problem)] if problem else []
 
 
-def _absence(source: FolderSource, root: Path) -> str | None:
+def _absence(source: AnySource, root: Path) -> str | None:
+    if isinstance(source, PackageSource):
+        return source.problem()
+    if not isinstance(source, FolderSource):
+        return None
     path, unset = source.expanded()
     if unset:
         return f"the variable {unset} in {source.path} is not set; export {unset}=..., or write the path out"
@@ -84,6 +97,9 @@ def _faults(judge: object, file: Path, root: Path) -> Iterator[ConfigProblem]:
             Rubric.read(judge.rubric, root)
         except RubricError as error:
             yield _fault(file, "rubric", str(error))
+    if isinstance(judge, CausalLMJudgeConfig) and getattr(judge.weights, "path", "").endswith(".gguf"):
+        problem = lacking("gguf", by="a GGUF file")
+        yield from [_fault(file, "weights", problem)] if problem else []
     if isinstance(judge, OpenAIJudgeConfig):
         for key, problem in judge.problems():
             yield _fault(file, key, problem)

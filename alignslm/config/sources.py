@@ -1,4 +1,4 @@
-"""Where the weights of a published model come from: the Hub, a folder of this machine, or one file by its URL.
+"""Where the weights of a published model come from: the Hub, this machine, a URL, or installed Python packages.
 
 In YAML: `weights: {kind: hub, repo: facebook/hubert-base-ls960, revision: main}`.
 """
@@ -6,7 +6,9 @@ In YAML: `weights: {kind: hub, repo: facebook/hubert-base-ls960, revision: main}
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from fnmatch import fnmatchcase
+from importlib import metadata
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
@@ -14,6 +16,8 @@ from pydantic import Field
 from alignslm.config.model import Config, HttpUrl
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="hex SHA-256 of the file's bytes")]
+_Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+_Version = Annotated[str, Field(pattern=r"^[\w.+!-]+$")]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VARIABLE = re.compile(r"\$\{?(\w+)")
 
@@ -66,13 +70,55 @@ class UrlSource(Config):
     sha256: Sha256
 
 
-Source = Annotated[HubSource | FolderSource | UrlSource, Field(discriminator="kind")]
-AnySource: TypeAlias = HubSource | FolderSource | UrlSource
+class PackageSource(Config):
+    """Files that installed Python packages hold: one file, or several laid into one folder.
+
+    What comes in parts, NAME.part1, NAME.part2, ..., of one package or several, is joined to NAME.
+    """
+
+    kind: Literal["package"]
+    packages: dict[_Package, _Version] = Field(min_length=1, description="each package's name and exact version")
+    path: Annotated[str, Field(min_length=1)] = Field(description="their files; a pattern such as my_model/data/*")
+    sha256: Sha256 | None = None
+
+    @property
+    def install(self) -> str:
+        """The command that installs the packages; without what else they ask for, since files are all that is used."""
+        return " ".join(("pip install --no-deps", *(f"{name}=={version}" for name, version in self.packages.items())))
+
+    def problem(self) -> str | None:
+        """Return which packages or files are not installed, and what installs them; None if all are."""
+        if any(_installed(name) != version for name, version in self.packages.items()):
+            return f"not all packages are installed: {self.install}"
+        files = [path for _, path in self.files()]
+        if not files:
+            return f"there is no file {self.path} in {', '.join(self.packages)}; correct path"
+        lost = [path for path in files if not path.is_file()]
+        return f"{lost[0]} is missing: {self.install} --force-reinstall" if lost else None
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield (name in the folder, place on this machine) of the files that `path` chooses, of installed packages."""
+        depth = len(PurePosixPath(self.path).parts) - 1
+        for package in self.packages:
+            for file in metadata.files(package) or ():
+                if fnmatchcase(file.as_posix(), self.path):
+                    yield "/".join(file.parts[depth:]), Path(str(file.locate()))
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+AnySource: TypeAlias = HubSource | FolderSource | UrlSource | PackageSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
 
 
 def sources_in(value: object, key: str) -> Iterator[tuple[str, AnySource]]:
     """Yield (dotted key, source) for every source in a configuration, however deep."""
-    if isinstance(value, HubSource | FolderSource | UrlSource):
+    if isinstance(value, AnySource):
         yield key, value
     elif isinstance(value, Config | Mapping):
         items = (

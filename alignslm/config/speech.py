@@ -11,8 +11,9 @@ from alignslm.config.corpora import Recordings
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config, Count, Few, Fraction, Positive, PositiveCount, Seed, Size
 from alignslm.config.own_code import PythonASRConfig, PythonEncoderConfig, PythonVocoderConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.config.unit_hifigan import ScratchUnitHiFiGANConfig, UnitHiFiGANConfig
-from alignslm.config.whisper import WhisperASRConfig
+from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
 
 
 class StoryCounts(Config):
@@ -56,7 +57,9 @@ class MFCCKMeansConfig(Config):
     fit_utterances: PositiveCount
 
 
-EncoderConfig = Annotated[MFCCKMeansConfig | HubertEncoderConfig | PythonEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[
+    MFCCKMeansConfig | HubertEncoderConfig | SpeechKMeansConfig | PythonEncoderConfig, Field(discriminator="kind")
+]
 
 
 class FittedConvNetConfig(Config):
@@ -97,4 +100,6 @@ class CharCTCASRConfig(FittedConvNetConfig):
     silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
 
 
-AsrConfig = Annotated[CharCTCASRConfig | WhisperASRConfig | PythonASRConfig, Field(discriminator="kind")]
+AsrConfig = Annotated[
+    CharCTCASRConfig | WhisperASRConfig | FasterWhisperASRConfig | PythonASRConfig, Field(discriminator="kind")
+]

@@ -1,6 +1,6 @@
-"""Choice of a Whisper checkpoint as recogniser."""
+"""Choice of a Whisper checkpoint as recogniser, in transformers' form or in CTranslate2's."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,8 +8,8 @@ from alignslm.config.model import Config, Few, Fraction, Positive, PositiveCount
 from alignslm.config.sources import Source
 
 
-class WhisperASRConfig(Config):
-    """A Whisper checkpoint in transformers' form, decoded without sampling.
+class _WhisperDecoding(Config):
+    """A Whisper checkpoint, decoded without sampling.
 
     OpenAI's rule for silence is optional: text is discarded where the no-speech probability lies above
     `no_speech_threshold` while the mean log-probability of its tokens lies below `logprob_threshold`. So are its
@@ -19,8 +19,7 @@ class WhisperASRConfig(Config):
     fit_utterances: ClassVar[int] = 0  # published weights are fetched, not fitted
     resynthesized_fraction: ClassVar[float] = 0.0
 
-    kind: Literal["whisper"]
-    weights: Source = Field(description="repository or folder with model, tokenizer and feature extractor")
+    weights: Source = Field(description="repository or folder with model and tokenizer")
     language: str | None = Field(description="code such as en, or a name; null for an English-only checkpoint")
     task: Literal["transcribe", "translate"] | None = Field(description="null for an English-only checkpoint")
     num_beams: Few = Field(description="1 is greedy decoding")
@@ -38,10 +37,26 @@ class WhisperASRConfig(Config):
     confidence_threshold: Fraction | None = Field(
         description="a text of less confidence is status `failed`; null: no limit"
     )
-    dtype: Literal["float32", "bfloat16", "float16"]
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> "WhisperASRConfig":
+    def _both_or_none(self) -> Self:
         if (self.no_speech_threshold is None) != (self.logprob_threshold is None):
             raise ValueError("no_speech_threshold and logprob_threshold make one rule: give both, or null for both")
         return self
+
+
+class WhisperASRConfig(_WhisperDecoding):
+    """A Whisper checkpoint in transformers' form, or in CTranslate2's, which is converted when it is loaded."""
+
+    kind: Literal["whisper"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+
+class FasterWhisperASRConfig(_WhisperDecoding):
+    """A Whisper checkpoint in CTranslate2's form, as of faster-whisper, run by CTranslate2."""
+
+    kind: Literal["faster-whisper"]
+    compute_type: Literal["float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"]
+
+
+AnyWhisperConfig = WhisperASRConfig | FasterWhisperASRConfig

@@ -9,6 +9,7 @@ import numpy as np
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.own_code import PythonEncoderConfig
 from alignslm.config.speech import EncoderConfig, MFCCKMeansConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.integrity import reading
 from alignslm.own_code import FOLDER
 from alignslm.provenance import UnitContract
@@ -50,6 +51,10 @@ def prepare_encoder(
             from alignslm.encoder import hubert
 
             hubert.prepare(config, folder)
+        case SpeechKMeansConfig():
+            from alignslm.encoder import speech_kmeans
+
+            speech_kmeans.fit(config, waveforms, folder, device=device)
         case PythonEncoderConfig():
             from alignslm.encoder import own
 
@@ -68,6 +73,10 @@ def load_encoder(config: EncoderConfig, folder: Path, *, device: str) -> Encoder
                 from alignslm.encoder.hubert import HubertEncoder
 
                 return HubertEncoder.load(folder, device=device)
+            case SpeechKMeansConfig():
+                from alignslm.encoder.speech_kmeans import SpeechKMeansEncoder
+
+                return SpeechKMeansEncoder.load(folder, device=device)
             case PythonEncoderConfig():
                 from alignslm.encoder import own
 

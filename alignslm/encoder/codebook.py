@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from threadpoolctl import threadpool_limits
 
-from alignslm.config.sources import FolderSource, Source, UrlSource
+from alignslm.config.sources import HubSource, Source
 from alignslm.encoder.joblib_arrays import JoblibError, read_attributes
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.fetching import download
@@ -36,6 +37,20 @@ def _nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     distance = scale - 2 * points @ centroids.T
     best = distance.min(1, keepdim=True).values
     return (distance <= best + TIE * scale).to(torch.uint8).argmax(1)
+
+
+def fit_centroids(points: np.ndarray, *, num_units: int, seed: int) -> np.ndarray:
+    """Fit k-means on points (frames, width): float32 (num_units, width). EncoderError if there are too few."""
+    if len(points) < num_units:
+        raise EncoderError(
+            f"the utterances give {len(points)} frames, fewer than the {num_units} units asked for. "
+            "Give more utterances (fit_utterances) or fewer units (num_units)."
+        )
+    from sklearn.cluster import KMeans  # a second that encoding, which has its codebook, need not wait
+
+    with threadpool_limits(limits=1):  # several threads add in varying order: another codebook every run
+        means = KMeans(num_units, n_init=1, random_state=seed, algorithm="lloyd").fit(points)
+    return means.cluster_centers_.astype(np.float32)
 
 
 def load_codebook(source: Source, *, num_units: int) -> tuple[np.ndarray, str]:
@@ -108,7 +123,7 @@ def _centres(attributes: dict[str, object]) -> np.ndarray:
 
 def _require_pinned(source: Source, file: Path) -> None:
     """Reject a pickle without a given hash: it is a program, although none of it is run here."""
-    if isinstance(source, UrlSource) or (isinstance(source, FolderSource) and source.sha256):
+    if not isinstance(source, HubSource) and source.sha256:
         return
     raise EncoderError(
         f"codebook {file} is a joblib pickle, and reading a pickle may run code: it is read only if its sha256 is "

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 from safetensors.numpy import load_file, save_file
-from threadpoolctl import threadpool_limits
 
 from alignslm.audio import log_mel
 from alignslm.config.speech import MFCCKMeansConfig
 from alignslm.encoder import Encoded
+from alignslm.encoder.codebook import fit_centroids
 from alignslm.encoder.waveforms import EncoderError, require_waveforms
 from alignslm.provenance import UnitContract, file_sha256
 from alignslm.storage import atomic_write, write_text
@@ -94,17 +94,9 @@ def fit(config: MFCCKMeansConfig, waveforms: Iterable[np.ndarray], folder: Path)
     used = list(islice(waveforms, config.fit_utterances))
     require_waveforms(used)
     points = np.concatenate([features(waveform, config) for waveform in used]) if used else np.zeros((0, 1))
-    if len(points) < config.num_units:
-        raise EncoderError(
-            f"{len(used)} utterances give {len(points)} frames, fewer than the {config.num_units} units asked for. "
-            "Give more utterances (fit_utterances) or fewer units (num_units)."
-        )
-    from sklearn.cluster import KMeans  # a second that encoding, which has its codebook, need not wait
-
-    with threadpool_limits(limits=1):  # several threads add in varying order: another codebook every run
-        means = KMeans(config.num_units, n_init=1, random_state=config.seed, algorithm="lloyd").fit(points)
+    codebook = fit_centroids(points, num_units=config.num_units, seed=config.seed)
     with atomic_write(folder / _CODEBOOK) as partial:
-        save_file({"codebook": means.cluster_centers_.astype(np.float32)}, partial)
+        save_file({"codebook": codebook}, partial)
     write_text(folder / _CONFIG, config.model_dump_json(indent=2) + "\n")
 
 

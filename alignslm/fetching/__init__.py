@@ -1,19 +1,23 @@
 """Published weights onto this machine: once, resumed where it broke off, verified, and found again without network.
 
-Files by URL are kept in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE names), each under its hash, so that two
-codebooks of one file name never meet. Repositories of the Hub are kept where huggingface_hub keeps them (HF_HOME).
+Files by URL, and what packages hold in several files, are kept in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE
+names), each under its hash, so that two codebooks of one file name never meet. Repositories of the Hub are kept where
+huggingface_hub keeps them (HF_HOME).
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from alignslm.config.sources import FolderSource, HubSource, Source, UrlSource
+from alignslm.config.sources import FolderSource, HubSource, PackageSource, Source, UrlSource
 from alignslm.provenance import file_sha256
 from alignslm.storage import DISK_ERRORS
+
+CACHE_VARIABLE = "ALIGNSLM_CACHE"
 
 
 class FetchError(ValueError):
@@ -28,6 +32,11 @@ class Fetched(NamedTuple):
 
     path: Path
     identity: str
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept for all experiments: $ALIGNSLM_CACHE, or ~/.cache/alignslm."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignslm").expanduser()
 
 
 def download(source: Source, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()) -> Fetched:
@@ -53,6 +62,10 @@ def _download(source: Source, patterns: Sequence[str] | None) -> Fetched:
             from alignslm.fetching.url import verified_file
 
             return verified_file(source)
+        case PackageSource():
+            from alignslm.fetching.packages import installed_files
+
+            return _verified(source, installed_files(source), patterns)
 
 
 def download_recorded(
@@ -74,7 +87,7 @@ def download_recorded(
 
 
 def is_cached(source: Source, *, patterns: Sequence[str] | None = None) -> bool:
-    """Tell whether `obtain` would need no network. Contents are not verified here."""
+    """Tell whether `download` would need no network. Contents are not verified here."""
     match source:
         case HubSource():
             from alignslm.fetching.hub import is_cached
@@ -86,6 +99,8 @@ def is_cached(source: Source, *, patterns: Sequence[str] | None = None) -> bool:
             from alignslm.fetching.url import is_whole, place_of
 
             return place_of(source).exists() or is_whole(source)
+        case PackageSource():
+            return source.problem() is None
 
 
 def expanded(source: FolderSource) -> Path:
@@ -97,24 +112,27 @@ def expanded(source: FolderSource) -> Path:
 
 
 def _from_folder(source: FolderSource, patterns: Sequence[str] | None) -> Fetched:
-    path = expanded(source)
+    return _verified(source, expanded(source), patterns)
+
+
+def _verified(source: FolderSource | PackageSource, path: Path, patterns: Sequence[str] | None) -> Fetched:
     found = file_sha256(path) if path.is_file() else _folder_sha256(source, path, patterns)
     if source.sha256 not in {None, found}:
         raise FetchError(
-            f"folder {source.path}: {path.absolute()} has sha256 {found}, but the configuration promises "
+            f"{source.kind} {source.path}: {path.absolute()} has sha256 {found}, but the configuration promises "
             f"{source.sha256}. It has changed, or the promise is wrong. If you trust it as it is, write its hash."
         )
     return Fetched(path, f"sha256:{found}")
 
 
-def _folder_sha256(source: FolderSource, path: Path, patterns: Sequence[str] | None) -> str:
+def _folder_sha256(source: FolderSource | PackageSource, path: Path, patterns: Sequence[str] | None) -> str:
     if not path.is_dir():
         raise FetchError(f"folder {source.path}: {path.absolute()} does not exist. Correct `path`, or fetch the files.")
     files = matching_files(path, patterns)
     if not files:
         below = sorted(one.name for one in path.iterdir() if one.is_dir() and matching_files(one, patterns))
         cure = f" Set `path` to one of its folders: {', '.join(below[:5])}." if below else ""
-        raise FetchError(f"folder {source.path}: {path.absolute()} has no {format_patterns(patterns)}.{cure}")
+        raise FetchError(f"{source.kind} {source.path}: {path.absolute()} has no {format_patterns(patterns)}.{cure}")
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\0".encode())

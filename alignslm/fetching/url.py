@@ -2,7 +2,6 @@
 
 import http.client
 import lzma
-import os
 import re
 import shutil
 import stat
@@ -17,12 +16,11 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub.utils import WeakFileLock  # public, but not in its __all__
 
 from alignslm.config.sources import UrlSource
-from alignslm.fetching import Fetched, FetchError, reraise_disk_errors
+from alignslm.fetching import CACHE_VARIABLE, Fetched, FetchError, cache_folder, reraise_disk_errors
 from alignslm.progress import track
 from alignslm.provenance import file_sha256
 from alignslm.storage import DISK_ERRORS
 
-CACHE_VARIABLE = "ALIGNSLM_CACHE"
 TIMEOUT_S = 30.0
 ATTEMPTS = 3
 MAX_NAME_BYTES = 200  # of the 255 that file systems allow
@@ -30,11 +28,6 @@ _MIB = 1 << 20
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, RuntimeError)
 _REFUSED = " A URL is fetched without a token: for what needs one, use kind: hub, which sends HF_TOKEN."
-
-
-def cache_folder() -> Path:
-    """Return the folder of files fetched by URL: $ALIGNSLM_CACHE, or ~/.cache/alignslm."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignslm").expanduser()
 
 
 def place_of(source: UrlSource) -> Path:

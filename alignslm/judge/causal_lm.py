@@ -20,7 +20,7 @@ from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
 from alignslm.judge import PROBE, JudgeInput, JudgeOutput, judge_spoken
 from alignslm.judge.calibration import try_judge
-from alignslm.judge.causal_weights import PATTERNS, load_causal
+from alignslm.judge.causal_weights import FOLDER, PATTERNS, SUFFIX, dequantize, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
 from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
@@ -43,11 +43,15 @@ def prepare(
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
     Returns figures of that story, and how well the judge tells true from shuffled `texts`. The weights stay in the
-    cache. Raises RubricError, FetchError, UnsuitableModelError, ...
+    cache, but for a GGUF file's: they are dequantized into `folder`. Raises RubricError, FetchError,
+    UnsuitableModelError, ...
     """
     rubric = Rubric.read(config.rubric, root)
     fetched = download(config.weights, patterns=PATTERNS)
-    judge = CausalLMJudge(config, rubric, *load_causal(fetched.path, dtype=config.dtype, device=device))
+    path = fetched.path
+    if path.suffix == SUFFIX:
+        path = dequantize(path, folder / FOLDER, dtype=config.dtype)
+    judge = CausalLMJudge(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
     figures = judge.probe()
     least = config.min_digit_mass if isinstance(config.score, ExpectedRating) else None
     figures |= try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc, min_digit_mass=least)
@@ -76,8 +80,10 @@ class CausalLMJudge:
     def load(cls, config: CausalLMJudgeConfig, folder: Path, *, device: str) -> "CausalLMJudge":
         """Use the rubric and the very weights that `prepare` saw."""
         rubric = Rubric.parse((folder / RUBRIC_FILE).read_text(encoding="utf-8"), where=str(folder / RUBRIC_FILE))
-        identity = json.loads((folder / SOURCE_FILE).read_text())["weights"]
-        path = download_recorded(config.weights, identity, patterns=PATTERNS)
+        path = folder / FOLDER
+        if not path.is_dir():
+            identity = json.loads((folder / SOURCE_FILE).read_text())["weights"]
+            path = download_recorded(config.weights, identity, patterns=PATTERNS)
         return cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:

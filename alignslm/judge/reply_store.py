@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from alignslm.config.llm_judges import Budget
 from alignslm.config.model import Config, Count
-from alignslm.fetching.url import cache_folder
+from alignslm.fetching import cache_folder
 from alignslm.storage import reraise_disk_errors, write_text
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from alignslm.config.experiment import Experiment
-from alignslm.config.sources import AnySource, FolderSource, HubSource, UrlSource, sources_in
+from alignslm.config.sources import AnySource, FolderSource, HubSource, PackageSource, UrlSource, sources_in
 from alignslm.fetching import is_cached
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
@@ -55,6 +55,8 @@ class Download(NamedTuple):
                 return self.source.path
             case UrlSource():
                 return self.source.url
+            case PackageSource():
+                return ", ".join(f"{name}=={version}" for name, version in self.source.packages.items())
 
     @property
     def command(self) -> str | None:
@@ -69,6 +71,8 @@ class Download(NamedTuple):
 
                 part = shlex.quote(str(beside(place_of(self.source), "part")))
                 return f"curl -fL -C - --create-dirs -o {part} {shlex.quote(url)}"
+            case PackageSource():
+                return self.source.install
         return None
 
 
@@ -79,7 +83,7 @@ def fetches_of(experiment: Experiment, *, ask: bool) -> tuple[list[Download], di
     for key, source in sources_in(choices, ""):
         found.setdefault(source.model_dump_json(), (key, source))
     here = [(key, source, _is_here(source)) for key, source in found.values()]
-    wanted = [source for _, source, present in here if not present and not isinstance(source, FolderSource)]
+    wanted = [source for _, source, present in here if not present and isinstance(source, HubSource | UrlSource)]
     sizes, unreachable = answers(wanted) if ask else ({}, {})
     return [_download(key, source, sizes, present=present) for key, source, present in here], unreachable
 
@@ -92,6 +96,9 @@ def _download(key: str, source: AnySource, sizes: dict[str, Answer], *, present:
     if isinstance(source, FolderSource):
         num_bytes = size_of(source.expanded()[0]) if present else None
         return Download(key, source, source.sha256 is not None, present, num_bytes)
+    if isinstance(source, PackageSource):
+        num_bytes = sum(path.stat().st_size for _, path in source.files()) if present else None
+        return Download(key, source, pinned=True, present=present, num_bytes=num_bytes)
     pinned = not isinstance(source, HubSource) or source.pinned
     return Download(key, source, pinned, present, *sizes.get(source.model_dump_json(), Answer()))
 

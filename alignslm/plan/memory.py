@@ -7,7 +7,7 @@ from typing import NamedTuple
 from alignslm.config.experiment import Experiment
 from alignslm.config.models import LlamaScratchConfig, Lora
 from alignslm.config.pretrained_lm import TwistInitConfig
-from alignslm.config.sources import FolderSource, HubSource, UrlSource
+from alignslm.config.sources import AnySource, FolderSource, HubSource, PackageSource, UrlSource
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAPTER_BYTES = 16  # of a trained parameter: fp32 weight, gradient, and Adam's two moments
@@ -106,7 +106,7 @@ def lm_shape(experiment: Experiment) -> Shape | None:
     return shape._replace(vocabulary=vocabulary) if shape and isinstance(lm, TwistInitConfig) else shape
 
 
-def shape_of(source: HubSource | FolderSource | UrlSource) -> Shape | None:
+def shape_of(source: AnySource) -> Shape | None:
     """Return a model's shape from its config.json on this machine, else as published, else None."""
     config = _config_file(source)
     if config is not None and (shape := read_shape(config)) is not None:
@@ -118,10 +118,12 @@ def shape_of(source: HubSource | FolderSource | UrlSource) -> Shape | None:
             name = source.path
         case UrlSource():
             name = source.url.removesuffix(".zip")
+        case PackageSource():
+            name = source.path
     return PUBLISHED.get(name.rstrip("/").rpartition("/")[2].lower())
 
 
-def _config_file(source: HubSource | FolderSource | UrlSource) -> Path | None:
+def _config_file(source: AnySource) -> Path | None:
     if isinstance(source, FolderSource):
         path = source.expanded()[0] / "config.json"
         return path if path.is_file() else None

@@ -10,7 +10,7 @@ from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, Recordings
 from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import OpenAIJudgeConfig
-from alignslm.config.prerequisites import execution_faults, folder_faults, judge_faults
+from alignslm.config.prerequisites import asr_faults, execution_faults, folder_faults, judge_faults
 from alignslm.integrity import LockError, lock_entries
 from alignslm.plan.disk import dvc_settings
 from alignslm.plan.downloads import Download
@@ -25,6 +25,7 @@ def missing_from(
     lacking = [
         *folder_faults(experiment, root),
         *judge_faults(experiment, root),
+        *asr_faults(experiment, root),
         *execution_faults(execution, root),
     ]
     return [

@@ -4,7 +4,7 @@ DVC decides in the same way, and alone knows whether an output was altered since
 of values that are not in params.yaml yet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ from alignslm.pipeline import Stage, read_stages, sources
 UNVARYING = "check"  # reruns with every value, and writes the same line: what reads it does not rerun for that
 
 
-def planned_stages(root: Path, *, params: str | None = None) -> tuple[list[Stage], list[Stage]]:
+def planned_stages(
+    root: Path, *, params: str | None = None, stale: Collection[str] = ()
+) -> tuple[list[Stage], list[Stage]]:
     """Return all stages, and those that would run. `params` stands in for the text of params.yaml.
+
+    `stale` are inputs that the run will find changed, of folders outside the repository.
 
     Raises ConfigError, PipelineError, LockError.
     """
@@ -26,9 +30,8 @@ def planned_stages(root: Path, *, params: str | None = None) -> tuple[list[Stage
     again: list[Stage] = []
     for stage in stages:
         above = sources(stage, stages)
-        if any(source in again and source.name != UNVARYING for source in above) or _is_changed(
-            stage, locked, above, root, read
-        ):
+        follows = any(source in again and source.name != UNVARYING for source in above)
+        if follows or any(dep in stale for dep in stage.deps) or _is_changed(stage, locked, above, root, read):
             again.append(stage)
     return stages, again
 

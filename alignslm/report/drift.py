@@ -1,4 +1,4 @@
-"""What changes from round to round besides the score: length, repetition, diversity, the distribution of scores."""
+"""How the distribution of scores changes from round to round."""
 
 from collections.abc import Iterator
 
@@ -6,36 +6,11 @@ import numpy as np
 import polars as pl
 
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import BASE, CONTINUATION
+from alignslm.report.columns import BASE
 from alignslm.report.drawing import HUES, Panel, new_figure, svg_of
-from alignslm.report.metrics import Report
 from alignslm.report.systems import lineage
 
-DRIFTS = (
-    "judge_score",
-    "heldout_judge_score",
-    "num_words",
-    "duration_s",
-    "auto_bleu",
-    "unique_ratio",
-    "unique_ratio_per_index",
-    "eos_rate",
-)
 LINES = ("-", "--", ":", "-.")
-
-
-def drift_table(report: Report, experiment: Experiment) -> pl.DataFrame:
-    """Return one row per checkpoint of the lineage: round (0 is the base model), model, means over continuations."""
-    rows = [
-        {"round": place, "model": model, **{name: _value(report, model, name) for name in DRIFTS}}
-        for place, model in enumerate(lineage(experiment))
-    ]
-    return pl.DataFrame(rows, schema={"round": pl.Int64, "model": pl.String, **dict.fromkeys(DRIFTS, pl.Float64)})
-
-
-def _value(report: Report, model: str, name: str) -> float | None:
-    found = report.metric(model, CONTINUATION, name)
-    return None if found is None else found.value
 
 
 def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Panel]:

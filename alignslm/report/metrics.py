@@ -1,6 +1,5 @@
 """Every reported number: metrics of systems, paired comparisons, and systems that are over-optimized for a judge."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
@@ -97,13 +96,6 @@ class Report(Config):
     def to_json(self) -> str:
         """Return the report as indented JSON text that ends in a newline."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
-
-    def to_summary(self) -> str:
-        """Return {model: {benchmark: {metric: value}}} as JSON, for DVC, which ignores lists."""
-        values: dict[str, dict[str, dict[str, float | None]]] = {}
-        for metric in self.metrics:
-            values.setdefault(metric.model, {}).setdefault(metric.benchmark, {})[metric.metric] = metric.value
-        return json.dumps(values, indent=2) + "\n"
 
 
 def summarise(

@@ -15,7 +15,7 @@ from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new
 from alignslm.report.drift import held_out_scores
 from alignslm.report.findings import LOW_TEMPERATURE
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
-from alignslm.report.inputs import ReportInputs, RoundTables, TrainingLog
+from alignslm.report.inputs import ReportInputs, TrainingLog
 from alignslm.report.metrics import JUDGES, Interval, Report
 from alignslm.report.systems import lineage, topline
 from alignslm.report.tabulate import models_of
@@ -194,17 +194,6 @@ def training_table(training: Mapping[str, TrainingLog]) -> pl.DataFrame:
     ]
     schema = {"checkpoint": pl.String, "step": pl.Int64, **dict.fromkeys(TRAINING_FIGURES, pl.Float64)}
     return pl.DataFrame(rows, schema=schema)
-
-
-def scores_table(rounds: Mapping[str, RoundTables]) -> pl.DataFrame:
-    """Return the histograms' counts: round, low, high, count."""
-    rows = [
-        (name, float(low), float(high), count)
-        for name, item in rounds.items()
-        for low, high, count in zip(SCORE_EDGES[:-1], SCORE_EDGES[1:], score_counts(item.scores), strict=True)
-    ]
-    schema = {"round": pl.String, "low": pl.Float64, "high": pl.Float64, "count": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 class _Curve(NamedTuple):

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignslm.report.columns import EvalTables
-from alignslm.report.drift import drift_table
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import Report, summarise
 from alignslm.report.page import markdown, page
-from alignslm.report.plots import panels, scores_table, training_table
+from alignslm.report.plot_data import plot_data
+from alignslm.report.plots import panels
 from alignslm.report.run_info import RunInfo
+from alignslm.report.summary import summary_json, summary_of
 from alignslm.report.systems import evaluated, previous, topline
 from alignslm.storage import write_text
 
@@ -31,23 +32,19 @@ def write_report(inputs: ReportInputs, origin: RunInfo, folder: Path) -> Report:
     """
     report = report_of(inputs)
     drawn = panels(report, inputs)
-    plots = {f"{panel.name}.svg": panel.svg for panel in drawn} | {
-        "training.csv": training_table(inputs.training).write_csv(),
-        "drift.csv": drift_table(report, inputs.experiment).write_csv(),
-        "scores.csv": scores_table(inputs.rounds).write_csv(),
-    }
+    plots = {f"{panel.name}.svg": panel.svg for panel in drawn} | plot_data(report, inputs)
     _replace(plots, folder / "plots")
     write_text(folder / "index.html", page(report, inputs, drawn, origin))
     write_text(folder / "report.md", markdown(report, inputs, drawn, origin))
     write_text(folder / "metrics.json", report.to_json())
-    write_text(folder / "summary.json", report.to_summary())
+    write_text(folder / "summary.json", summary_json(summary_of(report, inputs.experiment)))
     return report
 
 
 def _replace(files: Mapping[str, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if old.suffix in {".svg", ".csv"} and old.name not in files:
+        if old.suffix in {".svg", ".csv", ".json"} and old.name not in files:
             old.unlink()
     for name, text in files.items():
         write_text(folder / name, text)

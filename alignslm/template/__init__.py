@@ -9,7 +9,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 _IN_WHEEL, _CHECKOUT = _HERE / "files", _HERE.parent.parent
 _NAMES = ("dvc.yaml", "params.yaml", "experiments", "stages", "code", ".gitignore", ".dvcignore", ".dvc/config",
-          ".dvc/.gitignore")  # fmt: skip
+          ".dvc/.gitignore", ".dvc/plots")  # fmt: skip
 
 
 def template_folder() -> Path:
