@@ -20,7 +20,7 @@ import stages.vocoder
 from tests.micro import CHOICES, PARAMS, copy_project, edit
 
 SMALLER = {
-    "corpus/storyworld": {"stories": {"train": 30, "valid": 3, "dev": 1, "test": 2}, "num_texts": 20},
+    "corpus/storyworld": {"stories": {"train": 30, "valid": 3, "dev": 1, "test": 2}},
     "encoder/mfcc-kmeans": {"num_units": 50, "fit_utterances": 10},
     "lm/llama-tiny": {"max_steps": 25, "warmup_steps": 4},
     "vocoder/conv-griffinlim": {"fit_utterances": 24, "steps": 40},

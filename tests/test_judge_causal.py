@@ -307,10 +307,11 @@ def test_preparing_tells_true_from_shuffled_texts(tmp_path):
     )  # how it is tried, not how it judges
 
 
-@pytest.mark.parametrize(("limit", "value"), [("min_digit_mass", 1.0), ("min_auc", 1.0)])
-def test_a_judge_below_its_limit_leaves_nothing(tmp_path, limit, value):
+@pytest.mark.parametrize(("limit", "form", "least"), [("min_digit_mass", "base", 0), ("min_auc", "chat", 1)])
+def test_a_judge_below_its_limit_leaves_nothing(tmp_path, limit, form, least):
+    """The base model gives the digits a few hundredths of the probability."""
     texts = [JudgeInput(story.prompt + f" {at}", story.continuation) for at, story in enumerate(stories(6))]
-    strict = config(checkpoint("chat"), **({"min_auc": 0} | {limit: value}))
+    strict = config(checkpoint(form), answer_prefix=PREFIXES[form], min_auc=least)
     with pytest.raises(CalibrationError) as raised:
         prepare_judge(strict, texts, tmp_path, device="cpu", root=ROOT)
     names(raised.value, f"{limit}: 0")
