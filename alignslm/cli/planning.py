@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -14,6 +14,9 @@ from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.terminal import format_bytes, format_count, grid, wide_console
+from alignslm.cli.times import clock
+from alignslm.config.execution import Execution
+from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
 from alignslm.machine import device_memory
@@ -25,6 +28,9 @@ from alignslm.plan.stages import planned_stages
 from alignslm.plan.workload import JudgeRequests, Workload
 from alignslm.terminal import Console
 
+if TYPE_CHECKING:
+    from alignslm.plan.probe import Estimate
+
 SHOWN_STAGES = 400  # characters of the stages that will run
 
 
@@ -35,16 +41,22 @@ def plan(
         str | None, typer.Option("--preset", "-p", help="Plan this preset; params.yaml is left alone.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server for sizes and access.")] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Estimate the stages' hours by timing a few steps here."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Print which stages a run will make, what it will download, request, pay and hold, and what is missing.
 
     Everything that is missing is listed at once with the command that provides it (files, packages, keys, disk space,
-    rubrics, request budgets), and the exit status is then 1. Nothing is downloaded and no model is loaded.
+    rubrics, request budgets), and the exit status is then 1. Nothing is downloaded and no published model is loaded.
 
     [bold]alignslm plan[/]                     of params.yaml
 
     [bold]alignslm plan --preset twist-7b[/]   of another experiment
+
+    [bold]alignslm plan --probe[/]             also hours on this machine, by a few timed steps
     """
     edited = None if preset is None else preview(preset, root)
     experiment = load_experiment(root) if edited is None else edited.experiment
@@ -52,13 +64,50 @@ def plan(
     planned = plan_of(experiment, root, execution=execution, ask=not offline)
     looked = outside.compare(experiment, root / Artifacts().outside, root, new=False)
     stages = planned_stages(root, params=None if edited is None else edited.text, stale=looked.stale)
+    hours = _probed(experiment, execution, planned, stages[1]) if probe else None
     if as_json:
-        print(json.dumps(as_data(planned, *stages) | {"changed": looked.changes}, indent=1))
+        told = {"changed": looked.changes, "estimate": hours._asdict() if hours else None}
+        print(json.dumps(as_data(planned, *stages) | told, indent=1))
     else:
         for change in looked.changes:
             Console(highlight=False).print(Text(change, style="yellow"), soft_wrap=True)
         _show(planned, stages, batch_size=execution.batch_size, asked=not offline)
+        _show_hours(hours, stages[1])
     raise typer.Exit(1 if planned.missing else 0)
+
+
+def _probed(experiment: Experiment, execution: Execution, planned: Plan, again: list[Stage]) -> "Estimate":
+    from alignslm.plan.probe import estimate  # imports torch
+
+    return estimate(experiment, execution, planned.volume, again)
+
+
+def _show_hours(hours: "Estimate | None", again: list[Stage]) -> None:
+    console = wide_console()
+    if hours is None:
+        if again:
+            console.print("`alignslm plan --probe` estimates the hours on this machine from a few timed steps")
+        return
+    known = {name: seconds for name, seconds in hours.seconds.items() if seconds is not None}
+    grouped_s: dict[str, float] = {}
+    for name, seconds in known.items():
+        kind = name.partition("@")[0]
+        grouped_s[kind] = grouped_s.get(kind, 0.0) + seconds
+    rows = [
+        *((name, duration(seconds)) for name, seconds in grouped_s.items()),
+        ("together", duration(sum(known.values()))),
+    ]
+    console.print()
+    console.print(grid((f"estimate on {hours.device}", "time"), rows))
+    left = [stage for stage in again if stage.name not in known]
+    console.print(
+        f"estimated from a few steps timed just now, with what else this machine does; not: {grouped(left, again)}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return `12.4 h` from an hour on, else as `alignslm times` tells it."""
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else clock(seconds)
 
 
 def as_data(planned: Plan, stages: list[Stage], again: list[Stage]) -> dict[str, object]:
