@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from alignslm import outside
+from alignslm.cli.overview import changed_stages
 from alignslm.config.experiment import CONFIG_GROUPS, Experiment
 from alignslm.config.loading import load_experiment
 from alignslm.config.presets import preview
@@ -301,6 +302,7 @@ def test_changed_recordings_rerun_what_reads_them_and_nothing_else(recorded):
     names(said, "1 added", "README")
     assert stages_of(said) == ["corpus"]
     assert stages_of(units(root)) == []
+    assert {"check", "corpus", "units"}.isdisjoint(changed_stages(root))  # what `alignslm stages` marks
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from alignslm.audio import decode
 from alignslm.config.loading import load_experiment
 from alignslm.integrity import DamagedError
 from alignslm.provenance import content_id
+from alignslm.report import plots
 from alignslm.report.drawing import VARIABLES, inline
 from alignslm.report.findings import findings_of
 from alignslm.report.formatting import change, heading, headline, percent, with_error, with_interval
@@ -198,12 +199,23 @@ def test_figures_are_well_formed_without_dates_and_leave_their_colours_to_the_pa
         assert "xmlns" not in inside
 
 
-@pytest.mark.parametrize("metric", ["eos-rate", "unique-ratio-per-index", "unit-error-rate", "silence-ratio"])
-def test_no_axis_of_percentages_leaves_them(written, metric):
-    svg = (written / "plots" / f"models-{metric}.svg").read_text()
-    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", svg)]
-    assert len(ticks) >= 3
-    assert 0 <= min(ticks) <= max(ticks) <= 100
+def test_no_axis_of_percentages_leaves_them(report, inputs, monkeypatch):
+    limits = {}
+
+    def drawn(figure, name):
+        limits[name] = figure.axes[0].get_xlim()
+        return "<svg/>"
+
+    monkeypatch.setattr(plots, "svg_of", drawn)
+    whole = tuple(
+        m.model_copy(update={"value": 0.9, "ci95": (0.0, 1.0)}) if m.metric == "eos_rate" else m for m in report.metrics
+    )
+    plots.panels(report.model_copy(update={"metrics": whole}), inputs)
+    for metric in ("eos-rate", "unique-ratio", "unique-ratio-per-index", "unit-error-rate", "silence-ratio"):
+        low, high = limits[f"models-{metric}"]
+        assert 0 <= low < high <= 100, metric
+    assert limits["models-eos-rate"] == (0, 100)
+    assert limits["difference-continuation-unique-ratio"][0] < 0
 
 
 def test_figures_do_not_depend_on_the_users_matplotlib_settings(inputs, written, tmp_path):

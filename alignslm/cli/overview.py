@@ -52,7 +52,9 @@ def changed_stages(root: Path) -> list[str] | None:
     """Return the stages that DVC would run again; None if it cannot say, for example during a run."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 fixed words
-    return list(json.loads(done.stdout)) if done.returncode == 0 else None
+    if done.returncode != 0:
+        return None
+    return [name for name, how in json.loads(done.stdout).items() if how != ["always changed"]]
 
 
 def states(stages: list[Stage], changed: Iterable[str], root: Path) -> dict[str, str]:
