@@ -119,6 +119,7 @@ OUTSIDE = [
         "plan",
         "stages",
         "upgrade",
+        "sweep judge=ngram",
         "ingest x",
         "import-preferences x --name y",
         "times",

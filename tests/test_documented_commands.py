@@ -38,6 +38,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "alignslm show": ("test_cli.py", "test_show_by_words"),
     "alignslm trace": ("test_lineage.py", "test_the_command_prints_the_chain_and_writes_both_sounds"),
     "alignslm compare": ("test_report_compare.py", "test_the_command_prints_a_table_and_json"),
+    "alignslm sweep": ("test_sweep_runs.py", "test_the_lines_of_the_page_do_not_stack"),
     "alignslm compare-seeds": ("test_report_seeds.py", "test_the_command_prints_a_table_and_json"),
     "alignslm export-zrc": (
         "test_benchmark_submission.py",

@@ -393,6 +393,7 @@ def visited(served):
 def test_base_and_the_last_round_are_compared_at_first(visited, studio, world):
     """Alphabetical order would tick base, ntp and r1."""
     boxes = visited.get_by_role("checkbox")
+    expect(boxes).to_have_count(3)
     assert [box.is_checked() for box in boxes.all()] == [True, False, True]
     two = studio.params.model_copy(update={"preferences": studio.params.preferences | {"r2": "as r1"}})
     later = studio.params.checkpoints["r1"].model_copy(update={"train_on": "pairs/r2"})

@@ -20,6 +20,7 @@ class Commands(LazyGroup):
             "plan": "alignslm.cli.planning:plan",
             "stages": "alignslm.cli.overview:stages",
             "upgrade": "alignslm.cli.upgrading:upgrade",
+            "sweep": "alignslm.cli.sweep:sweep",
             "import-preferences": "alignslm.cli.preferences:import_preferences",
         },
         "After a run": {

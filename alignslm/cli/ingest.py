@@ -80,7 +80,9 @@ def _print(done: "Ingested", name: str, console: Console) -> None:
     console.print(grid(("split", "utterances", "minutes", "speakers"), rows, numbers=(1, 2, 3), styles=("bold",)))
     console.print(Text(APART[done.by]))
     if done.aside:
-        console.print(Text(f"{len(done.aside)} set aside (ingested/{name}/set-aside.csv):", style="yellow"))
+        console.print(
+            Text(f"{len(done.aside)} recordings or texts set aside (ingested/{name}/set-aside.csv):", style="yellow")
+        )
         places = [Problem(reason, file if row is None else f"{file}:{row}") for file, row, reason in done.aside]
         for line in format_problems(places):
             console.print(Text(line))

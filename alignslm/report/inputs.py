@@ -113,7 +113,7 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
         judged=judged,
         item_scores=pl.concat(scored),
         mos=pl.concat(tables.read(tables.MOS, made.mos_of(name)) for name in rated),
-        word_errors=_read_word_errors(made, experiment, judged),
+        word_errors=read_word_errors(made, experiment, judged),
         transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
         rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
         training={name: read_json(made.training(name), TrainingLog) for name in (BASE, *baselines, *rounds)},
@@ -125,7 +125,7 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
     )
 
 
-def _read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
+def read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFrame) -> pl.DataFrame:
     """Count the word errors of the ground-truth continuations: original recordings and resynthesized.
 
     No rows if the texts are not known, or if the experiment has no topline.

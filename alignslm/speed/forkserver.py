@@ -104,7 +104,7 @@ def main(command: Sequence[str]) -> Never:
     held = _lock_workspace(command)  # noqa: F841 as long as this process lives, under another name too
     os.environ[times.RUN] = f"{time.time():.3f}"  # stages note their times under it
     if can_fork():
-        _start_server()
+        start_server()
     os.execvp(command[0], list(command))  # noqa: S606 the user's own command
 
 
@@ -124,8 +124,8 @@ def _lock_workspace(command: Sequence[str]) -> contextlib.ExitStack:
     return held
 
 
-def _start_server() -> None:
-    """Start the server, and put its address into the environment."""
+def start_server() -> None:
+    """Start the server of this process, and put its address into the environment: its stages are forks."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(b"")  # Linux chooses a name that no file has: nothing is left of it, however the server ends
     listener.listen()

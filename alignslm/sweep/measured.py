@@ -1,0 +1,96 @@
+"""The headline metrics of a finished experiment, row by row, read from DVC's cache at its commit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+
+from alignslm import tables
+from alignslm.artifacts import Artifacts
+from alignslm.config.experiment import BASE, Experiment
+from alignslm.integrity import lock_entries
+from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, EvalTables, MetricColumn, columns_of
+from alignslm.report.evaluated import Key, pair, read_columns
+from alignslm.report.formatting import SPEECH_FIRST, TOPIC
+from alignslm.report.inputs import read_word_errors
+from alignslm.report.systems import last_round, topline
+from alignslm.storage import atomic_write
+from alignslm.sweep import SweepError
+from alignslm.sweep.folder import Finished
+
+HEADLINE: dict[str, Key] = {  # as reports/summary.json names them; gains are over base
+    "score": (CONTINUATION, "judge_score"),
+    "gain": (CONTINUATION, "judge_score"),
+    "heldout_gain": (CONTINUATION, "heldout_judge_score"),
+    "topic": ("storycloze", TOPIC),
+    "sblimp": ("sblimp", ACCURACY),
+    "swuggy": ("swuggy", ACCURACY),
+    "pred_mos": (SPEECH, SPEECH_FIRST),
+    "unique": (CONTINUATION, "unique_ratio"),
+    "wer": (SPEECH, WORD_ERROR),
+}
+JUDGES = {"score": "judge", "gain": "judge", "heldout_gain": "heldout_judge"}  # whose scores these are
+
+
+class Measured(NamedTuple):
+    """The columns of one run by headline name, and which judges gave the scores (hashes, by name of the metric)."""
+
+    columns: dict[str, MetricColumn]
+    judges: dict[str, str]
+
+
+def measure(root: Path, experiment: Experiment, made: Finished) -> Measured:
+    """Return what the table shows of an experiment. Raises SweepError if an artifact is in no cache."""
+    with TemporaryDirectory(prefix="alignslm-") as folder:
+        place = Path(folder)
+        for path in ["dvc.lock", *_files(experiment)]:
+            _fetch(root, made, path, place / path)
+        columns = columns_in(place / "artifacts", experiment)
+        judges = {name: getattr(experiment.params, key) for name, key in JUDGES.items()}
+        locked = lock_entries(place / "dvc.lock")
+        return Measured(columns, {name: locked[f"judge@{judge}"]["outs"][0]["md5"] for name, judge in judges.items()})
+
+
+def _files(experiment: Experiment) -> Iterator[str]:
+    """Yield the artifacts that are read."""
+    made = Artifacts()
+    truth = topline(experiment)
+    for system in {BASE, last_round(experiment), truth} & {*experiment.params.systems}:
+        yield from map(str, (made.judged(system), made.item_scores(system), made.sample(system).transcripts))
+    yield str(made.mos_of(last_round(experiment)))
+    if truth in experiment.params.systems:
+        yield from map(str, (made.prompts, made.sample(truth).recorded))
+
+
+def _fetch(root: Path, made: Finished, path: str, target: Path) -> None:
+    files = DVCFileSystem(url=str(root.resolve()), rev=made.commit)
+    try:
+        with atomic_write(target) as partial:
+            files.get_file(path, str(partial))
+    except (DvcException, FileNotFoundError) as error:
+        raise SweepError(
+            f"{path} of {made.name} is not in DVC's cache. Run `dvc exp remove {made.name}` and the sweep again."
+        ) from error
+
+
+def columns_in(artifacts: Path, experiment: Experiment) -> dict[str, MetricColumn]:
+    """Return the columns of the headline metrics that an artifacts folder has, in their order."""
+    result, truth = last_round(experiment), topline(experiment)
+    own, base = read_columns(artifacts, result), read_columns(artifacts, BASE)
+    found = {name: own[key] for name, key in HEADLINE.items() if key in own and not name.endswith(("gain", "wer"))}
+    for name in ("gain", "heldout_gain"):
+        both = pair(own[HEADLINE[name]], base[HEADLINE[name]])
+        found[name] = MetricColumn(CONTINUATION, name, both.left - both.right, both.ids, higher_is_better=True)
+    if truth in experiment.params.systems:
+        found["wer"] = _word_errors(Artifacts(artifacts), experiment, truth)
+    return {name: found[name] for name in HEADLINE if name in found}
+
+
+def _word_errors(made: Artifacts, experiment: Experiment, truth: str) -> MetricColumn:
+    judged = tables.read(tables.CONTINUATION_METRICS, made.judged(truth))
+    items = tables.read(tables.ITEM_SCORES, made.item_scores(truth))
+    counted = read_word_errors(made, experiment, judged)
+    return columns_of(EvalTables(judged, items, {}, word_errors=counted), truth)[HEADLINE["wer"]]
