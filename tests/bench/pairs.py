@@ -103,11 +103,12 @@ def _measure(root: Path, work: Path, name: str) -> tuple[float, float, int]:
 def _made(artifacts: Path, name: str, written: Written) -> tuple[int, int]:
     """Return how many pairs were made and their bytes. Raises BenchError where prompts got lost."""
     account = json.loads((artifacts / "pair_counts" / f"{name}.json").read_text())
-    prompts = sum(split["prompts"] for split in account.values())
+    splits = [account["train"], account["valid"]]
+    prompts = sum(split["prompts"] for split in splits)
     if prompts != written.selectable:
         raise BenchError(f"{written.selectable} prompts were simulated, {prompts} are accounted for")
     size = (artifacts / "pairs" / f"{name}.parquet").stat().st_size
-    return sum(split["pairs"] for split in account.values()), size
+    return sum(split["pairs"] for split in splits), size
 
 
 def format_result(measured: PairsMeasured) -> list[str]:
