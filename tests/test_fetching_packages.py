@@ -86,6 +86,7 @@ def test_all_missing_packages_stand_in_one_command(site):
     wanted = source("lab_model/data/*", packages={"lab-model": "1.3", "no-such-model-a": "2.0", "no-such-model-b": "1"})
     command = "pip install --no-deps lab-model==1.3 no-such-model-a==2.0 no-such-model-b==1"
     assert message(wanted).endswith(command)
+    assert message(source("lab_model/data/*", packages={"lab-model": "1.3"})).endswith("lab-model==1.3")
     assert not is_cached(wanted)
 
 

@@ -85,6 +85,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.chdir(write_experiment(tmp_path))
     for name in ("SPEECH", "ALIGNED", "LM", "PLAN_TEST_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / ".git").mkdir()
     (tmp_path / ".dvc").mkdir()
@@ -126,6 +127,7 @@ def test_the_embedded_experiment_needs_nothing(root):
         ("heldout_judge", "ngram: 80"),
         ("disk", "peak", "free"),
         ("nothing", "download"),
+        ("alignslm plan --probe", "hours"),
         ("nothing", "missing"),
     )
     for line, facts in zip(lines, expected, strict=True):
@@ -351,7 +353,7 @@ def test_a_server_that_does_not_answer_is_asked_once_and_told_once(root, monkeyp
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     _, lines = plan()
     (told,) = (line for line in lines if line.startswith("the Hub"))
-    names(told, "not reachable", "refused", "2")
+    names(told, "not reachable", "refused", "lm.weights", "asr.weights")
     assert row(lines, "lm.weights") == ["lab/m@main", "no", "unknown"]
     assert "    hf download lab/m --revision main" in lines
     assert "    hf download lab/w --revision v1" in lines

@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from alignslm.config.speech_kmeans import SpeechKMeansConfig
-from alignslm.encoder import load_encoder, prepare_encoder
-from alignslm.encoder.speech_kmeans import _drawn, unit_frames
+from alignslm.encoder import load_encoder, prepare_encoder, speech_kmeans
+from alignslm.encoder.speech_kmeans import unit_frames
 from alignslm.encoder.speech_states import load_states
 from alignslm.encoder.waveforms import EncoderError
 from tests.messages import names
@@ -135,22 +135,16 @@ def test_either_form_of_whisper_gives_the_same_units(published, fitted, tmp_path
     assert encoder.contract.revision != fitted.contract.revision  # of other files
 
 
-def test_frames_are_drawn_from_all_utterances_alike_and_few_are_held(published):
-    config = config_of(published, fit_frames=200)
-    held = []
-
-    def utterances():
-        for number in range(100):
-            rows = np.full((50, 1), number, np.float32)
-            held.append(rows.nbytes)
-            yield rows
-
-    drawn = _drawn(config, utterances())
+def test_frames_are_drawn_from_all_utterances_alike_and_few_are_held(published, monkeypatch):
+    held, smallest = [], speech_kmeans._smallest
+    monkeypatch.setattr(speech_kmeans, "_smallest", lambda rows, *more: held.append(len(rows)) or smallest(rows, *more))
+    utterances = (np.full((50, 1), number, np.float32) for number in range(100))
+    drawn = speech_kmeans._drawn(config_of(published, fit_frames=200), utterances)
     assert drawn.shape == (200, 1)
-    counts = np.bincount(drawn[:, 0].astype(int), minlength=100)
-    halves = counts[:50].sum(), counts[50:].sum()  # binomial of 200 at one half: 7 is one standard deviation
-    assert abs(halves[0] - halves[1]) < 6 * 7
-    assert len(_drawn(config, [np.zeros((150, 1), np.float32)])) == 150
+    assert max(held) <= 2 * 200 + 50  # of 5000
+    first = int((drawn < 50).sum())  # binomial of 200 at one half: 7 is one standard deviation
+    assert abs(first - 100) < 5 * 7
+    assert len(speech_kmeans._drawn(config_of(published), [np.zeros((90, 1), np.float32)])) == 90
 
 
 def test_what_does_not_fit_the_checkpoint(published, tmp_path):

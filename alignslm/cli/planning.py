@@ -73,6 +73,7 @@ def plan(
             Console(highlight=False).print(Text(change, style="yellow"), soft_wrap=True)
         _show(planned, stages, batch_size=execution.batch_size, asked=not offline)
         _show_hours(hours, stages[1])
+        _show_missing(planned.missing, stages[1])
     raise typer.Exit(1 if planned.missing else 0)
 
 
@@ -138,13 +139,17 @@ def _show(planned: Plan, stages: tuple[list[Stage], list[Stage]], *, batch_size:
     ]
     console.print(grid(("", ""), rows, numbers=(), styles=("bold",)))
     _show_sources(console, planned, asked=asked)
-    for line in planned.missing:
+
+
+def _show_missing(missing: list[str], again: list[Stage]) -> None:
+    console = wide_console()
+    for line in missing:
         message, _, command = line.partition("\n")
         console.print(
             Text(f"missing: {message}", style="red"), Text(command), sep="\n" if command else "", soft_wrap=True
         )
-    if not planned.missing:
-        nothing = "nothing is missing" + ("" if stages[1] else ", and nothing to run")
+    if not missing:
+        nothing = "nothing is missing" + ("" if again else ", and nothing to run")
         console.print(Text(nothing, style="green"))
 
 
@@ -222,12 +227,9 @@ def _show_sources(console: Console, planned: Plan, *, asked: bool) -> None:
         grid(("source", "where", "pinned", "size"), map(source_row, planned.fetches), styles=("",), numbers=(3,))
     )
     for server, reason in planned.unreachable.items():
-        unknown = sum(
-            not one.present and one.num_bytes is None and server_of(one.source) == server for one in planned.fetches
-        )
-        console.print(
-            Text(f"{server} was not reachable ({reason}): the sizes of {unknown} sources are unknown", "yellow")
-        )
+        asked_of = [one for one in planned.fetches if not one.present and server_of(one.source) == server]
+        unknown = ", ".join(one.key for one in asked_of if one.num_bytes is None)
+        console.print(Text(f"{server} was not reachable ({reason}): unknown are the sizes of {unknown}", "yellow"))
     if not asked:
         console.print("--offline: no server was asked for sizes and access")
     commands = [fetch.command for fetch in planned.fetches if not fetch.present and fetch.command]
