@@ -57,11 +57,11 @@ def ingest(
     if done is None:
         console.print(Text(f"nothing has changed in {folder} since ingested/{name} was written"))
     else:
-        _print(done, name, console)
+        _print(done, name, asr, console)
     console.print(Text(f"next: alignslm preset {name} && make repro"))
 
 
-def _print(done: "Ingested", name: str, console: Console) -> None:
+def _print(done: "Ingested", name: str, asr: str | None, console: Console) -> None:
     import polars as pl
 
     if done.changes is not None:
@@ -71,7 +71,7 @@ def _print(done: "Ingested", name: str, console: Console) -> None:
     console.print(
         Text(f"{recordings} of {len(done.found.recordings)} recordings used, {minutes:.1f} minutes of speech")
     )
-    texts = f"texts from {done.found.table}" if done.found.table else "texts from .txt files"
+    texts = f"from {done.found.table or '.txt files'}" + (f", or transcribed by {asr}" if asr else "")
     with_text = len(done.rows) - done.rows["text"].null_count()
     console.print(Text(f"{with_text} of {len(done.rows)} utterances have a text ({texts})"))
     counted = done.rows.group_by("split").agg(pl.len(), pl.col("seconds").sum() / 60, pl.col("speaker_id").n_unique())

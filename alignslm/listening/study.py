@@ -87,8 +87,8 @@ def _first_draws(artifacts: Path, system: str) -> pl.DataFrame:
         if not known:
             raise StudyError(f"{path.parent.parent} has no samples yet. Run `dvc repro`.")
         raise StudyError(
-            f"there are samples of {', '.join(known)}, but not of {system!r}. Remove it from the study's config in "
-            "experiments/listening, or add it to `systems` in params.yaml and run `dvc repro`."
+            f"{path.parent} does not exist: there are samples of {', '.join(known)}, not of {system!r}. Remove it from "
+            "the study's config in experiments/listening, or add it to `systems` in params.yaml and run `dvc repro`."
         )
     frame = tables.read(tables.CONTINUATIONS, path, ["continuation_id", "prompt_id", "sample_index"])
     return frame.filter(sample_index=0).select("prompt_id", "continuation_id")
