@@ -35,6 +35,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "dvc remote add": (RUNS, S3),
     "dvc push": (RUNS, S3),
     "dvc pull": (RUNS, S3),
+    "python speak.py": ("test_real_pipeline.py", "test_real_small_runs_offline_from_a_voice_to_the_report"),
     "alignslm show": ("test_cli.py", "test_show_by_words"),
     "alignslm trace": ("test_lineage.py", "test_the_command_prints_the_chain_and_writes_both_sounds"),
     "alignslm compare": ("test_report_compare.py", "test_the_command_prints_a_table_and_json"),

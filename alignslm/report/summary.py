@@ -1,6 +1,7 @@
 """The ten headline numbers of an experiment: what DVC shows and compares (reports/summary.json)."""
 
 import json
+from collections.abc import Collection
 from typing import NamedTuple
 
 from alignslm.config.experiment import Experiment
@@ -57,16 +58,21 @@ def summary_json(summary: Summary) -> str:
     return json.dumps(summary._asdict(), indent=2) + "\n"
 
 
-def _answer(report: Report, experiment: Experiment, question: str) -> Metric | None:
-    """Return the headline accuracy of the first benchmark that asks this question."""
-    shown = dict(headline(report))
+def benchmark_of(question: str, experiment: Experiment, measured: Collection[str]) -> str | None:
+    """Return the first of the measured benchmarks that asks a question of QUESTIONS, None if there is none."""
     asked = {
         label: name
         for name, config in experiment.benchmarks.items()
         for label in (name, config.kind.removeprefix("toy-"))
-        if name in shown
+        if name in measured
     }
-    name = next((asked[label] for label in QUESTIONS[question] if label in asked), None)
+    return next((asked[label] for label in QUESTIONS[question] if label in asked), None)
+
+
+def _answer(report: Report, experiment: Experiment, question: str) -> Metric | None:
+    """Return the headline accuracy of the first benchmark that asks this question."""
+    shown = dict(headline(report))
+    name = benchmark_of(question, experiment, shown)
     return report.metric(last_round(experiment), name, shown[name]) if name else None
 
 

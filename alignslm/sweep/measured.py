@@ -1,6 +1,6 @@
 """The headline metrics of a finished experiment, row by row, read from DVC's cache at its commit."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -16,18 +16,17 @@ from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, 
 from alignslm.report.evaluated import Key, pair, read_columns
 from alignslm.report.formatting import SPEECH_FIRST, TOPIC
 from alignslm.report.inputs import read_word_errors
+from alignslm.report.summary import NAMES, QUESTIONS, benchmark_of
 from alignslm.report.systems import last_round, topline
 from alignslm.storage import atomic_write
 from alignslm.sweep import SweepError
 from alignslm.sweep.folder import Finished
 
-HEADLINE: dict[str, Key] = {  # as reports/summary.json names them; gains are over base
+HEADLINE = tuple(name for name in NAMES if name != "gain_ci")  # as reports/summary.json names them
+KEYS: dict[str, Key] = {  # gains are over base; benchmarks are found by what they ask
     "score": (CONTINUATION, "judge_score"),
     "gain": (CONTINUATION, "judge_score"),
     "heldout_gain": (CONTINUATION, "heldout_judge_score"),
-    "topic": ("storycloze", TOPIC),
-    "sblimp": ("sblimp", ACCURACY),
-    "swuggy": ("swuggy", ACCURACY),
     "pred_mos": (SPEECH, SPEECH_FIRST),
     "unique": (CONTINUATION, "unique_ratio"),
     "wer": (SPEECH, WORD_ERROR),
@@ -80,17 +79,24 @@ def columns_in(artifacts: Path, experiment: Experiment) -> dict[str, MetricColum
     """Return the columns of the headline metrics that an artifacts folder has, in their order."""
     result, truth = last_round(experiment), topline(experiment)
     own, base = read_columns(artifacts, result), read_columns(artifacts, BASE)
-    found = {name: own[key] for name, key in HEADLINE.items() if key in own and not name.endswith(("gain", "wer"))}
+    keys = KEYS | dict(_benchmark_keys(own, experiment))
+    found = {name: own[key] for name, key in keys.items() if key in own and not name.endswith(("gain", "wer"))}
     for name in ("gain", "heldout_gain"):
-        both = pair(own[HEADLINE[name]], base[HEADLINE[name]])
+        both = pair(own[KEYS[name]], base[KEYS[name]])
         found[name] = MetricColumn(CONTINUATION, name, both.left - both.right, both.ids, higher_is_better=True)
     if truth in experiment.params.systems:
         found["wer"] = _word_errors(Artifacts(artifacts), experiment, truth)
     return {name: found[name] for name in HEADLINE if name in found}
 
 
+def _benchmark_keys(own: Collection[Key], experiment: Experiment) -> Iterator[tuple[str, Key]]:
+    for question in QUESTIONS:
+        name = benchmark_of(question, experiment, {benchmark for benchmark, _ in own})
+        yield from ((question, (name, metric)) for metric in (ACCURACY, TOPIC) if name and (name, metric) in own)
+
+
 def _word_errors(made: Artifacts, experiment: Experiment, truth: str) -> MetricColumn:
     judged = tables.read(tables.CONTINUATION_METRICS, made.judged(truth))
     items = tables.read(tables.ITEM_SCORES, made.item_scores(truth))
     counted = read_word_errors(made, experiment, judged)
-    return columns_of(EvalTables(judged, items, {}, word_errors=counted), truth)[HEADLINE["wer"]]
+    return columns_of(EvalTables(judged, items, {}, word_errors=counted), truth)[KEYS["wer"]]

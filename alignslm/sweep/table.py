@@ -11,7 +11,7 @@ from alignslm.report.evaluated import Difference, Paired, comparable, pair
 from alignslm.report.metrics import Comparison, comparison_fields
 from alignslm.report.systems import last_round
 from alignslm.statistics import Estimate, holm, mean_interval
-from alignslm.sweep.measured import HEADLINE, Measured
+from alignslm.sweep.measured import Measured
 from alignslm.sweep.runs import Run
 
 FIELDS = ("value", "delta", "p", "p_corrected", "n", "n_missing")
@@ -99,7 +99,7 @@ def _cells(run: str, measured: Mapping[str, Measured], found: Mapping[tuple[str,
     first, nothing = next(iter(measured)), np.array([])
     for metric, column in measured[run].columns.items():
         none = Difference(Paired(nothing, nothing, nothing), Estimate(None, None, None, 0, 0), None)
-        fields = comparison_fields(run, first, HEADLINE[metric], found.get((run, metric), none))
+        fields = comparison_fields(run, first, (column.benchmark, column.metric), found.get((run, metric), none))
         value = mean_interval(column.values, column.clusters).value
         other = not _same_judge(metric, run, measured)
         yield Cell.model_validate({**fields, "name": metric, "value": value, "other_judge": other})
