@@ -61,7 +61,7 @@ def verified_file(source: UrlSource) -> Fetched:
 def is_whole(source: UrlSource) -> bool:
     """Tell whether all of the file was downloaded but not looked at yet: by hand, say."""
     part = beside(place_of(source), "part")
-    return part.exists() and file_sha256(part) == source.sha256
+    return part.is_file() and file_sha256(part) == source.sha256
 
 
 def _fetch(source: UrlSource, place: Path) -> None:
