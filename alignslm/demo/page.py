@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any, TypeAlias
 
@@ -22,6 +21,7 @@ from alignslm.generation.take import write_audio
 from alignslm.prompts import read_prompts
 from alignslm.recordings import listening_sort_key
 from alignslm.redaction import redact
+from alignslm.storage import temporary_folder
 from alignslm.user_errors import is_user_error
 
 Answer: TypeAlias = Callable[[str | None, Sequence[str], float, float, float, float | None], str]
@@ -160,7 +160,7 @@ def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, ope
     from alignslm.serving import run
 
     studio, names = SpeechPipeline.open(root), chosen_models(models, root)
-    with TemporaryDirectory() as examples:
+    with temporary_folder() as examples:
         write_examples(studio, Path(examples))
         app = page_app(build_page(studio, names, Path(examples)), host=host, port=port)
         url = f"http://{host}:{port}"

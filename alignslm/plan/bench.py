@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import torch
@@ -67,7 +66,9 @@ class Bench:
 
     def fresh(self) -> Path:
         """Return an empty folder."""
-        return Path(mkdtemp(dir=self.folder))
+        folder = self.folder / str(len(list(self.folder.iterdir())))
+        folder.mkdir()
+        return folder
 
     @property
     def on_gpu(self) -> bool:

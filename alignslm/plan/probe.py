@@ -5,7 +5,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from alignslm.plan.bench import Bench
 from alignslm.plan.work import Amounts, amounts_of, seconds_of
 from alignslm.plan.workload import Workload
 from alignslm.progress import track
+from alignslm.storage import temporary_folder
 
 STEPS: dict[str, Callable[[Bench], float | None]] = {
     "story": speech_probe.story,
@@ -46,7 +46,7 @@ def estimate(experiment: Experiment, execution: Execution, volume: Workload, sta
     """Time the steps that stages consist of; nothing of it is kept. A stage that is missing is not estimated."""
     amounts: dict[str, Amounts] = amounts_of(experiment, stages)
     steps = dict.fromkeys(step for named in amounts.values() for step, count in named.items() if count)
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         bench = Bench(experiment, execution, volume, Path(folder))
         timed = {}
         for step in track(steps, total=len(steps), label="probe"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from dvc.api import DVCFileSystem
@@ -18,7 +17,7 @@ from alignslm.report.formatting import SPEECH_FIRST, TOPIC
 from alignslm.report.inputs import read_word_errors
 from alignslm.report.summary import NAMES, QUESTIONS, benchmark_of
 from alignslm.report.systems import last_round, topline
-from alignslm.storage import atomic_write
+from alignslm.storage import atomic_write, temporary_folder
 from alignslm.sweep import SweepError
 from alignslm.sweep.folder import Finished
 
@@ -43,7 +42,7 @@ class Measured(NamedTuple):
 
 def measure(root: Path, experiment: Experiment, made: Finished) -> Measured:
     """Return what the table shows of an experiment. Raises SweepError if an artifact is in no cache."""
-    with TemporaryDirectory(prefix="alignslm-") as folder:
+    with temporary_folder() as folder:
         place = Path(folder)
         for path in ["dvc.lock", *_files(experiment)]:
             _fetch(root, made, path, place / path)
