@@ -8,8 +8,7 @@ import os
 from alignslm import integrity, outside
 from alignslm.artifacts import Artifacts
 from alignslm.config.loading import load_experiment
-from alignslm.config.prerequisites import folder_faults
-from alignslm.config.problems import ConfigError
+from alignslm.config.prerequisites import require_ready
 from alignslm.progress import stage
 from alignslm.storage import write_text
 
@@ -25,7 +24,7 @@ def main() -> None:
             integrity.fetch([str(artifacts.outside)])  # of a clone that pulled nothing
             found = outside.compare(experiment, artifacts.outside)
         if found.absent:
-            raise ConfigError(folder_faults(experiment))
+            require_ready(experiment)  # with all else that is missing: it names what is absent
         for change in found.changes:
             print(change, flush=True)
         outside.write(found, artifacts.outside)
