@@ -86,7 +86,7 @@ def server_judge(tmp_path):
     with serving(answer) as server:
         config = tmp_path / "root/experiments/judge/server.yaml"
         shutil.copy(ROOT / "experiments/judge/local-server.yaml", config)
-        edit(config, {"base_url": server.url, "api_key_env": KEY})
+        edit(config, {"base_url": server.url, "api_key_env": KEY, "min_auc": 0})  # it answers anything
         edit(tmp_path / "root/params.yaml", {"judge": "server"})
         yield tmp_path / "root", server, refusing
 
