@@ -179,6 +179,8 @@ def test_differences_are_the_naive_ones(two):
 
 def test_values_are_the_naive_ones(two):
     columns = columns_in(two[0], EXPERIMENT)
+    assert columns["gain"][:2] == ("continuation", "judge_score")  # which is how it is printed, and named in JSON
+    assert columns["heldout_gain"][:2] == ("continuation", "heldout_judge_score")
     items = pl.read_parquet(two[0] / "eval/r2/item_scores.parquet")
     topic = items.filter((pl.col("benchmark") == "storycloze") & (pl.col("subtype") == "topic"))
     assert np.nanmean(columns["topic"].values) == pytest.approx(topic["correct"].mean())

@@ -82,7 +82,7 @@ def columns_in(artifacts: Path, experiment: Experiment) -> dict[str, MetricColum
     found = {name: own[key] for name, key in keys.items() if key in own and not name.endswith(("gain", "wer"))}
     for name in ("gain", "heldout_gain"):
         both = pair(own[KEYS[name]], base[KEYS[name]])
-        found[name] = MetricColumn(CONTINUATION, name, both.left - both.right, both.ids, higher_is_better=True)
+        found[name] = MetricColumn(*KEYS[name], both.left - both.right, both.ids, higher_is_better=True)
     if truth in experiment.params.systems:
         found["wer"] = _word_errors(Artifacts(artifacts), experiment, truth)
     return {name: found[name] for name in HEADLINE if name in found}
