@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -93,17 +93,19 @@ def write(compared: Compared, folder: Path) -> None:
 
 def difference(former: Files, now: Files) -> str:
     """Return `160 files added, 3 changed: a.wav, b.wav, c.wav, ...`, or nothing if the files are the same."""
-    groups = {
-        "added": sorted(now.keys() - former.keys()),
-        "removed": sorted(former.keys() - now.keys()),
-        "changed": sorted(name for name in now.keys() & former.keys() if now[name] != former[name]),
-    }
+    groups = dict(zip(("added", "removed", "changed"), differing(former, now), strict=True))
     counts = [f"{len(names)} {kind}" for kind, names in groups.items() if names]
     names = [name for group in groups.values() for name in group]
     if not names:
         return ""
     shown = ", ".join(filter(None, names[:NUM_NAMED])) + (", ..." if len(names) > NUM_NAMED else "")
     return f"files: {', '.join(counts)}" + (f" ({shown})" if shown else "")
+
+
+def differing(former: Mapping[str, object], now: Mapping[str, object]) -> tuple[list[str], list[str], list[str]]:
+    """Return the sorted names of files that were added, removed and changed."""
+    changed = (name for name in now.keys() & former.keys() if now[name] != former[name])
+    return sorted(now.keys() - former.keys()), sorted(former.keys() - now.keys()), sorted(changed)
 
 
 def listed(path: Path) -> Files:

@@ -17,6 +17,7 @@ from alignslm.fast_yaml import load_texts
 
 TEMPLATE = re.compile(r"\$\{\s*([^}]+?)\s*\}")
 OUTPUT_KEYS = ("outs", "metrics", "plots")
+UNVARYING = "check"  # reads every parameter, but writes the same for all: no stage reruns because it ran
 
 
 class PipelineError(ValueError):

@@ -22,8 +22,6 @@ from torch.nn import functional as F
 from alignslm.audio import LOG_FLOOR, fft_size, hann, mel_filterbank
 from alignslm.config.unit_hifigan import ScratchUnitHiFiGANConfig
 from alignslm.integrity import read_json
-from alignslm.provenance import UnitContract
-from alignslm.units import deduplicate
 from alignslm.vocoder import VocoderError, VocoderExample, load_vocoder, prepare_vocoder
 from alignslm.vocoder.hifigan_discriminators import (
     Opinion,
@@ -38,6 +36,7 @@ from alignslm.vocoder.unit_hifigan import VOICE_FILE, Voice
 from alignslm.vocoder.unit_hifigan_net import PaddingMask
 from tests import micro
 from tests.messages import names
+from tests.tones import contract_of, spoken
 
 RATE_HZ = 4000
 FRAME_SAMPLES = 160
@@ -68,28 +67,8 @@ CONFIG = ScratchUnitHiFiGANConfig(
     learning_rate_decay=0.99,
     save_steps=4,
 )
-CONTRACT = UnitContract(
-    encoder="tones",
-    revision="1",
-    sample_rate_hz=RATE_HZ,
-    frame_rate_hz=25.0,
-    layer=None,
-    padding="none",
-    codebook_sha256="0",
-    num_units=4,
-    deduplicated=True,
-)
-
-
-def spoken(seed: int, *, speaker: str = "", loudness: float = 0.3) -> VocoderExample:
-    """Unit u is a tone of PITCHES_HZ[u] that always lasts u + 1 frames."""
-    pitches = np.random.default_rng(seed).integers(0, 4, size=12)
-    frames = np.concatenate([np.full(u + 1, u) for u in deduplicate(pitches)[0]])
-    phase = np.cumsum(np.repeat(np.array(PITCHES_HZ)[frames], FRAME_SAMPLES)) * 2 * np.pi / RATE_HZ
-    return VocoderExample(*deduplicate(frames), (loudness * np.sin(phase)).astype(np.float32), speaker)
-
-
-ROWS = [spoken(seed) for seed in range(8)]
+CONTRACT = contract_of(RATE_HZ)
+ROWS = [spoken(seed, PITCHES_HZ, RATE_HZ) for seed in range(8)]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -251,7 +230,11 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, capsys
 
 
 def test_voices_are_numbered_and_that_of_most_speech_is_synthesized(tmp_path):
-    rows = [spoken(0, speaker="b"), spoken(1, speaker="a"), spoken(2, speaker="b")]
+    rows = [
+        spoken(0, PITCHES_HZ, RATE_HZ, speaker="b"),
+        spoken(1, PITCHES_HZ, RATE_HZ, speaker="a"),
+        spoken(2, PITCHES_HZ, RATE_HZ, speaker="b"),
+    ]
     prepare_vocoder(changed(steps=2), rows, CONTRACT, tmp_path / "most", device="cpu")
     prepare_vocoder(changed(steps=2, speaker="a"), rows, CONTRACT, tmp_path / "chosen", device="cpu")
     assert (tmp_path / "most" / "speakers.txt").read_text() == "a\nb\n"
@@ -281,7 +264,7 @@ def test_bad_input_is_named(tmp_path):
             prepare_vocoder(config, rows, CONTRACT, tmp_path / "made", device="cpu")
         return str(caught.value)
 
-    names(refused(changed(speaker="c"), [spoken(0, speaker="b")]), "'c'", "b")
+    names(refused(changed(speaker="c"), [spoken(0, PITCHES_HZ, RATE_HZ, speaker="b")]), "'c'", "b")
     names(refused(changed(segment_frames=500), ROWS), "segment_frames", "500")
     names(refused(CONFIG, [ROWS[0]._replace(waveform=ROWS[0].waveform[:99])]), "utterance 0", "4000 Hz")
     names(refused(CONFIG, []), "no utterance")
@@ -294,7 +277,10 @@ def test_bad_input_is_named(tmp_path):
         ({"upsample_rates": (5, 8)}, "upsample_kernel_sizes"),
         ({"upsample_kernel_sizes": (10, 16, 8)}, "even"),
         ({"resblock_kernel_sizes": (4,)}, "odd"),
-        ({"resblock_dilation_sizes": ((1, 3), (1, 3))}, "same length"),
+        (
+            {"resblock_dilation_sizes": ((1, 3), (1, 3))},
+            "resblock_kernel_sizes and resblock_dilation_sizes differ in length",
+        ),
         ({"upsample_initial_channel": 36}, "8"),
         ({"segment_frames": 1}, "window_samples"),
         ({"discriminator_channels": 33}, "32"),

@@ -40,7 +40,7 @@ from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
 from alignslm.loading import WeightsError
 from alignslm.provenance import content_id, tree_sha256
 from tests.messages import names
-from tests.tiny_judge import write_judge
+from tests.tiny_judge import values_of, write_judge
 from tests.tiny_states import STATES, tiny_by_name
 
 ROOT = Path(__file__).parent.parent
@@ -54,16 +54,7 @@ STORIES = st.lists(st.tuples(st.sampled_from(["tom walks", "kate finds a blue bo
 
 
 def config(folder, score=EXPECTED, **changes):
-    raw = {
-        "kind": "causal-lm",
-        "weights": {"kind": "folder", "path": str(folder)},
-        "dtype": "float32",
-        "rubric": "relevance-digit",
-        "answer_prefix": PREFIXES["chat"],
-        "score": score,
-        "compute_perplexity": True,
-        "batch_size": 4,
-    }
+    raw = values_of(folder) | {"answer_prefix": PREFIXES["chat"], "score": score}
     return TypeAdapter(JudgeConfig).validate_python(raw | changes)
 
 

@@ -10,7 +10,7 @@ from alignslm.judge import JudgeInput, load_judge, prepare_judge
 from tests.messages import names
 from tests.micro import ROOT
 from tests.tiny_gguf import write_gguf
-from tests.tiny_judge import write_judge
+from tests.tiny_judge import values_of, write_judge
 
 STORIES = [
     JudgeInput("tom walks along the beach in the morning", "he finds a shell and takes it home"),
@@ -19,18 +19,7 @@ STORIES = [
 
 
 def config_of(path, **changes):
-    values = {
-        "kind": "causal-lm",
-        "weights": {"kind": "folder", "path": str(path)},
-        "dtype": "float32",
-        "rubric": "relevance-digit",
-        "answer_prefix": "\\boxed{",
-        "score": {"mode": "expected-value"},
-        "compute_perplexity": True,
-        "batch_size": 4,
-        "auc_texts": 0,
-    }
-    return CausalLMJudgeConfig.model_validate({**values, **changes})
+    return CausalLMJudgeConfig.model_validate({**values_of(path), "auc_texts": 0, **changes})
 
 
 @pytest.fixture(scope="module")

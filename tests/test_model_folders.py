@@ -16,26 +16,13 @@ from alignslm.config.llm_judges import CausalLMJudgeConfig
 from alignslm.config.model_folders import model_folder_problems
 from tests.messages import names
 from tests.micro import copy_project, edit
-from tests.tiny_judge import write_judge
+from tests.tiny_judge import values_of, write_judge
 from tests.tiny_whisper import config_of, write_whisper
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     return write_judge(tmp_path_factory.mktemp("published") / "judge", chat=True)
-
-
-def judge_of(folder):
-    return {
-        "kind": "causal-lm",
-        "weights": {"kind": "folder", "path": str(folder)},
-        "dtype": "float32",
-        "rubric": "relevance-digit",
-        "answer_prefix": "\\boxed{",
-        "score": {"mode": "expected-value"},
-        "compute_perplexity": True,
-        "batch_size": 4,
-    }
 
 
 def no_tokenizer(folder):
@@ -115,7 +102,7 @@ BROKEN = {
 @pytest.mark.parametrize("damage", BROKEN, ids=lambda damage: damage.__name__)
 def test_each_broken_folder_has_one_fault_that_is_named(sound, tmp_path, damage):
     folder = shutil.copytree(sound, tmp_path / "judge")
-    config = CausalLMJudgeConfig.model_validate(judge_of(folder))
+    config = CausalLMJudgeConfig.model_validate(values_of(folder))
     assert model_folder_problems(config, folder) == []
     damage(folder)
     (problem,) = model_folder_problems(config, folder)
@@ -126,7 +113,7 @@ def test_check_names_the_fault_at_its_line_and_loads_no_torch(sound, tmp_path):
     copy_project(tmp_path / "project")
     folder = shutil.copytree(sound, tmp_path / "judge")
     config = tmp_path / "project/experiments/judge/mine.yaml"
-    config.write_text(json.dumps(judge_of(folder)))
+    config.write_text(json.dumps(values_of(folder)))
     edit(tmp_path / "project/params.yaml", {"judge": "mine"})
     result = CliRunner().invoke(app, ["check", "-C", str(tmp_path / "project")])
     assert result.exit_code == 0, result.output
@@ -160,5 +147,5 @@ def test_other_kinds_read_what_they_can(tmp_path):
 def test_junk_in_place_of_weights_is_told(sound, tmp_path, content):
     folder = shutil.copytree(sound, tmp_path / "judge")
     (folder / "model.safetensors").write_bytes(content)
-    (problem,) = model_folder_problems(CausalLMJudgeConfig.model_validate(judge_of(folder)), folder)
+    (problem,) = model_folder_problems(CausalLMJudgeConfig.model_validate(values_of(folder)), folder)
     names(problem, folder / "model.safetensors", "download")

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from alignslm.audio import log_mel
 from alignslm.config.speech import ConvGriffinLimConfig
 from alignslm.convnet import MIN_STD, standardize
-from alignslm.provenance import UnitContract
-from alignslm.units import deduplicate
-from alignslm.vocoder import VocoderExample, load_vocoder, prepare_vocoder
+from alignslm.vocoder import load_vocoder, prepare_vocoder
 from alignslm.vocoder.conv_griffinlim import ConvGriffinLimVocoder, UnitToMel, VocoderError, fit
 from alignslm.vocoder.griffin_lim import griffin_lim, magnitude_of, pulse_phase, stft, unit
 from tests.messages import names
+from tests.tones import contract_of, spoken
 
 RATE_HZ = 16000
 FRAME_SAMPLES = 640
@@ -35,30 +34,8 @@ CONFIG = ConvGriffinLimConfig(
     learning_rate=0.01,
     griffin_lim_iterations=2,
 )
-CONTRACT = UnitContract(
-    encoder="tones",
-    revision="1",
-    sample_rate_hz=RATE_HZ,
-    frame_rate_hz=25.0,
-    layer=None,
-    padding="none",
-    codebook_sha256="0",
-    num_units=4,
-    deduplicated=True,
-)
-
-
-def spoken(seed: int) -> VocoderExample:
-    """Unit u is a tone of PITCHES_HZ[u] that always lasts u + 1 frames."""
-    rng = np.random.default_rng(seed)
-    pitches = rng.integers(0, 4, size=12)
-    frames = np.concatenate([np.full(u + 1, u) for u in deduplicate(pitches)[0]])
-    phase = np.cumsum(np.repeat(np.array(PITCHES_HZ)[frames], FRAME_SAMPLES)) * 2 * np.pi / RATE_HZ
-    units, durations = deduplicate(frames)
-    return VocoderExample(units, durations, (0.3 * np.sin(phase)).astype(np.float32))
-
-
-ROWS = [spoken(seed) for seed in range(12)]
+CONTRACT = contract_of(RATE_HZ)
+ROWS = [spoken(seed, PITCHES_HZ, RATE_HZ) for seed in range(12)]
 SEQUENCES = [[0, 3, 1], [2], [], [3, 2, 1, 0, 1, 2], [1, 0, 2]]
 
 

@@ -116,3 +116,17 @@ def write_judge(folder: Path, *, chat: bool = True, seed: int = 0, about: str = 
     answering_llama(tokenizer, seed=seed, about=about).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def values_of(path: Path) -> dict[str, object]:
+    """Return the config of a causal judge with these weights, as YAML has it."""
+    return {
+        "kind": "causal-lm",
+        "weights": {"kind": "folder", "path": str(path)},
+        "dtype": "float32",
+        "rubric": "relevance-digit",
+        "answer_prefix": "\\boxed{",
+        "score": {"mode": "expected-value"},
+        "compute_perplexity": True,
+        "batch_size": 4,
+    }

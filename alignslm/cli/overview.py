@@ -17,14 +17,13 @@ from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.experiment import BASE, Params
 from alignslm.config.loading import load_experiment
-from alignslm.pipeline import Stage, read_stages, sources
+from alignslm.pipeline import UNVARYING, Stage, read_stages, sources
 from alignslm.terminal import Console
 
 MARKS = {"done": ("✓", "green"), "changed": ("~", "yellow"), "to run": ("·", "dim")}
 PREFERENCES = ("continuations", "speech", "transcripts", "scores", "pairs")
 BLOCK = 78  # columns; a terminal of twice as many shows the stages side by side
 NO_BREAK = "\N{NO-BREAK SPACE}"
-CHECK = "check"  # reads every parameter but always writes the same: nothing reruns because of it
 
 
 def stages(root: Root = Path()) -> None:
@@ -61,7 +60,7 @@ def states(stages: list[Stage], changed: Iterable[str], root: Path) -> dict[str,
     """Return a key of MARKS for each stage; `stages` are in running order."""
     known, found = set(changed), dict[str, str]()
     for stage in stages:
-        before = {found[source.name] for source in sources(stage, stages) if source.name != CHECK}
+        before = {found[source.name] for source in sources(stage, stages) if source.name != UNVARYING}
         exists = all((root / out).exists() for out in stage.outs)
         stale = stage.name in known or before - {"done"}
         found[stage.name] = "to run" if not exists else "changed" if stale else "done"

@@ -89,7 +89,8 @@ def _swept(settings: list[str], out: Console, *, dry_run: bool) -> SweepTable | 
     folder = RunFolder(Workspace(Path.cwd()))
     wanted = combinations(settings)
     runs = plan_runs(folder, wanted, lambda place: checked(place, everything=False))
-    done = {run.name: found for run in runs if (found := folder.workspace.finished().get(run.tree))}
+    finished = folder.workspace.finished()
+    done = {run.name: finished[run.tree] for run in runs if run.tree in finished}
     _announce(runs, folder, done, out)
     if dry_run:
         return None

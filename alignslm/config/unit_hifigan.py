@@ -1,6 +1,7 @@
 """A unit HiFi-GAN as vocoder: a published checkpoint, or one trained on the corpus."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -26,6 +27,18 @@ class UnitHiFiGANConfig(Config):
         description="published codebook of the units it was trained on, as the encoder names it; null: not compared"
     )
     sample_rate_hz: PositiveCount
+
+
+def generator_problems(
+    rates: Sequence[int], kernels: Sequence[int], block_kernels: Sequence[int], dilations: Sequence[Sequence[int]]
+) -> Iterator[str]:
+    """Yield why no generator can be built of these sizes, in the names of the published settings files."""
+    if len(kernels) != len(rates):
+        yield f"{len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes"
+    if len(block_kernels) != len(dilations):
+        yield "resblock_kernel_sizes and resblock_dilation_sizes differ in length"
+    if any(kernel % 2 == 0 for kernel in block_kernels):
+        yield f"resblock_kernel_sizes {list(block_kernels)} must be odd to keep the length"
 
 
 class ScratchUnitHiFiGANConfig(Config):
@@ -67,14 +80,12 @@ class ScratchUnitHiFiGANConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(self.upsample_kernel_sizes) != len(self.upsample_rates):
-            raise ValueError("upsample_rates and upsample_kernel_sizes must have the same length")
+        for problem in generator_problems(
+            self.upsample_rates, self.upsample_kernel_sizes, self.resblock_kernel_sizes, self.resblock_dilation_sizes
+        ):
+            raise ValueError(problem)
         if any((kernel - rate) % 2 or kernel < rate for kernel, rate in self._levels):
             raise ValueError("each of upsample_kernel_sizes must exceed its rate by an even number, or equal it")
-        if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
-            raise ValueError("resblock_kernel_sizes and resblock_dilation_sizes must have the same length")
-        if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
-            raise ValueError("resblock_kernel_sizes must be odd, or a block would change the length")
         if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
             raise ValueError(
                 f"upsample_initial_channel must be a multiple of {2 ** len(self.upsample_rates)}: each level halves it"

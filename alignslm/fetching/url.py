@@ -66,9 +66,7 @@ def is_whole(source: UrlSource) -> bool:
 
 def _fetch(source: UrlSource, place: Path) -> None:
     part = beside(place, "part")
-    if not is_whole(source):
-        _download(source.url, part)
-    found = file_sha256(part)
+    found = source.sha256 if is_whole(source) else _downloaded(source.url, part)
     if found != source.sha256:
         num_bytes = part.stat().st_size
         part.unlink()
@@ -81,6 +79,11 @@ def _fetch(source: UrlSource, place: Path) -> None:
         part.unlink()
     else:
         part.rename(place)
+
+
+def _downloaded(url: str, part: Path) -> str:
+    _download(url, part)
+    return file_sha256(part)
 
 
 def _download(url: str, part: Path) -> None:

@@ -17,6 +17,7 @@ from alignslm.ingest.sound import SoundError, prepared
 from alignslm.ingest.splits import split_groups
 from alignslm.load import load_asr
 from alignslm.metrics import words
+from alignslm.outside import differing
 from alignslm.progress import track
 from alignslm.provenance import content_id
 from alignslm.storage import replacing_folder, write_bytes, write_text
@@ -105,12 +106,8 @@ def _record(asked: Asked) -> dict[str, Plain]:
 def _changes(before: dict[str, Plain], now: dict[str, Plain]) -> list[str]:
     """Return what is told of a folder that was read before."""
     old, new = (dict(record["files"]) for record in (before, now))  # type: ignore[arg-type]
-    counts = {
-        "new": len(new.keys() - old.keys()),
-        "gone": len(old.keys() - new.keys()),
-        "changed": sum(old[name] != new[name] for name in old.keys() & new.keys()),
-    }
-    listed = [f"{count} {what}" for what, count in counts.items() if count]
+    named = zip(("new", "gone", "changed"), differing(old, new), strict=True)
+    listed = [f"{len(names)} {what}" for what, names in named if names]
     return listed + (["other options"] if before["options"] != now["options"] else [])
 
 

@@ -10,9 +10,7 @@ from typing import Any
 
 from alignslm.config.document import Plain, parse_document
 from alignslm.integrity import identity_of, listing, lock_entries, tree_md5
-from alignslm.pipeline import Stage, read_stages, sources
-
-UNVARYING = "check"  # reruns with every value, and writes the same line: what reads it does not rerun for that
+from alignslm.pipeline import UNVARYING, Stage, read_stages, sources
 
 
 def planned_stages(

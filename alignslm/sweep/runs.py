@@ -13,14 +13,13 @@ from pathlib import Path
 from alignslm import lifeline
 from alignslm.config.experiment import Experiment
 from alignslm.config.problems import ConfigError
-from alignslm.pipeline import Stage, read_stages, sources
+from alignslm.pipeline import UNVARYING, Stage, read_stages, sources
 from alignslm.speed.forkserver import can_fork, start_server
 from alignslm.sweep import SweepError
 from alignslm.sweep.folder import INPUTS, Finished, RunFolder, git
 from alignslm.sweep.settings import Combination
 
 LOGS = Path(".work", "sweep", "logs")
-CONSTANT = "check"  # a stage whose output says no more than that the parameters are valid
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ def stage_hashes(stages: Iterable[Stage], objects: Mapping[str, str]) -> dict[st
     """
     known, found = list(stages), dict[str, str]()
     for stage in known:
-        before = [found[other.name] for other in sources(stage, known) if other.name != CONSTANT]
+        before = [found[other.name] for other in sources(stage, known) if other.name != UNVARYING]
         files = [(path, name) for path, name in objects.items() if any(_is_in(path, dep) for dep in stage.deps)]
-        values = {} if stage.name == CONSTANT else stage.values()
+        values = {} if stage.name == UNVARYING else stage.values()
         text = repr((stage.name, stage.cmd, stage.deps, stage.outs, sorted(values.items()), sorted(before), files))
         found[stage.name] = hashlib.sha256(text.encode()).hexdigest()
     return found

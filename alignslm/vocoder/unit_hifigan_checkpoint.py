@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alignslm.config.problems import suggestion
 from alignslm.config.sources import Source
+from alignslm.config.unit_hifigan import generator_problems
 from alignslm.fetching import Fetched, download
 from alignslm.listing import text_lines
 from alignslm.vocoder import VocoderError
@@ -66,12 +67,9 @@ def _problems(settings: dict[str, object], shape: Shape) -> Iterator[str]:
             "the checkpoint needs the vector of a speaker embedder (embedder_params), which it does not include; "
             "choose one with a table of speakers (multispkr) or one speaker"
         )
-    if len(shape.upsample_kernels) != len(shape.upsample_rates):
-        yield f"{len(shape.upsample_rates)} upsample_rates but {len(shape.upsample_kernels)} upsample_kernel_sizes"
-    if len(shape.block_kernels) != len(shape.block_dilations):
-        yield "resblock_kernel_sizes and resblock_dilation_sizes differ in length"
-    if any(kernel % 2 == 0 for kernel in shape.block_kernels):
-        yield f"resblock_kernel_sizes {list(shape.block_kernels)} must be odd to keep the length"
+    yield from generator_problems(
+        shape.upsample_rates, shape.upsample_kernels, shape.block_kernels, shape.block_dilations
+    )
 
 
 def read_network(path: Path, shape: Shape) -> UnitHifiGan:
