@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
+from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import Experiment
 from alignslm.config.sources import FolderSource, sources_in
 from alignslm.fetching import cache_folder
@@ -49,12 +50,12 @@ class Compared(NamedTuple):
     stale: set[str]
 
 
-def compare(experiment: Experiment, known: Path, root: Path = Path(), *, new: bool = True) -> Compared:
-    """Compare what configs name with the listings in `known`; what has none is only read if `new`.
+def compare(experiment: Experiment, root: Path = Path(), *, new: bool = True) -> Compared:
+    """Compare what configs name with the listings that `root` has of it; what has none is only read if `new`.
 
     A folder that is not on this machine keeps its former listing. Raises OutsideError.
     """
-    compared = Compared({}, [], [], set())
+    compared, known = Compared({}, [], [], set()), root / Artifacts().outside
     for choice in experiment.choices():
         place = Path(*choice.file.with_suffix(".json").parts[1:])
         former = _read(known / place)

@@ -19,10 +19,10 @@ def main() -> None:
     with stage("check") as log, integrity.stage("check", (), (str(artifacts.checked), str(artifacts.outside))):
         experiment = load_experiment()
         write_text(artifacts.checked, "params.yaml is valid\n")
-        found = outside.compare(experiment, artifacts.outside)
+        found = outside.compare(experiment)
         if found.absent and not artifacts.outside.exists() and "DVC_ROOT" in os.environ:
             integrity.fetch([str(artifacts.outside)])  # of a clone that pulled nothing
-            found = outside.compare(experiment, artifacts.outside)
+            found = outside.compare(experiment)
         if found.absent:
             require_ready(experiment)  # with all else that is missing: it names what is absent
         for change in found.changes:

@@ -180,7 +180,7 @@ def stages_of(said: str) -> list[str]:
 def list_outside(root: Path) -> None:
     """Write the listings that stages which are run by hand read, as the stage `check` does."""
     folder = root / "artifacts/outside"
-    outside.write(outside.compare(load_experiment(root), folder, root), folder)
+    outside.write(outside.compare(load_experiment(root), root), folder)
 
 
 def changed(root: Path) -> dict[str, list]:

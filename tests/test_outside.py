@@ -182,7 +182,7 @@ def experiment(tmp_path) -> tuple[Path, dict[str, Path]]:
 
 
 def look(root: Path, *, new: bool = True) -> outside.Compared:
-    return outside.compare(load_experiment(root), root / "artifacts/outside", root, new=new)
+    return outside.compare(load_experiment(root), root, new=new)
 
 
 def test_every_folder_and_file_of_every_config_is_compared(experiment, monkeypatch):

@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from alignslm import outside
-from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.arithmetic import emulated
@@ -45,7 +44,7 @@ def check(
     console = Console(highlight=False)
     console.print(summary(experiment))
     slow = [str(fault) for faults in emulated(experiment, load_execution(root), root).values() for fault in faults]
-    changed = outside.compare(experiment, root / Artifacts().outside, root, new=False).changes
+    changed = outside.compare(experiment, root, new=False).changes
     for warning in [*warnings(experiment), *dict.fromkeys(slow), *changed]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     if isinstance(experiment.corpus, Recordings):

@@ -10,7 +10,6 @@ import typer
 from rich.text import Text
 
 from alignslm import outside
-from alignslm.artifacts import Artifacts
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.terminal import format_bytes, format_count, grid, wide_console
@@ -62,7 +61,7 @@ def plan(
     experiment = load_experiment(root) if edited is None else edited.experiment
     execution = load_execution(root)
     planned = plan_of(experiment, root, execution=execution, ask=not offline)
-    looked = outside.compare(experiment, root / Artifacts().outside, root, new=False)
+    looked = outside.compare(experiment, root, new=False)
     stages = planned_stages(root, params=None if edited is None else edited.text, stale=looked.stale)
     hours = _probed(experiment, execution, planned, stages[1]) if probe else None
     if as_json:
