@@ -22,7 +22,7 @@ help:
 	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
 	@echo "make dev      also install what test and lint need; they do this first"
 	@echo "make browser  install Chromium, which test needs, where it is missing and we may; test does this first"
-	@echo "make real     install published weights (500 MB), which \`make test MARKS=real\` needs and installs"
+	@echo "make real     install published weights (750 MB), which \`make test MARKS=real\` needs and installs"
 	@echo "make clean    forget results (artifacts, reports, caches), keep the environment"
 
 # torch first and alone: where a CPU build is at hand it satisfies the rest, and the lock pins no CUDA companion.

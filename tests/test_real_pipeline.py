@@ -20,7 +20,8 @@ SMALL = {
     "mos/dnsmos-quick": {"max_clips": 1},
     "trainer/dpo-nll": CHOICES["trainer/dpo-nll"],
     "trainer/sft": CHOICES["trainer/sft"],
-    "judge/smollm2-135m": {"auc_texts": 4},
+    "judge/smollm2-135m": {"auc_texts": 30},
+    "judge/gemma3-270m": {"auc_texts": 30},
 }
 PARAMS = {
     "prompts": {"train": 12, "valid": 4, "dev": 0, "test": 6, "cut_at": "time", "max_duration_s": 2.5, "min_units": 5},
