@@ -81,7 +81,7 @@ def test_real_small_runs_offline_from_a_voice_to_the_report(root):
 WHO = ("der alte Mann", "die kleine Katze", "meine Schwester", "ein müder Bauer", "das junge Mädchen")
 DOES = ("sucht", "findet", "trägt", "verkauft", "zeichnet")
 WHAT = ("einen roten Apfel", "das blaue Boot", "den schweren Korb", "eine lange Leiter", "zwei weiße Gänse")
-WHERE = ("am Hafen", "im dunklen Wald", "auf dem Markt", "hinter der Scheune", "unter der Brücke")
+WHERE = ("am Hafen", "im dunklen Wald", "auf dem Markt", "hinter der Scheune", "neben der Brücke")
 
 
 def speak_german(folder, count):
