@@ -6,12 +6,12 @@ were computed by `reference_log_probs`, once, and travel with the rows). Both ar
 is pinned, and a test compares loss and rewards with a hand computation.
 """
 
+import functools
 import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +237,8 @@ class SaveBestAdapter(TrainerCallback):
         if is_better(now, self.best, num_pairs=self.num_pairs):
             self.best = now
             if is_main_process():
-                with filling(self.folder) as folder:
-                    model.save_pretrained(str(folder))
+                with filling(self.folder) as partial:
+                    model.save_pretrained(str(partial))
                 write_text(self.record, json.dumps(asdict(now)))
 
 
@@ -301,7 +301,7 @@ def train_preferences(
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
     allow_sharded_model(arguments, lm.model)
-    rows = partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
+    rows = functools.partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
     compared = uses_rejected(config.loss_weights) and not config.reference_free
     trainer = UnitPreferenceTrainer(
         config=config,
