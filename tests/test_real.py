@@ -15,10 +15,14 @@ from rapidfuzz.distance import Levenshtein
 from alignslm.asr import load_asr, prepare_asr
 from alignslm.asr.whisper import normalize_text
 from alignslm.audio import resample
-from alignslm.config.loading import CONFIG_TYPES, load_choice, parse_choice
+from alignslm.config.loading import CONFIG_TYPES, load_choice, load_execution, parse_choice
+from alignslm.config.presets import preview
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.robustness import abx
 from alignslm.judge import JudgeInput, load_judge, prepare_judge
+from alignslm.plan import speech_probe
+from alignslm.plan.bench import Bench
+from alignslm.plan.workload import volume_of
 from alignslm.storyworld.espeak import synthesize
 from alignslm.storyworld.grammar import draw_story
 from tests.micro import ROOT
@@ -173,3 +177,11 @@ def test_units_of_whisper_know_a_sentence_in_another_voice_and_those_of_mfcc_do_
         found[name] = abx(*units)
     assert found["whisper-base-l6-km100"] > 0.95  # .998 was measured over three voices, and .79 of MFCC
     assert found["mfcc-kmeans"] < 0.9
+
+
+def test_the_plan_times_weights_of_packages_themselves(tmp_path):
+    experiment = preview("real-small", ROOT).experiment
+    execution = load_execution(ROOT).model_copy(update={"device": "cpu"})
+    bench = Bench(experiment, execution, volume_of(experiment, ROOT), tmp_path)
+    heard = speech_probe.transcribe(bench)
+    assert heard > 10 * speech_probe.encode(bench)  # seconds a clip, padded to 30 s, and a second of speech, not padded
