@@ -5,7 +5,7 @@ is told here; whether a stage is up to date only DVC knows.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -173,6 +173,19 @@ def sources(stage: Stage, stages: list[Stage]) -> list[Stage]:
         for other in stages
         if other is not stage and any(_overlap(dep, out) for dep, out in product(stage.deps, other.outs))
     ]
+
+
+def with_followers(stages: list[Stage], begins: Callable[[Stage], bool]) -> list[Stage]:
+    """Return the stages, of some in running order, that `begins` accepts, and all that read what those make.
+
+    Nothing follows `check`, which writes the same again.
+    """
+    found: list[Stage] = []
+    for stage in stages:
+        follows = any(source in found and source.name != UNVARYING for source in sources(stage, stages))
+        if follows or begins(stage):
+            found.append(stage)
+    return found
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -102,7 +102,6 @@ def serve(
     """Serve a study until interrupted. It can be stopped or killed and served again: no rating is lost."""
     from alignslm.listening.server import serve as serve_study
 
-    print(f"serving {folder} at http://{host}:{port}; links: alignslm listen links {folder}", flush=True)
     serve_study(folder, host=host, port=port)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignslm.config.document import Plain, parse_document
 from alignslm.integrity import identity_of, listing, lock_entries, tree_md5
-from alignslm.pipeline import UNVARYING, Stage, read_stages, sources
+from alignslm.pipeline import Stage, read_stages, sources, with_followers
 
 
 def planned_stages(
@@ -25,12 +25,12 @@ def planned_stages(
     stages, lock = read_stages(root, params=params), root / "dvc.lock"
     locked = lock_entries(lock) if lock.exists() else {}
     read = {} if params is None else {"params.yaml": _data(params)}
-    again: list[Stage] = []
-    for stage in stages:
-        above = sources(stage, stages)
-        follows = any(source in again and source.name != UNVARYING for source in above)
-        if follows or any(dep in stale for dep in stage.deps) or _is_changed(stage, locked, above, root, read):
-            again.append(stage)
+    again = with_followers(
+        stages,
+        lambda stage: (
+            any(dep in stale for dep in stage.deps) or _is_changed(stage, locked, sources(stage, stages), root, read)
+        ),
+    )
     return stages, again
 
 
