@@ -90,7 +90,7 @@ def decode(data: bytes, *, channels: Literal["mono", "mix"] = "mono") -> tuple[n
     try:
         samples, sample_rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{len(data)} bytes are no audio that libsndfile can read: {error}") from error
+        raise AudioError(f"{len(data)} bytes are not audio that libsndfile can read: {error}") from error
     if samples.shape[1] > 1 and channels == "mono":
         raise AudioError(f"audio has {samples.shape[1]} channels, expected one; pass channels='mix' to average them")
     return samples.mean(axis=1, dtype=np.float32), int(sample_rate_hz)

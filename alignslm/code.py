@@ -17,8 +17,8 @@ from alignslm.storage import write_text
 
 FILE = "code.yaml"
 HEAD = """\
-# One hash per stage script: the code of the stage and of the library under which results were made.
-# Written by `alignslm upgrade`, which says first what will rerun. dvc.yaml names these values as parameters.
+# One hash per stage script: the code of the stage and of the library that results were made with.
+# Written by `alignslm upgrade`, which first prints what will rerun. dvc.yaml has these values as parameters.
 """
 KEPT = "kept"
 
@@ -62,7 +62,7 @@ def write(root: Path, hashes: Mapping[str, str], kept: Mapping[str, str] | None 
     """Write code.yaml."""
     lines = [f'{name}: "{value}"\n' for name, value in sorted(hashes.items())]
     if kept:
-        lines += [f"{KEPT}: # code that came later, under which results of the code above stand\n"]
+        lines += [f"{KEPT}: # later code, for which results of the code above are kept\n"]
         lines += [f'  {name}: "{value}"\n' for name, value in sorted(kept.items())]
     write_text(root / FILE, HEAD + "".join(lines))
 

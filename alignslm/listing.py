@@ -27,7 +27,7 @@ from alignslm.user_errors import Problem, format_problems
 Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
 UNKNOWN_LENGTH = 2**40  # libsndfile says 2**63 - 1 samples of a stream that was stored without its length
-NO_AUDIO = "no bytes of audio (in parquet a path alone is not followed)"
+NO_AUDIO = "no audio bytes (a path in a parquet file is not followed)"
 _UNREADABLE = (OSError, pa.ArrowException)
 
 
@@ -128,7 +128,7 @@ def named_file(name: str, folder: Path, *, root: Path) -> Path | str:
     try:
         found, inside = file.is_file(), [root.resolve(), root.parent.parent.resolve() / "blobs"]
         if not file.is_relative_to(os.path.normpath(root)) or not any(map(file.resolve().is_relative_to, inside)):
-            return f"file lies outside {root.name or root}"
+            return f"file is outside {root.name or root}"
     except (OSError, ValueError):  # a text: too long for a name, or with a zero byte
         found = False
     return file if found else "no such audio file"

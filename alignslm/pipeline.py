@@ -71,7 +71,7 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
         context |= extra if isinstance(extra, dict) else read_mapping(root / str(extra))
     entries = pipeline.get("stages")
     if not isinstance(entries, dict):
-        raise PipelineError(f"{root / 'dvc.yaml'} holds no mapping `stages`")
+        raise PipelineError(f"{root / 'dvc.yaml'} has no mapping `stages`")
     return in_order([stage for name, entry in entries.items() for stage in _expand(name, entry, context)])
 
 
@@ -162,7 +162,7 @@ def _lookup(expression: str, context: Mapping[str, Plain], stage: str) -> Plain:
         elif isinstance(at, list) and step.isdecimal() and int(step) < len(at):
             at = at[int(step)]
         else:
-            raise PipelineError(f"stage {stage!r} of dvc.yaml uses ${{{expression}}}, which params.yaml does not hold")
+            raise PipelineError(f"stage {stage!r} of dvc.yaml uses ${{{expression}}}, which params.yaml does not have")
     return at
 
 

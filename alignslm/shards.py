@@ -103,7 +103,10 @@ def _missing(parts: Sequence[Path], label: str) -> list[int]:
         print(f"{label}: {len(parts) - len(missing)} of {len(parts)} shards kept from an interrupted run", flush=True)
     for number in missing:
         if parts[number].exists():
-            print(f"{label}: shard {number + 1} of {len(parts)} is damaged or half written; redone", flush=True)
+            print(
+                f"{label}: shard {number + 1} of {len(parts)} is damaged or incomplete; computed again",
+                flush=True,
+            )
     return missing
 
 

@@ -68,7 +68,7 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, scale: Scal
     """
     rows, names = _column(values), np.asarray(clusters)
     if rows.shape != names.shape:
-        raise ValueError(f"values have {rows.shape} rows, clusters {names.shape}; give one cluster a value")
+        raise ValueError(f"values have {rows.shape} rows, clusters {names.shape}; expected one cluster per value")
     measured = ~np.isnan(rows)
     n, n_missing = int(measured.sum()), int((~measured).sum())
     if n == 0:
@@ -219,7 +219,7 @@ def group_means(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, 
 def _column(values: npt.ArrayLike) -> Floats:
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1:
-        raise ValueError(f"expected one value a row, got shape {column.shape}")
+        raise ValueError(f"expected one value per row, got shape {column.shape}")
     return column
 
 

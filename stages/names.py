@@ -17,4 +17,4 @@ def requested_name() -> str:
 
 
 def _no_name() -> NoReturn:
-    sys.exit(f"Name what to make: python -m {sys.orig_argv[2]} NAME, such as r1. `alignslm stages` lists all stages.")
+    sys.exit(f"Name the item: python -m {sys.orig_argv[2]} NAME, such as r1. `alignslm stages` lists all stages.")

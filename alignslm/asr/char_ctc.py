@@ -149,7 +149,7 @@ class CharCTCASR:
         try:
             settings = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ASRError(f"{folder} holds no recogniser (recogniser.json is missing): `dvc repro asr`") from error
+            raise ASRError(f"{folder} has no ASR model (recogniser.json). Run `dvc repro asr`.") from error
         config, alphabet = CharCTCASRConfig.model_validate(settings["config"]), settings["alphabet"]
         model = MelToCharacters(config, num_classes=len(alphabet) + 1)
         model.load_state_dict(load_file(folder / "model.safetensors"))

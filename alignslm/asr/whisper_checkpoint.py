@@ -55,7 +55,7 @@ def load_processor(path: Path, config: AnyWhisperConfig) -> WhisperProcessor:
         raise ASRError(f"{path} has no Whisper tokenizer and feature extractor: {error}") from error
     rate_hz = processor.feature_extractor.sampling_rate
     if rate_hz != config.sample_rate_hz:
-        raise ASRError(f"{path} hears {rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
+        raise ASRError(f"{path} expects audio at {rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
     return processor
 
 
@@ -72,7 +72,7 @@ def decoder_prompt(
     if several and (config.language is None or config.task is None):
         raise ASRError("the checkpoint knows several languages and would guess: set language and task")
     if not several and (config.language is not None or config.task is not None):
-        raise ASRError("the checkpoint is English-only and takes neither: set language: null and task: null")
+        raise ASRError("the checkpoint is English-only: set language: null and task: null")
     names = ["<|startoftranscript|>"]
     if config.language is not None:
         names += [f"<|{TO_LANGUAGE_CODE.get(config.language.lower(), config.language.lower())}|>", f"<|{config.task}|>"]

@@ -62,7 +62,7 @@ def unpaired(rows: pl.DataFrame) -> list[Problem]:
 
 def refuse(problems: Sequence[Problem], *, where: Path, total: int) -> None:
     """Raise BenchmarkError listing the problems by kind, unless there are none. `total` recordings were looked at."""
-    cure = "Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data."
+    cure = "No item is dropped and no pair is guessed: fetch the release again, or correct `data` in its config."
     raise_problems(BenchmarkError, problems, among=f"{total} recordings of {where}", cure=cure)
 
 

@@ -38,7 +38,7 @@ def _folder(root: Path, below: Path) -> Path:
     fits = [path for path in (root / below, *sorted(root.glob(f"*/{below}"))) if path.is_dir()]
     if len(fits) != 1:
         raise BenchmarkError(
-            f"{root} holds {len(fits)} folders {below}, expected one: it is not sLM21-dataset as released. Fetch it "
+            f"{root} holds {len(fits)} folders {below}, expected one: this is not sLM21-dataset as released. Fetch it "
             "with `zrc datasets:pull sLM21-dataset` and let data.path name its folder."
         )
     return fits[0]

@@ -21,7 +21,7 @@ from alignslm.storage import write_text
 Task: TypeAlias = Literal["lexical", "syntactic"]
 SHOWN = 5
 TEMPLATE = """\
-# To be filled in before it is submitted: whatever stands in <...> is refused by the toolkit.
+# Fill in before you submit: the toolkit rejects everything in <...>.
 username: <your name on zerospeech.com>
 benchmark_name: sLM21
 model_info:

@@ -55,7 +55,7 @@ def build(
         wanted = f"{study_config.loudness_lufs:g}"
         print(f"every clip is at {study.lufs:.1f} LUFS instead of {wanted}: louder clips would clip at a peak")
     if raters % len(names):
-        print(f"{raters} raters is not a multiple of {len(names)}: some clips are heard once more than others")
+        print(f"{raters} raters is not a multiple of {len(names)}: some clips get one rating more than others")
     print(f"serve it: alignslm listen serve {folder}; print the raters' links: alignslm listen links {folder}")
 
 

@@ -37,9 +37,9 @@ def plan(
     root: Root = Path(),
     *,
     preset: Annotated[
-        str | None, typer.Option("--preset", "-p", help="Plan this preset; params.yaml is left alone.")
+        str | None, typer.Option("--preset", "-p", help="Plan this preset without changing params.yaml.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server for sizes and access.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not look up sizes and access online.")] = False,
     probe: Annotated[
         bool,
         typer.Option("--probe", help="Estimate the stages' hours by timing a few steps here."),
@@ -101,7 +101,7 @@ def _show_hours(hours: "Estimate | None", again: list[Stage]) -> None:
     console.print(grid((f"estimate on {hours.device}", "time"), rows))
     left = [stage for stage in again if stage.name not in known]
     console.print(
-        f"estimated from a few steps timed just now, with what else this machine does; not: {grouped(left, again)}"
+        f"estimated from a few steps timed just now, at the current load; not included: {grouped(left, again)}"
     )
 
 
@@ -163,7 +163,7 @@ def stage_line(stages: list[Stage], again: list[Stage]) -> str:
 
 def volume_rows(volume: Workload) -> list[tuple[str, str]]:
     """Return counts of rows, and the requests to each judge."""
-    corpus = "of unknown size, since it is not here" if volume.corpus_h is None else f"about {_hours(volume.corpus_h)}"
+    corpus = "of unknown size, not on this machine" if volume.corpus_h is None else f"about {_hours(volume.corpus_h)}"
     speech = f"at most {_hours(volume.speech_h)} of speech to synthesize and transcribe"
     rounds = f"in {volume.rounds} round{'' if volume.rounds == 1 else 's'}"
     return [
@@ -230,10 +230,10 @@ def _show_sources(console: Console, planned: Plan, *, asked: bool) -> None:
         unknown = ", ".join(one.key for one in asked_of if one.num_bytes is None)
         console.print(Text(f"{server} was not reachable ({reason}): unknown are the sizes of {unknown}", "yellow"))
     if not asked:
-        console.print("--offline: no server was asked for sizes and access")
+        console.print("--offline: sizes and access were not looked up")
     commands = [fetch.command for fetch in planned.fetches if not fetch.present and fetch.command]
     if commands:
-        console.print("A run downloads what is not here, except folders; to do so before:")
+        console.print("A run downloads what is missing, except folders; to download it now:")
     for command in commands:
         console.print(Text("    " + command.replace("\n", "\n    ")), soft_wrap=True)
 

@@ -51,7 +51,7 @@ def import_preferences(
         bool, typer.Option("--no-append-eos", help="Chosen and rejected were truncated: do not train on an end.")
     ] = False,
     repeats: Annotated[
-        str, typer.Option("--repeats", help="If a unit repeats: refuse, collapse, or keep (the model sampled it).")
+        str, typer.Option("--repeats", help="If a unit repeats: error, dedup, or keep (the model sampled it).")
     ] = "error",
     strip_prompt: Annotated[
         bool, typer.Option("--strip-prompt", help="Cut the prompt off chosen and rejected, which repeat it.")

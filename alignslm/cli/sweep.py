@@ -39,7 +39,7 @@ def sweep(
     settings: Settings,
     root: Root = Path(),
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what they share; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; list the runs and shared stages.")] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, a line per run and metric.")] = False,
 ) -> None:

@@ -19,7 +19,7 @@ OUTCOMES = {
     "added": "new, added",
     "replaced": "replaced by the newer one; you had not edited it",
     "removed": "no longer needed, removed; you had not edited it",
-    "edited": "you edited it, and there is a newer one; it is left alone. From yours to the newer one:",
+    "edited": "you edited it, so it stays; a newer one exists. Difference from yours to the newer one:",
 }
 
 
@@ -48,7 +48,7 @@ def upgrade(
     if not changed and known.hashes.keys() == now.keys():
         console.print(f"{code.FILE} is up to date")
         return
-    cost = "results stand, nothing will rerun" if keep else _cost(root, changed)
+    cost = "results are kept, nothing will rerun" if keep else _cost(root, changed)
     versions = f" (alignslm {before} to {__version__})" if before not in {None, __version__} else ""
     message = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
     console.print(message if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
@@ -68,7 +68,7 @@ def _cost(root: Path, changed: list[str]) -> str:
     reached = with_followers(stages, lambda stage: bool({*changed} & {*stage.code}))
     again = [stage for stage in reached if stage.name in made]
     if not again:
-        return "no stage that stands on it has run yet"
+        return "no stage that depends on it has run yet"
     measured = stage_seconds(root)
     seconds = [measured[stage.name] for stage in again if stage.name in measured]
     cost = f", some {clock(sum(seconds))} as measured" if seconds else ""

@@ -115,8 +115,8 @@ class Recordings(Config):
     """
 
     kind: Literal["recordings"]
-    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
-    max_duration_s: Positive = Field(description="longer audio is refused: it was not cut into utterances")
+    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is an error")
+    max_duration_s: Positive = Field(description="longer audio is an error: it was not cut into utterances")
     overlapping_speakers: Literal["error", "exclude", "allow"] = Field(
         description="training speech of a speaker who also speaks in another split: an error, left out and counted, "
         "or allowed: for one or a few voices, of which all results then are"

@@ -28,7 +28,7 @@ class JudgedPreferences(Config):
     def _ordered(self) -> "JudgedPreferences":
         if self.min_chosen_score <= self.max_rejected_score:
             raise ValueError(
-                f"min_chosen_score ({self.min_chosen_score}) must lie above max_rejected_score "
+                f"min_chosen_score ({self.min_chosen_score}) must be above max_rejected_score "
                 f"({self.max_rejected_score}), else one continuation could be both chosen and rejected"
             )
         return self

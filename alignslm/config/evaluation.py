@@ -52,7 +52,9 @@ class CorpusClozeConfig(Config):
     pairs: PositiveCount = Field(description="so many at most; utterances too short for context and ending give none")
     context_s: Positive
     ending_s: Positive
-    same_speaker: bool = Field(description="foreign endings are of the context's own speaker: no voice gives them away")
+    same_speaker: bool = Field(
+        description="mismatched endings are of the same speaker, so the voice does not reveal them"
+    )
 
 
 BenchmarkConfig = Annotated[ToyBenchmark | CorpusClozeConfig | OfficialBenchmark, Field(discriminator="kind")]

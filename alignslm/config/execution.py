@@ -17,14 +17,14 @@ class Execution(Config):
     ray_address: str = Field(
         min_length=1, description="HOST:PORT of a cluster, or auto: RAY_ADDRESS, else the one this machine is part of"
     )
-    replicas: Replicas = Field(description="auto: one a GPU, or one a machine where there is none")
+    replicas: Replicas = Field(description="auto: one per GPU, or one if there is none")
     num_workers: Few = Field(description="processes for work without a model, such as speech synthesis")
-    batch_size: PositiveCount = Field(description="rows given to a model at once")
-    shard_size: PositiveCount = Field(description="rows whose result is made durable at once")
+    batch_size: PositiveCount = Field(description="rows that a model processes at once")
+    shard_size: PositiveCount = Field(description="rows that are saved at once")
     batch_invariant: bool = Field(
         description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
     )
-    num_processes: Few = Field(description="processes that share every batch of training, one a GPU")
+    num_processes: Few = Field(description="processes that share each training batch, one per GPU")
     fsdp: Literal["none", "full_shard"] = Field(
         description="full_shard: of a model that an adapter is trained on, each training process holds a part"
     )

@@ -42,7 +42,7 @@ class StoryLMJudgeConfig(Config):
     batch_size: PositiveCount
     learning_rate: Positive
     word_dropout: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        description="share of training words hidden as unknown, so that misheard words have a learnt probability"
+        description="fraction of training words replaced by <unk>, so that misrecognized words get a probability"
     )
     calibration: Calibration
 
@@ -55,7 +55,7 @@ JudgeConfig = Annotated[
 
 AutoBleu = Annotated[
     Literal["gslm", "gslm-script", "slamkit"],
-    Field(description="whose definition of self-repetition; docs/benchmarks.md tells them apart"),
+    Field(description="definition of self-repetition; docs/benchmarks.md compares them"),
 ]
 
 
@@ -102,7 +102,7 @@ class QuantileSelector(ThresholdSelector):
     def _ordered(self) -> "QuantileSelector":
         if self.chosen_quantile <= self.rejected_quantile:
             raise ValueError(
-                f"chosen_quantile ({self.chosen_quantile}) must lie above rejected_quantile "
+                f"chosen_quantile ({self.chosen_quantile}) must be above rejected_quantile "
                 f"({self.rejected_quantile}), else one continuation could be both chosen and rejected"
             )
         return self

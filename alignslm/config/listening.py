@@ -24,7 +24,7 @@ class ListeningTestConfig(Config):
         tuple[Name, ...], Field(min_length=1, description="controls and rounds, as in artifacts/samples")
     ]
     resynthesized: Name | None = Field(
-        description="anchor: the control that speaks the true continuations through the vocoder; null leaves it out"
+        description="anchor: the system of resynthesized ground-truth continuations; null: none"
     )
     original: bool = Field(description="anchor: the true continuations as they were recorded")
     prompts: PositiveCount

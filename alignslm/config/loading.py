@@ -125,7 +125,7 @@ def _read_choice(
     kind = CONFIG_TYPES[key[0]]
     named, known = document.data.get("kind"), kinds(kind)
     if isinstance(named, str) and named not in known:
-        message = f"{named!r} is no kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
+        message = f"{named!r} is not a kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
         return [ConfigProblem(document.name, document.line(("kind",)), "kind", message)]
     value = validate(document, _adapter(kind), kind)
     return value if isinstance(value, list) else (document, value)

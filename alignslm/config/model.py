@@ -41,4 +41,4 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Autocast = Annotated[
     Literal["float32", "bfloat16"], Field(description="precision of matrix products; weights stay fp32")
 ]
-Dtype = Annotated[Literal["float32", "bfloat16"], Field(description="what the weights are kept and computed in")]
+Dtype = Annotated[Literal["float32", "bfloat16"], Field(description="dtype of weights and computation")]

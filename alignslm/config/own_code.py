@@ -60,7 +60,7 @@ class PythonASRConfig(OwnCode):
 
     sample_rate_hz: PositiveCount = Field(description="what speech is resampled to")
     fit_utterances: Examples
-    resynthesized_fraction: Fraction = Field(description="share of training utterances spoken again by the vocoder")
+    resynthesized_fraction: Fraction = Field(description="fraction of training utterances that are resynthesized")
 
 
 class PythonSelectorConfig(OwnCode):

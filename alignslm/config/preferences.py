@@ -61,7 +61,7 @@ class SpokenPreferences(ImportedPreferences):
     """Sound: parquet with audio columns (SpokenSwag), or jsonl that names files. The experiment's encoder reads it."""
 
     kind: Literal["spoken"]
-    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
+    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is an error")
 
 
 class UnitPreferences(ImportedPreferences):

@@ -16,10 +16,10 @@ def _repository(value: str) -> str:
     """Refuse what the Hub would refuse, the round filled in."""
     filled = value.replace("{round}", "r1")
     if "{" in filled or "}" in filled:
-        raise ValueError(f"{value!r} holds braces; only {{round}} is filled in")
+        raise ValueError(f"{value!r} contains braces; only {{round}} is filled in")
     if filled.count("/") != 1:
         raise ValueError(
-            f"{value!r} is no repository id; write owner/name, such as {PLACEHOLDER_OWNER}/alignslm-{{round}}"
+            f"{value!r} is not a repository id; write owner/name, such as {PLACEHOLDER_OWNER}/alignslm-{{round}}"
         )
     for part in filled.split("/"):
         if not _PART.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
@@ -68,13 +68,11 @@ class ModelRepository(Config):
 
     repo: RepoPattern
     license: Licence
-    adapter: bool = Field(description="the LoRA adapter alone, in adapter/")
+    adapter: bool = Field(description="the LoRA adapter, in adapter/")
     base_model: bool = Field(
         description="the model the adapter sits on, in start/: needed where that is on no other shelf"
     )
-    speech_models: bool = Field(
-        description="encoder, vocoder and recogniser as prepared here, in experiment/artifacts/"
-    )
+    speech_models: bool = Field(description="encoder, vocoder and ASR model as prepared here, in experiment/artifacts/")
 
 
 class DatasetRepository(Config):
@@ -93,7 +91,7 @@ class HubPublishing(Config):
     kind: Literal["hub"]
     rounds: Literal["last", "all"]
     private: bool = Field(description="what a new repository is; a public one is never written to where this is true")
-    tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round rests on in dvc.lock")
+    tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round depends on in dvc.lock")
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="of the speech, ISO 639")]
     code_url: HttpUrl | None = Field(description="where readers find this code; null where nowhere")
     model: ModelRepository | None

@@ -52,7 +52,7 @@ class FolderSource(Config):
     path: Annotated[str, Field(min_length=1)]
     sha256: Sha256 | None = None
     fetch: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
-        default=None, exclude=True, description="the shell command that puts the files at `path`; no artifact holds it"
+        default=None, exclude=True, description="shell command that downloads the files to `path`; part of no artifact"
     )
 
     def expanded(self) -> tuple[Path, str | None]:

@@ -107,7 +107,7 @@ def text_grid_words(text: str) -> list[Word]:
         intervals = [tokens[at + 3 * number : at + 3 * number + 3] for number in range(count)]
         words = [Word(label[1:-1].replace('""', '"'), float(end)) for _, end, label in intervals]
     except ValueError as error:
-        raise CorpusError(f"tier words ends early or holds no intervals ({error})") from error
+        raise CorpusError(f"tier words ends early or has no intervals ({error})") from error
     return _rising([word for word in words if word.text.strip()])
 
 

@@ -99,7 +99,7 @@ def unique_ids(index: pl.DataFrame) -> list[Problem]:
     """Return a problem for every utterance id that stands twice."""
     repeated = index.filter(pl.col("utterance_id").is_duplicated()).group_by("utterance_id").agg(places=location())
     rows = repeated.select("utterance_id", pl.col("places").list.sort()).iter_rows()
-    return [Problem("utterance id stands twice", f"{name} ({' and '.join(places)})") for name, places in rows]
+    return [Problem("utterance id is not unique", f"{name} ({' and '.join(places)})") for name, places in rows]
 
 
 def location() -> pl.Expr:
@@ -126,7 +126,7 @@ def check_speaker_overlap(
     else:
         kept = index
     several = splits.filter(pl.col("split").list.len() > 1).iter_rows()
-    kind = "speaker stands in several splits; a corpus of one or a few voices needs overlapping_speakers: allow"
+    kind = "speaker is in several splits; a corpus of one or a few voices needs overlapping_speakers: allow"
     problems = [Problem(kind, f"{who} ({', '.join(sorted(of))})") for who, of in several]
     if len(kept) < len(index) and "train" not in kept["split"]:
         problems.append(

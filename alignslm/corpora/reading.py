@@ -49,7 +49,7 @@ def _with_copies_marked(shard: pl.DataFrame, seen: dict[bytes, str]) -> pl.DataF
             digest = hashlib.blake2b(cell["bytes"], digest_size=16).digest()
             first = seen.setdefault(digest, places[at])
             if first != places[at]:
-                problems[at], places[at] = "audio stands twice", f"{places[at]}{COPY}{first})"
+                problems[at], places[at] = "audio has a duplicate", f"{places[at]}{COPY}{first})"
     return shard.with_columns(pl.Series("problem", problems, pl.String), pl.Series("place", places, pl.String))
 
 

@@ -32,11 +32,11 @@ class CheckpointInfo:
         if config.hop_samples != self.framing.hop_samples:
             faults.append(f"hop_samples is {config.hop_samples}, but its strides make {self.framing.hop_samples}")
         if self.sample_rate_hz not in {None, config.sample_rate_hz}:
-            faults.append(f"sample_rate_hz is {config.sample_rate_hz}, but it hears {self.sample_rate_hz} Hz")
+            faults.append(f"sample_rate_hz is {config.sample_rate_hz}, but it expects {self.sample_rate_hz} Hz")
         if faults:
             raise EncoderError(
                 f"checkpoint {self.path} is not what the config says: {'; '.join(faults)}. "
-                "Correct the values in experiments/encoder/, or name the checkpoint that was meant."
+                "Correct the values in experiments/encoder/, or use another checkpoint."
             )
 
     def require_width(self, width: int, *, layer: int) -> None:
@@ -52,7 +52,7 @@ def read_checkpoint_info(path: Path) -> CheckpointInfo:
     """Read config.json and, where there is one, preprocessor_config.json. EncoderError if it is no HubertModel."""
     file, preprocessor = path / "config.json", path / "preprocessor_config.json"
     if not file.is_file():
-        raise EncoderError(f"checkpoint {path} has no config.json, so it is no transformers checkpoint.")
+        raise EncoderError(f"checkpoint {path} has no config.json, so it is not a transformers checkpoint.")
     if problems := settings_problems(path):
         raise EncoderError(" ".join(f"{problem}." for problem in problems))
     values = json.loads(file.read_text())

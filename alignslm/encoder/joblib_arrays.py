@@ -33,7 +33,7 @@ class _PlainArray(NumpyArrayWrapper):
 
     def read(self, unpickler: Any, *options: Any) -> np.ndarray:
         if self.dtype.hasobject:
-            raise JoblibError("an array in it holds Python objects, not numbers")
+            raise JoblibError("an array in it contains Python objects, not numbers")
         return super().read(unpickler, *options)
 
 
@@ -66,5 +66,5 @@ def read_attributes(path: Path) -> dict[str, Any]:
             raise JoblibError(f"it cannot be read to its end: {type(error).__name__}: {error}") from error
     attributes = getattr(found, "state", None)
     if not isinstance(found, _Inert) or not isinstance(attributes, dict):
-        raise JoblibError(f"it holds a {type(found).__name__}, not an object with attributes")
+        raise JoblibError(f"it contains a {type(found).__name__}, not an object with attributes")
     return attributes

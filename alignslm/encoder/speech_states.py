@@ -49,7 +49,9 @@ class WhisperStates(SpeechStates):
         model = read_model(path, config.dtype).get_encoder()
         hears_s = model.embed_positions.num_embeddings * FRAME_SAMPLES / RATE_HZ
         if config.window_s > hears_s or config.normalise_input:
-            raise EncoderError(f"{path} hears at most {hears_s:g} s, as they are: set window_s, normalise_input: false")
+            raise EncoderError(
+                f"{path} takes at most {hears_s:g} s, not normalized: set window_s, normalise_input: false"
+            )
         self._extractor: Any = read_processor(path).feature_extractor
         self._is_last = config.layer == len(model.layers)
         super().__init__(config, _cut(model, model, config, path), device)

@@ -135,7 +135,7 @@ def connect(address: str) -> None:
         raise EngineError(
             f"engine is ray, but no Ray cluster answers at {named or 'this machine'}. Start one with "
             "`ray start --head` here, add machines with `ray start --address=HOST:6379`, and give ray_address (or "
-            "RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. What was said: "
+            "RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. Ray's message: "
             f"{str(error).partition(chr(10))[0]}"
         ) from error
 

@@ -162,5 +162,5 @@ def reraise_disk_errors(what: str, variable: str) -> Iterator[None]:
             raise
         raise FetchError(
             f"{what} cannot be written to {error.filename or 'the cache'}: {error.strerror}. "
-            f"Make room, or let {variable} name a folder that can hold it."
+            f"Make room, or let {variable} name a folder with more space."
         ) from error

@@ -102,7 +102,7 @@ def _download(url: str, part: Path) -> None:
 
 
 def _unreachable(url: str, part: Path, error: Exception) -> str:
-    kept = f"{part.stat().st_size} bytes are kept, and the next run goes on from there. " if part.exists() else ""
+    kept = f"{part.stat().st_size} bytes are kept, and the next run resumes there. " if part.exists() else ""
     return (
         f"{url} cannot be fetched: {getattr(error, 'reason', error)}. {kept}"
         "Check the network, or fetch the file elsewhere and name it with kind: folder."
@@ -157,7 +157,7 @@ def _unpack(archive: Path, place: Path, url: str) -> None:
     except (*_NO_ZIP, OSError) as error:  # OSError: a name too long, or one that is both a file and a folder
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise FetchError(f"{url}: the hash is right, but this is no zip that can be unpacked: {error}") from error
+        raise FetchError(f"{url}: the hash is right, but it cannot be unpacked as zip: {error}") from error
     rough.rename(place)
 
 

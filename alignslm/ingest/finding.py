@@ -63,12 +63,12 @@ def find(folder: Path, *, one_speaker: bool) -> Found:
     The speaker is the table's, else the subfolder directly below `folder` if there are several, else the one voice.
     """
     if not folder.is_dir():
-        raise IngestError(f"{folder} is not a folder; name the one that holds the recordings")
+        raise IngestError(f"{folder} is not a folder; pass the folder of the recordings")
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     sounds = [file.as_posix() for file in files if file.suffix.lower() in SUFFIXES]
     if not sounds:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise IngestError(f"{folder} holds no recordings; files of these kinds are read: {kinds}")
+        raise IngestError(f"{folder} contains no recordings; supported formats: {kinds}")
     tables = [file for file in files if file.suffix.lower() in TABLES and len(file.parts) == 1]
     table = next((file for file in tables if file.stem == "metadata"), tables[0] if len(tables) == 1 else None)
     told, aside = ({}, []) if table is None else _read_table(folder / table, sounds)
@@ -120,7 +120,7 @@ def _read_table(table: Path, sounds: list[str]) -> tuple[dict[str, Told], list[A
                 reason = (
                     f"no recording is named {file}, or several are"
                     if sound is None
-                    else f"{sound} stands in an earlier row"
+                    else f"{sound} is also in an earlier row"
                 )
                 aside.append(Aside(table.name, row, reason))
             else:

@@ -139,7 +139,7 @@ def preset(rows: pl.DataFrame, name: str, *, asr: str | None, judge: str | None)
         raise TooLittleError(
             f"{texts} training utterances have a text of more than {_prompt_words(rows)} words; to fit a judge and an "
             f"ASR model {FITTED_TEXTS} are needed. Add texts (a metadata.csv with the columns file_name and text, or a "
-            ".txt beside each recording), or transcribe them: --asr whisper-tiny.en."
+            ".txt next to each recording), or transcribe them: --asr whisper-tiny.en."
         )
     checkpoint: dict[str, Plain] = {"init_from": "base", "train_on": "pairs/r1", "warmup_steps": 2}
     preferences: dict[str, Plain] = {"sampled_from": "base", "min_chosen_score": 3.2, "max_rejected_score": 2.2}

@@ -151,14 +151,14 @@ class APIClient:
             return attempt
         wait_s = retry_after_s(received.retry_after, datetime.now(UTC))
         if wait_s is not None and wait_s > MAX_RETRY_AFTER_S:
-            return Refused(received.status, f"{attempt.why}: it wants to be left alone for {wait_s:.0f} s")
+            return Refused(received.status, f"{attempt.why}: it asks to wait {wait_s:.0f} s")
         return Failed(attempt.why, wait_s)
 
     def _send(self, question: str, vote: int) -> _Received | Failed:
         try:
             return self._portal.call(self._exchange, self.config.fields(question, vote))
         except TimeoutError:
-            return Failed(f"no whole answer within {self.config.timeout_s:g} s (timeout_s)")
+            return Failed(f"no complete reply within {self.config.timeout_s:g} s (timeout_s)")
         except httpx2.ProxyError as error:
             raise JudgeAPIError(
                 f"{self.config.base_url} was not reached{self._way()}: {redact(str(error))}. Correct the proxy's "

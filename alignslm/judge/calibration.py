@@ -180,7 +180,7 @@ def try_judge(
 ) -> dict[str, float]:
     """Return `separation` on `count` texts, of a judge that is not fitted; with `min_digit_mass` also `digit_mass`.
 
-    `digit_mass` is the mean probability of the five digits together, which the judge's replies hold. Raises
+    `digit_mass` is the mean total probability of the five digits as the judge's reply. Raises
     CalibrationError if it is below `min_digit_mass` or an AUC of the score not above `min_auc`, and warns if an AUC
     is below GUESSING.
     """
@@ -218,7 +218,7 @@ def _require_judgement(figures: dict[str, float], count: int, *, min_auc: float,
     if figures.get("digit_mass", 1.0) < min_digit_mass:
         raise CalibrationError(
             f"this judge would not answer with a digit: 1 to 5 have {figures['digit_mass']:.3f} of the probability "
-            f"together, below min_digit_mass ({min_digit_mass:g}), so its scores mean little. Let the "
+            f"in total, below min_digit_mass ({min_digit_mass:g}), so its scores mean little. Let the "
             "rubric show an example answer, as experiments/rubric/relevance-digit.txt does, let answer_prefix be what "
             "stands before the digit there, or choose another model. To accept this judge, set `min_digit_mass: 0` in "
             "its file."

@@ -197,7 +197,7 @@ class CausalLMJudge:
         worst = float((read - plain).abs().mean(-1).max())
         if not worst <= NATS[self.config.dtype]:
             raise UnsuitableModelError(
-                f"{type(self.model).__name__} forgets what it has read while it writes (log-probabilities differ by "
+                f"{type(self.model).__name__} changes its state while it generates (log-probabilities differ by "
                 f"{worst:.2g} nats). Set score to {{mode: expected-value}}, or choose another model."
             )
 

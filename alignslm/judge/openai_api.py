@@ -113,7 +113,7 @@ class OpenAIJudge:
         shown = (output.reply or "")[:300]
         raise JudgeAPIError(
             f"{self.config.base_url} answered {self.config.model!r} on a first story with {shown!r}: "
-            f"{self._why_unrated(output.status)}. Nothing more was asked ({self.store.tokens} tokens so far)."
+            f"{self._why_unrated(output.status)}. No further request was sent ({self.store.tokens} tokens so far)."
         )
 
     def _why_unrated(self, status: Status) -> str:

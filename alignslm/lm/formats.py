@@ -105,7 +105,7 @@ def _twist_special(
     if first <= token < first + config.units.num_units:
         raise CheckpointError(
             f"{where}: {name}_token_id {token} is also the id of unit {token - first} "
-            f"(a left-over of the text model); set {name}: none"
+            f"(a leftover of the text model); set {name}: none"
         )
     return token
 

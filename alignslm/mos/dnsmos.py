@@ -68,14 +68,14 @@ def network_file(name: str) -> Path:
     """Return the path of a network in the installed wheel. Raises MosError if it is missing or another one."""
     found = importlib.util.find_spec("speechmos")
     if found is None or found.origin is None:
-        raise MosError("the package speechmos, which holds DNSMOS, is not installed: pip install speechmos==0.0.1.1")
+        raise MosError("the package speechmos, which contains DNSMOS, is not installed: pip install speechmos==0.0.1.1")
     relative, expected = FILES[name]
     path = Path(found.origin).parent / relative
     if not path.exists() or (actual := file_sha256(path)) != expected:
         state = f"has SHA-256 {actual}" if path.exists() else "does not exist"
         raise MosError(
-            f"{path} {state}, expected {expected}: not the DNSMOS of speechmos 0.0.1.1, so scores could not be "
-            "compared with anybody's. pip install --force-reinstall speechmos==0.0.1.1"
+            f"{path} {state}, expected {expected}: not the DNSMOS of speechmos 0.0.1.1, so scores would not be "
+            "comparable. pip install --force-reinstall speechmos==0.0.1.1"
         )
     return path
 

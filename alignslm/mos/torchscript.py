@@ -33,7 +33,7 @@ def _network(path: Path, device: str) -> Any:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MosError(
-            f"{path} is no TorchScript file that torch {torch.__version__} can read ({reason}). "
+            f"{path} is not a TorchScript file that torch {torch.__version__} can read ({reason}). "
             "A state dict or a pickled module does not fit: export it with torch.jit.trace or torch.jit.script."
         ) from error
 
@@ -61,7 +61,7 @@ class TorchscriptPredictor:
             shape = tuple(said.shape) if isinstance(said, torch.Tensor) else type(said).__name__
             raise MosError(
                 f"{self._config.file} answers a waveform of {waveform.size} samples with {shape}, expected one finite "
-                f"number. Check `samples` ({self._config.samples}) and `sample_rate_hz` of the choice."
+                f"number. Check `samples` ({self._config.samples}) and `sample_rate_hz` in the config."
             )
         return MOSPrediction("ok", (round(float(said.item()), DECIMALS),))
 

@@ -35,7 +35,7 @@ class OwnSelector:
                 if any(
                     not one.equals(all_.filter(prompt_id=prompt_id)) for one, all_ in zip(alone, found, strict=True)
                 ):
-                    raise self.model.error(f"select chooses otherwise for prompt {prompt_id} alone than among others")
+                    raise self.model.error(f"select chooses differently for prompt {prompt_id} alone and with others")
         return chosen, rejected
 
     def _select(self, pool: pl.DataFrame, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:

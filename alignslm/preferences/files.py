@@ -64,7 +64,7 @@ def find_slices(config: AnyPreferences, root: Path, *, rows: int) -> tuple[list[
     for split, patterns in (("train", config.files.train), ("valid", config.files.valid)):
         for pattern in patterns:
             files = _matching(root, pattern)
-            problems += [] if files else [Problem(f"no file below {folder} fits the pattern of files.{split}", pattern)]
+            problems += [] if files else [Problem(f"no file below {folder} matches files.{split}", pattern)]
             for file in files:
                 name = file.relative_to(folder).as_posix()
                 count = _count(file, config)

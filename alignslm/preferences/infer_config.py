@@ -21,7 +21,7 @@ from alignslm.preferences.pairing import PreferenceError
 from alignslm.preferences.reading import SIDES, is_unit_text, sound_bytes
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HEAD = "# Preferences that others made; every row was checked when this was written. See docs/preferences.md.\n"
+HEAD = "# Imported preferences; every row was checked when this was written. See docs/preferences.md.\n"
 
 
 class ImportOptions(NamedTuple):
@@ -106,8 +106,8 @@ def _columns(row: Mapping[str, Any]) -> tuple[str, str, str]:
         if all(name in row and not _is_text(row[name], suffix) for name in names):
             return names[0], names[1], names[2]
     held = f"prompt, chosen and rejected are text ({row.get(SIDES[0])!r:.40}), neither units nor audio"
-    cause = held if all(name in row for name in SIDES) else "no columns hold prompt, chosen and rejected"
-    raise PreferenceError(f"{cause}; there are: {', '.join(row)}. Name the right ones: --columns a,b,c")
+    cause = held if all(name in row for name in SIDES) else "no columns are prompt, chosen and rejected"
+    raise PreferenceError(f"{cause}; columns are {', '.join(row)}. Name the right ones: --columns a,b,c")
 
 
 def _is_text(value: Any, suffix: str) -> bool:

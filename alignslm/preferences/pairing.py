@@ -53,8 +53,8 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
 
 def refuse(problems: Sequence[Problem], *, rows: int) -> None:
     """Raise PreferenceError listing the problems by kind with their places, if there are any."""
-    cure = "Correct the rows, or the choice's columns and kind (experiments/preferences)."
-    raise_problems(PreferenceError, problems, among=f"{rows} rows of given preferences", cure=cure)
+    cure = "Correct the rows, or columns and kind of the config (experiments/preferences)."
+    raise_problems(PreferenceError, problems, among=f"{rows} rows of imported preferences", cure=cure)
 
 
 def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tuple[pl.DataFrame, ImportCounts]:

@@ -112,7 +112,7 @@ def _checked(units: list[int], num_units: int, *, repeats: str) -> list[int] | s
         return f"a unit outside [0, {num_units})"
     runs, durations = deduplicate(np.asarray(units, np.int64))
     if repeats == "error" and durations.max() > 1:
-        return "a unit repeats (repeats: dedup, or keep where a model drew it)"
+        return "a unit repeats (repeats: dedup, or keep if a model sampled it)"
     return units if repeats == "keep" else runs.tolist()
 
 

@@ -14,7 +14,7 @@ from alignslm.statistics import Interval, mean_interval
 SIGNIFICANT = 0.05
 
 JUDGES = ("judge_score", "heldout_judge_score")
-FLAG_REASON = "pleases its judge: above the true continuations' own score"
+FLAG_REASON = "over-optimized for its judge: scores above the ground truth"
 
 
 class Metric(Config):

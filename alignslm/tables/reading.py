@@ -54,7 +54,7 @@ def _require_identity(file: pq.ParquetFile, table: Table, path: Path) -> str | N
     if found != (table.name, str(table.version)):
         raise TableError(
             f"{path} holds table {found[0]!r} version {found[1]}, expected {table.name!r} version {table.version}. "
-            "It was written by another version of alignslm: run `dvc repro` to remake it."
+            "It was written by another version of alignslm: run `dvc repro` to make it again."
         )
     contract = metadata.get("alignslm.unit_contract")
     return contract.decode(errors="replace") if contract else None
@@ -128,5 +128,5 @@ def contract_of(table: Table, path: Path) -> UnitContract:
     with _opened(first) as file:
         text = _require_identity(file, table, first)
     if text is None:
-        raise TableError(f"{path} carries no unit contract, so its units have no meaning. Remake it with `dvc repro`.")
+        raise TableError(f"{path} has no unit contract, so its units have no meaning. Run `dvc repro`.")
     return UnitContract.model_validate_json(text)

@@ -20,7 +20,7 @@ def verify(frame: pl.DataFrame, table: Table, *, where: str) -> None:
         faults += [f"column {name!r} has {count} nulls" for name, count in nulls.items() if count]
         faults += _key_faults(frame.select(table.key))
     if faults:
-        raise TableError(f"{where} is no valid {table.name!r} table: " + "; ".join(faults))
+        raise TableError(f"{where} is not a valid {table.name!r} table: " + "; ".join(faults))
 
 
 def _key_faults(keys: pl.DataFrame) -> list[str]:

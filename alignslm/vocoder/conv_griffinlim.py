@@ -160,7 +160,7 @@ class ConvGriffinLimVocoder:
         try:
             settings = json.loads((folder / "vocoder.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise VocoderError(f"{folder} holds no vocoder (vocoder.json is missing): `dvc repro vocoder`") from error
+            raise VocoderError(f"{folder} has no vocoder (vocoder.json). Run `dvc repro vocoder`.") from error
         config = ConvGriffinLimConfig.model_validate(settings["config"])
         contract = UnitContract.model_validate(settings["contract"])
         ratio = mels_per_frame(config, contract)

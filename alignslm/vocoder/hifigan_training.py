@@ -241,7 +241,7 @@ class _Run:
         try:
             state = torch.load(path, weights_only=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-            print(f"{path} is damaged ({str(error).splitlines()[0]}); the vocoder's training starts anew", flush=True)
+            print(f"{path} is damaged ({str(error).splitlines()[0]}); the vocoder's training starts again", flush=True)
             path.unlink()
             return
         self.training.load_state_dict(state["training"])

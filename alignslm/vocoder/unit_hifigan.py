@@ -78,7 +78,7 @@ def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract
     rate_hz = shape.sample_rate_hz / shape.samples_per_frame
     faults = []
     if shape.num_units != contract.num_units:
-        faults.append(f"it speaks {shape.num_units} units, the encoder {contract.encoder} makes {contract.num_units}")
+        faults.append(f"it has {shape.num_units} units, the encoder {contract.encoder} has {contract.num_units}")
     if rate_hz != contract.frame_rate_hz:
         faults.append(
             f"it speaks {rate_hz:g} units/s ({shape.sample_rate_hz} Hz, {shape.samples_per_frame} samples a unit), "
@@ -87,7 +87,7 @@ def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract
     if config.layer is not None and config.layer != contract.layer:
         faults.append(f"it was trained on units of layer {config.layer}, the encoder's are of layer {contract.layer}")
     if shape.sample_rate_hz != config.sample_rate_hz:
-        faults.append(f"it speaks at {shape.sample_rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
+        faults.append(f"it synthesizes {shape.sample_rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
     if contract.deduplicated and shape.duration_dim is None:
         faults.append(
             "it has no duration predictor and the units are deduplicated: every unit would last one frame, "
@@ -192,7 +192,7 @@ class UnitHifiganVocoder:
 def _whole_frames(values: np.ndarray, row: int) -> np.ndarray:
     if not (values <= MAX_UNIT_FRAMES).all():  # catches NaN too
         raise VocoderError(
-            f"sequence {row}: a unit is predicted to last {values.max():g} frames; the checkpoint is broken, "
-            "or was trained on other units than these"
+            f"sequence {row}: a unit is predicted to last {values.max():g} frames; the checkpoint is damaged, "
+            "or was trained on other units"
         )
     return values.astype(np.int64)
