@@ -1,4 +1,4 @@
-"""Where every artifact is, the only place with these paths. dvc.yaml names the same ones; a test compares the two."""
+"""Paths of all artifacts, stated only here. dvc.yaml names the same ones; a test compares the two."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ class Artifacts:
 
     @property
     def checked(self) -> Path:
-        """What the stage `check` leaves: params.yaml was valid."""
+        """Output of the stage `check`: params.yaml was valid."""
         return self.root / "checked.txt"
 
     @property
@@ -77,17 +77,17 @@ class Artifacts:
 
     @property
     def checkpoints(self) -> Path:
-        """All checkpoints, each in a folder of its name."""
+        """All checkpoints, one folder per name."""
         return self.root / "checkpoints"
 
     @property
     def evaluations(self) -> Path:
-        """The evaluation tables of all systems, each in a folder of its name."""
+        """Evaluation tables, one folder per system."""
         return self.root / "eval"
 
     @property
     def samples(self) -> Path:
-        """The held-out continuations of all systems, each in a folder of its name."""
+        """Held-out continuations, one folder per system."""
         return self.root / "samples"
 
     def own_code(self, choice: str) -> Path:
@@ -168,7 +168,7 @@ class Sample:
 
     @property
     def transcripts(self) -> Path:
-        """What the ASR model read in it."""
+        """Their transcripts."""
         return self.folder / "transcripts.parquet"
 
     @property

@@ -21,7 +21,7 @@ class MissingPackageError(ImportError):
 
 @contextmanager
 def needed(package: str, *, by: str) -> Iterator[None]:
-    """Import one of EXTRAS inside; MissingPackageError where it is not installed. `by` says what needs it."""
+    """Import one of EXTRAS inside; MissingPackageError if it is not installed. `by` is what needs it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -31,7 +31,7 @@ def needed(package: str, *, by: str) -> Iterator[None]:
 
 
 def lacking(package: str, *, by: str) -> str | None:
-    """Return the message of `needed`, or None where the package is installed. Imports nothing."""
+    """Return the message of `needed`, or None if the package is installed. Imports nothing."""
     return None if importlib.util.find_spec(package) else _how_to_install(package, by)
 
 

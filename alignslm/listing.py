@@ -1,7 +1,7 @@
 """Recordings in files, as corpora, benchmarks and preferences have them: listed first, then decoded and checked.
 
-A layout lists its recordings without reading audio (`Listing`). What is wrong with the list, and later with the audio,
-becomes a `Problem` each, so that one error can name all of them.
+A layout lists its recordings without reading audio (`Listing`). Everything wrong with the list, and later with the
+audio, becomes a `Problem`, so that one error can name all of them.
 """
 
 import codecs
@@ -34,7 +34,7 @@ _UNREADABLE = (OSError, pa.ArrowException)
 class Listing(NamedTuple):
     """Recordings below one folder: a row per recording, and the problems of the list.
 
-    `over_limit` counts recordings that a layout too large to be held in memory skipped by itself.
+    `over_limit` counts recordings that a layout skipped because it is too large for memory.
     """
 
     rows: pl.DataFrame
@@ -78,7 +78,7 @@ def problems_of(rows: pl.DataFrame) -> list[Problem]:
 
 
 def until_a_problem(shards: Iterable[pl.DataFrame], problems: list[Problem]) -> Iterator[pl.DataFrame]:
-    """Yield checked shards up to the first problem, and add those of all shards to `problems`.
+    """Yield checked shards up to the first problem, and add the problems of all shards to `problems`.
 
     All that is wrong is reported at the end, but a table with problems is not written.
     """
@@ -122,7 +122,7 @@ def read_audio(places: Sequence[Place]) -> list[bytes | None]:
 def named_file(name: str, folder: Path, *, root: Path) -> Path | str:
     """Return the file that a row names in its folder, or what is wrong with it; a file outside `root` is never read.
 
-    In the Hub's cache a file is a link to the blobs beside the snapshots, which therefore count as inside.
+    In the Hub's cache a file is a link to the folder blobs next to the snapshots, which therefore counts as inside.
     """
     file = Path(os.path.normpath(folder / name))
     try:
@@ -219,7 +219,7 @@ def parquet_schema(file: Path, columns: Sequence[str]) -> pa.Schema | str:
 
 
 def parquet_columns(file: Path, columns: Sequence[str], *, sound: Sequence[str] = ()) -> pl.DataFrame | str:
-    """Return some columns of a parquet file, or what is wrong with it or with its columns of sound (not read)."""
+    """Return some columns of a parquet file, or what is wrong with it or with its audio columns (not read)."""
     schema = parquet_schema(file, [*columns, *sound])
     if isinstance(schema, str):
         return schema

@@ -1,7 +1,7 @@
 """dvc.yaml as stages with their inputs and outputs, read without importing DVC.
 
-Understood: `${...}` of params.yaml and of `vars`, and `foreach`/`do`. Order and existence are all that
-is told here; whether a stage is up to date only DVC knows.
+Understood: `${...}` of params.yaml and of `vars`, and `foreach`/`do`. Only order and existence
+are determined here; `plan.stages` finds what changed.
 """
 
 import re
@@ -85,14 +85,14 @@ def stage_named(name: str) -> tuple[Stage, list[str]]:
 
 
 def _read_texts(path: Path) -> dict[str, Plain]:
-    """Return a YAML mapping whose values are all text: templates need no more, and every stage waits for it."""
+    """Return a YAML mapping with all values as text: enough for templates, and fast, because every stage reads it."""
     import yaml
 
     try:
         found = load_texts(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError):
         found = None
-    return found if isinstance(found, dict) else read_mapping(path)  # which says what is wrong
+    return found if isinstance(found, dict) else read_mapping(path)  # which raises the error
 
 
 def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:
@@ -135,14 +135,14 @@ def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
 
 
 def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:
-    """Yield paths of a list whose items are a path, or a mapping from a path to its options."""
+    """Yield the paths of a list of paths, or of mappings from a path to its options."""
     for entry in _items(entries):
         for path in entry if isinstance(entry, dict) else [entry]:
             yield str(fill(path, context, stage))
 
 
 def fill(value: Plain, context: Mapping[str, Plain], stage: str) -> Plain:
-    """Replace `${a.b}` in texts; a text that is one template alone becomes the value itself, whatever its type."""
+    """Replace `${a.b}` in texts; a text of only one template becomes the value itself, of any type."""
     if isinstance(value, dict):
         return {key: fill(item, context, stage) for key, item in value.items()}
     if isinstance(value, list):

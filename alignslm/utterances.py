@@ -28,7 +28,7 @@ def waveforms_at(cells: Iterable[dict[str, bytes]], sample_rate_hz: int) -> list
 def iter_audio_cells(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFrame]:
     """Yield utterance_id and audio cell of those wanted utterances that the table holds, one file of it at a time.
 
-    `path` is the utterances table or one of its files. Audio is read of files only that hold a wanted utterance: a
+    `path` is the utterances table or one of its files. Audio is only read from files with a wanted utterance: a
     corpus may be large.
     """
     if not utterance_ids:  # a published model needs none, and there may be no corpus

@@ -1,4 +1,4 @@
-"""Turn preferences that others made into pairs that training reads: speech is encoded, units are checked."""
+"""Turn imported preferences into pairs for training: speech is encoded, units are checked."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""Fit or fetch one judge; it is named by its choice, so swapping training and held-out judge remakes neither."""
+"""Fit or download one judge; it is named by its config, so swapping training and held-out judge remakes neither."""
 
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated

@@ -1,4 +1,4 @@
-"""The name of what a process is to make, of a stage that makes many things."""
+"""The item that a process makes, in a stage of many items."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ from typing import NoReturn
 
 
 def requested_name() -> str:
-    """Return the name that this process is to make: its argument, or the part behind the @ of DVC's stage.
+    """Return the item that this process makes: its argument, or the part after the @ of DVC's stage.
 
-    It never stands in a command, so no shell reads what a params.yaml calls it.
+    No command contains it, so no shell interprets a name of params.yaml.
     """
     if len(sys.argv) > 1:
         return sys.argv[1]

@@ -1,6 +1,6 @@
-"""Continue the evaluation prompts with one system, speak and transcribe: what the judges will hear about.
+"""Continue the evaluation prompts with one system, synthesize and transcribe, for the judges.
 
-Judges are asked in the next stage, so that another judge costs no sampling.
+Judges run in the next stage, so that another judge needs no new samples.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
 
 
 def _transcribe_recordings(run: Run, prompts: pl.DataFrame, recogniser: LazyModel[ASRModel], work: Path) -> None:
-    """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
+    """Transcribe the ground-truth continuations as recorded: the ASR model's errors without the vocoder's."""
     known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), run.execution.shard_size
     hear = partial(transcribe_recordings, prompts=known, side="continuation", shard_size=rows)
     parts = tables.parts(run.artifacts.utterances)

@@ -25,7 +25,7 @@ def transcribe_recordings(
     """Return transcripts of one side of recordings, source_id = prompt_id, in the order of their utterances' storing.
 
     Only of prompts with utterances in `part`, one file of the utterances table. The ASR model gets the recording up
-    to `end_s`, or from there on, so the text is what a listener could know.
+    to `end_s`, or from there on, so the text contains only what was heard so far.
     """
     recordings = recordings_in(part, prompts)
     heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]

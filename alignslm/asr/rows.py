@@ -8,7 +8,7 @@ from alignslm.utterances import waveforms_at
 
 
 def transcribe(speech: pl.DataFrame, recogniser: ASRModel) -> pl.DataFrame:
-    """Transcribe what was spoken, as stored (after FLAC): rows of the transcripts table."""
+    """Transcribe stored audio (after FLAC). Return rows of the transcripts table."""
     heard = recogniser.transcribe(waveforms_at(speech["audio"], recogniser.sample_rate_hz))
     columns = ("text", "status", "confidence", "raw_text", "no_speech_prob", "compression_ratio")
     return speech.select(pl.col("continuation_id").alias("source_id")).with_columns(

@@ -24,13 +24,13 @@ AnyConfig = TypeVar("AnyConfig", bound=AnyWhisperConfig)
 
 
 class Origin(Config):
-    """What the checkpoint's files were when it was prepared; see `alignslm.fetching.Fetched.identity`."""
+    """Identity of the checkpoint's files when it was prepared; see `alignslm.fetching.Fetched.identity`."""
 
     weights: str
 
 
 def fetch(config: WhisperASRConfig, folder: Path) -> dict[str, float]:
-    """Fetch a checkpoint, verify that it is what the config says, and leave config and identity in `folder`.
+    """Fetch a checkpoint, verify that it matches the config, and write config and identity to `folder`.
 
     The weights stay in the cache they were fetched to. ASRError if they do not fit.
     """

@@ -30,7 +30,7 @@ SIDES = ("positive", "negative")
 
 
 def resolve_folder(source: Source, *, patterns: Sequence[str] | None = None) -> Path:
-    """Return the folder of a release. A local one is hashed only where the configuration promises its hash."""
+    """Return the folder of a release. A local one is hashed only if its config has a sha256."""
     if isinstance(source, FolderSource) and source.sha256 is None:
         path = expanded(source)
         if not path.is_dir():

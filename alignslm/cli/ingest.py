@@ -38,10 +38,10 @@ def ingest(
         str | None, typer.Option("--judge", help="Judge of experiments/judge, instead of one fitted on the texts.")
     ] = None,
 ) -> None:
-    """Make a corpus of a folder of recordings, and a preset whose numbers fit the amount of speech.
+    """Make a corpus from a folder of recordings, and a preset with numbers that fit the amount of speech.
 
-    Texts are read from a table (csv, tsv, jsonl; LJSpeech's too) or from a .txt beside each recording. Recordings
-    become mono FLAC of one rate and loudness, cut at pauses where they are too long. The folder is left as it is; what
+    Texts are read from a table (csv, tsv, jsonl; LJSpeech's too) or from a .txt next to each recording. Recordings
+    become mono FLAC of one rate and loudness, cut at pauses if they are too long. The folder is not changed; what
     could not be used is listed in ingested/NAME/set-aside.csv.
 
     [bold]alignslm ingest ~/speech --name mine[/]

@@ -187,7 +187,7 @@ def number(value: float | None, sign: str = "") -> str:
 
 
 def interval(value: float | None, ends: Interval | None, stderr: float | None = None) -> str:
-    """Return [low, high] of a value, or why there is none; a dash if there is no value either."""
+    """Return [low, high] of a value, or why there is none; a dash if there is no value."""
     from alignslm.statistics import ALL_EQUAL, TOO_FEW
 
     if ends is not None:

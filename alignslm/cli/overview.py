@@ -1,4 +1,4 @@
-"""`alignslm stages`: what an experiment makes from what, and its stages."""
+"""`alignslm stages`: the experiment as a picture, and its stages."""
 
 import json
 import subprocess
@@ -91,7 +91,7 @@ def picture(params: Params, state: Mapping[str, str]) -> RenderableType:
 
 
 def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
-    """Return a checkpoint, with what was sampled from it and what was trained from it on anything but preferences."""
+    """Return a checkpoint, the preferences sampled from it, and checkpoints trained from it on other data."""
     item = params.checkpoints.get(name)
     made_from = params.lm if item is None else f"{item.trainer}, from {item.init_from}"
     tree = Tree(_marked(f"{name} ({made_from})", state, name if item is None else f"train@{name}"))

@@ -106,12 +106,12 @@ def _show_hours(hours: "Estimate | None", again: list[Stage]) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return `12.4 h` from an hour on, else as `alignslm times` tells it."""
+    """Return `12.4 h` from an hour on, else as in `alignslm times`."""
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else clock(seconds)
 
 
 def as_data(planned: Plan, stages: list[Stage], again: list[Stage]) -> dict[str, object]:
-    """Return the plan as JSON holds it: bytes, tokens, hours and dollars without rounding."""
+    """Return the plan for JSON: bytes, tokens, hours and dollars without rounding."""
     return {
         "stages": [stage.name for stage in stages],
         "will_run": [stage.name for stage in again],
@@ -179,7 +179,7 @@ def _hours(hours: float) -> str:
 
 
 def judge_line(asked: JudgeRequests, volume: Workload) -> str:
-    """Return what a judge is asked, and what that costs."""
+    """Return the number of requests to a judge, and their cost."""
     line = f"{asked.choice}: {asked.stories:,} stories"
     if asked.requests:
         line += f", {asked.requests:,} requests; about {format_count(asked.read_tokens)} tokens read"
@@ -194,7 +194,7 @@ def judge_line(asked: JudgeRequests, volume: Workload) -> str:
 
 
 def disk_line(disk: Disk) -> str:
-    """Return what the disk holds at the peak of a run, and what is free."""
+    """Return the peak disk usage of a run, and the free space."""
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in disk.parts.items())
     several = "s" if disk.unknown > 1 else ""
     unknown = f", and {disk.unknown} download{several} of unknown size" if disk.unknown else ""
@@ -203,7 +203,7 @@ def disk_line(disk: Disk) -> str:
 
 
 def memory_rows(plan: Plan, batch_size: int) -> Iterator[tuple[str, str]]:
-    """Yield the memory of each language model, without activations, and a warning where the device has less."""
+    """Yield the memory of each language model, without activations, and a warning if the device has less."""
     device = device_memory() if plan.memory else None
     for item in plan.memory:
         if item.weights is None:

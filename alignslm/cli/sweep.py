@@ -148,7 +148,7 @@ def _make(runs: Sequence[Run], folder: RunFolder, out: Console) -> dict[str, Fin
 
 
 def show(table: SweepTable) -> None:
-    """Print the table, as many metrics beside each other as the terminal has room for."""
+    """Print the table, with as many metrics side by side as fit the terminal."""
     from alignslm.report.formatting import style
 
     console = wide_console()

@@ -1,6 +1,6 @@
-"""Corpora of recorded speech: where it lies, and which of its subsets serve which split.
+"""Corpora of recorded speech: where it is, and which subsets form which split.
 
-None of these fields has a default: every value that moves a published number stands in a YAML file.
+None of these fields has a default: every value that affects a published number is in a YAML file.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -39,7 +39,7 @@ class Subsets(Config):
 
 
 class Limits(Config):
-    """How many utterances of a part a split may take; null: all. A larger number keeps the smaller one's choice."""
+    """How many utterances of a part a split may use; null: all. A larger number includes those of a smaller one."""
 
     train: PositiveCount | None
     valid: PositiveCount | None
@@ -53,7 +53,7 @@ class Limits(Config):
 
 
 class Part(Config):
-    """What every part of a corpus says, whatever its layout."""
+    """Fields of every part of a corpus, in any layout."""
 
     subsets: Subsets
     max_utterances: Limits
@@ -61,7 +61,7 @@ class Part(Config):
 
 
 class LibriSpeechPart(Part):
-    """LibriSpeech as published (openslr.org/12): SUBSET/SPEAKER/CHAPTER/*.flac beside a *.trans.txt."""
+    """LibriSpeech as published (openslr.org/12): SUBSET/SPEAKER/CHAPTER/*.flac with a *.trans.txt."""
 
     kind: Literal["librispeech"]
     source: FolderSource

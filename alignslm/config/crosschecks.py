@@ -1,4 +1,4 @@
-"""What no single file can know: disagreements between the choices of an experiment."""
+"""Checks across files: contradictions between the configs of an experiment."""
 
 import math
 from collections.abc import Iterator
@@ -165,7 +165,7 @@ def _wrong_trainers(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
-    """The report tells what a round changed, so one must be evaluated, under its own name."""
+    """The report is about a round's change, so a round must be evaluated, under its own name."""
     params = experiment.params
     for name, system in params.systems.items():
         if name in params.checkpoints and system.checkpoint != name:
@@ -203,7 +203,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
-    """Units made elsewhere are those of their encoder, whatever is chosen; the rest is checked once it ran."""
+    """Imported units are those of their own encoder, whichever is configured; the rest is checked after it ran."""
     lm, params = experiment.lm, experiment.params
     if isinstance(lm, PublishedLm):
         for name, there, here in _other_units(lm.units, experiment):
@@ -223,7 +223,7 @@ def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _other_units(stated: TrainingUnits, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
-    """Yield (field, stated, the encoder's) where both are known and differ."""
+    """Yield (field, stated, the encoder's) if both are known and differ."""
     encoder = experiment.encoder
     known = {name: getattr(encoder, name, None) for name in ("num_units", "frame_rate_hz", "layer")}
     known["codebook_file_sha256"] = getattr(getattr(encoder, "codebook", None), "sha256", None)
@@ -280,7 +280,7 @@ def _empty_split(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
-    """A metric in use that nobody measures is null in every row, and no pair would be found."""
+    """A metric in use that is not measured is null in every row, and no pair would be found."""
     judge, params = experiment.judge, experiment.params
     silent = isinstance(judge, OpenAIJudgeConfig) or (
         isinstance(judge, CausalLMJudgeConfig) and not judge.compute_perplexity
@@ -291,7 +291,7 @@ def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unfit_repositories(experiment: Experiment) -> Iterator[Conflict]:
-    """A placeholder is nobody's account, and two rounds in one repository would overwrite each other."""
+    """A placeholder is not an account, and two rounds in one repository would overwrite each other."""
     if not isinstance(experiment.publish, HubPublishing):
         return
     rounds = published_checkpoints(experiment)

@@ -28,7 +28,7 @@ class ToyStoryCloze(Config):
     """True against foreign endings of held-out stories (after spoken and topic StoryCloze).
 
     Subtypes: `topic` (another topic's ending), and the harder same-topic negatives `pronoun`, `number`,
-    `object`. The headline figure is `topic`, as in T-StoryCloze; the others stand beside it.
+    `object`. The headline figure is `topic`, as in T-StoryCloze.
     """
 
     kind: Literal["toy-storycloze"]
@@ -41,7 +41,7 @@ ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
 
 
 class CorpusClozeConfig(Config):
-    """True against foreign endings of the corpus's own held-out speech: T-StoryCloze's question where no text is known.
+    """True against mismatched endings of the corpus's held-out speech: T-StoryCloze's question without texts.
 
     Every item is `context_s` of an utterance and `ending_s` after it, or after the same point of another utterance.
     """

@@ -1,4 +1,4 @@
-"""How results are computed, never what they are: no stage depends on this and no artifact's content may."""
+"""How results are computed, never what they are: no stage and no artifact depends on it."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Replicas = Annotated[Literal["auto"] | Few, Field(description="copies of a model
 
 
 class Execution(Config):
-    """Settings of a machine, or of a cluster. docs/scaling.md says what each is good for."""
+    """Settings of a machine, or of a cluster. docs/scaling.md explains when to change which."""
 
     device: Literal["auto", "cpu", "cuda"]
     engine: Literal["local", "ray"] = Field(description="where models work: on this machine, or on a Ray cluster")

@@ -201,7 +201,7 @@ class Choice(NamedTuple):
     path: KeyPath
 
 
-# Which folder of experiments/ holds the files that a key of params.yaml chooses among.
+# The folder of experiments/ with the configs that a key of params.yaml can name.
 CONFIG_GROUPS = {
     "corpus": "corpus",
     "encoder": "encoder",

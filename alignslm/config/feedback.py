@@ -64,7 +64,7 @@ class Weights(Config):
 
     Metrics are first put on the judge's 1..5 scale, higher better (`alignslm.pairs.utility`), and the
     weights are normalised to sum to one, so thresholds keep their meaning whatever the weights.
-    `judge_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
+    Only `judge_score` is the paper's LLM-score feedback, only `ppl` its perplexity feedback.
     """
 
     judge_score: NotNegative

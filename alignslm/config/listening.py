@@ -1,4 +1,4 @@
-"""A listening study: what raters hear, in which design, and what they are asked."""
+"""A listening study: the clips, the design and the question."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ ORIGINAL = "original"
 
 
 class ListeningTestConfig(Config):
-    """Raters judge continuations of the same prompts by several systems, one clip at a time, not knowing whose.
+    """Raters judge continuations of the same prompts by several systems, one clip at a time, unaware of the system.
 
     Every clip is the recorded prompt followed by one system's first continuation of it (paper: MMOS, human ratings of
     meaningfulness, 1 to 5).

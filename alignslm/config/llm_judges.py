@@ -51,7 +51,7 @@ class ExpectedRating(Config):
 
 
 class GeneratedRating(_Decoding):
-    """The rating that stands in an answer written out, as in the paper."""
+    """The rating parsed from a generated answer, as in the paper."""
 
     mode: Literal["generate"]
     temperature: Temperature
@@ -65,7 +65,7 @@ class ServerDecoding(_Decoding):
 
 
 class CausalLMJudgeConfig(Config):
-    """A causal language model from the Hub or a folder, through its chat template where its tokenizer has one."""
+    """A causal language model from the Hub or a folder, with its tokenizer's chat template, if there is one."""
 
     kind: Literal["causal-lm"]
     weights: Source
@@ -158,7 +158,7 @@ class OpenAIJudgeConfig(Config):
         return {**sent, self.max_tokens_field: self.decoding.max_tokens, **self.extra_body}
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, message) for what the environment lacks or says otherwise."""
+        """Yield (key, message) for variables that are missing or contradict the config."""
         value, name = self.api_key(), self.api_key_env
         other = os.environ.get("OPENAI_BASE_URL", "").strip()
         if name and not value:

@@ -158,7 +158,7 @@ def _locate(conflict: Conflict, reads: Reads) -> ConfigProblem:
 
 
 def library_faults(root: Path = Path()) -> list[ConfigProblem]:
-    """Return the faults of every choice file below root/experiments, chosen or not, each read by itself."""
+    """Return the problems of every config in root/experiments, in use or not, each read by itself."""
     kinds: dict[str, Any] = {folder: CONFIG_TYPES[key] for key, folder in CONFIG_GROUPS.items()}
     kinds["listening"] = ListeningTestConfig
     faults: list[ConfigProblem] = []

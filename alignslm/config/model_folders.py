@@ -26,7 +26,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "s
 
 
 class _Expected(NamedTuple):
-    """What a stage wants of a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens.
+    """What a stage expects in a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens.
 
     `ctranslate2`: whether that form is "taken" too, "required", or None.
     """
@@ -116,7 +116,7 @@ def _ctranslate2_problems(folder: Path, names: list[str]) -> Iterator[str]:
 
 
 def settings_problems(folder: Path) -> list[str]:
-    """Return what is wrong with the JSON files that transformers reads from a folder; it passes over some of them."""
+    """Return what is wrong with the JSON files that transformers reads from a folder; it ignores some of them."""
     files = [path for name in SETTINGS for path in sorted(folder.glob(name))]
     return [found for file in files if isinstance(found := read_json(file), str)]
 
@@ -182,7 +182,7 @@ def _weights_problems(folder: Path, settings: Mapping[str, Any], expected: _Expe
     tensors: dict[str, tuple[str, list[int]]] = {}
     for file in files if files and files[0].suffix == ".safetensors" else ():
         try:
-            with safe_open(file, framework="numpy") as opened:  # reads the header alone
+            with safe_open(file, framework="numpy") as opened:  # reads only the header
                 parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
                 tensors |= {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
         except (SafetensorError, OSError) as error:

@@ -95,7 +95,7 @@ class NextUnitTrainerConfig(Config):
 
 
 def has_preference_term(trainer: PreferenceTrainerConfig | NextUnitTrainerConfig) -> bool:
-    """Return whether a trainer learns what is better than what, not what was chosen alone."""
+    """Return whether a trainer compares chosen with rejected, instead of using only the chosen side."""
     return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.loss_weights) != {"sft"}
 
 

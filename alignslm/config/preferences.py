@@ -1,6 +1,6 @@
 """Preferences that others made: (prompt, chosen, rejected) as speech or as units, trained on without any sampling.
 
-None of these fields has a default: every value that moves a published number stands in a YAML file.
+None of these fields has a default: every value that affects a published number is in a YAML file.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -21,7 +21,7 @@ class PreferenceFiles(Config):
 
 
 class ColumnNames(Config):
-    """The columns (parquet) or keys (jsonl) that hold the three parts of a row."""
+    """The columns (parquet) or keys (jsonl) of the three parts of a row."""
 
     prompt: str
     chosen: str

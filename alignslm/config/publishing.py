@@ -7,13 +7,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from alignslm.config.model import Config, HttpUrl
 
-PLACEHOLDER_OWNER = "your-name"  # in the shipped choice: nobody's account
+PLACEHOLDER_OWNER = "your-name"  # in the shipped config; not an account
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _LONGEST = 96  # characters of a whole repository id, the Hub's own limit
 
 
 def _repository(value: str) -> str:
-    """Refuse what the Hub would refuse, the round filled in."""
+    """Reject what the Hub would reject, with the round filled in."""
     filled = value.replace("{round}", "r1")
     if "{" in filled or "}" in filled:
         raise ValueError(f"{value!r} contains braces; only {{round}} is filled in")
@@ -64,7 +64,7 @@ class NoPublishing(Config):
 
 
 class ModelRepository(Config):
-    """The merged model as a plain transformers folder, with what is needed to use it."""
+    """The merged model as a plain transformers folder, and what else is pushed with it."""
 
     repo: RepoPattern
     license: Licence
@@ -86,7 +86,7 @@ class DatasetRepository(Config):
 
 
 class HubPublishing(Config):
-    """Repositories of the Hugging Face Hub. The account's token is no parameter: HF_TOKEN, or `hf auth login`."""
+    """Repositories of the Hugging Face Hub. The account's token is not a parameter: HF_TOKEN, or `hf auth login`."""
 
     kind: Literal["hub"]
     rounds: Literal["last", "all"]

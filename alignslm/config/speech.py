@@ -1,6 +1,6 @@
 """Choices on the speech side: corpus, speech-to-unit encoder, vocoder, recogniser.
 
-None of these fields has a default: every value that moves a published number stands in a YAML file.
+None of these fields has a default: every value that affects a published number is in a YAML file.
 """
 
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""What a valid experiment may still have got wrong: said by `alignslm check`, and no reason to stop."""
+"""Likely mistakes in a valid experiment: `alignslm check` prints them as warnings."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from alignslm.config.models import LlamaScratchConfig, has_preference_term
 
 
 def warnings(experiment: Experiment) -> list[str]:
-    """Return what is allowed but changes how the results must be read."""
+    """Return what is allowed but affects the interpretation of the results."""
     return [
         *_judge_warnings(experiment),
         *_rate_warnings(experiment),

@@ -11,8 +11,8 @@ from alignslm.config.sources import Source
 class _WhisperDecoding(Config):
     """A Whisper checkpoint, decoded without sampling.
 
-    OpenAI's rule for silence is optional: text is discarded where the no-speech probability lies above
-    `no_speech_threshold` while the mean log-probability of its tokens lies below `logprob_threshold`. So are its
+    OpenAI's rule for silence is optional: text is discarded if the no-speech probability is above
+    `no_speech_threshold` and the mean log-probability of its tokens is below `logprob_threshold`. So are its
     two signs of a failed decoding, for which it would sample again: texts that repeat themselves or are unsure.
     """
 

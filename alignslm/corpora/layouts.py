@@ -152,7 +152,7 @@ def _without_transcript(root: Path, subset: str, named: set[str]) -> list[Proble
 
 
 def find_listed(part: ListedPart, name: str) -> Listing:
-    """List the rows of metadata.csv whose subset serves a split.
+    """List the rows of metadata.csv with a subset that belongs to a split.
 
     An utterance's id is its file name without suffix; if several folders have the name, its path without suffix.
     """

@@ -82,7 +82,7 @@ def _column(part: str, config: Recordings) -> str | None:
 
 
 def _suffix(data: bytes | None) -> str:
-    """Return what a file of these bytes is called; only for the eye, decoding looks at the bytes."""
+    """Return a file suffix for these bytes; only informative, decoding looks at the bytes."""
     head = (data or b"")[:4]
     return {b"fLaC": ".flac", b"OggS": ".ogg", b"RIFF": ".wav"}.get(head, ".audio")
 

@@ -1,4 +1,4 @@
-"""What a HuBERT checkpoint's own files say of it, and whether that is what the config believes."""
+"""Metadata in a HuBERT checkpoint's files, compared with the config."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from alignslm.encoder.windows import Framing
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Layers, width and framing of a checkpoint. `sample_rate_hz` is None if no preprocessor file tells it."""
+    """Layers, width and framing of a checkpoint. `sample_rate_hz` is None if there is no preprocessor file."""
 
     path: Path
     layers: int
@@ -49,7 +49,7 @@ class CheckpointInfo:
 
 
 def read_checkpoint_info(path: Path) -> CheckpointInfo:
-    """Read config.json and, where there is one, preprocessor_config.json. EncoderError if it is no HubertModel."""
+    """Read config.json and, if it exists, preprocessor_config.json. EncoderError if it is not a HubertModel."""
     file, preprocessor = path / "config.json", path / "preprocessor_config.json"
     if not file.is_file():
         raise EncoderError(f"checkpoint {path} has no config.json, so it is not a transformers checkpoint.")

@@ -15,7 +15,7 @@ from alignslm.fetching import download
 from alignslm.provenance import file_sha256
 
 TIE = 1e-12
-"""Squared distances that differ by less than this share of |point|^2 + |centroid|^2 count as equal (float64 rounds
+"""Squared distances that differ by less than this fraction of |point|^2 + |centroid|^2 count as equal (float64 rounds
 at 2e-16, and a matrix product of a thousand terms loses three digits)."""
 
 _FORMATS = (".safetensors", ".npy", ".bin", ".joblib", ".pkl")

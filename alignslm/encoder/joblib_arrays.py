@@ -1,4 +1,4 @@
-"""The arrays of a joblib file, without running what the file asks to be run.
+"""The arrays of a joblib file, read without executing any of its code.
 
 A pickle names functions and classes that its reader is to call: reading it is running a program. Here every name
 becomes an inert object that keeps its state and does nothing, so the file can neither run code nor depend on the
@@ -19,7 +19,7 @@ class JoblibError(ValueError):
 
 
 class _Inert:
-    """What a pickled object becomes: its attributes, no behaviour."""
+    """A pickled object reduced to its attributes, without behavior."""
 
     def __new__(cls, *_arguments: object, **_options: object) -> Self:
         return super().__new__(cls)

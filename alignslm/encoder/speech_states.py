@@ -20,7 +20,7 @@ CONVOLUTIONAL = ("hubert", "wav2vec2", "wavlm")
 
 
 class SpeechStates:
-    """Gives (states, width) float32 of (samples,), whose number is a multiple of FRAME_SAMPLES."""
+    """Maps (samples,), a multiple of FRAME_SAMPLES, to (states, width) float32."""
 
     def __init__(self, config: SpeechKMeansConfig, model: Any, device: torch.device) -> None:
         self.config, self.device, self.model = config, device, model.to(device)
@@ -68,7 +68,7 @@ class WhisperStates(SpeechStates):
 
 
 def load_states(config: SpeechKMeansConfig, path: Path, *, device: str) -> SpeechStates:
-    """Load the checkpoint up to the layer of the config. EncoderError or WeightsError if it is no such model."""
+    """Load the checkpoint up to the layer of the config. EncoderError or WeightsError if it is another model."""
     place = torch.device(resolve_device(device))
     if is_ctranslate2(path):
         return WhisperStates(config, path, place)

@@ -34,7 +34,7 @@ def snapshot(source: HubSource, patterns: Sequence[str] | None) -> Fetched:
 
 
 def is_cached(source: HubSource, patterns: Sequence[str] | None) -> bool:
-    """Tell whether all files that the patterns choose are on this machine."""
+    """Return whether all files that match the patterns are on this machine."""
     try:
         snapshot_download(
             source.repo,

@@ -30,7 +30,7 @@ from alignslm.vocoder.rows import synthesize_rows
 
 PURPOSE = "evaluation"  # as the stage `samples`: equal prompt, model, seed and sampling give equal samples
 MAX_SECONDS = 3600
-# What a caller may ask for, and a hint.
+# Bounds of a caller's options, and a hint.
 BOUNDS = {
     "num_continuations": (1, 10_000, ""),
     "temperature": (1e-4, 100, "; 0.01 is nearly greedy"),
@@ -148,7 +148,7 @@ class SpokenLM:
     ) -> list[Continuation]:
         """Continue a prompt (or a sound file) `num_continuations` times, speak and transcribe.
 
-        What is not given is the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
+        Defaults are the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
         equal samples; a prompt of the experiment gets the very draws of its stage `samples`. Raises PlayError (see
         `SpeechPipeline.prompt`), TooLongError where prompt and continuation exceed the model's positions.
         """

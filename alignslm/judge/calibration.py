@@ -49,7 +49,7 @@ class Sigmoid(Config):
 
 
 class WordModel(Protocol):
-    """A model of a continuation's words, the prompt being read first."""
+    """A model of a continuation's words, conditioned on the prompt."""
 
     def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return log p of each continuation word given the prompt and the words before it."""
@@ -140,7 +140,7 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
 
 
 def _by_spread(true_nats: Floats, config: Calibration) -> Sigmoid:
-    """Place the sigmoid by true continuations alone, where shuffled ones are no less probable."""
+    """Fit the sigmoid to true continuations only, if shuffled ones are equally probable."""
     slope = 1 / max(float(np.std(true_nats)), 1 / STEEPEST)
     shift = math.log((config.ground_truth_score - 1) / (5 - config.ground_truth_score))
     offset = shift - slope * float(np.mean(true_nats))

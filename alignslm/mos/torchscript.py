@@ -39,7 +39,7 @@ def _network(path: Path, device: str) -> Any:
 
 
 class TorchscriptPredictor:
-    """Each clip by itself: the networks meant here normalise over time, so padding would change their scores."""
+    """Rates each clip separately: such networks normalize over time, so padding would change their scores."""
 
     def __init__(self, config: TorchScriptMOSConfig, folder: Path, *, device: str) -> None:
         """Load the file that `folder` was prepared with; `device` is auto, cpu or cuda."""

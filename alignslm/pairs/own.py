@@ -1,4 +1,4 @@
-"""A selector of one's own code, held to what a selector promises; the utility it returns is a reward of one's own."""
+"""A user's own selector, with its output checked; the utility that it returns is a user's own reward."""
 
 from pathlib import Path
 from typing import TypeAlias

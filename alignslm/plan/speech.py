@@ -25,7 +25,7 @@ MEASURED_FILES = 2000  # headers that are read, spread over the corpus: a second
 
 
 class Need(NamedTuple):
-    """What a stage needs of the corpus, what there is of it, and whether that is enough."""
+    """What a stage needs from the corpus, what there is, and whether it is enough."""
 
     stage: str
     needs: str
@@ -34,9 +34,9 @@ class Need(NamedTuple):
 
 
 def speech_needs(experiment: Experiment, root: Path) -> list[Need]:
-    """Return the needs of every stage that reads the corpus; none where it is made, in parquet, or not there yet.
+    """Return the needs of every stage that reads the corpus; none if it is synthesized, in parquet, or missing.
 
-    Raises CorpusError where the corpus cannot be listed.
+    Raises CorpusError if the corpus cannot be listed.
     """
     config = experiment.corpus
     if not isinstance(config, Recordings) or folder_faults(experiment, root):

@@ -61,7 +61,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     """Return the table PAIRS and the account of rows that `read_slice` gave, all files together.
 
     A prompt serves one split only. No utility is known, so utilities and margin are null. Raises PreferenceError
-    listing every faulty row, crossing prompts where they are refused, and where a split gets no pair.
+    listing every invalid row, overlapping prompts if they are an error, and splits without pairs.
     """
     refuse(problems_of(rows), rows=len(rows))
     joined = rows if isinstance(config, UnitPreferences) and config.repeats == "keep" else _joined(rows)
@@ -90,7 +90,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
 
 
 def _joined(rows: pl.DataFrame) -> pl.DataFrame:
-    """Drop the first unit of a side where it is the prompt's last."""
+    """Drop the first unit of a side if it is the prompt's last."""
     last = pl.col("prompt").list.last()
     return rows.with_columns(
         pl.when(pl.col(side).list.first() == last).then(pl.col(side).list.slice(1)).otherwise(pl.col(side)).alias(side)
@@ -99,7 +99,7 @@ def _joined(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_ids(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
-    """Name prompts and sides by their units, and split prompts by hash where no file says which validate."""
+    """Name prompts and sides by their units, and split prompts by hash if there are no validation files."""
     prompts = [content_id("given", units) for units in rows["prompt"].to_list()]
     sides = {
         f"{side}_id": [content_id("given", *ids) for ids in zip(prompts, rows[side].to_list(), strict=True)]
@@ -119,7 +119,7 @@ def _split(prompt_id: str, valid_fraction: float) -> str:
 
 
 def _marked(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
-    """Add `reason`: the first reason why a row is left out, null where it is a pair."""
+    """Add `reason`: the first reason why a row is excluded, null for pairs."""
     chosen, rejected = pl.col("chosen").list.len(), pl.col("rejected").list.len()
     units = pl.col("prompt").list.len() + pl.max_horizontal(chosen, rejected)
     long = pl.lit(value=False) if config.max_units is None else units > config.max_units

@@ -46,7 +46,7 @@ CITED_FOR = {  # kind of a config -> key in references.bib
 
 
 class CardContext(NamedTuple):
-    """What is published, and where; repository names are filled in."""
+    """The published repositories; names are filled in."""
 
     experiment: Experiment
     config: HubPublishing

@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
 
 class ReportTable(NamedTuple):
-    """A table: headings, and rows whose first cell names the row."""
+    """A table: headings, and rows with their name in the first cell."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]

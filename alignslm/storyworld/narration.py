@@ -1,4 +1,4 @@
-"""Sentences into one waveform: each spoken by itself, with a fixed pause between. What worker processes import."""
+"""Sentences as one waveform: each synthesized separately, with a fixed pause between. Imported by worker processes."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -39,7 +39,7 @@ def synthesize_story(
 ) -> tuple[np.ndarray, float]:
     """Return (samples,) float32 of the sentences and the time in s where the first one ends.
 
-    That time lies in the middle of the pause after it; of a single sentence it is the end of the waveform.
+    That time is in the middle of the pause after it; of a single sentence it is the end of the waveform.
     """
     pause, grid = round(PAUSE_S * sample_rate_hz), round(GRID_S * sample_rate_hz)
     parts: list[np.ndarray] = []

@@ -1,6 +1,6 @@
 """An experiment's files and the template they came from: laying them down, and following a newer template.
 
-`.alignslm.json` holds the hash that each file of the template had when it was last seen, so a file whose hash is still
+`.alignslm.json` has the hash that each file of the template had when it was last seen, so a file whose hash is still
 that one was never edited, and may be replaced.
 """
 
@@ -23,7 +23,7 @@ class TemplateError(ValueError):
 
 
 class Change(NamedTuple):
-    """What a newer template did to a file: `added`, `replaced`, `removed`, or `edited`, which leaves it alone."""
+    """The effect of a newer template on a file: `added`, `replaced`, `removed`, or `edited`: it is not changed."""
 
     path: str
     kind: str
@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
 
 def begin(folder: Path) -> None:
-    """Lay down the files of a new experiment. Raises TemplateError if the folder holds anything."""
+    """Write the files of a new experiment. Raises TemplateError if the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TemplateError(f"{folder} exists and is not an empty folder; name one that does not exist yet.")
     files = template_files()
@@ -44,14 +44,14 @@ def begin(folder: Path) -> None:
 
 
 def previous_version(root: Path) -> str | None:
-    """Return the version of alignslm that an experiment was last brought up to, or None where it was not begun so."""
+    """Return the version of alignslm at an experiment's last upgrade, or None if `init` did not create it."""
     return _noted(root).get("version")
 
 
 def renew(root: Path) -> Iterator[Change]:
-    """Bring files that were never edited up to the template, and yield what changed; edited ones are left alone.
+    """Update files that were never edited to the template, and yield the changes; edited ones are not changed.
 
-    Does nothing where the experiment was not begun by `begin`, as a clone of alignslm itself.
+    Does nothing if `begin` did not create the experiment, as in a clone of alignslm itself.
     """
     noted = _noted(root).get("files")
     if noted is None or template_folder().resolve() == root.resolve():

@@ -22,7 +22,7 @@ NAMES_SHOWN = 5
 
 
 def only_file(source: Source, pattern: str) -> Fetched:
-    """Return the one file of a source: itself, or the only one of a folder or repository like `pattern`."""
+    """Return the single file of a source: itself, or the only one that matches `pattern` in a folder or repository."""
     fetched = download(source, patterns=[pattern])
     if fetched.path.is_file():
         return fetched
@@ -116,7 +116,7 @@ def _read_generator(path: Path) -> Mapping[str, Tensor]:
 def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return float32 weights for weight-normalised ones: g v / |v|, the norm over all axes but the first.
 
-    Reads torch's older names (weight_g, weight_v) and its newer; what is not normalised only becomes float32.
+    Reads torch's older names (weight_g, weight_v) and its newer; other weights only become float32.
     """
     folded = {}
     for name, value in state.items():
