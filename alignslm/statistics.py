@@ -176,8 +176,8 @@ def _wilson(value: float, stderr: float, rows: Floats, count: int, scale: Scale)
     """Return Wilson's interval (1927) with the effective number of rows (Korn and Graubard, 1998).
 
     The effective number is the one with the clustered variance as its binomial variance, at most that of the rows
-    if these are right or wrong; without spread it is the number of clusters. Independent rows of 0 and 1 give the textbook
-    interval; all others have Student's quantile, since their variance is itself estimated.
+    if these are right or wrong; without spread it is the number of clusters. Independent rows of 0 and 1 give the
+    textbook interval; all others have Student's quantile, since their variance is itself estimated.
     """
     width = scale.high - scale.low
     share = (value - scale.low) / width
