@@ -8,8 +8,7 @@ from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import make_pairs, refuse, require_units
 from alignslm.preferences.reading import read_slice
 from alignslm.storage import write_text
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(name: str) -> None:

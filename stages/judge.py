@@ -4,8 +4,7 @@ from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.prerequisites import require_judges
 from alignslm.judge import JudgeInput, prepare_judge
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(choice: str) -> None:

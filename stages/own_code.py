@@ -5,8 +5,7 @@ from pathlib import Path
 from alignslm.config.own_code import OwnCode
 from alignslm.own_code import FOLDER, OwnCodeError
 from alignslm.storage import copy_file, write_text
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(choice: str) -> None:

@@ -6,8 +6,7 @@ from alignslm.pairs.counts import PairCounter
 from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import Sources, rules_of, stream_pairs
 from alignslm.storage import write_text
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(name: str) -> None:
