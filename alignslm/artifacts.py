@@ -26,7 +26,7 @@ class Artifacts:
         return self.root / "corpus" / "utterances"
 
     @property
-    def corpus_account(self) -> Path:
+    def corpus_summary(self) -> Path:
         """Counts of the corpus."""
         return self.root / "corpus" / "summary.json"
 
@@ -121,7 +121,7 @@ class Artifacts:
         """Return the folder of spoken continuations."""
         return self.root / "speech" / name
 
-    def account(self, name: str) -> Path:
+    def pair_counts(self, name: str) -> Path:
         """Return the counts of a set of pairs."""
         return self.root / "pair_counts" / f"{name}.json"
 

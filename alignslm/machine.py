@@ -63,8 +63,8 @@ def device_memory() -> DeviceMemory:
     command = shutil.which("nvidia-smi")
     if command:
         query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        told = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
-        name, _, mebibytes = told.partition("\n")[0].rpartition(", ")
+        printed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
+        name, _, mebibytes = printed.partition("\n")[0].rpartition(", ")
         if mebibytes.strip().isdecimal():
             return DeviceMemory(name, int(mebibytes) << 20)
     import psutil

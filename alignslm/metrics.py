@@ -12,7 +12,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 def words(text: str) -> list[str]:
     """Return the lower-cased words of a text without punctuation: the only definition of a word in this project.
 
-    A recogniser that writes "The boat. The boat?" repeats itself as one does that writes "the boat the boat".
+    An ASR model that writes "The boat. The boat?" repeats itself as one does that writes "the boat the boat".
     Apostrophes and hyphens inside a word belong to it.
     """
     return _WORD.findall(text.lower())

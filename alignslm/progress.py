@@ -53,12 +53,12 @@ def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def _track_log(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    began = said = time.monotonic()
+    began = printed = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - said >= QUIET_S and done < total:
-            said = now
+        if now - printed >= QUIET_S and done < total:
+            printed = now
             print(progress_line(label, done, total, now - began), file=sys.stderr, flush=True)
 
 

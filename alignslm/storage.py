@@ -138,11 +138,11 @@ def temporary_folder() -> TemporaryDirectory[str]:
     The folder may be shared with containers, which have their own process ids.
     """
     numbering = Path("/proc/self/ns/pid")
-    mine = f"alignslm-{numbering.stat().st_ino if numbering.exists() else 0}-"
-    for left in Path(gettempdir()).glob(f"{mine}*"):
+    prefix = f"alignslm-{numbering.stat().st_ino if numbering.exists() else 0}-"
+    for left in Path(gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):  # another user's, or another process is removing it
             _remove_if_dead(left, left.name.split("-")[2])
-    return TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", ignore_cleanup_errors=True)
+    return TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True)
 
 
 def _remove_if_dead(left: Path, process: str) -> None:
@@ -169,8 +169,8 @@ def disk_error(error: Exception) -> int | None:
     """Return the number of the disk error that an exception carries or speaks of, or None."""
     if isinstance(error, OSError):
         return error.errno if error.errno in DISK_ERRORS | _NAMES else None
-    told = re.search(r"\(os error (\d+)\)", str(error))  # polars and safetensors: Rust's words
-    return int(told[1]) if told and int(told[1]) in DISK_ERRORS else None
+    found = re.search(r"\(os error (\d+)\)", str(error))  # polars and safetensors: Rust's words
+    return int(found[1]) if found and int(found[1]) in DISK_ERRORS else None
 
 
 def write_error(path: Path) -> str | None:

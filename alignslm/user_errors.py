@@ -33,13 +33,13 @@ def report_user_errors() -> Iterator[None]:
         yield
     except Exception as error:
         if is_user_error(error):
-            told = str(error)
+            text = str(error)
         elif number := disk_error(error):
-            told = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
+            text = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
         else:
             sys.excepthook = _print_traceback
             raise
-        print_error(told)
+        print_error(text)
         raise SystemExit(1) from None
 
 

@@ -27,11 +27,11 @@ def main(name: str) -> None:
                 work / f"shards-of-{rows}",
                 here=True,
             )
-            pairs, account = make_pairs(pl.concat(read), config, source=identity)
+            pairs, counts = make_pairs(pl.concat(read), config, source=identity)
             tables.write(pairs, tables.PAIRS, run.artifacts.table("pairs", name), encoder.contract)
-            write_text(run.artifacts.account(name), account.model_dump_json(indent=1) + "\n")
-        run.log.log_metrics({"left_out": account.rows - len(pairs)})
-        run.log.rows(inputs={"rows": account.rows}, outputs={"pairs": len(pairs)})
+            write_text(run.artifacts.pair_counts(name), counts.model_dump_json(indent=1) + "\n")
+        run.log.log_metrics({"left_out": counts.rows - len(pairs)})
+        run.log.rows(inputs={"rows": counts.rows}, outputs={"pairs": len(pairs)})
 
 
 if __name__ == "__main__":

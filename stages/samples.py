@@ -44,13 +44,13 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
     return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
 
 
-def _transcribe_recordings(run: Run, prompts: pl.DataFrame, recogniser: LazyModel[ASRModel], work: Path) -> None:
+def _transcribe_recordings(run: Run, prompts: pl.DataFrame, asr: LazyModel[ASRModel], work: Path) -> None:
     """Transcribe the ground-truth continuations as recorded: the ASR model's errors without the vocoder's."""
     known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), run.execution.shard_size
-    hear = partial(transcribe_recordings, prompts=known, side="continuation", shard_size=rows)
+    task = partial(transcribe_recordings, prompts=known, side="continuation", shard_size=rows)
     parts = tables.parts(run.artifacts.utterances)
-    heard = run.map_tasks(parts, ModelTask(recogniser, hear), work / "recorded", step="recorded")
-    tables.write(pl.concat(heard), tables.TRANSCRIPTS, run.artifacts.sample(run.name).recorded)
+    transcripts = run.map_tasks(parts, ModelTask(asr, task), work / "recorded", step="recorded")
+    tables.write(pl.concat(transcripts), tables.TRANSCRIPTS, run.artifacts.sample(run.name).recorded)
 
 
 def main(name: str) -> None:
@@ -65,12 +65,12 @@ def main(name: str) -> None:
         vocoder = run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=place)
         spoken = run.map_rows(drawn, ModelTask(vocoder, synthesize_rows), work / "spoken", step="spoken")
         tables.write_shards(spoken, tables.SPEECH, sample.speech, contract)
-        recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-        hear = ModelTask(recogniser, transcribe)
-        heard = run.map_table(tables.SPEECH, sample.speech, hear, work / "heard", step="heard")
-        tables.write(heard, tables.TRANSCRIPTS, sample.transcripts)
+        asr = run.model(load_asr, run.experiment.asr, artifacts.asr)
+        task = ModelTask(asr, transcribe)
+        transcripts = run.map_table(tables.SPEECH, sample.speech, task, work / "heard", step="heard")
+        tables.write(transcripts, tables.TRANSCRIPTS, sample.transcripts)
         if name in run.params.toplines:
-            _transcribe_recordings(run, prompts, recogniser, work)
+            _transcribe_recordings(run, prompts, asr, work)
         run.log.rows(inputs={"prompts": len(prompts)}, outputs={"continuations": len(drawn)})
 
 

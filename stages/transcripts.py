@@ -11,10 +11,10 @@ def main(name: str) -> None:
     """Run the stage for one set of preferences."""
     with start(__file__, name) as run, run.work() as work:
         artifacts = run.artifacts
-        recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-        heard = run.map_table(tables.SPEECH, artifacts.speech(name), ModelTask(recogniser, transcribe), work)
-        tables.write(heard, tables.TRANSCRIPTS, artifacts.table("transcripts", name))
-        run.log.rows(inputs={"spoken": len(heard)}, outputs=outcomes(heard))
+        asr = run.model(load_asr, run.experiment.asr, artifacts.asr)
+        transcripts = run.map_table(tables.SPEECH, artifacts.speech(name), ModelTask(asr, transcribe), work)
+        tables.write(transcripts, tables.TRANSCRIPTS, artifacts.table("transcripts", name))
+        run.log.rows(inputs={"spoken": len(transcripts)}, outputs=outcomes(transcripts))
 
 
 if __name__ == "__main__":

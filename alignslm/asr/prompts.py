@@ -20,7 +20,7 @@ Side: TypeAlias = Literal["prompt", "continuation"]
 
 
 def transcribe_recordings(
-    part: Path, recogniser: ASRModel, *, prompts: pl.DataFrame, side: Side, shard_size: int
+    part: Path, asr: ASRModel, *, prompts: pl.DataFrame, side: Side, shard_size: int
 ) -> pl.DataFrame:
     """Return transcripts of one side of recordings, source_id = prompt_id, in the order of their utterances' storing.
 
@@ -30,7 +30,7 @@ def transcribe_recordings(
     recordings = recordings_in(part, prompts)
     heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
     while some := list(islice(recordings, shard_size)):
-        heard.append(transcribe(_as_speech(some, side), recogniser))
+        heard.append(transcribe(_as_speech(some, side), asr))
     return pl.concat(heard)
 
 

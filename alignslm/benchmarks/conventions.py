@@ -28,8 +28,8 @@ class Convention(NamedTuple):
 
     def name(self, *, has_context: bool) -> str:
         """Return `conditional-mean`, `joint-sum-eos` ...; of items without context, `mean`, `sum-eos` ..."""
-        said = [self.likelihood] if has_context else []
-        return "-".join([*said, self.reduction, *(["eos"] if self.eos else [])])
+        parts = [self.likelihood] if has_context else []
+        return "-".join([*parts, self.reduction, *(["eos"] if self.eos else [])])
 
     def units(self, side: str) -> pl.Expr:
         """Return how many units of `side` (positive, negative) count."""

@@ -39,8 +39,8 @@ def compare(model: System, against: Against, root: Root = Path(), *, as_json: As
     console.print(fitted(headings, map(_cells, found.rows), optional=len(counts), width=console.width))
     console.print(Text(f"{PROCEDURE} {EXPLAINED}"), soft_wrap=not console.is_terminal)
     if found.absent:
-        told = f"omitted, because these do not exist (`dvc repro`, `dvc pull`): metrics of {', '.join(found.absent)}"
-        console.print(Text(told), soft_wrap=True)
+        note = f"omitted, because these do not exist (`dvc repro`, `dvc pull`): metrics of {', '.join(found.absent)}"
+        console.print(Text(note), soft_wrap=True)
 
 
 def _cells(row: ComparedRow) -> tuple[str, ...]:

@@ -65,8 +65,8 @@ def plan(
     stages = planned_stages(root, params=None if edited is None else edited.text, stale=looked.stale)
     hours = _probed(experiment, execution, planned, stages[1]) if probe else None
     if as_json:
-        told = {"changed": looked.changes, "estimate": hours._asdict() if hours else None}
-        print(json.dumps(as_data(planned, *stages) | told, indent=1))
+        extra = {"changed": looked.changes, "estimate": hours._asdict() if hours else None}
+        print(json.dumps(as_data(planned, *stages) | extra, indent=1))
     else:
         for change in looked.changes:
             Console(highlight=False).print(Text(change, style="yellow"), soft_wrap=True)

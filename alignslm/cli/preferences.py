@@ -122,9 +122,9 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     refuse(problems_of(read), rows=total)
     if not isinstance(config, UnitPreferences):
         return f"{total} rows of speech at {config.sample_rate_hz} Hz, all readable"
-    _, account = make_pairs(read, config, source="")
-    excluded = ", ".join(f"{count} excluded: {reason}" for reason, count in account.left_out.items() if count)
-    counts = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
+    _, counted = make_pairs(read, config, source="")
+    excluded = ", ".join(f"{count} excluded: {reason}" for reason, count in counted.left_out.items() if count)
+    counts = f"{total} rows: {counted.train_pairs} training and {counted.valid_pairs} validation pairs"
     return f"{counts}; {excluded}" if excluded else counts
 
 

@@ -119,8 +119,8 @@ def _announce(runs: Sequence[Run], folder: RunFolder, done: dict[str, Finished],
     if taken := folder.workspace.untracked:
         out.print(Text(f"Taken along, not committed yet: {', '.join(taken)}"))
     if changed := folder.workspace.changed:
-        told = f"Not part of the runs, because not committed: changes of {', '.join(changed)}"
-        out.print(Text(f"{told} (`git commit` to include, `git restore` to undo them)", style="yellow"))
+        left_out = f"Not part of the runs, because not committed: changes of {', '.join(changed)}"
+        out.print(Text(f"{left_out} (`git commit` to include, `git restore` to undo them)", style="yellow"))
 
 
 def _make(runs: Sequence[Run], folder: RunFolder, out: Console) -> dict[str, Finished]:

@@ -1,4 +1,4 @@
-"""Choices on the speech side: corpus, speech-to-unit encoder, vocoder, recogniser.
+"""Choices on the speech side: corpus, speech-to-unit encoder, vocoder, ASR model.
 
 None of these fields has a default: every value that affects a published number is in a YAML file.
 """
@@ -91,7 +91,7 @@ VocoderConfig = Annotated[
 
 
 class CharCTCASRConfig(FittedConvNetConfig):
-    """Convolutional character recogniser trained with CTC on original and resynthesised speech."""
+    """Convolutional character ASR model trained with CTC on original and resynthesized speech."""
 
     kind: Literal["char-ctc"]
     resynthesized_fraction: Fraction = Field(description="fraction of training utterances that are resynthesized")

@@ -1,4 +1,4 @@
-"""Choice of a Whisper checkpoint as recogniser, in transformers' form or in CTranslate2's."""
+"""Config of a Whisper checkpoint as ASR model, for transformers or CTranslate2."""
 
 from typing import Annotated, ClassVar, Literal, Self
 

@@ -126,5 +126,5 @@ def _rising(words: list[Word]) -> list[Word]:
 def _same(aligned: list[str], transcribed: list[str]) -> bool:
     """Return whether the aligned words are the transcript's; unknown ones match any word."""
     return len(aligned) == len(transcribed) and all(
-        mine.lower() in {theirs, *UNKNOWN} for mine, theirs in zip(aligned, transcribed, strict=True)
+        word.lower() in {expected, *UNKNOWN} for word, expected in zip(aligned, transcribed, strict=True)
     )

@@ -171,7 +171,7 @@ class _Run(Generic[Task]):
         self.flight: dict[Any, tuple[Any, tuple[int, Task]]] = {}
         self.away: dict[Any, Any] = {}  # what lost actors were asked
         self.losses: Counter[int] = Counter()
-        self.told = time.monotonic()
+        self.last_warning = time.monotonic()
 
     def results(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """Yield every number and frame as they come."""
@@ -235,8 +235,8 @@ class _Run(Generic[Task]):
             self.free.append(actor)
 
     def _log_waiting(self) -> None:
-        if not self.flight and time.monotonic() - self.told > WAIT_S:
-            self.told = time.monotonic()
+        if not self.flight and time.monotonic() - self.last_warning > WAIT_S:
+            self.last_warning = time.monotonic()
             print(f"{self.label}: all replicas are lost and wait for a place on the cluster", flush=True)
 
 

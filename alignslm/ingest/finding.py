@@ -71,11 +71,11 @@ def find(folder: Path, *, one_speaker: bool) -> Found:
         raise IngestError(f"{folder} contains no recordings; supported formats: {kinds}")
     tables = [file for file in files if file.suffix.lower() in TABLES and len(file.parts) == 1]
     table = next((file for file in tables if file.stem == "metadata"), tables[0] if len(tables) == 1 else None)
-    told, aside = ({}, []) if table is None else _read_table(folder / table, sounds)
+    entries, aside = ({}, []) if table is None else _read_table(folder / table, sounds)
     folders = {Path(sound).parts[0] for sound in sounds if "/" in sound}
     recordings = []
     for sound in sounds:
-        known = told.get(sound) or _beside(folder, sound)
+        known = entries.get(sound) or _beside(folder, sound)
         text, problem = _words(known)
         if problem and known:
             aside.append(Aside(known.where, known.row, f"its text only: {problem}"))
@@ -111,12 +111,12 @@ def _read_table(table: Path, sounds: list[str]) -> tuple[dict[str, Told], list[A
     """Return the entries of a table by file, and its rows without a file or with a repeated one."""
     names = Counter(name for sound in sounds for name in _names(sound))
     by_name = {name: sound for sound in sounds for name in _names(sound) if names[name] == 1}
-    told: dict[str, Told] = {}
+    entries: dict[str, Told] = {}
     aside = []
     try:
         for row, file, known in _rows(table):
             sound = by_name.get(file.removeprefix("./"))
-            if sound is None or sound in told:
+            if sound is None or sound in entries:
                 reason = (
                     f"no recording is named {file}, or several are"
                     if sound is None
@@ -124,10 +124,10 @@ def _read_table(table: Path, sounds: list[str]) -> tuple[dict[str, Told], list[A
                 )
                 aside.append(Aside(table.name, row, reason))
             else:
-                told[sound] = known
+                entries[sound] = known
     except (EncodingError, csv.Error, json.JSONDecodeError) as error:
         raise IngestError(f"{table}: {error}") from error
-    return told, aside
+    return entries, aside
 
 
 def _names(sound: str) -> set[str]:

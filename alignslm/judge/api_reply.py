@@ -77,17 +77,17 @@ def read_reply(status: int, text: str) -> Attempt:
 
 def _read_choice(choice: Body, body: Body, text: str) -> Attempt:
     message, finish = _object(choice.get("message")), choice.get("finish_reason")
-    said, refusal = _content(message.get("content")), _content(message.get("refusal"))
+    reply, refusal = _content(message.get("content")), _content(message.get("refusal"))
     if finish == "error":
         return Failed("finish_reason error")
     if finish in CUT:
-        return Unanswered(said or text, "truncated")
+        return Unanswered(reply or text, "truncated")
     refused = bool(refusal.strip()) or finish == "content_filter"
     read, written = count_tokens(body)
-    if not refused and not said.strip():
+    if not refused and not reply.strip():
         return Unanswered(text, "failed", again=written == 0)  # other paid output, such as only reasoning
     return Answer(
-        text=refusal or said if refused else said,
+        text=refusal or reply if refused else reply,
         refused=refused,
         finish=finish if isinstance(finish, str) else None,
         model=str(body.get("model") or "") or None,

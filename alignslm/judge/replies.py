@@ -31,8 +31,8 @@ class Reply(NamedTuple):
 
 def spoken(text: str) -> str | None:
     """Return a reply after its thoughts (<think> ... </think>); None if it ends inside a thought."""
-    said = _CLOSED.split(text)[-1]
-    return None if _OPENED.search(said) else said
+    visible = _CLOSED.split(text)[-1]
+    return None if _OPENED.search(visible) else visible
 
 
 def parse_rating(text: str, *, answer_prefix: str) -> int | None:
@@ -44,7 +44,7 @@ def parse_rating(text: str, *, answer_prefix: str) -> int | None:
     """
     mentions = (spoken(text) or "").split(answer_prefix)[1:]
     closer = _CLOSERS.get(answer_prefix[-1])
-    given = [said for said in (_phrase(mention, closer) for mention in mentions) if re.search(r"\d", said)]
+    given = [visible for visible in (_phrase(mention, closer) for mention in mentions) if re.search(r"\d", visible)]
     found = (_BRACKETED.fullmatch if closer else _OPEN.match)(given[-1]) if given else None
     if found is None:
         return None

@@ -88,11 +88,11 @@ class CachedJudge:
 
     def _explain(self, unscored: Sequence[JudgeOutput], judged: int) -> str:
         counts = Counter(one.status for one in unscored)
-        told = ", ".join(f"{status}: {count}" for status, count in counts.most_common())
+        listed = ", ".join(f"{status}: {count}" for status, count in counts.most_common())
         most = counts.most_common(1)[0][0]
         reply = next(one.reply for one in unscored if one.status == most) or ""
         return (
-            f"{self.label}: {len(unscored)} of {judged} continuations have no score ({told}), more than max_unscored "
+            f"{self.label}: {len(unscored)} of {judged} continuations have no score ({listed}), more than max_unscored "
             f"{self.max_unscored:g} in the judge's file; one reply is {reply[:200]!r}. What is scored is kept. "
             f"{_CURES[most]}."
         )

@@ -122,8 +122,8 @@ def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_size: int
     known: dict[_Split, LogLikelihoods] = {}
     for width, group in sorted(grouped(rows, widths).items()):
         for batch in sliced(group, length=width, batch_size=batch_size):
-            mine = _select(lm, cache, [number for number, _ in batch]) if cache else None
-            after = _predict(lm, [ids for _, ids in batch], width=width, cache=mine)
+            copied = _select(lm, cache, [number for number, _ in batch]) if cache else None
+            after = _predict(lm, [ids for _, ids in batch], width=width, cache=copied)
             for (number, ids), nats in zip(batch, after, strict=True):
                 known[_Split(heads[number], ids[1:])] = LogLikelihoods(before[number], nats)
     return known

@@ -64,4 +64,4 @@ def is_sharded(model: torch.nn.Module) -> bool:
 def num_local_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """Return how many parameters are in this process, and how many the model has."""
     weights = [(w.to_local() if isinstance(w, DTensor) else w, w) for w in model.parameters()]
-    return sum(mine.numel() for mine, _ in weights), sum(whole.numel() for _, whole in weights)
+    return sum(part.numel() for part, _ in weights), sum(whole.numel() for _, whole in weights)

@@ -44,8 +44,8 @@ def rate(
     """
     opinions: dict[str, MOSPrediction] = {}
     for block in batched(sounds, BLOCK):
-        said = predictor.predict([waveform for _, waveform in block])
-        opinions |= zip((source_id for source_id, _ in block), said, strict=True)
+        predictions = predictor.predict([waveform for _, waveform in block])
+        opinions |= zip((source_id for source_id, _ in block), predictions, strict=True)
     if silent := set(heard) - opinions.keys():
         raise tables.TableError(f"{len(silent)} clips of {system!r} have no sound to rate, first {min(silent)!r}")
     unmeasured = (None,) * len(predictor.metrics)

@@ -1,4 +1,4 @@
-"""The books of a round's pairs: counts that close, margins and length differences."""
+"""Counts of a round's pairs that add up, margins and length differences."""
 
 import polars as pl
 
@@ -49,11 +49,11 @@ class PairCounter:
     def add(self, pairs: pl.DataFrame, skipped_prompts: pl.DataFrame, scores: pl.DataFrame) -> None:
         """Count some prompts' pairs, or why they were skipped; nothing else of them comes; `scores` has their rows."""
         side = scores.select(pl.col("continuation_id").alias("rejected_id"), "auto_bleu", "status")
-        told = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
+        joined = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
         for split in SPLITS:
-            mine = told.filter(split=split)
-            self._prompts[split] += mine["prompt_id"].n_unique()
-            self._facts[split].append(_facts(mine, self._max_auto_bleu))
+            in_split = joined.filter(split=split)
+            self._prompts[split] += in_split["prompt_id"].n_unique()
+            self._facts[split].append(_facts(in_split, self._max_auto_bleu))
             for reason, count in skipped_prompts.filter(split=split)["reason"].value_counts().iter_rows():
                 self._skipped_prompts[split][reason] += count
 

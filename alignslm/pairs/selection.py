@@ -1,4 +1,4 @@
-"""Turn scored continuations into preference pairs, and account for every prompt that gave none.
+"""Turn scored continuations into preference pairs, and give the reason for every prompt without one.
 
 A train or valid prompt that had continuations has either pairs or one row in SKIPPED_PROMPTS with one of `REASONS`;
 continuations of other splits are ignored. Rules (paper, AI feedback):

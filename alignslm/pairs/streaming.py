@@ -138,13 +138,13 @@ def _batches(table: tables.Table, path: Path, rows: int, *, units: bool) -> Iter
 
 def _require_same_rows(scores: pl.DataFrame | None, continuations: pl.DataFrame | None, sources: Sources) -> None:
     """Raise TableError at the first row that is in only one of the tables; both are sorted by the id."""
-    mine, theirs = (
+    scored_ids, sampled_ids = (
         pl.Series([], dtype=pl.String) if frame is None else frame["continuation_id"]
         for frame in (scores, continuations)
     )
-    if mine.equals(theirs):
+    if scored_ids.equals(sampled_ids):
         return
-    first, second = next((a, b) for a, b in zip_longest(mine, theirs) if a != b)
+    first, second = next((a, b) for a, b in zip_longest(scored_ids, sampled_ids) if a != b)
     only_scored = second is None or (first is not None and first < second)
     here, there = (sources.scores, sources.continuations) if only_scored else (sources.continuations, sources.scores)
     raise TableError(

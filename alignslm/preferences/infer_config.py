@@ -151,7 +151,7 @@ def yaml_of(config: AnyPreferences) -> str:
     order = ["kind", *(name for name in type(config).model_fields if name != "kind")]
     lines = [HEAD]
     for name in order:
-        told = type(config).model_fields[name].description
-        lines += [f"# {told}\n"] if told else []
+        description = type(config).model_fields[name].description
+        lines += [f"# {description}\n"] if description else []
         lines.append(f"{name}: {flow(content[name])}\n")
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""From rows of units to the pairs table, with an account that closes: rows = pairs + left out."""
+"""From rows of units to the pairs table, with counts that add up: rows = pairs + left out."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ class PreferenceError(ValueError):
 
 
 class ImportCounts(Config):
-    """The books of given preferences: `rows` = train_pairs + valid_pairs + the sum of `left_out`.
+    """Counts of imported preferences: `rows` = train_pairs + valid_pairs + the sum of `left_out`.
 
     `joined` counts sides whose first unit repeated the prompt's last and was dropped: cut from one utterance, the two
     would have been one run, and a language model of deduplicated units has never seen a repeat.
@@ -58,7 +58,7 @@ def refuse(problems: Sequence[Problem], *, rows: int) -> None:
 
 
 def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tuple[pl.DataFrame, ImportCounts]:
-    """Return the table PAIRS and the account of rows that `read_slice` gave, all files together.
+    """Return the table PAIRS and the counts of all rows from `read_slice`.
 
     A prompt serves one split only. No utility is known, so utilities and margin are null. Raises PreferenceError
     listing every invalid row, overlapping prompts if they are an error, and splits without pairs.
@@ -78,7 +78,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
             f"{len(rows)} rows of given preferences give {train} training and {valid} validation pairs; both are "
             f"needed. Left out: {counts or 'none'}. Change files, valid_fraction or max_units of the choice."
         )
-    account = ImportCounts(
+    import_counts = ImportCounts(
         source=source,
         rows=len(rows),
         train_pairs=train,
@@ -86,7 +86,7 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
         left_out={reason: counts.get(reason, 0) for reason in REASONS},
         joined=shared,
     )
-    return pairs, account
+    return pairs, import_counts
 
 
 def _joined(rows: pl.DataFrame) -> pl.DataFrame:

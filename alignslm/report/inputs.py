@@ -124,4 +124,4 @@ def read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFra
 
 def _read_round(made: Artifacts, name: str) -> RoundTables:
     scores = tables.read(tables.SCORES, made.table("scores", name))
-    return RoundTables(scores, read_json(made.account(name), PairCounts))
+    return RoundTables(scores, read_json(made.pair_counts(name), PairCounts))

@@ -142,7 +142,7 @@ def _speak(stories: pl.DataFrame, config: StoryWorldConfig, pool: _Map) -> pl.Da
 
 def _utterances(stories: pl.DataFrame, narrated: list[SynthesizedStory], config: StoryWorldConfig) -> pl.DataFrame:
     ids = stories["utterance_id"].to_list()
-    audio = [{"bytes": told.flac, "path": f"{name}.flac"} for name, told in zip(ids, narrated, strict=True)]
+    audio = [{"bytes": clip.flac, "path": f"{name}.flac"} for name, clip in zip(ids, narrated, strict=True)]
     continuation = pl.concat_str("sentence_2", "sentence_3", separator=" ")
     frame = stories.with_columns(
         continuation.alias("continuation_text"),
@@ -150,8 +150,8 @@ def _utterances(stories: pl.DataFrame, narrated: list[SynthesizedStory], config:
         pl.lit(config.voice).alias("speaker_id"),
         pl.lit(config.sample_rate_hz).alias("sample_rate_hz"),
         pl.lit(None, pl.List(pl.Float64)).alias("word_ends_s"),
-        pl.Series("prompt_end_s", [told.prompt_end_s for told in narrated], pl.Float64),
-        pl.Series("num_samples", [told.num_samples for told in narrated], pl.Int64),
+        pl.Series("prompt_end_s", [clip.prompt_end_s for clip in narrated], pl.Float64),
+        pl.Series("num_samples", [clip.num_samples for clip in narrated], pl.Int64),
         pl.Series("audio", audio, tables.AUDIO),
     )
     return tables.conform(frame, tables.UTTERANCES)

@@ -171,5 +171,5 @@ def phonemes(words: tuple[str, ...], *, voice: str) -> list[tuple[str, ...]]:
 def _phonemes_of(espeak: _Espeak, word: str) -> tuple[str, ...]:
     text = ctypes.c_char_p(word.encode())
     mode = ord(_BETWEEN_PHONEMES) << 8
-    told: bytes = espeak.library.espeak_TextToPhonemes(ctypes.byref(text), _UTF8, mode)
-    return tuple(part for part in told.decode().strip().split(_BETWEEN_PHONEMES) if part)
+    mnemonics: bytes = espeak.library.espeak_TextToPhonemes(ctypes.byref(text), _UTF8, mode)
+    return tuple(part for part in mnemonics.decode().strip().split(_BETWEEN_PHONEMES) if part)

@@ -55,10 +55,10 @@ def synthesize_stories(
     stories: Sequence[Sequence[str]], *, voice: str, words_per_minute: int, sample_rate_hz: int
 ) -> list[SynthesizedStory]:
     """Speak every story, given as its sentences, into FLAC."""
-    told = []
+    synthesized = []
     for sentences in stories:
         waveform, end_s = synthesize_story(
             sentences, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz
         )
-        told.append(SynthesizedStory(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
-    return told
+        synthesized.append(SynthesizedStory(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
+    return synthesized

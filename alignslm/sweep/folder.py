@@ -108,9 +108,9 @@ class RunFolder:
         git(self.clone, "fetch", "-q", git(root, "rev-parse", "--show-toplevel"), "HEAD")
         self.reset()
         try:
-            with Repo(str(root)) as mine, Repo(str(self.experiment)) as other:
-                settings = mine.config.read("local")
-                merge(settings, {"cache": {"dir": mine.cache.local_cache_dir}})
+            with Repo(str(root)) as workspace, Repo(str(self.experiment)) as other:
+                settings = workspace.config.read("local")
+                merge(settings, {"cache": {"dir": workspace.cache.local_cache_dir}})
                 with other.config.edit("local") as own_settings:
                     merge(own_settings, settings)
         except DvcException as error:

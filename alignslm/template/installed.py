@@ -63,24 +63,24 @@ def renew(root: Path) -> Iterator[Change]:
     _note(root)
 
 
-def _renewed(mine: Path, theirs: Path | None, noted: str | None) -> Change | None:
-    newest = _hash(theirs) if theirs else None
-    own = _hash(mine) if mine.is_file() else None
+def _renewed(path: Path, new_file: Path | None, noted: str | None) -> Change | None:
+    newest = _hash(new_file) if new_file else None
+    own = _hash(path) if path.is_file() else None
     if newest in {own, noted} or (own is None and noted is not None):
         return None  # as the template has it, not changed there, or removed here on purpose
     if own not in {None, noted}:
-        return Change("", "edited", _difference(mine, theirs))
-    if theirs is None:
-        mine.unlink()
+        return Change("", "edited", _difference(path, new_file))
+    if new_file is None:
+        path.unlink()
         return Change("", "removed")
-    copy_file(theirs, mine)
+    copy_file(new_file, path)
     return Change("", "replaced" if own else "added")
 
 
-def _difference(mine: Path, theirs: Path | None) -> str:
-    old = mine.read_text(encoding="utf-8").splitlines(keepends=True)
-    new = theirs.read_text(encoding="utf-8").splitlines(keepends=True) if theirs else []
-    return "".join(difflib.unified_diff(old, new, f"{mine.name} (yours)", f"{mine.name} (alignslm {__version__})"))
+def _difference(path: Path, new_file: Path | None) -> str:
+    old = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    new = new_file.read_text(encoding="utf-8").splitlines(keepends=True) if new_file else []
+    return "".join(difflib.unified_diff(old, new, f"{path.name} (yours)", f"{path.name} (alignslm {__version__})"))
 
 
 def _note(root: Path) -> None:
