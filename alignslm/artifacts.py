@@ -17,7 +17,7 @@ class Artifacts:
 
     @property
     def outside(self) -> Path:
-        """Listings of the folders and files outside the repository that configs name, by kind and choice."""
+        """Listings of the folders and files outside the repository that configs name, by kind and config."""
         return self.root / "outside"
 
     @property

@@ -1,4 +1,4 @@
-"""Packages that only some choices and commands need, each in an extra of this package."""
+"""Packages that only some configs and commands need, each in an extra of this package."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ EXTRAS = {
 
 
 class MissingPackageError(ImportError):
-    """A choice or a command needs a package that is not installed; the message says how to install it."""
+    """A config or a command needs a package that is not installed; the message says how to install it."""
 
 
 @contextmanager

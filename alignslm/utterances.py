@@ -49,7 +49,7 @@ def iter_waveforms(path: Path, utterance_ids: Collection[str], sample_rate_hz: i
 
 
 def select_by_hash(utterances: pl.DataFrame, split: str, count: int, purpose: str) -> list[str]:
-    """Choose `count` utterance ids of a split by hash, so a larger count keeps the smaller one's choice."""
+    """Choose `count` utterance ids of a split by hash, so a larger count includes the ids of a smaller one."""
     ids = utterances.filter(pl.col("split") == split)["utterance_id"].to_list()
     return sorted(ids, key=lambda name: content_id(purpose, name))[:count]
 

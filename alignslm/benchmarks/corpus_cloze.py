@@ -26,7 +26,7 @@ def plan_endings(config: CorpusClozeConfig, utterances: pl.DataFrame) -> pl.Data
     """Choose contexts and their foreign endings: utterance_id, foreign, speaker_id, sorted by utterance_id.
 
     `utterances` has utterance_id, split, speaker_id and duration_s. Contexts are chosen by hash, so that more pairs
-    keep the fewer ones' choice; a foreign ending is drawn from all fitting utterances of the split. Raises
+    include those of fewer; a mismatched ending is drawn from all fitting utterances of the split. Raises
     BenchmarkError if no utterance has another one to go with.
     """
     needed_s = config.context_s + config.ending_s

@@ -31,7 +31,7 @@ def emulated(experiment: Experiment, execution: Execution, root: Path = Path()) 
 
 
 def warn_emulated(experiment: Experiment, execution: Execution, *keys: str) -> None:
-    """Print on stderr which choices of these keys of params.yaml a stage computes slowly, each once."""
+    """Print on stderr which configs of these keys of params.yaml make a stage slow, each once."""
     found = emulated(experiment, execution)
     for line in dict.fromkeys(str(fault) for key in keys for fault in found.get(key, [])):
         print(f"warning: {line}", file=sys.stderr, flush=True)

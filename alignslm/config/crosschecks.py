@@ -30,7 +30,7 @@ SPECIAL_TOKENS = 2  # begin and end of sequence
 
 @dataclass(frozen=True)
 class Conflict:
-    """A disagreement, shown at `key` of the file that params.yaml's key `choice` names; PARAMS is params.yaml."""
+    """A contradiction, shown at `key` of the config that params.yaml's key `choice` names; PARAMS is params.yaml."""
 
     choice: KeyPath
     key: KeyPath

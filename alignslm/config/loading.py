@@ -56,7 +56,7 @@ def load_experiment(root: Path = Path()) -> Experiment:
 
 
 def resolve(document: Document, root: Path) -> Experiment:
-    """Return the experiment of a params.yaml already read, its choices looked up under root/experiments."""
+    """Return the experiment of a parsed params.yaml, with its configs from root/experiments."""
     params = validate(document, _adapter(Params), Params)
     faults = params if isinstance(params, list) else []
     reads: Reads = {(): document}
@@ -96,7 +96,7 @@ def load_config(group: str, name: str, kind: Any, root: Path = Path()) -> Any:
     path = root / "experiments" / group / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        message = f"no file {path.as_posix()}" + suggestion(name, known, label="choices")
+        message = f"no file {path.as_posix()}" + suggestion(name, known, label="configs")
         raise ConfigError([ConfigProblem(path.as_posix(), None, "", message)])
     document = read_document(path)
     found = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
@@ -117,7 +117,7 @@ def _read_choice(
     path = folder / f"{choice}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
-        message = f"no file {path.as_posix()}" + suggestion(choice, known, label="choices")
+        message = f"no file {path.as_posix()}" + suggestion(choice, known, label="configs")
         return [ConfigProblem(params.name, params.line(key), ".".join(key), message)]
     document = read_document(path)
     if isinstance(document, list):

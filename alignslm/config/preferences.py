@@ -29,7 +29,7 @@ class ColumnNames(Config):
 
 
 class ImportedPreferences(Config):
-    """What given preferences say of themselves, whatever they hold."""
+    """Fields of all imported preferences, of speech and of units."""
 
     source: Annotated[DatasetSource | FolderSource, Field(discriminator="kind")]
     files: PreferenceFiles

@@ -118,7 +118,7 @@ def write_choice(choice: Choice, root: Path, head: str) -> Path:
     for key, value in choice.values.items():
         text = replace_value(text, tuple(key.split(".")), value)
     path = folder / f"{choice.name}.yaml"
-    write_text(path, f"{head}# Like {choice.like} but for: {', '.join(choice.values)}.\n{text}")
+    write_text(path, f"{head}# Like {choice.like} except: {', '.join(choice.values)}.\n{text}")
     return path
 
 

@@ -20,7 +20,7 @@ def select_clips(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
     """Choose clips (source_id, prompt_id, sample_index) by their prompts' hash, first samples first.
 
     Systems that answer the same prompts are so compared on the same prompts, whatever their own ids; a larger count
-    keeps the smaller one's choice.
+    includes those of a smaller one.
     """
     order = sorted(
         clips.select("sample_index", "prompt_id", "source_id").iter_rows(),

@@ -1,4 +1,4 @@
-"""The files of given preferences: jsonl or parquet, listed as slices of rows and read a slice at a time."""
+"""The files of imported preferences: jsonl or parquet, listed as slices of rows and read slice by slice."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -21,7 +21,7 @@ REASONS = (IDENTICAL, EMPTY, TOO_LONG, DUPLICATE, OVERLAPPING)
 
 
 class PreferenceError(ValueError):
-    """Given preferences are not what their choice says, or give nothing to train on."""
+    """Imported preferences do not match their config, or give nothing to train on."""
 
 
 class ImportCounts(Config):
@@ -43,7 +43,7 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
     """Raise ContractError where given units are not, as far as is known, the encoder's."""
     if not isinstance(config, UnitPreferences):
         return
-    if differing := config.units.differing(contract, mine="in the choice"):
+    if differing := config.units.differing(contract, mine="in the config"):
         raise ContractError(
             f"the preferences hold other units than encoder {contract.encoder} (revision {contract.revision}) gives "
             f"({'; '.join(differing)}). Choose the encoder they were made with (`encoder` in params.yaml), or correct "
@@ -75,8 +75,8 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     train, valid = (len(pairs.filter(split=split)) for split in ("train", "valid"))
     if not (train and valid):
         raise PreferenceError(
-            f"{len(rows)} rows of given preferences give {train} training and {valid} validation pairs; both are "
-            f"needed. Left out: {counts or 'none'}. Change files, valid_fraction or max_units of the choice."
+            f"{len(rows)} rows of imported preferences give {train} training and {valid} validation pairs; both are "
+            f"needed. Left out: {counts or 'none'}. Change files, valid_fraction or max_units of the config."
         )
     import_counts = ImportCounts(
         source=source,
