@@ -108,7 +108,7 @@ def _items(value: Plain) -> list[Plain]:
 def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[Stage]:
     """Yield the one stage of an entry, or one for each item of its `foreach`."""
     if not isinstance(entry, dict):
-        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+        raise PipelineError(f"stage {name!r} of dvc.yaml is not a mapping")
     if "foreach" in entry:
         over = fill(entry["foreach"], context, name)
         pairs = over.items() if isinstance(over, dict) else [(str(item), item) for item in _items(over)]
@@ -120,7 +120,7 @@ def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[S
 
 def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
     if not isinstance(entry, dict):
-        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+        raise PipelineError(f"stage {name!r} of dvc.yaml is not a mapping")
     outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
     described = str(fill(entry.get("desc", ""), context, name))
     deps, params = (tuple(_paths(entry.get(key, []), context, name)) for key in ("deps", "params"))

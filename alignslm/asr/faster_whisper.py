@@ -33,7 +33,7 @@ def fetch(config: FasterWhisperASRConfig, folder: Path) -> dict[str, float]:
     """
     weights = download(config.weights, patterns=PATTERNS)
     if not (weights.path / WEIGHTS_FILE).is_file():
-        raise ASRError(f"{weights.path} has no {WEIGHTS_FILE}for CTranslate2; for other formats use kind: whisper")
+        raise ASRError(f"{weights.path} has no {WEIGHTS_FILE} for CTranslate2; for other formats use kind: whisper")
     FasterWhisperASR(config, load_processor(weights.path, config), weights.path, device="cpu")
     record(folder, config, weights.identity)
     return {"megabytes": (weights.path / WEIGHTS_FILE).stat().st_size / 1e6}

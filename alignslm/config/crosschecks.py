@@ -102,7 +102,7 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
     """A unit must last a whole number of samples to the encoder and of mel frames to the vocoder."""
     encoder, vocoder = experiment.encoder, experiment.vocoder
     if encoder.sample_rate_hz % encoder.frame_rate_hz:
-        message = f"{encoder.sample_rate_hz} Hz is no multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
+        message = f"{encoder.sample_rate_hz} Hz is not a multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
         yield Conflict(("encoder",), ("sample_rate_hz",), message)
     if isinstance(vocoder, ConvGriffinLimConfig) and vocoder.sample_rate_hz % (
         encoder.frame_rate_hz * vocoder.hop_samples
@@ -113,7 +113,7 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
             f"a unit lasts {vocoder.sample_rate_hz} / {encoder.frame_rate_hz:g} = "
             f"{vocoder.sample_rate_hz / encoder.frame_rate_hz:g} samples "
             f"(sample_rate_hz over {experiment.params.encoder}'s frame_rate_hz), "
-            f"which is no multiple of hop_samples ({vocoder.hop_samples})",
+            f"which is not a multiple of hop_samples ({vocoder.hop_samples})",
         )
     if isinstance(vocoder, ScratchUnitHiFiGANConfig):
         lasts = vocoder.sample_rate_hz / encoder.frame_rate_hz
@@ -189,7 +189,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
     prompt_units = math.ceil(prompts.max_duration_s * experiment.encoder.frame_rate_hz)
     if prompts.min_units > prompt_units:
         limit = f"max_duration_s ({prompts.max_duration_s:g} s)"
-        message = f"no prompt of at most {limit} can hold more than {prompt_units} units"
+        message = f"no prompt of at most {limit} can have more than {prompt_units} units"
         yield Conflict(PARAMS, ("prompts", "min_units"), message)
     needed = prompt_units + sampling.max_new_units + SPECIAL_TOKENS
     if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_position_embeddings < needed:

@@ -24,7 +24,7 @@ def _repository(value: str) -> str:
     for part in filled.split("/"):
         if not _PART.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
             raise ValueError(
-                f"{value!r} is no repository id: {part!r} may hold letters, digits, '-', '_' and '.', begins with a "
+                f"{value!r} is not a repository id: {part!r} may contain letters, digits, '-', '_' and '.', begins with a "
                 "letter or digit, does not end in '-', '.' or '.git', and has no '--' or '..'"
             )
     if len(filled) > _LONGEST:
@@ -37,10 +37,10 @@ def _tag(value: str) -> str:
     filled = value.replace("{round}", "r1").replace("{experiment}", "0f")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", filled) or ".." in filled or filled.endswith((".", ".lock")):
         raise ValueError(
-            f"{value!r} is no tag; letters, digits, '.', '-', '_', {{round}} and {{experiment}} may be in it"
+            f"{value!r} is not a tag; letters, digits, '.', '-', '_', {{round}} and {{experiment}} may be in it"
         )
     if "{experiment}" not in value:
-        raise ValueError(f"{value!r} holds no {{experiment}}, so two experiments would want the same tag; add it")
+        raise ValueError(f"{value!r} has no {{experiment}}, so two experiments would get the same tag; add it")
     return value
 
 

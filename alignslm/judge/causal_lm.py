@@ -223,7 +223,7 @@ class CausalLMJudge:
         for story, found in zip(stories, values, strict=True):
             if not all(map(math.isfinite, found)):
                 raise UnsuitableModelError(
-                    f"{type(self.model).__name__} in {self.config.dtype} gives logits that are no numbers for the "
+                    f"{type(self.model).__name__} in {self.config.dtype} gives logits that are not finite for the "
                     f"continuation {story.continuation[:60]!r}. Set dtype to float32 or bfloat16 in the judge's file, "
                     "or fetch the weights anew."
                 )
