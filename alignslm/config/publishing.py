@@ -24,7 +24,7 @@ def _repository(value: str) -> str:
     for part in filled.split("/"):
         if not _PART.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
             raise ValueError(
-                f"{value!r} is not a repository id: {part!r} may contain letters, digits, '-', '_' and '.', begins with a "
+                f"{value!r} is not a repository id: {part!r} may have letters, digits, '-', '_' and '.', begins with a "
                 "letter or digit, does not end in '-', '.' or '.git', and has no '--' or '..'"
             )
     if len(filled) > _LONGEST:
