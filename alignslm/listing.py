@@ -173,7 +173,7 @@ def decode(data: bytes | None, *, sample_rate_hz: int | None = None, max_duratio
         return _unusable(NO_AUDIO)
     length_s = _length_s(data)
     if length_s == math.inf:
-        return _unusable("audio whose header does not give its length")
+        return _unusable("audio without a length in its header")
     if length_s > max_duration_s:
         return _unusable(f"audio longer than {max_duration_s:g} s (max_duration_s)")
     try:

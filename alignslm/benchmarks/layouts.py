@@ -165,7 +165,7 @@ def _salmon_parquet(files: list[Path], root: Path, part: str) -> tuple[list[Row]
                 _salmon_row(part, str(ind), side, file=below, row=number, column=f"{side}_audio") for side in SIDES
             ]
     counts = Counter(row["item_id"] for row in rows)
-    wrong += [Problem("ind stands twice", str(item)) for item, count in counts.items() if count > 1]
+    wrong += [Problem("ind is not unique", str(item)) for item, count in counts.items() if count > 1]
     return rows, wrong
 
 

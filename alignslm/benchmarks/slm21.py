@@ -38,7 +38,7 @@ def _folder(root: Path, below: Path) -> Path:
     fits = [path for path in (root / below, *sorted(root.glob(f"*/{below}"))) if path.is_dir()]
     if len(fits) != 1:
         raise BenchmarkError(
-            f"{root} holds {len(fits)} folders {below}, expected one: this is not sLM21-dataset as released. Fetch it "
+            f"{root} has {len(fits)} folders {below}, expected one: this is not sLM21-dataset as released. Fetch it "
             "with `zrc datasets:pull sLM21-dataset` and let data.path name its folder."
         )
     return fits[0]
@@ -48,7 +48,7 @@ def _read_gold(path: Path, columns: tuple[str, ...], *, num_wavs: int) -> pl.Dat
     """Read every value as text, so that the words "null" and "nan" stay words; `line` is its line in the file."""
     if not path.is_file():
         raise BenchmarkError(
-            f"{path.parent} holds {num_wavs} wav files but no gold.csv, so nothing says which belong together: this is "
+            f"{path.parent} has {num_wavs} wav files but no gold.csv, so pairs are unknown: this is "
             "the zip of the 2021 challenge, which came without labels. Fetch the release that has them with "
             "`zrc datasets:pull sLM21-dataset`, or copy its index.json and gold.csv files into this one."
         )

@@ -118,14 +118,14 @@ class Recordings(Config):
     sample_rate_hz: PositiveCount = Field(description="audio at any other rate is an error")
     max_duration_s: Positive = Field(description="longer audio is an error: it was not cut into utterances")
     overlapping_speakers: Literal["error", "exclude", "allow"] = Field(
-        description="training speech of a speaker who also speaks in another split: an error, left out and counted, "
-        "or allowed: for one or a few voices, of which all results then are"
+        description="training speech of a speaker who also speaks in another split: an error, excluded and counted, "
+        "or allowed: for one or a few voices, to which all results then apply"
     )
-    exclude_ids: tuple[str, ...] = Field(description="utterances to pass over, by id or by place as errors print it")
+    exclude_ids: tuple[str, ...] = Field(description="utterances to exclude, by id or by place as errors print it")
     num_texts: PositiveCount = Field(description="training transcripts, at most, that judges may be fitted on")
     num_prompt_words: PositiveCount = Field(description="their first words play the prompt, the rest its continuation")
     content_sha256: Sha256 | None = Field(
-        description="what artifacts/corpus/summary.json said of the audio when it was first read; null: not checked"
+        description="hash of the audio from artifacts/corpus/summary.json; null: not checked"
     )
     parts: dict[Name, PartConfig] = Field(min_length=1)
 

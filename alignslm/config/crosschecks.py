@@ -66,7 +66,7 @@ def _too_few_stories(experiment: Experiment) -> Iterator[Conflict]:
             yield Conflict(
                 PARAMS,
                 ("prompts", split),
-                f"{wanted} prompts wanted, but {experiment.params.corpus} holds {stories} {split} stories; "
+                f"{wanted} prompts wanted, but {experiment.params.corpus} has {stories} {split} stories; "
                 f"lower this, or raise stories.{split} in experiments/corpus/{experiment.params.corpus}.yaml",
             )
 
@@ -216,7 +216,7 @@ def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
         if isinstance(preferences, UnitPreferences):
             for name, there, here in _other_units(preferences.units, experiment):
                 message = (
-                    f"{params.imported_preferences[key]} holds units of {name} {there}, "
+                    f"{params.imported_preferences[key]} has units of {name} {there}, "
                     f"but encoder {params.encoder} gives {here}; choose the encoder they were made with"
                 )
                 yield Conflict(("imported_preferences", key), ("units", name), message)
@@ -247,7 +247,7 @@ def _vocoder_mismatch(experiment: Experiment) -> Iterator[Conflict]:
             yield Conflict(
                 ("vocoder",),
                 (name,),
-                f"{experiment.params.vocoder} speaks units of {name} {wanted}, but encoder {experiment.params.encoder} "
+                f"{experiment.params.vocoder} has units of {name} {wanted}, but encoder {experiment.params.encoder} "
                 f"gives {'none' if given is None else given}; choose the encoder it was trained with",
             )
 

@@ -26,7 +26,7 @@ class Execution(Config):
     )
     num_processes: Few = Field(description="processes that share each training batch, one per GPU")
     fsdp: Literal["none", "full_shard"] = Field(
-        description="full_shard: of a model that an adapter is trained on, each training process holds a part"
+        description="full_shard: each training process has a part of the model under the adapter"
     )
 
     @model_validator(mode="after")

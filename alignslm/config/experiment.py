@@ -38,7 +38,7 @@ class Params(Config):
     vocoder: Name
     asr: Name
     mos: Name = Field(description="predicts how good speech sounds; reported, never trained on")
-    judge: Name = Field(description="the judge whose scores become preference pairs")
+    judge: Name = Field(description="the judge with the scores that become preference pairs")
     heldout_judge: Name = Field(description="a judge that never trains, only reports")
     selector: Name
     benchmarks: dict[Label, Name] = Field(min_length=1, description="report name -> config")

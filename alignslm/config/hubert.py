@@ -18,7 +18,7 @@ class HubertEncoderConfig(Config):
     kind: Literal["hubert"]
     weights: Source = Field(description="a transformers HubertModel")
     layer: PositiveCount = Field(description="transformer layer with the output to quantize; the first is 1")
-    codebook: Source = Field(description="centroids as .safetensors, .npy, or a joblib .bin whose sha256 is given")
+    codebook: Source = Field(description="centroids as .safetensors, .npy, or a joblib .bin with its sha256")
     num_units: Annotated[int, Field(ge=2, le=65535)]
     sample_rate_hz: PositiveCount = Field(description="what speech is resampled to")
     hop_samples: PositiveCount = Field(description="samples between two frames: 640 is 25 Hz at 16 kHz")

@@ -29,7 +29,7 @@ class ListeningTestConfig(Config):
     original: bool = Field(description="anchor: the true continuations as they were recorded")
     prompts: PositiveCount
     trials_per_prompt: PositiveCount = Field(
-        description="times a rater hears each prompt, another system each time; 1 is the quickest design"
+        description="times a rater hears each prompt, each time by another system; 1 is the quickest design"
     )
     loudness_lufs: Annotated[float, Field(ge=-40, le=-10, description="ITU-R BS.1770 loudness of every clip's parts")]
     pause_s: Annotated[float, Field(ge=0, le=2, description="silence between prompt and continuation")]

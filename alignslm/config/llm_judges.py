@@ -134,7 +134,7 @@ class OpenAIJudgeConfig(Config):
     extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
     extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
-    price: Price | None = Field(default=None, exclude=True, description="no artifact holds it; null: not known")
+    price: Price | None = Field(default=None, exclude=True, description="not part of any artifact; null: unknown")
     concurrency: Few = Field(description="requests under way at once")
     timeout_s: Positive = Field(description="time limit for one whole reply")
     max_attempts: Few = Field(description="times one question is sent before the run stops")

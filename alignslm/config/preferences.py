@@ -34,10 +34,10 @@ class ImportedPreferences(Config):
     source: Annotated[DatasetSource | FolderSource, Field(discriminator="kind")]
     files: PreferenceFiles
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        description="share of the prompts, by hash, that choose the checkpoint where no files serve `valid`; else null"
+        description="fraction of the prompts, by hash, for validation if there are no `valid` files; else null"
     )
     overlapping_prompts: Literal["error", "exclude"] = Field(
-        description="a training row whose prompt also stands among the validation rows: an error, or left out"
+        description="a training row with a prompt that is also in the validation rows: an error, or excluded"
     )
     columns: ColumnNames
     append_eos: bool = Field(
@@ -47,7 +47,7 @@ class ImportedPreferences(Config):
         description="chosen and rejected begin with the whole prompt, which is cut off. false: such rows are an error"
     )
     max_units: PositiveCount | None = Field(
-        description="a row whose prompt and longer side hold more units is left out and counted; null: none"
+        description="rows in which prompt and longer side have more units are excluded and counted; null: none"
     )
 
     @model_validator(mode="after")

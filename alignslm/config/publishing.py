@@ -52,7 +52,7 @@ Licence = Annotated[
     str | None,
     Field(
         pattern=r"^[a-z0-9][a-z0-9.+-]*$",
-        description="an identifier of the Hub's list, such as mit or cc-by-4.0, yours to choose; null states none",
+        description="an identifier of the Hub's list, such as mit or cc-by-4.0, your choice; null: none stated",
     ),
 ]
 
@@ -70,7 +70,7 @@ class ModelRepository(Config):
     license: Licence
     adapter: bool = Field(description="the LoRA adapter, in adapter/")
     base_model: bool = Field(
-        description="the model the adapter sits on, in start/: needed where that is on no other shelf"
+        description="the base model of the adapter, in start/: needed if it is not published elsewhere"
     )
     speech_models: bool = Field(description="encoder, vocoder and ASR model as prepared here, in experiment/artifacts/")
 
@@ -90,7 +90,7 @@ class HubPublishing(Config):
 
     kind: Literal["hub"]
     rounds: Literal["last", "all"]
-    private: bool = Field(description="what a new repository is; a public one is never written to where this is true")
+    private: bool = Field(description="visibility of a new repository; with true, a public one is never written to")
     tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round depends on in dvc.lock")
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="of the speech, ISO 639")]
     code_url: HttpUrl | None = Field(description="where readers find this code; null where nowhere")

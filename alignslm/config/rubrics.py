@@ -27,7 +27,7 @@ class Rubric:
         if set(counts.values()) != {1}:
             shown = " and ".join(f"{{{name}}} {count} times" for name, count in counts.items())
             raise RubricError(
-                f"{where} holds {shown}; a rubric holds each exactly once: {{prompt}} where the transcript of the "
+                f"{where} has {shown}; a rubric has each exactly once: {{prompt}} where the transcript of the "
                 "prompt goes, {continuation} where that of its continuation goes"
             )
         return cls(text)

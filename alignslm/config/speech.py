@@ -95,7 +95,7 @@ class CharCTCASRConfig(FittedConvNetConfig):
 
     kind: Literal["char-ctc"]
     resynthesized_fraction: Fraction = Field(description="fraction of training utterances that are resynthesized")
-    silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
+    silence_rms: Positive = Field(description="audio with a root mean square below this has status `empty`")
 
 
 AsrConfig = Annotated[

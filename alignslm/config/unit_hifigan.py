@@ -22,7 +22,7 @@ class UnitHiFiGANConfig(Config):
     styles: Source | None = Field(description="one style name per line; null if the checkpoint has one style")
     speaker: str | int | None = Field(description="name or number; with several speakers there is no default")
     style: str | int | None
-    layer: Count | None = Field(description="encoder layer whose units it was trained on; null: not compared")
+    layer: Count | None = Field(description="encoder layer of the units that it was trained on; null: not compared")
     codebook_file_sha256: Sha256 | None = Field(
         description="published codebook of the units it was trained on, as the encoder names it; null: not compared"
     )

@@ -28,7 +28,7 @@ class _WhisperDecoding(Config):
         description="what judges and metrics read: text as Whisper writes it, or lower-case words without punctuation"
     )
     sample_rate_hz: PositiveCount
-    silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
+    silence_rms: Positive = Field(description="audio with a root mean square below this has status `empty`")
     no_speech_threshold: Fraction | None
     logprob_threshold: Annotated[float, Field(ge=-1000, lt=0)] | None
     compression_ratio_threshold: Annotated[float, Field(gt=1, le=1000)] | None = Field(

@@ -68,8 +68,8 @@ def load_codebook(source: Source, *, num_units: int) -> tuple[np.ndarray, str]:
         )
     if len(centroids) != num_units:
         raise EncoderError(
-            f"codebook {file} holds {len(centroids)} centroids, but num_units is {num_units}. "
-            "Set num_units, or name the codebook that was meant, in experiments/encoder/."
+            f"codebook {file} has {len(centroids)} centroids, but num_units is {num_units}. "
+            "Set num_units, or choose another codebook, in experiments/encoder/."
         )
     return np.ascontiguousarray(centroids, np.float32), identity
 
@@ -81,7 +81,7 @@ def _only_file(path: Path) -> Path:
     if len(files) != 1:
         listed = ", ".join(file.name for file in files[:5])
         raise EncoderError(
-            f"codebook {path} holds {len(files)} files that may be one ({listed}). "
+            f"codebook {path} has {len(files)} files that may be one ({listed}). "
             "Choose one file, with kind: url or kind: folder."
         )
     return files[0]
@@ -108,7 +108,7 @@ def _read(file: Path, source: Source) -> np.ndarray:
 
 def _single(tensors: dict[str, np.ndarray], file: Path) -> np.ndarray:
     if len(tensors) != 1:
-        raise EncoderError(f"codebook {file} holds {len(tensors)} tensors ({', '.join(sorted(tensors))}), expected one")
+        raise EncoderError(f"codebook {file} has {len(tensors)} tensors ({', '.join(sorted(tensors))}), expected one")
     return next(iter(tensors.values()))
 
 

@@ -63,7 +63,7 @@ def mfcc(waveform: np.ndarray, config: MFCCKMeansConfig) -> np.ndarray:
 def stack(frames: np.ndarray, width: int) -> np.ndarray:
     """Join every frame with its neighbours: (frames, n) -> (frames, n * width); the end frames are repeated."""
     if width % 2 == 0:
-        raise EncoderError(f"stacked_frames must be odd, so that a frame stands in its middle; got {width}")
+        raise EncoderError(f"stacked_frames must be odd, so that a frame is in the middle; got {width}")
     padded = np.pad(frames, ((width // 2, width // 2), (0, 0)), mode="edge")
     return np.concatenate([padded[shift : shift + len(frames)] for shift in range(width)], axis=1)
 

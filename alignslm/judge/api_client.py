@@ -192,7 +192,7 @@ class APIClient:
     def _stopped(self, refused: Refused) -> JudgeAPIError:
         return JudgeAPIError(
             f"{self.config.base_url} answered {self.config.model!r}{self._way()} with status {refused.status}: "
-            f"{words_of(refused.why, read_body(refused.why))}. Nothing more was asked; every answer so far is kept. "
+            f"{words_of(refused.why, read_body(refused.why))}. No further request was sent; all replies are kept. "
             f"What to do: {self._hint(refused)}."
         )
 

@@ -49,7 +49,7 @@ def fetch_checkpoint(source: Source) -> Fetched:
     folder = fetched.path
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        hint = f" It holds {', '.join(inside)}: use that folder." if inside else ""
+        hint = f" It contains {', '.join(inside)}: use that folder." if inside else ""
         raise CheckpointError(f"{folder} has no config.json, so it is not a transformers checkpoint.{hint}")
     return fetched
 

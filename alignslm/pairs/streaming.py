@@ -148,8 +148,8 @@ def _require_same_rows(scores: pl.DataFrame | None, continuations: pl.DataFrame 
     only_scored = second is None or (first is not None and first < second)
     here, there = (sources.scores, sources.continuations) if only_scored else (sources.continuations, sources.scores)
     raise TableError(
-        f"{here} holds continuation {first if only_scored else second!r} and {there} does not: they were made from "
-        "different draws. Run `dvc repro` to remake what is out of date."
+        f"{here} has continuation {first if only_scored else second!r} and {there} does not: they are from different "
+        "samples. Run `dvc repro`."
     )
 
 
@@ -160,7 +160,7 @@ def _before_last_prompt(continuations: pl.DataFrame, path: Path) -> int:
     if backwards.any():
         row = continuations.row(backwards.arg_max() or 0, named=True)
         raise TableError(
-            f"{path}: the draws of prompt {row['prompt_id']!r} do not stand together (continuation "
+            f"{path}: the continuations of prompt {row['prompt_id']!r} are not contiguous (continuation "
             f"{row['continuation_id']!r}); continuation ids must begin with their prompt's id, as stages write them. "
             "Run `dvc repro` to remake it."
         )

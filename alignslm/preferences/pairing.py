@@ -45,7 +45,7 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
         return
     if differing := config.units.differing(contract, mine="in the config"):
         raise ContractError(
-            f"the preferences hold other units than encoder {contract.encoder} (revision {contract.revision}) gives "
+            f"the preferences have other units than encoder {contract.encoder} (revision {contract.revision}) gives "
             f"({'; '.join(differing)}). Choose the encoder they were made with (`encoder` in params.yaml), or correct "
             "`units` in their file in experiments/preferences."
         )

@@ -49,7 +49,7 @@ class _Espeak:
         self._callback = _SampleCallback(self._receive)
         self.library.espeak_SetSynthCallback(self._callback)
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise StoryWorldError(f"espeak-ng refused voice {voice!r}; its data folder may be damaged")
+            raise StoryWorldError(f"espeak-ng rejected voice {voice!r}; its data folder may be damaged")
 
     def _receive(self, wave: int | None, num_samples: int, _events: int | None) -> int:
         if wave and num_samples > 0:

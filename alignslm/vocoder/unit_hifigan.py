@@ -81,8 +81,8 @@ def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract
         faults.append(f"it has {shape.num_units} units, the encoder {contract.encoder} has {contract.num_units}")
     if rate_hz != contract.frame_rate_hz:
         faults.append(
-            f"it speaks {rate_hz:g} units/s ({shape.sample_rate_hz} Hz, {shape.samples_per_frame} samples a unit), "
-            f"the encoder makes {contract.frame_rate_hz:g} units/s"
+            f"it has {rate_hz:g} units/s ({shape.sample_rate_hz} Hz, {shape.samples_per_frame} samples per unit), "
+            f"the encoder has {contract.frame_rate_hz:g} units/s"
         )
     if config.layer is not None and config.layer != contract.layer:
         faults.append(f"it was trained on units of layer {config.layer}, the encoder's are of layer {contract.layer}")

@@ -29,7 +29,7 @@ def only_file(source: Source, pattern: str) -> Fetched:
     files = sorted(fetched.path.rglob(pattern))
     if len(files) != 1:
         names = ", ".join(str(file.relative_to(fetched.path)) for file in files)
-        raise VocoderError(f"{fetched.path} holds {len(files)} files like {pattern} ({names}); choose one of them")
+        raise VocoderError(f"{fetched.path} has {len(files)} files like {pattern} ({names}); choose one of them")
     return Fetched(files[0], fetched.identity)
 
 
