@@ -123,8 +123,8 @@ def _is_units(value: Any) -> bool:
 def _units(asked: ImportOptions) -> dict[str, object]:
     if asked.units is None:
         raise PreferenceError(
-            "the rows hold units, and nothing in them says of which encoder: the same number under another codebook "
-            "is another sound. Name it: --encoder mhubert-25hz-km500 (a file of experiments/encoder)."
+            "the rows are units, which mean something else with another encoder, but do not say which encoder made "
+            "them. Name it: --encoder mhubert-25hz-km500 (a file of experiments/encoder)."
         )
     return {"kind": "units", "units": asked.units.model_dump(), "repeats": asked.repeats}
 
