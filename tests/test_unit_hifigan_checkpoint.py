@@ -119,7 +119,7 @@ def test_voices_are_named(tmp_path, keys, message):
 
 def test_a_single_voice_takes_no_speaker(tmp_path):
     write_checkpoint(tmp_path)
-    message = "speaker is 'lj', but the checkpoint has one speaker only: set speaker: null"
+    message = "speaker is 'lj', but the checkpoint has only one speaker: set speaker: null"
     assert refusal(config_of(tmp_path, speaker="lj"), tmp_path) == message
 
 
