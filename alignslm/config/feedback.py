@@ -4,22 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from alignslm.config.calibration import Calibration
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.model import Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size, Temperature
 from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
-
-
-class Calibration(Config):
-    """How a judge's mean log-probability per word becomes a score on 1..5.
-
-    A sigmoid is placed between true continuations (mean score `ground_truth_score`) and continuations shuffled
-    across prompts (mean score `shuffled_score`); each word's log-probability is clamped below first, so
-    that one unheard word does not decide a whole continuation.
-    """
-
-    min_word_logprob: Annotated[float, Field(ge=-1000, lt=0)]
-    ground_truth_score: Annotated[float, Field(gt=3, lt=5)]
-    shuffled_score: Annotated[float, Field(gt=1, lt=3)]
 
 
 class NgramJudgeConfig(Config):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from alignslm.config.calibration import Calibration
 from alignslm.config.model import Config, Few, Fraction, HttpUrl, Name, Positive, PositiveCount, Seed
 from alignslm.config.sources import Source
 
@@ -58,6 +59,13 @@ class GeneratedRating(_Decoding):
     seed: Seed
 
 
+class CalibratedPerplexity(Config):
+    """The mean log-probability of the continuation's tokens, calibrated on `auc_texts` texts: no rubric is read."""
+
+    mode: Literal["perplexity"]
+    calibration: Calibration
+
+
 class ServerDecoding(_Decoding):
     """How a server writes an answer; a field that is null is not sent."""
 
@@ -72,7 +80,7 @@ class CausalLMJudgeConfig(Config):
     dtype: Literal["float32", "bfloat16", "float16"]
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
-    score: Annotated[ExpectedRating | GeneratedRating, Field(discriminator="mode")]
+    score: Annotated[ExpectedRating | GeneratedRating | CalibratedPerplexity, Field(discriminator="mode")]
     compute_perplexity: bool = Field(
         description="whether conditional perplexity is measured too, in further forward passes"
     )

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from alignslm.config.feedback import Calibration
+from alignslm.config.calibration import Calibration
 from alignslm.config.model import Config
 from alignslm.judge import Judge, JudgeInput, JudgeOutput
 from alignslm.metrics import words
@@ -184,8 +184,7 @@ def try_judge(
     CalibrationError if it is below `min_digit_mass` or an AUC of the score not above `min_auc`, and warns if an AUC
     is below GUESSING.
     """
-    known = {content_id(*story): story for story in texts if words(story.continuation)}
-    some = [known[key] for key in sorted(known)[:count]]
+    some = first_texts(texts, count)
     if not some:
         return {}
     true, mismatched, others = (judge.judge(side) for side in (some, shuffled(some), reordered(some)))
@@ -193,8 +192,14 @@ def try_judge(
     if min_digit_mass is not None:
         masses = [json.loads(one.reply or "")["mass"] for one in [*true, *mismatched] if one.status == "ok"]
         figures["digit_mass"] = float(np.mean(masses)) if masses else 0.0
-    _require_judgement(figures, len(some), min_auc=min_auc, min_digit_mass=min_digit_mass or 0.0)
+    require_judgement(figures, len(some), min_auc=min_auc, min_digit_mass=min_digit_mass or 0.0)
     return figures
+
+
+def first_texts(texts: Sequence[JudgeInput], count: int) -> list[JudgeInput]:
+    """Return the first `count` different texts with a continuation, by a hash."""
+    known = {content_id(*story): story for story in texts if words(story.continuation)}
+    return [known[key] for key in sorted(known)[:count]]
 
 
 def reordered(stories: Sequence[JudgeInput]) -> list[JudgeInput]:
@@ -214,7 +219,8 @@ _AGAINST = {
 }
 
 
-def _require_judgement(figures: dict[str, float], count: int, *, min_auc: float, min_digit_mass: float) -> None:
+def require_judgement(figures: dict[str, float], count: int, *, min_auc: float, min_digit_mass: float = 0.0) -> None:
+    """Raise CalibrationError if `separation` on `count` texts is below the limits, and warn below GUESSING."""
     if figures.get("digit_mass", 1.0) < min_digit_mass:
         raise CalibrationError(
             f"this judge would not answer with a digit: 1 to 5 have {figures['digit_mass']:.3f} of the probability "

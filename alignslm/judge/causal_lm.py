@@ -15,11 +15,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignslm.config.llm_judges import TRIAL, CausalLMJudgeConfig, ExpectedRating, GeneratedRating
+from alignslm.config.llm_judges import TRIAL, CalibratedPerplexity, CausalLMJudgeConfig, ExpectedRating, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
+from alignslm.integrity import read_json
 from alignslm.judge import PROBE, JudgeInput, JudgeOutput, judge_spoken
-from alignslm.judge.calibration import try_judge
+from alignslm.judge.calibration import (
+    CALIBRATION_FILE,
+    Sigmoid,
+    calibrate,
+    first_texts,
+    require_judgement,
+    try_judge,
+)
 from alignslm.judge.causal_weights import FOLDER, PATTERNS, SUFFIX, dequantize, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
@@ -52,9 +60,14 @@ def prepare(
     if path.suffix == SUFFIX:
         path = dequantize(path, folder / FOLDER, dtype=config.dtype)
     judge = CausalLMJudge(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
-    figures = judge.probe()
-    least = config.min_digit_mass if isinstance(config.score, ExpectedRating) else None
-    figures |= try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc, min_digit_mass=least)
+    if isinstance(config.score, CalibratedPerplexity):
+        some = first_texts(texts, config.auc_texts)
+        figures = calibrate(judge, some, config.score.calibration, folder)
+        require_judgement(figures, len(some), min_auc=config.min_auc)
+    else:
+        least = config.min_digit_mass if isinstance(config.score, ExpectedRating) else None
+        trial = try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc, min_digit_mass=least)
+        figures = judge.probe() | trial
     settings = config.model_dump(mode="json", exclude={"weights", "max_unscored", *TRIAL})
     write_text(folder / RUBRIC_FILE, rubric.text)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
@@ -71,7 +84,8 @@ class CausalLMJudge:
         self.config, self.model = config, model
         self.questions = PromptFormatter(rubric, tokenizer, answer_prefix=config.answer_prefix)
         self._written = config.score if isinstance(config.score, GeneratedRating) else None
-        if self._written is None:
+        self.sigmoid: Sigmoid | None = None
+        if isinstance(config.score, ExpectedRating):
             self._digit_ids = torch.tensor(self.questions.digit_ids(), device=model.device)
             self._rubric = PrefixCache(model, self.questions.head(), rows=config.batch_size)
         self._plain = PrefixCache(model, (), rows=config.batch_size)
@@ -84,7 +98,10 @@ class CausalLMJudge:
         if not path.is_dir():
             identity = json.loads((folder / SOURCE_FILE).read_text())["weights"]
             path = download_recorded(config.weights, identity, patterns=PATTERNS)
-        return cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
+        judge = cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
+        if isinstance(config.score, CalibratedPerplexity):
+            judge.sigmoid = read_json(folder / CALIBRATION_FILE, Sigmoid)
+        return judge
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         """Return one output per story; an empty transcript is status `empty`."""
@@ -93,6 +110,9 @@ class CausalLMJudge:
     def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         unfit = [self._unfit(story) for story in stories]
         read = [story for story, problem in zip(stories, unfit, strict=True) if problem is None]
+        if self.sigmoid is not None:
+            judged = map(self.sigmoid.judgement, self.word_nats(read))
+            return [next(judged) if problem is None else problem for problem in unfit]
         ppls = self.perplexities(read) if self.config.compute_perplexity else [None] * len(read)
         rated = iter(self._rated(read, ppls))
         return [next(rated) if problem is None else problem for problem in unfit]
@@ -111,7 +131,10 @@ class CausalLMJudge:
 
     def _num_positions(self, story: JudgeInput) -> int:
         """Return how many positions judging a story takes. Raises JudgePromptError if its rating cannot be read."""
-        plain = len(self.questions.plain(story)[1]) if self.config.compute_perplexity else 0
+        calibrated = isinstance(self.config.score, CalibratedPerplexity)
+        plain = len(self.questions.plain(story)[1]) if self.config.compute_perplexity or calibrated else 0
+        if calibrated:
+            return plain
         if self._written is not None:
             question = self.questions.question_ids(self.questions.text(story))
             return max(plain, len(question) + self._written.max_tokens)
@@ -154,6 +177,10 @@ class CausalLMJudge:
 
     def perplexities(self, stories: Sequence[JudgeInput]) -> list[float | None]:
         """Return exp of the mean nats per continuation token; None if no token of it follows another."""
+        return [math.exp(-math.fsum(values) / len(values)) if values else None for values in self.word_nats(stories)]
+
+    def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
+        """Return log p of each continuation token given all before it, in nats, without the tokens of no context."""
         contexts, sequences = [], []
         for story in stories:
             context, ids = self.questions.plain(story)
@@ -161,7 +188,7 @@ class CausalLMJudge:
             sequences.append(SplitSequence(ids[: contexts[-1] - 1], ids[contexts[-1] - 1 :]))
         nats = self._plain.run(sequences, _leaf_nats, last_only=False)
         self._check_finite(stories, nats)
-        return [math.exp(-math.fsum(values) / len(values)) if values else None for values in nats]
+        return nats
 
     def probe(self) -> dict[str, float]:
         """Rate one story by shared prefixes and by one plain forward pass; both must agree.

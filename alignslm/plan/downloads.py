@@ -82,13 +82,14 @@ def fetches_of(experiment: Experiment, *, ask: bool) -> tuple[list[Download], di
     choices: dict[str, object] = {key: getattr(experiment, key) for key in type(experiment).model_fields}
     for key, source in sources_in(choices, ""):
         found.setdefault(source.model_dump_json(), (key, source))
-    here = [(key, source, _is_here(source)) for key, source in found.values()]
+    here = [(key, source, is_here(source)) for key, source in found.values()]
     wanted = [source for _, source, present in here if not present and isinstance(source, HubSource | UrlSource)]
     sizes, unreachable = answers(wanted) if ask else ({}, {})
     return [_download(key, source, sizes, present=present) for key, source, present in here], unreachable
 
 
-def _is_here(source: AnySource) -> bool:
+def is_here(source: AnySource) -> bool:
+    """Tell whether a source need not be fetched."""
     return source.expanded()[0].exists() if isinstance(source, FolderSource) else is_cached(source, patterns=LOOKED_FOR)
 
 
