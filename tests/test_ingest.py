@@ -140,7 +140,7 @@ def test_the_corpus_stage_reads_what_was_written(made, tmp_path):
     assert pieces_of_long["split"].n_unique() == 1  # of one recording
     first = audio.decode(rows["audio"][0]["bytes"])[0]
     assert loudness_lufs(first, 16000) == pytest.approx(-23, abs=0.3)
-    assert "one voice" in said
+    assert "whole recordings are kept for test" in said
     assert "73 of 79 recordings" in said
 
 
