@@ -30,7 +30,7 @@ class StoryLMJudgeConfig(Config):
     batch_size: PositiveCount
     learning_rate: Positive
     word_dropout: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        description="share of training words hidden as unknown, so that misheard words have a learnt probability"
+        description="fraction of training words replaced by <unk>, so that misrecognized words get a probability"
     )
     calibration: Calibration
 
@@ -43,7 +43,7 @@ JudgeConfig = Annotated[
 
 AutoBleu = Annotated[
     Literal["gslm", "gslm-script", "slamkit"],
-    Field(description="whose definition of self-repetition; docs/benchmarks.md tells them apart"),
+    Field(description="definition of self-repetition; docs/benchmarks.md compares them"),
 ]
 
 
@@ -52,7 +52,7 @@ class Weights(Config):
 
     Metrics are first put on the judge's 1..5 scale, higher better (`alignslm.pairs.utility`), and the
     weights are normalised to sum to one, so thresholds keep their meaning whatever the weights.
-    `judge_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
+    Only `judge_score` is the paper's LLM-score feedback, only `ppl` its perplexity feedback.
     """
 
     judge_score: NotNegative
@@ -90,7 +90,7 @@ class QuantileSelector(ThresholdSelector):
     def _ordered(self) -> "QuantileSelector":
         if self.chosen_quantile <= self.rejected_quantile:
             raise ValueError(
-                f"chosen_quantile ({self.chosen_quantile}) must lie above rejected_quantile "
+                f"chosen_quantile ({self.chosen_quantile}) must be above rejected_quantile "
                 f"({self.rejected_quantile}), else one continuation could be both chosen and rejected"
             )
         return self

@@ -42,7 +42,7 @@ AGREEMENT = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}  # ratings by on
 
 
 class UnsuitableModelError(ValueError):
-    """A model cannot serve as a judge: its logits are no numbers, or it cannot take up text that it has read before."""
+    """A model cannot be used as a judge: its logits are not finite, or its cache cannot be reused."""
 
 
 def prepare(
@@ -50,7 +50,7 @@ def prepare(
 ) -> dict[str, float]:
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
-    Returns figures of that story, and how well the judge tells true from shuffled `texts`. The weights stay in the
+    Returns figures of that story, and how well the judge separates true from shuffled `texts`. The weights stay in the
     cache, but for a GGUF file's: they are dequantized into `folder`. Raises RubricError, FetchError,
     UnsuitableModelError, ...
     """
@@ -104,7 +104,7 @@ class CausalLMJudge:
         return judge
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement per story; nothing said is status `empty`."""
+        """Return one output per story; an empty transcript is status `empty`."""
         return judge_spoken(stories, self._judged)
 
     def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
@@ -224,7 +224,7 @@ class CausalLMJudge:
         worst = float((read - plain).abs().mean(-1).max())
         if not worst <= NATS[self.config.dtype]:
             raise UnsuitableModelError(
-                f"{type(self.model).__name__} forgets what it has read while it writes (log-probabilities differ by "
+                f"{type(self.model).__name__} changes its state while it generates (log-probabilities differ by "
                 f"{worst:.2g} nats). Set score to {{mode: expected-value}}, or choose another model."
             )
 
@@ -250,14 +250,14 @@ class CausalLMJudge:
         for story, found in zip(stories, values, strict=True):
             if not all(map(math.isfinite, found)):
                 raise UnsuitableModelError(
-                    f"{type(self.model).__name__} in {self.config.dtype} gives logits that are no numbers for the "
+                    f"{type(self.model).__name__} in {self.config.dtype} gives logits that are not finite for the "
                     f"continuation {story.continuation[:60]!r}. Set dtype to float32 or bfloat16 in the judge's file, "
                     "or fetch the weights anew."
                 )
 
 
 def _shown(probabilities: Sequence[float], mass: float) -> str:
-    """Return what is stored as the reply: the five probabilities, and their share of the total probability."""
+    """Return what is stored as the reply: the five probabilities, and their sum."""
     return json.dumps({"digits": [round(p, 4) for p in probabilities], "mass": round(mass, 4)})
 
 

@@ -1,6 +1,6 @@
-"""Seconds of encoder, vocoder, ASR model and espeak-ng on the device at hand.
+"""Seconds of encoder, vocoder, ASR model and espeak-ng on this machine's device.
 
-What is fitted here is fitted for a few steps on noise; HuBERT, HiFi-GAN and Whisper are built from their published
+Fitted models are fitted for a few steps on noise; HuBERT, HiFi-GAN and Whisper are built from their published
 architecture with random weights, which compute as fast as trained ones; weights of installed packages are timed
 themselves. None: a kind that cannot be timed so.
 """
