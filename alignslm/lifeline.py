@@ -7,12 +7,14 @@ works on every system, and also if the parent had no time to do anything (SIGKIL
 stage, so that it cleans up; a stage that has not ended a few seconds later is ended like an orphan.
 """
 
+import json
 import os
 import select
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Never
 
@@ -60,12 +62,23 @@ def _adopts(process: int) -> bool:
     """Return whether `process` did not start this process, but adopted it from a parent that is gone.
 
     An adopting process is in another session. Only a session leader was started into another session on purpose, by
-    ssh, setsid or a container.
+    ssh, setsid or a container. The first process of a container adopts too, and may be in this session: it started this
+    process only if it is the DVC that notes itself as the writer of this stage.
     """
     try:
-        return os.getsid(process) != os.getsid(0) != os.getpid()
+        elsewhere = os.getsid(process) != os.getsid(0) != os.getpid()
     except ProcessLookupError:
         return True
+    return elsewhere or (process == 1 and 1 not in _writers())
+
+
+def _writers() -> set[int]:
+    """Return the processes that DVC notes as writing outputs in this workspace."""
+    try:
+        noted = json.loads((Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/rwlock").read_bytes())
+        return {writer["pid"] for writer in noted["write"].values()}
+    except (OSError, ValueError, LookupError):
+        return set()
 
 
 def _interrupts() -> int:

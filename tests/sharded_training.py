@@ -14,7 +14,8 @@ from alignslm.lm.checkpoint import RECORD_FILE, UnitLM, load_lm, save_lm
 from alignslm.lm.sharding import ShardingError, num_local_parameters
 from alignslm.training.adapter import save_adapter_and_merge, unshard_base
 from alignslm.training.next_unit import continue_training
-from alignslm.training.preference import reference_log_probs, train_preferences
+from alignslm.training.pair_rows import reference_log_probs
+from alignslm.training.preference import train_preferences
 from alignslm.training.processes import is_main_process
 from tests.test_training import COUNTING, NEXT_UNIT, TRAINER, pairs
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_model

@@ -11,29 +11,29 @@ from pathlib import Path
 
 import polars as pl
 
-from alignslm import lifeline, tables
+from alignslm import tables
 from alignslm.config.loading import load_experiment
 from tests.micro import ROOT, copy_project, run, start_history
 
 PIPELINE = """\
 stages:
   check:
-    cmd: python -m tests.sweep_world check
+    cmd: python -m stages.world check
     params: [{params.yaml: }]
     outs: [artifacts/checked.txt]
   world:
-    cmd: python -m tests.sweep_world world
+    cmd: python -m stages.world world
     deps: [artifacts/checked.txt]
     params: [seeds.base]
     outs: [artifacts/world]
   judge:
     foreach: ['$JUDGE', '$HELDOUT']
     do:
-      cmd: python -m tests.sweep_world judge ${item}
+      cmd: python -m stages.world judge ${item}
       deps: ["experiments/judge/${item}.yaml"]
       outs: ["artifacts/judges/${item}"]
   eval:
-    cmd: python -m tests.sweep_world eval
+    cmd: python -m stages.world eval
     deps: [artifacts/world, artifacts/judges]
     params: [weights, judge, seeds.base]
     outs: [artifacts/eval, artifacts/samples, artifacts/mos, artifacts/prompts.parquet]
@@ -45,7 +45,9 @@ def make_world(root: Path) -> Path:
     """Make a git and DVC repository with a commit."""
     copy_project(root)
     (root / "dvc.yaml").write_text(PIPELINE)
-    shutil.rmtree(root / "stages")
+    for module in (root / "stages").glob("[!_]*.py"):
+        module.unlink()
+    (root / "stages/world.py").write_text("from tests.sweep_world import main\n\nmain()\n")
     start_history(root)
     return root
 
@@ -73,10 +75,11 @@ def _eval(world: Path, artifacts: Path) -> None:
         sys.exit("the ninth word is too much")
 
 
-def _main(stage: str, *arguments: str) -> None:
+def main() -> None:
+    """Run the stage of the command line, as `python -m stages.world` does."""
+    stage, *arguments = sys.argv[1:]
     from tests.report_world import build
 
-    lifeline.follow()  # as every stage does
     artifacts = Path("artifacts")
     artifacts.mkdir(exist_ok=True)
     match stage:
@@ -91,7 +94,3 @@ def _main(stage: str, *arguments: str) -> None:
             while os.path.exists(os.environ.get("SWEEP_WAITS", "")):  # noqa: PTH110 no path is "", the current folder is
                 time.sleep(0.1)
             _eval(artifacts / "world", artifacts)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from alignslm import lifeline
 from alignslm.speed import forkserver
 from tests.micro import ENVIRONMENT, WARM, changed, edit, make_repository, run
+from tests.sweep_world import VARIABLES, make_world
 from tests.test_writers import unlike_their_names
 
 LIMIT_S = 60.0  # of waiting for what takes a second or two where nothing else is at work
@@ -201,3 +204,43 @@ def test_a_second_run_waits_and_says_for_whom(repository, mode):
     )
     assert said.startswith(f"{who} is at it in this workspace since 20")
     assert said.endswith("; waiting until it is done\n")
+
+
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "setsid", "--wait")  # process 1 is in the session of all
+ADOPTS = """
+import os, signal, subprocess, sys, time
+assert (os.getpid(), os.getsid(0)) == (1, 1)
+late = "import time; time.sleep(.5); from alignslm import lifeline; lifeline.follow(); time.sleep(30)"
+subprocess.run(["sh", "-c", '"$@" & echo $!', "sh", sys.executable, "-c", late], check=True)
+signal.alarm(60)
+print("status", os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]))
+"""
+
+
+def contained(*command: str, cwd: Path, **variables: str) -> str:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*CONTAINER, "true"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("this user may not start processes as a container does")
+    done = subprocess.run(
+        [*CONTAINER, *command],
+        check=False,
+        cwd=cwd,
+        env={**ENVIRONMENT, **VARIABLES, **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_containers_first_process_is_not_taken_for_dvc(tmp_path):
+    told = contained(sys.executable, "-c", ADOPTS, cwd=tmp_path, DVC_STAGE="check", DVC_ROOT=str(tmp_path))
+    assert told.splitlines()[1:] == [f"status {lifeline.KILLED}"]
+
+
+def test_dvc_may_be_a_containers_first_process(tmp_path):
+    root = make_world(tmp_path / "experiment")
+    contained("dvc", "repro", "check", cwd=root)
+    assert (root / "artifacts/checked.txt").read_text() == "valid\n"

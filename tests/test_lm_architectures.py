@@ -15,7 +15,8 @@ from alignslm.lm.positions import TooLongError, named_rows
 from alignslm.lm.sampling import sample, sample_top_p
 from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training
-from alignslm.training.preference import preference_rows, train_preferences, unit_tokenizer
+from alignslm.training.pair_rows import preference_rows
+from alignslm.training.preference import train_preferences, unit_tokenizer
 from alignslm.units import UnitVocabulary
 from tests.messages import names
 from tests.test_training import NEXT_UNIT, TRAINER, pairs, trainer_for

@@ -16,16 +16,15 @@ from alignslm.config.models import LlamaScratchConfig, Lora, LossName, NextUnitT
 from alignslm.convnet import DivergedError
 from alignslm.lm.checkpoint import CheckpointError, UnitLM, load_lm, save_lm
 from alignslm.report.inputs import TrainingLog
-from alignslm.training import preference
+from alignslm.training import pair_rows
 from alignslm.training.adapter import AdapterError, lora_config, save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training, new_model, scratch_vocabulary, train_whole
+from alignslm.training.pair_rows import preference_rows, reference_log_probs
 from alignslm.training.preference import (
     TooFewPairsError,
     UnitPreferenceTrainer,
     is_better,
     preference_arguments,
-    preference_rows,
-    reference_log_probs,
     train_preferences,
     unit_tokenizer,
 )
@@ -89,6 +88,7 @@ def pairs(count=12, seed=0):
 def trainer_for(lm, frame, config, tmp_path):
     rows = preference_rows(lm, frame, batch_size=8)
     return UnitPreferenceTrainer(
+        config=config,
         model=lm.model,
         args=preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path),
         train_dataset=rows,
@@ -247,7 +247,7 @@ def test_references_are_computed_only_where_they_are_read(tmp_path, monkeypatch)
         asked.append(len(frame))
         return reference_log_probs(lm, frame, side, batch_size=batch_size)
 
-    monkeypatch.setattr(preference, "reference_log_probs", counted)
+    monkeypatch.setattr(pair_rows, "reference_log_probs", counted)
     frame = pairs(16)
     for losses, expected in (({"sft": 1.0}, [4, 4]), ({"sigmoid": 1.0}, [12, 12, 4, 4])):
         config = TRAINER.model_copy(update={"loss_weights": losses})

@@ -67,6 +67,15 @@ class PreferenceTrainerConfig(Config):
     label_smoothing: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
         default=None, description="share of pairs with swapped sides that the loss robust assumes; null without it"
     )
+    reference_free: bool = Field(
+        default=False, description="compare log-probabilities themselves, not what they are above the start's"
+    )
+    target_margin: NotNegative = Field(
+        default=0.0, description="SimPO's gamma: by how much a chosen side's reward must exceed; 0 without it"
+    )
+    margin_weights: bool = Field(
+        default=False, description="multiply each pair's loss by its margin over the mean margin; sft stays as it is"
+    )
     beta: Positive
     lora: Lora
     learning_rate: Positive
@@ -82,11 +91,15 @@ class PreferenceTrainerConfig(Config):
     autocast: Autocast
 
     @model_validator(mode="after")
-    def _smoothed(self) -> Self:
+    def _read_by_a_loss(self) -> Self:
         if ("robust" in self.loss_weights) != (self.label_smoothing is not None):
             raise ValueError(
                 "label_smoothing belongs to the loss robust, which without it is sigmoid: set both, or neither"
             )
+        if self.target_margin and not (self.reference_free and set(self.loss_weights) <= {"sigmoid_norm", "sft"}):
+            raise ValueError("target_margin needs the loss sigmoid_norm and reference_free: true, which make it SimPO")
+        if (self.reference_free or self.margin_weights) and set(self.loss_weights) == {"sft"}:
+            raise ValueError("reference_free and margin_weights need a loss of pairs, and sft reads chosen sides only")
         return self
 
 

@@ -119,11 +119,13 @@ def corpus_hours(experiment: Experiment) -> float | None:
 
 def _part_hours(part: PartConfig) -> float | None:
     published = PUBLISHED.get(type(part), {})
-    if all(subset in published for split in SPLITS for subset in part.subsets.of(split)):
-        return sum(_split_hours(part, split, published) for split in SPLITS)
     source = part.source
     folder = source.expanded()[0] if isinstance(source, FolderSource) else None
-    return size_of(folder) / FLAC_BYTES_PER_H if folder and folder.exists() else None
+    found = size_of(folder) / FLAC_BYTES_PER_H if folder and folder.exists() else None
+    if not all(subset in published for split in SPLITS for subset in part.subsets.of(split)):
+        return found
+    hours = sum(_split_hours(part, split, published) for split in SPLITS)
+    return hours if found is None else min(hours, found)  # a folder may hold a part of what was published
 
 
 def _split_hours(part: PartConfig, split: SplitName, published: dict[str, tuple[int, float]]) -> float:

@@ -6,6 +6,7 @@ were computed by `reference_log_probs`, once, and travel with the rows). Both ar
 is pinned, and a test compares loss and rewards with a hand computation.
 """
 
+import functools
 import json
 import math
 from collections import defaultdict
@@ -25,10 +26,9 @@ from trl import DPOConfig, DPOTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
-from alignslm.lm.positions import check_max_positions
 from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
+from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, weighted
 from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
@@ -62,47 +62,6 @@ def unit_tokenizer(vocabulary: UnitVocabulary, *, vocabulary_size: int) -> PreTr
     )
 
 
-def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_size: int) -> list[float]:
-    """Return log p(side | prompt) in nats under the frozen model, end of sequence counted if it was sampled."""
-    items = [
-        LikelihoodRequest(prompt, units, finish == "eos")
-        for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish_reason").iter_rows()
-    ]
-    return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_size=batch_size)]
-
-
-def preference_rows(lm: UnitLM, pairs: pl.DataFrame, *, batch_size: int, references: bool = True) -> Dataset:
-    """Turn pairs into the columns TRL's collator reads: token ids and, if wanted, `references`: log-probabilities.
-
-    Sampled ids are used as drawn, never re-encoded from audio. An end-of-sequence token follows a side only if
-    the model sampled one: a continuation cut at the length limit must not teach that speech ends there.
-    """
-    encode = lm.vocabulary.encode
-    rows: dict[str, list[list[int]]] = {
-        "prompt_ids": [encode(units, bos=True) for units in pairs["prompt_units"]],
-        **{
-            f"{side}_ids": [
-                encode(units, bos=False, eos=finish == "eos")
-                for units, finish in pairs.select(f"{side}_units", f"{side}_finish_reason").iter_rows()
-            ]
-            for side in ("chosen", "rejected")
-        },
-    }
-    _require_positions(lm, rows)
-    sides = ("chosen", "rejected") if references else ()
-    found = {f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_size=batch_size) for side in sides}
-    return Dataset.from_dict(rows | found)
-
-
-def _require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
-    check_max_positions(
-        lm.model.config,
-        [len(p) + max(len(c), len(r)) for p, c, r in zip(*rows.values(), strict=True)],
-        what="preference pairs",
-        cure="lower sampling.max_new_units or prompts.max_duration_s",
-    )
-
-
 def uses_rejected(losses: Collection[str]) -> bool:
     """Return whether any loss reads rejected sides and references: all do but `sft`."""
     return set(losses) != {"sft"}
@@ -115,11 +74,13 @@ class UnitPreferenceTrainer(DPOTrainer):
     cache of its own, which takes minutes at 7B and fails on sharded weights.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, config: PreferenceTrainerConfig, **options: Any) -> None:
         super().__init__(**options)
-        self.precompute_ref_logps = True
+        self.config, self.precompute_ref_logps = config, True
         self.valid_pairs = list(options["eval_dataset"])
-        self.configured_weights = list(self.loss_weights)
+        if config.margin_weights:
+            self.data_collator, self.use_weighting = keep_weights(self.data_collator), True
+            self.loss_types = [loss for loss in self.loss_types if loss != "sft"]
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
@@ -143,21 +104,41 @@ class UnitPreferenceTrainer(DPOTrainer):
         TRL averages a micro-batch, and the trainer averages micro-batches, which need not be of one size. Rejected
         sides are left out of training steps whose only loss is `sft`: TRL reads them and uses none.
         """
+        del return_outputs
         share = torch.ones(2, dtype=torch.float64)
         if isinstance(num_items_in_batch, torch.Tensor):
             share = _sizes([inputs]) / num_items_in_batch.cpu()
             # The trainer divides by micro-batches, and averages over processes.
             share *= self.current_gradient_accumulation_steps * self.accelerator.num_processes
         per_pair, per_unit = share.tolist()
-        weights = [
-            weight * (per_unit if loss == "sft" else per_pair)
-            for loss, weight in zip(self.loss_types, self.configured_weights, strict=True)
-        ]
-        if model.training and not uses_rejected(self.loss_types):
-            return weights[0] * _likelihood_loss(model, inputs)
-        self.loss_weights = weights
+        weights: dict[str, float] = {
+            loss: weight * (per_unit if loss == "sft" else per_pair)
+            for loss, weight in self.config.loss_weights.items()
+        }
+        if model.training and not uses_rejected(weights):
+            return weights["sft"] * _likelihood_loss(model, inputs)
         self._metrics["train" if model.training else "eval"]["pairs"].append(len(inputs["input_ids"]) / 2)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not self.config.reference_free:
+            return self._weighted_loss(model, inputs, weights)
+        free = inputs | free_references(self.config, inputs["completion_mask"])
+        if model.training:
+            return self._weighted_loss(model, free, weights)
+        self._weighted_loss(model, inputs, weights)  # figures tell what changed since the start, for any objective
+        recorded, self._metrics = self._metrics, {"eval": defaultdict(list)}
+        loss = self._weighted_loss(model, free, weights)
+        self._metrics = recorded
+        return loss
+
+    def _weighted_loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], weights: dict[str, float]
+    ) -> torch.Tensor:
+        """Return TRL's losses by their weights; `margin_weights` multiply those of pairs, and not `sft`."""
+        self.loss_weights = [weights[loss] for loss in self.loss_types]
+        if not self.config.margin_weights:
+            return super().compute_loss(model, inputs)
+        with weighted(model, inputs[WEIGHT]):
+            loss = super().compute_loss(model, {name: part for name, part in inputs.items() if name != WEIGHT})
+        return loss + weights["sft"] * _likelihood_loss(model, inputs) if "sft" in weights else loss
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Score all validation pairs; figures are averages over pairs. Every process scores them all."""
@@ -320,11 +301,14 @@ def train_preferences(
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
     allow_sharded_model(arguments, lm.model)
+    rows = functools.partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
+    compared = uses_rejected(config.loss_weights) and not config.reference_free
     trainer = UnitPreferenceTrainer(
+        config=config,
         model=lm.model,
         args=arguments,
-        train_dataset=preference_rows(lm, train, batch_size=batch_size, references=uses_rejected(config.loss_weights)),
-        eval_dataset=preference_rows(lm, valid, batch_size=batch_size),
+        train_dataset=rows(train, references=compared),
+        eval_dataset=rows(valid),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora, lm.model.config),
         callbacks=[best],

@@ -12,7 +12,8 @@ import torch
 from alignslm.config.models import Lora, PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.training.adapter import lora_config
-from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, preference_rows, unit_tokenizer
+from alignslm.training.pair_rows import preference_rows
+from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, unit_tokenizer
 from alignslm.training.trainer_setup import use_math_attention
 from tests.bench.case import Answer, Case, Cost, max_abs_difference
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
@@ -75,6 +76,7 @@ def _stepper(
     with TemporaryDirectory(prefix="alignslm-bench-") as work:  # a trainer wants one, and writes nothing in these steps
         arguments = preference_arguments(config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(work))
         trainer = UnitPreferenceTrainer(
+            config=config,
             model=lm.model,
             args=arguments,
             train_dataset=rows if cached else rows.remove_columns(REFERENCES),
