@@ -34,7 +34,7 @@ from alignslm.training.trainer_setup import (
     use_math_attention,
 )
 
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # that `rollout_func` is experimental is said in docs/online.md
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # that `rollout_func` is experimental is said in docs/models.md
 
 from trl import GRPOConfig, GRPOTrainer
 
