@@ -122,7 +122,7 @@ def test_loss_advantages_and_kl_are_those_of_a_hand_computation(tmp_path, change
         assert steps[-1]["kl"] > 1e-3
     theirs = get_peft_model_state_dict(expected_model)
     for name, weight in get_peft_model_state_dict(model).items():
-        torch.testing.assert_close(weight, theirs[name], atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(weight, theirs[name], atol=2e-3, rtol=1e-2)  # Adam steps are about 0.03
 
 
 def test_reward_tables_close(tmp_path):
@@ -148,8 +148,8 @@ def test_reward_tables_close(tmp_path):
     assert made["rewards"]["num_same_text"].max() > 0
 
 
-def test_draws_are_the_samplers_own_and_learning_raises_the_score(tmp_path):
-    _, run, store = train(tmp_path)
+def test_draws_are_the_samplers_own(tmp_path):
+    _, _, store = train(tmp_path, FEW)
     first, *_ = store.finished()
     lm, row = tiny_lm(), first.row(0, named=True)
     prompt = PROMPTS.filter(prompt_id=row["prompt_id"])["units"][0].to_list()
@@ -158,7 +158,12 @@ def test_draws_are_the_samplers_own_and_learning_raises_the_score(tmp_path):
     sampling = Sampling(num_continuations=4, temperature=0.9, top_p=1.0, max_new_units=6)
     (drawn,) = sample(lm, [prompt], seeds, sampling, batch_size=1)[0]
     assert (drawn.units, drawn.finish_reason) == (row["units"], row["finish_reason"])
-    assert run.change.end > run.change.start
+
+
+def test_what_the_judge_likes_is_learnt(tmp_path):
+    more = {"num_rollouts": 20, "prompts_per_rollout": 7, "num_continuations": 6, "beta": 0.02, "learning_rate": 0.01}
+    _, run, _ = train(tmp_path, CONFIG.model_copy(update={**more, "repeated_text_penalty": 0.0}))
+    assert run.change.end - run.change.start > 0.8
     assert not run.change.worse
 
 
