@@ -26,13 +26,13 @@ from alignslm.online.rollouts import RolloutStore, prompts_of_rollouts
 from alignslm.training.adapter import lora_config
 from alignslm.training.preference import unit_tokenizer
 from alignslm.training.trainer_setup import (
-    Change,
     TrainingRun,
     batch_arguments,
     run_trainer,
     shared_arguments,
     use_math_attention,
 )
+from alignslm.training_log import Change
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # that `rollout_func` is experimental is said in docs/models.md
 
