@@ -3,9 +3,9 @@
 Each is durable before anything is learnt from it, and all of them are tables of the checkpoint that they trained.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -98,7 +98,7 @@ class RolloutStore:
     def take(self, number: int, prompt_ids: Sequence[str], lm: UnitLM) -> pl.DataFrame:
         """Return rollout `number`, drawn from `lm`: its continuations, by prompt_id and number of the draw."""
         asked = self.prompts.filter(pl.col("prompt_id").is_in(prompt_ids))
-        made = partial(self._make, number=number, lm=lm)
+        made = functools.partial(self._make, number=number, lm=lm)
         rollout = pl.concat(map_tasks([asked], made, folder=self._place(number), label=f"rollout {number + 1}"))
         return rollout.sort("prompt_id", "sample_index")
 
@@ -131,8 +131,8 @@ class RolloutStore:
     def keep_advantages(self, number: int, advantages: Mapping[str, float]) -> None:
         """Keep what the trainer made of the rewards of rollout `number`, by continuation."""
         frame = pl.DataFrame({"continuation_id": list(advantages), "advantage": list(advantages.values())})
-        with atomic_write(self._place(number) / ADVANTAGES) as partial_file:
-            frame.write_parquet(partial_file)
+        with atomic_write(self._place(number) / ADVANTAGES) as partial:
+            frame.write_parquet(partial)
 
     def _place(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
