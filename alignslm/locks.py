@@ -34,7 +34,9 @@ def alone(name: str, *, command: str | None = None, on_acquired: Callable[[int],
             lock.acquire()
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        write_text(holder, f"process {os.getpid()} ({command or _own()}) has been running in this workspace since {since}")
+        write_text(
+            holder, f"process {os.getpid()} ({command or _own()}) has been running in this workspace since {since}"
+        )
         yield
     finally:
         lock.release()
