@@ -115,14 +115,13 @@ def _read_table(table: Path, sounds: list[str]) -> tuple[dict[str, Told], list[A
     aside = []
     try:
         for row, file, known in _rows(table):
-            sound = by_name.get(file.removeprefix("./"))
-            if sound is None or sound in entries:
-                reason = (
-                    f"no recording is named {file}, or several are"
-                    if sound is None
-                    else f"{sound} is also in an earlier row"
-                )
+            name = file.removeprefix("./")
+            sound = by_name.get(name)
+            if sound is None:
+                reason = "several recordings have this name" if name in names else "no recording has this name"
                 aside.append(Aside(table.name, row, reason))
+            elif sound in entries:
+                aside.append(Aside(table.name, row, f"{sound} is also in an earlier row"))
             else:
                 entries[sound] = known
     except (EncodingError, csv.Error, json.JSONDecodeError) as error:
