@@ -15,16 +15,21 @@ from rapidfuzz.distance import Levenshtein
 from alignslm.asr import load_asr, prepare_asr
 from alignslm.asr.whisper import normalize_text
 from alignslm.audio import resample
-from alignslm.config.loading import CONFIG_TYPES, load_choice, parse_choice
+from alignslm.config.loading import CONFIG_TYPES, load_choice, load_execution, parse_choice
+from alignslm.config.presets import preview
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.robustness import abx
 from alignslm.judge import JudgeInput, load_judge, prepare_judge
+from alignslm.plan import speech_probe
+from alignslm.plan.bench import Bench
+from alignslm.plan.workload import volume_of
 from alignslm.storyworld.espeak import synthesize
 from alignslm.storyworld.grammar import draw_story
 from tests.micro import ROOT
 
 pytestmark = pytest.mark.real
-NUM_SENTENCES = 8
+NUM_SENTENCES = 12
+NUM_HEARD = 6  # by Whisper, which takes a second of CPU for each or two
 STORIES = [draw_story(np.random.default_rng(number), part="train") for number in range(60)]
 TEXTS = list(dict.fromkeys(story.prompt for story in STORIES))
 
@@ -65,10 +70,10 @@ def word_error_rate(heard, said):
 
 
 def test_whisper_base_understands_the_neural_voice_and_int8_costs_little(neural, hear):
-    said = [normalize_text(text) for text in TEXTS[:NUM_SENTENCES]]
+    said = [normalize_text(text) for text in TEXTS[:NUM_HEARD]]
     rates = {}
     for compute_type in ("float32", "int8"):
-        heard = hear(compute_type=compute_type).transcribe(neural)
+        heard = hear(compute_type=compute_type).transcribe(neural[:NUM_HEARD])
         assert {one.status for one in heard} == {"ok"}
         rates[compute_type] = word_error_rate([one.text for one in heard], said)
     assert rates["float32"] < 0.15  # the original had .03 on human speech; a wrong conversion hears nothing
@@ -76,10 +81,10 @@ def test_whisper_base_understands_the_neural_voice_and_int8_costs_little(neural,
 
 
 def test_both_kinds_hear_the_same_in_the_same_weights(neural, hear):
-    fast = hear(compute_type="float32").transcribe(neural)
+    fast = hear(compute_type="float32").transcribe(neural[:NUM_HEARD])
     values = choice("asr", "faster-whisper-base").model_dump(mode="json")
     del values["compute_type"]
-    plain = hear_plain({**values, "kind": "whisper", "dtype": "float32"}, neural)
+    plain = hear_plain({**values, "kind": "whisper", "dtype": "float32"}, neural[:NUM_HEARD])
     assert [one.text for one in fast] == [one.text for one in plain]
     for one, other in zip(fast, plain, strict=True):
         assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=1e-3)
@@ -120,7 +125,7 @@ def test_whisper_base_understands_a_person(hear):
         waves.append(recorded(*(f"{file}{at}" for file in SPOKEN), *(f"phonetic/{word[0]}_p" for word in letters)))
     heard = hear().transcribe(waves)
     assert {one.status for one in heard} == {"ok"}
-    assert word_error_rate([one.text for one in heard], said) < 0.2  # HUMAN
+    assert word_error_rate([one.text for one in heard], said) < 0.2  # .08 was measured: "do listen to it", "fox trod"
 
 
 def hear_plain(values, waveforms):
@@ -172,4 +177,12 @@ def test_units_of_whisper_know_a_sentence_in_another_voice_and_those_of_mfcc_do_
         units = [[one.units.tolist() for one in encoder.encode(voice)] for voice in (neural, robot[:NUM_SENTENCES])]
         found[name] = abx(*units)
     assert found["whisper-base-l6-km100"] > 0.95  # .998 was measured over three voices, and .79 of MFCC
-    assert found["mfcc-kmeans"] < 0.9
+    assert found["mfcc-kmeans"] < found["whisper-base-l6-km100"] - 0.02, found
+
+
+def test_the_plan_times_weights_of_packages_themselves(tmp_path):
+    experiment = preview("real-small", ROOT).experiment
+    execution = load_execution(ROOT).model_copy(update={"device": "cpu"})
+    bench = Bench(experiment, execution, volume_of(experiment, ROOT), tmp_path)
+    heard = speech_probe.transcribe(bench)
+    assert heard > 10 * speech_probe.encode(bench)  # seconds a clip, padded to 30 s, and a second of speech, not padded
