@@ -185,6 +185,18 @@ def test_the_command_answers_for_every_combination_and_draws(here, tmp_path):
     names(ask(here).output, "params.yaml", "8 train prompts", "40 judge calls", "best of N")
 
 
+def test_without_its_heldout_judge_a_run_still_answers(here):
+    folder = here / "artifacts/judges"
+    folder.rename(here / "away")
+    ran = ask(here, "--json")
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.output)
+    assert found["heldout_judge"] is None
+    assert found["rows"][0]["found"]["agreement"] == {"value": None, "ci95": None}
+    assert found["trades"][1]["best"]["score"]["value"] > 1
+    names(ask(here).output, "dvc pull")
+
+
 @pytest.mark.parametrize(
     ("words", "facts"),
     [

@@ -28,6 +28,7 @@ TRADED = (
     "params.yaml. best of N: what the best by utility scores, means over all choices of N. KL: at most so many nats "
     "from sampling, log N - (N - 1) / N."
 )
+UNASKED = "The held-out judge was not asked: it takes a server or a large model, or was not pulled (`dvc pull`)."
 
 
 def pair_yield(
@@ -83,7 +84,7 @@ def _show(found: Answer) -> None:
     console.print(fitted(by_num, map(_traded, found.trades), optional=1, width=console.width))
     console.print(Text(TRADED))
     if found.heldout_judge is None:
-        console.print(Text("The held-out judge was not asked: it takes a server or a large model."))
+        console.print(Text(UNASKED))
 
 
 def _cells(row: Row) -> list[str]:

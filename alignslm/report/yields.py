@@ -16,6 +16,7 @@ from alignslm.config.model import Config
 from alignslm.config.own_code import PythonJudgeConfig
 from alignslm.judge import is_api_judge, load_judge
 from alignslm.judge.rows import join_judge_inputs, score
+from alignslm.own_code import FOLDER
 from alignslm.pairs.counterfactual import HELDOUT, BestOf, PairYield, Rules, best_of, pair_yield
 from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import BATCH_ROWS, Batch, Sources, iter_aligned_batches
@@ -46,7 +47,7 @@ class Trade(Config):
 
 
 class Answer(Config):
-    """What `alignslm yield` prints; `heldout_judge` is None if it was not asked, because it takes a server or a GPU."""
+    """What `alignslm yield` prints; `heldout_judge` is None if it takes a server or a large model, or is not there."""
 
     name: str
     judge: str
@@ -84,8 +85,10 @@ class Judged:
         """Return the held-out judge and its scores, for rows of another judge; None if it would take long or cost."""
         params = self.experiment.params
         other = params.heldout_judge if judge != params.heldout_judge else params.judge
-        if other != params.judge and not isinstance(self.experiment.heldout_judge, CALCULATED):
-            return None
+        if other not in self._scores:
+            quick = isinstance(self.experiment.heldout_judge, CALCULATED)
+            if not quick or not self.artifacts.judge(other).exists():
+                return None
         return other, self.by(other).scores.select("continuation_id", pl.col("judge_score").alias(HELDOUT))
 
     def _judge(self, choice: str) -> pl.DataFrame:
@@ -156,7 +159,9 @@ def _changed(texts: Sequence[str], now: Rules, judge: str, root: Path) -> tuple[
             if key == "judge":
                 judge = value
             elif key == "selector":
-                now = now._replace(selector=load_selector(load_config("selector", value, SelectorConfig, root)))
+                now = now._replace(
+                    selector=load_selector(load_config("selector", value, SelectorConfig, root), code=root / FOLDER)
+                )
             elif key == "num_continuations":
                 now = now._replace(num_continuations=_number_of(value, now.num_continuations))
             elif key.startswith("weights.") and (metric := key.partition(".")[2]) in Weights.model_fields:
