@@ -1,4 +1,4 @@
-"""What a unit language model is for, without a pipeline: continuations, scores, preference pairs, training, evaluation.
+"""Steps of the method without a pipeline: continuations, scores, preference pairs, training, evaluation.
 
 Every function is also an attribute of the package: `import alignslm; alignslm.sample(...)`. Heavy libraries are
 imported by the function that needs them.
@@ -219,7 +219,7 @@ def train(
 
 
 class Accuracy(NamedTuple):
-    """Fraction of minimal pairs whose positive is likelier, with an interval over pairs, and the ITEM_SCORES table."""
+    """Fraction of minimal pairs with a likelier positive side, its interval over pairs, and the ITEM_SCORES table."""
 
     estimate: Estimate
     scores: pl.DataFrame

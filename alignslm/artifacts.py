@@ -1,4 +1,4 @@
-"""Where every artifact is, the only place with these paths. dvc.yaml names the same ones; a test compares the two."""
+"""Paths of all artifacts, stated only here. dvc.yaml names the same ones; a test compares the two."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ class Artifacts:
 
     @property
     def checked(self) -> Path:
-        """What the stage `check` leaves: params.yaml was valid."""
+        """Output of the stage `check`: params.yaml was valid."""
         return self.root / "checked.txt"
 
     @property
     def outside(self) -> Path:
-        """Listings of the folders and files outside the repository that configs name, by kind and choice."""
+        """Listings of the folders and files outside the repository that configs name, by kind and config."""
         return self.root / "outside"
 
     @property
@@ -26,7 +26,7 @@ class Artifacts:
         return self.root / "corpus" / "utterances"
 
     @property
-    def corpus_account(self) -> Path:
+    def corpus_summary(self) -> Path:
         """Counts of the corpus."""
         return self.root / "corpus" / "summary.json"
 
@@ -77,17 +77,17 @@ class Artifacts:
 
     @property
     def checkpoints(self) -> Path:
-        """All checkpoints, each in a folder of its name."""
+        """All checkpoints, one folder per name."""
         return self.root / "checkpoints"
 
     @property
     def evaluations(self) -> Path:
-        """The evaluation tables of all systems, each in a folder of its name."""
+        """Evaluation tables, one folder per system."""
         return self.root / "eval"
 
     @property
     def samples(self) -> Path:
-        """The held-out continuations of all systems, each in a folder of its name."""
+        """Held-out continuations, one folder per system."""
         return self.root / "samples"
 
     def own_code(self, choice: str) -> Path:
@@ -121,7 +121,7 @@ class Artifacts:
         """Return the folder of spoken continuations."""
         return self.root / "speech" / name
 
-    def account(self, name: str) -> Path:
+    def pair_counts(self, name: str) -> Path:
         """Return the counts of a set of pairs."""
         return self.root / "pair_counts" / f"{name}.json"
 
@@ -168,7 +168,7 @@ class Sample:
 
     @property
     def transcripts(self) -> Path:
-        """What the ASR model read in it."""
+        """Their transcripts."""
         return self.folder / "transcripts.parquet"
 
     @property

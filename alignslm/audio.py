@@ -19,7 +19,7 @@ _EMPTY_FLAC_BYTES = 42
 
 
 class AudioError(ValueError):
-    """Audio is corrupt, has several channels, or is asked for at an impossible resolution."""
+    """Audio is corrupt, has several channels, or was requested at an impossible resolution."""
 
 
 def resample(waveform: np.ndarray, *, from_hz: int, to_hz: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def resample(waveform: np.ndarray, *, from_hz: int, to_hz: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _low_pass(rate: int) -> np.ndarray:
-    """Return the filter that `resample_poly` designs by default: anew for every call, and slower than it filters."""
+    """Return the filter that `resample_poly` designs in every call, which takes longer than filtering."""
     import scipy.signal
 
     return scipy.signal.firwin(20 * rate + 1, 1 / rate, window=("kaiser", 5.0)).astype(np.float32)
@@ -54,8 +54,8 @@ def _mono(waveform: np.ndarray) -> np.ndarray:
 def encode_flac(waveform: np.ndarray, sample_rate_hz: int) -> bytes:
     """Return 16-bit FLAC bytes; equal waveforms give equal bytes. Samples outside [-1, 1] are clipped.
 
-    No samples give a header alone, which libsndfile cannot write. NaN and infinity raise AudioError: they would
-    become clicks that nobody can trace.
+    No samples give only a header, which libsndfile cannot write. NaN and infinity raise AudioError: they would
+    become clicks that cannot be traced.
     """
     signal = _mono(waveform)
     if not np.isfinite(signal).all():
@@ -90,7 +90,7 @@ def decode(data: bytes, *, channels: Literal["mono", "mix"] = "mono") -> tuple[n
     try:
         samples, sample_rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{len(data)} bytes are no audio that libsndfile can read: {error}") from error
+        raise AudioError(f"{len(data)} bytes are not audio that libsndfile can read: {error}") from error
     if samples.shape[1] > 1 and channels == "mono":
         raise AudioError(f"audio has {samples.shape[1]} channels, expected one; pass channels='mix' to average them")
     return samples.mean(axis=1, dtype=np.float32), int(sample_rate_hz)
@@ -121,7 +121,7 @@ def fft_size(window_samples: int) -> int:
 def mel_filterbank(*, sample_rate_hz: int, num_mels: int, num_bins: int) -> np.ndarray:
     """Return (num_bins, num_mels) float32 triangles of peak 1, evenly spaced in mel from 0 Hz to Nyquist.
 
-    mel = 1127 ln(1 + Hz / 700). AudioError if a triangle falls between two bins, for it would always be silent.
+    mel = 1127 ln(1 + Hz / 700). AudioError if a triangle falls between two bins, because it would always be silent.
     The array is cached and read-only.
     """
     edges_hz = 700 * np.expm1(np.linspace(0, np.log1p(sample_rate_hz / 2 / 700), num_mels + 2))

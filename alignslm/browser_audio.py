@@ -1,4 +1,4 @@
-"""Sound as browsers can play it: FLAC, but for clips that are too short for theirs."""
+"""Audio for browsers: FLAC, or WAV for clips that are too short for their FLAC decoders."""
 
 import io
 
@@ -7,12 +7,12 @@ import soundfile
 from alignslm.audio import decode
 
 FLAC_FRAME = 4096
-"""Samples of one FLAC frame. Chromium cannot rewind a file of a single one: where it has loaded no more than the
-metadata first, as on phones that save data, its demuxer fails and nothing is heard."""
+"""Samples of one FLAC frame. Chromium cannot rewind a file of a single one: if it has first loaded only the
+metadata, as on phones that save data, its demuxer fails and nothing is played."""
 
 
 def to_browser_audio(flac: bytes) -> tuple[str, bytes]:
-    """Return media type and bytes: the FLAC as it is, or WAV of the same samples where one frame holds them all."""
+    """Return media type and bytes: the FLAC itself, or WAV of the same samples if they fit in one frame."""
     waveform, sample_rate_hz = decode(flac)
     if len(waveform) > FLAC_FRAME:
         return "audio/flac", flac

@@ -1,7 +1,7 @@
 """code.yaml: one hash per stage script for the code that its results rest on.
 
-dvc.yaml names these hashes as parameters, so a changed hash reruns the stages that stand on it. `alignslm upgrade`
-writes them, after saying what will rerun. A stage whose code is not what code.yaml says stops: an installed upgrade
+dvc.yaml names these hashes as parameters, so a changed hash reruns the stages that depend on it. `alignslm upgrade`
+writes them, after printing what will rerun. A stage stops if code.yaml does not record its code: an installed upgrade
 neither reruns weeks of work unasked, nor mixes results of two versions.
 """
 
@@ -17,8 +17,8 @@ from alignslm.storage import write_text
 
 FILE = "code.yaml"
 HEAD = """\
-# One hash per stage script: the code of the stage and of the library under which results were made.
-# Written by `alignslm upgrade`, which says first what will rerun. dvc.yaml names these values as parameters.
+# One hash per stage script: the code of the stage and of the library that results were made with.
+# Written by `alignslm upgrade`, which first prints what will rerun. dvc.yaml has these values as parameters.
 """
 KEPT = "kept"
 
@@ -28,13 +28,13 @@ class CodeError(ValueError):
 
 
 class Recorded(NamedTuple):
-    """What code.yaml says: the hash that DVC compares, and newer code whose results would be the same, by script."""
+    """Content of code.yaml: the hash that DVC compares, and newer code whose results would be the same, by script."""
 
     hashes: dict[str, str]
     kept: dict[str, str]
 
     def stands(self, script: str, now: str) -> bool:
-        """Return whether results of the recorded code may stand beside those of the code as it is now."""
+        """Return whether results of the recorded code may be mixed with those of the current code."""
         return now in {self.hashes.get(script), self.kept.get(script)}
 
 
@@ -44,12 +44,12 @@ def current(root: Path = Path()) -> dict[str, str]:
     return {
         script.stem: code_hash(script.resolve())
         for script in scripts
-        if script.stem not in {"__init__", "judging", "names", "run"}
+        if script.stem not in {"__init__", "judging", "run"}
     }
 
 
 def recorded(root: Path = Path()) -> Recorded:
-    """Return what an experiment's code.yaml says; nothing where there is none."""
+    """Read an experiment's code.yaml; empty if there is none."""
     from alignslm.config.document import read_mapping
 
     values = dict(read_mapping(root / FILE)) if (root / FILE).exists() else {}
@@ -62,13 +62,13 @@ def write(root: Path, hashes: Mapping[str, str], kept: Mapping[str, str] | None 
     """Write code.yaml."""
     lines = [f'{name}: "{value}"\n' for name, value in sorted(hashes.items())]
     if kept:
-        lines += [f"{KEPT}: # code that came later, under which results of the code above stand\n"]
+        lines += [f"{KEPT}: # later code, for which results of the code above are kept\n"]
         lines += [f'  {name}: "{value}"\n' for name, value in sorted(kept.items())]
     write_text(root / FILE, HEAD + "".join(lines))
 
 
 def require_recorded() -> None:
-    """Raise CodeError if this process runs a stage script whose code is not what code.yaml records."""
+    """Raise CodeError if this process runs a stage script with other code than code.yaml records."""
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     if script.parent.name != "stages" or script.stem not in (known := recorded()).hashes:
         return
@@ -82,9 +82,9 @@ def require_recorded() -> None:
 def hash_of(script: Path) -> str:
     """Return `code_hash` of a stage's script.
 
-    Reading and parsing the code takes longer than some stages. So the hash is kept in .work, and holds as long as no
-    file of the library or of the stages was written: equal in inode, size and times, that of the last change included,
-    which nobody can set.
+    Reading and parsing the code takes longer than some stages. So the hash is kept in .work, and is valid as long as no
+    file of the library or of the stages was written: equal in inode, size and times, including the time of the last
+    change, which cannot be set.
     """
     files = [file for file in (ROOT / PACKAGE).rglob("*") if "__pycache__" not in file.parts]
     digest = hashlib.sha256()

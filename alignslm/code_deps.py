@@ -1,7 +1,7 @@
 """Which modules carry a stage's science, and one hash of them: what code.yaml records.
 
-The science is what a stage's script imports, and what those modules import, without the plumbing. Comments and
-docstrings are no part of the hash, so a better explanation reruns nothing.
+The science is the modules that a stage's script imports, directly or not, without the plumbing. Comments and
+docstrings are not part of the hash, so a better explanation reruns nothing.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "alignslm"
 
-# Code that moves bytes and messages about, or holds values that dvc.yaml tracks as parameters.
+# Code that only moves bytes and messages, or has values that dvc.yaml tracks as parameters.
 IGNORED_MODULES = frozenset({
     "artifacts", "config", "pipeline", "tables", "progress", "redaction", "user_errors", "shards", "storage",
     "code_deps", "code", "fetching", "device", "cli", "engine", "extras", "loading", "own_code", "threads", "machine",
@@ -38,7 +38,7 @@ def code_hash(script: Path) -> str:
     """Return 16 hex digits for the code that a stage's results rest on.
 
     Equal on every system, Python version and place of installation: relative names and text are hashed, line ends and
-    what is written for readers alone left out.
+    comments and docstrings left out.
     """
     digest = hashlib.sha256()
     files = {file for path in code_dependencies(script) for file in _files_of(path)}
@@ -48,7 +48,7 @@ def code_hash(script: Path) -> str:
 
 
 def _home(file: Path, script: Path) -> Path:
-    """Return the folder that holds `stages` or `alignslm`: they may lie apart."""
+    """Return the folder that contains `stages` or `alignslm`, which may be different ones."""
     return script.parent.parent if file == script else ROOT
 
 
@@ -64,9 +64,9 @@ def _content_hash(file: Path) -> str:
 
 
 def without_prose(text: str) -> str:
-    """Return Python source without its comments and docstrings, and without lines that held nothing else."""
+    """Return Python source without its comments and docstrings, and without lines that had nothing else."""
     lines = [*io.StringIO(text)]
-    for token in reversed([*_prose(text)]):  # from the end, so that places stay what they are
+    for token in reversed([*_prose(text)]):  # from the end, so that positions stay valid
         (row, column), (last, after) = token.start, token.end
         rest = lines[row - 1][:column].rstrip() + lines[last - 1][after:]
         lines[row - 1 : last] = [rest] if rest.strip() else []

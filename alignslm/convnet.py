@@ -1,4 +1,4 @@
-"""Masked residual convolutions and the short training loop that vocoder and recogniser share."""
+"""Masked residual convolutions and the short training loop of vocoder and ASR model."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class DivergedError(ArithmeticError):
 
 
 class ResidualConv(nn.Module):
-    """x + conv(gelu(norm(x))) over (batch, channels, frames); every frame is normalised by itself."""
+    """x + conv(gelu(norm(x))) over (batch, channels, frames); every frame is normalized separately."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
         super().__init__()
@@ -32,9 +32,9 @@ class ResidualConv(nn.Module):
         self.conv = nn.Conv1d(channels, channels, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the same shape; `mask` (batch, 1, frames) is 0 where a row has ended."""
+        """Return the same shape; `mask` (batch, 1, frames) is 0 after a row's end."""
         inner = F.gelu(self.norm(x.transpose(1, 2)).transpose(1, 2).contiguous())  # 10 x faster backward
-        if mask is not None:  # what a row would meet alone: zeros beyond its end
+        if mask is not None:  # as for a single row: zeros after its end
             inner = inner * mask
         return x + self.conv(inner)
 
@@ -48,7 +48,7 @@ class ConvStack(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return features; with `mask`, a padded row's own frames are those it would have alone."""
+        """Return features; with `mask`, a padded row has the same frames as alone."""
         for layer in self.layers:
             x = layer(x, mask)
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
@@ -129,7 +129,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def map_rows(function: Callable[[Row], Result], rows: Iterable[Row]) -> list[Result]:
-    """Apply a torch function to every row by itself, on as many threads as torch has, each row on one.
+    """Apply a torch function to every row separately, on as many threads as torch has, each row on one.
 
     No row meets another, so nothing depends on batches; and small convolutions run faster this way on a few
     cores than with their own threads, far faster if the cores are shared.

@@ -1,4 +1,4 @@
-"""Where models compute, and in which arithmetic."""
+"""Device and dtype of models."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 
 def resolve_device(name: str) -> str:
-    """Turn `auto` into cuda where there is one, else cpu. Of processes that train together each has its own GPU."""
+    """Turn `auto` into cuda if there is a GPU, else cpu. Each of several training processes has its own GPU."""
     found = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     return f"cuda:{os.environ['LOCAL_RANK']}" if found == "cuda" and "LOCAL_RANK" in os.environ else found
 

@@ -1,4 +1,4 @@
-"""Packages that only some choices and commands need, each in an extra of this package."""
+"""Packages that only some configs and commands need, each in an extra of this package."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ EXTRAS = {
 
 
 class MissingPackageError(ImportError):
-    """A choice or a command needs a package that is not installed; the message says how to install it."""
+    """A config or a command needs a package that is not installed; the message says how to install it."""
 
 
 @contextmanager
 def needed(package: str, *, by: str) -> Iterator[None]:
-    """Import one of EXTRAS inside; MissingPackageError where it is not installed. `by` says what needs it."""
+    """Import one of EXTRAS inside; MissingPackageError if it is not installed. `by` is what needs it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -31,7 +31,7 @@ def needed(package: str, *, by: str) -> Iterator[None]:
 
 
 def lacking(package: str, *, by: str) -> str | None:
-    """Return the message of `needed`, or None where the package is installed. Imports nothing."""
+    """Return the message of `needed`, or None if the package is installed. Imports nothing."""
     return None if importlib.util.find_spec(package) else _how_to_install(package, by)
 
 

@@ -1,4 +1,4 @@
-"""YAML whose values are all text, ten times as fast as ruamel.yaml: every stage reads dvc.yaml and dvc.lock first."""
+"""YAML with all values as text, ten times as fast as ruamel.yaml: every stage reads dvc.yaml and dvc.lock first."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ MAX_DEPTH = 50
 def load_texts(content: bytes) -> Any:
     """Return the content of a YAML file, every scalar as text.
 
-    Raises yaml.YAMLError, also for aliases, which may stand for more than memory holds, and for deep nesting, which
+    Raises yaml.YAMLError, also for aliases, which can expand beyond memory, and for deep nesting, which
     overflows the stack of PyYAML's C code.
     """
     import yaml

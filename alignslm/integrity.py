@@ -1,8 +1,8 @@
-"""Whether artifacts are still what was written: their hashes were recorded then, and are compared before use.
+"""Integrity of artifacts: their hashes are recorded when they are written, and compared before use.
 
 DVC keeps the hash of every output in dvc.lock. A stage keeps those of its own outputs in .work/written as well, since
-one that was run by hand is not in dvc.lock. An artifact that is neither was altered by nobody who says so: a disk that
-lost a bit, a copy that broke off, an editor. Folders that no experiment made have no record, and are read as they are.
+one that was run by hand is not in dvc.lock. An artifact with another hash was altered: by a disk error,
+an incomplete copy, an editor. Folders that no experiment made have no record, and are read as they are.
 """
 
 import configparser
@@ -42,7 +42,7 @@ class LockError(ValueError):
 
 
 def require_intact(path: Path) -> str:
-    """Return the hash of an artifact as DVC computes it. Raises DamagedError unless it is what was written."""
+    """Return the hash of an artifact as DVC computes it. Raises DamagedError if it was altered."""
     return tree_md5(_verified(path))
 
 
@@ -59,12 +59,12 @@ def _verified(path: Path) -> Listing:
 
 @contextmanager
 def reading(path: Path, *, compare: bool = True) -> Iterator[None]:
-    """Read an artifact in this block. Raises DamagedError unless it is intact, or where it has no record, readable.
+    """Read an artifact in this block. Raises DamagedError unless it is intact, or, without a record, readable.
 
-    What is too large to be read for a look at a part of it is not compared.
+    With `compare` false, large artifacts of which only a part is read are not compared.
     """
 
-    def is_recorded() -> bool:  # dvc.lock is read, so only where it decides something
+    def is_recorded() -> bool:  # reads dvc.lock, so only if it matters
         return compare and path.exists() and bool(_records(path))
 
     if VERIFIED not in os.environ and (not path.exists() or is_recorded()):
@@ -79,7 +79,7 @@ def reading(path: Path, *, compare: bool = True) -> Iterator[None]:
 
 
 def read_json(path: Path, model: type[Model]) -> Model:
-    """Read a JSON file as what it should hold. Raises DamagedError."""
+    """Read a JSON file as a model. Raises DamagedError."""
     with reading(path):
         return _parsed(path, model)
 
@@ -120,7 +120,7 @@ def _listing_text(files: Listing) -> str:
 
 @contextmanager
 def stage(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Give the hashes of a stage's inputs, which must be intact, and record its outputs when the block ends well."""
+    """Yield the hashes of a stage's inputs, which must be intact, and record its outputs if the block succeeds."""
     listed = {path: _verified(Path(path)) for path in inputs}
     _keep_listings(listed.values())
     found = {path: tree_md5(files) for path, files in listed.items()}
@@ -135,7 +135,7 @@ def stage(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[
 
 
 def require_outputs(inputs: Sequence[str], outputs: Iterable[str]) -> None:
-    """Raise DamagedError unless those `outputs` are there that lie inside folders among `inputs`.
+    """Raise DamagedError if some of `outputs` that are inside folders among `inputs` are missing.
 
     DVC takes a folder of many outputs for one input, and with --allow-missing leaves it as it is as soon as one of them
     is there: in a stage that DVC started, the others are fetched here.
@@ -150,7 +150,7 @@ def require_outputs(inputs: Sequence[str], outputs: Iterable[str]) -> None:
 
 
 def fetch(missing: Sequence[str]) -> None:
-    """Put outputs that DVC has in its cache, or can download, where they belong."""
+    """Restore outputs from DVC's cache or remote."""
     subprocess.run([sys.executable, "-m", "dvc", "fetch", "-q", *missing], check=False)  # noqa: S603 its errors are told below
     known = {output: total for output, total, _ in _locked(Path("dvc.lock"))}
     for output in missing:
@@ -160,7 +160,7 @@ def fetch(missing: Sequence[str]) -> None:
 
 
 def keep_listings(inputs: Iterable[str]) -> None:
-    """Do so for inputs that are not read, from what is recorded of them; see `_keep_listings`."""
+    """Keep the listings of inputs that are not read, from their records; see `_keep_listings`."""
     for path in inputs:
         parts = {name: list(known.values())[-1] for name, known in _records(Path(path)).items()}
         files = {f"{name}/{file}".strip("/"): md5 for name, part in parts.items() for file, md5 in (part or {}).items()}
@@ -168,10 +168,10 @@ def keep_listings(inputs: Iterable[str]) -> None:
 
 
 def _keep_listings(inputs: Iterable[Listing]) -> None:
-    """Keep the listings of folders in DVC's cache, as DVC does for outputs alone.
+    """Keep the listings of folders in DVC's cache, as DVC does only for outputs.
 
     A push to a remote that keeps versions (of S3, say) replaces the hashes of folders in dvc.lock by their listings,
-    and drops those whose listing is not there: a clone would run the stages that read them again.
+    and drops those without a listing: a clone would run the stages that read them again.
     """
     for files in inputs if Path(".dvc").is_dir() else ():
         if files and "" not in files and not (place := _object(Path(), tree_md5(files))).exists():
@@ -185,7 +185,7 @@ def _is_within(file: str, name: str) -> bool:
 def _records(path: Path) -> dict[str, dict[str, Listing | None]]:
     """Return the hashes, with listings where known, that outputs at or below `path` may have, by name below it.
 
-    Of a path inside an output, those of that path, where a listing of the output is known.
+    Of a path inside an output, those of that path, if a listing of the output is known.
     """
     root = _root(path)
     if root is None:
@@ -208,7 +208,7 @@ def _root(path: Path) -> Path | None:
 
 
 def _part(files: Listing, name: str) -> Listing:
-    """Return the listing of what lies at or below `name`."""
+    """Return the part of a listing at or below `name`."""
     return {file[len(name) :].lstrip("/"): md5 for file, md5 in files.items() if _is_within(file, name)}
 
 
@@ -216,7 +216,7 @@ def _written(root: Path) -> Iterator[tuple[str, str, Listing | None]]:
     for file in sorted((root / WRITTEN).glob("*.json")):
         try:
             outputs = json.loads(file.read_bytes())
-        except ValueError:  # a record that is damaged itself tells nothing
+        except ValueError:  # a damaged record is ignored
             continue
         for output, files in outputs.items():
             yield output, tree_md5(files), files
@@ -243,7 +243,7 @@ def _outputs(lock: Path, _time: int, _size: int) -> list[dict[str, Any]]:
 
 
 def lock_entries(lock: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Return what dvc.lock says of every stage, by its name. Raises LockError."""
+    """Return the entries of dvc.lock by stage. Raises LockError."""
     from ruamel.yaml.error import YAMLError
 
     from alignslm.config.document import limited_reader
@@ -264,7 +264,7 @@ def _lock_reading(lock: Path, broken: type[Exception]) -> Iterator[None]:
 
 
 def identity_of(item: Mapping[str, Any]) -> dict[str, str]:
-    """Return path and hash of an entry of dvc.lock: what it says of content, and no push changes."""
+    """Return path and hash of an entry of dvc.lock, which no push changes."""
     files = {file["relpath"]: file["md5"] for file in item.get("files", ())}
     return {"path": item["path"], "md5": tree_md5(files) if files else item.get("md5", "lost by a push")}
 
@@ -289,7 +289,7 @@ def _object(root: Path, md5: str) -> Path:
 
 
 def _fault(path: Path, found: Listing, known: Mapping[str, Listing | None]) -> str:
-    """Return which file is not what it was, what is wrong with it, and what helps."""
+    """Return which file changed, how, and what to do."""
     expected = next((files for files in known.values() if files), None)
     if expected is None:
         names = ", ".join(sorted(found)[:8])

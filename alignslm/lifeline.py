@@ -1,4 +1,4 @@
-"""Processes that end with the one they work for, whatever ended it: nothing keeps running that nobody waits for.
+"""Processes that end with their parent, whatever ended it: nothing keeps running unattended.
 
 A signal ends one process. The processes it started keep running, adopted by another one, and would write the same files
 as the next run. So each process of a stage checks once a second that its parent is still the one that started it: a
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Never
 
 VARIABLE = "ALIGNSLM_PARENT"  # the process that a stage's children work for
-KILLED = 137  # what a shell says of a process that SIGKILL ended
+KILLED = 137  # a shell's status for a process ended by SIGKILL
 LOOK_S = 1.0
 GRACE_S = 5.0  # from Ctrl-C until a process that is still there is ended
 _following: list[int] = []
@@ -54,7 +54,7 @@ def become_worker() -> None:
 
 
 def end() -> Never:
-    """End this process at once, as SIGKILL would. The next run repeats what was not finished."""
+    """End this process at once, as SIGKILL would. The next run repeats unfinished work."""
     os._exit(KILLED)
 
 

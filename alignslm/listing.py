@@ -1,7 +1,7 @@
 """Recordings in files, as corpora, benchmarks and preferences have them: listed first, then decoded and checked.
 
-A layout lists its recordings without reading audio (`Listing`). What is wrong with the list, and later with the audio,
-becomes a `Problem` each, so that one error can name all of them.
+A layout lists its recordings without reading audio (`Listing`). Everything wrong with the list, and later with the
+audio, becomes a `Problem`, so that one error can name all of them.
 """
 
 import codecs
@@ -27,14 +27,14 @@ from alignslm.user_errors import Problem, format_problems
 Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
 UNKNOWN_LENGTH = 2**40  # libsndfile says 2**63 - 1 samples of a stream that was stored without its length
-NO_AUDIO = "no bytes of audio (in parquet a path alone is not followed)"
+NO_AUDIO = "no audio bytes (a path in a parquet file is not followed)"
 _UNREADABLE = (OSError, pa.ArrowException)
 
 
 class Listing(NamedTuple):
     """Recordings below one folder: a row per recording, and the problems of the list.
 
-    `over_limit` counts recordings that a layout too large to be held in memory skipped by itself.
+    `over_limit` counts recordings that a layout skipped because it is too large for memory.
     """
 
     rows: pl.DataFrame
@@ -78,7 +78,7 @@ def problems_of(rows: pl.DataFrame) -> list[Problem]:
 
 
 def until_a_problem(shards: Iterable[pl.DataFrame], problems: list[Problem]) -> Iterator[pl.DataFrame]:
-    """Yield checked shards up to the first problem, and add those of all shards to `problems`.
+    """Yield checked shards up to the first problem, and add the problems of all shards to `problems`.
 
     All that is wrong is reported at the end, but a table with problems is not written.
     """
@@ -122,13 +122,13 @@ def read_audio(places: Sequence[Place]) -> list[bytes | None]:
 def named_file(name: str, folder: Path, *, root: Path) -> Path | str:
     """Return the file that a row names in its folder, or what is wrong with it; a file outside `root` is never read.
 
-    In the Hub's cache a file is a link to the blobs beside the snapshots, which therefore count as inside.
+    In the Hub's cache a file is a link to the folder blobs next to the snapshots, which therefore counts as inside.
     """
     file = Path(os.path.normpath(folder / name))
     try:
         found, inside = file.is_file(), [root.resolve(), root.parent.parent.resolve() / "blobs"]
         if not file.is_relative_to(os.path.normpath(root)) or not any(map(file.resolve().is_relative_to, inside)):
-            return f"file lies outside {root.name or root}"
+            return f"file is outside {root.name or root}"
     except (OSError, ValueError):  # a text: too long for a name, or with a zero byte
         found = False
     return file if found else "no such audio file"
@@ -173,7 +173,7 @@ def decode(data: bytes | None, *, sample_rate_hz: int | None = None, max_duratio
         return _unusable(NO_AUDIO)
     length_s = _length_s(data)
     if length_s == math.inf:
-        return _unusable("audio whose header does not give its length")
+        return _unusable("audio without a length in its header")
     if length_s > max_duration_s:
         return _unusable(f"audio longer than {max_duration_s:g} s (max_duration_s)")
     try:
@@ -219,7 +219,7 @@ def parquet_schema(file: Path, columns: Sequence[str]) -> pa.Schema | str:
 
 
 def parquet_columns(file: Path, columns: Sequence[str], *, sound: Sequence[str] = ()) -> pl.DataFrame | str:
-    """Return some columns of a parquet file, or what is wrong with it or with its columns of sound (not read)."""
+    """Return some columns of a parquet file, or what is wrong with it or with its audio columns (not read)."""
     schema = parquet_schema(file, [*columns, *sound])
     if isinstance(schema, str):
         return schema

@@ -17,10 +17,10 @@ WORK = Path(".work")
 
 @contextmanager
 def alone(name: str, *, command: str | None = None, on_acquired: Callable[[int], None] | None = None) -> Iterator[None]:
-    """Hold the lock `name` of the current folder in this block; while another process holds it, say who, and wait.
+    """Hold the lock `name` of the current folder in this block; while another process has it, print which, and wait.
 
-    Others are told `command`, else this process's own. `on_acquired` is given the open file that holds the lock.
-    Raises StorageError where it cannot be written.
+    Others are told `command`, else this process's own. `on_acquired` gets the open lock file.
+    Raises StorageError if it cannot be written.
     """
     path = WORK / f"{name}.lock"
     holder = path.with_suffix(".holder")
@@ -43,7 +43,7 @@ def alone(name: str, *, command: str | None = None, on_acquired: Callable[[int],
 def _told(holder: Path) -> str:
     try:
         return holder.read_text(encoding="utf-8")
-    except FileNotFoundError:  # it has the lock and has not said so yet
+    except FileNotFoundError:  # it has the lock but has not written who it is yet
         return "another process is at it in this workspace"
 
 

@@ -1,4 +1,4 @@
-"""What this machine has: processor cores, a GPU, instructions for bfloat16. Light to import: no torch."""
+"""Properties of this machine: processor cores, GPU, bfloat16 instructions. Light to import: no torch."""
 
 import os
 import platform
@@ -18,14 +18,14 @@ _WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512
 
 
 def cores() -> int:
-    """Return how many cores this process may use: affinity and container quotas count, not what the machine has."""
+    """Return how many cores this process may use: affinity and container quotas count, not the machine's cores."""
     from joblib import cpu_count
 
     return cpu_count()
 
 
 def processor() -> str:
-    """Return the processor's name; its architecture where the system does not tell (it does on Linux on x86)."""
+    """Return the processor's name; its architecture if the system does not provide it (Linux on x86 does)."""
     lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if _CPUINFO.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
@@ -37,7 +37,7 @@ def has_gpu() -> bool:
 
 
 def multiplies_bfloat16() -> bool | None:
-    """Return whether the processor has instructions for bfloat16 products; None where this cannot be known.
+    """Return whether the processor has instructions for bfloat16 products; None if unknown.
 
     It is read from /proc/cpuinfo, so it is known on Linux only. ONEDNN_MAX_CPU_ISA is honoured.
     """
@@ -63,8 +63,8 @@ def device_memory() -> DeviceMemory:
     command = shutil.which("nvidia-smi")
     if command:
         query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        told = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
-        name, _, mebibytes = told.partition("\n")[0].rpartition(", ")
+        printed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
+        name, _, mebibytes = printed.partition("\n")[0].rpartition(", ")
         if mebibytes.strip().isdecimal():
             return DeviceMemory(name, int(mebibytes) << 20)
     import psutil

@@ -10,9 +10,9 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 def words(text: str) -> list[str]:
-    """Return the lower-cased words of a text, punctuation left out: the one definition of a word in this project.
+    """Return the lower-cased words of a text without punctuation: the only definition of a word in this project.
 
-    A recogniser that writes "The boat. The boat?" repeats itself as one does that writes "the boat the boat".
+    An ASR model that writes "The boat. The boat?" repeats itself as one does that writes "the boat the boat".
     Apostrophes and hyphens inside a word belong to it.
     """
     return _WORD.findall(text.lower())
@@ -29,7 +29,7 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def auto_bleu(text: str | None, *, definition: AutoBleu, n: int = 2) -> float | None:
-    """Return the ratio of a text's n-grams that occur elsewhere in it: 0 is no repetition, 1 only repetition.
+    """Return the ratio of a text's n-grams that occur elsewhere in it: 0 is without repetition, 1 is only repetition.
 
     Align-SLM's veto against babbling is auto-BLEU-2. Three definitions give three figures:
 
@@ -53,7 +53,7 @@ def auto_bleu(text: str | None, *, definition: AutoBleu, n: int = 2) -> float | 
 
 
 def _repeated(tokens: Sequence[str], n: int, *, apart: int) -> float | None:
-    """Return the ratio of n-grams that occur again at least `apart` tokens away; None if there is no n-gram."""
+    """Return the ratio of n-grams that occur again at least `apart` tokens away; None if there are no n-grams."""
     grams = ngrams(tokens, n)
     last = {gram: at for at, gram in enumerate(grams)}
     first = {gram: at for at, gram in reversed([*enumerate(grams)])}

@@ -1,4 +1,4 @@
-"""What a causal model keeps of the tokens it has read: keys and values of every position, or a state.
+"""The cache of a causal model: keys and values of every position, or a state.
 
 Keys and values can be padded and cropped. A state, as of Mamba and of the hybrids of today, is overwritten by every
 token: rows are read in equal lengths, and sequences with a common beginning are each read from their first token.
@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class UnsupportedModelError(ValueError):
-    """What a model keeps of the tokens it has read cannot be used: continuations would be drawn without memory."""
+    """A model's cache cannot be used: continuations would ignore what came before."""
 
 
 def keeps_states(model: PreTrainedModel) -> bool:
@@ -46,7 +46,7 @@ def state_cache(model: PreTrainedModel) -> dict[str, Cache]:
 
 
 def left_padded(ids: Sequence[Sequence[int]], pad_id: int, *, width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids (rows, longest or `width`), padded on the left, and a mask of this shape: 1 where they are real."""
+    """Return ids (rows, longest or `width`), padded on the left, and a mask of this shape: 1 for real ones."""
     width = max(width, *map(len, ids))
     padded = [[pad_id] * (width - len(row)) + list(row) for row in ids]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]

@@ -51,7 +51,7 @@ class Compared(NamedTuple):
 
 
 def compare(experiment: Experiment, root: Path = Path(), *, new: bool = True) -> Compared:
-    """Compare what configs name with the listings that `root` has of it; what has none is only read if `new`.
+    """Compare the folders that configs name with their listings in `root`; those without one are only read if `new`.
 
     A folder that is not on this machine keeps its former listing. Raises OutsideError.
     """
@@ -83,7 +83,7 @@ def _listed(source: FolderSource, root: Path) -> Files | None:
 
 
 def write(compared: Compared, folder: Path) -> None:
-    """Write the listings that are not in `folder` yet, and remove those of configs that are no longer chosen."""
+    """Write new and changed listings to `folder`, and remove those of configs that are no longer used."""
     for place, listing in compared.listings.items():
         content = json.dumps(listing, sort_keys=True).encode()
         if not (folder / place).exists() or (folder / place).read_bytes() != content:
@@ -112,7 +112,7 @@ def differing(former: Mapping[str, object], now: Mapping[str, object]) -> tuple[
 def listed(path: Path) -> Files:
     """Return size and hash of a file, or of every file below a folder; hidden ones are left out, links followed.
 
-    Only files whose state is not in this machine's cache are read. Raises OutsideError.
+    Only files that are not in this machine's cache with the same state are read. Raises OutsideError.
     """
     place = cache_folder() / "listings" / f"{hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:32]}.json"  # noqa: PTH100
     kept, began = _read_states(place), time.time_ns()

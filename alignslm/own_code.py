@@ -54,7 +54,7 @@ class OwnObject:
         return OwnCodeError(f"{self.label}: {problem}")
 
     def call(self, *arguments: object) -> Any:
-        """Return what the method of the kind returns. An error in it names the object."""
+        """Return the result of the kind's method. An error in it names the object."""
         return self._call(self._method, *arguments)
 
     def _call(self, method: str, *arguments: object) -> Any:

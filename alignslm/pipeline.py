@@ -1,11 +1,11 @@
 """dvc.yaml as stages with their inputs and outputs, read without importing DVC.
 
-Understood: `${...}` of params.yaml and of `vars`, and `foreach`/`do`. Order and existence are all that
-is told here; whether a stage is up to date only DVC knows.
+Understood: `${...}` of params.yaml and of `vars`, and `foreach`/`do`. Only order and existence
+are determined here; `plan.stages` finds what changed.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -71,7 +71,7 @@ def read_stages(root: Path = Path(), *, params: str | None = None) -> list[Stage
         context |= extra if isinstance(extra, dict) else read_mapping(root / str(extra))
     entries = pipeline.get("stages")
     if not isinstance(entries, dict):
-        raise PipelineError(f"{root / 'dvc.yaml'} holds no mapping `stages`")
+        raise PipelineError(f"{root / 'dvc.yaml'} has no mapping `stages`")
     return in_order([stage for name, entry in entries.items() for stage in _expand(name, entry, context)])
 
 
@@ -85,14 +85,14 @@ def stage_named(name: str) -> tuple[Stage, list[str]]:
 
 
 def _read_texts(path: Path) -> dict[str, Plain]:
-    """Return a YAML mapping whose values are all text: templates need no more, and every stage waits for it."""
+    """Return a YAML mapping with all values as text: enough for templates, and fast, because every stage reads it."""
     import yaml
 
     try:
         found = load_texts(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError):
         found = None
-    return found if isinstance(found, dict) else read_mapping(path)  # which says what is wrong
+    return found if isinstance(found, dict) else read_mapping(path)  # which raises the error
 
 
 def _data(document: Document | list[ConfigProblem]) -> dict[str, Plain]:
@@ -108,7 +108,7 @@ def _items(value: Plain) -> list[Plain]:
 def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[Stage]:
     """Yield the one stage of an entry, or one for each item of its `foreach`."""
     if not isinstance(entry, dict):
-        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+        raise PipelineError(f"stage {name!r} of dvc.yaml is not a mapping")
     if "foreach" in entry:
         over = fill(entry["foreach"], context, name)
         pairs = over.items() if isinstance(over, dict) else [(str(item), item) for item in _items(over)]
@@ -120,7 +120,7 @@ def _expand(name: str, entry: Plain, context: Mapping[str, Plain]) -> Iterator[S
 
 def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
     if not isinstance(entry, dict):
-        raise PipelineError(f"stage {name!r} of dvc.yaml is no mapping")
+        raise PipelineError(f"stage {name!r} of dvc.yaml is not a mapping")
     outs = [path for key in OUTPUT_KEYS for path in _paths(entry.get(key, []), context, name)]
     described = str(fill(entry.get("desc", ""), context, name))
     deps, params = (tuple(_paths(entry.get(key, []), context, name)) for key in ("deps", "params"))
@@ -135,14 +135,14 @@ def _stage(name: str, entry: Plain, context: Mapping[str, Plain]) -> Stage:
 
 
 def _paths(entries: Plain, context: Mapping[str, Plain], stage: str) -> Iterator[str]:
-    """Yield paths of a list whose items are a path, or a mapping from a path to its options."""
+    """Yield the paths of a list of paths, or of mappings from a path to its options."""
     for entry in _items(entries):
         for path in entry if isinstance(entry, dict) else [entry]:
             yield str(fill(path, context, stage))
 
 
 def fill(value: Plain, context: Mapping[str, Plain], stage: str) -> Plain:
-    """Replace `${a.b}` in texts; a text that is one template alone becomes the value itself, whatever its type."""
+    """Replace `${a.b}` in texts; a text of only one template becomes the value itself, of any type."""
     if isinstance(value, dict):
         return {key: fill(item, context, stage) for key, item in value.items()}
     if isinstance(value, list):
@@ -162,7 +162,7 @@ def _lookup(expression: str, context: Mapping[str, Plain], stage: str) -> Plain:
         elif isinstance(at, list) and step.isdecimal() and int(step) < len(at):
             at = at[int(step)]
         else:
-            raise PipelineError(f"stage {stage!r} of dvc.yaml uses ${{{expression}}}, which params.yaml does not hold")
+            raise PipelineError(f"stage {stage!r} of dvc.yaml uses ${{{expression}}}, which params.yaml does not have")
     return at
 
 
@@ -173,6 +173,19 @@ def sources(stage: Stage, stages: list[Stage]) -> list[Stage]:
         for other in stages
         if other is not stage and any(_overlap(dep, out) for dep, out in product(stage.deps, other.outs))
     ]
+
+
+def with_followers(stages: list[Stage], begins: Callable[[Stage], bool]) -> list[Stage]:
+    """Return the stages, of some in running order, that `begins` accepts, and all that read what those make.
+
+    Nothing follows `check`, which writes the same again.
+    """
+    found: list[Stage] = []
+    for stage in stages:
+        follows = any(source in found and source.name != UNVARYING for source in sources(stage, stages))
+        if follows or begins(stage):
+            found.append(stage)
+    return found
 
 
 def _overlap(one: str, other: str) -> bool:

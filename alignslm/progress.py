@@ -1,4 +1,4 @@
-"""What a running stage says: progress with rate and time left, and one line at its end."""
+"""Output of a running stage: progress with rate and time left, and one line at its end."""
 
 import os
 import sys
@@ -53,12 +53,12 @@ def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def _track_log(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    began = said = time.monotonic()
+    began = printed = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - said >= QUIET_S and done < total:
-            said = now
+        if now - printed >= QUIET_S and done < total:
+            printed = now
             print(progress_line(label, done, total, now - began), file=sys.stderr, flush=True)
 
 
@@ -75,7 +75,7 @@ def _rate(done: int, seconds: float) -> str:
 
 @dataclass
 class StageLog:
-    """What a stage tells about itself for its last line: rows in and out, and figures such as losses."""
+    """Content of a stage's last line: rows in and out, and figures such as losses."""
 
     inputs: Rows = 0
     outputs: Rows = 0
@@ -86,16 +86,16 @@ class StageLog:
         self.inputs, self.outputs = inputs, outputs
 
     def log_metrics(self, figures: Mapping[str, float]) -> None:
-        """Add figures to the line, such as what a fit returned."""
+        """Add figures to the line, such as losses."""
         self.noted.update(figures)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[StageLog]:
-    """Run a stage's body; print one line when it succeeds, or the bare message of an error that is told.
+    """Run a stage's body; print one line when it succeeds, or only the message of an error for users.
 
     One process runs a stage of this name in this folder at a time, or several that train together; another waits.
-    Stops where the stage's code is not what code.yaml records.
+    Stops if code.yaml does not record the stage's code.
 
     with stage("scores@r1") as log:
         ...
@@ -114,7 +114,7 @@ def stage(name: str) -> Iterator[StageLog]:
 
 
 def summary_line(name: str, log: StageLog, *, seconds: float, peak_mb: float) -> str:
-    """Return the one line that a stage leaves in a log."""
+    """Return the last line of a stage."""
     figures = [f"{key} {value:.4g}" for key, value in log.noted.items()]
     counts = [f"{_counted(log.inputs)} in", f"{_counted(log.outputs)} out"]
     return f"{name}: " + ", ".join([*counts, *figures, f"{seconds:.1f} s", f"peak {peak_mb:.0f} MB"])

@@ -20,7 +20,7 @@ class PromptError(ValueError):
 
 
 class CutPoint(NamedTuple):
-    """Where an utterance is cut, and the texts on both sides where they are known."""
+    """Where an utterance is cut, and the texts on both sides if known."""
 
     end_s: float
     prompt_text: str | None
@@ -41,11 +41,11 @@ def split_units(
 
 
 def cut_point(row: Mapping[str, Any], config: Prompts) -> CutPoint | None:
-    """Return where an utterance is cut, or None where its words leave no prompt or no continuation.
+    """Return where an utterance is cut, or None if its words leave no prompt or no continuation.
 
     `sentence` cuts after the first sentence, `word` after the last word that ends by max_duration_s, never later, and
     `time` at max_duration_s, even within a word. The texts that such a cut leaves are not known: both are null.
-    Raises PromptError where the utterance has no sentence end.
+    Raises PromptError if the utterance has no sentence end.
     """
     match config.cut_at:
         case "time":
@@ -82,7 +82,7 @@ def make_prompts(
 ) -> pl.DataFrame:
     """Cut every split's first utterances (by hash) into prompt and true continuation: rows of the prompts table.
 
-    Raises PromptError where a split has too few utterances whose prompt holds `min_units` and is followed by speech.
+    Raises PromptError if a split has too few utterances with a prompt of `min_units` followed by speech.
     """
     joined = encoded.join(utterances, on="utterance_id", validate="1:1")
     made = []
@@ -145,15 +145,15 @@ def _prompt_row(row: Mapping[str, object], head: list[int], tail: list[int], end
 
 
 def read_prompts(prompts: Path, heard: Path) -> pl.DataFrame:
-    """Read the prompts table, its missing texts filled from the transcripts table `heard`; see `fill_missing_texts`."""
+    """Read the prompts table, with missing texts from the transcripts table `heard`; see `fill_missing_texts`."""
     return fill_missing_texts(tables.read(tables.PROMPTS, prompts), tables.read(tables.TRANSCRIPTS, heard))
 
 
 def fill_missing_texts(prompts: pl.DataFrame, heard: pl.DataFrame) -> pl.DataFrame:
-    """Fill the texts of prompts that were cut without knowing them with what the recogniser heard (paper, step 4).
+    """Fill the missing texts of prompts with their transcripts (paper, step 4).
 
-    `heard` is a transcripts table whose source_id is the prompt_id. A prompt in which nothing was heard keeps its null.
-    Raises PromptError where a prompt without text was never transcribed.
+    `heard` is a transcripts table whose source_id is the prompt_id. A prompt with an empty transcript keeps its null.
+    Raises PromptError if a prompt without text was never transcribed.
     """
     silent = prompts.filter(pl.col("prompt_text").is_null())
     missing = silent.join(heard, left_on="prompt_id", right_on="source_id", how="anti")["prompt_id"]

@@ -13,7 +13,7 @@ class ContractError(ValueError):
 
 
 class UnitContract(Config):
-    """What a unit number means. Travels in the metadata of every table and checkpoint made of units.
+    """The meaning of unit numbers. It is in the metadata of every table and checkpoint made of units.
 
     Two artifacts may be used together only if their contracts are equal: the same integer under another
     codebook is another sound, and nothing downstream would notice.
@@ -44,7 +44,7 @@ class UnitContract(Config):
 
 
 def content_id(*parts: object) -> str:
-    """Return 16 hex digits that depend on the parts' values alone, never on row order or process."""
+    """Return 16 hex digits that depend only on the parts' values, never on row order or process."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

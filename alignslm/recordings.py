@@ -1,4 +1,4 @@
-"""Recorded utterances cut where their prompts end: what a listener or a predictor hears beside synthetic speech."""
+"""Recorded utterances cut into prompt and continuation, for comparison with synthetic speech."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +22,12 @@ class Recording(NamedTuple):
 
 
 def listening_sort_key(prompt_id: str) -> str:
-    """Return what prompts are sorted by where only some can be heard: listeners and predictors hear the same ones."""
+    """Return the sort key by which listeners and predictors get the same few prompts."""
     return content_id("heard", prompt_id)
 
 
 def recordings_of(utterances: Path, prompts: pl.DataFrame) -> Iterator[Recording]:
-    """Yield the recordings of prompts as `recordings_in` does; TableError where the table lacks an utterance."""
+    """Yield the recordings of prompts as `recordings_in` does; TableError if an utterance is missing."""
     known = tables.read(tables.UTTERANCES, utterances, ["utterance_id"])
     missing = prompts.join(known, on="utterance_id", how="anti")["utterance_id"]
     if len(missing):
@@ -38,10 +38,10 @@ def recordings_of(utterances: Path, prompts: pl.DataFrame) -> Iterator[Recording
 
 
 def recordings_in(utterances: Path, prompts: pl.DataFrame) -> Iterator[Recording]:
-    """Yield the recordings of those prompts (prompt_id, utterance_id, end_s) whose utterances are in the table.
+    """Yield the recordings of prompts (prompt_id, utterance_id, end_s) with utterances in the table.
 
     Cut at `end_s`, to the sample; several prompts may be cut from one utterance. `utterances` is the table or one of
-    its files, of which one is in memory at a time, and none that no prompt asks for.
+    its files, of which one is in memory at a time, and only those that prompts need.
     """
     wanted = prompts.select("prompt_id", "utterance_id", "end_s")
     for cells in iter_audio_cells(utterances, set(wanted["utterance_id"])):

@@ -48,8 +48,8 @@ class SmallRequests:
             body.extend(message.get("body", b""))
             more = message.get("more_body", False)
         if len(body) > self._most_bytes:
-            told = {"error": f"The request is larger than {self._most_bytes} bytes."}
-            await JSONResponse(told, 413, self._headers)(scope, receive, send)
+            answer = {"error": f"The request is larger than {self._most_bytes} bytes."}
+            await JSONResponse(answer, 413, self._headers)(scope, receive, send)
             return
         whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 

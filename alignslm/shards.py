@@ -1,7 +1,7 @@
-"""Resumable work: results become durable shard by shard, and a rerun of the same work takes up what is there.
+"""Resumable work: results are saved shard by shard, and a rerun of the same work reuses them.
 
-The folder that holds finished shards is named by a hash of parameters, inputs and code, so a shard made under
-anything else is never found. It is no artifact: DVC does not know it, and it goes when the stage has published.
+The folder of finished shards is named by a hash of parameters, inputs and code, so a shard made with
+others is never found. It is not an artifact: DVC does not know it, and it is removed when the stage has finished.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ Task = TypeVar("Task")
 
 @contextmanager
 def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs: Mapping[str, str]) -> Iterator[Path]:
-    """Give the folder for one stage run under these parameters, inputs (hashes by path) and the science of `script`.
+    """Yield the folder of one stage run with these parameters, inputs (hashes by path) and the science of `script`.
 
     Publish inside the block: when it ends well the folder goes, and with it what runs under other parameters left
     behind; when it fails, the folder stays for the next run. One run of a stage works at a time (`progress.stage`).
@@ -50,7 +50,7 @@ def work_folder(stage: str, *, script: str, params: Mapping[str, object], inputs
 
 
 def _is_whole(part: Path) -> bool:
-    """Tell whether a durable shard is there: not half written, truncated or altered."""
+    """Return whether a complete shard exists: not partial, truncated or altered."""
     seal = part.with_suffix(".sha256")
     if not part.exists() or not seal.exists():
         return False
@@ -74,7 +74,7 @@ def map_tasks(
 ) -> Iterator[pl.DataFrame]:
     """Yield function(task) for every task in order, each made durable in `folder` before it is yielded.
 
-    What `folder` holds already is not made again; how many shards those are is printed, and which were damaged. The
+    Shards in `folder` are not made again; their number is printed, and which were damaged. The
     others are computed here, or by the workers of `pool`, to which `function` then travels (`alignslm.engine.work`). A
     shard is durable as soon as it is finished, and waits on disk, not in memory, for those before it.
     """
@@ -103,7 +103,10 @@ def _missing(parts: Sequence[Path], label: str) -> list[int]:
         print(f"{label}: {len(parts) - len(missing)} of {len(parts)} shards kept from an interrupted run", flush=True)
     for number in missing:
         if parts[number].exists():
-            print(f"{label}: shard {number + 1} of {len(parts)} is damaged or half written; redone", flush=True)
+            print(
+                f"{label}: shard {number + 1} of {len(parts)} is damaged or incomplete; computed again",
+                flush=True,
+            )
     return missing
 
 
@@ -120,7 +123,7 @@ def map_shards(
 
     `function` must treat rows independently: then neither shard size nor resuming changes a result.
     """
-    # Another size would cut elsewhere: start beside, not on top.
+    # Another size would cut elsewhere, so it has its own folder.
     slices = list(rows.iter_slices(shard_size))
     return map_tasks(slices, function, folder=folder / f"shards-of-{shard_size}", label=label, pool=pool)
 
@@ -147,7 +150,7 @@ def map_table(
 
 @dataclass(frozen=True)
 class _SliceReader:
-    """Reads a slice where it is worked on: rows of audio need not travel."""
+    """Reads a slice in the process that uses it: rows of audio need not be sent."""
 
     table: tables.Table
     function: Callable[[pl.DataFrame], pl.DataFrame]

@@ -14,7 +14,7 @@ from scipy import special
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 CENTRAL = 0.975  # quantile of an interval of 95 %: every reported one is called ci95
-MIN_CLUSTERS = 5  # no interval and no p below: t holds what it promises for normal means, and scores are not normal
+MIN_CLUSTERS = 5  # no interval and no p below: t is exact for normal means, and scores are not normal
 MIN_RUNS = 3  # of training; means over many items are nearly normal, so fewer will do
 TOO_FEW = "too few"
 ALL_EQUAL = "all equal"
@@ -38,8 +38,8 @@ class Estimate(NamedTuple):
     """A mean over `n` measured rows; `n_missing` more rows were not measured and take no part.
 
     `stderr` and `ci95` are None below MIN_CLUSTERS clusters (MIN_RUNS runs). If all clusters are equal, `stderr` is 0,
-    and there is no interval unless the scale has ends: no spread seen is no proof of none. `p` is that of a difference:
-    it is below 0.05 just where the interval excludes 0.
+    and there is no interval unless the scale has ends: no observed spread does not mean there is none. `p` is for
+    a difference: it is below 0.05 exactly if the interval excludes 0.
     """
 
     value: float | None
@@ -68,7 +68,7 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike, *, scale: Scal
     """
     rows, names = _column(values), np.asarray(clusters)
     if rows.shape != names.shape:
-        raise ValueError(f"values have {rows.shape} rows, clusters {names.shape}; give one cluster a value")
+        raise ValueError(f"values have {rows.shape} rows, clusters {names.shape}; expected one cluster per value")
     measured = ~np.isnan(rows)
     n, n_missing = int(measured.sum()), int((~measured).sum())
     if n == 0:
@@ -86,7 +86,7 @@ def paired_difference(
 ) -> Estimate:
     """Estimate the mean of a - b over rows (rows,) that belong together; missing where either side is missing.
 
-    What a and b share, such as hard prompts, cancels; two separate intervals that overlap do not say so. The interval
+    Common effects, such as hard prompts, cancel; two separate intervals would not show that. The interval
     and `p` are those of the paired t test over clusters. For answers they are of Bonett and Price (2012): two more
     pairs, one won and one lost, count in the interval, so that few or no unequal pairs do not look like certainty. They
     are as large as the unequal pairs: 1 for plain answers, less (root mean square) where rows are means of several.
@@ -112,7 +112,7 @@ def paired_difference(
 
 
 def count_pairs(a: npt.ArrayLike, b: npt.ArrayLike) -> Counts:
-    """Count the pairs where a is above, below and equal to b (within EQUAL); where either is missing, none."""
+    """Count the pairs with a above, below and equal to b (within EQUAL); a pair with a missing side is not counted."""
     differences = _column(a) - _column(b)
     above, below = int((differences > EQUAL).sum()), int((differences < -EQUAL).sum())
     return Counts(above, below, int((~np.isnan(differences)).sum()) - above - below)
@@ -175,9 +175,9 @@ def two_sided_p(value: float, stderr: float, freedom: int) -> float | None:
 def _wilson(value: float, stderr: float, rows: Floats, count: int, scale: Scale) -> Interval:
     """Return Wilson's interval (1927) with the effective number of rows (Korn and Graubard, 1998).
 
-    The effective number is the one whose binomial variance is the clustered one, at most that of the rows where these
-    are right or wrong; without spread it is the number of clusters. Independent rows of 0 and 1 give the textbook
-    interval; all others have Student's quantile, since their variance is itself estimated.
+    The effective number is the one with the clustered variance as its binomial variance, at most that of the rows
+    if these are right or wrong; without spread it is the number of clusters. Independent rows of 0 and 1 give the
+    textbook interval; all others have Student's quantile, since their variance is itself estimated.
     """
     width = scale.high - scale.low
     share = (value - scale.low) / width
@@ -219,7 +219,7 @@ def group_means(values: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[np.ndarray, 
 def _column(values: npt.ArrayLike) -> Floats:
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1:
-        raise ValueError(f"expected one value a row, got shape {column.shape}")
+        raise ValueError(f"expected one value per row, got shape {column.shape}")
     return column
 
 

@@ -1,8 +1,8 @@
-"""The one way to write a file: a new one beside it, renamed when it is whole. Disks that refuse are told in one error.
+"""The only way to write a file: a new one next to it, renamed when complete. Disk errors have one message.
 
 DVC links outputs to the objects of its cache, so that opening one for writing would alter the cached object as well,
-under the hash of what it was. A renamed file leaves it alone, whoever else has it open, and is never met half written.
-A test holds every module to this one (tests/test_writers.py).
+under the hash of what it was. Renaming does not touch it, even if it is open, and no partial file is ever seen.
+A test makes sure that all modules use it (tests/test_writers.py).
 """
 
 import errno
@@ -29,10 +29,10 @@ class StorageError(ValueError):
 
 @contextmanager
 def reraise_disk_errors(path: Path, wanted_bytes: int = 0) -> Iterator[None]:
-    """Raise StorageError where what is written to `path` in this block fails because of the disk.
+    """Raise StorageError if writing to `path` in this block fails because of the disk.
 
-    `wanted_bytes` is how much will be written, where that is known. Libraries tell of a full disk in many words, torch
-    in none at all: where an error does not say it, a small write beside `path` does.
+    `wanted_bytes` is how much will be written, if known. Libraries report a full disk in many ways, torch not at all:
+    if an error does not name the cause, a small test write next to `path` does.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def reraise_disk_errors(path: Path, wanted_bytes: int = 0) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path, wanted_bytes: int = 0) -> Iterator[Path]:
-    """Give a name to write to; when the block ends well the file takes the place of `path`, else it goes.
+    """Yield a path to write to; if the block succeeds the file replaces `path`, else it is removed.
 
     A reader never meets half a file. Raises StorageError as `reraise_disk_errors` does.
     """
@@ -64,7 +64,7 @@ def atomic_write(path: Path, wanted_bytes: int = 0) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text without secrets, lines ended by a newline alone on every system; see `atomic_write`."""
+    """Write UTF-8 text without secrets, with line feeds as line ends on every system; see `atomic_write`."""
     with atomic_write(path, len(text)) as partial:
         partial.write_text(redact(text), encoding="utf-8", newline="\n")
 
@@ -83,9 +83,9 @@ def copy_file(source: Path, path: Path) -> None:
 
 @contextmanager
 def filling(folder: Path, wanted_bytes: int = 0) -> Iterator[Path]:
-    """Give an empty folder to write to; when the block ends well its files take their places in `folder`.
+    """Yield an empty folder to write to; if the block succeeds its files move to `folder`.
 
-    Other files of `folder` stay. For libraries that are told a folder and not a file. Raises StorageError as
+    Other files of `folder` stay. For libraries that take a folder instead of a file. Raises StorageError as
     `reraise_disk_errors` does.
     """
     with _fresh(folder, wanted_bytes) as partial:
@@ -98,7 +98,7 @@ def filling(folder: Path, wanted_bytes: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write to; when the block ends well it takes the place of `folder`, else it goes.
+    """Yield an empty folder to write to; if the block succeeds it replaces `folder`, else it is removed.
 
     Raises StorageError as `reraise_disk_errors` does.
     """
@@ -122,27 +122,27 @@ def _fresh(folder: Path, wanted_bytes: int = 0) -> Iterator[Path]:
 
 
 def _partial(path: Path) -> Path:
-    """Return where this process writes what becomes `path`."""
+    """Return this process's temporary path for `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that died left half written beside `path`."""
+    """Remove partial files of dead processes next to `path`."""
     for left in path.parent.glob(f".{path.name}.*.partial"):
         _remove_if_dead(left, left.name.split(".")[-2])
 
 
 def temporary_folder() -> TemporaryDirectory[str]:
-    """Return a folder in the system's temporary one. What a process that was killed left there, the next one removes.
+    """Return a folder in the system's temporary one. Folders of killed processes are removed by the next one.
 
-    The folder may be shared with containers, whose processes are numbered anew.
+    The folder may be shared with containers, which have their own process ids.
     """
     numbering = Path("/proc/self/ns/pid")
-    mine = f"alignslm-{numbering.stat().st_ino if numbering.exists() else 0}-"
-    for left in Path(gettempdir()).glob(f"{mine}*"):
+    prefix = f"alignslm-{numbering.stat().st_ino if numbering.exists() else 0}-"
+    for left in Path(gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):  # another user's, or another process is removing it
             _remove_if_dead(left, left.name.split("-")[2])
-    return TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", ignore_cleanup_errors=True)
+    return TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True)
 
 
 def _remove_if_dead(left: Path, process: str) -> None:
@@ -169,18 +169,18 @@ def disk_error(error: Exception) -> int | None:
     """Return the number of the disk error that an exception carries or speaks of, or None."""
     if isinstance(error, OSError):
         return error.errno if error.errno in DISK_ERRORS | _NAMES else None
-    told = re.search(r"\(os error (\d+)\)", str(error))  # polars and safetensors: Rust's words
-    return int(told[1]) if told and int(told[1]) in DISK_ERRORS else None
+    found = re.search(r"\(os error (\d+)\)", str(error))  # polars and safetensors: Rust's words
+    return int(found[1]) if found and int(found[1]) in DISK_ERRORS else None
 
 
 def write_error(path: Path) -> str | None:
-    """Return why the disk would refuse a file at or below `path`, or None where it would take it."""
+    """Return why the disk would reject a file at or below `path`, or None if it would not."""
     number = _probed(path)
     return os.strerror(number) if number else None
 
 
 def _probed(path: Path) -> int | None:
-    """Return the number of the disk error that a write beside `path` meets."""
+    """Return the errno of a test write next to `path`."""
     place = next((folder for folder in [path, *path.parents] if folder.is_dir()), Path())
     probe = place / f".probe.{os.getpid()}"
     try:
@@ -194,7 +194,7 @@ def _probed(path: Path) -> int | None:
 
 
 def refusal(path: Path, number: int, wanted_bytes: int = 0) -> str:
-    """Return the message for a disk that refuses `path`: why, how much room there is and was wanted, what is kept."""
+    """Return the message for a disk that rejects `path`: why, free and needed space, what is kept."""
     if number in _NAMES:
         return f"{str(path)[:200]} cannot be used as the name of a file: {os.strerror(number)}"
     if number in FULL:

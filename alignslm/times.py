@@ -1,4 +1,4 @@
-"""Where the time of a run went: what each stage notes at its end, and the sum of it."""
+"""Time of a run: each stage notes its own at its end."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class RunTime(NamedTuple):
 
 
 def note_time(name: str, *, seconds: float) -> None:
-    """Note that a stage whose work took so long ends now. Does nothing outside a run of `alignslm.speed`."""
+    """Note that a stage ends now after this many seconds of work. Does nothing outside a run of `alignslm.speed`."""
     if not (run := os.environ.get(RUN)):
         return
     ended = time.time()

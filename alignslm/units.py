@@ -29,7 +29,7 @@ def expand(units: Sequence[int] | np.ndarray, durations: Sequence[int] | np.ndar
 
 
 class UnitVocabulary(Config):
-    """How a language model numbers units: token id = unit + offset; special tokens lie outside that range.
+    """How a language model numbers units: token id = unit + offset; special tokens are outside that range.
 
     `bos_id` None means prompts start with their first unit (TWIST); then the first unit is never scored.
     """
@@ -41,10 +41,10 @@ class UnitVocabulary(Config):
     pad_id: int
 
     def encode(self, units: Sequence[int] | np.ndarray, *, bos: bool, eos: bool = False) -> list[int]:
-        """Turn units into token ids; `bos` and `eos` add the special token where the vocabulary has one."""
+        """Turn units into token ids; `bos` and `eos` add the special token if the vocabulary has one."""
         ids = [int(unit) + self.offset for unit in units]
         if ids and not (self.offset <= min(ids) and max(ids) < self.offset + self.num_units):
-            raise ValueError(f"units must lie in [0, {self.num_units}), got {min(units)}..{max(units)}")
+            raise ValueError(f"units must be in [0, {self.num_units}), got {min(units)}..{max(units)}")
         head = [self.bos_id] if bos and self.bos_id is not None else []
         tail = [self.eos_id] if eos and self.eos_id is not None else []
         return head + ids + tail
@@ -53,5 +53,5 @@ class UnitVocabulary(Config):
         """Turn token ids into units. A special token among them is an error: strip specials first."""
         units = [int(i) - self.offset for i in ids]
         if any(not 0 <= unit < self.num_units for unit in units):
-            raise ValueError(f"token ids {[i for i in ids if not 0 <= i - self.offset < self.num_units]} are no units")
+            raise ValueError(f"token ids {[i for i in ids if not 0 <= i - self.offset < self.num_units]} are not units")
         return units

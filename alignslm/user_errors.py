@@ -1,4 +1,4 @@
-"""Which errors are told to the reader as a message, and which are bugs that keep their traceback; no secrets."""
+"""Which errors are printed as a message for users, and which are bugs that keep their traceback; no secrets."""
 
 import sys
 import traceback
@@ -15,43 +15,43 @@ MAX_SHOWN = 8  # problems of one kind that a message spells out
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Tell whether an error's class is defined in alignslm (TableError, ContractError, ConfigError, ...).
+    """Return whether an error's class is defined in alignslm (TableError, ContractError, ConfigError, ...).
 
-    Such a class is written for the reader: its message says what was found, where, and what to do. Every other
-    error, a plain ValueError of this package included, is a broken promise inside the code.
+    Such a class is meant for users: its message says what was found, where, and what to do. Every other
+    error, including a plain ValueError of this package, is a bug.
     """
     return type(error).__module__.partition(".")[0] == "alignslm"
 
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """End the program with status 1 and the message alone, in red on a terminal, for errors that are told.
+    """End the program with status 1 and only the message, in red on a terminal, for errors meant for users.
 
-    So it does where a library or the system met a disk that refuses. Any other traceback is printed without secrets.
+    The same for disk errors in a library or the system. Any other traceback is printed without secrets.
     """
     try:
         yield
     except Exception as error:
         if is_user_error(error):
-            told = str(error)
+            text = str(error)
         elif number := disk_error(error):
-            told = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
+            text = refusal(Path(str(getattr(error, "filename", None) or ".")), number)
         else:
             sys.excepthook = _print_traceback
             raise
-        print_error(told)
+        print_error(text)
         raise SystemExit(1) from None
 
 
 class Problem(NamedTuple):
-    """One file, row, pair or speaker that is wrong. Problems of one `kind` are told together."""
+    """One file, row, pair or speaker that is wrong. Problems of one `kind` are listed together."""
 
     kind: str
     where: str
 
 
 def format_problems(problems: Sequence[Problem]) -> list[str]:
-    """Return a line a kind, sorted: its problems counted, and the first `SHOWN` of their places."""
+    """Return one line per kind, sorted, with the number of problems and the first `SHOWN` places."""
     lines = []
     for kind in sorted({problem.kind for problem in problems}):
         places = sorted(problem.where for problem in problems if problem.kind == kind)

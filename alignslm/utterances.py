@@ -28,7 +28,7 @@ def waveforms_at(cells: Iterable[dict[str, bytes]], sample_rate_hz: int) -> list
 def iter_audio_cells(path: Path, utterance_ids: Collection[str]) -> Iterator[pl.DataFrame]:
     """Yield utterance_id and audio cell of those wanted utterances that the table holds, one file of it at a time.
 
-    `path` is the utterances table or one of its files. Audio is read of files only that hold a wanted utterance: a
+    `path` is the utterances table or one of its files. Audio is only read from files with a wanted utterance: a
     corpus may be large.
     """
     if not utterance_ids:  # a published model needs none, and there may be no corpus
@@ -49,7 +49,7 @@ def iter_waveforms(path: Path, utterance_ids: Collection[str], sample_rate_hz: i
 
 
 def select_by_hash(utterances: pl.DataFrame, split: str, count: int, purpose: str) -> list[str]:
-    """Choose `count` utterance ids of a split by hash, so a larger count keeps the smaller one's choice."""
+    """Choose `count` utterance ids of a split by hash, so a larger count includes the ids of a smaller one."""
     ids = utterances.filter(pl.col("split") == split)["utterance_id"].to_list()
     return sorted(ids, key=lambda name: content_id(purpose, name))[:count]
 

@@ -1,6 +1,6 @@
-"""Check params.yaml and all it names before anything else runs: what is at fault may also be the name of a path.
+"""Check params.yaml and its configs before anything else runs: even a path may be invalid.
 
-Folders outside the repository are compared with what was read of them, since DVC does not see them.
+Folders outside the repository are compared with their listings, because DVC does not track them.
 """
 
 import os
@@ -21,7 +21,7 @@ def main() -> None:
         write_text(artifacts.checked, "params.yaml is valid\n")
         found = outside.compare(experiment)
         if found.absent and not artifacts.outside.exists() and "DVC_ROOT" in os.environ:
-            integrity.fetch([str(artifacts.outside)])  # of a clone that pulled nothing
+            integrity.fetch([str(artifacts.outside)])  # in a clone without `dvc pull`
             found = outside.compare(experiment)
         if found.absent:
             require_ready(experiment)  # with all else that is missing: it names what is absent

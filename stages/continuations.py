@@ -8,8 +8,7 @@ from alignslm import tables
 from alignslm.engine.work import ModelTask
 from alignslm.lm.checkpoint import load_lm
 from alignslm.lm.rows import sample_continuations
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(name: str) -> None:

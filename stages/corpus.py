@@ -1,4 +1,4 @@
-"""Make the corpus: spoken utterances, an account of them, and clean texts that judges may be fitted on."""
+"""Make the corpus: spoken utterances, a summary of them, and clean texts to fit judges on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,12 +44,12 @@ def main() -> None:
     """Run the stage."""
     with start(__file__) as run:
         require_ready(run.experiment)  # the first stage of all: an absent key or folder should not be met hours later
-        artifacts, config, books = run.artifacts, run.experiment.corpus, CorpusCounter()
+        artifacts, config, counter = run.artifacts, run.experiment.corpus, CorpusCounter()
         pinned = config.content_sha256 if isinstance(config, Recordings) else None
         with _make(run) as made:
-            rows = tables.write_shards(books.watch(made.utterances, pinned), tables.UTTERANCES, artifacts.utterances)
-            account = books.close(made.left).model_dump_json(indent=1)
-            write_text(artifacts.corpus_account, account + "\n")
+            rows = tables.write_shards(counter.watch(made.utterances, pinned), tables.UTTERANCES, artifacts.utterances)
+            summary = counter.close(made.left).model_dump_json(indent=1)
+            write_text(artifacts.corpus_summary, summary + "\n")
             tables.write(made.texts, tables.TEXTS, artifacts.texts)
         run.log.rows(inputs={}, outputs={"utterances": rows, "texts": len(made.texts)})
 

@@ -17,8 +17,7 @@ from alignslm.engine.work import ModelTask, with_contract
 from alignslm.judge.rows import join_judge_inputs
 from alignslm.prompts import read_prompts
 from stages.judging import cached_judge
-from stages.names import requested_name
-from stages.run import Run, start
+from stages.run import Run, requested_name, start
 
 if TYPE_CHECKING:
     from alignslm.lm.checkpoint import UnitLM
@@ -33,7 +32,7 @@ def _grammar(experiment: Experiment) -> GrammarCheck | None:
 
 
 def _speech(run: Run, continuations: pl.DataFrame, work: Path) -> pl.DataFrame:
-    """Measure every continuation's sound; its own length stands beside what was measured."""
+    """Measure the audio of every continuation, including its length."""
     sample = run.artifacts.sample(run.name)
     place = (tables.CONTINUATIONS, sample.continuations)
     encoder = run.unit_model(load_encoder, run.experiment.encoder, run.artifacts.encoder, units_of=place)
@@ -75,7 +74,7 @@ def _judged(run: Run, work: Path) -> pl.DataFrame:
 def _item_scores(run: Run, work: Path) -> pl.DataFrame:
     system, artifacts = run.params.systems[run.name], run.artifacts
     if system.checkpoint is None or system.temperature_scale != 1.0:
-        # A likelihood knows no temperature: that system's are its checkpoint's, reported there.
+        # Likelihoods do not depend on temperature: they are the checkpoint's, reported there.
         return pl.DataFrame(schema=dict(tables.ITEM_SCORES.schema))
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
 

@@ -1,4 +1,4 @@
-"""Turn preferences that others made into pairs that training reads: speech is encoded, units are checked."""
+"""Turn imported preferences into pairs for training: speech is encoded, units are checked."""
 
 import polars as pl
 
@@ -8,8 +8,7 @@ from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import make_pairs, refuse, require_units
 from alignslm.preferences.reading import read_slice
 from alignslm.storage import write_text
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(name: str) -> None:
@@ -28,11 +27,11 @@ def main(name: str) -> None:
                 work / f"shards-of-{rows}",
                 here=True,
             )
-            pairs, account = make_pairs(pl.concat(read), config, source=identity)
+            pairs, counts = make_pairs(pl.concat(read), config, source=identity)
             tables.write(pairs, tables.PAIRS, run.artifacts.table("pairs", name), encoder.contract)
-            write_text(run.artifacts.account(name), account.model_dump_json(indent=1) + "\n")
-        run.log.log_metrics({"left_out": account.rows - len(pairs)})
-        run.log.rows(inputs={"rows": account.rows}, outputs={"pairs": len(pairs)})
+            write_text(run.artifacts.pair_counts(name), counts.model_dump_json(indent=1) + "\n")
+        run.log.log_metrics({"left_out": counts.rows - len(pairs)})
+        run.log.rows(inputs={"rows": counts.rows}, outputs={"pairs": len(pairs)})
 
 
 if __name__ == "__main__":

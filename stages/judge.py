@@ -1,11 +1,10 @@
-"""Fit or fetch one judge; it is named by its choice, so swapping training and held-out judge remakes neither."""
+"""Fit or download one judge; it is named by its config, so swapping training and held-out judge remakes neither."""
 
 from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.prerequisites import require_judges
 from alignslm.judge import JudgeInput, prepare_judge
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(choice: str) -> None:

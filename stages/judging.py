@@ -1,4 +1,4 @@
-"""The judge that a stage asks: loaded once, its judgements kept while the stage is unfinished."""
+"""A stage's judge: loaded once, its outputs kept while the stage is unfinished."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from stages.run import Run
 
 
 def cached_judge(run: Run, choice: str, config: JudgeConfig, work: Path, *, label: str) -> CachedJudge:
-    """Return a judge that keeps its judgements in `work`; one that is asked over the network works here alone."""
+    """Return a judge that saves its outputs in `work`; a judge behind a server runs only in this process."""
     return CachedJudge(
         run.model(load_judge, config, run.artifacts.judge(choice)),
         max_unscored=0.0 if isinstance(config, NgramJudgeConfig | StoryLMJudgeConfig) else config.max_unscored,

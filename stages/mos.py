@@ -1,4 +1,4 @@
-"""Predict how good sampled speech sounds, and recorded speech beside it: one process for all systems."""
+"""Predict how natural sampled and recorded speech sounds: one process for all systems."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ def _rated(
 
 
 def _sampled(system: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None) -> pl.DataFrame:
-    """Rate what one system said to the evaluation prompts."""
+    """Rate one system's continuations of the evaluation prompts."""
     sample = artifacts.sample(system)
     drawn = tables.read(tables.CONTINUATIONS, sample.continuations, ["continuation_id", "prompt_id", "sample_index"])
     clips = drawn.rename({"continuation_id": "source_id"})
@@ -42,7 +42,7 @@ def _sampled(system: str, predictor: MOSPredictor, artifacts: Artifacts, max_cli
 def _recorded(
     system: str, split: str, predictor: MOSPredictor, artifacts: Artifacts, max_clips: int | None
 ) -> pl.DataFrame:
-    """Rate the evaluation prompts, or their true continuations, as recorded."""
+    """Rate the evaluation prompts, or their ground-truth continuations, as recorded."""
     prompts = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("split") == split)
     clips = prompts.select("prompt_id", source_id="prompt_id", sample_index=pl.lit(0))
     heard = select_clips(clips, max_clips)

@@ -1,16 +1,15 @@
-"""Copy the one file of code/ that a config names: what is built from it then depends on nothing else of code/."""
+"""Copy the file of code/ that a config names, so that its dependents do not depend on other files of code/."""
 
 from pathlib import Path
 
 from alignslm.config.own_code import OwnCode
 from alignslm.own_code import FOLDER, OwnCodeError
 from alignslm.storage import copy_file, write_text
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(choice: str) -> None:
-    """Run the stage for one config, such as judge/ngram; of a built-in kind a note is left in place of a file."""
+    """Run the stage for one config, such as judge/ngram; for a built-in kind, a note is written instead."""
     with start(__file__, choice) as run:
         file = Path("experiments", f"{choice}.yaml")
         config = next(one.config for one in run.experiment.choices() if one.file == file)

@@ -6,8 +6,7 @@ from alignslm.pairs.counts import PairCounter
 from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import Sources, rules_of, stream_pairs
 from alignslm.storage import write_text
-from stages.names import requested_name
-from stages.run import start
+from stages.run import requested_name, start
 
 
 def main(name: str) -> None:
@@ -23,7 +22,7 @@ def main(name: str) -> None:
         )
         selector = load_selector(run.experiment.selector, code=artifacts.own_code(f"selector/{run.params.selector}"))
         rules = rules_of(sources, weights=run.params.weights, selector=selector, rules=rules)
-        books = PairCounter(max_auto_bleu=rules.max_auto_bleu)
+        counter = PairCounter(max_auto_bleu=rules.max_auto_bleu)
         with (
             tables.open_table(tables.PAIRS, artifacts.table("pairs", name), contract) as pairs,
             tables.open_table(tables.SKIPPED_PROMPTS, artifacts.table("skipped_prompts", name)) as skipped_prompts,
@@ -31,10 +30,10 @@ def main(name: str) -> None:
             for made in stream_pairs(sources, weights=run.params.weights, selector=selector, round=rules, name=name):
                 pairs.add(made.pairs)
                 skipped_prompts.add(made.skipped_prompts)
-                books.add(*made)
-        account = books.close(rules if isinstance(selector, ThresholdSelector) else None)
-        write_text(artifacts.account(name), account.model_dump_json(indent=1) + "\n")
-        prompts = account.train.prompts + account.valid.prompts
+                counter.add(*made)
+        counts = counter.close(rules if isinstance(selector, ThresholdSelector) else None)
+        write_text(artifacts.pair_counts(name), counts.model_dump_json(indent=1) + "\n")
+        prompts = counts.train.prompts + counts.valid.prompts
         run.log.rows(inputs={"prompts": prompts}, outputs={"pairs": pairs.rows})
 
 

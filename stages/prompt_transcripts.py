@@ -16,13 +16,13 @@ def main() -> None:
     with start(__file__) as run, run.work() as work:
         artifacts, rows = run.artifacts, run.execution.shard_size
         silent = tables.read(tables.PROMPTS, artifacts.prompts).filter(pl.col("prompt_text").is_null())
-        heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
+        transcripts = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
         if len(silent):
-            hear = partial(transcribe_recordings, prompts=silent, side="prompt", shard_size=rows)
-            recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-            heard += run.map_tasks(tables.parts(artifacts.utterances), ModelTask(recogniser, hear), work)
-        tables.write(pl.concat(heard), tables.TRANSCRIPTS, artifacts.prompt_transcripts)
-        run.log.rows(inputs={"prompts without text": len(silent)}, outputs={"transcripts": sum(map(len, heard))})
+            task = partial(transcribe_recordings, prompts=silent, side="prompt", shard_size=rows)
+            asr = run.model(load_asr, run.experiment.asr, artifacts.asr)
+            transcripts += run.map_tasks(tables.parts(artifacts.utterances), ModelTask(asr, task), work)
+        tables.write(pl.concat(transcripts), tables.TRANSCRIPTS, artifacts.prompt_transcripts)
+        run.log.rows(inputs={"prompts without text": len(silent)}, outputs={"transcripts": sum(map(len, transcripts))})
 
 
 if __name__ == "__main__":

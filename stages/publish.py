@@ -9,7 +9,7 @@ from alignslm.config.loading import load_experiment
 from alignslm.pipeline import stage_named
 from alignslm.progress import stage
 from alignslm.publishing import unpublished, write_receipt
-from stages.names import requested_name
+from stages.run import requested_name
 
 
 def main(name: str) -> None:

@@ -1,10 +1,12 @@
 """One run of one stage: its experiment, how it executes, where artifacts are, and its resumable work."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import polars as pl
 
@@ -26,7 +28,7 @@ Task = TypeVar("Task")
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage works with. `name` is what a stage of many items makes, such as r1."""
+    """The context of a stage. `name` is its item, such as r1, if it has many."""
 
     label: str
     name: str
@@ -45,20 +47,20 @@ class Run:
 
     @contextmanager
     def work(self, **also: str) -> Iterator[Path]:
-        """Give the folder of unfinished work, which only a run of the same inputs, values and code finds again.
+        """Yield the folder of unfinished work, which only a run with the same inputs, values and code finds again.
 
-        Inputs and values are those of dvc.yaml; `also` identifies what lies outside, such as a corpus of files.
+        Inputs and values are those of dvc.yaml; `also` identifies inputs outside the repository, such as audio files.
         """
         params = {**self.entry.values(), **also}
         with work_folder(self.label.replace("@", "-"), script=self.script, params=params, inputs=self.inputs) as work:
             yield work
 
     def sampling_folder(self, work: Path) -> Path:
-        """Return where sampled shards are kept: batching moves the last digits of log-probabilities."""
+        """Return the folder of sampled shards: batching changes the last digits of log-probabilities."""
         return work / ("strict" if self.execution.batch_invariant else "batched")
 
     def model(self, load: Callable[..., Model], *values: object) -> LazyModel[Model]:
-        """Return a model to be loaded on the run's device, once in each process."""
+        """Return a model that is loaded on the run's device, once in each process."""
         return lazy(load, *values, device=self.execution.device)
 
     def unit_model(
@@ -77,7 +79,7 @@ class Run:
         step: str = "",
         here: bool = False,
     ) -> Iterator[pl.DataFrame]:
-        """Yield function(shard) for every shard of `rows`, in this process only where `here`; see `map_shards`."""
+        """Yield function(shard) for every shard of `rows`, only in this process if `here`; see `map_shards`."""
         size, pool = self.execution.shard_size, self._pool(here=here)
         return map_shards(rows, function, folder=work, shard_size=size, label=self._step(step), pool=pool)
 
@@ -118,7 +120,7 @@ class Run:
 def start(script: str, name: str = "") -> Iterator[Run]:
     """Run the body of a stage; see `progress.stage`. `script` is its file, and its name that of the stage.
 
-    What it reads is compared with what was written, and what it writes is recorded, as dvc.yaml says.
+    Its inputs are verified and its outputs recorded, both as listed in dvc.yaml.
     """
     stage = Path(script).stem
     label = f"{stage}@{name}" if name else stage
@@ -133,3 +135,18 @@ def start(script: str, name: str = "") -> Iterator[Run]:
 def outcomes(frame: pl.DataFrame) -> Mapping[str, int]:
     """Return how many rows have each status."""
     return dict(frame["status"].value_counts().sort("status").iter_rows())
+
+
+def requested_name() -> str:
+    """Return the item that this process makes: its argument, or the part after the @ of DVC's stage.
+
+    No command contains it, so no shell interprets a name of params.yaml.
+    """
+    if len(sys.argv) > 1:
+        return sys.argv[1]
+    name = os.environ.get("DVC_STAGE", "").partition("@")[2]
+    return name or _no_name()
+
+
+def _no_name() -> NoReturn:
+    sys.exit(f"Name the item: python -m {sys.orig_argv[2]} NAME, such as r1. `alignslm stages` lists all stages.")

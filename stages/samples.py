@@ -1,6 +1,6 @@
-"""Continue the evaluation prompts with one system, speak and transcribe: what the judges will hear about.
+"""Continue the evaluation prompts with one system, synthesize and transcribe, for the judges.
 
-Judges are asked in the next stage, so that another judge costs no sampling.
+Judges run in the next stage, so that another judge needs no new samples.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,7 @@ from alignslm.engine.work import LazyModel, ModelTask
 from alignslm.prompts import ground_truth_continuations
 from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
-from stages.names import requested_name
-from stages.run import Run, start
+from stages.run import Run, requested_name, start
 
 
 def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]:
@@ -45,13 +44,13 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
     return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
 
 
-def _transcribe_recordings(run: Run, prompts: pl.DataFrame, recogniser: LazyModel[ASRModel], work: Path) -> None:
-    """Transcribe the true continuations as recorded: how far the recogniser errs where no vocoder is to blame."""
+def _transcribe_recordings(run: Run, prompts: pl.DataFrame, asr: LazyModel[ASRModel], work: Path) -> None:
+    """Transcribe the ground-truth continuations as recorded: the ASR model's errors without the vocoder's."""
     known, rows = prompts.filter(pl.col("continuation_text").is_not_null()), run.execution.shard_size
-    hear = partial(transcribe_recordings, prompts=known, side="continuation", shard_size=rows)
+    task = partial(transcribe_recordings, prompts=known, side="continuation", shard_size=rows)
     parts = tables.parts(run.artifacts.utterances)
-    heard = run.map_tasks(parts, ModelTask(recogniser, hear), work / "recorded", step="recorded")
-    tables.write(pl.concat(heard), tables.TRANSCRIPTS, run.artifacts.sample(run.name).recorded)
+    transcripts = run.map_tasks(parts, ModelTask(asr, task), work / "recorded", step="recorded")
+    tables.write(pl.concat(transcripts), tables.TRANSCRIPTS, run.artifacts.sample(run.name).recorded)
 
 
 def main(name: str) -> None:
@@ -66,12 +65,12 @@ def main(name: str) -> None:
         vocoder = run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=place)
         spoken = run.map_rows(drawn, ModelTask(vocoder, synthesize_rows), work / "spoken", step="spoken")
         tables.write_shards(spoken, tables.SPEECH, sample.speech, contract)
-        recogniser = run.model(load_asr, run.experiment.asr, artifacts.asr)
-        hear = ModelTask(recogniser, transcribe)
-        heard = run.map_table(tables.SPEECH, sample.speech, hear, work / "heard", step="heard")
-        tables.write(heard, tables.TRANSCRIPTS, sample.transcripts)
+        asr = run.model(load_asr, run.experiment.asr, artifacts.asr)
+        task = ModelTask(asr, transcribe)
+        transcripts = run.map_table(tables.SPEECH, sample.speech, task, work / "heard", step="heard")
+        tables.write(transcripts, tables.TRANSCRIPTS, sample.transcripts)
         if name in run.params.toplines:
-            _transcribe_recordings(run, prompts, recogniser, work)
+            _transcribe_recordings(run, prompts, asr, work)
         run.log.rows(inputs={"prompts": len(prompts)}, outputs={"continuations": len(drawn)})
 
 

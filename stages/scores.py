@@ -6,8 +6,7 @@ from alignslm import tables
 from alignslm.judge.rows import join_judge_inputs, score
 from alignslm.prompts import read_prompts
 from stages.judging import cached_judge
-from stages.names import requested_name
-from stages.run import outcomes, start
+from stages.run import outcomes, requested_name, start
 
 
 def main(name: str) -> None:

@@ -18,8 +18,7 @@ from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import train_preferences
 from alignslm.training.processes import is_main_process, start_processes, wait_for_everyone
 from alignslm.training.trainer_setup import BestCheckpoint, TrainingRun, write_log
-from stages.names import requested_name
-from stages.run import Run, start
+from stages.run import Run, requested_name, start
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -129,6 +129,13 @@ def test_upgrade_says_what_reruns_and_what_it_costs(project):
     assert upgrade(project) == "code.yaml is up to date\n"
 
 
+def test_new_code_of_the_check_reruns_the_check_alone(project):
+    stages = {stage.name: {} for stage in read_stages(project)}
+    (project / "dvc.lock").write_text(json.dumps({"stages": stages}))
+    record_other_code(project, "check")
+    assert upgrade(project).startswith(f"since code.yaml: check changed; 1 of {len(stages)} stages will rerun")
+
+
 def test_results_that_are_kept_rerun_nothing_and_let_the_stage_run(project):
     record_other_code(project, "mos")
     known = code.recorded(project)

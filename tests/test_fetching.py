@@ -220,7 +220,7 @@ def odd_zip(how):
 @pytest.mark.parametrize("how", ["long", "folder and file", "cut inside", "unknown method"])
 def test_an_odd_zip_is_told(server, how):
     source = by_url(server, "odd.zip", odd_zip(how))
-    names(message(source), source.url, "no zip that can be unpacked")
+    names(message(source), source.url, "cannot be unpacked as zip")
 
 
 def test_a_zip_that_is_none_is_told(server):

@@ -10,8 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "alignslm"
 ROWS = [
-    {"redaction"},
-    {"__init__", "artifacts", "extras", "machine", "lifeline", "storage", "code_deps", "templates", "terminal"},
+    {"redaction", "training_log"},
+    {
+        "__init__",
+        "artifacts",
+        "extras",
+        "machine",
+        "lifeline",
+        "storage",
+        "code_deps",
+        "templates",
+        "terminal",
+        "training_log",
+    },
     {"config", "user_errors", "locks", "times", "fast_yaml"},
     {"code", "model_cache"},
     {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},

@@ -112,7 +112,7 @@ def test_what_was_set_aside_is_listed_with_file_row_and_reason(made, speech):
     table = {(file, row): reason for file, row, reason in rows}
     assert len(table) == len(rows) == 10
     assert "digits" in table["metadata.csv", 71]
-    assert "absent" in table["metadata.csv", 73]
+    assert "no recording" in table["metadata.csv", 73]
     assert "rec00.wav" in table["metadata.csv", 74]
     assert "3 pieces" in table["long.flac", None]
     assert "rec00.wav" in table["twice.flac", None]
@@ -140,7 +140,7 @@ def test_the_corpus_stage_reads_what_was_written(made, tmp_path):
     assert pieces_of_long["split"].n_unique() == 1  # of one recording
     first = audio.decode(rows["audio"][0]["bytes"])[0]
     assert loudness_lufs(first, 16000) == pytest.approx(-23, abs=0.3)
-    assert "one voice" in said
+    assert "whole recordings are kept for test" in said
     assert "73 of 79 recordings" in said
 
 
@@ -404,3 +404,12 @@ def test_prompts_are_no_more_than_the_utterances_that_can_give_them(seconds, ran
             mine == split and length >= found.length_s + 0.5 for mine, length in zip(splits, seconds, strict=True)
         )
         assert getattr(found, split) <= min(fitting, numbers.MOST[split])
+
+
+def test_a_name_of_two_recordings_is_told_from_a_name_of_none(tmp_path):
+    for name in ("a.wav", "a.flac", "b.wav"):
+        soundfile.write(tmp_path / name, voice(0.1, 0), RATE)
+    (tmp_path / "metadata.csv").write_text("a|one two\nb|three four\nc|five six\n")
+    found = find(tmp_path, one_speaker=False)
+    assert {each.row: each.reason.split()[0] for each in found.aside} == {1: "several", 3: "no"}
+    assert {each.file: each.text for each in found.recordings} == {"a.flac": None, "a.wav": None, "b.wav": "three four"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.config.feedback import Calibration
+from alignslm.config.calibration import Calibration
 from alignslm.judge import JudgeInput, JudgeOutput
 from alignslm.judge.calibration import (
     CalibrationError,

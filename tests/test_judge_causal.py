@@ -116,16 +116,20 @@ def naive_score(form, story):
 
 
 @torch.inference_mode()
-def naive_ppl(form, story):
+def naive_nats(form, story):
     """A loop over single tokens: each is predicted by a pass of its own over everything before it."""
     model, tokenizer = plain(form)
     prompt = tokenizer(story.prompt).input_ids
     ids = tokenizer(f"{story.prompt} {story.continuation}").input_ids
     assert ids[: len(prompt)] == prompt
     start = max(1, len(prompt))
-    nats = [
+    return [
         model(torch.tensor([ids[:at]])).logits[0, -1].log_softmax(-1)[ids[at]].item() for at in range(start, len(ids))
     ]
+
+
+def naive_ppl(form, story):
+    nats = naive_nats(form, story)
     return math.exp(-sum(nats) / len(nats))
 
 
@@ -296,6 +300,24 @@ def test_preparing_tells_true_from_shuffled_texts(tmp_path):
     assert not {"auc_texts", "min_auc", "min_digit_mass"} & set(
         json.loads(before)
     )  # how it is tried, not how it judges
+
+
+def test_a_calibrated_score_is_the_sigmoid_of_the_mean_log_probability(tmp_path):
+    placed = {"min_word_logprob": -4.0, "ground_truth_score": 3.4, "shuffled_score": 2.9}
+    texts = [JudgeInput(story.prompt, story.continuation) for story in dict.fromkeys(stories(30))]
+    chosen = config(checkpoint("base"), {"mode": "perplexity", "calibration": placed}, auc_texts=20, min_auc=0)
+    figures = prepare_judge(chosen, texts, tmp_path, device="cpu", root=ROOT)
+    used = sorted(texts, key=lambda story: content_id(*story))[:20]
+    judge, curve = load_judge(chosen, tmp_path, device="cpu"), json.loads((tmp_path / "calibration.json").read_text())
+    found = judge.judge([*used, JudgeInput("she", " ")])
+    for story, judgement in zip(used, found, strict=False):
+        nats = naive_nats("base", story)
+        logit = curve["slope"] * sum(max(-4.0, one) for one in nats) / len(nats) + curve["offset"]
+        assert judgement.score == pytest.approx(1 + 4 / (1 + math.exp(-logit)), abs=1e-3)
+        assert judgement.ppl == pytest.approx(naive_ppl("base", story), rel=1e-4)
+    assert figures["held_back_stories"] == 20
+    assert statistics.fmean(one.score for one in found[:20]) == pytest.approx(3.4, abs=1e-3)
+    assert found[20] == (None, None, "empty", None)
 
 
 @pytest.mark.parametrize(("limit", "form", "least"), [("min_digit_mass", "base", 0), ("min_auc", "chat", 1)])

@@ -61,4 +61,4 @@ def test_check_says_what_is_wrong_with_a_file(published, tmp_path):
     (problem,) = model_folder_problems(config_of(other.parent), other.parent)
     names(problem, str(other))
     (problem,) = model_folder_problems(config_of(other), other)
-    names(problem, "no GGUF file", str(other))
+    names(problem, "not a GGUF file", str(other))

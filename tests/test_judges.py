@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm.config.feedback import Calibration, NgramJudgeConfig, StoryLMJudgeConfig
+from alignslm.config.calibration import Calibration
+from alignslm.config.feedback import NgramJudgeConfig, StoryLMJudgeConfig
 from alignslm.judge import JudgeInput, load_judge, prepare_judge, story_lm
 from alignslm.judge.calibration import auc
 from alignslm.judge.ngram import START, UNKNOWN, PromptTilt, Vocabulary, WordNgrams, tilted

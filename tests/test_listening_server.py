@@ -437,6 +437,15 @@ def test_a_foreign_study_is_told(study, content):
         names(told(command, study), study / "study.json", "alignslm listen build")
 
 
+def test_a_study_that_cannot_be_served_is_not_announced(study, tmp_path):
+    said = told("serve", tmp_path)
+    names(said, tmp_path, "study.json", "`alignslm listen build`")
+    assert "http" not in said
+    said = told("serve", study)  # nobody was invited
+    names(said, "`alignslm listen invite`")
+    assert "http" not in said
+
+
 def write_junk(path, how):
     if how == "text":
         path.write_text("not a database, but long enough to be taken for one\n" * 40)

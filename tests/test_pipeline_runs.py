@@ -361,6 +361,7 @@ def test_another_judge_reruns_scores_onward(micro):
     assert repro(micro) == []
 
 
+@pytest.mark.long
 def test_a_judge_of_ones_own_is_the_one_file_and_the_one_yaml_of_the_docs(micro):
     docs = (ROOT / "docs/extending.md").read_text()
     source, config = (re.search(rf"```{name}\n(.*?)```", docs, re.DOTALL)[1] for name in ("python", "yaml"))

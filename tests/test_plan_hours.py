@@ -11,6 +11,7 @@ from alignslm.config.loading import load_experiment
 from alignslm.config.presets import preview
 from alignslm.pipeline import read_stages
 from alignslm.plan.work import amounts_of, lengths_of, seconds_of
+from alignslm.plan.workload import volume_of
 from tests.micro import ROOT
 from tests.sample_experiment import edit, write_experiment
 
@@ -56,6 +57,12 @@ def test_steps_of_the_papers_experiment_by_hand():
     assert "vocoder" not in found
 
 
+def test_a_judge_by_perplexity_reads_no_rubric():
+    experiment = preview("real-small", ROOT).experiment
+    words = 2.7 * (2.5 + 160 * 1.5 / 25)
+    assert [one.read_tokens / one.requests for one in volume_of(experiment, ROOT).asked] == [round(1.4 * words)] * 2
+
+
 def test_a_stage_takes_its_steps_times_or_is_unknown():
     assert seconds_of({"draw": 10, "judge": 4, "never": 0}, {"draw": 0.5, "judge": 2.0}) == 13.0
     assert seconds_of({"draw": 10, "judge": 4}, {"draw": 0.5, "judge": None}) is None
@@ -92,7 +99,6 @@ def test_published_kinds_are_timed_without_their_weights(tmp_path):
     from alignslm.config.loading import load_execution
     from alignslm.plan import lm_probe, speech_probe
     from alignslm.plan.bench import Bench
-    from alignslm.plan.workload import volume_of
 
     experiment = preview("twist-1.3b", ROOT).experiment
     small = {"weights": experiment.asr.weights.model_copy(update={"repo": "openai/whisper-tiny"})}

@@ -300,7 +300,7 @@ def test_another_codebook_is_refused_by_the_stage(root, tmp_path, capsys):
         stages.imported_pairs.main("mine")
     said = capsys.readouterr().err.replace("\n", " ")
     names(said, "mfcc-kmeans", "mfcc13x3-")
-    assert f"(codebook_sha256: '{'0' * 64}' in the choice, '" in said
+    assert f"(codebook_sha256: '{'0' * 64}' in the config, '" in said
 
 
 def test_files_that_change_after_the_import_stop_the_stage(root, tmp_path, capsys):

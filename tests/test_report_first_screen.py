@@ -158,7 +158,7 @@ def test_markdown_shows_the_same_picture(inputs, tmp_path):
 
 def test_every_column_is_explained(report, inputs, tmp_path):
     page, _ = read(inputs, tmp_path)
-    (told,) = re.findall(r"<summary>What the columns mean</summary><dl>(.*?)</dl>", page, re.DOTALL)
+    (told,) = re.findall(r"<summary>Meaning of the columns</summary><dl>(.*?)</dl>", page, re.DOTALL)
     found = re.findall(r"<dt>(.+?)</dt><dd>(.+?)</dd>", " ".join(told.split()))
     assert len(found) == len(headline(report)) == 10
     assert len({meaning for _, meaning in found}) == 10

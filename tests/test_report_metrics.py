@@ -217,7 +217,7 @@ def test_models_above_the_ceilings_interval_are_flagged(world):
     ]  # fmt: skip
     assert oracle == ["r2"]
     assert [flag.model for flag in report.flags if flag.metric == "judge_score"] == oracle
-    assert FLAG_REASON == "pleases its judge: above the true continuations' own score"
+    assert FLAG_REASON == "over-optimized for its judge: scores above the ground truth"
 
 
 def test_a_ceiling_without_interval_flags_nothing():

@@ -205,7 +205,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert " ".join(lines[0]) == "r1 minus base, 3 runs"
     assert lines[2][:2] == ["training", "judge"]
     assert " ".join(lines[2][6:]) == "+0.50 +1.00 +1.50 +1.00 all equal [−0.24, +2.24] [−0.24, +2.24] 5 0"
-    assert "3 runs say little about how runs vary" in told.output
+    assert "3 runs are few to estimate how much runs vary" in told.output
     told = CliRunner().invoke(app, ["compare-seeds", "r1", "base", *folders, "--json"])
     content = json.loads(told.output)
     assert (content["model"], content["runs"]) == ("r1", ["seed-0", "seed-1", "seed-2"])

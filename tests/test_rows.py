@@ -7,7 +7,8 @@ from alignslm import tables
 from alignslm.asr import Transcript
 from alignslm.asr.rows import transcribe
 from alignslm.audio import encode_flac
-from alignslm.config.feedback import Calibration, NgramJudgeConfig, Sampling
+from alignslm.config.calibration import Calibration
+from alignslm.config.feedback import NgramJudgeConfig, Sampling
 from alignslm.judge import JudgeInput, load_judge, prepare_judge
 from alignslm.judge.rows import UnreadablePromptError, join_judge_inputs, score
 from alignslm.lm.rows import sample_continuations

@@ -102,7 +102,7 @@ def test_a_damaged_shard_or_seal_is_told_and_redone(tmp_path, capsys, damage, fi
     assert victim.read_bytes() == before
     if file.endswith("parquet") or damage is not DAMAGES["longer"]:
         assert asked == [3, 4, 5]
-        assert "work: shard 2 of 4 is damaged or half written; redone\n" in capsys.readouterr().out
+        assert "work: shard 2 of 4 is damaged or incomplete; computed again\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("half", ["part-00001.sha256", "part-00001.parquet"])

@@ -276,7 +276,7 @@ def test_paired_difference_misses_a_row_where_either_side_is_missing():
 
 
 def test_unequal_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"^values have \(2,\) rows, clusters \(1,\); give one cluster a value$"):
+    with pytest.raises(ValueError, match=r"^values have \(2,\) rows, clusters \(1,\); expected one cluster per value$"):
         mean_interval([1, 2], ["a"])
     with pytest.raises(ValueError, match=r"^a has \(2,\) rows, b \(1,\); join them by id before comparing$"):
         paired_difference([1, 2], [1], ["a", "b"])

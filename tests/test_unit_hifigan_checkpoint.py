@@ -119,7 +119,7 @@ def test_voices_are_named(tmp_path, keys, message):
 
 def test_a_single_voice_takes_no_speaker(tmp_path):
     write_checkpoint(tmp_path)
-    message = "speaker is 'lj', but the checkpoint has one speaker only: set speaker: null"
+    message = "speaker is 'lj', but the checkpoint has only one speaker: set speaker: null"
     assert refusal(config_of(tmp_path, speaker="lj"), tmp_path) == message
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_checkpoint_is_told(tmp_path):
     write_checkpoint(tmp_path)
     whole = (tmp_path / "generator.pt").read_bytes()
     (tmp_path / "generator.pt").write_bytes(whole[: len(whole) // 2])
-    assert "is no torch file of tensors alone" in refusal(config_of(tmp_path), tmp_path)
+    assert "is not a torch file of tensors only" in refusal(config_of(tmp_path), tmp_path)
 
 
 def test_a_torch_file_of_something_else(tmp_path):

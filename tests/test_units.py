@@ -46,7 +46,7 @@ def test_vocabulary_without_begin_token_adds_none():
 
 def test_a_special_token_is_no_unit():
     vocabulary = UnitVocabulary(num_units=10, offset=3, bos_id=1, eos_id=2, pad_id=0)
-    with pytest.raises(ValueError, match=r"token ids \[2\] are no units"):
+    with pytest.raises(ValueError, match=r"token ids \[2\] are not units"):
         vocabulary.decode([3, 2])
-    with pytest.raises(ValueError, match=r"units must lie in \[0, 10\), got 10..10"):
+    with pytest.raises(ValueError, match=r"units must be in \[0, 10\), got 10..10"):
         vocabulary.encode([10], bos=False)

@@ -118,7 +118,7 @@ def test_units_outside_the_codebook_are_refused(vocoder):
     with pytest.raises(VocoderError) as raised:
         vocoder.synthesize([[0], [1, 4]])
     names(raised.value, "sequence 1", "unit 4", "[0, 4)")
-    with pytest.raises(VocoderError, match="sequence 0 holds unit -1"):
+    with pytest.raises(VocoderError, match="sequence 0 contains unit -1"):
         vocoder.synthesize([[-1]])
 
 
@@ -127,7 +127,7 @@ def test_units_outside_the_codebook_are_refused(vocoder):
     [
         (ROWS[0]._replace(durations=ROWS[0].durations[1:]), "durations; they must match"),
         (ROWS[0]._replace(waveform=ROWS[0].waveform[::2]), "the waveform is not at 16000 Hz, or the units are of ano"),
-        (ROWS[0]._replace(units=ROWS[0].units + 4), r"sequence 0 holds unit \d, outside \[0, 4\)"),
+        (ROWS[0]._replace(units=ROWS[0].units + 4), r"sequence 0 contains unit \d, outside \[0, 4\)"),
     ],
 )
 def test_rows_that_do_not_fit_are_named(tmp_path, row, message):

@@ -1,4 +1,4 @@
-"""Speech to text: what the judge will read."""
+"""ASR models: transcripts of speech, for the judges."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -44,7 +44,7 @@ class MelToCharacters(nn.Module):
     def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return log-probabilities (batch, ceil(frames / 2), classes) of standardised log-mel (batch, frames, mels).
 
-        `mask` (batch, 1, ceil(frames / 2)) is 0 beyond a row's end; padded mel frames must be 0.
+        `mask` (batch, 1, ceil(frames / 2)) is 0 after a row's end; padded mel frames must be 0.
         """
         hidden = self.stack(self.entry(mel.transpose(1, 2)), mask)
         return F.log_softmax(self.head(hidden).float().transpose(1, 2), dim=2)
@@ -77,7 +77,7 @@ def _plain(text: str) -> str:
 def fit(config: CharCTCASRConfig, spoken: Sequence[tuple[np.ndarray, str]], folder: Path) -> dict[str, float]:
     """Train on (waveform, text) rows and leave model, alphabet and settings in `folder`.
 
-    The alphabet is what the texts are written in; runs of white space become one space. Rows whose audio is too
+    The alphabet is the characters of the texts; runs of white space become one space. Rows with audio too
     short for their text have no CTC alignment: they are left out and counted. Returns `loss_nats` (a character,
     mean of the last tenth of the steps) and `unalignable` (rows left out). Deterministic on one machine.
     """
@@ -132,7 +132,7 @@ def _save(model: MelToCharacters, config: CharCTCASRConfig, alphabet: list[str],
 
 
 class CharCTCASR:
-    """Greedy CTC transcripts; each waveform is computed by itself.
+    """Greedy CTC transcripts; each waveform is transcribed separately.
 
     Confidence is the geometric mean, over all frames, of the best class's probability: in (0, 1].
     """
@@ -149,7 +149,7 @@ class CharCTCASR:
         try:
             settings = json.loads((folder / "recogniser.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ASRError(f"{folder} holds no recogniser (recogniser.json is missing): `dvc repro asr`") from error
+            raise ASRError(f"{folder} has no ASR model (recogniser.json). Run `dvc repro asr`.") from error
         config, alphabet = CharCTCASRConfig.model_validate(settings["config"]), settings["alphabet"]
         model = MelToCharacters(config, num_classes=len(alphabet) + 1)
         model.load_state_dict(load_file(folder / "model.safetensors"))

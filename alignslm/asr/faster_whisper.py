@@ -1,6 +1,6 @@
 """Whisper run by CTranslate2, as in faster-whisper: the same transcripts sooner, and on a CPU in int8.
 
-Recordings are heard one by one, so a text cannot depend on its batch. Pieces, prompt, guards and table are those of
+Recordings are transcribed singly, so a text cannot depend on its batch. Pieces, prompt, guards and table are those of
 `whisper`; CTranslate2 does not end a text that repeats itself, but it is cut and discarded in the same place.
 Confidence is of the probabilities that CTranslate2 decodes with, those after tokens were suppressed.
 """
@@ -27,13 +27,13 @@ PATTERNS = (*SETTINGS, WEIGHTS_FILE)
 
 
 def fetch(config: FasterWhisperASRConfig, folder: Path) -> dict[str, float]:
-    """Fetch a checkpoint, verify that it is what the config says, and leave config and identity in `folder`.
+    """Fetch a checkpoint, verify that it matches the config, and write config and identity to `folder`.
 
-    The weights stay where they were fetched to. Raises ASRError, CTranslate2Error or MissingPackageError.
+    The weights stay in the download cache. Raises ASRError, CTranslate2Error or MissingPackageError.
     """
     weights = download(config.weights, patterns=PATTERNS)
     if not (weights.path / WEIGHTS_FILE).is_file():
-        raise ASRError(f"{weights.path} has no {WEIGHTS_FILE}, which CTranslate2 reads; for others use kind: whisper")
+        raise ASRError(f"{weights.path} has no {WEIGHTS_FILE} for CTranslate2; for other formats use kind: whisper")
     FasterWhisperASR(config, load_processor(weights.path, config), weights.path, device="cpu")
     record(folder, config, weights.identity)
     return {"megabytes": (weights.path / WEIGHTS_FILE).stat().st_size / 1e6}

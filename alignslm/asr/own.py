@@ -1,4 +1,4 @@
-"""An ASR model of one's own code, held to what an ASR model promises."""
+"""A user's own ASR model, with its output checked."""
 
 from collections.abc import Sequence
 from pathlib import Path

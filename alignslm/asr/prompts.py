@@ -20,17 +20,17 @@ Side: TypeAlias = Literal["prompt", "continuation"]
 
 
 def transcribe_recordings(
-    part: Path, recogniser: ASRModel, *, prompts: pl.DataFrame, side: Side, shard_size: int
+    part: Path, asr: ASRModel, *, prompts: pl.DataFrame, side: Side, shard_size: int
 ) -> pl.DataFrame:
     """Return transcripts of one side of recordings, source_id = prompt_id, in the order of their utterances' storing.
 
     Only of prompts with utterances in `part`, one file of the utterances table. The ASR model gets the recording up
-    to `end_s`, or from there on, so the text is what a listener could know.
+    to `end_s`, or from there on, so the text contains only what was heard so far.
     """
     recordings = recordings_in(part, prompts)
     heard = [pl.DataFrame(schema=dict(tables.TRANSCRIPTS.schema))]
     while some := list(islice(recordings, shard_size)):
-        heard.append(transcribe(_as_speech(some, side), recogniser))
+        heard.append(transcribe(_as_speech(some, side), asr))
     return pl.concat(heard)
 
 

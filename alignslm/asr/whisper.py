@@ -1,7 +1,7 @@
 """The paper's ASR model: a Whisper checkpoint, decoded in batches (paper, section 3, step 4).
 
-Whisper reads 30 s: every recording is padded to that length by itself, so neighbours of another length change
-nothing. Longer recordings are cut into consecutive pieces of 30 s, each transcribed by itself and the
+Whisper reads 30 s: every recording is padded to that length separately, so other lengths in the batch change
+nothing. Longer recordings are cut into consecutive pieces of 30 s, each transcribed separately and the
 texts joined; a word on a cut may be lost. In bfloat16 two nearly equal tokens may still be decided differently in
 another batch.
 """
@@ -61,8 +61,7 @@ def above(value: float | None, limit: float | None) -> bool:
 class WhisperASR:
     """A Whisper checkpoint. Confidence is the geometric mean of the probabilities of the text's tokens, end included.
 
-    Of several pieces, the no-speech probability is that of the piece in which speech is surest, and the compression
-    ratio that of the piece that repeats itself most.
+    Of several pieces, the lowest no-speech probability and the highest compression ratio are reported.
     """
 
     def __init__(self, config: WhisperASRConfig, processor: WhisperProcessor, model: Any, *, device: str) -> None:
@@ -106,7 +105,7 @@ class WhisperASR:
         ]
 
     def _segments(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield consecutive pieces of 30 s, those of silence left out."""
+        """Yield consecutive pieces of 30 s without the silent ones."""
         size = self._processor.feature_extractor.n_samples
         for start in range(0, len(waveform), size):
             piece = waveform[start : start + size]
@@ -154,7 +153,7 @@ class WhisperASR:
         return [self._until_repeating(row[: row.index(end) + 1] if end in row else row) for row in rows]
 
     def _stop_repeating(self, ids: Tensor, _: object, **__: object) -> Tensor:
-        """Return which rows are to end: a text that repeats itself is discarded, and would hold up its batch."""
+        """Return which rows to stop: a text that repeats itself is discarded anyway, and would delay its batch."""
         rows = ids[:, len(self._prompt) :].tolist()
         due = len(rows[0]) % CHECKED_EVERY == 0
         return torch.tensor([due and self._repeats(row) for row in rows], device=ids.device)

@@ -24,13 +24,13 @@ AnyConfig = TypeVar("AnyConfig", bound=AnyWhisperConfig)
 
 
 class Origin(Config):
-    """What the checkpoint's files were when it was prepared; see `alignslm.fetching.Fetched.identity`."""
+    """Identity of the checkpoint's files when it was prepared; see `alignslm.fetching.Fetched.identity`."""
 
     weights: str
 
 
 def fetch(config: WhisperASRConfig, folder: Path) -> dict[str, float]:
-    """Fetch a checkpoint, verify that it is what the config says, and leave config and identity in `folder`.
+    """Fetch a checkpoint, verify that it matches the config, and write config and identity to `folder`.
 
     The weights stay in the cache they were fetched to. ASRError if they do not fit.
     """
@@ -55,7 +55,7 @@ def load_processor(path: Path, config: AnyWhisperConfig) -> WhisperProcessor:
         raise ASRError(f"{path} has no Whisper tokenizer and feature extractor: {error}") from error
     rate_hz = processor.feature_extractor.sampling_rate
     if rate_hz != config.sample_rate_hz:
-        raise ASRError(f"{path} hears {rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
+        raise ASRError(f"{path} expects audio at {rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
     return processor
 
 
@@ -72,7 +72,7 @@ def decoder_prompt(
     if several and (config.language is None or config.task is None):
         raise ASRError("the checkpoint knows several languages and would guess: set language and task")
     if not several and (config.language is not None or config.task is not None):
-        raise ASRError("the checkpoint is English-only and takes neither: set language: null and task: null")
+        raise ASRError("the checkpoint is English-only: set language: null and task: null")
     names = ["<|startoftranscript|>"]
     if config.language is not None:
         names += [f"<|{TO_LANGUAGE_CODE.get(config.language.lower(), config.language.lower())}|>", f"<|{config.task}|>"]

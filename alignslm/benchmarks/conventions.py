@@ -16,7 +16,7 @@ NORMALISATIONS: tuple[Literal["mean", "sum"], ...] = ("mean", "sum")
 OOV = "oov"
 BANDS = {OOV: 0, "1-5": 1, "6-20": 5, "21-100": 20, ">100": 100}
 """Bands by the least count in them; `oov`: never counted. The labels are those of the official scorer, whose bins are
-half open ([1, 5), [5, 20), [20, 100)): a word counted 5, 20 or 100 times stands under the next label."""
+half open ([1, 5), [5, 20), [20, 100)): a word counted 5, 20 or 100 times is in the next band."""
 
 
 class Convention(NamedTuple):
@@ -28,8 +28,8 @@ class Convention(NamedTuple):
 
     def name(self, *, has_context: bool) -> str:
         """Return `conditional-mean`, `joint-sum-eos` ...; of items without context, `mean`, `sum-eos` ..."""
-        said = [self.likelihood] if has_context else []
-        return "-".join([*said, self.reduction, *(["eos"] if self.eos else [])])
+        parts = [self.likelihood] if has_context else []
+        return "-".join([*parts, self.reduction, *(["eos"] if self.eos else [])])
 
     def units(self, side: str) -> pl.Expr:
         """Return how many units of `side` (positive, negative) count."""

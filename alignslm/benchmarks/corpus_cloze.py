@@ -26,7 +26,7 @@ def plan_endings(config: CorpusClozeConfig, utterances: pl.DataFrame) -> pl.Data
     """Choose contexts and their foreign endings: utterance_id, foreign, speaker_id, sorted by utterance_id.
 
     `utterances` has utterance_id, split, speaker_id and duration_s. Contexts are chosen by hash, so that more pairs
-    keep the fewer ones' choice; a foreign ending is drawn from all fitting utterances of the split. Raises
+    include those of fewer; a mismatched ending is drawn from all fitting utterances of the split. Raises
     BenchmarkError if no utterance has another one to go with.
     """
     needed_s = config.context_s + config.ending_s
@@ -80,7 +80,7 @@ def corpus_cloze_items(config: CorpusClozeConfig, path: Path, encoder: Encoder) 
 
 
 class _Side(NamedTuple):
-    """Whose beginning and whose ending one side of a pair is."""
+    """The utterances that one side of a pair takes its beginning and its ending from."""
 
     pair_id: str
     polarity: str
@@ -108,14 +108,14 @@ class _AudioStore:
         self._places: dict[str, tuple[int, int]] = {}
 
     def keep(self, name: str, waveform: np.ndarray) -> None:
-        """Keep what an utterance can give to items."""
+        """Keep the parts of an utterance that items can use."""
         kept = waveform[: self._end].astype(np.float32, copy=False)
         self._places[name] = self._file.tell(), kept.nbytes
         with reraise_disk_errors(Path(gettempdir()) / "endings"):
             self._file.write(kept.tobytes())
 
     def item(self, side: _Side) -> SpokenItem:
-        """Return one side of a pair as it sounds."""
+        """Return the audio of one side of a pair."""
         context, ending = self._read(side.own)[: self._cut], self._read(side.ending)[self._cut :]
         waveform = join(context, ending, sample_rate_hz=self._rate_hz)
         return SpokenItem(side.pair_id, side.polarity, "ending", side.speaker, None, waveform, self._config.context_s)

@@ -30,7 +30,7 @@ SIDES = ("positive", "negative")
 
 
 def resolve_folder(source: Source, *, patterns: Sequence[str] | None = None) -> Path:
-    """Return the folder of a release. A local one is hashed only where the configuration promises its hash."""
+    """Return the folder of a release. A local one is hashed only if its config has a sha256."""
     if isinstance(source, FolderSource) and source.sha256 is None:
         path = expanded(source)
         if not path.is_dir():
@@ -62,7 +62,7 @@ def unpaired(rows: pl.DataFrame) -> list[Problem]:
 
 def refuse(problems: Sequence[Problem], *, where: Path, total: int) -> None:
     """Raise BenchmarkError listing the problems by kind, unless there are none. `total` recordings were looked at."""
-    cure = "Nothing is dropped and no pair is guessed: fetch the release again, or correct its choice of data."
+    cure = "No item is dropped and no pair is guessed: fetch the release again, or correct `data` in its config."
     raise_problems(BenchmarkError, problems, among=f"{total} recordings of {where}", cure=cure)
 
 

@@ -23,7 +23,7 @@ def _below(files: Iterable[Path], root: Path) -> list[str]:
 def find_numbered(config: SlamkitBenchmarkConfig) -> Listing:
     """List recordings numbered one after the other, right and wrong in turn: the format that slamkit scores.
 
-    Each subfolder, if they are asked for, has numbers of its own.
+    Each subfolder, if there are any, has its own numbers.
     """
     root = resolve_folder(config.data)
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if config.subfolders else [root]
@@ -86,7 +86,7 @@ def find_storycloze(config: SpokenStoryCloze) -> Listing:
 
 
 def _by_side(named: dict[Path, re.Match[str]], files: list[Path], root: Path) -> Listing:
-    """Pair by the story's name. With a `mutual` beginning, the other two files are the endings alone."""
+    """Pair by the story's name. With a `mutual` beginning, the other two files are only the endings."""
     stories: dict[str, dict[str, str]] = {}
     strange = _below((file for file in files if file not in named), root)
     wrong = [Problem("name is not STORY_correct, STORY_incorrect or STORY_mutual", file) for file in strange]
@@ -165,7 +165,7 @@ def _salmon_parquet(files: list[Path], root: Path, part: str) -> tuple[list[Row]
                 _salmon_row(part, str(ind), side, file=below, row=number, column=f"{side}_audio") for side in SIDES
             ]
     counts = Counter(row["item_id"] for row in rows)
-    wrong += [Problem("ind stands twice", str(item)) for item, count in counts.items() if count > 1]
+    wrong += [Problem("ind is not unique", str(item)) for item, count in counts.items() if count > 1]
     return rows, wrong
 
 

@@ -63,7 +63,7 @@ def encode_found(found: Listing, encoder: Encoder, *, shard_size: int, work: Pat
     """Yield the items table in shards; one shard of audio is in memory at a time, and saved in `work` once encoded.
 
     The audio itself stays where it is: the table keeps its hash and its units. Raises BenchmarkError at the end with
-    every recording that is unreadable, empty, not finite, of several channels, or a whole story beside its beginning.
+    every recording that is unreadable, empty, not finite, of several channels, or a whole story instead of an ending.
     """
     problems: list[Problem] = []
     shards = map_shards(

@@ -23,7 +23,7 @@ def score_items(
 
     The reported log-likelihoods follow `config`; sums and counts of context, ending and end of sequence stand beside
     them, so that every other convention can be read off. A side without a scored unit is null and counted missing.
-    Raises BenchmarkError where `config.include_eos` asks for what the model does not have.
+    Raises BenchmarkError if `config.include_eos` is true and the model has no EOS token.
     """
     has_eos = lm.vocabulary.eos_id is not None
     if config.include_eos and not has_eos:

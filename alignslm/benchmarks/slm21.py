@@ -1,4 +1,4 @@
-"""sWUGGY and sBLIMP as ZeroSpeech releases them: TASK/SPLIT/*.wav with random names, and what they are in gold.csv."""
+"""sWUGGY and sBLIMP as ZeroSpeech releases them: TASK/SPLIT/*.wav with random names, described in gold.csv."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SYNTACTIC = ("filename", "id", "voice", "type", "subtype", "transcription", "cor
 
 
 def find_slm21(config: Swuggy | Sblimp) -> Listing:
-    """List the recordings of one task and split. Raises BenchmarkError where there is no gold.csv to pair them by."""
+    """List the recordings of one task and split. Raises BenchmarkError if there is no gold.csv."""
     task = "lexical" if isinstance(config, Swuggy) else "syntactic"
     folder = _folder(resolve_folder(config.data), Path(task) / config.split)
     wavs = {file.stem for file in folder.glob("*.wav")}
@@ -38,7 +38,7 @@ def _folder(root: Path, below: Path) -> Path:
     fits = [path for path in (root / below, *sorted(root.glob(f"*/{below}"))) if path.is_dir()]
     if len(fits) != 1:
         raise BenchmarkError(
-            f"{root} holds {len(fits)} folders {below}, expected one: it is not sLM21-dataset as released. Fetch it "
+            f"{root} has {len(fits)} folders {below}, expected one: this is not sLM21-dataset as released. Fetch it "
             "with `zrc datasets:pull sLM21-dataset` and let data.path name its folder."
         )
     return fits[0]
@@ -48,7 +48,7 @@ def _read_gold(path: Path, columns: tuple[str, ...], *, num_wavs: int) -> pl.Dat
     """Read every value as text, so that the words "null" and "nan" stay words; `line` is its line in the file."""
     if not path.is_file():
         raise BenchmarkError(
-            f"{path.parent} holds {num_wavs} wav files but no gold.csv, so nothing says which belong together: this is "
+            f"{path.parent} has {num_wavs} wav files but no gold.csv, so pairs are unknown: this is "
             "the zip of the 2021 challenge, which came without labels. Fetch the release that has them with "
             "`zrc datasets:pull sLM21-dataset`, or copy its index.json and gold.csv files into this one."
         )
@@ -70,7 +70,7 @@ def _read_gold(path: Path, columns: tuple[str, ...], *, num_wavs: int) -> pl.Dat
 
 
 def _count(column: str) -> pl.Expr:
-    """Return a text column as whole numbers from 0 on, null where it is none."""
+    """Return a text column as whole numbers from 0, null for other texts."""
     number = pl.col(column).cast(pl.Float64, strict=False)
     whole = number.is_finite() & (number >= 0) & (number == number.floor())
     return pl.when(whole).then(number).cast(pl.Int32, strict=False)
@@ -119,7 +119,7 @@ def _wrong_values(gold: pl.DataFrame) -> list[Problem]:
 
 
 def _changing(rows: pl.DataFrame) -> list[Problem]:
-    """Return words whose frequency or length depends on the voice: they would stand in several bands."""
+    """Return words with a frequency or length that depends on the voice: they would be in several bands."""
     words = rows.filter(_count("correct") == 1) if "word" in rows.columns else rows.head(0)
     several = words.group_by("pair_id").agg(pl.struct("frequency", "length").n_unique().alias("kinds"))
     changing = several.filter(pl.col("kinds") > 1)["pair_id"]

@@ -14,10 +14,10 @@ SCHEMA = {"continuation_id": pl.String, "silence_ratio": pl.Float64, "unit_error
 
 
 def silence_ratio(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
-    """Return the share of (samples,) that lies in silent frames; None where there is no sound at all.
+    """Return the fraction of (samples,) in silent frames; None if there are no samples.
 
     A frame of 20 ms is silent when its power is 40 dB below the loudest frame's, or below -60 dB full scale. The
-    first says what a listener takes for a pause however loud the vocoder is; the second makes a hiss all silence.
+    first is what listeners perceive as a pause at any loudness; the second makes a hiss all silence.
     """
     if not waveform.size:
         return None
@@ -31,9 +31,9 @@ def silence_ratio(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
 def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
     """Return continuation_id, silence_ratio and unit_error_rate of SPEECH rows; `spoken` holds their units.
 
-    `unit_error_rate` is the edit distance between the units that were spoken and those that the encoder finds in the
+    `unit_error_rate` is the edit distance between the synthesized units and those that the encoder finds in the
     sound, over the number spoken: what vocoder and encoder lose between them, without any reference text. Above 1 where
-    the sound has more units than were meant. Null where nothing was spoken.
+    the audio has more units than intended. Null if nothing was synthesized.
     """
     rate_hz = encoder.contract.sample_rate_hz
     waveforms = waveforms_at(speech["audio"], rate_hz)

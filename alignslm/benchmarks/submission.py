@@ -21,7 +21,7 @@ from alignslm.storage import write_text
 Task: TypeAlias = Literal["lexical", "syntactic"]
 SHOWN = 5
 TEMPLATE = """\
-# To be filled in before it is submitted: whatever stands in <...> is refused by the toolkit.
+# Fill in before you submit: the toolkit rejects everything in <...>.
 username: <your name on zerospeech.com>
 benchmark_name: sLM21
 model_info:
@@ -109,7 +109,7 @@ def recording_scores(part: Part) -> pl.DataFrame:
 
 
 def write_submission(folder: Path, parts: list[Part], *, meta: Path | None, year: int) -> list[str]:
-    """Write a submission and return what it still lacks. Floats keep every digit.
+    """Write a submission and return what is missing. Floats keep every digit.
 
     Without `meta` a template is written, to be filled in. Raises BenchmarkError if scores are missing.
     """
@@ -122,7 +122,7 @@ def write_submission(folder: Path, parts: list[Part], *, meta: Path | None, year
 
 
 def meta_problems(path: Path) -> list[str]:
-    """Return what the toolkit would refuse in a meta.yaml: what is absent, empty, unknown or left from the template."""
+    """Return what the toolkit would reject in a meta.yaml: absent, empty, unknown or unedited fields."""
     document = read_document(path)
     if isinstance(document, list):
         return [str(problem) for problem in document]

@@ -33,8 +33,8 @@ def check(
     """Check params.yaml and every config it names, and print the resolved experiment.
 
     All problems of all files are listed at once, each as file:line: key: message, and the exit status is then 1.
-    Folders of models are looked into: config, tokenizer, names and dtypes of weights. No weight is loaded. Of a corpus
-    of recordings it says what each stage needs, and exits with status 1 where there is less.
+    Model folders are checked: config, tokenizer, names and dtypes of weights. No weight is loaded. Of a corpus
+    of recordings it prints what each stage needs, and exits with status 1 if there is less.
 
     [bold]alignslm check[/]
 

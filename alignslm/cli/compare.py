@@ -39,8 +39,8 @@ def compare(model: System, against: Against, root: Root = Path(), *, as_json: As
     console.print(fitted(headings, map(_cells, found.rows), optional=len(counts), width=console.width))
     console.print(Text(f"{PROCEDURE} {EXPLAINED}"), soft_wrap=not console.is_terminal)
     if found.absent:
-        told = f"left out, because these do not exist (`dvc repro`, `dvc pull`): metrics of {', '.join(found.absent)}"
-        console.print(Text(told), soft_wrap=True)
+        note = f"omitted, because these do not exist (`dvc repro`, `dvc pull`): metrics of {', '.join(found.absent)}"
+        console.print(Text(note), soft_wrap=True)
 
 
 def _cells(row: ComparedRow) -> tuple[str, ...]:
@@ -106,5 +106,5 @@ def _explained(num_runs: int) -> str:
         f"training runs on these items (Student's t, {num_runs - 1} degrees of freedom). both: new runs and new items, "
         "which is what a claim about the method needs."
     )
-    few = f"\n{num_runs} runs say little about how runs vary, so the last two intervals are wide."
+    few = f"\n{num_runs} runs are few to estimate how much runs vary, so the last two intervals are wide."
     return text + few if num_runs < FEW_RUNS else text

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 APART = {
     "speakers": "no speaker is in two splits",
-    "recordings": "one voice or a few: whole recordings are kept for test, of voices that were trained on",
-    "pieces": "one or two long recordings: the last pieces are kept for test, of the same voice and occasion",
+    "recordings": "one or a few voices: whole recordings are kept for test; their voices are also in train",
+    "pieces": "one or two long recordings: their last pieces are kept for test, same voice and occasion",
 }
 
 
@@ -32,16 +32,16 @@ def ingest(
         bool, typer.Option("--one-speaker", help="All recordings are of one voice; subfolders are not speakers.")
     ] = False,
     asr: Annotated[
-        str | None, typer.Option("--asr", help="ASR model of experiments/asr that transcribes what has no text.")
+        str | None, typer.Option("--asr", help="ASR model of experiments/asr, to transcribe recordings without a text.")
     ] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", help="Judge of experiments/judge, instead of one fitted on the texts.")
     ] = None,
 ) -> None:
-    """Make a corpus of a folder of recordings, and a preset whose numbers fit the amount of speech.
+    """Make a corpus from a folder of recordings, and a preset with numbers that fit the amount of speech.
 
-    Texts are read from a table (csv, tsv, jsonl; LJSpeech's too) or from a .txt beside each recording. Recordings
-    become mono FLAC of one rate and loudness, cut at pauses where they are too long. The folder is left as it is; what
+    Texts are read from a table (csv, tsv, jsonl; LJSpeech's too) or from a .txt next to each recording. Recordings
+    become mono FLAC of one rate and loudness, cut at pauses if they are too long. The folder is not changed; what
     could not be used is listed in ingested/NAME/set-aside.csv.
 
     [bold]alignslm ingest ~/speech --name mine[/]
@@ -81,7 +81,7 @@ def _print(done: "Ingested", name: str, asr: str | None, console: Console) -> No
     console.print(Text(APART[done.by]))
     if done.aside:
         console.print(
-            Text(f"{len(done.aside)} recordings or texts set aside (ingested/{name}/set-aside.csv):", style="yellow")
+            Text(f"{len(done.aside)} recordings or texts excluded (ingested/{name}/set-aside.csv):", style="yellow")
         )
         places = [Problem(reason, file if row is None else f"{file}:{row}") for file, row, reason in done.aside]
         for line in format_problems(places):

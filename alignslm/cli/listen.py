@@ -55,7 +55,7 @@ def build(
         wanted = f"{study_config.loudness_lufs:g}"
         print(f"every clip is at {study.lufs:.1f} LUFS instead of {wanted}: louder clips would clip at a peak")
     if raters % len(names):
-        print(f"{raters} raters is not a multiple of {len(names)}: some clips are heard once more than others")
+        print(f"{raters} raters is not a multiple of {len(names)}: some clips get one rating more than others")
     print(f"serve it: alignslm listen serve {folder}; print the raters' links: alignslm listen links {folder}")
 
 
@@ -102,7 +102,6 @@ def serve(
     """Serve a study until interrupted. It can be stopped or killed and served again: no rating is lost."""
     from alignslm.listening.server import serve as serve_study
 
-    print(f"serving {folder} at http://{host}:{port}; links: alignslm listen links {folder}", flush=True)
     serve_study(folder, host=host, port=port)
 
 
@@ -188,7 +187,7 @@ def number(value: float | None, sign: str = "") -> str:
 
 
 def interval(value: float | None, ends: Interval | None, stderr: float | None = None) -> str:
-    """Return [low, high] of a value, or why there is none; a dash if there is no value either."""
+    """Return [low, high] of a value, or why there is none; a dash if there is no value."""
     from alignslm.statistics import ALL_EQUAL, TOO_FEW
 
     if ends is not None:

@@ -1,4 +1,4 @@
-"""`alignslm stages`: what an experiment makes from what, and its stages."""
+"""`alignslm stages`: the experiment as a picture, and its stages."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from alignslm.cli.options import Root
 from alignslm.cli.terminal import grid
 from alignslm.config.experiment import BASE, Params
 from alignslm.config.loading import load_experiment
-from alignslm.pipeline import UNVARYING, Stage, read_stages, sources
+from alignslm.pipeline import Stage, read_stages, sources, with_followers
 from alignslm.terminal import Console
 
 MARKS = {"done": ("✓", "green"), "changed": ("~", "yellow"), "to run": ("·", "dim")}
@@ -58,13 +58,12 @@ def changed_stages(root: Path) -> list[str] | None:
 
 def states(stages: list[Stage], changed: Iterable[str], root: Path) -> dict[str, str]:
     """Return a key of MARKS for each stage; `stages` are in running order."""
-    known, found = set(changed), dict[str, str]()
-    for stage in stages:
-        before = {found[source.name] for source in sources(stage, stages) if source.name != UNVARYING}
-        exists = all((root / out).exists() for out in stage.outs)
-        stale = stage.name in known or before - {"done"}
-        found[stage.name] = "to run" if not exists else "changed" if stale else "done"
-    return found
+    known = set(changed)
+    absent = {stage.name for stage in stages if not all((root / out).exists() for out in stage.outs)}
+    again = with_followers(stages, lambda stage: stage.name in known | absent)
+    return {
+        stage.name: "to run" if stage.name in absent else "changed" if stage in again else "done" for stage in stages
+    }
 
 
 def picture(params: Params, state: Mapping[str, str]) -> RenderableType:
@@ -92,7 +91,7 @@ def picture(params: Params, state: Mapping[str, str]) -> RenderableType:
 
 
 def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
-    """Return a checkpoint, with what was sampled from it and what was trained from it on anything but preferences."""
+    """Return a checkpoint, the preferences sampled from it, and checkpoints trained from it on other data."""
     item = params.checkpoints.get(name)
     made_from = params.lm if item is None else f"{item.trainer}, from {item.init_from}"
     tree = Tree(_marked(f"{name} ({made_from})", state, name if item is None else f"train@{name}"))

@@ -37,9 +37,9 @@ def plan(
     root: Root = Path(),
     *,
     preset: Annotated[
-        str | None, typer.Option("--preset", "-p", help="Plan this preset; params.yaml is left alone.")
+        str | None, typer.Option("--preset", "-p", help="Plan this preset without changing params.yaml.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no server for sizes and access.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not look up sizes and access online.")] = False,
     probe: Annotated[
         bool,
         typer.Option("--probe", help="Estimate the stages' hours by timing a few steps here."),
@@ -65,8 +65,8 @@ def plan(
     stages = planned_stages(root, params=None if edited is None else edited.text, stale=looked.stale)
     hours = _probed(experiment, execution, planned, stages[1]) if probe else None
     if as_json:
-        told = {"changed": looked.changes, "estimate": hours._asdict() if hours else None}
-        print(json.dumps(as_data(planned, *stages) | told, indent=1))
+        extra = {"changed": looked.changes, "estimate": hours._asdict() if hours else None}
+        print(json.dumps(as_data(planned, *stages) | extra, indent=1))
     else:
         for change in looked.changes:
             Console(highlight=False).print(Text(change, style="yellow"), soft_wrap=True)
@@ -101,17 +101,17 @@ def _show_hours(hours: "Estimate | None", again: list[Stage]) -> None:
     console.print(grid((f"estimate on {hours.device}", "time"), rows))
     left = [stage for stage in again if stage.name not in known]
     console.print(
-        f"estimated from a few steps timed just now, with what else this machine does; not: {grouped(left, again)}"
+        f"estimated from a few steps timed just now, at the current load; not included: {grouped(left, again)}"
     )
 
 
 def duration(seconds: float) -> str:
-    """Return `12.4 h` from an hour on, else as `alignslm times` tells it."""
+    """Return `12.4 h` from an hour on, else as in `alignslm times`."""
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else clock(seconds)
 
 
 def as_data(planned: Plan, stages: list[Stage], again: list[Stage]) -> dict[str, object]:
-    """Return the plan as JSON holds it: bytes, tokens, hours and dollars without rounding."""
+    """Return the plan for JSON: bytes, tokens, hours and dollars without rounding."""
     return {
         "stages": [stage.name for stage in stages],
         "will_run": [stage.name for stage in again],
@@ -163,7 +163,7 @@ def stage_line(stages: list[Stage], again: list[Stage]) -> str:
 
 def volume_rows(volume: Workload) -> list[tuple[str, str]]:
     """Return counts of rows, and the requests to each judge."""
-    corpus = "of unknown size, since it is not here" if volume.corpus_h is None else f"about {_hours(volume.corpus_h)}"
+    corpus = "of unknown size, not on this machine" if volume.corpus_h is None else f"about {_hours(volume.corpus_h)}"
     speech = f"at most {_hours(volume.speech_h)} of speech to synthesize and transcribe"
     rounds = f"in {volume.rounds} round{'' if volume.rounds == 1 else 's'}"
     return [
@@ -179,7 +179,7 @@ def _hours(hours: float) -> str:
 
 
 def judge_line(asked: JudgeRequests, volume: Workload) -> str:
-    """Return what a judge is asked, and what that costs."""
+    """Return the number of requests to a judge, and their cost."""
     line = f"{asked.choice}: {asked.stories:,} stories"
     if asked.requests:
         line += f", {asked.requests:,} requests; about {format_count(asked.read_tokens)} tokens read"
@@ -194,7 +194,7 @@ def judge_line(asked: JudgeRequests, volume: Workload) -> str:
 
 
 def disk_line(disk: Disk) -> str:
-    """Return what the disk holds at the peak of a run, and what is free."""
+    """Return the peak disk usage of a run, and the free space."""
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in disk.parts.items())
     several = "s" if disk.unknown > 1 else ""
     unknown = f", and {disk.unknown} download{several} of unknown size" if disk.unknown else ""
@@ -203,7 +203,7 @@ def disk_line(disk: Disk) -> str:
 
 
 def memory_rows(plan: Plan, batch_size: int) -> Iterator[tuple[str, str]]:
-    """Yield the memory of each language model, without activations, and a warning where the device has less."""
+    """Yield the memory of each language model, without activations, and a warning if the device has less."""
     device = device_memory() if plan.memory else None
     for item in plan.memory:
         if item.weights is None:
@@ -230,10 +230,10 @@ def _show_sources(console: Console, planned: Plan, *, asked: bool) -> None:
         unknown = ", ".join(one.key for one in asked_of if one.num_bytes is None)
         console.print(Text(f"{server} was not reachable ({reason}): unknown are the sizes of {unknown}", "yellow"))
     if not asked:
-        console.print("--offline: no server was asked for sizes and access")
+        console.print("--offline: sizes and access were not looked up")
     commands = [fetch.command for fetch in planned.fetches if not fetch.present and fetch.command]
     if commands:
-        console.print("A run downloads what is not here, except folders; to do so before:")
+        console.print("A run downloads what is missing, except folders; to download it now:")
     for command in commands:
         console.print(Text("    " + command.replace("\n", "\n    ")), soft_wrap=True)
 

@@ -51,7 +51,7 @@ def import_preferences(
         bool, typer.Option("--no-append-eos", help="Chosen and rejected were truncated: do not train on an end.")
     ] = False,
     repeats: Annotated[
-        str, typer.Option("--repeats", help="If a unit repeats: refuse, collapse, or keep (the model sampled it).")
+        str, typer.Option("--repeats", help="If a unit repeats: error, dedup, or keep (the model sampled it).")
     ] = "error",
     strip_prompt: Annotated[
         bool, typer.Option("--strip-prompt", help="Cut the prompt off chosen and rejected, which repeat it.")
@@ -122,9 +122,9 @@ def check_rows(config: AnyPreferences, folder: Path, experiment: Experiment, *, 
     refuse(problems_of(read), rows=total)
     if not isinstance(config, UnitPreferences):
         return f"{total} rows of speech at {config.sample_rate_hz} Hz, all readable"
-    _, account = make_pairs(read, config, source="")
-    excluded = ", ".join(f"{count} excluded: {reason}" for reason, count in account.left_out.items() if count)
-    counts = f"{total} rows: {account.train_pairs} training and {account.valid_pairs} validation pairs"
+    _, counted = make_pairs(read, config, source="")
+    excluded = ", ".join(f"{count} excluded: {reason}" for reason, count in counted.left_out.items() if count)
+    counts = f"{total} rows: {counted.train_pairs} training and {counted.valid_pairs} validation pairs"
     return f"{counts}; {excluded}" if excluded else counts
 
 

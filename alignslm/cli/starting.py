@@ -25,7 +25,7 @@ def init(
     begin(folder)
     if preset:
         if preset not in list_presets(folder):
-            raise TemplateError(f"{preset} is no preset; {folder} holds the default. `alignslm preset` lists them.")
+            raise TemplateError(f"{preset} is not a preset; {folder} is the default. `alignslm preset` lists them.")
         apply_preset(preset, folder)
     git = [("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", f"alignslm init {folder.name}")]
     committed = all(_git(folder, *arguments) for arguments in git)

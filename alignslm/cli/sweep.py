@@ -39,7 +39,7 @@ def sweep(
     settings: Settings,
     root: Root = Path(),
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what they share; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; list the runs and shared stages.")] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, a line per run and metric.")] = False,
 ) -> None:
@@ -119,8 +119,8 @@ def _announce(runs: Sequence[Run], folder: RunFolder, done: dict[str, Finished],
     if taken := folder.workspace.untracked:
         out.print(Text(f"Taken along, not committed yet: {', '.join(taken)}"))
     if changed := folder.workspace.changed:
-        told = f"Not part of the runs, because not committed: changes of {', '.join(changed)}"
-        out.print(Text(f"{told} (`git commit` to include, `git restore` to undo them)", style="yellow"))
+        left_out = f"Not part of the runs, because not committed: changes of {', '.join(changed)}"
+        out.print(Text(f"{left_out} (`git commit` to include, `git restore` to undo them)", style="yellow"))
 
 
 def _make(runs: Sequence[Run], folder: RunFolder, out: Console) -> dict[str, Finished]:
@@ -148,7 +148,7 @@ def _make(runs: Sequence[Run], folder: RunFolder, out: Console) -> dict[str, Fin
 
 
 def show(table: SweepTable) -> None:
-    """Print the table, as many metrics beside each other as the terminal has room for."""
+    """Print the table, with as many metrics side by side as fit the terminal."""
     from alignslm.report.formatting import style
 
     console = wide_console()

@@ -135,7 +135,7 @@ def find_table(words: Sequence[str], root: Path) -> Path:
         raise TableError(f"{wanted!r} matches {len(fits)} tables; add a word of the path:{listed}")
     guess = closest_match(words[0], {part for path in tables for part in (*path.parts, path.stem)})
     hint = f"; did you mean {guess!r}?" if guess else "."
-    found = f" There are:{listed}" if tables else " There are none yet: run `dvc repro`."
+    found = f" There are:{listed}" if tables else " There are no tables yet. Run `dvc repro`."
     raise TableError(f"no table in {root / 'artifacts'} matches {wanted!r}{hint}{found}")
 
 

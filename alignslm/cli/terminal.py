@@ -1,4 +1,4 @@
-"""What is printed on a terminal: tables without lines, sizes and counts."""
+"""Output on a terminal: tables without lines, sizes and counts."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""`alignslm times`: where the time of the last run went."""
+"""`alignslm times`: how the last run spent its time."""
 
 from datetime import datetime
 from pathlib import Path

@@ -10,7 +10,7 @@ from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.times import clock
 from alignslm.integrity import lock_entries
-from alignslm.pipeline import Stage, read_stages, sources
+from alignslm.pipeline import read_stages, with_followers
 from alignslm.template.installed import previous_version, renew
 from alignslm.terminal import Console
 from alignslm.times import stage_seconds
@@ -19,7 +19,7 @@ OUTCOMES = {
     "added": "new, added",
     "replaced": "replaced by the newer one; you had not edited it",
     "removed": "no longer needed, removed; you had not edited it",
-    "edited": "you edited it, and there is a newer one; it is left alone. From yours to the newer one:",
+    "edited": "you edited it, so it stays; a newer one exists. Difference from yours to the newer one:",
 }
 
 
@@ -48,7 +48,7 @@ def upgrade(
     if not changed and known.hashes.keys() == now.keys():
         console.print(f"{code.FILE} is up to date")
         return
-    cost = "results stand, nothing will rerun" if keep else _cost(root, changed)
+    cost = "results are kept, nothing will rerun" if keep else _cost(root, changed)
     versions = f" (alignslm {before} to {__version__})" if before not in {None, __version__} else ""
     message = f"since {code.FILE}: {_named(changed)} changed{versions}; {cost}"
     console.print(message if known.hashes else f"{code.FILE}: the code of {len(now)} stage scripts is recorded")
@@ -65,9 +65,10 @@ def _named(scripts: list[str]) -> str:
 def _cost(root: Path, changed: list[str]) -> str:
     """Return which of the stages that have run will run again, in how much time as far as that was measured."""
     stages, made = read_stages(root), _made(root)
-    again = [stage for stage in _reached(stages, set(changed)) if stage.name in made]
+    reached = with_followers(stages, lambda stage: bool({*changed} & {*stage.code}))
+    again = [stage for stage in reached if stage.name in made]
     if not again:
-        return "no stage that stands on it has run yet"
+        return "no stage that depends on it has run yet"
     measured = stage_seconds(root)
     seconds = [measured[stage.name] for stage in again if stage.name in measured]
     cost = f", some {clock(sum(seconds))} as measured" if seconds else ""
@@ -79,12 +80,3 @@ def _made(root: Path) -> set[str]:
     """Return the names of stages that dvc.lock says have run."""
     path = root / "dvc.lock"
     return set(lock_entries(path)) if path.exists() else set()
-
-
-def _reached(stages: list[Stage], changed: set[str]) -> list[Stage]:
-    """Return the stages that stand on changed code, and those that read what such stages make, in running order."""
-    reached: list[Stage] = []
-    for stage in stages:
-        if changed & {*stage.code} or any(source in reached for source in sources(stage, stages)):
-            reached.append(stage)
-    return reached

@@ -1,4 +1,4 @@
-"""Choices whose 16-bit arithmetic this machine's processor can only emulate."""
+"""Configs with 16-bit arithmetic that this machine's processor can only emulate."""
 
 import sys
 from pathlib import Path
@@ -15,9 +15,9 @@ COST = "10 to 40 times the time of float32"
 
 
 def emulated(experiment: Experiment, execution: Execution, root: Path = Path()) -> dict[str, list[ConfigProblem]]:
-    """Return, for each key of params.yaml, the lines of its choices that ask for bfloat16 where it is emulated.
+    """Return, for each key of params.yaml, the lines of its configs that set bfloat16, if it is emulated.
 
-    Empty where a GPU computes, where the processor has the instructions, and where that cannot be known.
+    Empty if a GPU computes, if the processor has the instructions, or if that is unknown.
     """
     on_cpu = execution.device == "cpu" or (execution.device == "auto" and not has_gpu())
     if not on_cpu or multiplies_bfloat16() is not False:
@@ -31,7 +31,7 @@ def emulated(experiment: Experiment, execution: Execution, root: Path = Path()) 
 
 
 def warn_emulated(experiment: Experiment, execution: Execution, *keys: str) -> None:
-    """Print on stderr which choices of these keys of params.yaml a stage computes slowly, each once."""
+    """Print on stderr which configs of these keys of params.yaml make a stage slow, each once."""
     found = emulated(experiment, execution)
     for line in dict.fromkeys(str(fault) for key in keys for fault in found.get(key, [])):
         print(f"warning: {line}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Official benchmarks: where a release lies, and which layout and part of it is scored.
+"""Official benchmarks: where a release is, its layout, and which part of it is scored.
 
 All compare the likelihood of two recordings. None of these fields has a default.
 """
@@ -72,7 +72,7 @@ class DatasetRepo(HubSource):
 class Salmon(Config):
     """SALMon: eight acoustic questions of 200 pairs. Its authors define no mean over the parts.
 
-    A folder is the zip's (PART/sample_NUMBER_0.wav right, _1.wav wrong) or holds PART/*.parquet as the Hub does. The
+    A folder is the zip's (PART/sample_NUMBER_0.wav right, _1.wav wrong) or contains PART/*.parquet as on the Hub. The
     two releases are not the same files.
     """
 

@@ -1,6 +1,6 @@
-"""Corpora of recorded speech: where it lies, and which of its subsets serve which split.
+"""Corpora of recorded speech: where it is, and which subsets form which split.
 
-None of these fields has a default: every value that moves a published number stands in a YAML file.
+None of these fields has a default: every value that affects a published number is in a YAML file.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -39,7 +39,7 @@ class Subsets(Config):
 
 
 class Limits(Config):
-    """How many utterances of a part a split may take; null: all. A larger number keeps the smaller one's choice."""
+    """How many utterances of a part a split may use; null: all. A larger number includes those of a smaller one."""
 
     train: PositiveCount | None
     valid: PositiveCount | None
@@ -53,7 +53,7 @@ class Limits(Config):
 
 
 class Part(Config):
-    """What every part of a corpus says, whatever its layout."""
+    """Fields of every part of a corpus, in any layout."""
 
     subsets: Subsets
     max_utterances: Limits
@@ -61,7 +61,7 @@ class Part(Config):
 
 
 class LibriSpeechPart(Part):
-    """LibriSpeech as published (openslr.org/12): SUBSET/SPEAKER/CHAPTER/*.flac beside a *.trans.txt."""
+    """LibriSpeech as published (openslr.org/12): SUBSET/SPEAKER/CHAPTER/*.flac with a *.trans.txt."""
 
     kind: Literal["librispeech"]
     source: FolderSource
@@ -115,17 +115,17 @@ class Recordings(Config):
     """
 
     kind: Literal["recordings"]
-    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
-    max_duration_s: Positive = Field(description="longer audio is refused: it was not cut into utterances")
+    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is an error")
+    max_duration_s: Positive = Field(description="longer audio is an error: it was not cut into utterances")
     overlapping_speakers: Literal["error", "exclude", "allow"] = Field(
-        description="training speech of a speaker who also speaks in another split: an error, left out and counted, "
-        "or allowed: for one or a few voices, of which all results then are"
+        description="training speech of a speaker who also speaks in another split: an error, excluded and counted, "
+        "or allowed: for one or a few voices, to which all results then apply"
     )
-    exclude_ids: tuple[str, ...] = Field(description="utterances to pass over, by id or by place as errors print it")
+    exclude_ids: tuple[str, ...] = Field(description="utterances to exclude, by id or by place as errors print it")
     num_texts: PositiveCount = Field(description="training transcripts, at most, that judges may be fitted on")
     num_prompt_words: PositiveCount = Field(description="their first words play the prompt, the rest its continuation")
     content_sha256: Sha256 | None = Field(
-        description="what artifacts/corpus/summary.json said of the audio when it was first read; null: not checked"
+        description="hash of the audio from artifacts/corpus/summary.json; null: not checked"
     )
     parts: dict[Name, PartConfig] = Field(min_length=1)
 

@@ -1,4 +1,4 @@
-"""What no single file can know: disagreements between the choices of an experiment."""
+"""Checks across files: contradictions between the configs of an experiment."""
 
 import math
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ SPECIAL_TOKENS = 2  # begin and end of sequence
 
 @dataclass(frozen=True)
 class Conflict:
-    """A disagreement, shown at `key` of the file that params.yaml's key `choice` names; PARAMS is params.yaml."""
+    """A contradiction, shown at `key` of the config that params.yaml's key `choice` names; PARAMS is params.yaml."""
 
     choice: KeyPath
     key: KeyPath
@@ -66,7 +66,7 @@ def _too_few_stories(experiment: Experiment) -> Iterator[Conflict]:
             yield Conflict(
                 PARAMS,
                 ("prompts", split),
-                f"{wanted} prompts wanted, but {experiment.params.corpus} holds {stories} {split} stories; "
+                f"{wanted} prompts wanted, but {experiment.params.corpus} has {stories} {split} stories; "
                 f"lower this, or raise stories.{split} in experiments/corpus/{experiment.params.corpus}.yaml",
             )
 
@@ -102,7 +102,7 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
     """A unit must last a whole number of samples to the encoder and of mel frames to the vocoder."""
     encoder, vocoder = experiment.encoder, experiment.vocoder
     if encoder.sample_rate_hz % encoder.frame_rate_hz:
-        message = f"{encoder.sample_rate_hz} Hz is no multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
+        message = f"{encoder.sample_rate_hz} Hz is not a multiple of frame_rate_hz ({encoder.frame_rate_hz:g})"
         yield Conflict(("encoder",), ("sample_rate_hz",), message)
     if isinstance(vocoder, ConvGriffinLimConfig) and vocoder.sample_rate_hz % (
         encoder.frame_rate_hz * vocoder.hop_samples
@@ -113,7 +113,7 @@ def _broken_rates(experiment: Experiment) -> Iterator[Conflict]:
             f"a unit lasts {vocoder.sample_rate_hz} / {encoder.frame_rate_hz:g} = "
             f"{vocoder.sample_rate_hz / encoder.frame_rate_hz:g} samples "
             f"(sample_rate_hz over {experiment.params.encoder}'s frame_rate_hz), "
-            f"which is no multiple of hop_samples ({vocoder.hop_samples})",
+            f"which is not a multiple of hop_samples ({vocoder.hop_samples})",
         )
     if isinstance(vocoder, ScratchUnitHiFiGANConfig):
         lasts = vocoder.sample_rate_hz / encoder.frame_rate_hz
@@ -165,7 +165,7 @@ def _wrong_trainers(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
-    """The report tells what a round changed, so one must be evaluated, under its own name."""
+    """The report is about a round's change, so a round must be evaluated, under its own name."""
     params = experiment.params
     for name, system in params.systems.items():
         if name in params.checkpoints and system.checkpoint != name:
@@ -189,7 +189,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
     prompt_units = math.ceil(prompts.max_duration_s * experiment.encoder.frame_rate_hz)
     if prompts.min_units > prompt_units:
         limit = f"max_duration_s ({prompts.max_duration_s:g} s)"
-        message = f"no prompt of at most {limit} can hold more than {prompt_units} units"
+        message = f"no prompt of at most {limit} can have more than {prompt_units} units"
         yield Conflict(PARAMS, ("prompts", "min_units"), message)
     needed = prompt_units + sampling.max_new_units + SPECIAL_TOKENS
     if isinstance(experiment.lm, LlamaScratchConfig) and experiment.lm.max_position_embeddings < needed:
@@ -203,7 +203,7 @@ def _too_few_positions(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
-    """Units made elsewhere are those of their encoder, whatever is chosen; the rest is checked once it ran."""
+    """Imported units are those of their own encoder, whichever is configured; the rest is checked after it ran."""
     lm, params = experiment.lm, experiment.params
     if isinstance(lm, PublishedLm):
         for name, there, here in _other_units(lm.units, experiment):
@@ -216,14 +216,14 @@ def _unit_mismatch(experiment: Experiment) -> Iterator[Conflict]:
         if isinstance(preferences, UnitPreferences):
             for name, there, here in _other_units(preferences.units, experiment):
                 message = (
-                    f"{params.imported_preferences[key]} holds units of {name} {there}, "
+                    f"{params.imported_preferences[key]} has units of {name} {there}, "
                     f"but encoder {params.encoder} gives {here}; choose the encoder they were made with"
                 )
                 yield Conflict(("imported_preferences", key), ("units", name), message)
 
 
 def _other_units(stated: TrainingUnits, experiment: Experiment) -> Iterator[tuple[str, object, object]]:
-    """Yield (field, stated, the encoder's) where both are known and differ."""
+    """Yield (field, stated, the encoder's) if both are known and differ."""
     encoder = experiment.encoder
     known = {name: getattr(encoder, name, None) for name in ("num_units", "frame_rate_hz", "layer")}
     known["codebook_file_sha256"] = getattr(getattr(encoder, "codebook", None), "sha256", None)
@@ -247,7 +247,7 @@ def _vocoder_mismatch(experiment: Experiment) -> Iterator[Conflict]:
             yield Conflict(
                 ("vocoder",),
                 (name,),
-                f"{experiment.params.vocoder} speaks units of {name} {wanted}, but encoder {experiment.params.encoder} "
+                f"{experiment.params.vocoder} has units of {name} {wanted}, but encoder {experiment.params.encoder} "
                 f"gives {'none' if given is None else given}; choose the encoder it was trained with",
             )
 
@@ -280,7 +280,7 @@ def _empty_split(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
-    """A metric in use that nobody measures is null in every row, and no pair would be found."""
+    """A metric in use that is not measured is null in every row, and no pair would be found."""
     judge, params = experiment.judge, experiment.params
     silent = isinstance(judge, OpenAIJudgeConfig) or (
         isinstance(judge, CausalLMJudgeConfig) and not judge.compute_perplexity
@@ -291,7 +291,7 @@ def _unmeasured_perplexity(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _unfit_repositories(experiment: Experiment) -> Iterator[Conflict]:
-    """A placeholder is nobody's account, and two rounds in one repository would overwrite each other."""
+    """A placeholder is not an account, and two rounds in one repository would overwrite each other."""
     if not isinstance(experiment.publish, HubPublishing):
         return
     rounds = published_checkpoints(experiment)

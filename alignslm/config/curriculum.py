@@ -28,14 +28,14 @@ class JudgedPreferences(Config):
     def _ordered(self) -> "JudgedPreferences":
         if self.min_chosen_score <= self.max_rejected_score:
             raise ValueError(
-                f"min_chosen_score ({self.min_chosen_score}) must lie above max_rejected_score "
+                f"min_chosen_score ({self.min_chosen_score}) must be above max_rejected_score "
                 f"({self.max_rejected_score}), else one continuation could be both chosen and rejected"
             )
         return self
 
 
 class Checkpoint(Config):
-    """A checkpoint: where its training starts, and what it learns from."""
+    """A checkpoint: what it is trained from, on which data, with which trainer."""
 
     init_from: Label = Field(description="checkpoint that training starts from; preference training's reference, too")
     train_on: Annotated[str, Field(pattern=f"^({UNITS}|{PAIRS}{_LABEL})$")] = Field(
@@ -54,7 +54,7 @@ class Checkpoint(Config):
 
     @property
     def pairs(self) -> str | None:
-        """The preferences whose pairs it is trained on; None where it is trained on units."""
+        """The preferences that it is trained on; None if it is trained on units."""
         return self.train_on.removeprefix(PAIRS) if self.train_on.startswith(PAIRS) else None
 
 

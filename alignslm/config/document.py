@@ -46,7 +46,7 @@ class Document:
         return self.lines[path]
 
     def value(self, path: KeyPath) -> Plain:
-        """Return the value at a path. Raises KeyError where the file has none."""
+        """Return the value at a path. Raises KeyError if there is none."""
         at: Plain = self.data
         for step in path:
             if isinstance(at, dict):
@@ -97,7 +97,7 @@ def read_document(path: Path) -> Document | list[ConfigProblem]:
 
 
 def read_mapping(path: Path) -> dict[str, Plain]:
-    """Return the content of a YAML mapping alone. Raises ConfigError."""
+    """Return the content of a YAML mapping. Raises ConfigError."""
     document = read_document(path)
     if isinstance(document, list):
         raise ConfigError(document)
@@ -141,9 +141,9 @@ def _syntax_fault(error: YAMLError, name: str, text: str) -> ConfigProblem:
 
 
 def _node_faults(node: Node, name: str, path: KeyPath, above: tuple[Node, ...]) -> Iterator[ConfigProblem]:
-    """Yield repeated keys, keys that are no text, aliases that contain themselves, and values of no use."""
+    """Yield repeated keys, keys that are not text, aliases that contain themselves, and unusable values."""
     if any(node is outer for outer in above):
-        yield ConfigProblem(name, node.start_mark.line + 1, ".".join(path), "an alias stands inside its own anchor")
+        yield ConfigProblem(name, node.start_mark.line + 1, ".".join(path), "an alias is inside its own anchor")
         return
     if problem := _value_problem(node):
         yield ConfigProblem(name, node.start_mark.line + 1, ".".join(path), problem)
@@ -166,9 +166,7 @@ def _node_faults(node: Node, name: str, path: KeyPath, above: tuple[Node, ...]) 
                 continue
             if key.value in first:
                 where = ".".join((*path, key.value))
-                yield ConfigProblem(
-                    name, line, where, f"this key stands on line {first[key.value]} already; remove one"
-                )
+                yield ConfigProblem(name, line, where, f"this key is already on line {first[key.value]}; remove one")
             first.setdefault(key.value, line)
             yield from _node_faults(value, name, (*path, key.value), (*above, node))
 

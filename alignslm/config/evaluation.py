@@ -28,7 +28,7 @@ class ToyStoryCloze(Config):
     """True against foreign endings of held-out stories (after spoken and topic StoryCloze).
 
     Subtypes: `topic` (another topic's ending), and the harder same-topic negatives `pronoun`, `number`,
-    `object`. The headline figure is `topic`, as in T-StoryCloze; the others stand beside it.
+    `object`. The headline figure is `topic`, as in T-StoryCloze.
     """
 
     kind: Literal["toy-storycloze"]
@@ -41,7 +41,7 @@ ToyBenchmark: TypeAlias = ToyLexical | ToySyntactic | ToyStoryCloze
 
 
 class CorpusClozeConfig(Config):
-    """True against foreign endings of the corpus's own held-out speech: T-StoryCloze's question where no text is known.
+    """True against mismatched endings of the corpus's held-out speech: T-StoryCloze's question without texts.
 
     Every item is `context_s` of an utterance and `ending_s` after it, or after the same point of another utterance.
     """
@@ -52,7 +52,9 @@ class CorpusClozeConfig(Config):
     pairs: PositiveCount = Field(description="so many at most; utterances too short for context and ending give none")
     context_s: Positive
     ending_s: Positive
-    same_speaker: bool = Field(description="foreign endings are of the context's own speaker: no voice gives them away")
+    same_speaker: bool = Field(
+        description="mismatched endings are of the same speaker, so the voice does not reveal them"
+    )
 
 
 BenchmarkConfig = Annotated[ToyBenchmark | CorpusClozeConfig | OfficialBenchmark, Field(discriminator="kind")]

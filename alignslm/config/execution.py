@@ -1,4 +1,4 @@
-"""How results are computed, never what they are: no stage depends on this and no artifact's content may."""
+"""How results are computed, never what they are: no stage and no artifact depends on it."""
 
 from typing import Annotated, Literal
 
@@ -10,23 +10,23 @@ Replicas = Annotated[Literal["auto"] | Few, Field(description="copies of a model
 
 
 class Execution(Config):
-    """Settings of a machine, or of a cluster. docs/scaling.md says what each is good for."""
+    """Settings of a machine, or of a cluster. docs/scaling.md explains when to change which."""
 
     device: Literal["auto", "cpu", "cuda"]
     engine: Literal["local", "ray"] = Field(description="where models work: on this machine, or on a Ray cluster")
     ray_address: str = Field(
         min_length=1, description="HOST:PORT of a cluster, or auto: RAY_ADDRESS, else the one this machine is part of"
     )
-    replicas: Replicas = Field(description="auto: one a GPU, or one a machine where there is none")
+    replicas: Replicas = Field(description="auto: one per GPU, or one if there is none")
     num_workers: Few = Field(description="processes for work without a model, such as speech synthesis")
-    batch_size: PositiveCount = Field(description="rows given to a model at once")
-    shard_size: PositiveCount = Field(description="rows whose result is made durable at once")
+    batch_size: PositiveCount = Field(description="rows that a model processes at once")
+    shard_size: PositiveCount = Field(description="rows that are saved at once")
     batch_invariant: bool = Field(
         description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
     )
-    num_processes: Few = Field(description="processes that share every batch of training, one a GPU")
+    num_processes: Few = Field(description="processes that share each training batch, one per GPU")
     fsdp: Literal["none", "full_shard"] = Field(
-        description="full_shard: of a model that an adapter is trained on, each training process holds a part"
+        description="full_shard: each training process has a part of the model under the adapter"
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""params.yaml as one typed value, and the choices it names."""
+"""params.yaml as one typed value, and the configs it names."""
 
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -30,7 +30,7 @@ class Round(NamedTuple):
 
 
 class Params(Config):
-    """The content of params.yaml: names of choices, and the values that belong to one experiment only."""
+    """The content of params.yaml: names of configs, and the values that belong to one experiment only."""
 
     corpus: Name
     encoder: Name
@@ -38,11 +38,11 @@ class Params(Config):
     vocoder: Name
     asr: Name
     mos: Name = Field(description="predicts how good speech sounds; reported, never trained on")
-    judge: Name = Field(description="the judge whose scores become preference pairs")
+    judge: Name = Field(description="the judge with the scores that become preference pairs")
     heldout_judge: Name = Field(description="a judge that never trains, only reports")
     selector: Name
-    benchmarks: dict[Label, Name] = Field(min_length=1, description="report name -> choice")
-    imported_preferences: dict[Label, Name] = Field(description="name of their pairs -> choice")
+    benchmarks: dict[Label, Name] = Field(min_length=1, description="report name -> config")
+    imported_preferences: dict[Label, Name] = Field(description="name of their pairs -> config")
     seeds: Seeds
     prompts: Prompts
     sampling: Sampling
@@ -130,7 +130,7 @@ class Params(Config):
 
 
 class Experiment(Config):
-    """Params with every named choice parsed in its place: all that a stage may read."""
+    """Params with every named config parsed in its place: all that a stage may read."""
 
     params: Params
     corpus: CorpusConfig
@@ -148,7 +148,7 @@ class Experiment(Config):
     publish: PublishConfig
 
     def choices(self) -> "Iterator[Choice]":
-        """Yield every choice with the file it was read from, in the order of `CONFIG_GROUPS`."""
+        """Yield every config with the file it was read from, in the order of `CONFIG_GROUPS`."""
         for path, name in chosen(self.params.model_dump(mode="json")):
             config = getattr(self, path[0])
             file = Path("experiments", CONFIG_GROUPS[path[0]], f"{name}.yaml")
@@ -156,7 +156,7 @@ class Experiment(Config):
 
 
 def chosen(params: Mapping[str, Plain]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield (key path, choice) of every choice that the data of a params.yaml spells as a name."""
+    """Yield (key path, name) of every config that the data of a params.yaml names."""
     for key in CONFIG_GROUPS:
         value = params.get(key)
         for path, choice in _below(key, value).items():
@@ -201,7 +201,7 @@ class Choice(NamedTuple):
     path: KeyPath
 
 
-# Which folder of experiments/ holds the files that a key of params.yaml chooses among.
+# The folder of experiments/ with the configs that a key of params.yaml can name.
 CONFIG_GROUPS = {
     "corpus": "corpus",
     "encoder": "encoder",

@@ -4,22 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from alignslm.config.calibration import Calibration
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
 from alignslm.config.model import Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size, Temperature
 from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
-
-
-class Calibration(Config):
-    """How a judge's mean log-probability per word becomes a score on 1..5.
-
-    A sigmoid is placed between true continuations (mean score `ground_truth_score`) and continuations shuffled
-    across prompts (mean score `shuffled_score`); each word's log-probability is clamped below first, so
-    that one unheard word does not decide a whole continuation.
-    """
-
-    min_word_logprob: Annotated[float, Field(ge=-1000, lt=0)]
-    ground_truth_score: Annotated[float, Field(gt=3, lt=5)]
-    shuffled_score: Annotated[float, Field(gt=1, lt=3)]
 
 
 class NgramJudgeConfig(Config):
@@ -42,7 +30,7 @@ class StoryLMJudgeConfig(Config):
     batch_size: PositiveCount
     learning_rate: Positive
     word_dropout: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        description="share of training words hidden as unknown, so that misheard words have a learnt probability"
+        description="fraction of training words replaced by <unk>, so that misrecognized words get a probability"
     )
     calibration: Calibration
 
@@ -55,7 +43,7 @@ JudgeConfig = Annotated[
 
 AutoBleu = Annotated[
     Literal["gslm", "gslm-script", "slamkit"],
-    Field(description="whose definition of self-repetition; docs/benchmarks.md tells them apart"),
+    Field(description="definition of self-repetition; docs/benchmarks.md compares them"),
 ]
 
 
@@ -64,7 +52,7 @@ class Weights(Config):
 
     Metrics are first put on the judge's 1..5 scale, higher better (`alignslm.pairs.utility`), and the
     weights are normalised to sum to one, so thresholds keep their meaning whatever the weights.
-    `judge_score` alone is the paper's LLM-score feedback, `ppl` alone its perplexity feedback.
+    Only `judge_score` is the paper's LLM-score feedback, only `ppl` its perplexity feedback.
     """
 
     judge_score: NotNegative
@@ -102,7 +90,7 @@ class QuantileSelector(ThresholdSelector):
     def _ordered(self) -> "QuantileSelector":
         if self.chosen_quantile <= self.rejected_quantile:
             raise ValueError(
-                f"chosen_quantile ({self.chosen_quantile}) must lie above rejected_quantile "
+                f"chosen_quantile ({self.chosen_quantile}) must be above rejected_quantile "
                 f"({self.rejected_quantile}), else one continuation could be both chosen and rejected"
             )
         return self

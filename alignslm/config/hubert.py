@@ -17,8 +17,8 @@ class HubertEncoderConfig(Config):
 
     kind: Literal["hubert"]
     weights: Source = Field(description="a transformers HubertModel")
-    layer: PositiveCount = Field(description="transformer layer whose output is quantised; the first is 1")
-    codebook: Source = Field(description="centroids as .safetensors, .npy, or a joblib .bin whose sha256 is given")
+    layer: PositiveCount = Field(description="transformer layer with the output to quantize; the first is 1")
+    codebook: Source = Field(description="centroids as .safetensors, .npy, or a joblib .bin with its sha256")
     num_units: Annotated[int, Field(ge=2, le=65535)]
     sample_rate_hz: PositiveCount = Field(description="what speech is resampled to")
     hop_samples: PositiveCount = Field(description="samples between two frames: 640 is 25 Hz at 16 kHz")
@@ -26,7 +26,7 @@ class HubertEncoderConfig(Config):
     pad_samples: Count = Field(description="zeros before and after every utterance: 0 as textless, 40 as slamkit")
     dtype: Dtype
     window_s: Positive = Field(description="longer speech is encoded in windows of this length")
-    overlap_s: Positive = Field(description="what two neighbouring windows share; each decides half of it")
+    overlap_s: Positive = Field(description="overlap of two neighboring windows; each provides half of it")
 
     @property
     def frame_rate_hz(self) -> float:

@@ -1,4 +1,4 @@
-"""A listening study: what raters hear, in which design, and what they are asked."""
+"""A listening study: the clips, the design and the question."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ ORIGINAL = "original"
 
 
 class ListeningTestConfig(Config):
-    """Raters judge continuations of the same prompts by several systems, one clip at a time, not knowing whose.
+    """Raters judge continuations of the same prompts by several systems, one clip at a time, unaware of the system.
 
     Every clip is the recorded prompt followed by one system's first continuation of it (paper: MMOS, human ratings of
     meaningfulness, 1 to 5).
@@ -24,12 +24,12 @@ class ListeningTestConfig(Config):
         tuple[Name, ...], Field(min_length=1, description="controls and rounds, as in artifacts/samples")
     ]
     resynthesized: Name | None = Field(
-        description="anchor: the control that speaks the true continuations through the vocoder; null leaves it out"
+        description="anchor: the system of resynthesized ground-truth continuations; null: none"
     )
     original: bool = Field(description="anchor: the true continuations as they were recorded")
     prompts: PositiveCount
     trials_per_prompt: PositiveCount = Field(
-        description="times a rater hears each prompt, another system each time; 1 is the quickest design"
+        description="times a rater hears each prompt, each time by another system; 1 is the quickest design"
     )
     loudness_lufs: Annotated[float, Field(ge=-40, le=-10, description="ITU-R BS.1770 loudness of every clip's parts")]
     pause_s: Annotated[float, Field(ge=0, le=2, description="silence between prompt and continuation")]

@@ -6,15 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from alignslm.config.calibration import Calibration
 from alignslm.config.model import Config, Few, Fraction, HttpUrl, Name, Positive, PositiveCount, Seed
 from alignslm.config.sources import Source
 
 AnswerPrefix = Annotated[
-    str, Field(min_length=1, description="what stands right before the rating in an answer, as the rubric asks for it")
+    str, Field(min_length=1, description="text right before the rating in a reply, as the rubric asks for it")
 ]
-MaxUnscored = Annotated[
-    Fraction, Field(description="ratio of texts without a score, of those asked about, beyond which a stage fails")
-]
+MaxUnscored = Annotated[Fraction, Field(description="a stage fails if a larger fraction of its texts gets no score")]
 AucTexts = Annotated[
     int, Field(ge=0, le=10_000, description="texts that the judge is tried on, each true and twice shuffled; 0: none")
 ]
@@ -30,7 +29,7 @@ class _Decoding(Config):
     max_tokens: PositiveCount = Field(
         description="longest answer, with its reasoning; one that reaches it rates nothing"
     )
-    num_votes: Few = Field(description="answers a story; the score is the mean of those that give a rating")
+    num_votes: Few = Field(description="replies per story; the score is the mean of those with a rating")
 
     @model_validator(mode="after")
     def _votes_differ(self) -> Self:
@@ -53,11 +52,18 @@ class ExpectedRating(Config):
 
 
 class GeneratedRating(_Decoding):
-    """The rating that stands in an answer written out, as in the paper."""
+    """The rating parsed from a generated answer, as in the paper."""
 
     mode: Literal["generate"]
     temperature: Temperature
     seed: Seed
+
+
+class CalibratedPerplexity(Config):
+    """The mean log-probability of the continuation's tokens, calibrated on `auc_texts` texts: no rubric is read."""
+
+    mode: Literal["perplexity"]
+    calibration: Calibration
 
 
 class ServerDecoding(_Decoding):
@@ -67,14 +73,14 @@ class ServerDecoding(_Decoding):
 
 
 class CausalLMJudgeConfig(Config):
-    """A causal language model from the Hub or a folder, through its chat template where its tokenizer has one."""
+    """A causal language model from the Hub or a folder, with its tokenizer's chat template, if there is one."""
 
     kind: Literal["causal-lm"]
     weights: Source
     dtype: Literal["float32", "bfloat16", "float16"]
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
     answer_prefix: AnswerPrefix
-    score: Annotated[ExpectedRating | GeneratedRating, Field(discriminator="mode")]
+    score: Annotated[ExpectedRating | GeneratedRating | CalibratedPerplexity, Field(discriminator="mode")]
     compute_perplexity: bool = Field(
         description="whether conditional perplexity is measured too, in further forward passes"
     )
@@ -123,7 +129,7 @@ class OpenAIJudgeConfig(Config):
     base_url: Annotated[HttpUrl, AfterValidator(_without_query)]
     model: Annotated[str, Field(min_length=1)]
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = Field(
-        description="the environment variable that holds the key; null for a server that wants none"
+        description="environment variable with the API key; null if the server needs none"
     )
     api_key_header: Literal["Authorization", "api-key"] = Field(default="Authorization", description="api-key: Azure's")
     rubric: Name = Field(description="file experiments/rubric/NAME.txt")
@@ -136,9 +142,9 @@ class OpenAIJudgeConfig(Config):
     extra_body: dict[str, JsonValue] = Field(default={}, description="further fields of every request")
     extra_query: dict[str, str] = Field(default={}, description="query of the URL, such as Azure's api-version")
     budget: Budget
-    price: Price | None = Field(default=None, exclude=True, description="no artifact holds it; null: not known")
+    price: Price | None = Field(default=None, exclude=True, description="not part of any artifact; null: unknown")
     concurrency: Few = Field(description="requests under way at once")
-    timeout_s: Positive = Field(description="how long one whole answer may take")
+    timeout_s: Positive = Field(description="time limit for one whole reply")
     max_attempts: Few = Field(description="times one question is sent before the run stops")
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20
@@ -160,7 +166,7 @@ class OpenAIJudgeConfig(Config):
         return {**sent, self.max_tokens_field: self.decoding.max_tokens, **self.extra_body}
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, message) for what the environment lacks or says otherwise."""
+        """Yield (key, message) for variables that are missing or contradict the config."""
         value, name = self.api_key(), self.api_key_env
         other = os.environ.get("OPENAI_BASE_URL", "").strip()
         if name and not value:
@@ -174,7 +180,7 @@ class OpenAIJudgeConfig(Config):
         if odd := next((sign for sign in value or "" if not "!" <= sign <= "~"), None):
             yield (
                 "api_key_env",
-                f"the key in {name} contains {odd!r}, as no key does; copy it anew: export {name}=...",
+                f"the key in {name} contains {odd!r}, which is not allowed in a key; copy it again: export {name}=...",
             )
         if other and other.rstrip("/") != self.base_url.rstrip("/"):
             yield (

@@ -56,7 +56,7 @@ def load_experiment(root: Path = Path()) -> Experiment:
 
 
 def resolve(document: Document, root: Path) -> Experiment:
-    """Return the experiment of a params.yaml already read, its choices looked up under root/experiments."""
+    """Return the experiment of a parsed params.yaml, with its configs from root/experiments."""
     params = validate(document, _adapter(Params), Params)
     faults = params if isinstance(params, list) else []
     reads: Reads = {(): document}
@@ -96,7 +96,7 @@ def load_config(group: str, name: str, kind: Any, root: Path = Path()) -> Any:
     path = root / "experiments" / group / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        message = f"no file {path.as_posix()}" + suggestion(name, known, label="choices")
+        message = f"no file {path.as_posix()}" + suggestion(name, known, label="configs")
         raise ConfigError([ConfigProblem(path.as_posix(), None, "", message)])
     document = read_document(path)
     found = document if isinstance(document, list) else validate(document, _adapter(kind), kind)
@@ -117,7 +117,7 @@ def _read_choice(
     path = folder / f"{choice}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
-        message = f"no file {path.as_posix()}" + suggestion(choice, known, label="choices")
+        message = f"no file {path.as_posix()}" + suggestion(choice, known, label="configs")
         return [ConfigProblem(params.name, params.line(key), ".".join(key), message)]
     document = read_document(path)
     if isinstance(document, list):
@@ -125,7 +125,7 @@ def _read_choice(
     kind = CONFIG_TYPES[key[0]]
     named, known = document.data.get("kind"), kinds(kind)
     if isinstance(named, str) and named not in known:
-        message = f"{named!r} is no kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
+        message = f"{named!r} is not a kind of {key[0]} ({params.name}:{params.line(key)})" + suggestion(named, known)
         return [ConfigProblem(document.name, document.line(("kind",)), "kind", message)]
     value = validate(document, _adapter(kind), kind)
     return value if isinstance(value, list) else (document, value)
@@ -158,7 +158,7 @@ def _locate(conflict: Conflict, reads: Reads) -> ConfigProblem:
 
 
 def library_faults(root: Path = Path()) -> list[ConfigProblem]:
-    """Return the faults of every choice file below root/experiments, chosen or not, each read by itself."""
+    """Return the problems of every config in root/experiments, in use or not, each read by itself."""
     kinds: dict[str, Any] = {folder: CONFIG_TYPES[key] for key, folder in CONFIG_GROUPS.items()}
     kinds["listening"] = ListeningTestConfig
     faults: list[ConfigProblem] = []

@@ -26,7 +26,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "s
 
 
 class _Expected(NamedTuple):
-    """What a stage wants of a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens.
+    """What a stage expects in a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens.
 
     `ctranslate2`: whether that form is "taken" too, "required", or None.
     """
@@ -78,9 +78,9 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
     elif expected.ctranslate2 and _WEIGHTS_OF_CTRANSLATE2 in names and "model.safetensors" not in names:
         yield from _ctranslate2_problems(folder, names)
     elif expected.ctranslate2 == "required":
-        yield f"{folder} has no {_WEIGHTS_OF_CTRANSLATE2}, which CTranslate2 reads; for others use kind: whisper"
+        yield f"{folder} has no {_WEIGHTS_OF_CTRANSLATE2}, which CTranslate2 needs; for other formats use kind: whisper"
     elif not folder.is_dir():
-        yield f"{folder} is a file; name the folder that has config.json and the weights"
+        yield f"{folder} is a file; use the folder with config.json and the weights"
     elif not names:
         yield f"{folder} is empty; download the model into it again"
     elif "config.json" not in names:
@@ -98,9 +98,9 @@ def _gguf_problems(path: Path, expected: _Expected) -> Iterator[str]:
     if not expected.gguf:
         yield f"{path} is GGUF, which only judges read; name a folder with config.json and safetensors"
     elif path.is_dir():
-        yield f"{path} holds GGUF files; name one: {next(path.glob('*.gguf'))}"
+        yield f"{path} contains GGUF files; choose one: {next(path.glob('*.gguf'))}"
     elif not _begins(path).startswith(b"GGUF"):
-        yield f"{path} is no GGUF file; download it again"
+        yield f"{path} is not a GGUF file; download it again"
 
 
 def _begins(file: Path) -> bytes:
@@ -116,7 +116,7 @@ def _ctranslate2_problems(folder: Path, names: list[str]) -> Iterator[str]:
 
 
 def settings_problems(folder: Path) -> list[str]:
-    """Return what is wrong with the JSON files that transformers reads from a folder; it passes over some of them."""
+    """Return what is wrong with the JSON files that transformers reads from a folder; it ignores some of them."""
     files = [path for name in SETTINGS for path in sorted(folder.glob(name))]
     return [found for file in files if isinstance(found := read_json(file), str)]
 
@@ -148,7 +148,7 @@ def _config_problems(folder: Path, settings: Mapping[str, Any], expected: _Expec
     if isinstance(size, int) and size < expected.min_tokens:
         yield f"{folder} has vocab_size {size}, but offset and units of the config need {expected.min_tokens} tokens"
     if "quantization_config" in settings:
-        yield f"{folder} is quantized, which is not read; name the model in float32, float16 or bfloat16"
+        yield f"{folder} is quantized, which is not supported; use the model in float32, float16 or bfloat16"
 
 
 def _tokenizer_problems(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _weights_problems(folder: Path, settings: Mapping[str, Any], expected: _Expe
     tensors: dict[str, tuple[str, list[int]]] = {}
     for file in files if files and files[0].suffix == ".safetensors" else ():
         try:
-            with safe_open(file, framework="numpy") as opened:  # reads the header alone
+            with safe_open(file, framework="numpy") as opened:  # reads only the header
                 parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
                 tensors |= {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
         except (SafetensorError, OSError) as error:

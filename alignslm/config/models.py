@@ -40,7 +40,7 @@ class Lora(Config):
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-MICRO_BATCH = Field(description="rows a device holds at once, gradients adding up to batch_size; null: all of them")
+MICRO_BATCH = Field(description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them")
 LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft"]
 
 
@@ -54,7 +54,7 @@ class PreferenceTrainerConfig(Config):
     kind: Literal["preference"]
     loss_weights: dict[LossName, Positive] = Field(min_length=1)
     label_smoothing: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
-        default=None, description="share of pairs with swapped sides that the loss robust assumes; null without it"
+        default=None, description="fraction of pairs with swapped sides that the loss robust assumes; null without it"
     )
     reference_free: bool = Field(
         default=False, description="compare log-probabilities themselves, not what they are above the start's"
@@ -76,7 +76,7 @@ class PreferenceTrainerConfig(Config):
     weight_decay: NotNegative
     max_grad_norm: Positive
     num_evals: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
-    min_pairs: PositiveCount = Field(description="training on fewer pairs than this is refused")
+    min_pairs: PositiveCount = Field(description="training on fewer pairs than this is an error")
     autocast: Autocast
 
     @model_validator(mode="after")
@@ -108,7 +108,7 @@ class NextUnitTrainerConfig(Config):
 
 
 def has_preference_term(trainer: PreferenceTrainerConfig | NextUnitTrainerConfig) -> bool:
-    """Return whether a trainer learns what is better than what, not what was chosen alone."""
+    """Return whether a trainer compares chosen with rejected, instead of using only the chosen side."""
     return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.loss_weights) != {"sft"}
 
 

@@ -21,11 +21,11 @@ class DNSMOSConfig(Config):
     """
 
     kind: Literal["dnsmos"]
-    release: Literal["speechmos-0.0.1.1"] = Field(description="whose network files are meant; their hashes are checked")
-    personalized: bool = Field(description="the P.835 network that holds other talkers against a clip")
+    release: Literal["speechmos-0.0.1.1"] = Field(description="version of the network files; their hashes are checked")
+    personalized: bool = Field(description="the P.835 network that also penalizes other talkers")
     segments: Literal["all", "first"] = Field(
-        description="`all` averages over 9 s windows a second apart, as published; `first` hears one window, which "
-        "holds any clip below 9 s whole and costs a fifth"
+        description="`all` averages over 9 s windows a second apart, as published; `first` rates one window, "
+        "enough for clips below 9 s, at a fifth of the cost"
     )
     max_clips: MaxClips
 

@@ -13,7 +13,7 @@ Examples = Annotated[int, Field(ge=3, description="training utterances: the firs
 class OwnCode(Config):
     """A class of one file in the folder code/, next to params.yaml, and the keyword arguments it is built with.
 
-    The file may import installed packages, not other files of code/: it alone is what a rerun depends on.
+    The file may import installed packages, not other files of code/: only this file is tracked.
     """
 
     kind: Literal["python"]
@@ -60,7 +60,7 @@ class PythonASRConfig(OwnCode):
 
     sample_rate_hz: PositiveCount = Field(description="what speech is resampled to")
     fit_utterances: Examples
-    resynthesized_fraction: Fraction = Field(description="share of training utterances spoken again by the vocoder")
+    resynthesized_fraction: Fraction = Field(description="fraction of training utterances that are resynthesized")
 
 
 class PythonSelectorConfig(OwnCode):

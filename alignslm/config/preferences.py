@@ -1,6 +1,6 @@
 """Preferences that others made: (prompt, chosen, rejected) as speech or as units, trained on without any sampling.
 
-None of these fields has a default: every value that moves a published number stands in a YAML file.
+None of these fields has a default: every value that affects a published number is in a YAML file.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -21,7 +21,7 @@ class PreferenceFiles(Config):
 
 
 class ColumnNames(Config):
-    """The columns (parquet) or keys (jsonl) that hold the three parts of a row."""
+    """The columns (parquet) or keys (jsonl) of the three parts of a row."""
 
     prompt: str
     chosen: str
@@ -29,15 +29,15 @@ class ColumnNames(Config):
 
 
 class ImportedPreferences(Config):
-    """What given preferences say of themselves, whatever they hold."""
+    """Fields of all imported preferences, of speech and of units."""
 
     source: Annotated[DatasetSource | FolderSource, Field(discriminator="kind")]
     files: PreferenceFiles
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        description="share of the prompts, by hash, that choose the checkpoint where no files serve `valid`; else null"
+        description="fraction of the prompts, by hash, for validation if there are no `valid` files; else null"
     )
     overlapping_prompts: Literal["error", "exclude"] = Field(
-        description="a training row whose prompt also stands among the validation rows: an error, or left out"
+        description="a training row with a prompt that is also in the validation rows: an error, or excluded"
     )
     columns: ColumnNames
     append_eos: bool = Field(
@@ -47,7 +47,7 @@ class ImportedPreferences(Config):
         description="chosen and rejected begin with the whole prompt, which is cut off. false: such rows are an error"
     )
     max_units: PositiveCount | None = Field(
-        description="a row whose prompt and longer side hold more units is left out and counted; null: none"
+        description="rows in which prompt and longer side have more units are excluded and counted; null: none"
     )
 
     @model_validator(mode="after")
@@ -61,7 +61,7 @@ class SpokenPreferences(ImportedPreferences):
     """Sound: parquet with audio columns (SpokenSwag), or jsonl that names files. The experiment's encoder reads it."""
 
     kind: Literal["spoken"]
-    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is refused")
+    sample_rate_hz: PositiveCount = Field(description="audio at any other rate is an error")
 
 
 class UnitPreferences(ImportedPreferences):

@@ -43,15 +43,15 @@ def judge_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProb
 def folder_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigProblem]:
     """Return the local folders, files and packages that configs name and that are not there."""
     found: dict[tuple[Path, str], ConfigProblem] = {}
-    told: set[str | None] = {None}
+    printed: set[str | None] = {None}
     for choice in experiment.choices():
         for key, source in sources_in(choice.config, ""):
             if reason := _absence(source, root):
                 file = root / choice.file
                 place = "packages" if isinstance(source, PackageSource) else "path"
                 how = getattr(source, "fetch", None)
-                if (file, key) not in found and how not in told:
-                    told.add(how)
+                if (file, key) not in found and how not in printed:
+                    printed.add(how)
                     reason += f":\n{indent(how or '', '    ').rstrip()}"
                 found.setdefault((file, key), _fault(file, f"{key}.{place}", reason))
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Whole experiments by name: what a preset sets in params.yaml."""
+"""Presets: whole experiments by name, written into params.yaml."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ WHOLE_MAPPINGS = ("preferences", "checkpoints", "systems", "benchmarks", "import
 
 
 class Preset(Config):
-    """The keys of params.yaml that make an experiment what it is; keys left out stay as they are.
+    """The keys of params.yaml that define an experiment; others stay as they are.
 
     A preset `on` another sets that one's keys first, so that it is a whole experiment too: an ablation, say.
     """
@@ -63,18 +63,18 @@ def list_presets(root: Path = Path()) -> dict[str, Preset]:
 def apply_preset(name: str, root: Path = Path()) -> list[Change]:
     """Write a preset into root/params.yaml, comments and layout kept, and return what changed.
 
-    Raises ConfigError, and leaves the file alone, where preset, file or resulting experiment is at fault.
+    Raises ConfigError, without changing the file, if preset, file or resulting experiment is invalid.
     """
     return _write(preview(name, root), root)
 
 
 def set_values(values: dict[str, Plain], root: Path = Path(), *, named: str) -> list[Change]:
-    """Write keys into root/params.yaml as a preset does; `named` says in messages where they come from."""
+    """Write keys into root/params.yaml as a preset does; `named` is their origin in messages."""
     return _write(_edited(values, root, named), root)
 
 
 def preview_values(values: dict[str, Plain], root: Path = Path(), *, named: str) -> Edited:
-    """Return what `set_values` would make of root/params.yaml, which is left alone."""
+    """Return root/params.yaml as `set_values` would write it; the file is not changed."""
     return _edited(values, root, named)
 
 
@@ -86,7 +86,7 @@ def _write(edited: Edited, root: Path) -> list[Change]:
 
 
 def preview(name: str, root: Path = Path()) -> Edited:
-    """Return what a preset would make of root/params.yaml. Raises ConfigError like `apply_preset`."""
+    """Return root/params.yaml with a preset applied. Raises ConfigError like `apply_preset`."""
     preset, before = _read(name, root), read_document(root / "params.yaml")
     if isinstance(preset, list) or isinstance(before, list):
         raise ConfigError(fault for item in (preset, before) if isinstance(item, list) for fault in item)
@@ -105,7 +105,7 @@ def _edited(values: dict[str, Plain], root: Path, named: str) -> Edited:
 
 
 def _wanted(name: str, preset: Preset, root: Path) -> dict[str, Plain]:
-    """Return the keys that a preset and the one it stands on set together."""
+    """Return the keys set by a preset and the one it extends."""
     if preset.extends is None:
         return preset.set
     below = _read(preset.extends, root)
@@ -137,7 +137,7 @@ def _over(below: Mapping[str, Plain], above: Mapping[str, Plain], *, whole: bool
 
 
 def changes(current: dict[str, Plain], wanted: dict[str, Plain], above: KeyPath = ()) -> list[Change]:
-    """Return what must change for `current` to hold every key of `wanted`."""
+    """Return the changes from `current` to every key of `wanted`."""
     listed: list[Change] = []
     for key, new in wanted.items():
         path, old = (*above, key), current.get(key)
@@ -147,7 +147,7 @@ def changes(current: dict[str, Plain], wanted: dict[str, Plain], above: KeyPath 
             listed += changes(old, new, path)
         elif old != new:
             listed.append(Change(path, old=old, new=new))
-    # Removals last: a mapping in a text may not become empty on the way.
+    # Removals last: a mapping in a text must not become empty in between.
     return [*listed, *_removals(current, wanted, above)]
 
 

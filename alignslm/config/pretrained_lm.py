@@ -25,7 +25,7 @@ class TrainingUnits(Config):
     codebook_file_sha256: Sha256 | None = Field(description="of the published codebook file, as the encoder names it")
 
     def differing(self, contract: Config, *, mine: str) -> list[str]:
-        """Return every field in which a unit contract is known to be another, as a message says it of `mine`."""
+        """Return every field in which a unit contract is known to differ, as text about `mine`."""
         return [
             f"{field}: {wanted!r} {mine}, {getattr(contract, field)!r} from the encoder"
             for field, wanted in self
@@ -54,7 +54,7 @@ class SlamLMConfig(Config):
 
 
 class TokenIds(Config):
-    """How any other model numbers units: token id = unit + offset. Null: the model has no such token."""
+    """How other models number units: token id = unit + offset. Null: the model has no such token."""
 
     offset: Count
     bos: Count | None
@@ -73,7 +73,7 @@ class HFLMConfig(Config):
 
 
 class TwistInitConfig(Config):
-    """TWIST's initialisation (arXiv 2305.13009): a text model whose token embedding gives way to one of units.
+    """TWIST's initialization (arXiv 2305.13009): a text model with its token embedding replaced by one of units.
 
     All of it is then trained by next-unit prediction on the corpus, in fp32 weights.
     """

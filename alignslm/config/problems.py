@@ -1,4 +1,4 @@
-"""Faults of parameter files: where, what was found, and what to write instead."""
+"""Problems of parameter files: where, what was found, and what to write instead."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from alignslm.redaction import redact
 
 @dataclass(frozen=True, order=True)
 class ConfigProblem:
-    """One fault. `line` counts from 1 and is None where the whole file is at fault; `key` is dotted."""
+    """One problem. `line` counts from 1 and is None for the whole file; `key` is dotted."""
 
     file: str
     line: int | None
@@ -32,7 +32,7 @@ class ConfigError(ValueError):
 
 
 def closest_match(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, or None where none is alike enough to be what was meant."""
+    """Return the known name most similar to `name`, or None if none is similar enough."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
@@ -48,7 +48,7 @@ def suggestion(name: str, known: Sequence[str], *, label: str = "known", always_
 
 
 def found(value: object) -> str:
-    """Return a value as YAML's reader sees it, with its type where that may surprise."""
+    """Return a value as YAML reads it, with its type if that may surprise."""
     match value:
         case None:
             return "nothing (null)"

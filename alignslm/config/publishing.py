@@ -7,24 +7,24 @@ from pydantic import AfterValidator, Field, model_validator
 
 from alignslm.config.model import Config, HttpUrl
 
-PLACEHOLDER_OWNER = "your-name"  # in the shipped choice: nobody's account
+PLACEHOLDER_OWNER = "your-name"  # in the shipped config; not an account
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _LONGEST = 96  # characters of a whole repository id, the Hub's own limit
 
 
 def _repository(value: str) -> str:
-    """Refuse what the Hub would refuse, the round filled in."""
+    """Reject what the Hub would reject, with the round filled in."""
     filled = value.replace("{round}", "r1")
     if "{" in filled or "}" in filled:
-        raise ValueError(f"{value!r} holds braces; only {{round}} is filled in")
+        raise ValueError(f"{value!r} contains braces; only {{round}} is filled in")
     if filled.count("/") != 1:
         raise ValueError(
-            f"{value!r} is no repository id; write owner/name, such as {PLACEHOLDER_OWNER}/alignslm-{{round}}"
+            f"{value!r} is not a repository id; write owner/name, such as {PLACEHOLDER_OWNER}/alignslm-{{round}}"
         )
     for part in filled.split("/"):
         if not _PART.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
             raise ValueError(
-                f"{value!r} is no repository id: {part!r} may hold letters, digits, '-', '_' and '.', begins with a "
+                f"{value!r} is not a repository id: {part!r} may have letters, digits, '-', '_' and '.', begins with a "
                 "letter or digit, does not end in '-', '.' or '.git', and has no '--' or '..'"
             )
     if len(filled) > _LONGEST:
@@ -37,10 +37,10 @@ def _tag(value: str) -> str:
     filled = value.replace("{round}", "r1").replace("{experiment}", "0f")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", filled) or ".." in filled or filled.endswith((".", ".lock")):
         raise ValueError(
-            f"{value!r} is no tag; letters, digits, '.', '-', '_', {{round}} and {{experiment}} may be in it"
+            f"{value!r} is not a tag; letters, digits, '.', '-', '_', {{round}} and {{experiment}} may be in it"
         )
     if "{experiment}" not in value:
-        raise ValueError(f"{value!r} holds no {{experiment}}, so two experiments would want the same tag; add it")
+        raise ValueError(f"{value!r} has no {{experiment}}, so two experiments would get the same tag; add it")
     return value
 
 
@@ -52,7 +52,7 @@ Licence = Annotated[
     str | None,
     Field(
         pattern=r"^[a-z0-9][a-z0-9.+-]*$",
-        description="an identifier of the Hub's list, such as mit or cc-by-4.0, yours to choose; null states none",
+        description="an identifier of the Hub's list, such as mit or cc-by-4.0, your choice; null: none stated",
     ),
 ]
 
@@ -64,17 +64,15 @@ class NoPublishing(Config):
 
 
 class ModelRepository(Config):
-    """The merged model as a plain transformers folder, with what is needed to use it."""
+    """The merged model as a plain transformers folder, and what else is pushed with it."""
 
     repo: RepoPattern
     license: Licence
-    adapter: bool = Field(description="the LoRA adapter alone, in adapter/")
+    adapter: bool = Field(description="the LoRA adapter, in adapter/")
     base_model: bool = Field(
-        description="the model the adapter sits on, in start/: needed where that is on no other shelf"
+        description="the base model of the adapter, in start/: needed if it is not published elsewhere"
     )
-    speech_models: bool = Field(
-        description="encoder, vocoder and recogniser as prepared here, in experiment/artifacts/"
-    )
+    speech_models: bool = Field(description="encoder, vocoder and ASR model as prepared here, in experiment/artifacts/")
 
 
 class DatasetRepository(Config):
@@ -88,12 +86,12 @@ class DatasetRepository(Config):
 
 
 class HubPublishing(Config):
-    """Repositories of the Hugging Face Hub. The account's token is no parameter: HF_TOKEN, or `hf auth login`."""
+    """Repositories of the Hugging Face Hub. The account's token is not a parameter: HF_TOKEN, or `hf auth login`."""
 
     kind: Literal["hub"]
     rounds: Literal["last", "all"]
-    private: bool = Field(description="what a new repository is; a public one is never written to where this is true")
-    tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round rests on in dvc.lock")
+    private: bool = Field(description="visibility of a new repository; with true, a public one is never written to")
+    tag: TagPattern = Field(description="{experiment}: eight hex digits of what the round depends on in dvc.lock")
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="of the speech, ISO 639")]
     code_url: HttpUrl | None = Field(description="where readers find this code; null where nowhere")
     model: ModelRepository | None

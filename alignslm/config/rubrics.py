@@ -11,23 +11,23 @@ _PLACEHOLDER = re.compile(r"\{(prompt|continuation)\}")
 
 
 class RubricError(ValueError):
-    """A rubric file is missing, or does not hold each placeholder exactly once."""
+    """A rubric file is missing, or does not contain each placeholder exactly once."""
 
 
 @dataclass(frozen=True)
 class Rubric:
-    """A template that holds `{prompt}` and `{continuation}` once each, in either order; any other brace is text."""
+    """A template with `{prompt}` and `{continuation}` once each, in either order; any other brace is text."""
 
     text: str
 
     @classmethod
     def parse(cls, text: str, *, where: str) -> "Rubric":
-        """Check a template. Raises RubricError saying how often each placeholder stands."""
+        """Check a template. Raises RubricError with the count of each placeholder."""
         counts = {name: text.count(f"{{{name}}}") for name in PLACEHOLDERS}
         if set(counts.values()) != {1}:
             shown = " and ".join(f"{{{name}}} {count} times" for name, count in counts.items())
             raise RubricError(
-                f"{where} holds {shown}; a rubric holds each exactly once: {{prompt}} where the transcript of the "
+                f"{where} has {shown}; a rubric has each exactly once: {{prompt}} where the transcript of the "
                 "prompt goes, {continuation} where that of its continuation goes"
             )
         return cls(text)
@@ -42,7 +42,7 @@ class Rubric:
         return cls.parse(path.read_text(encoding="utf-8"), where=path.as_posix())
 
     def fill(self, prompt: str, continuation: str) -> str:
-        """Put both transcripts in, in one pass: what a transcript holds is never looked at as a placeholder."""
+        """Insert both transcripts in one pass: placeholders in a transcript are not replaced."""
         texts = {"prompt": prompt, "continuation": continuation}
         return _PLACEHOLDER.sub(lambda found: texts[found[1]], self.text)
 

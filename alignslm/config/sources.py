@@ -44,15 +44,15 @@ class HubSource(Config):
 class FolderSource(Config):
     """A folder or a single file of this machine; `~` and `$VARIABLES` are expanded, its content is its identity.
 
-    `sha256`, where given, must be that content's (of a folder: as `Fetched.identity` tells it); a file that may hold
-    code is read only with it. `fetch` is only shown where the path does not exist, never executed.
+    `sha256`, where given, must be that content's (of a folder: as in `Fetched.identity`); a file that may hold
+    code is read only with it. `fetch` is only shown if the path does not exist, never executed.
     """
 
     kind: Literal["folder"]
     path: Annotated[str, Field(min_length=1)]
     sha256: Sha256 | None = None
     fetch: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
-        default=None, exclude=True, description="the shell command that puts the files at `path`; no artifact holds it"
+        default=None, exclude=True, description="shell command that downloads the files to `path`; part of no artifact"
     )
 
     def expanded(self) -> tuple[Path, str | None]:
@@ -63,7 +63,7 @@ class FolderSource(Config):
 
 
 class UrlSource(Config):
-    """One file by its URL, used only if its bytes have the hash given; a `.zip` stands for the folder it holds."""
+    """One file by its URL, used only if its bytes have the hash given; a `.zip` stands for the folder in it."""
 
     kind: Literal["url"]
     url: HttpUrl

@@ -1,6 +1,6 @@
-"""Choices on the speech side: corpus, speech-to-unit encoder, vocoder, recogniser.
+"""Choices on the speech side: corpus, speech-to-unit encoder, vocoder, ASR model.
 
-None of these fields has a default: every value that moves a published number stands in a YAML file.
+None of these fields has a default: every value that affects a published number is in a YAML file.
 """
 
 from typing import Annotated, Literal
@@ -31,11 +31,9 @@ class StoryWorldConfig(Config):
     kind: Literal["storyworld"]
     seed: Seed
     stories: StoryCounts
-    mismatched_fraction: Fraction = Field(
-        description="share of training stories that continue with another story's ending"
-    )
-    mismatched_same_pronoun: Fraction = Field(description="share of the drifted stories whose pronoun still fits")
-    num_texts: PositiveCount = Field(description="clean stories, as text only, that judges may be fitted on")
+    mismatched_fraction: Fraction = Field(description="fraction of training stories with another story's ending")
+    mismatched_same_pronoun: Fraction = Field(description="fraction of mismatched stories with a fitting pronoun")
+    num_texts: PositiveCount = Field(description="clean stories, as text only, to fit judges on")
     voice: str
     words_per_minute: Annotated[int, Field(ge=80, le=450)]
     sample_rate_hz: PositiveCount
@@ -93,11 +91,11 @@ VocoderConfig = Annotated[
 
 
 class CharCTCASRConfig(FittedConvNetConfig):
-    """Convolutional character recogniser trained with CTC on original and resynthesised speech."""
+    """Convolutional character ASR model trained with CTC on original and resynthesized speech."""
 
     kind: Literal["char-ctc"]
-    resynthesized_fraction: Fraction = Field(description="share of training utterances spoken again by the vocoder")
-    silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
+    resynthesized_fraction: Fraction = Field(description="fraction of training utterances that are resynthesized")
+    silence_rms: Positive = Field(description="audio with a root mean square below this has status `empty`")
 
 
 AsrConfig = Annotated[

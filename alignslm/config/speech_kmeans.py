@@ -16,16 +16,16 @@ class SpeechKMeansConfig(Config):
 
     kind: Literal["speech-kmeans"]
     weights: Source = Field(description="a model in transformers' form; Whisper also in CTranslate2's")
-    layer: PositiveCount = Field(description="encoder layer whose output is quantized; the first is 1")
+    layer: PositiveCount = Field(description="encoder layer with the output to quantize; the first is 1")
     normalise_input: bool = Field(description="every window to zero mean and unit variance first; not with Whisper")
-    frames_per_unit: Few = Field(description="states of 20 ms whose mean one unit stands for: 2 is 25 Hz")
+    frames_per_unit: Few = Field(description="states of 20 ms that are averaged for one unit: 2 is 25 Hz")
     num_units: Annotated[int, Field(ge=2, le=65535)]
     fit_utterances: PositiveCount
     fit_frames: PositiveCount = Field(description="frames, drawn from all of them, that k-means is fitted on")
     seed: Seed
     dtype: Dtype
     window_s: Annotated[float, Field(ge=1, le=30)] = Field(description="longer speech is encoded in such windows")
-    overlap_s: Positive = Field(description="what two neighbouring windows share; each decides half of it")
+    overlap_s: Positive = Field(description="overlap of two neighboring windows; each provides half of it")
 
     @property
     def sample_rate_hz(self) -> int:

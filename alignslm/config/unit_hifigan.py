@@ -16,13 +16,13 @@ class UnitHiFiGANConfig(Config):
     fit_utterances: ClassVar[int] = 0  # published weights are fetched, not fitted
 
     kind: Literal["unit-hifigan"]
-    weights: Source = Field(description="torch file with the key `generator`, or a place that holds one *.pt")
-    settings: Source = Field(description="its JSON settings, or a place that holds one *.json")
-    speakers: Source | None = Field(description="one speaker name a line; null where the checkpoint has one voice")
-    styles: Source | None = Field(description="one style name a line; null where the checkpoint has one style")
-    speaker: str | int | None = Field(description="name or number; a checkpoint of several speakers has no default one")
+    weights: Source = Field(description="torch file with the key `generator`, or a folder or repository with one *.pt")
+    settings: Source = Field(description="its JSON settings, or a folder or repository with one *.json")
+    speakers: Source | None = Field(description="one speaker name per line; null if the checkpoint has one voice")
+    styles: Source | None = Field(description="one style name per line; null if the checkpoint has one style")
+    speaker: str | int | None = Field(description="name or number; with several speakers there is no default")
     style: str | int | None
-    layer: Count | None = Field(description="encoder layer whose units it was trained on; null: not compared")
+    layer: Count | None = Field(description="encoder layer of the units that it was trained on; null: not compared")
     codebook_file_sha256: Sha256 | None = Field(
         description="published codebook of the units it was trained on, as the encoder names it; null: not compared"
     )
@@ -52,7 +52,7 @@ class ScratchUnitHiFiGANConfig(Config):
     seed: Seed
     fit_utterances: PositiveCount = Field(description="training utterances; a speech hour takes 230 MB of memory")
     sample_rate_hz: PositiveCount
-    speaker: str | None = Field(description="the voice to synthesize; null: that of the most training speech")
+    speaker: str | None = Field(description="the voice to synthesize; null: the one with the most training speech")
     embedding_dim: Size
     duration_dim: Size = Field(description="hidden size of the duration predictor")
     upsample_initial_channel: Size
@@ -66,7 +66,7 @@ class ScratchUnitHiFiGANConfig(Config):
     num_mels: Size
     hop_samples: Size
     window_samples: Size
-    segment_frames: Size = Field(description="units of a training segment; shorter utterances are left out")
+    segment_frames: Size = Field(description="units per training segment; shorter utterances are not used")
     batch_size: PositiveCount
     steps: PositiveCount
     learning_rate: Positive

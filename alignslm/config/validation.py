@@ -41,7 +41,7 @@ MESSAGES = {
 def validate(document: Document, adapter: TypeAdapter[T], kind: object) -> T | list[ConfigProblem]:
     """Return the value of type `kind` that a document holds, or all its faults.
 
-    Strict JSON rules: the text '5' is no number and 1 is no truth value, but a list may become a tuple.
+    Strict JSON rules: the text '5' is not a number and 1 is not a boolean, but a list may become a tuple.
     """
     try:
         return adapter.validate_json(json.dumps(document.data), strict=True)
@@ -82,7 +82,7 @@ def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
 
 
 def _named_first(document: Document, path: KeyPath, message: str) -> tuple[KeyPath, str]:
-    """Follow a validator's message to the key it begins with, "min_chosen_score (2) must lie above ...".
+    """Find the key that a validator's message begins with, "min_chosen_score (2) must lie above ...".
 
     A dotted key, "checkpoints.r1.init_from leads to ...", is then taken off the message: the fault shows it anyway.
     """
@@ -118,7 +118,7 @@ def _key_suggestion(document: Document, detail: ErrorDetails, path: KeyPath, kin
     parent = document.value(path[:-1])
     present = parent if isinstance(parent, dict) else {}
     known = keys_at(kind, _location(detail)[:-1])
-    absent = [key for key in known if key not in present]  # what was meant is more likely missing than there twice
+    absent = [key for key in known if key not in present]  # the intended key is more likely missing than repeated
     return suggestion(path[-1], absent if closest_match(path[-1], absent) else known, always_list=False)
 
 
@@ -156,7 +156,7 @@ def _below(model: Any, step: str) -> object:
 
 
 def _members(kind: object) -> Iterator[Any]:
-    """Yield the members of a union, however it is annotated; a type that is no union yields itself."""
+    """Yield the members of a union, however it is annotated; another type yields itself."""
     if get_origin(kind) is Annotated:
         yield from _members(get_args(kind)[0])
     elif get_origin(kind) in {Union, UnionType}:

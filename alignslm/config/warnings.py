@@ -1,4 +1,4 @@
-"""What a valid experiment may still have got wrong: said by `alignslm check`, and no reason to stop."""
+"""Likely mistakes in a valid experiment: `alignslm check` prints them as warnings."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from alignslm.config.models import LlamaScratchConfig, has_preference_term
 
 
 def warnings(experiment: Experiment) -> list[str]:
-    """Return what is allowed but changes how the results must be read."""
+    """Return what is allowed but affects the interpretation of the results."""
     return [
         *_judge_warnings(experiment),
         *_rate_warnings(experiment),
@@ -25,7 +25,7 @@ def _judge_warnings(experiment: Experiment) -> Iterator[str]:
     if params.judge == params.heldout_judge:
         yield f"heldout_judge is the training judge ({params.judge}), so no reported score is held out"
     if params.weights.judge_score == params.weights.ppl == 0:
-        yield "weights.judge_score and weights.ppl are both 0: pairs do not depend on what the judge says"
+        yield "weights.judge_score and weights.ppl are both 0: pairs do not depend on the judge"
     if not params.toplines:
         yield "no system has source: corpus/utterances, so the report cannot show the topline of the judges"
 
@@ -35,7 +35,7 @@ def _rate_warnings(experiment: Experiment) -> Iterator[str]:
     for key in ("encoder", "vocoder", "asr"):
         rate = getattr(experiment, key).sample_rate_hz
         if rate > spoken:
-            yield f"{key} works at {rate} Hz, but the corpus holds {spoken} Hz: nothing above {spoken // 2} Hz is heard"
+            yield f"{key} works at {rate} Hz, but the corpus has {spoken} Hz: there is nothing above {spoken // 2} Hz"
 
 
 def _length_warnings(experiment: Experiment) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _baseline_warnings(experiment: Experiment) -> Iterator[str]:
     sft = experiment.checkpoints.get("sft")
     if sft is not None and has_preference_term(sft):
         trainer = params.checkpoints["sft"].trainer
-        yield f"checkpoints.sft: {trainer} has a preference term: it is no fine-tuning on the chosen samples alone"
+        yield f"checkpoints.sft: {trainer} has a preference term: it is not fine-tuning on the chosen samples only"
 
 
 def _curriculum_warnings(experiment: Experiment) -> Iterator[str]:

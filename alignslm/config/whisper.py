@@ -1,4 +1,4 @@
-"""Choice of a Whisper checkpoint as recogniser, in transformers' form or in CTranslate2's."""
+"""Config of a Whisper checkpoint as ASR model, for transformers or CTranslate2."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -11,8 +11,8 @@ from alignslm.config.sources import Source
 class _WhisperDecoding(Config):
     """A Whisper checkpoint, decoded without sampling.
 
-    OpenAI's rule for silence is optional: text is discarded where the no-speech probability lies above
-    `no_speech_threshold` while the mean log-probability of its tokens lies below `logprob_threshold`. So are its
+    OpenAI's rule for silence is optional: text is discarded if the no-speech probability is above
+    `no_speech_threshold` and the mean log-probability of its tokens is below `logprob_threshold`. So are its
     two signs of a failed decoding, for which it would sample again: texts that repeat themselves or are unsure.
     """
 
@@ -28,7 +28,7 @@ class _WhisperDecoding(Config):
         description="what judges and metrics read: text as Whisper writes it, or lower-case words without punctuation"
     )
     sample_rate_hz: PositiveCount
-    silence_rms: Positive = Field(description="audio whose root mean square is below this is status `empty`")
+    silence_rms: Positive = Field(description="audio with a root mean square below this has status `empty`")
     no_speech_threshold: Fraction | None
     logprob_threshold: Annotated[float, Field(ge=-1000, lt=0)] | None
     compression_ratio_threshold: Annotated[float, Field(gt=1, le=1000)] | None = Field(

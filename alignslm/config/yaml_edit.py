@@ -11,7 +11,7 @@ from alignslm.config.document import KeyPath, Plain
 
 
 class Entry(NamedTuple):
-    """A key and its value in the parsed tree, with the mapping that holds them."""
+    """A key and its value in the parsed tree, with the mapping that contains them."""
 
     parent: MappingNode
     key: Node
@@ -46,7 +46,7 @@ def insert_key(text: str, path: KeyPath, value: Plain) -> str:
 
 
 def delete_key(text: str, path: KeyPath) -> str:
-    """Return the text without the lines of a key; a parent whose only key it was becomes `{}`, not null."""
+    """Return the text without the lines of a key; a parent without other keys becomes `{}`, not null."""
     entry = _find(text, path)
     if entry.parent.flow_style or len(entry.parent.value) == 1:
         whole = {key: value for key, value in _data(entry.parent, text).items() if key != path[-1]}
@@ -99,7 +99,7 @@ def _data(node: Node, text: str) -> dict[str, Plain]:
 
 
 def _end(text: str, node: Node, key: Node | None = None) -> int:
-    """Return where a value's last character ends: a block's own end mark lies behind the comments after it.
+    """Return the end of a value's last character: a block's end mark is behind the comments after it.
 
     `key:` alone is null, marked wherever the next key begins; it ends at its colon.
     """

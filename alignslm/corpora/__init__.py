@@ -1,6 +1,6 @@
 """Corpora of recorded speech: found, checked, and streamed into the utterances table.
 
-A layout says where its utterances are and what was said in them (`Found`); everything after that is the same for all.
+A layout lists its utterances and their texts (`Found`); everything after that is the same for all.
 Another layout is a config class, a module with `find`, and an arm of `_find`.
 """
 
@@ -28,7 +28,7 @@ class Corpus(NamedTuple):
 
 
 def find_corpus(config: Recordings) -> Corpus:
-    """List every utterance of a corpus without reading audio, and what was left out of it.
+    """List every utterance of a corpus without reading audio, and count the excluded ones.
 
     Raises CorpusError with every problem of every part: absent subsets, missing or doubled transcripts, repeated ids,
     speakers that cross splits.

@@ -1,8 +1,8 @@
 """Word times from published alignments, so that a prompt can end where a word ends.
 
-Two formats, found below one folder and told by their names:
+Two formats, found in one folder and recognized by file name:
 * `UTTERANCE.TextGrid` (Praat's text form, long or short, as the Montreal aligner writes): intervals of a tier `words`;
-* `*.alignment.txt`, one utterance a line: its id, "WORD,,WORD" and "0.49,0.89,1.27": where each word, or the silence
+* `*.alignment.txt`, one utterance per line: its id, "WORD,,WORD" and "0.49,0.89,1.27": where each word, or the silence
   that an empty word stands for, ends.
 """
 
@@ -22,7 +22,7 @@ from alignslm.user_errors import Problem
 
 ALIGNED_LINE = re.compile(r'(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
 TOKEN = re.compile(r'"(?:[^"]|"")*"|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?=[\s:;]|$)')
-UNKNOWN = ("<unk>", "<oov>", "[unk]")  # what an aligner writes for a word that its lexicon lacks
+UNKNOWN = ("<unk>", "<oov>", "[unk]")  # written by aligners for a word that is not in their lexicon
 
 
 class Word(NamedTuple):
@@ -33,9 +33,9 @@ class Word(NamedTuple):
 
 
 def with_word_ends(index: pl.DataFrame, part: str, source: FolderSource | None) -> tuple[pl.DataFrame, list[Problem]]:
-    """Fill word_ends_s for the utterances of a part: one time a word of its text.
+    """Fill word_ends_s for the utterances of a part: one time per word of the text.
 
-    Null where no alignment is published, or where its words are not the transcript's; such an utterance cannot be cut
+    Null if no alignment is published, or its words differ from the transcript's; such an utterance cannot be cut
     by word. A file that cannot be read is a problem.
     """
     if source is None:
@@ -95,7 +95,7 @@ def aligned_line(line: str, number: int) -> tuple[str, list[Word]]:
 def text_grid_words(text: str) -> list[Word]:
     """Return the labelled intervals of a TextGrid's tier `words`.
 
-    The text form is a stream of quoted texts and numbers, whatever words stand between them in its long form: name of
+    The text form is a stream of quoted texts and numbers, with words between them in its long form: name of
     the tier, start, end, count, then start, end and label of every interval.
     """
     tokens = [token[0] for token in TOKEN.finditer(_without_indices(text))]
@@ -107,12 +107,12 @@ def text_grid_words(text: str) -> list[Word]:
         intervals = [tokens[at + 3 * number : at + 3 * number + 3] for number in range(count)]
         words = [Word(label[1:-1].replace('""', '"'), float(end)) for _, end, label in intervals]
     except ValueError as error:
-        raise CorpusError(f"tier words ends early or holds no intervals ({error})") from error
+        raise CorpusError(f"tier words ends early or has no intervals ({error})") from error
     return _rising([word for word in words if word.text.strip()])
 
 
 def _without_indices(text: str) -> str:
-    """Drop what the long form counts in brackets, `intervals [3]:`, outside quoted texts."""
+    """Drop the indices of the long form in brackets, `intervals [3]:`, outside quoted texts."""
     pieces = re.split(r'("(?:[^"]|"")*")', text)
     return "".join(piece if piece.startswith('"') else re.sub(r"\[\d*\]", "", piece) for piece in pieces)
 
@@ -124,7 +124,7 @@ def _rising(words: list[Word]) -> list[Word]:
 
 
 def _same(aligned: list[str], transcribed: list[str]) -> bool:
-    """Tell whether the aligned words are the transcript's, unknown ones counting as any word."""
+    """Return whether the aligned words are the transcript's; unknown ones match any word."""
     return len(aligned) == len(transcribed) and all(
-        mine.lower() in {theirs, *UNKNOWN} for mine, theirs in zip(aligned, transcribed, strict=True)
+        word.lower() in {expected, *UNKNOWN} for word, expected in zip(aligned, transcribed, strict=True)
     )

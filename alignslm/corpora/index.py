@@ -26,7 +26,7 @@ INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 class CorpusError(ValueError):
-    """A corpus cannot be used as it lies there; the message lists every problem, by kind."""
+    """A corpus cannot be used as it is; the message lists every problem, by kind."""
 
 
 class Excluded(NamedTuple):
@@ -60,7 +60,7 @@ def exclude(
 ) -> tuple[pl.DataFrame, list[Problem], int]:
     """Drop the utterances, and the problems of the list, that are named by id or by place as messages print it.
 
-    A name that is neither is a problem, for it may be misspelt. The count is of what was dropped.
+    A name that is neither is a problem, because it may be misspelled. The count is that of dropped utterances.
     """
     names = {name.partition(COPY)[0] for name in unwanted}
     named = pl.col("utterance_id").is_in(names) | location().is_in(names)
@@ -71,7 +71,7 @@ def exclude(
 
 
 def limit_utterances(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple[pl.DataFrame, int]:
-    """Keep, of every part and split, as many utterances as its limit allows: those whose ids hash lowest."""
+    """Keep, of every part and split, as many utterances as its limit allows: those with the lowest hashes of ids."""
     kept = []
     for part, limit in limits.items():
         for split in SPLITS:
@@ -83,7 +83,7 @@ def limit_utterances(index: pl.DataFrame, limits: Mapping[str, Limits]) -> tuple
 
 
 def lowest_hashes(ids: Iterable[str], count: int) -> list[str]:
-    """Return the `count` ids that hash lowest; only so many are held at a time."""
+    """Return the `count` ids with the lowest hashes; only this many are in memory at a time."""
     return heapq.nsmallest(count, ids, key=lambda name: content_id("corpus", name))
 
 
@@ -96,10 +96,10 @@ def _lowest(rows: pl.DataFrame, count: int) -> pl.DataFrame:
 
 
 def unique_ids(index: pl.DataFrame) -> list[Problem]:
-    """Return a problem for every utterance id that stands twice."""
+    """Return a problem for every repeated utterance id."""
     repeated = index.filter(pl.col("utterance_id").is_duplicated()).group_by("utterance_id").agg(places=location())
     rows = repeated.select("utterance_id", pl.col("places").list.sort()).iter_rows()
-    return [Problem("utterance id stands twice", f"{name} ({' and '.join(places)})") for name, places in rows]
+    return [Problem("utterance id is not unique", f"{name} ({' and '.join(places)})") for name, places in rows]
 
 
 def location() -> pl.Expr:
@@ -111,10 +111,10 @@ def location() -> pl.Expr:
 def check_speaker_overlap(
     index: pl.DataFrame, crossing: Literal["error", "exclude", "allow"]
 ) -> tuple[pl.DataFrame, int, list[Problem]]:
-    """Keep every speaker inside one split: what a model was trained on must not be what it is tested on.
+    """Keep every speaker in one split: training and test speakers must differ.
 
-    Training speech of a speaker who is also heard elsewhere is left out, or is a problem; a speaker who crosses
-    between other splits is one. `allow` is for a corpus of one or a few voices.
+    Training speech of a speaker who is also in another split is excluded, or is a problem; a speaker in several
+    other splits is a problem. `allow` is for a corpus of one or a few voices.
     """
     if crossing == "allow":
         return index, 0, []
@@ -126,7 +126,7 @@ def check_speaker_overlap(
     else:
         kept = index
     several = splits.filter(pl.col("split").list.len() > 1).iter_rows()
-    kind = "speaker stands in several splits; a corpus of one or a few voices needs overlapping_speakers: allow"
+    kind = "speaker is in several splits; a corpus of one or a few voices needs overlapping_speakers: allow"
     problems = [Problem(kind, f"{who} ({', '.join(sorted(of))})") for who, of in several]
     if len(kept) < len(index) and "train" not in kept["split"]:
         problems.append(

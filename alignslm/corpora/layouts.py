@@ -60,7 +60,7 @@ def _chapter(folder: Path, root: Path) -> tuple[list[Row], list[Problem]]:
     try:
         for number, name, text in _lines(transcripts, " ") if transcripts.is_file() else ():
             if not text or name in texts:
-                kind = "transcript stands twice" if text else "transcript line without text"
+                kind = "utterance has two transcripts" if text else "transcript line without text"
                 problems.append(Problem(kind, f"{below}/{transcripts.name}:{number}"))
             texts.setdefault(name, text)
     except EncodingError as error:
@@ -152,7 +152,7 @@ def _without_transcript(root: Path, subset: str, named: set[str]) -> list[Proble
 
 
 def find_listed(part: ListedPart, name: str) -> Listing:
-    """List the rows of metadata.csv whose subset serves a split.
+    """List the rows of metadata.csv with a subset that belongs to a split.
 
     An utterance's id is its file name without suffix; if several folders have the name, its path without suffix.
     """

@@ -33,7 +33,7 @@ def find(part: ParquetPart, name: str) -> Listing:
         found = [_list_file(file, part, root) for file in matching]
         problems = [problem for item in found for problem in item.problems]
         if not matching:
-            problems.append(Problem(f"no parquet file below {root} fits the subset's pattern", pattern))
+            problems.append(Problem(f"no parquet file below {root} matches the subset's pattern", pattern))
         return Listing(pl.concat([index_frame([], INDEX), *(item.rows for item in found)]), root, problems)
 
     return list_subsets(part, name, root, list_pattern)

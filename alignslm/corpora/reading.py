@@ -49,7 +49,7 @@ def _with_copies_marked(shard: pl.DataFrame, seen: dict[bytes, str]) -> pl.DataF
             digest = hashlib.blake2b(cell["bytes"], digest_size=16).digest()
             first = seen.setdefault(digest, places[at])
             if first != places[at]:
-                problems[at], places[at] = "audio stands twice", f"{places[at]}{COPY}{first})"
+                problems[at], places[at] = "audio has a duplicate", f"{places[at]}{COPY}{first})"
     return shard.with_columns(pl.Series("problem", problems, pl.String), pl.Series("place", places, pl.String))
 
 
@@ -82,7 +82,7 @@ def _column(part: str, config: Recordings) -> str | None:
 
 
 def _suffix(data: bytes | None) -> str:
-    """Return what a file of these bytes is called; only for the eye, decoding looks at the bytes."""
+    """Return a file suffix for these bytes; only informative, decoding looks at the bytes."""
     head = (data or b"")[:4]
     return {b"fLaC": ".flac", b"OggS": ".ogg", b"RIFF": ".wav"}.get(head, ".audio")
 

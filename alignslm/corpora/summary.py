@@ -1,4 +1,4 @@
-"""What a corpus came to: utterances, speakers and seconds of every split, what was left out, and a hash of it all."""
+"""Summary of a corpus: utterances, speakers and seconds per split, exclusions, and a hash of everything."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ class CorpusCounter:
     def watch(self, frames: Iterable[pl.DataFrame], expected: str | None) -> Iterator[pl.DataFrame]:
         """Yield the frames of an utterances table unchanged, and count them.
 
-        Raises CorpusError after the last, so before a table is published, where the corpus is not the one expected.
+        Raises CorpusError after the last, before a table is published, if the corpus is not the one expected.
         """
         for frame in frames:
             for name, split, cell in frame.select("utterance_id", "split", "audio").iter_rows():
@@ -64,7 +64,7 @@ class CorpusCounter:
             )
 
     def close(self, left: Excluded) -> CorpusSummary:
-        """Return the account of what was watched."""
+        """Return the summary."""
         splits = (
             pl.concat(self.counted)
             .group_by("split")

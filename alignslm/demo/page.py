@@ -156,7 +156,7 @@ def launch_options(gr: Any) -> dict[str, Any]:
 
 def serve(root: Path, models: Sequence[str] | None, *, host: str, port: int, opened: bool) -> None:
     """Serve the page until interrupted; `opened` opens it in the browser."""
-    load_gradio()  # what is missing is named by the extra that brings it
+    load_gradio()  # a missing package is named by its extra
     from alignslm.serving import run
 
     studio, names = SpeechPipeline.open(root), chosen_models(models, root)

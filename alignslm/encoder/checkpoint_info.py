@@ -1,4 +1,4 @@
-"""What a HuBERT checkpoint's own files say of it, and whether that is what the config believes."""
+"""Metadata in a HuBERT checkpoint's files, compared with the config."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from alignslm.encoder.windows import Framing
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Layers, width and framing of a checkpoint. `sample_rate_hz` is None if no preprocessor file tells it."""
+    """Layers, width and framing of a checkpoint. `sample_rate_hz` is None if there is no preprocessor file."""
 
     path: Path
     layers: int
@@ -32,11 +32,11 @@ class CheckpointInfo:
         if config.hop_samples != self.framing.hop_samples:
             faults.append(f"hop_samples is {config.hop_samples}, but its strides make {self.framing.hop_samples}")
         if self.sample_rate_hz not in {None, config.sample_rate_hz}:
-            faults.append(f"sample_rate_hz is {config.sample_rate_hz}, but it hears {self.sample_rate_hz} Hz")
+            faults.append(f"sample_rate_hz is {config.sample_rate_hz}, but it expects {self.sample_rate_hz} Hz")
         if faults:
             raise EncoderError(
                 f"checkpoint {self.path} is not what the config says: {'; '.join(faults)}. "
-                "Correct the values in experiments/encoder/, or name the checkpoint that was meant."
+                "Correct the values in experiments/encoder/, or use another checkpoint."
             )
 
     def require_width(self, width: int, *, layer: int) -> None:
@@ -49,10 +49,10 @@ class CheckpointInfo:
 
 
 def read_checkpoint_info(path: Path) -> CheckpointInfo:
-    """Read config.json and, where there is one, preprocessor_config.json. EncoderError if it is no HubertModel."""
+    """Read config.json and, if it exists, preprocessor_config.json. EncoderError if it is not a HubertModel."""
     file, preprocessor = path / "config.json", path / "preprocessor_config.json"
     if not file.is_file():
-        raise EncoderError(f"checkpoint {path} has no config.json, so it is no transformers checkpoint.")
+        raise EncoderError(f"checkpoint {path} has no config.json, so it is not a transformers checkpoint.")
     if problems := settings_problems(path):
         raise EncoderError(" ".join(f"{problem}." for problem in problems))
     values = json.loads(file.read_text())

@@ -15,7 +15,7 @@ from alignslm.fetching import download
 from alignslm.provenance import file_sha256
 
 TIE = 1e-12
-"""Squared distances that differ by less than this share of |point|^2 + |centroid|^2 count as equal (float64 rounds
+"""Squared distances that differ by less than this fraction of |point|^2 + |centroid|^2 count as equal (float64 rounds
 at 2e-16, and a matrix product of a thousand terms loses three digits)."""
 
 _FORMATS = (".safetensors", ".npy", ".bin", ".joblib", ".pkl")
@@ -43,8 +43,8 @@ def fit_centroids(points: np.ndarray, *, num_units: int, seed: int) -> np.ndarra
     """Fit k-means on points (frames, width): float32 (num_units, width). EncoderError if there are too few."""
     if len(points) < num_units:
         raise EncoderError(
-            f"the utterances give {len(points)} frames, fewer than the {num_units} units asked for. "
-            "Give more utterances (fit_utterances) or fewer units (num_units)."
+            f"the utterances give {len(points)} frames, fewer than num_units ({num_units}). "
+            "Raise fit_utterances or lower num_units."
         )
     from sklearn.cluster import KMeans  # a second that encoding, which has its codebook, need not wait
 
@@ -63,13 +63,13 @@ def load_codebook(source: Source, *, num_units: int) -> tuple[np.ndarray, str]:
     centroids = _read(file, source)
     if centroids.ndim != 2 or not np.issubdtype(centroids.dtype, np.floating) or not np.isfinite(centroids).all():
         raise EncoderError(
-            f"codebook {file}: {centroids.dtype} of shape {centroids.shape} is no codebook, "
+            f"codebook {file}: {centroids.dtype} of shape {centroids.shape} is not a codebook, "
             "which is (units, features) of finite numbers"
         )
     if len(centroids) != num_units:
         raise EncoderError(
-            f"codebook {file} holds {len(centroids)} centroids, but num_units is {num_units}. "
-            "Set num_units, or name the codebook that was meant, in experiments/encoder/."
+            f"codebook {file} has {len(centroids)} centroids, but num_units is {num_units}. "
+            "Set num_units, or choose another codebook, in experiments/encoder/."
         )
     return np.ascontiguousarray(centroids, np.float32), identity
 
@@ -81,8 +81,8 @@ def _only_file(path: Path) -> Path:
     if len(files) != 1:
         listed = ", ".join(file.name for file in files[:5])
         raise EncoderError(
-            f"codebook {path} holds {len(files)} files that may be one ({listed}). "
-            "Name one file, with kind: url or kind: folder."
+            f"codebook {path} has {len(files)} files that may be one ({listed}). "
+            "Choose one file, with kind: url or kind: folder."
         )
     return files[0]
 
@@ -99,7 +99,7 @@ def _read(file: Path, source: Source) -> np.ndarray:
                 return _centres(read_attributes(file))
             case other:
                 known = ", ".join(_FORMATS)
-                raise EncoderError(f"codebook {file}: {other or 'no suffix'} is no format that is read; known: {known}")
+                raise EncoderError(f"codebook {file}: {other or 'no suffix'} is not supported; supported: {known}")
     except (SafetensorError, JoblibError, ValueError, EOFError) as error:
         if isinstance(error, EncoderError):
             raise
@@ -108,7 +108,7 @@ def _read(file: Path, source: Source) -> np.ndarray:
 
 def _single(tensors: dict[str, np.ndarray], file: Path) -> np.ndarray:
     if len(tensors) != 1:
-        raise EncoderError(f"codebook {file} holds {len(tensors)} tensors ({', '.join(sorted(tensors))}), expected one")
+        raise EncoderError(f"codebook {file} has {len(tensors)} tensors ({', '.join(sorted(tensors))}), expected one")
     return next(iter(tensors.values()))
 
 
@@ -116,7 +116,7 @@ def _centres(attributes: dict[str, object]) -> np.ndarray:
     centres = attributes.get("cluster_centers_")
     if not isinstance(centres, np.ndarray):
         raise JoblibError(
-            f"it is no fitted k-means: no cluster_centers_ among {', '.join(sorted(attributes)) or 'nothing'}"
+            f"it is not a fitted k-means: no cluster_centers_ among {', '.join(sorted(attributes)) or 'nothing'}"
         )
     return centres
 

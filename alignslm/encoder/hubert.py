@@ -1,6 +1,6 @@
 """Units from a HuBERT layer and a k-means codebook, as TWIST, GSLM and the paper use them.
 
-Every utterance is computed by itself, without padding. HuBERT base normalises its first convolution over time, so zeros
+Every utterance is encoded separately, without padding. HuBERT base normalises its first convolution over time, so zeros
 appended to reach a neighbour's length change every frame (peers do so: their units depend on the batch), and files of
 equal length to the sample, which could share a batch, are rare; even those would be rounded differently by a
 matrix product of more rows.
@@ -37,7 +37,7 @@ _CODEBOOK, _CONFIG, _SOURCE = "codebook.safetensors", "encoder.json", "source.js
 
 
 class Origin(Config):
-    """What the encoder's files were when it was prepared; see `alignslm.fetching.Fetched.identity`."""
+    """Identity of the encoder's files when it was prepared; see `alignslm.fetching.Fetched.identity`."""
 
     weights: str
     codebook: str

@@ -1,4 +1,4 @@
-"""The arrays of a joblib file, without running what the file asks to be run.
+"""The arrays of a joblib file, read without executing any of its code.
 
 A pickle names functions and classes that its reader is to call: reading it is running a program. Here every name
 becomes an inert object that keeps its state and does nothing, so the file can neither run code nor depend on the
@@ -19,7 +19,7 @@ class JoblibError(ValueError):
 
 
 class _Inert:
-    """What a pickled object becomes: its attributes, no behaviour."""
+    """A pickled object reduced to its attributes, without behavior."""
 
     def __new__(cls, *_arguments: object, **_options: object) -> Self:
         return super().__new__(cls)
@@ -33,7 +33,7 @@ class _PlainArray(NumpyArrayWrapper):
 
     def read(self, unpickler: Any, *options: Any) -> np.ndarray:
         if self.dtype.hasobject:
-            raise JoblibError("an array in it holds Python objects, not numbers")
+            raise JoblibError("an array in it contains Python objects, not numbers")
         return super().read(unpickler, *options)
 
 
@@ -66,5 +66,5 @@ def read_attributes(path: Path) -> dict[str, Any]:
             raise JoblibError(f"it cannot be read to its end: {type(error).__name__}: {error}") from error
     attributes = getattr(found, "state", None)
     if not isinstance(found, _Inert) or not isinstance(attributes, dict):
-        raise JoblibError(f"it holds a {type(found).__name__}, not an object with attributes")
+        raise JoblibError(f"it contains a {type(found).__name__}, not an object with attributes")
     return attributes

@@ -63,7 +63,7 @@ def mfcc(waveform: np.ndarray, config: MFCCKMeansConfig) -> np.ndarray:
 def stack(frames: np.ndarray, width: int) -> np.ndarray:
     """Join every frame with its neighbours: (frames, n) -> (frames, n * width); the end frames are repeated."""
     if width % 2 == 0:
-        raise EncoderError(f"stacked_frames must be odd, so that a frame stands in its middle; got {width}")
+        raise EncoderError(f"stacked_frames must be odd, so that a frame is in the middle; got {width}")
     padded = np.pad(frames, ((width // 2, width // 2), (0, 0)), mode="edge")
     return np.concatenate([padded[shift : shift + len(frames)] for shift in range(width)], axis=1)
 
@@ -125,7 +125,7 @@ class MfccKmeansEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> "MfccKmeansEncoder":
-        """Load what `fit` wrote. EncoderError if the folder has no fitted encoder."""
+        """Load a fitted encoder. EncoderError if the folder has none."""
         missing = [name for name in (_CODEBOOK, _CONFIG) if not (folder / name).exists()]
         if missing:
             raise EncoderError(f"{folder} lacks {' and '.join(missing)}: no fitted encoder. Run `dvc repro`.")
@@ -134,7 +134,7 @@ class MfccKmeansEncoder:
         return cls(config, codebook, codebook_sha256=file_sha256(folder / _CODEBOOK))
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
-        """Return units and durations of every mono float32 waveform; each is computed by itself, on any core."""
+        """Return units and durations of every mono float32 waveform; each is encoded separately, on any core."""
         require_waveforms(waveforms)
         return thread_map(self._encode, waveforms)
 
@@ -143,7 +143,7 @@ class MfccKmeansEncoder:
 
 
 def _revision(config: MFCCKMeansConfig) -> str:
-    """Name what the features are, which the codebook's hash does not cover."""
+    """Return a name of the features, which the codebook's hash does not cover."""
     return (
         f"mfcc{config.num_coefficients}x{config.stacked_frames}-mel{NUM_MELS}-window{WINDOW_S}s-energy{ENERGY_WEIGHT}"
     )

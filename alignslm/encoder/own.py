@@ -1,4 +1,4 @@
-"""An encoder of one's own code, held to what an encoder promises."""
+"""A user's own encoder, with its output checked."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -16,7 +16,7 @@ CONFIG_FILE = "encoder.json"
 
 
 class OwnEncoder:
-    """Calls the object's `encode` and checks its units. `contract` names the code, its options and what it fitted."""
+    """Calls the object's `encode` and checks its units. `contract` names the code, its options and its fitted files."""
 
     def __init__(self, config: PythonEncoderConfig, model: OwnObject, folder: Path) -> None:
         self.model = model

@@ -1,6 +1,6 @@
 """k-means over a layer of any speech encoder: a semantic tokenizer fitted on one's own speech.
 
-Every utterance is encoded by itself, filled up with zeros to a whole unit, and in windows beyond `window_s`.
+Every utterance is encoded separately, padded with zeros to a whole unit, and in windows if longer than `window_s`.
 """
 
 import math
@@ -31,7 +31,7 @@ _CODEBOOK, _CONFIG, _SOURCE = "codebook.safetensors", "encoder.json", "source.js
 
 
 class Origin(Config):
-    """What the checkpoint's files were when k-means was fitted; see `alignslm.fetching.Fetched.identity`."""
+    """Identity of the checkpoint's files when k-means was fitted; see `alignslm.fetching.Fetched.identity`."""
 
     weights: str
 
@@ -39,7 +39,7 @@ class Origin(Config):
 def fit(config: SpeechKMeansConfig, waveforms: Iterable[np.ndarray], folder: Path, *, device: str) -> None:
     """Fetch the checkpoint, fit k-means on the states of `fit_utterances` waveforms, and write it into `folder`.
 
-    No more than twice `fit_frames` frames are held at once, whatever the size of the corpus.
+    At most twice `fit_frames` frames are in memory at once, for any size of the corpus.
     """
     fetched = download(config.weights, patterns=PATTERNS, pickled=PICKLED)
     states = load_states(config, fetched.path, device=device)

@@ -20,7 +20,7 @@ CONVOLUTIONAL = ("hubert", "wav2vec2", "wavlm")
 
 
 class SpeechStates:
-    """Gives (states, width) float32 of (samples,), whose number is a multiple of FRAME_SAMPLES."""
+    """Maps (samples,), a multiple of FRAME_SAMPLES, to (states, width) float32."""
 
     def __init__(self, config: SpeechKMeansConfig, model: Any, device: torch.device) -> None:
         self.config, self.device, self.model = config, device, model.to(device)
@@ -49,7 +49,9 @@ class WhisperStates(SpeechStates):
         model = read_model(path, config.dtype).get_encoder()
         hears_s = model.embed_positions.num_embeddings * FRAME_SAMPLES / RATE_HZ
         if config.window_s > hears_s or config.normalise_input:
-            raise EncoderError(f"{path} hears at most {hears_s:g} s, as they are: set window_s, normalise_input: false")
+            raise EncoderError(
+                f"{path} takes at most {hears_s:g} s, not normalized: set window_s, normalise_input: false"
+            )
         self._extractor: Any = read_processor(path).feature_extractor
         self._is_last = config.layer == len(model.layers)
         super().__init__(config, _cut(model, model, config, path), device)
@@ -66,7 +68,7 @@ class WhisperStates(SpeechStates):
 
 
 def load_states(config: SpeechKMeansConfig, path: Path, *, device: str) -> SpeechStates:
-    """Load the checkpoint up to the layer of the config. EncoderError or WeightsError if it is no such model."""
+    """Load the checkpoint up to the layer of the config. EncoderError or WeightsError if it is another model."""
     place = torch.device(resolve_device(device))
     if is_ctranslate2(path):
         return WhisperStates(config, path, place)

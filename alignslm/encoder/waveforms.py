@@ -1,4 +1,4 @@
-"""What every encoder requires of its input waveforms."""
+"""Checks of an encoder's input waveforms."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class EncoderError(ValueError):
-    """Waveforms, or the files of an encoder, are not what the encoder needs."""
+    """Waveforms, or the files of an encoder, are invalid."""
 
 
 def require_waveforms(waveforms: Sequence[np.ndarray], *, min_samples: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Frames of strided convolutions, and long speech cut into windows whose frames fall on the same grid."""
+"""Frames of strided convolutions, and long speech cut into windows with frames on the same grid."""
 
 from itertools import pairwise
 from typing import NamedTuple

@@ -30,7 +30,7 @@ class Pool(Protocol):
     def run(
         self, function: Callable[[Task], pl.DataFrame], tasks: Iterable[tuple[int, Task]], *, label: str
     ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Yield (number, function(task)) in the order in which they are finished.
+        """Yield (number, function(task)) in order of completion.
 
         Tasks are taken as workers become free. A lost worker's tasks are redone. An error of `function` ends the run.
         """
@@ -38,7 +38,7 @@ class Pool(Protocol):
 
 
 def pool_of(execution: Execution) -> Pool | None:
-    """Return what computes shards under these settings; None where this process does it itself."""
+    """Return the pool that computes shards under these settings; None if this process does it."""
     if execution.batch_invariant:
         import torch
 
@@ -55,7 +55,7 @@ def pool_of(execution: Execution) -> Pool | None:
 
 
 def worker_lost_error(numbers: Iterable[int], *, label: str) -> WorkerLostError:
-    """Return the error for shards (counted from 0) whose workers were lost too often."""
+    """Return the error for shards (counted from 0) that lost their workers too often."""
     named = [str(number + 1) for number in sorted(numbers)]
     which = f"shard {named[0]}" if len(named) == 1 else f"one of the shards {', '.join(named)}"
     return WorkerLostError(

@@ -1,4 +1,4 @@
-"""Several processes on this machine, one a GPU where there are any: concurrent.futures does the scheduling."""
+"""Several processes on this machine, one per GPU if there are any, scheduled by concurrent.futures."""
 
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ def gpus_of(device: str) -> list[str]:
 
 
 def set_num_threads(threads: int) -> None:
-    """Let torch compute on so many threads, where it is used at all."""
+    """Set torch's number of threads, if it is used."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
@@ -53,7 +53,7 @@ class ProcessPool:
     def run(
         self, function: Callable[[Task], pl.DataFrame], tasks: Iterable[tuple[int, Task]], *, label: str
     ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """See `alignslm.engine.Pool`. A pool that loses a process is broken as a whole, and made anew."""
+        """See `alignslm.engine.Pool`. A pool that loses a process is replaced by a new one."""
         payload = bytes(ForkingPickler.dumps(function))
         again: deque[tuple[int, Task]] = deque()
         flight: dict[int, Task] = {}

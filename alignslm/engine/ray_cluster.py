@@ -1,4 +1,4 @@
-"""Actors on a Ray cluster that is there already, each with a model of its own: Ray places them and restarts them."""
+"""Actors on a running Ray cluster, each with its own model: Ray places and restarts them."""
 
 import logging
 import os
@@ -19,16 +19,16 @@ from alignslm.engine.local import set_num_threads
 from alignslm.extras import needed
 
 Task = TypeVar("Task")
-SENT = ("ALIGNSLM_", "HF_", "TOKENIZERS_", "TRANSFORMERS_")  # variables that say where models and caches lie
+SENT = ("ALIGNSLM_", "HF_", "TOKENIZERS_", "TRANSFORMERS_")  # variables with the folders of models and caches
 CPUS_CLAIMED = 0.5  # enough to be counted; two actors of a whole CPU each find no place on two cores
 WAIT_S = 30.0
 KNOCK_S = 10.0
-PAUSE_S = 0.2  # until a lost actor is asked again whether it has a place
+PAUSE_S = 0.2  # until a lost actor is asked again if it was placed
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What an actor takes over from the process that asked for it."""
+    """What an actor inherits from the process that created it."""
 
     folder: str
     variables: dict[str, str]
@@ -121,7 +121,7 @@ class RayPool:
 
 
 def connect(address: str) -> None:
-    """Join the running cluster at `address`, once a process. Raises EngineError where there is none."""
+    """Join the running cluster at `address`, once per process. Raises EngineError if there is none."""
     with needed("ray", by="engine: ray"):
         import ray
     if ray.is_initialized():
@@ -135,19 +135,19 @@ def connect(address: str) -> None:
         raise EngineError(
             f"engine is ray, but no Ray cluster answers at {named or 'this machine'}. Start one with "
             "`ray start --head` here, add machines with `ray start --address=HOST:6379`, and give ray_address (or "
-            "RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. What was said: "
+            "RAY_ADDRESS) its HOST:PORT; or set engine: local in experiments/execution.yaml. Ray's message: "
             f"{str(error).partition(chr(10))[0]}"
         ) from error
 
 
 def _check_reachable(address: str) -> None:
-    """Raise an OSError or ValueError where nothing listens at HOST:PORT: Ray itself tries for more than ten minutes."""
+    """Raise an OSError or ValueError if nothing listens at HOST:PORT: Ray itself tries for more than ten minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _size(execution: Execution) -> tuple[int, float, int]:
-    """Return GPUs (0 where they are not to be used), CPUs and machines of the cluster. Raises EngineError."""
+    """Return GPUs (0 if they are not to be used), CPUs and machines of the cluster. Raises EngineError."""
     import ray
 
     resources = ray.cluster_resources()
@@ -171,7 +171,7 @@ class _Run(Generic[Task]):
         self.flight: dict[Any, tuple[Any, tuple[int, Task]]] = {}
         self.away: dict[Any, Any] = {}  # what lost actors were asked
         self.losses: Counter[int] = Counter()
-        self.told = time.monotonic()
+        self.last_warning = time.monotonic()
 
     def results(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """Yield every number and frame as they come."""
@@ -188,13 +188,13 @@ class _Run(Generic[Task]):
                     yield finished
 
     def _dispatch(self) -> None:
-        """Give tasks to actors that have room, first those to be done again."""
+        """Give tasks to actors with capacity, first those to repeat."""
         while self.free and (item := self.again.popleft() if self.again else next(self.tasks, None)):
             actor = self.free.popleft()
             self.flight[actor.apply.remote(*item)] = actor, item
 
     def _take(self, answer: Any) -> tuple[int, pl.DataFrame] | None:
-        """Return a finished shard, None where it was lost; an error of the work itself comes as it was raised there."""
+        """Return a finished shard, None if it was lost; an error of the task itself is raised as it is."""
         import ray
         from ray.exceptions import RayTaskError
 
@@ -235,13 +235,13 @@ class _Run(Generic[Task]):
             self.free.append(actor)
 
     def _log_waiting(self) -> None:
-        if not self.flight and time.monotonic() - self.told > WAIT_S:
-            self.told = time.monotonic()
+        if not self.flight and time.monotonic() - self.last_warning > WAIT_S:
+            self.last_warning = time.monotonic()
             print(f"{self.label}: all replicas are lost and wait for a place on the cluster", flush=True)
 
 
 def _losses() -> tuple[type[Exception], ...]:
-    """Return what Ray raises where an actor, its machine, or a result that lay there is gone."""
+    """Return Ray's errors for a lost actor, machine or result."""
     from ray import exceptions
 
     return exceptions.RayActorError, exceptions.OutOfMemoryError, exceptions.NodeDiedError, exceptions.ObjectLostError

@@ -1,4 +1,4 @@
-"""What a worker is given: how to load a model, and what to do with it."""
+"""Tasks of a worker: how to load a model, and the function to run with it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Units = TypeVar("Units", bound=UnitModel)
 
 
 class LazyModel(Generic[Model]):
-    """Gives a model that is loaded when it is first asked for, once in each process that it travels to.
+    """Loads a model on first use, once in each process that it is sent to.
 
     `load` travels, so it is a function of a module or a partial of one; the model does not.
     """

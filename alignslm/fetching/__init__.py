@@ -1,4 +1,4 @@
-"""Published weights onto this machine: once, resumed where it broke off, verified, and found again without network.
+"""Download of published weights: once, resumed after interruption, verified, and then found without network.
 
 Files by URL, and what packages hold in several files, are kept in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE
 names), each under its hash, so that two codebooks of one file name never meet. Repositories of the Hub are kept where
@@ -21,7 +21,7 @@ CACHE_VARIABLE = "ALIGNSLM_CACHE"
 
 
 class FetchError(ValueError):
-    """A source cannot be had: absent, unreachable, forbidden, too large for the disk, or not what was promised."""
+    """A source cannot be used: absent, unreachable, forbidden, too large for the disk, or with another hash."""
 
 
 class Fetched(NamedTuple):
@@ -35,16 +35,16 @@ class Fetched(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Return the folder of what is kept for all experiments: $ALIGNSLM_CACHE, or ~/.cache/alignslm."""
+    """Return the cache folder of all experiments: $ALIGNSLM_CACHE, or ~/.cache/alignslm."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignslm").expanduser()
 
 
 def download(source: Source, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()) -> Fetched:
-    """Return where the source's files lie, downloading what is not yet on this machine.
+    """Return the local path of the source's files, after downloading what is missing.
 
     `patterns` (such as "*.safetensors") choose among the files of a repository or folder; other files of a folder then
     count nothing towards its identity. If no safetensors are among them, the patterns of `pickled`, if there are any,
-    choose instead. FetchError tells what is missing and what to do.
+    choose instead. FetchError names what is missing and what to do.
     """
     fetched = _download(source, patterns)
     return _download(source, pickled) if pickled and not any(fetched.path.glob("*.safetensors")) else fetched
@@ -71,9 +71,9 @@ def _download(source: Source, patterns: Sequence[str] | None) -> Fetched:
 def download_recorded(
     source: Source, identity: str, *, patterns: Sequence[str] | None = None, pickled: Sequence[str] = ()
 ) -> Path:
-    """Return the files that an artifact was made with: those of its recorded `identity`, whatever a branch is now.
+    """Return the files that an artifact was made with: those of its recorded `identity`, also if a branch has moved.
 
-    FetchError if the source no longer gives them. `patterns` and `pickled` must be those that `download` was given.
+    FetchError if the source no longer has them. `patterns` and `pickled` must be those passed to `download`.
     """
     if isinstance(source, HubSource) and identity.startswith(f"hub:{source.repo}@"):
         source = source.model_copy(update={"revision": identity.rpartition("@")[2]})
@@ -87,7 +87,7 @@ def download_recorded(
 
 
 def is_cached(source: Source, *, patterns: Sequence[str] | None = None) -> bool:
-    """Tell whether `download` would need no network. Contents are not verified here."""
+    """Return whether `download` would need no network. Contents are not verified here."""
     match source:
         case HubSource():
             from alignslm.fetching.hub import is_cached
@@ -162,5 +162,5 @@ def reraise_disk_errors(what: str, variable: str) -> Iterator[None]:
             raise
         raise FetchError(
             f"{what} cannot be written to {error.filename or 'the cache'}: {error.strerror}. "
-            f"Make room, or let {variable} name a folder that can hold it."
+            f"Make room, or let {variable} name a folder with more space."
         ) from error

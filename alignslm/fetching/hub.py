@@ -34,7 +34,7 @@ def snapshot(source: HubSource, patterns: Sequence[str] | None) -> Fetched:
 
 
 def is_cached(source: HubSource, patterns: Sequence[str] | None) -> bool:
-    """Tell whether all files that the patterns choose are on this machine."""
+    """Return whether all files that match the patterns are on this machine."""
     try:
         snapshot_download(
             source.repo,
@@ -65,12 +65,12 @@ def refused(error: Exception, source: HubSource) -> str | None:
 
     The token itself is never shown.
     """
-    token = "HF_TOKEN is set but may not read it" if get_token() else "HF_TOKEN is not set"
+    token = "HF_TOKEN is set but has no read access" if get_token() else "HF_TOKEN is not set"
     page = f"https://huggingface.co/{'datasets/' if source.repo_type == 'dataset' else ''}{source.repo}"
     faults = {
         errors.GatedRepoError: f"is gated, and {token}. Accept its terms at {page}, then set HF_TOKEN to your token.",
         errors.RepositoryNotFoundError: f"does not exist, or is private and {token}. Check `repo`, or set HF_TOKEN.",
-        errors.RevisionNotFoundError: f"has no revision {source.revision!r}. Name a branch, tag or commit it has.",
+        errors.RevisionNotFoundError: f"has no revision {source.revision!r}. Use an existing branch, tag or commit.",
     }
     return next((fault for kind, fault in faults.items() if isinstance(error, kind)), None)
 
@@ -83,7 +83,7 @@ def _fault(error: Exception, source: HubSource) -> str:
         "kind: folder."
     )
     faults = {
-        errors.HFValidationError: f"has no name that the Hub allows: {error}",
+        errors.HFValidationError: f"has a name that the Hub does not allow: {error}",
         errors.LocalEntryNotFoundError: unreachable,
         errors.HfHubHTTPError: f"cannot be fetched: {_first_line(error)}. If it is private, set HF_TOKEN.",
     }

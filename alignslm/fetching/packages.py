@@ -1,4 +1,4 @@
-"""Files of installed Python packages: one as it lies there, several as a folder in the cache, parts joined."""
+"""Files of installed Python packages: one file in place, several as a folder in the cache, parts joined."""
 
 import re
 import shutil

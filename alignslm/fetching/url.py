@@ -1,4 +1,4 @@
-"""Single files by URL, and zips: streamed, resumed, verified, and only then moved to where they are looked for."""
+"""Single files by URL, and zips: streamed, resumed, verified, and only then moved to their final path."""
 
 import http.client
 import lzma
@@ -31,12 +31,12 @@ _REFUSED = " A URL is fetched without a token: for what needs one, use kind: hub
 
 
 def place_of(source: UrlSource) -> Path:
-    """Return where the verified file lies once fetched, or the folder that its zip is unpacked to."""
+    """Return the path of the verified file once fetched, or the folder of its unpacked zip."""
     return cache_folder() / source.sha256 / (_name(source.url).removesuffix(".zip").strip(". ") or "file")
 
 
 def _name(url: str) -> str:
-    """Return a file name for what a URL gives. A URL is text from elsewhere: `..`, zero bytes, a thousand letters."""
+    """Return a file name for a URL, which may contain anything: `..`, zero bytes, a thousand letters."""
     name = re.sub(r"[\x00-\x1f]", "", unquote(urlsplit(url).path)).rpartition("/")[2]
     return name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
 
@@ -59,7 +59,7 @@ def verified_file(source: UrlSource) -> Fetched:
 
 
 def is_whole(source: UrlSource) -> bool:
-    """Tell whether all of the file was downloaded but not looked at yet: by hand, say."""
+    """Return whether the file is complete but not verified yet, for example downloaded by hand."""
     part = beside(place_of(source), "part")
     return part.is_file() and file_sha256(part) == source.sha256
 
@@ -87,7 +87,7 @@ def _downloaded(url: str, part: Path) -> str:
 
 
 def _download(url: str, part: Path) -> None:
-    """Append to `part` until the file is whole; each attempt goes on where the last one broke off."""
+    """Append to `part` until the file is complete; each attempt resumes where the last one stopped."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _download_rest(url, part)
@@ -102,7 +102,7 @@ def _download(url: str, part: Path) -> None:
 
 
 def _unreachable(url: str, part: Path, error: Exception) -> str:
-    kept = f"{part.stat().st_size} bytes are kept, and the next run goes on from there. " if part.exists() else ""
+    kept = f"{part.stat().st_size} bytes are kept, and the next run resumes there. " if part.exists() else ""
     return (
         f"{url} cannot be fetched: {getattr(error, 'reason', error)}. {kept}"
         "Check the network, or fetch the file elsewhere and name it with kind: folder."
@@ -142,7 +142,7 @@ def _require_space(folder: Path, num_bytes: int, what: str) -> None:
 
 
 def _unpack(archive: Path, place: Path, url: str) -> None:
-    """Unpack beside `place` and move there at once, so that a folder that exists is whole."""
+    """Unpack next to `place` and move there at once, so that an existing folder is complete."""
     rough = beside(place, "unpacking")
     shutil.rmtree(rough, ignore_errors=True)
     try:
@@ -157,7 +157,7 @@ def _unpack(archive: Path, place: Path, url: str) -> None:
     except (*_NO_ZIP, OSError) as error:  # OSError: a name too long, or one that is both a file and a folder
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        raise FetchError(f"{url}: the hash is right, but this is no zip that can be unpacked: {error}") from error
+        raise FetchError(f"{url}: the hash is right, but it cannot be unpacked as zip: {error}") from error
     rough.rename(place)
 
 
@@ -172,7 +172,7 @@ def _require_inside(member: zipfile.ZipInfo, url: str) -> None:
 
 
 def _inner_folder(place: Path) -> Path:
-    """Follow a folder that holds nothing but one folder: how most archives are packed."""
+    """Enter a folder with only one folder in it, as most archives have."""
     while place.is_dir():
         inside = [path for path in place.iterdir() if path.name != "__MACOSX"]
         if len(inside) != 1 or not inside[0].is_dir():

@@ -30,7 +30,7 @@ from alignslm.vocoder.rows import synthesize_rows
 
 PURPOSE = "evaluation"  # as the stage `samples`: equal prompt, model, seed and sampling give equal samples
 MAX_SECONDS = 3600
-# What a caller may ask for, and a hint.
+# Bounds of a caller's options, and a hint.
 BOUNDS = {
     "num_continuations": (1, 10_000, ""),
     "temperature": (1e-4, 100, "; 0.01 is nearly greedy"),
@@ -45,7 +45,7 @@ class SpeechPipeline:
     root: Path
     encoder: Encoder
     vocoder: Vocoder
-    recogniser: ASRModel
+    asr: ASRModel
     experiment: Experiment
     execution: Execution
 
@@ -70,8 +70,8 @@ class SpeechPipeline:
         encoder = load_encoder(experiment.encoder, folders["encoder"], device=execution.device)
         vocoder = load_vocoder(experiment.vocoder, folders["vocoder"], device=execution.device)
         vocoder.contract.require(encoder.contract, mine=str(folders["vocoder"]), theirs=str(folders["encoder"]))
-        recogniser = load_asr(experiment.asr, folders["asr"], device=execution.device)
-        return cls(root, encoder, vocoder, recogniser, experiment, execution)
+        asr = load_asr(experiment.asr, folders["asr"], device=execution.device)
+        return cls(root, encoder, vocoder, asr, experiment, execution)
 
     def load_model(self, model: str) -> "SpokenLM":
         """Load a checkpoint by name, folder or Hub id; ContractError if its units are not the encoder's."""
@@ -111,8 +111,8 @@ class SpeechPipeline:
                 f"{name} is too short: {len(waveform) / sample_rate_hz:.2f} s give {len(units)} units, but the "
                 f"model was trained on prompts of at least {least} (prompts.min_units). Record more."
             )
-        (transcript,) = self.recogniser.transcribe(
-            [audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.recogniser.sample_rate_hz)]
+        (transcript,) = self.asr.transcribe(
+            [audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.asr.sample_rate_hz)]
         )
         return Prompt(prompt_key(units), name, waveform, sample_rate_hz, units, transcript.text)
 
@@ -148,7 +148,7 @@ class SpokenLM:
     ) -> list[Continuation]:
         """Continue a prompt (or a sound file) `num_continuations` times, speak and transcribe.
 
-        What is not given is the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
+        Defaults are the experiment's: params.yaml's `sampling` and `seeds.evaluation`. Equal arguments give
         equal samples; a prompt of the experiment gets the very draws of its stage `samples`. Raises PlayError (see
         `SpeechPipeline.prompt`), TooLongError where prompt and continuation exceed the model's positions.
         """
@@ -169,7 +169,7 @@ class SpokenLM:
             batch_size=studio.execution.batch_size,
         )
         spoken = synthesize_rows(drawn, studio.vocoder)
-        transcripts = transcribe(spoken, studio.recogniser)
+        transcripts = transcribe(spoken, studio.asr)
         triples = zip(drawn.to_dicts(), spoken.to_dicts(), transcripts.to_dicts(), strict=True)
         return [self._take(spoken_prompt, *triple) for triple in triples]
 

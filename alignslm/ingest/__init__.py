@@ -1,1 +1,1 @@
-"""From a folder of anybody's recordings to a corpus, and to the experiment that fits the amount of speech."""
+"""From a folder of recordings to a corpus, and to an experiment that fits the amount of speech."""

@@ -1,4 +1,4 @@
-"""Write what a folder of recordings gives: sound, metadata.csv, the table of what was set aside, and the experiment."""
+"""Write a corpus from a folder of recordings: audio, metadata.csv, the table of exclusions, and the experiment."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ RECORD, ASIDE = "ingest.json", "set-aside.csv"
 
 
 class Asked(NamedTuple):
-    """What a person says of a folder of recordings."""
+    """The user's options for a folder of recordings."""
 
     folder: Path
     name: str
@@ -60,8 +60,8 @@ class Ingested(NamedTuple):
 def ingest(asked: Asked, root: Path) -> Ingested | None:
     """Write root/ingested/NAME and the experiment that reads it; return None if nothing has changed since.
 
-    The folder of recordings is only read. The corpus is written whole or not at all. Raises IngestError where there is
-    nothing to read or the name is taken, TooLittleError where there is too little.
+    The recordings are only read. The corpus is written as a whole or not at all. Raises IngestError if there is
+    nothing to read or the name is taken, TooLittleError if there is too little speech.
     """
     found = find(asked.folder, one_speaker=asked.one_speaker)
     place = root / "ingested" / asked.name
@@ -95,7 +95,7 @@ def ingest(asked: Asked, root: Path) -> Ingested | None:
 
 
 def _record(asked: Asked) -> dict[str, Plain]:
-    """Return what the corpus depends on: the options, and size and time of change of every file."""
+    """Return the inputs of the corpus: the options, and size and modification time of every file."""
     files = [path for path in sorted(asked.folder.rglob("*")) if path.is_file()]
     stats = {path.relative_to(asked.folder).as_posix(): path.stat() for path in files}
     seen: dict[str, Plain] = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
@@ -104,7 +104,7 @@ def _record(asked: Asked) -> dict[str, Plain]:
 
 
 def _changes(before: dict[str, Plain], now: dict[str, Plain]) -> list[str]:
-    """Return what is told of a folder that was read before."""
+    """Return the differences from a former ingest of the folder."""
     old, new = (dict(record["files"]) for record in (before, now))  # type: ignore[arg-type]
     named = zip(("new", "gone", "changed"), differing(old, new), strict=True)
     listed = [f"{len(names)} {what}" for what, names in named if names]
@@ -112,7 +112,7 @@ def _changes(before: dict[str, Plain], now: dict[str, Plain]) -> list[str]:
 
 
 def _table(utterances: Sequence[Utterance]) -> tuple[pl.DataFrame, str]:
-    """Return utterances with their splits, and what the splits keep apart."""
+    """Return utterances with their splits, and what the splits separate."""
     split = split_groups(
         {each.file_name: each.speaker_id for each in utterances},
         {each.file_name: each.recording for each in utterances},
@@ -134,7 +134,7 @@ _SCHEMA = {
 def _utterances(
     asked: Asked, recordings: Sequence[Recording], place: Path, aside: list[Aside], root: Path
 ) -> Iterator[Utterance]:
-    """Write the sound of every recording and yield what was written; add to `aside` what was not."""
+    """Write the audio of every recording and yield what was written; add the rest to `aside`."""
     seen: dict[bytes, str] = {}
     hear = _transcriber(asked, root)
     for recording in track(recordings, total=len(recordings), label="reading"):
@@ -165,7 +165,7 @@ def _new_parts(asked: Asked, recording: Recording, seen: dict[bytes, str]) -> li
 
 
 def _transcriber(asked: Asked, root: Path) -> Callable[[np.ndarray], str | None]:
-    """Return what writes down speech that has no text: the chosen ASR model, or nothing."""
+    """Return the ASR model for speech without a text, if one was chosen."""
     if asked.asr is None:
         return lambda _: None
     model = load_asr(root / "experiments" / "asr" / f"{asked.asr}.yaml")

@@ -1,4 +1,4 @@
-"""Which recordings a folder holds, and what is known of them: texts and speakers, from a table or from files beside."""
+"""Recordings of a folder with their texts and speakers, from a table or from text files."""
 
 import csv
 import json
@@ -21,11 +21,11 @@ COLUMNS = (FILE, TEXT, SPEAKER)
 
 
 class IngestError(ValueError):
-    """A folder cannot become a corpus; the message says what it lacks."""
+    """A folder cannot become a corpus; the message says what is missing."""
 
 
 class Told(NamedTuple):
-    """What a table or a file of text says of one recording, and where it says so."""
+    """A recording's entry in a table or text file, and its location."""
 
     text: str
     speaker: str
@@ -34,7 +34,7 @@ class Told(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """Something that was set aside: a file of the folder, its row if it is a table, and why."""
+    """An exclusion: a file of the folder, its row if it is a table, and the reason."""
 
     file: str
     row: int | None
@@ -42,7 +42,7 @@ class Aside(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A file of sound, relative to the folder. `text` is its words, None where they are not known."""
+    """An audio file, relative to the folder. `text` is None if unknown."""
 
     file: str
     speaker: str
@@ -50,7 +50,7 @@ class Recording(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The recordings of a folder, in order of their names, and what was set aside so far."""
+    """The recordings of a folder, sorted by name, and the exclusions so far."""
 
     recordings: list[Recording]
     aside: list[Aside]
@@ -63,19 +63,19 @@ def find(folder: Path, *, one_speaker: bool) -> Found:
     The speaker is the table's, else the subfolder directly below `folder` if there are several, else the one voice.
     """
     if not folder.is_dir():
-        raise IngestError(f"{folder} is not a folder; name the one that holds the recordings")
+        raise IngestError(f"{folder} is not a folder; pass the folder of the recordings")
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     sounds = [file.as_posix() for file in files if file.suffix.lower() in SUFFIXES]
     if not sounds:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise IngestError(f"{folder} holds no recordings; files of these kinds are read: {kinds}")
+        raise IngestError(f"{folder} contains no recordings; supported formats: {kinds}")
     tables = [file for file in files if file.suffix.lower() in TABLES and len(file.parts) == 1]
     table = next((file for file in tables if file.stem == "metadata"), tables[0] if len(tables) == 1 else None)
-    told, aside = ({}, []) if table is None else _read_table(folder / table, sounds)
+    entries, aside = ({}, []) if table is None else _read_table(folder / table, sounds)
     folders = {Path(sound).parts[0] for sound in sounds if "/" in sound}
     recordings = []
     for sound in sounds:
-        known = told.get(sound) or _beside(folder, sound)
+        known = entries.get(sound) or _beside(folder, sound)
         text, problem = _words(known)
         if problem and known:
             aside.append(Aside(known.where, known.row, f"its text only: {problem}"))
@@ -108,36 +108,35 @@ def _beside(folder: Path, sound: str) -> Told | None:
 
 
 def _read_table(table: Path, sounds: list[str]) -> tuple[dict[str, Told], list[Aside]]:
-    """Return what a table says by file, and its rows that name no file or name one again."""
+    """Return the entries of a table by file, and its rows without a file or with a repeated one."""
     names = Counter(name for sound in sounds for name in _names(sound))
     by_name = {name: sound for sound in sounds for name in _names(sound) if names[name] == 1}
-    told: dict[str, Told] = {}
+    entries: dict[str, Told] = {}
     aside = []
     try:
         for row, file, known in _rows(table):
-            sound = by_name.get(file.removeprefix("./"))
-            if sound is None or sound in told:
-                reason = (
-                    f"no recording is named {file}, or several are"
-                    if sound is None
-                    else f"{sound} stands in an earlier row"
-                )
+            name = file.removeprefix("./")
+            sound = by_name.get(name)
+            if sound is None:
+                reason = "several recordings have this name" if name in names else "no recording has this name"
                 aside.append(Aside(table.name, row, reason))
+            elif sound in entries:
+                aside.append(Aside(table.name, row, f"{sound} is also in an earlier row"))
             else:
-                told[sound] = known
+                entries[sound] = known
     except (EncodingError, csv.Error, json.JSONDecodeError) as error:
         raise IngestError(f"{table}: {error}") from error
-    return told, aside
+    return entries, aside
 
 
 def _names(sound: str) -> set[str]:
-    """Return what a table may call a file: its path or its name, either without its suffix too."""
+    """Return the names of a file that a table may use: its path or its name, with or without suffix."""
     path = Path(sound)
     return {sound, path.with_suffix("").as_posix(), path.name, path.stem}
 
 
 def _rows(table: Path) -> Iterator[tuple[int, str, Told]]:
-    """Yield row, file and what is told of it: jsonl, columns by their names, or LJSpeech's `id|text|text`."""
+    """Yield row, file and entry: jsonl, columns by their names, or LJSpeech's `id|text|text`."""
     for row, values in _mappings(table):
         file, text, speaker = (next((values[key] for key in keys if values.get(key)), "") for keys in COLUMNS)
         if not file:

@@ -14,9 +14,9 @@ from alignslm.judge.calibration import MIN_HELD_BACK
 from alignslm.storage import write_text
 
 PROMPT_S, SHORTEST_PROMPT_S = 3.0, 1.0
-AFTER_S = 0.5  # a prompt's utterance goes on at least so long
+AFTER_S = 0.5  # an utterance continues at least this long after its prompt
 UNITS_PER_S = 5  # fewer is silence: speech has three to four times as many
-SPARE = 0.95  # of the utterances that are long enough, for those with too few units
+SPARE = 0.95  # of the utterances that are long enough: some have too few units
 MOST: Mapping[str, int] = {"train": 300, "valid": 60, "test": 100}
 FITTED_TEXTS = 2 * MIN_HELD_BACK
 LEAST_TRAINING, LEAST_HELD_OUT = 20, 4
@@ -112,13 +112,13 @@ def choices(rows: pl.DataFrame, name: str, folder: Path, *, sample_rate_hz: int,
 
 
 def write_choice(choice: Choice, root: Path, head: str) -> Path:
-    """Write a copy of a file of experiments/ with other values under `head`, a comment; comments beside values stay."""
+    """Write a copy of a file of experiments/ with other values under `head`, a comment; comments after values stay."""
     folder = root / "experiments" / choice.group
     text = (folder / f"{choice.like}.yaml").read_text(encoding="utf-8")
     for key, value in choice.values.items():
         text = replace_value(text, tuple(key.split(".")), value)
     path = folder / f"{choice.name}.yaml"
-    write_text(path, f"{head}# Like {choice.like} but for: {', '.join(choice.values)}.\n{text}")
+    write_text(path, f"{head}# Like {choice.like} except: {', '.join(choice.values)}.\n{text}")
     return path
 
 
@@ -131,15 +131,15 @@ def fitted_texts(rows: pl.DataFrame) -> int:
 def preset(rows: pl.DataFrame, name: str, *, asr: str | None, judge: str | None) -> dict[str, Plain]:
     """Return the keys of params.yaml that the preset `name` sets.
 
-    `asr` and `judge` are choices of experiments/, None for those that are fitted on the texts. Raises TooLittleError
-    if there are too few texts to fit what is not given.
+    `asr` and `judge` are configs of experiments/, None to fit them on the texts. Raises TooLittleError
+    if there are too few texts for that.
     """
     texts = fitted_texts(rows)
     if texts < FITTED_TEXTS and (asr is None or judge is None):
         raise TooLittleError(
             f"{texts} training utterances have a text of more than {_prompt_words(rows)} words; to fit a judge and an "
             f"ASR model {FITTED_TEXTS} are needed. Add texts (a metadata.csv with the columns file_name and text, or a "
-            ".txt beside each recording), or transcribe them: --asr whisper-tiny.en."
+            ".txt next to each recording), or transcribe them: --asr whisper-tiny.en."
         )
     checkpoint: dict[str, Plain] = {"init_from": "base", "train_on": "pairs/r1", "warmup_steps": 2}
     preferences: dict[str, Plain] = {"sampled_from": "base", "min_chosen_score": 3.2, "max_rejected_score": 2.2}

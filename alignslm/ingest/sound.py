@@ -17,11 +17,11 @@ CUT_S = 10.0
 SHORTEST_S = 1.0
 LOUDNESS_LUFS = -23.0  # EBU R 128
 FRAME_S, MARGIN_S = 0.02, 0.1
-QUIET_DB, SILENT_RMS = -40.0, 1e-3  # below the loudest frame; and -60 dB full scale, in which nobody speaks
+QUIET_DB, SILENT_RMS = -40.0, 1e-3  # below the loudest frame; and -60 dB full scale, below speech
 
 
 class SoundError(ValueError):
-    """A recording gives no speech; the message is the reason that the table of what was set aside tells."""
+    """A recording has no usable speech; the message is the reason in the table of exclusions."""
 
 
 def prepared(path: Path, sample_rate_hz: int) -> list[np.ndarray]:
@@ -55,7 +55,7 @@ def _decoded(path: Path) -> tuple[np.ndarray, int]:
 
 
 def frame_rms(waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Return the RMS of every 20 ms, (frames,); what is left over at the end belongs to no frame."""
+    """Return the RMS of every 20 ms, (frames,); a remainder at the end is in no frame."""
     size = round(FRAME_S * sample_rate_hz)
     framed = waveform[: len(waveform) // size * size].reshape(-1, size)
     return np.sqrt(np.mean(framed.astype(np.float64) ** 2, axis=1))

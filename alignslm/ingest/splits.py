@@ -11,7 +11,7 @@ LEAST_TRAINING = 0.6
 
 
 class Split(NamedTuple):
-    """The split of every group, and what the groups are."""
+    """The split of every group, and the kind of groups."""
 
     of: dict[str, SplitName]
     by: Literal["speakers", "recordings", "pieces"]
@@ -20,7 +20,7 @@ class Split(NamedTuple):
 def split_groups(speakers: Mapping[str, str], recordings: Mapping[str, str], seconds: Mapping[str, float]) -> Split:
     """Return the split of every utterance; the mappings go from its id to its speaker, recording and length.
 
-    Speakers are kept apart where 60 % of the speech is left to train on; else recordings, for one or a few voices;
+    Speakers are separated if 60 % of the speech is left for training; else recordings, for one or a few voices;
     else, in one long recording or two, the last pieces are kept for test.
     """
     for by, group_of in (("speakers", speakers), ("recordings", recordings)):

@@ -15,7 +15,7 @@ Status: TypeAlias = Literal["ok", "empty", "failed", "truncated", "too_long"]
 
 
 class JudgeInput(NamedTuple):
-    """Prompt text and continuation text, in the form in which the corpus and the ASR model write them."""
+    """Prompt text and continuation text, as written by the corpus and the ASR model."""
 
     prompt: str
     continuation: str
@@ -93,7 +93,7 @@ def prepare_judge(
 
 
 def is_api_judge(config: JudgeConfig) -> bool:
-    """Return whether a judge is asked over the network.
+    """Return whether a judge is a server.
 
     Such a judge runs in one process, with its stored replies, budget and ledger, and sends `concurrency` requests at
     a time by itself.

@@ -1,4 +1,4 @@
-"""One question to an OpenAI-compatible server, asked again where the server was busy, broken or unintelligible."""
+"""One request to an OpenAI-compatible server, repeated if the server was busy, failed or sent an invalid reply."""
 
 import random
 import re
@@ -24,7 +24,7 @@ from alignslm.redaction import redact
 
 FIRST_WAIT_S = 0.5
 MAX_BACKOFF_S = 30.0
-MAX_RETRY_AFTER_S = 300.0  # a server that wants a longer pause is told about, not waited for
+MAX_RETRY_AFTER_S = 300.0  # a server that asks for a longer pause is an error
 MAX_BYTES = 1 << 24  # of one reply
 
 
@@ -69,7 +69,7 @@ class APIClient:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Hold connections open; questions are asked inside, from any thread."""
+        """Keep connections open; requests are sent inside, from any thread."""
         try:
             client = httpx2.AsyncClient(
                 headers=self._headers, params=self.config.extra_query, timeout=None, limits=httpx2.Limits()
@@ -151,14 +151,14 @@ class APIClient:
             return attempt
         wait_s = retry_after_s(received.retry_after, datetime.now(UTC))
         if wait_s is not None and wait_s > MAX_RETRY_AFTER_S:
-            return Refused(received.status, f"{attempt.why}: it wants to be left alone for {wait_s:.0f} s")
+            return Refused(received.status, f"{attempt.why}: it asks to wait {wait_s:.0f} s")
         return Failed(attempt.why, wait_s)
 
     def _send(self, question: str, vote: int) -> _Received | Failed:
         try:
             return self._portal.call(self._exchange, self.config.fields(question, vote))
         except TimeoutError:
-            return Failed(f"no whole answer within {self.config.timeout_s:g} s (timeout_s)")
+            return Failed(f"no complete reply within {self.config.timeout_s:g} s (timeout_s)")
         except httpx2.ProxyError as error:
             raise JudgeAPIError(
                 f"{self.config.base_url} was not reached{self._way()}: {redact(str(error))}. Correct the proxy's "
@@ -181,7 +181,7 @@ class APIClient:
         return _Received(response.status_code, response.headers.get("retry-after"), text)
 
     def _way(self) -> str:
-        """Return through which proxy the server is asked, if any."""
+        """Return the proxy of the server, if any."""
         parts = urlsplit(self.config.base_url)
         proxies = getproxies()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -192,7 +192,7 @@ class APIClient:
     def _stopped(self, refused: Refused) -> JudgeAPIError:
         return JudgeAPIError(
             f"{self.config.base_url} answered {self.config.model!r}{self._way()} with status {refused.status}: "
-            f"{words_of(refused.why, read_body(refused.why))}. Nothing more was asked; every answer so far is kept. "
+            f"{words_of(refused.why, read_body(refused.why))}. No further request was sent; all replies are kept. "
             f"What to do: {self._hint(refused)}."
         )
 

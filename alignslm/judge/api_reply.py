@@ -1,4 +1,4 @@
-"""What a server sent, read: an answer, words that concern one question alone, or a trouble worth another try."""
+"""Parsed replies of a server: an answer, an error of one question only, or an error worth another try."""
 
 import re
 from http import HTTPStatus
@@ -33,7 +33,7 @@ class Unanswered(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A server busy or broken: why, and how long it wants to be left alone, if it says so."""
+    """A server that is busy or failed: why, and how long it asks to wait, if it does."""
 
     why: str
     retry_after_s: float | None = None
@@ -77,17 +77,17 @@ def read_reply(status: int, text: str) -> Attempt:
 
 def _read_choice(choice: Body, body: Body, text: str) -> Attempt:
     message, finish = _object(choice.get("message")), choice.get("finish_reason")
-    said, refusal = _content(message.get("content")), _content(message.get("refusal"))
+    reply, refusal = _content(message.get("content")), _content(message.get("refusal"))
     if finish == "error":
         return Failed("finish_reason error")
     if finish in CUT:
-        return Unanswered(said or text, "truncated")
+        return Unanswered(reply or text, "truncated")
     refused = bool(refusal.strip()) or finish == "content_filter"
     read, written = count_tokens(body)
-    if not refused and not said.strip():
-        return Unanswered(text, "failed", again=written == 0)  # else paid, such as reasoning alone
+    if not refused and not reply.strip():
+        return Unanswered(text, "failed", again=written == 0)  # other paid output, such as only reasoning
     return Answer(
-        text=refusal or said if refused else said,
+        text=refusal or reply if refused else reply,
         refused=refused,
         finish=finish if isinstance(finish, str) else None,
         model=str(body.get("model") or "") or None,
@@ -110,7 +110,7 @@ def _read_error(status: int, text: str, error: JsonValue) -> Attempt:
 
 
 def _error_status(error: JsonValue) -> int:
-    """Return the HTTP status that an error inside a 200 stands for: its code, or that of a broken server."""
+    """Return the HTTP status of an error inside a 200: its code, or that of a failed server."""
     code = _object(error).get("code")
     if isinstance(code, str):
         code = int(code) if code.isdecimal() else _NAMED.get(code)
@@ -118,7 +118,7 @@ def _error_status(error: JsonValue) -> int:
 
 
 def words_of(text: str, error: JsonValue) -> str:
-    """Return what an error says: its message, or whatever came."""
+    """Return an error's message, or the whole body."""
     return " ".join((_words(error) or text).split())[:300].rstrip(".") or "without a word"
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from alignslm.config.feedback import Calibration
+from alignslm.config.calibration import Calibration
 from alignslm.config.model import Config
 from alignslm.judge import Judge, JudgeInput, JudgeOutput
 from alignslm.metrics import words
@@ -49,7 +49,7 @@ class Sigmoid(Config):
 
 
 class WordModel(Protocol):
-    """A model of a continuation's words, the prompt being read first."""
+    """A model of a continuation's words, conditioned on the prompt."""
 
     def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
         """Return log p of each continuation word given the prompt and the words before it."""
@@ -140,7 +140,7 @@ def solve(true_nats: Floats, shuffled_nats: Floats, config: Calibration) -> Sigm
 
 
 def _by_spread(true_nats: Floats, config: Calibration) -> Sigmoid:
-    """Place the sigmoid by true continuations alone, where shuffled ones are no less probable."""
+    """Fit the sigmoid to true continuations only, if shuffled ones are equally probable."""
     slope = 1 / max(float(np.std(true_nats)), 1 / STEEPEST)
     shift = math.log((config.ground_truth_score - 1) / (5 - config.ground_truth_score))
     offset = shift - slope * float(np.mean(true_nats))
@@ -180,12 +180,11 @@ def try_judge(
 ) -> dict[str, float]:
     """Return `separation` on `count` texts, of a judge that is not fitted; with `min_digit_mass` also `digit_mass`.
 
-    `digit_mass` is the mean probability of the five digits together, which the judge's replies hold. Raises
+    `digit_mass` is the mean total probability of the five digits as the judge's reply. Raises
     CalibrationError if it is below `min_digit_mass` or an AUC of the score not above `min_auc`, and warns if an AUC
     is below GUESSING.
     """
-    known = {content_id(*story): story for story in texts if words(story.continuation)}
-    some = [known[key] for key in sorted(known)[:count]]
+    some = first_texts(texts, count)
     if not some:
         return {}
     true, mismatched, others = (judge.judge(side) for side in (some, shuffled(some), reordered(some)))
@@ -193,8 +192,14 @@ def try_judge(
     if min_digit_mass is not None:
         masses = [json.loads(one.reply or "")["mass"] for one in [*true, *mismatched] if one.status == "ok"]
         figures["digit_mass"] = float(np.mean(masses)) if masses else 0.0
-    _require_judgement(figures, len(some), min_auc=min_auc, min_digit_mass=min_digit_mass or 0.0)
+    require_judgement(figures, len(some), min_auc=min_auc, min_digit_mass=min_digit_mass or 0.0)
     return figures
+
+
+def first_texts(texts: Sequence[JudgeInput], count: int) -> list[JudgeInput]:
+    """Return the first `count` different texts with a continuation, by a hash."""
+    known = {content_id(*story): story for story in texts if words(story.continuation)}
+    return [known[key] for key in sorted(known)[:count]]
 
 
 def reordered(stories: Sequence[JudgeInput]) -> list[JudgeInput]:
@@ -214,11 +219,12 @@ _AGAINST = {
 }
 
 
-def _require_judgement(figures: dict[str, float], count: int, *, min_auc: float, min_digit_mass: float) -> None:
+def require_judgement(figures: dict[str, float], count: int, *, min_auc: float, min_digit_mass: float = 0.0) -> None:
+    """Raise CalibrationError if `separation` on `count` texts is below the limits, and warn below GUESSING."""
     if figures.get("digit_mass", 1.0) < min_digit_mass:
         raise CalibrationError(
             f"this judge would not answer with a digit: 1 to 5 have {figures['digit_mass']:.3f} of the probability "
-            f"together, below min_digit_mass ({min_digit_mass:g}), so its scores mean little. Let the "
+            f"in total, below min_digit_mass ({min_digit_mass:g}), so its scores mean little. Let the "
             "rubric show an example answer, as experiments/rubric/relevance-digit.txt does, let answer_prefix be what "
             "stands before the digit there, or choose another model. To accept this judge, set `min_digit_mass: 0` in "
             "its file."

@@ -15,11 +15,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignslm.config.llm_judges import TRIAL, CausalLMJudgeConfig, ExpectedRating, GeneratedRating
+from alignslm.config.llm_judges import TRIAL, CalibratedPerplexity, CausalLMJudgeConfig, ExpectedRating, GeneratedRating
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import download, download_recorded
+from alignslm.integrity import read_json
 from alignslm.judge import PROBE, JudgeInput, JudgeOutput, judge_spoken
-from alignslm.judge.calibration import try_judge
+from alignslm.judge.calibration import (
+    CALIBRATION_FILE,
+    Sigmoid,
+    calibrate,
+    first_texts,
+    require_judgement,
+    try_judge,
+)
 from alignslm.judge.causal_weights import FOLDER, PATTERNS, SUFFIX, dequantize, load_causal
 from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
@@ -34,7 +42,7 @@ AGREEMENT = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}  # ratings by on
 
 
 class UnsuitableModelError(ValueError):
-    """A model cannot serve as a judge: its logits are no numbers, or it cannot take up text that it has read before."""
+    """A model cannot be used as a judge: its logits are not finite, or its cache cannot be reused."""
 
 
 def prepare(
@@ -42,7 +50,7 @@ def prepare(
 ) -> dict[str, float]:
     """Fetch the model, rate one story to see that it can be done, and write what names the judge into `folder`.
 
-    Returns figures of that story, and how well the judge tells true from shuffled `texts`. The weights stay in the
+    Returns figures of that story, and how well the judge separates true from shuffled `texts`. The weights stay in the
     cache, but for a GGUF file's: they are dequantized into `folder`. Raises RubricError, FetchError,
     UnsuitableModelError, ...
     """
@@ -52,9 +60,14 @@ def prepare(
     if path.suffix == SUFFIX:
         path = dequantize(path, folder / FOLDER, dtype=config.dtype)
     judge = CausalLMJudge(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
-    figures = judge.probe()
-    least = config.min_digit_mass if isinstance(config.score, ExpectedRating) else None
-    figures |= try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc, min_digit_mass=least)
+    if isinstance(config.score, CalibratedPerplexity):
+        some = first_texts(texts, config.auc_texts)
+        figures = calibrate(judge, some, config.score.calibration, folder)
+        require_judgement(figures, len(some), min_auc=config.min_auc)
+    else:
+        least = config.min_digit_mass if isinstance(config.score, ExpectedRating) else None
+        trial = try_judge(judge, texts, count=config.auc_texts, min_auc=config.min_auc, min_digit_mass=least)
+        figures = judge.probe() | trial
     settings = config.model_dump(mode="json", exclude={"weights", "max_unscored", *TRIAL})
     write_text(folder / RUBRIC_FILE, rubric.text)
     write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
@@ -71,7 +84,8 @@ class CausalLMJudge:
         self.config, self.model = config, model
         self.questions = PromptFormatter(rubric, tokenizer, answer_prefix=config.answer_prefix)
         self._written = config.score if isinstance(config.score, GeneratedRating) else None
-        if self._written is None:
+        self.sigmoid: Sigmoid | None = None
+        if isinstance(config.score, ExpectedRating):
             self._digit_ids = torch.tensor(self.questions.digit_ids(), device=model.device)
             self._rubric = PrefixCache(model, self.questions.head(), rows=config.batch_size)
         self._plain = PrefixCache(model, (), rows=config.batch_size)
@@ -84,15 +98,21 @@ class CausalLMJudge:
         if not path.is_dir():
             identity = json.loads((folder / SOURCE_FILE).read_text())["weights"]
             path = download_recorded(config.weights, identity, patterns=PATTERNS)
-        return cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
+        judge = cls(config, rubric, *load_causal(path, dtype=config.dtype, device=device))
+        if isinstance(config.score, CalibratedPerplexity):
+            judge.sigmoid = read_json(folder / CALIBRATION_FILE, Sigmoid)
+        return judge
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement per story; nothing said is status `empty`."""
+        """Return one output per story; an empty transcript is status `empty`."""
         return judge_spoken(stories, self._judged)
 
     def _judged(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
         unfit = [self._unfit(story) for story in stories]
         read = [story for story, problem in zip(stories, unfit, strict=True) if problem is None]
+        if self.sigmoid is not None:
+            judged = map(self.sigmoid.judgement, self.word_nats(read))
+            return [next(judged) if problem is None else problem for problem in unfit]
         ppls = self.perplexities(read) if self.config.compute_perplexity else [None] * len(read)
         rated = iter(self._rated(read, ppls))
         return [next(rated) if problem is None else problem for problem in unfit]
@@ -111,7 +131,10 @@ class CausalLMJudge:
 
     def _num_positions(self, story: JudgeInput) -> int:
         """Return how many positions judging a story takes. Raises JudgePromptError if its rating cannot be read."""
-        plain = len(self.questions.plain(story)[1]) if self.config.compute_perplexity else 0
+        calibrated = isinstance(self.config.score, CalibratedPerplexity)
+        plain = len(self.questions.plain(story)[1]) if self.config.compute_perplexity or calibrated else 0
+        if calibrated:
+            return plain
         if self._written is not None:
             question = self.questions.question_ids(self.questions.text(story))
             return max(plain, len(question) + self._written.max_tokens)
@@ -154,6 +177,10 @@ class CausalLMJudge:
 
     def perplexities(self, stories: Sequence[JudgeInput]) -> list[float | None]:
         """Return exp of the mean nats per continuation token; None if no token of it follows another."""
+        return [math.exp(-math.fsum(values) / len(values)) if values else None for values in self.word_nats(stories)]
+
+    def word_nats(self, stories: Sequence[JudgeInput]) -> list[list[float]]:
+        """Return log p of each continuation token given all before it, in nats, without the tokens of no context."""
         contexts, sequences = [], []
         for story in stories:
             context, ids = self.questions.plain(story)
@@ -161,7 +188,7 @@ class CausalLMJudge:
             sequences.append(SplitSequence(ids[: contexts[-1] - 1], ids[contexts[-1] - 1 :]))
         nats = self._plain.run(sequences, _leaf_nats, last_only=False)
         self._check_finite(stories, nats)
-        return [math.exp(-math.fsum(values) / len(values)) if values else None for values in nats]
+        return nats
 
     def probe(self) -> dict[str, float]:
         """Rate one story by shared prefixes and by one plain forward pass; both must agree.
@@ -197,7 +224,7 @@ class CausalLMJudge:
         worst = float((read - plain).abs().mean(-1).max())
         if not worst <= NATS[self.config.dtype]:
             raise UnsuitableModelError(
-                f"{type(self.model).__name__} forgets what it has read while it writes (log-probabilities differ by "
+                f"{type(self.model).__name__} changes its state while it generates (log-probabilities differ by "
                 f"{worst:.2g} nats). Set score to {{mode: expected-value}}, or choose another model."
             )
 
@@ -223,14 +250,14 @@ class CausalLMJudge:
         for story, found in zip(stories, values, strict=True):
             if not all(map(math.isfinite, found)):
                 raise UnsuitableModelError(
-                    f"{type(self.model).__name__} in {self.config.dtype} gives logits that are no numbers for the "
+                    f"{type(self.model).__name__} in {self.config.dtype} gives logits that are not finite for the "
                     f"continuation {story.continuation[:60]!r}. Set dtype to float32 or bfloat16 in the judge's file, "
                     "or fetch the weights anew."
                 )
 
 
 def _shown(probabilities: Sequence[float], mass: float) -> str:
-    """Return what is stored as the reply: the five probabilities, and their share of the total probability."""
+    """Return what is stored as the reply: the five probabilities, and their sum."""
     return json.dumps({"digits": [round(p, 4) for p in probabilities], "mass": round(mass, 4)})
 
 

@@ -26,7 +26,7 @@ SUFFIX = ".gguf"
 def dequantize(file: Path, folder: Path, *, dtype: str) -> Path:
     """Write the model of a GGUF file, dequantized, with its tokenizer, in transformers' format; return the folder.
 
-    Raises WeightsError, or MissingPackageError where the package gguf is not installed.
+    Raises WeightsError, or MissingPackageError if the package gguf is not installed.
     """
     with needed("gguf", by="a GGUF file"):
         pass  # transformers reads GGUF through it

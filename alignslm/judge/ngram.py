@@ -1,4 +1,4 @@
-"""A word n-gram judge whose next-word distribution is tilted towards words that the prompt's words announce."""
+"""A word n-gram judge with a next-word distribution tilted towards words associated with the prompt's words."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ from alignslm.storage import atomic_write, write_text
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 UNKNOWN = 0  # id of every word outside the vocabulary; real words count from 1
-START = -1  # stands before the first word, is never predicted
+START = -1  # before the first word, never predicted
 SHRINKAGES = (1.0, 2.0, 4.0, 8.0, 16.0)  # candidates; held-back likelihood decides
 STRONGEST_TILT = 2.0
 
@@ -48,7 +48,7 @@ class WordNgrams:
     """Interpolated absolute discounting over raw counts, down to the uniform distribution.
 
     p_k(w | h) = (max(c(h w) - D, 0) + D * (number of different w after h) * p_{k-1}(w | h')) / c(h), h' dropping the
-    oldest word; an unseen h is skipped. Unknown words keep a share of the uniform part, so p is never 0.
+    oldest word; an unseen h is skipped. Unknown words keep a part of the uniform distribution, so p is never 0.
     """
 
     def __init__(self, ngrams: Counts, counts: Counts, *, size: int, order: int, discount: float) -> None:
@@ -104,7 +104,7 @@ class WordNgrams:
 
 
 class PromptTilt:
-    """How much likelier a word is in a continuation once the prompt holds a certain word.
+    """How much likelier a word is in a continuation if the prompt contains a certain word.
 
     association[v, w] = log p(w in continuation | v in prompt) - log p(w in continuation), document frequencies, the
     conditional one shrunk to the marginal as if `shrinkage` more stories had been seen. Topic, pronoun and number of

@@ -18,7 +18,7 @@ from alignslm.storage import write_text
 
 RUBRIC_FILE = "rubric.txt"
 SETTINGS_FILE = "settings.json"
-# How it is asked, never what is said.
+# Fields that affect how requests are sent, not their content.
 EXECUTION = {
     "budget",
     "concurrency",
@@ -33,13 +33,13 @@ PROBE_VOTES = 2  # a model that samples may miss the form of an answer once
 
 
 class MissingKeyError(ValueError):
-    """What the environment says of a judge's server is missing or unusable: its key, another server's name."""
+    """The environment's settings for a judge's server are missing or unusable: its key, another server's name."""
 
 
 def prepare(config: OpenAIJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, root: Path) -> dict[str, float]:
     """Write rubric and settings into `folder` and ask one question, so that a wrong setup shows before any work.
 
-    Returns how well the judge tells true from shuffled `texts`, of which it is asked about a few.
+    Returns how well the judge separates true from shuffled `texts`, of which it is asked about a few.
     Raises MissingKeyError, RubricError, JudgeAPIError, BudgetError.
     """
     key = key_of(config)
@@ -82,7 +82,7 @@ class OpenAIJudge:
         return cls(config, rubric, key_of(config))
 
     def judge(self, stories: Sequence[JudgeInput]) -> list[JudgeOutput]:
-        """Return one judgement per story; nothing said is status `empty` and is not asked about.
+        """Return one output per story; an empty transcript is status `empty` and not sent.
 
         Raises JudgeAPIError or BudgetError, after the answers under way have been kept.
         """
@@ -100,7 +100,7 @@ class OpenAIJudge:
     def probe(self) -> None:
         """Ask one question, once more if its answer has no rating.
 
-        Raises JudgeAPIError if that has none either: what is wrong then is wrong for every story, and would be paid.
+        Raises JudgeAPIError if that has none either: the same would happen, and be paid, for every story.
         """
         question = self.rubric.fill(*PROBE)
         for vote in range(1 if self.config.decoding.temperature == 0 else PROBE_VOTES):
@@ -113,7 +113,7 @@ class OpenAIJudge:
         shown = (output.reply or "")[:300]
         raise JudgeAPIError(
             f"{self.config.base_url} answered {self.config.model!r} on a first story with {shown!r}: "
-            f"{self._why_unrated(output.status)}. Nothing more was asked ({self.store.tokens} tokens so far)."
+            f"{self._why_unrated(output.status)}. No further request was sent ({self.store.tokens} tokens so far)."
         )
 
     def _why_unrated(self, status: Status) -> str:

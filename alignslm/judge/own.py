@@ -1,4 +1,4 @@
-"""A judge of one's own code, held to what a judge promises."""
+"""A user's own judge, with its output checked."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Logits of many sequences that begin alike: what they share is read once, and a row's result is its own.
+"""Logits of many sequences with a common beginning: it is read once, and a row's result is independent of others.
 
 A sequence is head + stem + leaf. The head is common to all (the rubric), a stem to a few (the continuations of one
 prompt). Every forward pass has a fixed number of rows and lengths rounded up to a fixed step, so its shape follows
@@ -25,7 +25,7 @@ STEMS_HELD = 8  # batches of stems whose keys and values are in memory at once
 
 
 class SplitSequence(NamedTuple):
-    """One sequence after the head. The leaf holds at least one token; `kept` of its last logits are wanted."""
+    """One sequence after the head. The leaf has at least one token; `kept` of its last logits are returned."""
 
     stem: Ids
     leaf: Ids
@@ -61,7 +61,7 @@ def _has_window(model: PreTrainedModel) -> bool:
 
 
 def _read(cache: DynamicCache, width: int) -> KeyValues:
-    """Return what a cache of keys and values holds of its last `width` positions."""
+    """Return the last `width` positions of a cache of keys and values."""
     layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
     return [
         (layer.keys[:, :, -width:], layer.values[:, :, -width:])
@@ -138,7 +138,7 @@ class PrefixCache:
 
     @torch.inference_mode()
     def _read_stems(self, stems: Sequence[Ids], width: int) -> KeyValues:
-        """Return keys and values of the stems alone, padded to `width`; empty where there is nothing to read."""
+        """Return keys and values of the stems, padded to `width`; empty if there are none."""
         if width == 0:
             return []
         read: list[KeyValues] = []
@@ -162,7 +162,7 @@ class PrefixCache:
         ]
 
     def _cache(self, stems: KeyValues, places: Sequence[int]) -> DynamicCache:
-        """Return a cache of `rows` rows that holds the head and, behind it, the stem of each row's place."""
+        """Return a cache of `rows` rows with the head and, behind it, the stem of each row's place."""
         cache = DynamicCache()
         chosen = torch.tensor(places, device=self.model.device)
         for layer in range(max(len(self._head_cache), len(stems))):
@@ -182,7 +182,7 @@ class PrefixCache:
         *,
         last_only: bool,
     ) -> dict[int, list[float]]:
-        """Return the reduced logits of the rows whose stems lie at `places`."""
+        """Return the reduced logits of the rows with stems at `places`."""
         by_width: dict[int, list[int]] = defaultdict(list)
         for row in sorted(places):
             by_width[rounded(len(sequences[row].leaf), LEAF_STEP)].append(row)

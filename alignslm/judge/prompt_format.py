@@ -7,7 +7,7 @@ from alignslm.judge import JudgeInput
 from alignslm.judge.prefix_cache import Ids, SplitSequence, common_prefix
 
 DIGITS = "12345"
-_ANOTHER = JudgeInput("x", "|")  # differs from any transcript right where a transcript begins
+_ANOTHER = JudgeInput("x", "|")  # differs from any transcript at its first character
 
 
 class JudgePromptError(ValueError):
@@ -15,7 +15,7 @@ class JudgePromptError(ValueError):
 
 
 class PromptFormatter:
-    """Puts stories into a rubric and a chat template, and cuts the tokens where they begin to differ."""
+    """Puts stories into a rubric and a chat template, and splits the tokens where they start to differ."""
 
     def __init__(self, rubric: Rubric, tokenizer: PreTrainedTokenizerBase, *, answer_prefix: str) -> None:
         self.rubric, self.tokenizer, self.answer_prefix = rubric, tokenizer, answer_prefix
@@ -26,24 +26,24 @@ class PromptFormatter:
         self._head: Ids | None = None
 
     def text(self, story: JudgeInput) -> str:
-        """Return the question up to where the model's answer begins."""
+        """Return the question up to the beginning of the model's answer."""
         question = self.rubric.fill(self._unmarked(story.prompt), self._unmarked(story.continuation))
         if not self.tokenizer.chat_template:
             return f"{question.rstrip()}\n\n"
-        # Some templates print today's date where none is given: the same story would be rated anew every day.
+        # Some templates print today's date by default: the same story would be rated again every day.
         turns = [{"role": "user", "content": question}]
         return str(
             self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, date_string="today")
         )
 
     def _unmarked(self, transcript: str) -> str:
-        """Break up what the tokenizer would take for one of its marks, such as the end of a turn."""
+        """Break up text that the tokenizer would read as a special token, such as the end of a turn."""
         for mark in self._marks:
             transcript = transcript.replace(mark, f"{mark[0]} {mark[1:]}")
         return transcript
 
     def encode(self, text: str, *, rendered: bool) -> Ids:
-        """Return token ids: a rendered chat holds its marks already, plain text gets those of the tokenizer's start."""
+        """Return token ids: a rendered chat has its special tokens already, plain text gets the tokenizer's."""
         ids = self.tokenizer(text, add_special_tokens=not rendered)["input_ids"]
         eos = self.tokenizer.eos_token_id
         if not rendered and len(ids) > 1 and ids[-1] == eos:
@@ -57,7 +57,7 @@ class PromptFormatter:
     def digit_ids(self) -> list[int]:
         """Return the token of each digit after the answer prefix.
 
-        A tokenizer may have several tokens for a digit, or glue it to what stands before: all five texts are
+        A tokenizer may have several tokens for a digit, or join it with the text before: all five texts are
         tokenised whole, and must differ in their last token alone. Raises JudgePromptError otherwise.
         """
         if self._digits is None:
@@ -99,7 +99,7 @@ class PromptFormatter:
         return head, SplitSequence(ids[len(head) : cut], ids[cut:])
 
     def plain(self, story: JudgeInput) -> tuple[Ids, Ids]:
-        """Return (context, all) tokens of `prompt continuation`: a token that reaches over the seam is no context."""
+        """Return (context, all) tokens of `prompt continuation`: a token across the boundary is not context."""
         prompt, continuation = self._unmarked(story.prompt), self._unmarked(story.continuation)
         before = self.encode(prompt, rendered=False)
         ids = self.encode(f"{prompt} {continuation}".strip(), rendered=False)

@@ -30,21 +30,21 @@ class Reply(NamedTuple):
 
 
 def spoken(text: str) -> str | None:
-    """Return what a reply says after its thoughts (<think> ... </think>); None if it ends inside a thought."""
-    said = _CLOSED.split(text)[-1]
-    return None if _OPENED.search(said) else said
+    """Return a reply after its thoughts (<think> ... </think>); None if it ends inside a thought."""
+    visible = _CLOSED.split(text)[-1]
+    return None if _OPENED.search(visible) else visible
 
 
 def parse_rating(text: str, *, answer_prefix: str) -> int | None:
     """Return the last number that follows `answer_prefix` in the judge's own words; None unless it is 1, 2, 3, 4 or 5.
 
     The last, since a judge may try a rating out before it settles on one; after its thoughts, and none if it never
-    came to an end of them. A range, a choice, a fraction of anything but 5 is no rating. The question must not be part
+    came to an end of them. A range, a choice or a fraction not of 5 is not a rating. The question must not be part
     of `text`: it names the scale, and often gives the form of the answer.
     """
     mentions = (spoken(text) or "").split(answer_prefix)[1:]
     closer = _CLOSERS.get(answer_prefix[-1])
-    given = [said for said in (_phrase(mention, closer) for mention in mentions) if re.search(r"\d", said)]
+    given = [visible for visible in (_phrase(mention, closer) for mention in mentions) if re.search(r"\d", visible)]
     found = (_BRACKETED.fullmatch if closer else _OPEN.match)(given[-1]) if given else None
     if found is None:
         return None
@@ -53,7 +53,7 @@ def parse_rating(text: str, *, answer_prefix: str) -> int | None:
 
 
 def _phrase(mention: str, closer: str | None) -> str:
-    """Return what stands in the bracket that the prefix opens, or in the line that it begins."""
+    """Return the content of the bracket that the prefix opens, or of the line that it begins."""
     return mention.partition(closer)[0] if closer else mention.lstrip().partition("\n")[0]
 
 

@@ -24,7 +24,7 @@ _JUDGEMENTS = {"score": pl.Float64, "ppl": pl.Float64, "status": pl.String, "rep
 
 
 class UnreadablePromptError(ValueError):
-    """A prompt lacks what the judge needs to read."""
+    """A prompt has no text for the judge."""
 
 
 def judge_transcripts(stories: pl.DataFrame, judge: Judge) -> list[JudgeOutput]:
@@ -47,7 +47,7 @@ class UnscoredError(ValueError):
 
 
 class CachedJudge:
-    """A judge whose judgements are kept in `folder` shard by shard, so that a resumed run asks for no story twice."""
+    """A judge with outputs saved in `folder` shard by shard, so that a resumed run asks for no story twice."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class CachedJudge:
 
     def _explain(self, unscored: Sequence[JudgeOutput], judged: int) -> str:
         counts = Counter(one.status for one in unscored)
-        told = ", ".join(f"{status}: {count}" for status, count in counts.most_common())
+        listed = ", ".join(f"{status}: {count}" for status, count in counts.most_common())
         most = counts.most_common(1)[0][0]
         reply = next(one.reply for one in unscored if one.status == most) or ""
         return (
-            f"{self.label}: {len(unscored)} of {judged} continuations have no score ({told}), more than max_unscored "
+            f"{self.label}: {len(unscored)} of {judged} continuations have no score ({listed}), more than max_unscored "
             f"{self.max_unscored:g} in the judge's file; one reply is {reply[:200]!r}. What is scored is kept. "
             f"{_CURES[most]}."
         )
@@ -123,7 +123,7 @@ def score(stories: pl.DataFrame, judge: Judge, *, auto_bleu: AutoBleu) -> pl.Dat
 
 
 def join_judge_inputs(continuations: pl.DataFrame, transcripts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-    """Join draw, transcript and prompt text: one row per continuation, each with its prompt and what was heard.
+    """Join draw, transcript and prompt text: one row per continuation.
 
     A continuation of a prompt without text cannot be judged: its status is `failed`. Continuations of one prompt are
     contiguous, so that a judge reads the prompt once.

@@ -37,7 +37,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class WordLstm(nn.Module):
-    """Next-word logits of an LSTM whose output matrix is its embedding (Press and Wolf, 2017).
+    """Next-word logits of an LSTM with its embedding as output matrix (Press and Wolf, 2017).
 
     Not a transformer: on stories of a few dozen words it judges as well in half the time, and a judge that needs
     only torch starts in a third of the time that transformers takes to import.
@@ -60,7 +60,7 @@ class StoryLstm:
     """A continuation's words under the recurrent model, the prompt being read first.
 
     A word outside the vocabulary gets the model's <unk> probability spread over as many words as are known;
-    <unk> alone would be a cheap word that gibberish could hide behind.
+    otherwise <unk> would be a cheap word for gibberish.
     """
 
     def __init__(self, model: WordLstm, vocabulary: Vocabulary) -> None:

@@ -56,7 +56,7 @@ def _checks(row: pl.DataFrame, rules: JudgedPreferences, experiment: Experiment)
 
 
 def _format(value: object) -> str:
-    """Return a number with four digits, and a dash for what was not measured."""
+    """Return a number with four digits, and a dash if it was not measured."""
     return f"{value:.4g}" if isinstance(value, int | float) and value == value else "-"  # noqa: PLR0124 (NaN)
 
 

@@ -87,4 +87,4 @@ def speech_of(chain: Chain) -> Speech:
         found = part.filter(pl.col("continuation_id") == chain.continuation_id)
         if len(found) and (data := found["audio"][0]["bytes"]):
             return Speech(data, found["sample_rate_hz"][0])
-    raise LineageError(f"{path} has no audio of {chain.continuation_id}: it is empty, or was not synthesized yet")
+    raise LineageError(f"{path} has no audio of {chain.continuation_id}: it is empty, or not synthesized yet")

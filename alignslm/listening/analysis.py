@@ -48,7 +48,7 @@ class SystemScore(Config):
 
 
 class Difference(Config):
-    """MMOS of `system` minus that of `against`, with effects of raters and prompts removed.
+    """MMOS of `system` minus MMOS of `against`, with effects of raters and prompts removed.
 
     `delta` is None if no raters and prompts connect the two systems; `p_corrected` is p corrected (Holm) for all pairs.
     """

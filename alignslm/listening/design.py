@@ -7,7 +7,7 @@ from alignslm.provenance import content_id
 
 
 class Trial(NamedTuple):
-    """One clip that a rater is asked to rate."""
+    """One clip to rate."""
 
     prompt_id: str
     system: str

@@ -174,8 +174,11 @@ def _guard(app: FastAPI) -> None:
 
 def serve(folder: Path, *, host: str, port: int) -> None:
     """Serve a study until interrupted. StudyError or StorageError if the folder has none."""
+    read_study(folder)
     ratings = Ratings.existing(folder / "ratings.sqlite")
     try:
-        run(create_app(Session(folder, ratings)), host=host, port=port)
+        app = create_app(Session(folder, ratings))
+        print(f"serving {folder} at http://{host}:{port}; links: alignslm listen links {folder}", flush=True)
+        run(app, host=host, port=port)
     finally:
         ratings.close()

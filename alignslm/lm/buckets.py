@@ -1,4 +1,4 @@
-"""Batches in which a row's result cannot depend on its neighbours: its shape depends only on itself."""
+"""Batches in which a row's result cannot depend on other rows: its shape depends only on itself."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

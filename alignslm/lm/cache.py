@@ -1,6 +1,6 @@
 """Reading prompts and then unit by unit, with a key-value cache that grows in place.
 
-That of transformers copies all of its content at every new unit. Models that keep states have transformers' own.
+The one in transformers copies all of its content at every new unit. Models with states use the one in transformers.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from alignslm.model_cache import accepts, keeps_states, state_cache
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A dynamic layer whose keys and values are views into buffers with room for `capacity` positions.
+    """A dynamic layer with keys and values as views into buffers for `capacity` positions.
 
     Same values as DynamicLayer. Reordering rows leaves the buffers; the next update takes new ones.
     """

@@ -43,7 +43,7 @@ class UnitLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self.model.device
 
 
@@ -88,7 +88,7 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
 def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLM:
     """Load a checkpoint folder in the dtype it was saved in, evaluation mode, dropout off.
 
-    Where several `processes` are to share it, each holds a part of its frozen weights, see `load_sharded_model`. Raises
+    If several `processes` share it, each has a part of its frozen weights, see `load_sharded_model`. Raises
     CheckpointError if the folder is missing, says nothing of its units or contradicts itself.
     """
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
@@ -154,7 +154,7 @@ def weights_hash(model: PreTrainedModel) -> str:
 
 
 def write_record(folder: Path, model_id: str) -> None:
-    """Keep the identity of the weights in `folder`, with what is needed to see that they are still the same."""
+    """Keep the identity of the weights in `folder`, and the data to verify that they are unchanged."""
     content = {"model_id": model_id, "files": _files(folder)}
     write_text(folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""The published formats of unit language models, each read into a model and the meaning of its token ids.
+"""The published formats of unit language models, each read as a model and the vocabulary of its token ids.
 
 TWIST (arXiv 2305.13009) stores a text architecture over units: token id = unit + `offset` of config.json. slamkit wraps
 a text architecture in its own class: config.json has model_type `speech_language_model` and the inner configuration
@@ -72,7 +72,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _twist_vocabulary(config: TwistLMConfig, settings: dict[str, Any], where: Path) -> UnitVocabulary:
-    """Return what the token ids mean, `offset` and special tokens as in config.json."""
+    """Return the vocabulary, with `offset` and special tokens as in config.json."""
     offset, size = settings.get("offset"), settings.get("vocab_size")
     if not isinstance(offset, int) or offset < 0:
         raise CheckpointError(
@@ -105,7 +105,7 @@ def _twist_special(
     if first <= token < first + config.units.num_units:
         raise CheckpointError(
             f"{where}: {name}_token_id {token} is also the id of unit {token - first} "
-            f"(a left-over of the text model); set {name}: none"
+            f"(a leftover of the text model); set {name}: none"
         )
     return token
 

@@ -19,7 +19,7 @@ Ids: TypeAlias = tuple[int, ...]
 
 
 class LikelihoodRequest(NamedTuple):
-    """A sequence to score: the units of `context` condition, those of `target` are scored.
+    """A sequence to score: `target` is scored, conditioned on `context`.
 
     With an empty context the target is scored from the begin-of-sequence token; in a vocabulary without one the
     first unit then only conditions (it has no predecessor to be predicted from). `eos` scores the end as well.
@@ -31,7 +31,7 @@ class LikelihoodRequest(NamedTuple):
 
 
 class LogLikelihoods(NamedTuple):
-    """Nats of a sequence's scored units, float64: those of its context (units,), and those of its target (units,)."""
+    """Log-likelihoods in nats of a sequence's scored units, float64: of context (units,) and target (units,)."""
 
     context: np.ndarray
     target: np.ndarray
@@ -40,7 +40,7 @@ class LogLikelihoods(NamedTuple):
 class _Split(NamedTuple):
     """Token ids of a sequence: begin-of-sequence token and context, then the target.
 
-    Where that leaves nothing to predict the first token from, that token is the head.
+    If that leaves nothing to predict the first token from, that token is the head.
     """
 
     head: Ids
@@ -66,7 +66,7 @@ def unit_log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batc
 def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_size: int) -> list[LogLikelihoods]:
     """Return log p of every unit of context and target given all before it: what any convention sums or averages.
 
-    What sequences share is computed once: equal ones wholly, those of one context its keys and values. Contexts are
+    Shared parts are computed once: equal sequences, and a common context's keys and values. Contexts are
     batched by exact length, targets padded on the right to a length that depends only on the sequence, so that
     neither batch nor neighbours change a value in float32. (bfloat16 products may round by the shape of the batch, as
     they do if a processor has no instructions for them.) Raises TooLongError as `unit_log_likelihoods` does.
@@ -122,8 +122,8 @@ def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_size: int
     known: dict[_Split, LogLikelihoods] = {}
     for width, group in sorted(grouped(rows, widths).items()):
         for batch in sliced(group, length=width, batch_size=batch_size):
-            mine = _select(lm, cache, [number for number, _ in batch]) if cache else None
-            after = _predict(lm, [ids for _, ids in batch], width=width, cache=mine)
+            copied = _select(lm, cache, [number for number, _ in batch]) if cache else None
+            after = _predict(lm, [ids for _, ids in batch], width=width, cache=copied)
             for (number, ids), nats in zip(batch, after, strict=True):
                 known[_Split(heads[number], ids[1:])] = LogLikelihoods(before[number], nats)
     return known

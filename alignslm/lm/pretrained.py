@@ -22,7 +22,7 @@ def import_lm(config: PublishedLm, contract: UnitContract, folder: Path) -> None
     """Write a published model as a checkpoint into `folder`, with its origin in source.json.
 
     Raises ContractError if it was trained on other units than `contract`'s, CheckpointError if the fetched folder is
-    not what the choice says, FetchError if it cannot be had, UnsupportedModelError if continuations cannot be drawn.
+    not as configured, FetchError if it cannot be downloaded, UnsupportedModelError if continuations cannot be drawn.
     """
     check_unit_contract(config.units, contract, choice=config.kind)
     fetched = fetch_checkpoint(config.weights)
@@ -49,12 +49,12 @@ def fetch_checkpoint(source: Source) -> Fetched:
     folder = fetched.path
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        hint = f" It holds {', '.join(inside)}: name that folder." if inside else ""
-        raise CheckpointError(f"{folder} has no config.json, so it is no transformers checkpoint.{hint}")
+        hint = f" It contains {', '.join(inside)}: use that folder." if inside else ""
+        raise CheckpointError(f"{folder} has no config.json, so it is not a transformers checkpoint.{hint}")
     return fetched
 
 
 def write_source(source: Source, identity: str, folder: Path) -> None:
-    """Record the origin of the weights: the source as configured, and what it was resolved to."""
+    """Record the origin of the weights: the source as configured, and its resolved identity."""
     content = {"source": source.model_dump(), "identity": identity}
     write_text(folder / SOURCE_FILE, json.dumps(content, indent=1) + "\n")

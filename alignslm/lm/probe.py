@@ -1,4 +1,4 @@
-"""A test of a model that is new here: read by our batches it must predict what it predicts of plain sequences."""
+"""A test of an imported model: in this library's batches it must predict the same as for plain sequences."""
 
 import torch
 from transformers import PreTrainedModel

@@ -42,5 +42,5 @@ def sample_continuations(
 
 
 def continuation_id(prompt_id: str, purpose: str, model_id: str, draw: int) -> str:
-    """Return the id of one draw. It starts with the prompt's id, so those of a prompt are contiguous in every table."""
+    """Return the id of one continuation. It starts with the prompt's id, so they are contiguous in every table."""
     return f"{prompt_id}-{content_id(purpose, model_id)[:6]}-{draw}"

@@ -1,4 +1,4 @@
-"""Nucleus sampling of continuations in which every draw owns its randomness.
+"""Nucleus sampling of continuations, each with its own random numbers.
 
 A draw's uniform numbers come from a counter-based generator keyed by the draw's own seed, so the same draw gives
 the same units whatever else is in the batch, in whatever order and on however many workers. (Logits of different
@@ -20,7 +20,7 @@ from alignslm.model_cache import keeps_states, left_padded
 from alignslm.speed.onednn import fast_linear
 
 LEAST_WEIGHTS = 1 << 17  # of a layer that oneDNN multiplies faster than MKL at the few rows of one step
-COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than this share still runs
+COMPACT_AT = 0.75  # finished rows are dropped from the batch once fewer than this fraction is unfinished
 
 
 class SampledContinuation(NamedTuple):
@@ -37,7 +37,7 @@ class SampledContinuation(NamedTuple):
 def sample_top_p(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
     """Choose one token per row: logits (rows, vocabulary) fp32, uniform (rows,) in [0, 1) -> ids (rows,).
 
-    The nucleus is the shortest list of most likely tokens whose probability reaches top_p (Holtzman et al. 2020);
+    The nucleus is the shortest list of most likely tokens with a total probability of top_p (Holtzman et al. 2020);
     the uniform number picks within its cumulative distribution.
     """
     probabilities = torch.softmax(logits / temperature, dim=-1)

@@ -16,11 +16,11 @@ from alignslm.loading import load_pretrained
 
 
 class ShardingError(ValueError):
-    """An architecture whose layers cannot be shared by processes."""
+    """An architecture with layers that processes cannot share."""
 
 
 def load_sharded_model(folder: Path, *, dtype: str, processes: int) -> PreTrainedModel:
-    """Load a checkpoint of which each of `processes` reads its shard of every weight; all weights are frozen.
+    """Load a checkpoint so that each of `processes` reads its shard of every weight; all weights are frozen.
 
     All processes call it at the same time, and compute with it equally often: every layer is gathered from all.
     Raises ShardingError if the model would be gathered as a whole.
@@ -64,4 +64,4 @@ def is_sharded(model: torch.nn.Module) -> bool:
 def num_local_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """Return how many parameters are in this process, and how many the model has."""
     weights = [(w.to_local() if isinstance(w, DTensor) else w, w) for w in model.parameters()]
-    return sum(mine.numel() for mine, _ in weights), sum(whole.numel() for _, whole in weights)
+    return sum(part.numel() for part, _ in weights), sum(whole.numel() for _, whole in weights)

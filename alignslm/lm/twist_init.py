@@ -1,4 +1,4 @@
-"""TWIST's initialisation (arXiv 2305.13009, section 3.2): a text model whose lookup table gives way to one of units."""
+"""TWIST's initialization (arXiv 2305.13009, section 3.2): a text model with a new lookup table for units."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def twist_init(folder: Path, vocabulary: UnitVocabulary, *, seed: int) -> PreTra
 
 
 def _set_specials(model: PreTrainedModel, vocabulary: UnitVocabulary) -> None:
-    """Give the model our special tokens in place of the text model's, which would name units or nothing at all."""
+    """Replace the text model's special tokens, which would be units or out of range."""
     for name in ("pad", "bos", "eos"):
         setattr(model.config, f"{name}_token_id", getattr(vocabulary, f"{name}_id"))
     # The embedding keeps the text model's padding row (OPT's is 1), whose gradient torch drops: it would freeze

@@ -1,4 +1,4 @@
-"""Whisper checkpoints of either form, for whoever hears with them."""
+"""Whisper checkpoints of either format, for ASR models and encoders."""
 
 from pathlib import Path
 from typing import Any

@@ -43,7 +43,7 @@ def invalid_prediction(waveform: np.ndarray) -> MOSPrediction | None:
 
 
 def prepare_mos(config: MosConfig, folder: Path) -> None:
-    """Fetch and verify the networks and write `folder`/source.json, by which `load_mos` finds the same ones again."""
+    """Fetch and verify the networks and write `folder`/source.json, by which `load_mos` finds the same files."""
     match config:
         case DNSMOSConfig():
             from alignslm.mos import dnsmos

@@ -26,7 +26,7 @@ SEGMENT_SAMPLES = 144160
 WINDOW_SAMPLES = 321
 HOP_SAMPLES = 160
 NUM_MELS = 120
-DECIMALS = 4  # of a stored score: far below what a score means, far above what single precision keeps
+DECIMALS = 4  # of a stored score: far below meaningful differences, far above single precision
 
 FILES = {
     "p808": ("dnsmos_models/model_v8.onnx", "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91"),
@@ -68,14 +68,14 @@ def network_file(name: str) -> Path:
     """Return the path of a network in the installed wheel. Raises MosError if it is missing or another one."""
     found = importlib.util.find_spec("speechmos")
     if found is None or found.origin is None:
-        raise MosError("the package speechmos, which holds DNSMOS, is not installed: pip install speechmos==0.0.1.1")
+        raise MosError("the package speechmos, which contains DNSMOS, is not installed: pip install speechmos==0.0.1.1")
     relative, expected = FILES[name]
     path = Path(found.origin).parent / relative
     if not path.exists() or (actual := file_sha256(path)) != expected:
         state = f"has SHA-256 {actual}" if path.exists() else "does not exist"
         raise MosError(
-            f"{path} {state}, expected {expected}: not the DNSMOS of speechmos 0.0.1.1, so scores could not be "
-            "compared with anybody's. pip install --force-reinstall speechmos==0.0.1.1"
+            f"{path} {state}, expected {expected}: not the DNSMOS of speechmos 0.0.1.1, so scores would not be "
+            "comparable. pip install --force-reinstall speechmos==0.0.1.1"
         )
     return path
 
@@ -88,10 +88,10 @@ def tiled(waveform: np.ndarray) -> np.ndarray:
 
 
 def segments_of(waveform: np.ndarray) -> list[np.ndarray]:
-    """Cut windows of SEGMENT_SAMPLES, one second apart: those that the published code rates.
+    """Cut windows of SEGMENT_SAMPLES, one second apart, as the published code does.
 
     It rounds the length down to whole seconds first, and loses a window wherever (second + 9.01) * 16000 falls a hair
-    short of a whole number in floating point, as for the eighth. Scores are only comparable if ours are lost too.
+    short of a whole number in floating point, as for the eighth. Scores are only comparable if they are lost here too.
     """
     sound = tiled(waveform)
     seconds = range(max(1, len(sound) // SAMPLE_RATE_HZ - 9))
@@ -127,13 +127,13 @@ def mel_decibels(segment: np.ndarray) -> np.ndarray:
 
 
 class DnsmosPredictor:
-    """Each clip by itself on one thread, so that a score depends on nothing but the clip; clips side by side."""
+    """Rates each clip separately on one thread, so that a score depends only on the clip; clips in parallel."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
     metrics: tuple[str, ...] = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")
 
     def __init__(self, config: DNSMOSConfig, folder: Path, *, workers: int) -> None:
-        """Load the networks. MosError unless they are those that `folder` was prepared with."""
+        """Load the networks. MosError unless `folder` was prepared with them."""
         if read_identity(config, folder) != _identity(config):
             raise MosError(f"{folder}: the networks differ from those it was prepared with. Run `dvc repro mos`.")
         self._p808, self._p835 = (_session(network_file(name)) for name in _networks(config))

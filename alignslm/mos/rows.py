@@ -20,7 +20,7 @@ def select_clips(clips: pl.DataFrame, max_clips: int | None) -> list[str]:
     """Choose clips (source_id, prompt_id, sample_index) by their prompts' hash, first samples first.
 
     Systems that answer the same prompts are so compared on the same prompts, whatever their own ids; a larger count
-    keeps the smaller one's choice.
+    includes those of a smaller one.
     """
     order = sorted(
         clips.select("sample_index", "prompt_id", "source_id").iter_rows(),
@@ -44,8 +44,8 @@ def rate(
     """
     opinions: dict[str, MOSPrediction] = {}
     for block in batched(sounds, BLOCK):
-        said = predictor.predict([waveform for _, waveform in block])
-        opinions |= zip((source_id for source_id, _ in block), said, strict=True)
+        predictions = predictor.predict([waveform for _, waveform in block])
+        opinions |= zip((source_id for source_id, _ in block), predictions, strict=True)
     if silent := set(heard) - opinions.keys():
         raise tables.TableError(f"{len(silent)} clips of {system!r} have no sound to rate, first {min(silent)!r}")
     unmeasured = (None,) * len(predictor.metrics)

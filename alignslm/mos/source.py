@@ -12,7 +12,7 @@ FILE = "source.json"
 
 
 class MosSource(Config):
-    """A choice and the identity of the files that it stood for when it was prepared."""
+    """A config and the identity of its files when it was prepared."""
 
     choice: MosConfig
     identity: str

@@ -33,13 +33,13 @@ def _network(path: Path, device: str) -> Any:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MosError(
-            f"{path} is no TorchScript file that torch {torch.__version__} can read ({reason}). "
+            f"{path} is not a TorchScript file that torch {torch.__version__} can read ({reason}). "
             "A state dict or a pickled module does not fit: export it with torch.jit.trace or torch.jit.script."
         ) from error
 
 
 class TorchscriptPredictor:
-    """Each clip by itself: the networks meant here normalise over time, so padding would change their scores."""
+    """Rates each clip separately: such networks normalize over time, so padding would change their scores."""
 
     def __init__(self, config: TorchScriptMOSConfig, folder: Path, *, device: str) -> None:
         """Load the file that `folder` was prepared with; `device` is auto, cpu or cuda."""
@@ -56,14 +56,14 @@ class TorchscriptPredictor:
 
     @torch.inference_mode()
     def _rate(self, waveform: np.ndarray) -> MOSPrediction:
-        said = self._network(self._input(waveform)[None].to(self._device))
-        if not isinstance(said, torch.Tensor) or said.numel() != 1 or not torch.isfinite(said).all():
-            shape = tuple(said.shape) if isinstance(said, torch.Tensor) else type(said).__name__
+        output = self._network(self._input(waveform)[None].to(self._device))
+        if not isinstance(output, torch.Tensor) or output.numel() != 1 or not torch.isfinite(output).all():
+            shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise MosError(
                 f"{self._config.file} answers a waveform of {waveform.size} samples with {shape}, expected one finite "
-                f"number. Check `samples` ({self._config.samples}) and `sample_rate_hz` of the choice."
+                f"number. Check `samples` ({self._config.samples}) and `sample_rate_hz` in the config."
             )
-        return MOSPrediction("ok", (round(float(said.item()), DECIMALS),))
+        return MOSPrediction("ok", (round(float(output.item()), DECIMALS),))
 
     def _input(self, waveform: np.ndarray) -> torch.Tensor:
         sound = torch.from_numpy(np.ascontiguousarray(waveform.clip(-1, 1), np.float32))

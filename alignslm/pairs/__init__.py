@@ -1,1 +1,1 @@
-"""Preference pairs: utility of continuations, selection of chosen and rejected, the books of both."""
+"""Preference pairs: utility of continuations, selection of chosen and rejected, counts."""

@@ -1,4 +1,4 @@
-"""The books of a round's pairs: counts that close, margins and length differences."""
+"""Counts of a round's pairs that add up, margins and length differences."""
 
 import polars as pl
 
@@ -12,7 +12,7 @@ class SplitPairCounts(Config):
 
     Lengths are in deduplicated units; a positive mean difference says the chosen ones are longer, which DPO's
     summed log-probabilities would turn into a taste for length. The margin is over pairs that have one; shares are
-    over pairs. None where there is nothing to average.
+    over pairs. None if there is nothing to average.
     """
 
     prompts: int
@@ -38,7 +38,7 @@ class PairCounts(Config):
 
 
 class PairCounter:
-    """A round's pairs, counted step by step; some 14 bytes a pair are kept, for exact means."""
+    """A round's pairs, counted step by step; stores about 14 bytes per pair, for exact means."""
 
     def __init__(self, *, max_auto_bleu: float) -> None:
         self._max_auto_bleu = max_auto_bleu
@@ -49,16 +49,16 @@ class PairCounter:
     def add(self, pairs: pl.DataFrame, skipped_prompts: pl.DataFrame, scores: pl.DataFrame) -> None:
         """Count some prompts' pairs, or why they were skipped; nothing else of them comes; `scores` has their rows."""
         side = scores.select(pl.col("continuation_id").alias("rejected_id"), "auto_bleu", "status")
-        told = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
+        joined = pairs.join(side, on="rejected_id", how="left", maintain_order="left")
         for split in SPLITS:
-            mine = told.filter(split=split)
-            self._prompts[split] += mine["prompt_id"].n_unique()
-            self._facts[split].append(_facts(mine, self._max_auto_bleu))
+            in_split = joined.filter(split=split)
+            self._prompts[split] += in_split["prompt_id"].n_unique()
+            self._facts[split].append(_facts(in_split, self._max_auto_bleu))
             for reason, count in skipped_prompts.filter(split=split)["reason"].value_counts().iter_rows():
                 self._skipped_prompts[split][reason] += count
 
     def close(self, rules: JudgedPreferences | None) -> PairCounts:
-        """Return what was counted under these rules, None if they had no thresholds."""
+        """Return the counts with these rules, None if they had no thresholds."""
         return PairCounts(
             train=self._split("train"),
             valid=self._split("valid"),
@@ -79,7 +79,7 @@ class PairCounter:
 
 
 def _facts(pairs: pl.DataFrame, max_auto_bleu: float) -> pl.DataFrame:
-    """Return what is averaged of each pair, under the names of SplitAccount."""
+    """Return the values of each pair to average, by the names of SplitAccount."""
     length = pl.col("chosen_units").list.len().cast(pl.Int32) - pl.col("rejected_units").list.len().cast(pl.Int32)
     vetoed = (pl.col("status") == "ok") & (pl.col("auto_bleu") > max_auto_bleu).fill_null(value=False)
     return pairs.select(

@@ -33,9 +33,9 @@ def explain_no_pairs(
             "Draw some: raise prompts.train in params.yaml and run `dvc repro`."
         )
     most = sorted(((count, reason) for reason, count in reasons.items()), reverse=True)
-    told = ", ".join(f"{reason}: {count}" for count, reason in most)
+    listed = ", ".join(f"{reason}: {count}" for count, reason in most)
     return (
-        f"round {name}: none of the {sum(reasons.values())} train prompts gave a pair ({told}). "
+        f"round {name}: none of the {sum(reasons.values())} train prompts gave a pair ({listed}). "
         f"{_spread(train, 'utility')}; {_spread(train, 'judge_score')}. {_advice(train, selector, round, name)}"
     )
 
@@ -61,9 +61,9 @@ def _unmeasured(statuses: Mapping[str, int]) -> str:
         "too_long": "use a shorter rubric or lower sampling.max_new_units",
         "ok": "set the weight of the metric that this judge does not measure (weights.* in params.yaml) to 0",
     }
-    told = ", ".join(f"{status}: {count}" for status, count in statuses.items())
+    listed = ", ".join(f"{status}: {count}" for status, count in statuses.items())
     status, count = next(iter(statuses.items()))
-    return f"{count} of {sum(statuses.values())} continuations are {status} ({told}): {cures[status]}."
+    return f"{count} of {sum(statuses.values())} continuations are {status} ({listed}): {cures[status]}."
 
 
 def _advice(train: pl.DataFrame, selector: Selector, rules: JudgedPreferences, name: str) -> str:

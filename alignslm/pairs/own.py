@@ -1,4 +1,4 @@
-"""A selector of one's own code, held to what a selector promises; the utility it returns is a reward of one's own."""
+"""A user's own selector, with its output checked; the utility that it returns is a user's own reward."""
 
 from pathlib import Path
 from typing import TypeAlias
@@ -35,7 +35,7 @@ class OwnSelector:
                 if any(
                     not one.equals(all_.filter(prompt_id=prompt_id)) for one, all_ in zip(alone, found, strict=True)
                 ):
-                    raise self.model.error(f"select chooses otherwise for prompt {prompt_id} alone than among others")
+                    raise self.model.error(f"select chooses differently for prompt {prompt_id} alone and with others")
         return chosen, rejected
 
     def _select(self, pool: pl.DataFrame, rules: JudgedPreferences) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -1,7 +1,7 @@
-"""Turn scored continuations into preference pairs, and account for every prompt that gave none.
+"""Turn scored continuations into preference pairs, and give the reason for every prompt without one.
 
 A train or valid prompt that had continuations has either pairs or one row in SKIPPED_PROMPTS with one of `REASONS`;
-continuations of other splits are left alone. Rules (paper, AI feedback):
+continuations of other splits are ignored. Rules (paper, AI feedback):
 
 * chosen: judged, some units, at least `min_words` words, auto-BLEU measured and at most `max_auto_bleu`;
 * `thresholds`: chosen at utility >= `min_chosen_score`; rejected at utility <= `max_rejected_score`, or vetoed by
@@ -39,7 +39,7 @@ def select_pairs(
     selector: Selector,
     round: JudgedPreferences,  # noqa: A002 - the paper's noun
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return PAIRS and SKIPPED_PROMPTS of the prompts of `pool`, which holds `utility` and every draw of its prompts.
+    """Return PAIRS and SKIPPED_PROMPTS of `pool`, which has `utility` and all continuations of its prompts.
 
     Prompts do not know of each other: a pool may be cut between any two of them.
     """
@@ -59,7 +59,7 @@ def reasons_of(skipped_prompts: pl.DataFrame) -> dict[str, int]:
 def candidate_pool(
     scores: pl.DataFrame, continuations: pl.DataFrame, prompts: pl.DataFrame, rules: JudgedPreferences
 ) -> pl.DataFrame:
-    """Join what selection reads, one row a continuation of a train or valid prompt; units stay behind."""
+    """Join the columns that selection reads, one row per continuation of a train or valid prompt, without units."""
     splits = prompts.select("prompt_id", "split").filter(pl.col("split").is_in(SPLITS))
     drawn = continuations.select("continuation_id", "prompt_id", "finish_reason", num_units=pl.col("units").list.len())
     pool = drawn.join(splits, on="prompt_id").join(scores.drop("prompt_id", "sample_index"), on="continuation_id")
@@ -73,7 +73,7 @@ def conditions(
 ) -> tuple[dict[str, pl.Expr], dict[str, pl.Expr]]:
     """Return the conditions of being chosen (all must hold) and of being rejected (one suffices).
 
-    Each is named by what it says of a row, with the row's value in braces: `auto_bleu {auto_bleu} <= 0.1`.
+    Each is named by its condition, with the row's value in braces: `auto_bleu {auto_bleu} <= 0.1`.
     """
     value, bleu = pl.col("utility"), pl.col("auto_bleu").fill_nan(None)
     chosen = {
@@ -141,9 +141,9 @@ def _with_units(matched: pl.DataFrame, continuations: pl.DataFrame) -> pl.DataFr
 
 
 def _fits_margin(selector: Selector, rules: JudgedPreferences) -> pl.Expr:
-    """Tell whether chosen beats rejected by enough.
+    """Return whether chosen beats rejected by enough.
 
-    `min_margin` is ours, the paper has none. A continuation in which nothing was said has no utility, hence no
+    `min_margin` is not in the paper. A continuation in which nothing was said has no utility, hence no
     margin, and passes. Under `thresholds` a vetoed continuation passes as well: the paper rejects it "whatever
     its score", so its score, which may even exceed the chosen one's, cannot be held against the pair. Under
     `best-worst` the veto guards only the chosen side and the worst is worst by utility, so the margin holds.

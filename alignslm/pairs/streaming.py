@@ -25,7 +25,7 @@ BATCH_ROWS = 1 << 16  # continuations, some 30 MB with their units
 
 
 class Sources(NamedTuple):
-    """Where a round's tables lie."""
+    """Paths of a round's tables."""
 
     scores: Path
     continuations: Path
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What one step gave; the scores are those that it read."""
+    """Results of one step, and the scores that it read."""
 
     pairs: pl.DataFrame
     skipped_prompts: pl.DataFrame
@@ -51,9 +51,9 @@ class Selected(NamedTuple):
 def rules_of(
     sources: Sources, *, weights: Weights, selector: Selector, rules: JudgedPreferences, batch_size: int = BATCH_ROWS
 ) -> JudgedPreferences:
-    """Return the rules with the thresholds that hold for this round; only `quantiles` reads the tables for it.
+    """Return the rules with this round's thresholds; only `quantiles` reads the tables for it.
 
-    8 bytes a continuation are held.
+    Uses 8 bytes per continuation.
     """
     if not isinstance(selector, QuantileSelector):
         return rules
@@ -78,7 +78,7 @@ def stream_pairs(
 
     The size of a batch changes nothing. `round` is what `rules_of` gives, `name` the round's key in params.yaml, for
     messages. Raises TableError where scores and continuations are not about the same rows or the draws of a prompt do
-    not stand together, and, at the end, NoPairsError where the train split gave no pair.
+    not contiguous, and, at the end, NoPairsError if the train split has no pair.
     """
     pools = (_pool(step, round) for step in iter_aligned_batches(sources, batch_size, units=False))
     ranks = metric_ranks(pools, weights)
@@ -109,7 +109,7 @@ def iter_aligned_batches(sources: Sources, rows: int, *, units: bool) -> Iterato
     """Yield a round's three tables cut between the same prompts, about `rows` continuations at a time.
 
     Without `units`, columns of units are empty lists. Raises TableError where scores and continuations are not about
-    the same rows, a prompt is missing, or the draws of a prompt do not stand together.
+    the same rows, a prompt is missing, or the continuations of a prompt are not contiguous.
     """
     prompts = _Prompts(sources.prompts, rows, units=units)
     drawn = _batches(tables.CONTINUATIONS, sources.continuations, rows, units=units)
@@ -137,30 +137,30 @@ def _batches(table: tables.Table, path: Path, rows: int, *, units: bool) -> Iter
 
 
 def _require_same_rows(scores: pl.DataFrame | None, continuations: pl.DataFrame | None, sources: Sources) -> None:
-    """Raise TableError at the first row of which one table knows and the other does not; both are sorted by the id."""
-    mine, theirs = (
+    """Raise TableError at the first row that is in only one of the tables; both are sorted by the id."""
+    scored_ids, sampled_ids = (
         pl.Series([], dtype=pl.String) if frame is None else frame["continuation_id"]
         for frame in (scores, continuations)
     )
-    if mine.equals(theirs):
+    if scored_ids.equals(sampled_ids):
         return
-    first, second = next((a, b) for a, b in zip_longest(mine, theirs) if a != b)
+    first, second = next((a, b) for a, b in zip_longest(scored_ids, sampled_ids) if a != b)
     only_scored = second is None or (first is not None and first < second)
     here, there = (sources.scores, sources.continuations) if only_scored else (sources.continuations, sources.scores)
     raise TableError(
-        f"{here} holds continuation {first if only_scored else second!r} and {there} does not: they were made from "
-        "different draws. Run `dvc repro` to remake what is out of date."
+        f"{here} has continuation {first if only_scored else second!r} and {there} does not: they are from different "
+        "samples. Run `dvc repro`."
     )
 
 
 def _before_last_prompt(continuations: pl.DataFrame, path: Path) -> int:
-    """Return how many rows belong to prompts before the last one, whose draws may go on in the next batch."""
+    """Return how many rows belong to prompts before the last one, which may continue in the next batch."""
     ids = continuations["prompt_id"]
     backwards = (ids < ids.shift(1)).fill_null(value=False)
     if backwards.any():
         row = continuations.row(backwards.arg_max() or 0, named=True)
         raise TableError(
-            f"{path}: the draws of prompt {row['prompt_id']!r} do not stand together (continuation "
+            f"{path}: the continuations of prompt {row['prompt_id']!r} are not contiguous (continuation "
             f"{row['continuation_id']!r}); continuation ids must begin with their prompt's id, as stages write them. "
             "Run `dvc repro` to remake it."
         )

@@ -8,7 +8,7 @@ from alignslm.pairs.own import Selector
 
 
 def with_quantiles(rules: JudgedPreferences, selector: Selector, utilities: pl.Series) -> JudgedPreferences:
-    """Return the rules that hold for a round: under `quantiles`, with the thresholds that its utilities give.
+    """Return the rules of a round: for `quantiles`, with thresholds computed from its utilities.
 
     Continuations of train and valid prompts count alike; linear between two utilities. Null, not measured, counts not.
     """

@@ -12,7 +12,7 @@ HIGHER_IS_BETTER = {"ppl": False, "auto_bleu": False, "num_words": True}
 
 
 def _measured(scores: pl.DataFrame, metric: str) -> pl.Series:
-    """Return the metric where it was measured: a row without a usable judgement takes no place in the pool."""
+    """Return the metric of rows in which it was measured: others do not count for ranks."""
     value = pl.col(metric).cast(pl.Float64).fill_nan(None)
     return scores.select(pl.when(pl.col("status") == "ok").then(value).alias(metric)).to_series()
 
@@ -22,7 +22,7 @@ def _used(weights: Weights) -> dict[str, float]:
 
 
 def metric_ranks(pool: Iterable[pl.DataFrame], weights: Weights) -> dict[str, np.ndarray]:
-    """Return the measured values, sorted, of every metric in use that enters by its rank; 8 bytes a value."""
+    """Return the measured values, sorted, of every metric in use that is ranked; 8 bytes per value."""
     ranked = [name for name in _used(weights) if name in HIGHER_IS_BETTER]
     values: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in ranked}
     for scores in pool if ranked else ():
@@ -53,7 +53,7 @@ def utility(scores: pl.DataFrame, weights: Weights, pool: Mapping[str, np.ndarra
 
     `judge_score` enters as it is, so on its own it is exactly the paper's rule and s_c, s_r keep their meaning.
     Every other metric enters by its rank within the round's whole pool: `pool`, from `standings`, or `scores` itself.
-    A metric of weight 0 is not looked at. Null where a metric in use is null or the status is not ok.
+    A metric of weight 0 is ignored. Null if a metric in use is null or the status is not ok.
     """
     used = _used(weights)
     pool = metric_ranks([scores], weights) if pool is None else pool

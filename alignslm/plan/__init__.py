@@ -15,7 +15,7 @@ from alignslm.plan.workload import Workload, volume_of
 class Plan(NamedTuple):
     """A run's downloads, amounts of work, disk and memory; `missing` lists all that keeps it from running.
 
-    `unreachable` says of servers that were asked for sizes why they did not answer.
+    `unreachable` has, by server, the reason why it did not answer.
     """
 
     fetches: list[Download]
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(experiment: Experiment, root: Path, *, execution: Execution, ask: bool) -> Plan:
-    """Plan an experiment of `root`. With `ask`, the Hub and other servers are asked for sizes and access."""
+    """Plan an experiment of `root`. With `ask`, sizes and access are looked up at the Hub and other servers."""
     fetches, unreachable = fetches_of(experiment, ask=ask)
     volume = volume_of(experiment, root)
     memory = memory_of(experiment, batch_size=execution.batch_size)

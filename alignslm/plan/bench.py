@@ -1,4 +1,4 @@
-"""What a probe is made with: noise as long as an experiment's speech, random units, a stopwatch, the device at hand."""
+"""Inputs and timer of a probe: noise as long as an experiment's speech, random units, on this machine's device."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ CLIPS = 8
 
 
 class Bench:
-    """One experiment's sizes on one device, with a folder for what is fitted on the way."""
+    """One experiment's sizes on one device, with a folder for fitted models."""
 
     def __init__(self, experiment: Experiment, execution: Execution, volume: Workload, folder: Path) -> None:
         self.experiment, self.execution, self.volume, self.folder = experiment, execution, volume, folder
@@ -39,7 +39,7 @@ class Bench:
         )
 
     def time(self, run: Callable[[int], object], few: int, many: int) -> float:
-        """Return seconds of one more of what `run` is asked for, warmed up, at most half of it by chance."""
+        """Return the seconds per item of `run(count)` after warm-up, from the best of two runs each."""
         run(few)
         taken = []
         for count in (few, many, few, many):
@@ -72,17 +72,17 @@ class Bench:
 
     @property
     def on_gpu(self) -> bool:
-        """Tell whether models compute on a GPU."""
+        """Return whether models compute on a GPU."""
         return self.device.startswith("cuda")
 
 
 def quiet(run: Callable[[int], object]) -> Callable[[int], object]:
-    """Return what does the same without gradients."""
+    """Return the function without gradients."""
     return torch.inference_mode()(run)
 
 
 def decoding(model: torch.nn.Module, device: str, rows: int, **inputs: torch.Tensor) -> Callable[[int], object]:
-    """Return what decodes so many tokens, one after the other, with a cache."""
+    """Return a function that decodes a number of tokens, one by one, with a cache."""
     ids = torch.zeros((rows, 1), dtype=torch.long, device=device)
 
     def run(count: int) -> None:

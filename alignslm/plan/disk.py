@@ -38,7 +38,7 @@ class Disk(NamedTuple):
 
 
 def disk_of(experiment: Experiment, root: Path, fetches: list[Download], volume: Workload) -> Disk:
-    """Return what a whole run takes.
+    """Return the disk usage of a whole run.
 
     A stage's shards stay until its table is complete, so corpus and one round's speech are there twice. DVC's cache
     shares its files with the workspace if it links them, and is a second copy otherwise.

@@ -1,4 +1,4 @@
-"""Every source that an experiment's configs name: where it is, whether it is pinned, its size, how to get it."""
+"""Sources that an experiment's configs name: location, revision, size, and the command that downloads them."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from alignslm.fetching import is_cached
 WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack", ".onnx")
 LOOKED_FOR = ("*.json", "*.safetensors")  # a run does not fetch the same weights in other formats
 TIMEOUT_S = 5.0  # of one question
-ASKING_S = 15.0  # of all of them: what looks up a server's name has no timeout of its own
+ASKING_S = 15.0  # of all of them: DNS lookup has no timeout of its own
 HUB = "the Hub"
 
 
@@ -27,7 +27,7 @@ class UnreachableError(Exception):
 
 
 class Answer(NamedTuple):
-    """What a server says of a source: bytes, why it refuses, and endings of files that are the same weights again."""
+    """A server's answer: bytes, why it refuses access, and suffixes of files with the same weights in other formats."""
 
     num_bytes: int | None = None
     fault: str | None = None
@@ -82,13 +82,14 @@ def fetches_of(experiment: Experiment, *, ask: bool) -> tuple[list[Download], di
     choices: dict[str, object] = {key: getattr(experiment, key) for key in type(experiment).model_fields}
     for key, source in sources_in(choices, ""):
         found.setdefault(source.model_dump_json(), (key, source))
-    here = [(key, source, _is_here(source)) for key, source in found.values()]
+    here = [(key, source, is_here(source)) for key, source in found.values()]
     wanted = [source for _, source, present in here if not present and isinstance(source, HubSource | UrlSource)]
     sizes, unreachable = answers(wanted) if ask else ({}, {})
     return [_download(key, source, sizes, present=present) for key, source, present in here], unreachable
 
 
-def _is_here(source: AnySource) -> bool:
+def is_here(source: AnySource) -> bool:
+    """Tell whether a source need not be fetched."""
     return source.expanded()[0].exists() if isinstance(source, FolderSource) else is_cached(source, patterns=LOOKED_FOR)
 
 
@@ -111,7 +112,7 @@ def size_of(path: Path) -> int:
 
 
 def server_of(source: AnySource) -> str | None:
-    """Return whom to ask about a source, if anybody."""
+    """Return the server of a source, if there is one."""
     match source:
         case UrlSource(url=url):
             return urlsplit(url).netloc

@@ -1,4 +1,4 @@
-"""Seconds of language models on the device at hand: units drawn, rows trained on, stories judged.
+"""Seconds of language models on this machine's device: sampling, training, judging.
 
 They are built from their architecture with random weights, which compute as fast as trained ones; of deep ones, one
 layer and two are timed. None: an architecture that is not known.
@@ -55,7 +55,7 @@ def draw(bench: Bench) -> float | None:
         def run(count: int) -> object:
             return sample(lm, prompts, seeds, sampling.model_copy(update={"max_new_units": count}), batch_size=rows)
 
-        # A batch goes on, with fewer rows, until its longest continuation ends.
+        # A batch continues, with fewer rows, until its longest continuation ends.
         return bench.time(run, 2, 10) / rows * (bench.sizes.units + sampling.max_new_units) / 2
 
     return _of_layers(bench, of)

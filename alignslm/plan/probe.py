@@ -1,4 +1,4 @@
-"""Time of stages on the device at hand: a few timed steps of the experiment's kinds, times how often each is done."""
+"""Time of stages on this machine's device: a few timed steps of each kind, times their number."""
 
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -35,7 +35,7 @@ STEPS: dict[str, Callable[[Bench], float | None]] = {
 
 
 class Estimate(NamedTuple):
-    """Seconds of stages on a device, None where a step cannot be timed without files; and seconds of each step."""
+    """Seconds of stages on a device, None if a step cannot be timed without files; and seconds of each step."""
 
     device: str
     seconds: dict[str, float | None]

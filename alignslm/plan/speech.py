@@ -25,7 +25,7 @@ MEASURED_FILES = 2000  # headers that are read, spread over the corpus: a second
 
 
 class Need(NamedTuple):
-    """What a stage needs of the corpus, what there is of it, and whether that is enough."""
+    """What a stage needs from the corpus, what there is, and whether it is enough."""
 
     stage: str
     needs: str
@@ -34,9 +34,9 @@ class Need(NamedTuple):
 
 
 def speech_needs(experiment: Experiment, root: Path) -> list[Need]:
-    """Return the needs of every stage that reads the corpus; none where it is made, in parquet, or not there yet.
+    """Return the needs of every stage that reads the corpus; none if it is synthesized, in parquet, or missing.
 
-    Raises CorpusError where the corpus cannot be listed.
+    Raises CorpusError if the corpus cannot be listed.
     """
     config = experiment.corpus
     if not isinstance(config, Recordings) or folder_faults(experiment, root):
@@ -65,12 +65,12 @@ def _prompts(experiment: Experiment, rows: pl.DataFrame, step: int) -> Iterator[
     about = "" if step == 1 else "about "
     for split in SPLITS:
         wanted: int = getattr(prompts, split)
-        mine = rows.filter(split=split)
-        longer = mine.filter(pl.col("seconds") > (prompts.max_duration_s if prompts.cut_at == "time" else 0))
-        minutes = (mine["seconds"].sum() or 0) * step / 60
+        in_split = rows.filter(split=split)
+        longer = in_split.filter(pl.col("seconds") > (prompts.max_duration_s if prompts.cut_at == "time" else 0))
+        minutes = (in_split["seconds"].sum() or 0) * step / 60
         if wanted:
             needs = f"{wanted} {split} utterances longer than {prompts.max_duration_s:g} s"
-            has = f"{about}{len(longer) * step} of {len(mine) * step}, {minutes:.1f} minutes"
+            has = f"{about}{len(longer) * step} of {len(in_split) * step}, {minutes:.1f} minutes"
             yield Need("prompts", needs, has, len(longer) * step >= wanted)
 
 
@@ -81,8 +81,8 @@ def _texts(experiment: Experiment, rows: pl.DataFrame, config: Recordings) -> It
             needs = f"{2 * MIN_HELD_BACK} different training texts of more than {config.num_prompt_words} words"
             yield Need(name, needs, str(texts), texts >= 2 * MIN_HELD_BACK)
     if isinstance(experiment.asr, CharCTCASRConfig):
-        told = len(rows.filter(split="train")["text"].drop_nulls())
-        yield Need("asr", "training utterances with a text", str(told), told > 0)
+        with_text = len(rows.filter(split="train")["text"].drop_nulls())
+        yield Need("asr", "training utterances with a text", str(with_text), with_text > 0)
 
 
 def _lengths(experiment: Experiment, rows: pl.DataFrame) -> Iterator[Need]:

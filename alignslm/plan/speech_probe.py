@@ -1,7 +1,8 @@
-"""Seconds of encoder, vocoder, ASR model and espeak-ng on the device at hand.
+"""Seconds of encoder, vocoder, ASR model and espeak-ng on this machine's device.
 
-What is fitted here is fitted for a few steps on noise; HuBERT, HiFi-GAN and Whisper are built from their published
-architecture with random weights, which compute as fast as trained ones. None: a kind that cannot be timed so.
+Fitted models are fitted for a few steps on noise; HuBERT, HiFi-GAN and Whisper are built from their published
+architecture with random weights, which compute as fast as trained ones; weights of installed packages are timed
+themselves. None: a kind that cannot be timed so.
 """
 
 from pathlib import Path
@@ -14,13 +15,21 @@ from transformers import AutoConfig, HubertConfig, HubertModel, WhisperForCondit
 from alignslm.asr import load_asr, prepare_asr
 from alignslm.audio import decode, encode_flac
 from alignslm.config.hubert import HubertEncoderConfig
+from alignslm.config.sources import PackageSource
 from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, MFCCKMeansConfig, StoryWorldConfig
+from alignslm.config.speech_kmeans import SpeechKMeansConfig
 from alignslm.config.unit_hifigan import UnitHiFiGANConfig
-from alignslm.config.whisper import WhisperASRConfig
+from alignslm.config.whisper import FasterWhisperASRConfig, WhisperASRConfig
 from alignslm.encoder import load_encoder, prepare_encoder
+from alignslm.encoder.speech_kmeans import unit_frames
+from alignslm.encoder.speech_states import load_states
+from alignslm.fetching import download
+from alignslm.loading.whisper import PATTERNS
 from alignslm.plan.bench import CLIPS, Bench, decoding, quiet
+from alignslm.plan.downloads import is_here
 from alignslm.plan.workload import TOKENS_PER_WORD, WORDS_PER_S
 from alignslm.storyworld.corpus import synthesize_corpus
+from alignslm.storyworld.espeak import synthesize as synthesize_text
 from alignslm.vocoder import VocoderExample, load_vocoder, prepare_vocoder
 from alignslm.vocoder.unit_hifigan_net import Shape, UnitHifiGan
 
@@ -75,6 +84,10 @@ def encode(bench: Bench) -> float | None:
             model.encoder.layers = model.encoder.layers[: config.layer]
             waves = [torch.from_numpy(wave)[None].to(bench.device) for wave in speech[:3]]
             return bench.time(quiet(lambda n: [model(wave) for wave in waves[:n]]), 1, 3) / bench.sizes.utterance_s
+        case SpeechKMeansConfig(weights=PackageSource()) if is_here(config.weights):
+            states = load_states(config, download(config.weights, patterns=PATTERNS).path, device=bench.device)
+            run = quiet(lambda n: [unit_frames(config, states, wave) for wave in speech[:n]])
+            return bench.time(run, 1, 3) / bench.sizes.utterance_s
     return None
 
 
@@ -142,6 +155,12 @@ def transcribe(bench: Bench) -> float | None:
             return bench.time(lambda n: model.transcribe([decode(flac)[0] for flac in stored[:n]]), CLIPS, 4 * CLIPS)
         case WhisperASRConfig() as config:
             return _whisper(bench, config)
+        case FasterWhisperASRConfig(weights=PackageSource()) as config if is_here(config.weights):
+            (bench.folder / "asr").mkdir()
+            prepare_asr(config, [], bench.folder / "asr")
+            model = load_asr(config, bench.folder / "asr", device=bench.device)
+            spoken = [synthesize_text(TEXT, voice="en-us", words_per_minute=200, sample_rate_hz=config.sample_rate_hz)]
+            return bench.time(lambda n: model.transcribe(n * spoken), 1, 3)
     return None
 
 

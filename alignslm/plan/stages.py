@@ -1,7 +1,7 @@
-"""Which stages a run would make again: those that dvc.lock does not know as they are now, and all that read from them.
+"""The stages that a run would make: those that differ from dvc.lock, and all that read their outputs.
 
-DVC decides in the same way, and alone knows whether an output was altered since; this imports no DVC, and can be told
-of values that are not in params.yaml yet.
+DVC decides in the same way, and also knows whether an output was altered since. This does not import DVC, and can plan
+values that are not in params.yaml yet.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from alignslm.config.document import Plain, parse_document
 from alignslm.integrity import identity_of, listing, lock_entries, tree_md5
-from alignslm.pipeline import UNVARYING, Stage, read_stages, sources
+from alignslm.pipeline import Stage, read_stages, sources, with_followers
 
 
 def planned_stages(
@@ -25,12 +25,12 @@ def planned_stages(
     stages, lock = read_stages(root, params=params), root / "dvc.lock"
     locked = lock_entries(lock) if lock.exists() else {}
     read = {} if params is None else {"params.yaml": _data(params)}
-    again: list[Stage] = []
-    for stage in stages:
-        above = sources(stage, stages)
-        follows = any(source in again and source.name != UNVARYING for source in above)
-        if follows or any(dep in stale for dep in stage.deps) or _is_changed(stage, locked, above, root, read):
-            again.append(stage)
+    again = with_followers(
+        stages,
+        lambda stage: (
+            any(dep in stale for dep in stage.deps) or _is_changed(stage, locked, sources(stage, stages), root, read)
+        ),
+    )
     return stages, again
 
 
@@ -46,7 +46,7 @@ def _is_changed(
     root: Path,
     read: dict[str, dict[str, Plain]],
 ) -> bool:
-    """Tell whether a stage is not what dvc.lock has: its command, values, outputs, or what it reads."""
+    """Return whether command, values, outputs or inputs of a stage differ from dvc.lock."""
     entry = locked.get(stage.name)
     if entry is None or entry["cmd"] != stage.cmd or stage.values(root, read) != _values(entry, stage):
         return True
@@ -68,10 +68,10 @@ def _values(entry: Mapping[str, Any], stage: Stage) -> dict[str, Plain]:
 
 
 def _differs(path: str, dep: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]], root: Path) -> bool:
-    """Tell whether an input is not what was read: by the hash of the stage that makes it, else by its content."""
+    """Return whether an input changed: by the hash of the stage that makes it, else by its content."""
     if path in made:
         return identity_of(made[path])["md5"] != identity_of(dep)["md5"]
     if any(out.startswith(f"{path}/") or path.startswith(f"{out}/") for out in made):
-        return False  # a folder of several outputs, each compared by those who read it
+        return False  # a folder of several outputs, each compared by its own readers
     place = root / path
     return not place.exists() or tree_md5(listing(place)) != identity_of(dep)["md5"]

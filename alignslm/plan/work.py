@@ -1,4 +1,4 @@
-"""How often each step of an experiment is computed, stage by stage: what the times of a probe are multiplied by."""
+"""Number of steps of each kind, stage by stage, by which a probe's times are multiplied."""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Lengths(NamedTuple):
 
 
 def lengths_of(experiment: Experiment) -> Lengths:
-    """Return what a model is expected to say: about the rest of an utterance, unless `max_new_units` ends it."""
+    """Return the expected length of a continuation: the rest of an utterance, at most `max_new_units`."""
     params, rate_hz = experiment.params, experiment.encoder.frame_rate_hz
     corpus, runs = experiment.corpus, RUNS_PER_UNIT
     whole = READ_UTTERANCE_S
@@ -92,7 +92,7 @@ def _resynthesized(experiment: Experiment) -> float:
 
 
 def _judged(judge: object, stories: int) -> int:
-    """Return the forward passes over stories: 0 for servers, whose time is not this machine's."""
+    """Return the forward passes over stories: 0 for servers, which run elsewhere."""
     if isinstance(judge, OpenAIJudgeConfig):
         return 0
     votes = judge.score.num_votes if isinstance(judge, CausalLMJudgeConfig) and _writes(judge) else 1  # type: ignore[union-attr]
@@ -114,6 +114,6 @@ def _rows(experiment: Experiment, name: str) -> int:
 
 
 def seconds_of(amounts: Amounts, steps: Mapping[str, float | None]) -> float | None:
-    """Return what a stage takes, or None if one of its steps was not timed."""
+    """Return the seconds of a stage, or None if one of its steps was not timed."""
     known = [(count, steps[step]) for step, count in amounts.items() if count]
     return None if any(each is None for _, each in known) else sum(count * (each or 0.0) for count, each in known)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, PartConfig, Recordings, SplitName
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import JudgeConfig
-from alignslm.config.llm_judges import CausalLMJudgeConfig, ExpectedRating, OpenAIJudgeConfig
+from alignslm.config.llm_judges import CalibratedPerplexity, CausalLMJudgeConfig, GeneratedRating, OpenAIJudgeConfig
 from alignslm.config.sources import FolderSource
 from alignslm.plan.downloads import size_of
 
@@ -92,15 +92,16 @@ def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stori
         params.prompts.max_duration_s + params.sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     )
     rubric = root / "experiments" / "rubric" / f"{judge.rubric}.txt"
-    words = len(rubric.read_text(encoding="utf-8").split()) if rubric.is_file() else 0
+    unread = isinstance(judge, CausalLMJudgeConfig) and isinstance(judge.score, CalibratedPerplexity)
+    words = len(rubric.read_text(encoding="utf-8").split()) if rubric.is_file() and not unread else 0
     one = round((words + spoken_s * WORDS_PER_S) * TOKENS_PER_WORD)
     match judge:
         case OpenAIJudgeConfig():
             requests, written = stories * judge.decoding.num_votes, judge.decoding.max_tokens
-        case CausalLMJudgeConfig(score=ExpectedRating()):
-            requests, written = stories, 0
+        case CausalLMJudgeConfig(score=GeneratedRating() as decoding):
+            requests, written = stories * decoding.num_votes, decoding.max_tokens
         case CausalLMJudgeConfig():
-            requests, written = stories * judge.score.num_votes, judge.score.max_tokens  # type: ignore[union-attr]
+            requests, written = stories, 0
     read, written = requests * one, requests * written
     price = judge.price if isinstance(judge, OpenAIJudgeConfig) else None
     usd = (price.usd(read, 0), price.usd(0, written)) if price else None

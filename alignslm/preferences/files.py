@@ -1,4 +1,4 @@
-"""The files of given preferences: jsonl or parquet, listed as slices of rows and read a slice at a time."""
+"""The files of imported preferences: jsonl or parquet, listed as slices of rows and read slice by slice."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ class RowSlice(NamedTuple):
 
 
 class RawRow(NamedTuple):
-    """One row as stored: where it stands, and the values of its three columns; `problem` where it has none."""
+    """One row as stored: its place, and the values of its three columns, or its `problem`."""
 
     where: str
     split: str
@@ -39,9 +39,9 @@ class RawRow(NamedTuple):
 
 
 def fetch(config: AnyPreferences, root: Path = Path()) -> Fetched:
-    """Return the source's files on this machine, verified where the configuration promises a hash.
+    """Return the source's files on this machine, verified if the config has a sha256.
 
-    Sound files that a jsonl names count as well: all files of the folder are then its identity. `root` is what a
+    Audio files that a jsonl names count as well: all files of the folder are then its identity. `root` is what a
     relative folder is relative to: the folder of params.yaml.
     """
     patterns = [*config.files.train, *config.files.valid]
@@ -50,21 +50,21 @@ def fetch(config: AnyPreferences, root: Path = Path()) -> Fetched:
 
 
 def below(source: DatasetSource | FolderSource, root: Path) -> DatasetSource | FolderSource:
-    """Return a source whose relative folder is looked up in `root`."""
+    """Return a source with a relative folder resolved in `root`."""
     if not isinstance(source, FolderSource):
         return source
     return source.model_copy(update={"path": str(root / expanded(source))})
 
 
 def find_slices(config: AnyPreferences, root: Path, *, rows: int) -> tuple[list[RowSlice], list[Problem]]:
-    """Cut every file that the patterns choose into slices of at most `rows` rows; say what no file can be read for."""
+    """Cut every matching file into slices of at most `rows` rows; list what is wrong with files."""
     slices: list[RowSlice] = []
     problems: list[Problem] = []
     folder = root if root.is_dir() else root.parent
     for split, patterns in (("train", config.files.train), ("valid", config.files.valid)):
         for pattern in patterns:
             files = _matching(root, pattern)
-            problems += [] if files else [Problem(f"no file below {folder} fits the pattern of files.{split}", pattern)]
+            problems += [] if files else [Problem(f"no file below {folder} matches files.{split}", pattern)]
             for file in files:
                 name = file.relative_to(folder).as_posix()
                 count = _count(file, config)
@@ -98,7 +98,7 @@ def _columns(config: AnyPreferences) -> tuple[str, str, str]:
 
 
 def raw_rows(config: AnyPreferences, place: RowSlice) -> Iterator[RawRow]:
-    """Yield the rows of a slice. A line that is no JSON object, or lacks a key, is a row with a problem."""
+    """Yield the rows of a slice. A line that is not a JSON object, or has no such key, is a row with a problem."""
     file = place.root / place.file
     if file.suffix == ".jsonl":
         with file.open("rb") as stream:
@@ -119,7 +119,7 @@ def _from_line(line: bytes, where: str, split: str, config: AnyPreferences) -> R
 
 
 def _object(line: bytes) -> Mapping[str, Any] | str:
-    """Return the JSON object that a line holds, or what is wrong with it."""
+    """Return the JSON object in a line, or what is wrong with it."""
     try:
         found = json.loads(line)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What a folder or dataset of preferences holds, read off its first row, written down as a choice."""
+"""Config of a folder or dataset of preferences, inferred from its first row."""
 
 import os
 import re
@@ -21,11 +21,11 @@ from alignslm.preferences.pairing import PreferenceError
 from alignslm.preferences.reading import SIDES, is_unit_text, sound_bytes
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HEAD = "# Preferences that others made; every row was checked when this was written. See docs/preferences.md.\n"
+HEAD = "# Imported preferences; every row was checked when this was written. See docs/preferences.md.\n"
 
 
 class ImportOptions(NamedTuple):
-    """What a person says of preferences; None is read off the files."""
+    """The user's options for preferences; None is inferred from the files."""
 
     source: str
     revision: str
@@ -40,9 +40,9 @@ class ImportOptions(NamedTuple):
 
 
 def describe(asked: ImportOptions, root: Path) -> AnyPreferences:
-    """Return the choice that the files and what was said of them make, its source pinned.
+    """Return the config for the files and options, with its source pinned.
 
-    Raises PreferenceError where no file is found, no column holds the parts, or units are given without saying whose.
+    Raises PreferenceError if no file is found, columns are missing, or units are without their encoder.
     """
     source, train = source_of(asked, root)
     folder = download(below(source, root), patterns=[f"*{suffix}" for suffix in SUFFIXES]).path
@@ -75,7 +75,7 @@ def _first_row(file: Path) -> Mapping[str, Any]:
 
 
 def source_of(asked: ImportOptions, root: Path) -> tuple[DatasetSource | FolderSource, str | None]:
-    """Return where the preferences come from, and the one file of it that was named, if one was."""
+    """Return the source of the preferences, and the single file in it that was named, if any."""
     path = Path(asked.source).expanduser()
     if path.exists():
         inside = path.resolve().is_relative_to(root.resolve())
@@ -88,7 +88,7 @@ def source_of(asked: ImportOptions, root: Path) -> tuple[DatasetSource | FolderS
 
 
 def _split(names: Sequence[str], train: str | None, valid: str | None) -> dict[str, list[str]]:
-    """Return the patterns of either split; by the files' own names where nothing was said."""
+    """Return the patterns of either split, by default from the files' names."""
     if not names:
         raise PreferenceError(f"no file of preferences is there: {' or '.join(SUFFIXES)} are read")
     guessed = [name for name in names if re.search(r"valid|dev", name)]
@@ -106,12 +106,12 @@ def _columns(row: Mapping[str, Any]) -> tuple[str, str, str]:
         if all(name in row and not _is_text(row[name], suffix) for name in names):
             return names[0], names[1], names[2]
     held = f"prompt, chosen and rejected are text ({row.get(SIDES[0])!r:.40}), neither units nor audio"
-    cause = held if all(name in row for name in SIDES) else "no columns hold prompt, chosen and rejected"
-    raise PreferenceError(f"{cause}; there are: {', '.join(row)}. Name the right ones: --columns a,b,c")
+    cause = held if all(name in row for name in SIDES) else "no columns are prompt, chosen and rejected"
+    raise PreferenceError(f"{cause}; columns are {', '.join(row)}. Name the right ones: --columns a,b,c")
 
 
 def _is_text(value: Any, suffix: str) -> bool:
-    """Tell words from a path or from units written out: a column `prompt` of text stands beside `prompt_path`."""
+    """Return whether a text is words, not a path or units: a column `prompt` of text may be next to `prompt_path`."""
     return isinstance(value, str) and suffix != "_path" and not is_unit_text(value)
 
 
@@ -123,8 +123,8 @@ def _is_units(value: Any) -> bool:
 def _units(asked: ImportOptions) -> dict[str, object]:
     if asked.units is None:
         raise PreferenceError(
-            "the rows hold units, and nothing in them says of which encoder: the same number under another codebook "
-            "is another sound. Name it: --encoder mhubert-25hz-km500 (a file of experiments/encoder)."
+            "the rows are units, which mean something else with another encoder, but do not say which encoder made "
+            "them. Name it: --encoder mhubert-25hz-km500 (a file of experiments/encoder)."
         )
     return {"kind": "units", "units": asked.units.model_dump(), "repeats": asked.repeats}
 
@@ -138,20 +138,20 @@ def _spoken(value: Any, place: RowSlice) -> dict[str, object]:
 
 
 def pinned(config: AnyPreferences, identity: str) -> AnyPreferences:
-    """Return the choice with its source held to what it is now: a commit of the Hub, a folder's hash."""
+    """Return the config with its source pinned: to a commit of the Hub, or a folder's hash."""
     field = "revision" if config.source.kind == "hub" else "sha256"
     value = identity.rpartition("@")[2] if field == "revision" else identity.removeprefix("sha256:")
     return config.model_copy(update={"source": config.source.model_copy(update={field: value})})
 
 
 def yaml_of(config: AnyPreferences) -> str:
-    """Return the choice as the text of its file, what each key means above it."""
+    """Return the config as YAML, with a comment above each key."""
     content = config.model_dump(mode="json", exclude_none=False)
     content["source"] = {name: value for name, value in content["source"].items() if value is not None}
     order = ["kind", *(name for name in type(config).model_fields if name != "kind")]
     lines = [HEAD]
     for name in order:
-        told = type(config).model_fields[name].description
-        lines += [f"# {told}\n"] if told else []
+        description = type(config).model_fields[name].description
+        lines += [f"# {description}\n"] if description else []
         lines.append(f"{name}: {flow(content[name])}\n")
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""From rows of units to the pairs table, with an account that closes: rows = pairs + left out."""
+"""From rows of units to the pairs table, with counts that add up: rows = pairs + left out."""
 
 from collections.abc import Sequence
 
@@ -21,11 +21,11 @@ REASONS = (IDENTICAL, EMPTY, TOO_LONG, DUPLICATE, OVERLAPPING)
 
 
 class PreferenceError(ValueError):
-    """Given preferences are not what their choice says, or give nothing to train on."""
+    """Imported preferences do not match their config, or give nothing to train on."""
 
 
 class ImportCounts(Config):
-    """The books of given preferences: `rows` = train_pairs + valid_pairs + the sum of `left_out`.
+    """Counts of imported preferences: `rows` = train_pairs + valid_pairs + the sum of `left_out`.
 
     `joined` counts sides whose first unit repeated the prompt's last and was dropped: cut from one utterance, the two
     would have been one run, and a language model of deduplicated units has never seen a repeat.
@@ -43,9 +43,9 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
     """Raise ContractError where given units are not, as far as is known, the encoder's."""
     if not isinstance(config, UnitPreferences):
         return
-    if differing := config.units.differing(contract, mine="in the choice"):
+    if differing := config.units.differing(contract, mine="in the config"):
         raise ContractError(
-            f"the preferences hold other units than encoder {contract.encoder} (revision {contract.revision}) gives "
+            f"the preferences have other units than encoder {contract.encoder} (revision {contract.revision}) gives "
             f"({'; '.join(differing)}). Choose the encoder they were made with (`encoder` in params.yaml), or correct "
             "`units` in their file in experiments/preferences."
         )
@@ -53,15 +53,15 @@ def require_units(config: AnyPreferences, contract: UnitContract) -> None:
 
 def refuse(problems: Sequence[Problem], *, rows: int) -> None:
     """Raise PreferenceError listing the problems by kind with their places, if there are any."""
-    cure = "Correct the rows, or the choice's columns and kind (experiments/preferences)."
-    raise_problems(PreferenceError, problems, among=f"{rows} rows of given preferences", cure=cure)
+    cure = "Correct the rows, or columns and kind of the config (experiments/preferences)."
+    raise_problems(PreferenceError, problems, among=f"{rows} rows of imported preferences", cure=cure)
 
 
 def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tuple[pl.DataFrame, ImportCounts]:
-    """Return the table PAIRS and the account of rows that `read_slice` gave, all files together.
+    """Return the table PAIRS and the counts of all rows from `read_slice`.
 
     A prompt serves one split only. No utility is known, so utilities and margin are null. Raises PreferenceError
-    listing every faulty row, crossing prompts where they are refused, and where a split gets no pair.
+    listing every invalid row, overlapping prompts if they are an error, and splits without pairs.
     """
     refuse(problems_of(rows), rows=len(rows))
     joined = rows if isinstance(config, UnitPreferences) and config.repeats == "keep" else _joined(rows)
@@ -75,10 +75,10 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
     train, valid = (len(pairs.filter(split=split)) for split in ("train", "valid"))
     if not (train and valid):
         raise PreferenceError(
-            f"{len(rows)} rows of given preferences give {train} training and {valid} validation pairs; both are "
-            f"needed. Left out: {counts or 'none'}. Change files, valid_fraction or max_units of the choice."
+            f"{len(rows)} rows of imported preferences give {train} training and {valid} validation pairs; both are "
+            f"needed. Left out: {counts or 'none'}. Change files, valid_fraction or max_units of the config."
         )
-    account = ImportCounts(
+    import_counts = ImportCounts(
         source=source,
         rows=len(rows),
         train_pairs=train,
@@ -86,11 +86,11 @@ def make_pairs(rows: pl.DataFrame, config: AnyPreferences, *, source: str) -> tu
         left_out={reason: counts.get(reason, 0) for reason in REASONS},
         joined=shared,
     )
-    return pairs, account
+    return pairs, import_counts
 
 
 def _joined(rows: pl.DataFrame) -> pl.DataFrame:
-    """Drop the first unit of a side where it is the prompt's last."""
+    """Drop the first unit of a side if it is the prompt's last."""
     last = pl.col("prompt").list.last()
     return rows.with_columns(
         pl.when(pl.col(side).list.first() == last).then(pl.col(side).list.slice(1)).otherwise(pl.col(side)).alias(side)
@@ -99,7 +99,7 @@ def _joined(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_ids(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
-    """Name prompts and sides by their units, and split prompts by hash where no file says which validate."""
+    """Name prompts and sides by their units, and split prompts by hash if there are no validation files."""
     prompts = [content_id("given", units) for units in rows["prompt"].to_list()]
     sides = {
         f"{side}_id": [content_id("given", *ids) for ids in zip(prompts, rows[side].to_list(), strict=True)]
@@ -119,7 +119,7 @@ def _split(prompt_id: str, valid_fraction: float) -> str:
 
 
 def _marked(rows: pl.DataFrame, config: AnyPreferences) -> pl.DataFrame:
-    """Add `reason`: the first reason why a row is left out, null where it is a pair."""
+    """Add `reason`: the first reason why a row is excluded, null for pairs."""
     chosen, rejected = pl.col("chosen").list.len(), pl.col("rejected").list.len()
     units = pl.col("prompt").list.len() + pl.max_horizontal(chosen, rejected)
     long = pl.lit(value=False) if config.max_units is None else units > config.max_units

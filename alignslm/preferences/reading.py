@@ -1,4 +1,4 @@
-"""From stored rows to rows of units, each checked: what is wrong with a row is said beside where it stands."""
+"""From stored rows to rows of units, each checked; problems have the place of their row."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -28,9 +28,9 @@ Clip = TypeVar("Clip", bound=Sized)  # units, or samples
 
 
 def read_slice(config: AnyPreferences, place: RowSlice, *, num_units: int, encoder: Encoder | None) -> pl.DataFrame:
-    """Read and check rows: place, split, prompt, chosen and rejected (units), problem (null where there is none).
+    """Read and check rows: place, split, prompt, chosen and rejected (units), problem (null if there is none).
 
-    Speech is encoded by `encoder`; without one it is decoded and checked only, and every side holds the unit 0.
+    Speech is encoded by `encoder`; without one it is only decoded and checked, and every side is the unit 0.
     """
     rows = list(raw_rows(config, place))
     match config:
@@ -81,7 +81,7 @@ def _value(row: RawRow, side: str, config: AnyPreferences) -> Any:
 
 
 def _units_of(row: RawRow, config: UnitPreferences, num_units: int) -> list[list[int] | str]:
-    """Return the units of every side, or what is wrong with it. A unit may repeat where prompt and side were joined."""
+    """Return the units of every side, or what is wrong with it. A unit may repeat where prompt and side meet."""
     sides = _parted([_numbers(_value(row, side, config)) for side in SIDES], _begins_with, strip=config.strip_prompt)
     prompt, *ends = (
         side if isinstance(side, str) else _checked(side, num_units, repeats=config.repeats) for side in sides
@@ -90,7 +90,7 @@ def _units_of(row: RawRow, config: UnitPreferences, num_units: int) -> list[list
 
 
 def _numbers(value: Any) -> list[int] | str:
-    """Return units as numbers, in whichever of the known ways they are written, or what is wrong with them."""
+    """Return units as numbers, from any known notation, or what is wrong with them."""
     if isinstance(value, Mapping):
         value = value.get("units", value.get("audio_repr"))
     if is_unit_text(value):
@@ -112,14 +112,14 @@ def _checked(units: list[int], num_units: int, *, repeats: str) -> list[int] | s
         return f"a unit outside [0, {num_units})"
     runs, durations = deduplicate(np.asarray(units, np.int64))
     if repeats == "error" and durations.max() > 1:
-        return "a unit repeats (repeats: dedup, or keep where a model drew it)"
+        return "a unit repeats (repeats: dedup, or keep if a model sampled it)"
     return units if repeats == "keep" else runs.tolist()
 
 
 def _spoken(
     rows: Sequence[RawRow], config: SpokenPreferences, place: RowSlice, encoder: Encoder | None
 ) -> list[list[list[int] | str]]:
-    """Return the units of every side of every row; each clip is encoded by itself, never joined to its prompt."""
+    """Return the units of every side of every row; each clip is encoded separately, never joined to its prompt."""
     read = [
         _parted(
             [_sound(_value(row, side, config), config, place) for side in SIDES],
@@ -141,9 +141,9 @@ def _spoken(
 
 
 def sound_bytes(value: Any, place: RowSlice) -> bytes | str:
-    """Return a cell's encoded sound, or what is wrong with it.
+    """Return a cell's encoded audio, or what is wrong with it.
 
-    A jsonl names files beside it, inside the source's folder; parquet has the sound itself, which its hash then covers.
+    A jsonl names files inside the source's folder; parquet contains the audio, which its hash then covers.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")

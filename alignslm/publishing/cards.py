@@ -46,7 +46,7 @@ CITED_FOR = {  # kind of a config -> key in references.bib
 
 
 class CardContext(NamedTuple):
-    """What is published, and where; repository names are filled in."""
+    """The published repositories; names are filled in."""
 
     experiment: Experiment
     config: HubPublishing
@@ -71,7 +71,7 @@ class RoundPairs(NamedTuple):
     """A round of the curriculum up to the published one, with the counts of its pairs."""
 
     name: str
-    account: PairCounts
+    pair_counts: PairCounts
 
 
 def model_title(published: CardContext) -> str:
@@ -102,7 +102,7 @@ def model_card(published: CardContext, report: Report) -> bytes:
         prompt_end_s=end_s,
         hub_start=hub_name_of_start(experiment, name),
         rounds=[
-            RoundPairs(each, read_account(published.artifacts, experiment.params.aligned[each].pairs))
+            RoundPairs(each, read_pair_counts(published.artifacts, experiment.params.aligned[each].pairs))
             for each in curriculum(experiment, name)
         ],
         log=read_json(published.artifacts.training(name), TrainingLog),
@@ -145,7 +145,7 @@ def _parameters(folder: Path) -> int:
 
 def dataset_card(published: CardContext, subsets: Sequence[Subset], *, sample_rate_hz: int) -> bytes:
     """Return README.md of a dataset repository; its metadata maps files to splits for the viewer."""
-    account = read_account(published.artifacts, published.experiment.params.aligned[published.round].pairs)
+    pair_counts = read_pair_counts(published.artifacts, published.experiment.params.aligned[published.round].pairs)
     return _render(
         "dataset_card.md",
         _dataset_metadata(published, subsets),
@@ -154,11 +154,11 @@ def dataset_card(published: CardContext, subsets: Sequence[Subset], *, sample_ra
         subsets=subsets,
         splits=list(dict.fromkeys(split for subset in subsets for split in subset.num_rows)),
         sample_rate_hz=sample_rate_hz,
-        account=account,
+        pair_counts=pair_counts,
         reasons=[
             reason
-            for reason, count in account.train.skipped_prompts.items()
-            if count or account.valid.skipped_prompts[reason]
+            for reason, count in pair_counts.train.skipped_prompts.items()
+            if count or pair_counts.valid.skipped_prompts[reason]
         ],
     )  # fmt: skip
 
@@ -184,9 +184,9 @@ def _dataset_metadata(published: CardContext, subsets: Sequence[Subset]) -> Data
     )
 
 
-def read_account(artifacts: Artifacts, name: str) -> PairCounts:
+def read_pair_counts(artifacts: Artifacts, name: str) -> PairCounts:
     """Return the counts of a round's pairs."""
-    return read_json(artifacts.account(name), PairCounts)
+    return read_json(artifacts.pair_counts(name), PairCounts)
 
 
 def _render(template: str, metadata: ModelCardData | DatasetCardData, published: CardContext, **facts: object) -> bytes:

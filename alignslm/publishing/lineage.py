@@ -19,7 +19,7 @@ from alignslm.report.run_info import git
 
 PACKAGES = ("alignslm", "torch", "transformers", "trl", "peft")
 CODE = ("alignslm", "stages", "dvc.yaml")
-# Of no particular machine: addresses stay private, and the machine must not change what is pushed.
+# Not machine-specific: addresses stay private, and the machine must not change what is pushed.
 EXECUTION = Execution(
     device="auto",
     engine="local",
@@ -36,7 +36,7 @@ PARAMETERS = "experiment"  # folder in the repository
 
 
 class Lineage(NamedTuple):
-    """Where a round comes from. `commit` is None outside a git repository; `changed` are uncommitted code files.
+    """The origin of a round. `commit` is None outside a git repository; `changed` are uncommitted code files.
 
     `lock` is the part of dvc.lock for the round's checkpoint, its evaluation and all they depend on: equal text means
     equal artifacts, independent of what else the workspace has made since.

@@ -31,7 +31,7 @@ class Sources(NamedTuple):
     pairs: pl.DataFrame
     prompts: pl.DataFrame
     continuations: pl.DataFrame
-    said: pl.DataFrame  # continuation_id, text and SCORES
+    scored: pl.DataFrame  # continuation_id, text and SCORES
     skipped_prompts: pl.DataFrame
     speech: Path
     recorded: Path | None  # FLAC by prompt_id; None if original speech is not published
@@ -58,7 +58,7 @@ def read_sources(name: str, config: DatasetRepository, artifacts: Artifacts, wor
         pairs=pairs,
         prompts=prompts,
         continuations=drawn,
-        said=texts.select(pl.col("source_id").alias("continuation_id"), "text").join(
+        scored=texts.select(pl.col("source_id").alias("continuation_id"), "text").join(
             scores.select("continuation_id", *SCORES), on="continuation_id", how="full", coalesce=True
         ),
         skipped_prompts=tables.read(tables.SKIPPED_PROMPTS, artifacts.table("skipped_prompts", name)),
@@ -114,14 +114,14 @@ def pair_rows(sources: Sources, split: str) -> Iterator[pl.DataFrame]:
         names = pl.concat([shard["chosen_id"], shard["rejected_id"]]).unique().to_list()
         spoken = audio_of(sources.speech, names)
         for side in SIDES:
-            frame = frame.join(_side(sources.said, spoken, side), on=f"{side}_id", how="left", maintain_order="left")
+            frame = frame.join(_side(sources.scored, spoken, side), on=f"{side}_id", how="left", maintain_order="left")
         if sources.recorded:
             frame = frame.with_columns(_recorded(sources.recorded, frame["prompt_id"]))
         yield frame
 
 
-def _side(said: pl.DataFrame, spoken: pl.DataFrame, side: str) -> pl.DataFrame:
-    rows = spoken.join(said, on="continuation_id", how="left")
+def _side(scored: pl.DataFrame, spoken: pl.DataFrame, side: str) -> pl.DataFrame:
+    rows = spoken.join(scored, on="continuation_id", how="left")
     renamed = {"continuation_id": f"{side}_id", "audio": side, "text": f"{side}_text"}
     return rows.rename({**renamed, **{score: f"{side}_{score}" for score in SCORES}})
 
@@ -155,7 +155,7 @@ def continuation_features(sources: Sources) -> Features:
 def continuation_rows(sources: Sources, split: str) -> Iterator[pl.DataFrame]:
     """Yield every judged continuation of a split, SHARD_ROWS at a time."""
     rows = continuations_in(sources, split).join(
-        sources.said, on="continuation_id", how="left", validate="1:1", maintain_order="left"
+        sources.scored, on="continuation_id", how="left", validate="1:1", maintain_order="left"
     )
     for shard in rows.iter_slices(SHARD_ROWS):
         spoken = audio_of(sources.speech, shard["continuation_id"].to_list())

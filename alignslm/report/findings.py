@@ -1,4 +1,4 @@
-"""What the numbers say about the last round, as data: the sentences are in findings.md."""
+"""Findings about the last round, as data: the sentences are in findings.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Findings:
 
     `explained` has the baselines that reach a part of a significant gain, with that part as a ratio. By judge:
     `toplines`, the topline's metric; `flagged`, the systems that score above its interval; `blind`, topline - base
-    where it was tested and the topline is not above base.
+    if it was tested and the topline is not above base.
     """
 
     first: str

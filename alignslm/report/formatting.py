@@ -103,7 +103,7 @@ def headline(report: Report) -> list[tuple[str, str]]:
 
 
 def number(value: float | None, how: Style, *, signed: bool = False) -> str:
-    """Return a number with a true minus sign; a dash for None. What is rounded to zero has no sign."""
+    """Return a number with a true minus sign; a dash for None. A value rounded to zero has no sign."""
     if value is None:
         return DASH
     text = f"{value * how.factor:{'+' if signed else ''}.{how.decimals}f}"
@@ -111,7 +111,7 @@ def number(value: float | None, how: Style, *, signed: bool = False) -> str:
 
 
 def interval(ends: Interval | None, how: Style, *, signed: bool = False, absent: str = TOO_FEW) -> str:
-    """Return [low, high], or what is said instead: `within ±0.01` where both would be zero in print."""
+    """Return [low, high], or instead `within ±0.01` if both would be printed as zero."""
     if ends is None:
         return absent
     shown = [number(end, how, signed=signed) for end in ends]

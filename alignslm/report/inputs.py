@@ -16,6 +16,7 @@ from alignslm.pairs.counts import PairCounts
 from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, first_changes, first_prompts, read_examples
 from alignslm.report.systems import evaluated, last_round, topline
+from alignslm.training_log import BestCheckpoint, Change, LogRow
 
 NUM_EXAMPLES = 4
 MAX_CLIPS = 32  # of the examples: the page holds their audio
@@ -25,41 +26,15 @@ RECORDED_SPEECH = ("original-prompts", RECORDED)
 CONFIG_KEYS = ("corpus", "encoder", "lm", "vocoder", "asr", "mos", "judge", "heldout_judge", "selector")
 
 
-class TrainingStep(Config):
-    """Metrics that the trainer logged at one optimizer step, by the trainer's own names."""
-
-    model_config = ConfigDict(allow_inf_nan=True)  # a diverged run must not break its report
-
-    step: int
-    figures: dict[str, float]
-
-
-class BestStep(Config):
-    """The step with the best reward accuracy on the validation pairs: its weights were kept."""
-
-    model_config = ConfigDict(allow_inf_nan=True)
-
-    step: int
-    reward_accuracy: float
-    reward_margin: float
-
-
-class TrainingChange(Config):
-    """What training was to improve, before its first step and of the kept weights; `worse` if it did not."""
-
-    figure: str
-    start: float
-    end: float
-    worse: bool
-
-
 class TrainingLog(Config):
     """artifacts/training_logs/<checkpoint>.json."""
 
+    model_config = ConfigDict(allow_inf_nan=True)  # a diverged run must not break its report
+
     steps: int
-    best: BestStep | None
-    change: TrainingChange | None = None
-    log: tuple[TrainingStep, ...]
+    best: BestCheckpoint | None
+    change: Change | None = None
+    log: tuple[LogRow, ...]
 
 
 @dataclass(frozen=True)
@@ -149,4 +124,4 @@ def read_word_errors(made: Artifacts, experiment: Experiment, judged: pl.DataFra
 
 def _read_round(made: Artifacts, name: str) -> RoundTables:
     scores = tables.read(tables.SCORES, made.table("scores", name))
-    return RoundTables(scores, read_json(made.account(name), PairCounts))
+    return RoundTables(scores, read_json(made.pair_counts(name), PairCounts))

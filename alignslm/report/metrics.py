@@ -14,11 +14,11 @@ from alignslm.statistics import Interval, mean_interval
 SIGNIFICANT = 0.05
 
 JUDGES = ("judge_score", "heldout_judge_score")
-FLAG_REASON = "pleases its judge: above the true continuations' own score"
+FLAG_REASON = "over-optimized for its judge: scores above the ground truth"
 
 
 class Metric(Config):
-    """One mean of one system; what it means that `stderr` or `ci95` is None says `statistics.Estimate`."""
+    """One mean of one system; for `stderr` or `ci95` of None see `statistics.Estimate`."""
 
     model: str
     benchmark: str
@@ -112,7 +112,7 @@ def summarise(
     * `unique_ratio` is the ratio of unique transcripts among all of a model's, `unique_ratio_per_index` the same
       within one continuation per prompt, averaged over draws. The first falls with the number of continuations, so
       it is only compared between models with equally many. Both are means of 1 / (copies of this text);
-      their errors hold the copies fixed.
+      their errors treat the copies as fixed.
     * `distinct_1` and `distinct_2` (of words and word pairs) and `word_error_rate` are of all texts together, with
       jackknife errors over prompts; their `n` counts prompts.
     * A continuation that lacks one of the metrics counts as missing there.

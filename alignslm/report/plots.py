@@ -33,7 +33,7 @@ SHAPE_METRICS = (
     ),
     *("silence_ratio", "unit_error_rate"),
 )
-NAME_LETTERS = 16  # of a system in one line beside an axis
+NAME_LETTERS = 16  # of a system's name in one line at an axis
 SCORE_EDGES = np.linspace(1, 5, 17)
 TRAINING_FIGURES = {
     "reward_accuracy": "eval_rewards/accuracies",
@@ -124,7 +124,7 @@ def _dots(name: str, section: str, how: Style, dots: Sequence[_Dot], *, xlabel: 
         _draw(axes, dot, how.factor, place, 0)
     if how.unit == "%" and section != "differences":
         left, right = axes.get_xlim()
-        axes.set_xlim(max(left, 0), min(right, 100))  # what lies beyond cannot be
+        axes.set_xlim(max(left, 0), min(right, 100))  # values beyond are impossible
     axes.set_xlabel(xlabel)
     alt = "; ".join(f"{dot.system} {dot.text}" for dot in dots)
     yield Panel(name, section, how.label, alt, svg_of(figure, name))

@@ -23,7 +23,7 @@ from alignslm.templates import environment
 RATE_HZ = 16000
 OPUS = {"format": "OGG", "subtype": "OPUS"}
 """Chosen because the embedded ASR model, on 12 prompts and 48 continuations, transcribes 97 % of the words as from the
-original, in a fifth of FLAC's bytes. From MP3 at 16 kHz it was 65 %; equalized loudness alone changed 3 %."""
+original, in a fifth of FLAC's bytes. From MP3 at 16 kHz it was 65 %; equalized loudness changed only 3 %."""
 PROMPT = "prompt"
 CLIP_FILES = re.compile(r"\d\d-.+\.ogg")
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&!])")

@@ -10,7 +10,7 @@ from alignslm.report.formatting import headline, style
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import last_round, topline
 
-# Benchmarks by what they ask: the kind of a config, or the name that params.yaml gives it.
+# Benchmarks by their question: the kind of a config, or the name that params.yaml gives it.
 QUESTIONS = {"topic": ("tstorycloze", "storycloze", "corpus-cloze"), "sblimp": ("sblimp",), "swuggy": ("swuggy",)}
 
 

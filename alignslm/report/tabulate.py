@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
 
 class ReportTable(NamedTuple):
-    """A table: headings, and rows whose first cell names the row."""
+    """A table: headings, and rows with their name in the first cell."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -177,16 +177,16 @@ def every_comparison_sheet(report: Report) -> ReportTable:
 def pairs_sheet(inputs: ReportInputs) -> ReportTable:
     """Return the counts of prompts with and without pairs by round and split."""
     counts = [
-        (name, split, books)
+        (name, split, part)
         for name, item in inputs.rounds.items()
-        for split, books in (("train", item.counts.train), ("valid", item.counts.valid))
+        for split, part in (("train", item.counts.train), ("valid", item.counts.valid))
     ]
-    reasons = sorted({reason for *_, books in counts for reason, skipped in books.skipped_prompts.items() if skipped})
+    reasons = sorted({reason for *_, part in counts for reason, skipped in part.skipped_prompts.items() if skipped})
     headings = ["round", "split", "prompts", "with pairs", "pairs", "mean margin", *(f"no pair: {r}" for r in reasons)]
     rows = []
-    for name, split, books in counts:
-        margin = DASH if books.mean_margin is None else f"{books.mean_margin:.2f}"
-        skipped = (str(books.skipped_prompts.get(reason, 0)) for reason in reasons)
-        totals = map(str, (books.prompts, books.prompts_with_pairs, books.pairs))
+    for name, split, part in counts:
+        margin = DASH if part.mean_margin is None else f"{part.mean_margin:.2f}"
+        skipped = (str(part.skipped_prompts.get(reason, 0)) for reason in reasons)
+        totals = map(str, (part.prompts, part.prompts_with_pairs, part.pairs))
         rows.append([name, split, *totals, margin, *skipped])
     return sheet_of(headings, rows)

@@ -1,6 +1,6 @@
 """What makes small experiments fast on a CPU, and nothing else: without this package every stage makes the same bytes.
 
-Read it last. Each module states what was measured; on a GPU all of it steps aside.
+Read it last. Each module states its measurements; on a GPU none of it is used.
 
 * `forkserver`: libraries are imported once per run, not once per stage (2 to 5 s each, dozens of stages).
 * `process`: the collector and the allocator of a stage's process (1.9 of 4.4 s of start and end; a tenth of sampling).

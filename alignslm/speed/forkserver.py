@@ -2,7 +2,7 @@
 
 Importing torch, transformers and TRL takes a stage two to five seconds, and an experiment of small models has dozens of
 stages. `python -m alignslm.speed dvc repro` becomes the command and starts a server next to it, which imports them
-once, before the first stage runs; what a stage does, and every byte it makes, is the same as without. DVC starts
+once, before the first stage runs; stages do the same, and write the same bytes, as without it. DVC starts
 `python -m stages.NAME` as usual: that process finds a socket's address in ALIGNSLM_FORKSERVER, sends its arguments,
 folder, environment and files, and exits with the fork's status. Without a server, the stage runs by itself.
 
@@ -70,7 +70,7 @@ def requested_stage() -> str | None:
 
 
 def run_in_fork(module: str, address: str) -> None:
-    """Have a fork of the server at `address` run the module, and exit with its status. Returns if nobody answers."""
+    """Run the module in a fork of the server at `address` and exit with its status. Returns if there is no answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(b"\0" + address.encode())
@@ -130,7 +130,7 @@ def start_server() -> None:
     listener.bind(b"")  # Linux chooses a name that no file has: nothing is left of it, however the server ends
     listener.listen()
     command = os.getpid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C reaches the child as well, which goes on
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C also reaches the child, which continues
     if os.fork() == 0:
         _be_server(listener, command)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -199,18 +199,18 @@ def _is_closed(connection: socket.socket) -> bool:
 
 
 def _import_libraries(command: int) -> None:
-    """Import what is not imported yet, while the command runs."""
+    """Import the remaining modules while the command runs."""
     gc.disable()  # half a million objects that stay: looking through them again and again takes a third of the time
     for name in LIBRARIES:
         if name not in sys.modules and os.getppid() == command:
             with contextlib.suppress(ImportError):  # the stage that needs it reports it
                 importlib.import_module(name)
     gc.enable()
-    gc.freeze()  # a fork's collector leaves them alone, so their pages stay shared
+    gc.freeze()  # a fork's collector ignores them, so their pages stay shared
 
 
 def _skip_teardown(ended: Sequence[int]) -> None:
-    """Exit a fork at once: tearing down what it inherited would first copy it, a third of a second."""
+    """Exit a fork at once: freeing inherited memory would first copy it, a third of a second."""
     if ended:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -9,21 +9,21 @@ from torch.overrides import TorchFunctionMode
 
 
 class _OneDnnLinear(TorchFunctionMode):
-    """Sends torch.nn.functional.linear of fp32 tensors to oneDNN, and everything else where it was going.
+    """Sends torch.nn.functional.linear of fp32 tensors to oneDNN, and everything else to PyTorch.
 
     PyTorch multiplies fp32 matrices with MKL, which leaves half of an AMD processor's speed unused (measured: 103
     against 235 GFLOP/s on one core, the same on any number of rows). oneDNN comes with PyTorch, but is asked for fp32
-    products only through an operator without a public name; where that is missing, nothing changes but the speed. It
+    products only through an operator without a public name; if it is missing, only the speed changes. It
     has no gradient: for inference only.
 
-    It lays weights out anew for every product; here that is done once, with the same values. Those copies are held
+    It reorders weights for every product; here that is done once, with the same values. Those copies are kept
     until the context ends.
     """
 
     def __init__(self, least_weights: int) -> None:
         super().__init__()
         self._least_weights = least_weights
-        self._laid_out: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # holds the weight too: its id stays its own
+        self._laid_out: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # also the weight, so its id stays unique
 
     def _once(self, weight: torch.Tensor) -> torch.Tensor:
         if id(weight) not in self._laid_out:
@@ -53,7 +53,7 @@ def fast_linear(
     """Return a context in which fp32 linear layers on a CPU are quick; on other devices it does nothing.
 
     Layers of fewer than `least_weights` weights stay as they are: of few rows, MKL is quicker at small matrices. A
-    `model` that has only such layers is left alone: to look at each of its calls would be the only effect.
+    `model` that has only such layers is not changed: intercepting its calls would only cost time.
     """
     backends = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # no MKL on ARM
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -2,4 +2,4 @@
 
 
 class StoryWorldError(ValueError):
-    """The story world cannot give what was asked for: speech, a voice, enough words, stories or items."""
+    """The story world cannot make what was requested: speech, a voice, enough words, stories or items."""

@@ -47,7 +47,7 @@ class _Map(Protocol):
 def plan_stories(config: StoryWorldConfig) -> pl.DataFrame:
     """Return every story to be spoken, sorted by utterance_id: split, texts, and whether its ending is foreign.
 
-    A split's prompt sentences are distinct and belong to that split alone. Only training stories drift.
+    A split's prompt sentences are distinct and only in that split. Only training stories have mismatched endings.
     """
     rows = [row for split in SPLITS for row in _plan_split(config, split)]
     return pl.DataFrame(rows, schema=STORIES, orient="row").sort("utterance_id")
@@ -81,7 +81,7 @@ def _distinct_scenes(seed: int, split: Part, count: int) -> list[Scene]:
 
 
 def _mismatched_scene(scene: Scene, same_pronoun: float, rng: np.random.Generator) -> Scene:
-    """Draw the training scene whose ending a drifted story takes: any topic and object, a chosen pronoun or not."""
+    """Draw the training scene that provides a mismatched ending: any topic and object, a given pronoun or any."""
     keep = rng.random() < same_pronoun
     while True:
         other = draw_story(rng, part="train").scene
@@ -90,7 +90,7 @@ def _mismatched_scene(scene: Scene, same_pronoun: float, rng: np.random.Generato
 
 
 def story_texts(config: StoryWorldConfig) -> pl.DataFrame:
-    """Return the TEXTS table: `config.num_texts` clean stories whose prompts belong to the train part."""
+    """Return the TEXTS table: `config.num_texts` clean stories with prompts of the train part."""
     rows = [_text_row(config.seed, content_id("text", number)) for number in range(config.num_texts)]
     schema = ["text_id", "prompt_text", "continuation_text"]
     return tables.conform(pl.DataFrame(rows, schema=schema, orient="row"), tables.TEXTS)
@@ -104,7 +104,7 @@ def _text_row(seed: int, text_id: str) -> tuple[str, str, str]:
 def synthesize_corpus(config: StoryWorldConfig, *, workers: int, shard_size: int, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the UTTERANCES table in shards, in order of utterance_id, each durable in `work` once spoken.
 
-    With several workers the calling script must be importable (`if __name__ == "__main__"`), for they are spawned.
+    With several workers the calling script must be importable (`if __name__ == "__main__"`), because they are spawned.
     """
     with processes(workers) as pool:
         yield from map_shards(
@@ -118,7 +118,7 @@ def synthesize_corpus(config: StoryWorldConfig, *, workers: int, shard_size: int
 
 @contextmanager
 def processes(workers: int) -> Iterator[_Map]:
-    """Give a `map` over processes; spawned, because polars' threads do not survive a fork."""
+    """Yield a `map` over processes; spawned, because polars' threads do not survive a fork."""
     if workers == 1:
         yield map
         return
@@ -142,7 +142,7 @@ def _speak(stories: pl.DataFrame, config: StoryWorldConfig, pool: _Map) -> pl.Da
 
 def _utterances(stories: pl.DataFrame, narrated: list[SynthesizedStory], config: StoryWorldConfig) -> pl.DataFrame:
     ids = stories["utterance_id"].to_list()
-    audio = [{"bytes": told.flac, "path": f"{name}.flac"} for name, told in zip(ids, narrated, strict=True)]
+    audio = [{"bytes": clip.flac, "path": f"{name}.flac"} for name, clip in zip(ids, narrated, strict=True)]
     continuation = pl.concat_str("sentence_2", "sentence_3", separator=" ")
     frame = stories.with_columns(
         continuation.alias("continuation_text"),
@@ -150,8 +150,8 @@ def _utterances(stories: pl.DataFrame, narrated: list[SynthesizedStory], config:
         pl.lit(config.voice).alias("speaker_id"),
         pl.lit(config.sample_rate_hz).alias("sample_rate_hz"),
         pl.lit(None, pl.List(pl.Float64)).alias("word_ends_s"),
-        pl.Series("prompt_end_s", [told.prompt_end_s for told in narrated], pl.Float64),
-        pl.Series("num_samples", [told.num_samples for told in narrated], pl.Int64),
+        pl.Series("prompt_end_s", [clip.prompt_end_s for clip in narrated], pl.Float64),
+        pl.Series("num_samples", [clip.num_samples for clip in narrated], pl.Int64),
         pl.Series("audio", audio, tables.AUDIO),
     )
     return tables.conform(frame, tables.UTTERANCES)

@@ -1,8 +1,8 @@
-"""Speech by espeak-ng through ctypes: an utterance's samples depend on its text, voice and rate alone.
+"""Speech by espeak-ng through ctypes: an utterance's samples depend only on its text, voice and rate.
 
 espeak-ng keeps state between utterances (pitch flutter, among others) that neither a new seed, nor setting the
 voice again, nor espeak_Terminate and espeak_Initialize resets: in one process the same text comes out
-different every time. Static data is reset only by loading the library anew, which costs 2 ms, so every utterance
+different every time. Static data is reset only by loading the library again, which costs 2 ms, so every utterance
 gets a freshly loaded library. It runs in synchronous mode: the other modes start a thread, which may hang.
 """
 
@@ -49,7 +49,7 @@ class _Espeak:
         self._callback = _SampleCallback(self._receive)
         self.library.espeak_SetSynthCallback(self._callback)
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise StoryWorldError(f"espeak-ng refused voice {voice!r}; its data folder may be damaged")
+            raise StoryWorldError(f"espeak-ng rejected voice {voice!r}; its data folder may be damaged")
 
     def _receive(self, wave: int | None, num_samples: int, _events: int | None) -> int:
         if wave and num_samples > 0:
@@ -104,7 +104,7 @@ def voices() -> Mapping[str, Path]:
 
 
 def _dictionary(voice: Path) -> str:
-    """Return the language whose dictionary a voice file reads: the one it names, else its own."""
+    """Return the language of a voice file's dictionary: the one it names, else its own."""
     lines = [line.split() for line in voice.read_text().splitlines()]
     return next((words[1] for words in lines if words[:1] == ["dictionary"]), voice.name.lower().partition("-")[0])
 
@@ -171,5 +171,5 @@ def phonemes(words: tuple[str, ...], *, voice: str) -> list[tuple[str, ...]]:
 def _phonemes_of(espeak: _Espeak, word: str) -> tuple[str, ...]:
     text = ctypes.c_char_p(word.encode())
     mode = ord(_BETWEEN_PHONEMES) << 8
-    told: bytes = espeak.library.espeak_TextToPhonemes(ctypes.byref(text), _UTF8, mode)
-    return tuple(part for part in told.decode().strip().split(_BETWEEN_PHONEMES) if part)
+    mnemonics: bytes = espeak.library.espeak_TextToPhonemes(ctypes.byref(text), _UTF8, mode)
+    return tuple(part for part in mnemonics.decode().strip().split(_BETWEEN_PHONEMES) if part)

@@ -139,8 +139,8 @@ def plots(topic: Topic) -> tuple[Plot, ...]:
 
 def realize_story(scene: Scene, plot: Plot) -> Story:
     """Return the story of a scene and a plot of its topic."""
-    told = sentences(scene.pronoun, scene.thing, plural_thing=scene.plural_thing, plot=plot)
-    return Story(scene.prompt, told, scene)
+    continuation = sentences(scene.pronoun, scene.thing, plural_thing=scene.plural_thing, plot=plot)
+    return Story(scene.prompt, continuation, scene)
 
 
 def draw_plot(topic: Topic, rng: np.random.Generator) -> Plot:

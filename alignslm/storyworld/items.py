@@ -55,7 +55,7 @@ def toy_items(config: ToyBenchmark, *, corpus: StoryWorldConfig, workers: int) -
 
 
 def toy_pairs(config: ToyBenchmark, *, voice: str) -> list[Pair]:
-    """Return the pairs of a benchmark as text. The voice matters for non-words alone: it defines the phonemes."""
+    """Return the pairs of a benchmark as text. The voice matters only for non-words: it defines the phonemes."""
     match config:
         case ToyLexical():
             return [_lexical(pair) for pair in lexical_pairs(config.pairs, seed=config.seed, voice=voice)]

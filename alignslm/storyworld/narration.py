@@ -1,4 +1,4 @@
-"""Sentences into one waveform: each spoken by itself, with a fixed pause between. What worker processes import."""
+"""Sentences as one waveform: each synthesized separately, with a fixed pause between. Imported by worker processes."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -39,7 +39,7 @@ def synthesize_story(
 ) -> tuple[np.ndarray, float]:
     """Return (samples,) float32 of the sentences and the time in s where the first one ends.
 
-    That time lies in the middle of the pause after it; of a single sentence it is the end of the waveform.
+    That time is in the middle of the pause after it; of a single sentence it is the end of the waveform.
     """
     pause, grid = round(PAUSE_S * sample_rate_hz), round(GRID_S * sample_rate_hz)
     parts: list[np.ndarray] = []
@@ -55,10 +55,10 @@ def synthesize_stories(
     stories: Sequence[Sequence[str]], *, voice: str, words_per_minute: int, sample_rate_hz: int
 ) -> list[SynthesizedStory]:
     """Speak every story, given as its sentences, into FLAC."""
-    told = []
+    synthesized = []
     for sentences in stories:
         waveform, end_s = synthesize_story(
             sentences, voice=voice, words_per_minute=words_per_minute, sample_rate_hz=sample_rate_hz
         )
-        told.append(SynthesizedStory(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
-    return told
+        synthesized.append(SynthesizedStory(encode_flac(waveform, sample_rate_hz), len(waveform), end_s))
+    return synthesized

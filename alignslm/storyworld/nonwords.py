@@ -14,7 +14,7 @@ Phonemes: TypeAlias = tuple[str, ...]
 T = TypeVar("T")
 
 MIN_PHONEMES = 3
-"""Shorter words, such as `at`, have too few neighbours that are no words."""
+"""Shorter words, such as `at`, have too few neighbors that are not words."""
 
 _STRESS = "',%="
 _VOWELS = "aeiouAEIOUV03@"
@@ -48,7 +48,7 @@ def bare(phoneme: str) -> str:
 
 
 def is_vowel(phoneme: str) -> bool:
-    """Tell vowels from consonants by espeak's mnemonics."""
+    """Return whether a phoneme is a vowel, by espeak's mnemonics."""
     return bare(phoneme)[:1] in _VOWELS
 
 
@@ -68,7 +68,7 @@ def _alike(one: str, other: str) -> bool:
 def neighbours(word: Phonemes, known: set[Phonemes]) -> list[Phonemes]:
     """Return the non-words that differ from `word` in one phoneme, a vowel for a vowel, a consonant for a consonant.
 
-    `known` holds every pronunciation of the vocabulary, without stress: no result is one of them, and every step
+    `known` has every pronunciation of the vocabulary, without stress: no result is one of them, and every step
     from phoneme to phoneme (and from and to the word's edge) occurs in one of them, so a non-word sounds like a word.
     """
     steps = {step for sound in known for step in _steps(sound)}

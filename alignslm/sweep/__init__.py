@@ -7,4 +7,4 @@ by `dvc exp run`, and fetched: what remains are DVC's ordinary experiments, and 
 
 
 class SweepError(ValueError):
-    """A sweep cannot be made as it was asked for."""
+    """A sweep cannot be run as requested."""

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are made: a clone of the committed state, with what git does not track yet."""
+"""The folder in which a sweep runs: a clone of the committed state, with untracked files."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ from alignslm.sweep.settings import PARAMS, Combination
 
 CLONE = Path(".work", "sweep", "clone")
 INPUTS = "inputs: "  # of an experiment's message: the git tree that the run was made from
-TAKEN = ("experiments", "code")  # folders whose untracked files a run needs
+TAKEN = ("experiments", "code")  # folders with untracked files that a run needs
 WATCHED = (PARAMS, "dvc.yaml", "code.yaml", "stages", "alignslm", *TAKEN)
 
 
@@ -83,7 +83,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A clone below .work/ with the workspace's DVC cache. What a killed sweep leaves in it counts for the next one."""
+    """A clone below .work/ with the workspace's DVC cache. A sweep reuses what a killed one left in it."""
 
     workspace: Workspace
 
@@ -98,7 +98,7 @@ class RunFolder:
         return self.clone / git(self.workspace.root, "rev-parse", "--show-prefix")
 
     def prepare(self) -> None:
-        """Clone the commit, over what an earlier sweep has left: artifacts and shards stay, every lock of it goes."""
+        """Clone the commit over an earlier sweep's files: artifacts and shards stay, its locks are removed."""
         own, root = self.clone / ".git", self.workspace.root
         for left in (own, self.experiment / ".dvc" / "tmp"):
             shutil.rmtree(left, ignore_errors=True)
@@ -108,9 +108,9 @@ class RunFolder:
         git(self.clone, "fetch", "-q", git(root, "rev-parse", "--show-toplevel"), "HEAD")
         self.reset()
         try:
-            with Repo(str(root)) as mine, Repo(str(self.experiment)) as other:
-                settings = mine.config.read("local")
-                merge(settings, {"cache": {"dir": mine.cache.local_cache_dir}})
+            with Repo(str(root)) as workspace, Repo(str(self.experiment)) as other:
+                settings = workspace.config.read("local")
+                merge(settings, {"cache": {"dir": workspace.cache.local_cache_dir}})
                 with other.config.edit("local") as own_settings:
                     merge(own_settings, settings)
         except DvcException as error:

@@ -22,7 +22,7 @@ from alignslm.sweep import SweepError
 from alignslm.sweep.folder import Finished
 
 HEADLINE = tuple(name for name in NAMES if name != "gain_ci")  # as reports/summary.json names them
-KEYS: dict[str, Key] = {  # gains are over base; benchmarks are found by what they ask
+KEYS: dict[str, Key] = {  # gains are over base; benchmarks are found by their question
     "score": (CONTINUATION, "judge_score"),
     "gain": (CONTINUATION, "judge_score"),
     "heldout_gain": (CONTINUATION, "heldout_judge_score"),
@@ -30,7 +30,7 @@ KEYS: dict[str, Key] = {  # gains are over base; benchmarks are found by what th
     "unique": (CONTINUATION, "unique_ratio"),
     "wer": (SPEECH, WORD_ERROR),
 }
-JUDGES = {"score": "judge", "gain": "judge", "heldout_gain": "heldout_judge"}  # whose scores these are
+JUDGES = {"score": "judge", "gain": "judge", "heldout_gain": "heldout_judge"}  # the judges of these scores
 
 
 class Measured(NamedTuple):
@@ -41,7 +41,7 @@ class Measured(NamedTuple):
 
 
 def measure(root: Path, experiment: Experiment, made: Finished) -> Measured:
-    """Return what the table shows of an experiment. Raises SweepError if an artifact is in no cache."""
+    """Return an experiment's values in the table. Raises SweepError if an artifact is in no cache."""
     with temporary_folder() as folder:
         place = Path(folder)
         for path in ["dvc.lock", *_files(experiment)]:

@@ -1,4 +1,4 @@
-"""The runs of a sweep: all valid before the first one starts, each made once, found again by what it was made from."""
+"""The runs of a sweep: all valid before the first one starts, each made once, recognized by its inputs."""
 
 import contextlib
 import hashlib
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """Where its output is, relative to the experiment."""
+        """Path of its log, relative to the experiment."""
         return LOGS / f"{self.name}.log"
 
 

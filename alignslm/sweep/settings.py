@@ -1,4 +1,4 @@
-"""What is swept: KEY=VALUES in the syntax of `dvc exp run -S`, with ranges, as one list of overrides per run."""
+"""The swept values: KEY=VALUES in the syntax of `dvc exp run -S`, with ranges, as one list of overrides per run."""
 
 import math
 import re

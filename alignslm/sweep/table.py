@@ -22,11 +22,11 @@ class Cell(Comparison):
 
     name: str
     value: float | None
-    other_judge: bool = False  # then there is no difference: scores of two judges are on two scales
+    other_judge: bool = False  # then there is no difference: the scales of two judges differ
 
 
 class Row(Config):
-    """One run of the sweep: `name` is that of its experiment, `log` is where its output is; no cells if it failed."""
+    """One run of the sweep: `name` is its experiment's, `log` the path of its output; no cells if it failed."""
 
     name: str
     settings: tuple[str, ...]
@@ -78,7 +78,7 @@ def table_of(runs: Sequence[Run], measured: Mapping[str, Measured]) -> SweepTabl
 
 
 def differences(measured: Mapping[str, Measured]) -> dict[tuple[str, str], Difference]:
-    """Return what every run but the first differs by, by run and metric, where that means something."""
+    """Return the difference of every run from the first, by run and metric, if they are comparable."""
     first, *others = measured or [""]
     found = {}
     for run in others:

@@ -1,4 +1,4 @@
-"""How a table is read: whole, part by part, or in batches, and never without a look at what it says it is."""
+"""Reading of tables: whole, by part, or in batches, always after a check of table name and version."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from alignslm.tables.writing import rechunk
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the parquet files of a table, in order. Raises TableError where there are none."""
+    """Return the parquet files of a table, in order. Raises TableError if there are none."""
     files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path] if path.exists() else []
     if not files:
         raise TableError(f"{path} does not exist or is empty. Make it with `dvc repro`, or fetch it with `dvc pull`.")
@@ -39,7 +39,7 @@ def _require_valid(frame: pl.DataFrame, table: Table, where: str) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file whose pages are checked against their checksums as they are read. Raises TableError."""
+    """Open a parquet file with page checksums verified as it is read. Raises TableError."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
@@ -48,13 +48,13 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _require_identity(file: pq.ParquetFile, table: Table, path: Path) -> str | None:
-    """Raise TableError unless a file says that it holds this table in this version; return its unit contract."""
+    """Raise TableError unless a file is this table in this version; return its unit contract."""
     metadata = {key.decode(errors="replace"): value for key, value in (file.metadata.metadata or {}).items()}
     found = tuple(metadata.get(f"alignslm.{what}", b"?").decode(errors="replace") for what in ("table", "version"))
     if found != (table.name, str(table.version)):
         raise TableError(
             f"{path} holds table {found[0]!r} version {found[1]}, expected {table.name!r} version {table.version}. "
-            "It was written by another version of alignslm: run `dvc repro` to remake it."
+            "It was written by another version of alignslm: run `dvc repro` to make it again."
         )
     contract = metadata.get("alignslm.unit_contract")
     return contract.decode(errors="replace") if contract else None
@@ -68,9 +68,9 @@ def iterate(table: Table, path: Path, columns: list[str] | None = None) -> Itera
 
 
 def batches(table: Table, path: Path, *, rows: int, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-    """Yield the table in frames of `rows` rows (the last may hold fewer), in key order, across parts.
+    """Yield the table in frames of `rows` rows (the last may have fewer), in key order, across parts.
 
-    Memory is bounded by `rows` and a row group. Verified as `read` verifies, where all columns are read.
+    Memory is bounded by `rows` and a row group. Verified like `read` if all columns are read.
     """
     last = None
     for number, frame in enumerate(rechunk(_decoded(table, path, columns), rows)):
@@ -85,7 +85,7 @@ def _decoded(table: Table, path: Path, columns: list[str] | None) -> Iterator[pl
     for part in parts(path):
         with _opened(part) as file:
             _require_identity(file, table, part)
-            for group in range(file.num_row_groups):  # pyarrow's own batches keep what they have read until the end
+            for group in range(file.num_row_groups):  # pyarrow's own batches keep all data in memory until the end
                 frame = pl.DataFrame(pl.from_arrow(file.read_row_group(group, columns=columns)))
                 yield frame if columns is None else frame.select(columns)
 
@@ -123,10 +123,10 @@ def read(table: Table, path: Path, columns: list[str] | None = None) -> pl.DataF
 
 
 def contract_of(table: Table, path: Path) -> UnitContract:
-    """Return the unit contract a table was written under. Raises TableError where it carries none."""
+    """Return a table's unit contract. Raises TableError if it has none."""
     first = parts(path)[0]
     with _opened(first) as file:
         text = _require_identity(file, table, first)
     if text is None:
-        raise TableError(f"{path} carries no unit contract, so its units have no meaning. Remake it with `dvc repro`.")
+        raise TableError(f"{path} has no unit contract, so its units have no meaning. Run `dvc repro`.")
     return UnitContract.model_validate_json(text)

@@ -1,4 +1,4 @@
-"""What every table of the experiment holds: columns in their order, key, and where null means "not measured"."""
+"""Schema of every table of the experiment: columns in their order, key, and where null means "not measured"."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ UTTERANCES = Table(
         "prompt_text": pl.String,
         "continuation_text": pl.String,
         "prompt_end_s": pl.Float64,
-        "word_ends_s": pl.List(pl.Float64),  # one time a word of `text`
+        "word_ends_s": pl.List(pl.Float64),  # one time per word of `text`
         "num_samples": pl.Int64,
         "sample_rate_hz": pl.Int32,
         "audio": AUDIO,
@@ -164,8 +164,8 @@ ITEMS = Table(
         "context_units": UNITS,
         "units": UNITS,
         "num_samples": pl.Int64,
-        "audio_sha256": pl.String,  # of the recording as released, or of the bytes beside it
-        "audio": AUDIO,  # without bytes where the recording is part of a release
+        "audio_sha256": pl.String,  # of the recording as released, or of `audio`
+        "audio": AUDIO,  # without bytes if the recording is part of a release
     },
     ("item_id",),
     frozenset({"type", "text", "frequency", "band", "length"}),
@@ -187,7 +187,7 @@ ITEM_SCORES = Table(
         "positive_units": pl.Int32,
         "negative_units": pl.Int32,
         "correct": pl.Float64,
-        "positive_context_logprob": pl.Float64,  # sums, of which every convention is made
+        "positive_context_logprob": pl.Float64,  # sums, from which every convention is computed
         "positive_context_units": pl.Int32,
         "positive_target_logprob": pl.Float64,
         "positive_target_units": pl.Int32,

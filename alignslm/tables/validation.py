@@ -1,4 +1,4 @@
-"""The promises of a schema: types, nulls, key order, and keys that other tables must know."""
+"""Validation of a schema: types, nulls, key order, and foreign keys."""
 
 import polars as pl
 
@@ -6,11 +6,11 @@ from alignslm.tables.schemas import Table
 
 
 class TableError(ValueError):
-    """A table is missing, corrupt, of another schema, or breaks a promise of its schema."""
+    """A table is missing, corrupt, of another schema, or violates its schema."""
 
 
 def verify(frame: pl.DataFrame, table: Table, *, where: str) -> None:
-    """Raise TableError listing every broken promise of the schema: columns, types, nulls, key order, duplicates."""
+    """Raise TableError listing every violation of the schema: columns, types, nulls, key order, duplicates."""
     faults = []
     if dict(frame.schema) != {name: _instance(kind) for name, kind in table.schema.items()}:
         faults.append(f"columns are {dict(frame.schema)}, expected {dict(table.schema)}")
@@ -20,7 +20,7 @@ def verify(frame: pl.DataFrame, table: Table, *, where: str) -> None:
         faults += [f"column {name!r} has {count} nulls" for name, count in nulls.items() if count]
         faults += _key_faults(frame.select(table.key))
     if faults:
-        raise TableError(f"{where} is no valid {table.name!r} table: " + "; ".join(faults))
+        raise TableError(f"{where} is not a valid {table.name!r} table: " + "; ".join(faults))
 
 
 def _key_faults(keys: pl.DataFrame) -> list[str]:
@@ -37,7 +37,7 @@ def _key_faults(keys: pl.DataFrame) -> list[str]:
 def require_later(
     frame: pl.DataFrame, table: Table, last: tuple[object, ...] | None, *, where: str
 ) -> tuple[object, ...] | None:
-    """Return a frame's last key. Raises TableError where its first is not after `last`, the one before it."""
+    """Return a frame's last key. Raises TableError if its first key is not after `last`, the one before it."""
     if frame.is_empty():
         return last
     keys = frame.select(table.key)

@@ -17,7 +17,7 @@ PART_ROWS = 500  # rows of audio in one file: some 60 MB, few enough to hold, ma
 PARQUET_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "write_page_checksum": True,
-}  # a flipped bit is no other number
+}  # a flipped bit is detected
 GROUP_ROWS = 1 << 16  # rows of one row group, all that a reader of batches must decode at once
 
 
@@ -36,7 +36,7 @@ def write_frames(frames: Iterable[pl.DataFrame], table: Table, path: Path, contr
 
 @contextmanager
 def open_table(table: Table, path: Path, contract: UnitContract | None = None) -> Iterator["TableWriter"]:
-    """Give a table that frames can be added to; it takes its place under `path` when the block ends well.
+    """Yield a table that frames can be added to; it is moved to `path` if the block succeeds.
 
     One row group is in memory at a time, and how the rows were cut into frames leaves no trace.
     """
@@ -51,7 +51,7 @@ def open_table(table: Table, path: Path, contract: UnitContract | None = None) -
 
 
 class TableWriter:
-    """A table while it is written. `rows` counts what was added."""
+    """A table while it is written. `rows` counts the added rows."""
 
     def __init__(self, writer: pq.ParquetWriter, table: Table, path: Path) -> None:
         self.rows = 0
@@ -60,7 +60,7 @@ class TableWriter:
         self._writer, self._table, self._path = writer, table, path
 
     def add(self, frame: pl.DataFrame) -> None:
-        """Add rows whose keys come after those of all rows before. Raises TableError."""
+        """Add rows with keys after those of all rows before. Raises TableError."""
         self._held.append(conform(frame, self._table))
         self.rows += len(frame)
         while sum(map(len, self._held)) >= GROUP_ROWS:
@@ -69,7 +69,7 @@ class TableWriter:
             self._held = [joined[GROUP_ROWS:]]
 
     def finish(self) -> None:
-        """Write what is held back. A table without rows gets one empty group."""
+        """Write the remaining rows. A table without rows gets one empty group."""
         rest = pl.concat(self._held) if self._held else pl.DataFrame(schema=dict(self._table.schema))
         if len(rest) or not self.rows:
             self._write(rest)
@@ -82,7 +82,7 @@ class TableWriter:
 
 
 def rechunk(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the same rows in frames of exactly `rows` rows (the last may hold fewer), whatever came in."""
+    """Yield the same rows in frames of exactly `rows` rows (the last may have fewer), for any input frames."""
     held: list[pl.DataFrame] = []
     for frame in frames:
         held.append(frame)
@@ -104,7 +104,7 @@ def write_shards(
 ) -> int:
     """Write frames, already in key order from one to the next, as a folder of parts. Returns the row count.
 
-    Parts hold `part_rows` rows however the frames were cut, so that the shard size of a run, an execution setting,
+    Parts have `part_rows` rows for any input frames, so that the shard size of a run, an execution setting,
     leaves no trace. One part is in memory at a time; the folder appears under its name only when complete.
     """
     with replacing_folder(folder) as partial:

@@ -13,7 +13,7 @@ _NAMES = ("dvc.yaml", "params.yaml", "experiments", "stages", "code", ".gitignor
 
 
 def template_folder() -> Path:
-    """Return the folder that holds the template's files."""
+    """Return the folder with the template's files."""
     return _IN_WHEEL if _IN_WHEEL.is_dir() else _CHECKOUT
 
 

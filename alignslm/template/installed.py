@@ -1,6 +1,6 @@
 """An experiment's files and the template they came from: laying them down, and following a newer template.
 
-`.alignslm.json` holds the hash that each file of the template had when it was last seen, so a file whose hash is still
+`.alignslm.json` has the hash that each file of the template had when it was last seen, so a file whose hash is still
 that one was never edited, and may be replaced.
 """
 
@@ -23,7 +23,7 @@ class TemplateError(ValueError):
 
 
 class Change(NamedTuple):
-    """What a newer template did to a file: `added`, `replaced`, `removed`, or `edited`, which leaves it alone."""
+    """The effect of a newer template on a file: `added`, `replaced`, `removed`, or `edited`: it is not changed."""
 
     path: str
     kind: str
@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
 
 def begin(folder: Path) -> None:
-    """Lay down the files of a new experiment. Raises TemplateError if the folder holds anything."""
+    """Write the files of a new experiment. Raises TemplateError if the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TemplateError(f"{folder} exists and is not an empty folder; name one that does not exist yet.")
     files = template_files()
@@ -44,14 +44,14 @@ def begin(folder: Path) -> None:
 
 
 def previous_version(root: Path) -> str | None:
-    """Return the version of alignslm that an experiment was last brought up to, or None where it was not begun so."""
+    """Return the version of alignslm at an experiment's last upgrade, or None if `init` did not create it."""
     return _noted(root).get("version")
 
 
 def renew(root: Path) -> Iterator[Change]:
-    """Bring files that were never edited up to the template, and yield what changed; edited ones are left alone.
+    """Update files that were never edited to the template, and yield the changes; edited ones are not changed.
 
-    Does nothing where the experiment was not begun by `begin`, as a clone of alignslm itself.
+    Does nothing if `begin` did not create the experiment, as in a clone of alignslm itself.
     """
     noted = _noted(root).get("files")
     if noted is None or template_folder().resolve() == root.resolve():
@@ -63,24 +63,24 @@ def renew(root: Path) -> Iterator[Change]:
     _note(root)
 
 
-def _renewed(mine: Path, theirs: Path | None, noted: str | None) -> Change | None:
-    newest = _hash(theirs) if theirs else None
-    own = _hash(mine) if mine.is_file() else None
+def _renewed(path: Path, new_file: Path | None, noted: str | None) -> Change | None:
+    newest = _hash(new_file) if new_file else None
+    own = _hash(path) if path.is_file() else None
     if newest in {own, noted} or (own is None and noted is not None):
         return None  # as the template has it, not changed there, or removed here on purpose
     if own not in {None, noted}:
-        return Change("", "edited", _difference(mine, theirs))
-    if theirs is None:
-        mine.unlink()
+        return Change("", "edited", _difference(path, new_file))
+    if new_file is None:
+        path.unlink()
         return Change("", "removed")
-    copy_file(theirs, mine)
+    copy_file(new_file, path)
     return Change("", "replaced" if own else "added")
 
 
-def _difference(mine: Path, theirs: Path | None) -> str:
-    old = mine.read_text(encoding="utf-8").splitlines(keepends=True)
-    new = theirs.read_text(encoding="utf-8").splitlines(keepends=True) if theirs else []
-    return "".join(difflib.unified_diff(old, new, f"{mine.name} (yours)", f"{mine.name} (alignslm {__version__})"))
+def _difference(path: Path, new_file: Path | None) -> str:
+    old = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    new = new_file.read_text(encoding="utf-8").splitlines(keepends=True) if new_file else []
+    return "".join(difflib.unified_diff(old, new, f"{path.name} (yours)", f"{path.name} (alignslm {__version__})"))
 
 
 def _note(root: Path) -> None:

@@ -15,7 +15,6 @@ from alignslm.lm.positions import check_max_positions
 from alignslm.training.adapter import lora_config
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
-    Change,
     TrainingRun,
     allow_sharded_model,
     batch_arguments,
@@ -23,6 +22,7 @@ from alignslm.training.trainer_setup import (
     run_trainer,
     use_math_attention,
 )
+from alignslm.training_log import Change
 from alignslm.units import UnitVocabulary
 
 PAD_ID, BOS_ID, EOS_ID, OFFSET = 0, 1, 2, 3

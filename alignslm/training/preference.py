@@ -33,7 +33,6 @@ from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
     BestCheckpoint,
-    Change,
     TrainingRun,
     allow_sharded_model,
     batch_arguments,
@@ -41,6 +40,7 @@ from alignslm.training.trainer_setup import (
     shared_arguments,
     use_math_attention,
 )
+from alignslm.training_log import Change
 from alignslm.units import UnitVocabulary
 
 

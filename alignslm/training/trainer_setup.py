@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from alignslm.progress import track
 from alignslm.storage import reraise_disk_errors, write_text
 from alignslm.training.checkpointing import ChecksumCheckpoints, last_complete_checkpoint
 from alignslm.training.processes import is_main_process, wait_for_everyone
+from alignslm.training_log import BestCheckpoint, LogRow, TrainingRun
 
 # TRL 1.16 and PEFT 0.21 still ask by the name that transformers 5 gave up.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -39,42 +40,6 @@ IGNORE_INDEX = -100  # label that transformers leaves out of the loss
 
 class BatchError(ValueError):
     """A batch cannot be shared by the processes and passes asked for."""
-
-
-@dataclass(frozen=True)
-class LogRow:
-    """Figures the trainer reported at one optimiser step, by the trainer's own names."""
-
-    step: int
-    figures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class BestCheckpoint:
-    """The kept checkpoint: optimiser step, and reward accuracy and margin on the validation pairs there."""
-
-    step: int
-    reward_accuracy: float
-    reward_margin: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """What training was to improve, before its first step and of the kept weights; `worse` if that was for nothing."""
-
-    figure: str
-    start: float
-    end: float
-    worse: bool
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What training reported: a row at every logged step, and what it changed (None if nothing was trained)."""
-
-    steps: int
-    log: list[LogRow] = field(default_factory=list)
-    change: Change | None = None
 
 
 def shared_arguments(work: Path, *, seed: int) -> dict[str, Any]:

@@ -103,8 +103,8 @@ def check_units(units: Sequence[int] | np.ndarray, contract: UnitContract, index
     if array.size and not (array.min() >= 0 and array.max() < contract.num_units):
         wrong = array[(array < 0) | (array >= contract.num_units)]
         raise VocoderError(
-            f"sequence {index} holds unit {wrong[0]}, outside [0, {contract.num_units}) of its contract; "
-            "special tokens must be stripped and the id offset removed before speaking"
+            f"sequence {index} contains unit {wrong[0]}, outside [0, {contract.num_units}) of its contract; "
+            "special tokens must be stripped and the id offset removed before synthesis"
         )
 
 
@@ -120,7 +120,7 @@ def _check_example(row: VocoderExample, contract: UnitContract, index: int, samp
     if not len(row.units) or len(row.units) != len(row.durations):
         raise VocoderError(
             f"training utterance {index} has {len(row.units)} units and {len(row.durations)} durations; "
-            "they must match, and there must be some. Remake the units: `dvc repro units`."
+            "they must match and not be empty. Remake the units: `dvc repro units`."
         )
     check_units(row.units, contract, index)
     covered, heard = int(np.sum(row.durations)), len(row.waveform) / sample_rate_hz * contract.frame_rate_hz

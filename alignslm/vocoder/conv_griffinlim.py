@@ -146,7 +146,7 @@ def _save(model: UnitToMel, config: ConvGriffinLimConfig, contract: UnitContract
 
 
 class ConvGriffinLimVocoder:
-    """Synthesizes deduplicated units: float32 mono of whole unit frames. Each sequence is computed by itself."""
+    """Synthesizes deduplicated units: float32 mono of whole unit frames. Each sequence is synthesized separately."""
 
     def __init__(self, config: ConvGriffinLimConfig, contract: UnitContract, model: UnitToMel) -> None:
         self.contract = contract
@@ -160,7 +160,7 @@ class ConvGriffinLimVocoder:
         try:
             settings = json.loads((folder / "vocoder.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise VocoderError(f"{folder} holds no vocoder (vocoder.json is missing): `dvc repro vocoder`") from error
+            raise VocoderError(f"{folder} has no vocoder (vocoder.json). Run `dvc repro vocoder`.") from error
         config = ConvGriffinLimConfig.model_validate(settings["config"])
         contract = UnitContract.model_validate(settings["contract"])
         ratio = mels_per_frame(config, contract)
@@ -171,7 +171,7 @@ class ConvGriffinLimVocoder:
     def synthesize(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return one waveform per unit sequence, (frames * samples per frame,); no units give no samples.
 
-        VocoderError if a unit lies outside the contract's codebook.
+        VocoderError if a unit is outside the contract's codebook.
         """
         for index, row in enumerate(units):
             check_units(row, self.contract, index)

@@ -28,7 +28,7 @@ def stft(waveform: Tensor, *, window_samples: int, hop_samples: int, fft_samples
 
 
 def istft(spectrum: Tensor, *, window_samples: int, hop_samples: int, fft_samples: int) -> Tensor:
-    """Return (frames * hop_samples,) samples whose `stft` is nearest to the spectrum (frames, bins)."""
+    """Return (frames * hop_samples,) samples with the `stft` nearest to the spectrum (frames, bins)."""
     return torch.istft(
         spectrum.T,
         fft_samples,
@@ -68,7 +68,7 @@ def pulse_phase(
     """Return unit phasors (num_frames, bins): of a pulse train below NOISE_ABOVE_HZ, of noise above.
 
     This is what excites a voice, so Griffin-Lim starts near speech: with two iterations it sounds like a
-    monotone voice, where a random phase sounds like a whisper in a pipe. Seeded; the first frames do not depend
+    monotone voice, a random phase sounds like a whisper in a pipe. Seeded; the first frames do not depend
     on `num_frames` within a block of 512.
     """
     blocks = -(-num_frames // _PHASE_BLOCK_FRAMES)

@@ -1,7 +1,7 @@
 """Trains a unit HiFi-GAN on a corpus's own units and speech (Kong et al., 2020, sections 2.4 and 3).
 
-The losses are HiFi-GAN's: adversarial, feature matching times 2, log-mel times 45; beside them the duration predictor's
-squared error of ln(frames + 1) (Lee et al., 2022). What is left in the folder is what `unit_hifigan` loads.
+The losses are HiFi-GAN's: adversarial, feature matching times 2, log-mel times 45; plus the duration predictor's
+squared error of ln(frames + 1) (Lee et al., 2022). `unit_hifigan` loads the resulting folder.
 """
 
 import pickle
@@ -174,7 +174,7 @@ def _padded(rows: Sequence[np.ndarray]) -> Tensor:
 
 
 class _Run:
-    """A training under way: what is updated, and the losses (LOSSES) of every step so far."""
+    """State of the training: networks, optimizers, and the losses (LOSSES) of every step so far."""
 
     def __init__(self, config: ScratchUnitHiFiGANConfig, training: Training) -> None:
         self.config, self.training = config, training
@@ -224,7 +224,7 @@ class _Run:
         return [float(loss.detach()) for loss in (mel, lasting, deceiving, telling)]
 
     def save(self, work: Path) -> None:
-        """Keep what a killed run resumes from."""
+        """Save a checkpoint to resume from."""
         state = {
             "training": self.training.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -234,14 +234,14 @@ class _Run:
             torch.save(state, partial)
 
     def resume(self, work: Path) -> None:
-        """Take up the checkpoint of an earlier run with the same inputs, if there is one; a damaged one is removed."""
+        """Load the checkpoint of an earlier run with the same inputs, if there is one; a damaged one is removed."""
         path = work / CHECKPOINT
         if not path.exists():
             return
         try:
             state = torch.load(path, weights_only=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-            print(f"{path} is damaged ({str(error).splitlines()[0]}); the vocoder's training starts anew", flush=True)
+            print(f"{path} is damaged ({str(error).splitlines()[0]}); the vocoder's training starts again", flush=True)
             path.unlink()
             return
         self.training.load_state_dict(state["training"])

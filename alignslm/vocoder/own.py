@@ -1,4 +1,4 @@
-"""A vocoder of one's own code, held to what a vocoder promises."""
+"""A user's own vocoder, with its output checked."""
 
 from collections.abc import Sequence
 from pathlib import Path

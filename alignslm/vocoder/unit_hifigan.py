@@ -74,20 +74,20 @@ def save_voice(voice: Voice, network: UnitHifiGan, folder: Path) -> None:
 
 
 def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract, path: Path) -> None:
-    """Raise VocoderError listing every way in which the checkpoint cannot speak units of this contract."""
+    """Raise VocoderError listing every reason why the checkpoint does not fit units of this contract."""
     rate_hz = shape.sample_rate_hz / shape.samples_per_frame
     faults = []
     if shape.num_units != contract.num_units:
-        faults.append(f"it speaks {shape.num_units} units, the encoder {contract.encoder} makes {contract.num_units}")
+        faults.append(f"it has {shape.num_units} units, the encoder {contract.encoder} has {contract.num_units}")
     if rate_hz != contract.frame_rate_hz:
         faults.append(
-            f"it speaks {rate_hz:g} units/s ({shape.sample_rate_hz} Hz, {shape.samples_per_frame} samples a unit), "
-            f"the encoder makes {contract.frame_rate_hz:g} units/s"
+            f"it has {rate_hz:g} units/s ({shape.sample_rate_hz} Hz, {shape.samples_per_frame} samples per unit), "
+            f"the encoder has {contract.frame_rate_hz:g} units/s"
         )
     if config.layer is not None and config.layer != contract.layer:
         faults.append(f"it was trained on units of layer {config.layer}, the encoder's are of layer {contract.layer}")
     if shape.sample_rate_hz != config.sample_rate_hz:
-        faults.append(f"it speaks at {shape.sample_rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
+        faults.append(f"it synthesizes {shape.sample_rate_hz} Hz, but sample_rate_hz is {config.sample_rate_hz}")
     if contract.deduplicated and shape.duration_dim is None:
         faults.append(
             "it has no duration predictor and the units are deduplicated: every unit would last one frame, "
@@ -100,7 +100,7 @@ def _require_fit(config: UnitHiFiGANConfig, shape: Shape, contract: UnitContract
 def batches(lengths: Sequence[int], *, most: int) -> Iterator[list[int]]:
     """Yield row numbers, shortest row first, so that rows times the longest of a batch stays within `most`.
 
-    A longer row is a batch by itself; rows of length 0 are skipped.
+    A longer row is its own batch; rows of length 0 are skipped.
     """
     batch: list[int] = []
     for row in sorted((row for row, length in enumerate(lengths) if length), key=lambda row: lengths[row]):
@@ -115,12 +115,12 @@ def batches(lengths: Sequence[int], *, most: int) -> Iterator[list[int]]:
 class UnitHifiganVocoder:
     """Synthesizes unit sequences: float32 mono of whole unit frames.
 
-    A GPU takes batches padded to their longest row; each row's samples are then those it has alone, within the
-    rounding of float32 (1e-4 at most). A CPU is as fast with every row by itself, so there they are equal exactly.
+    A GPU takes batches padded to their longest row; each row's samples are then the same as alone, within the
+    rounding of float32 (1e-4 at most). A CPU is as fast with single rows, so there they are exactly equal.
     """
 
     def __init__(self, voice: Voice, network: UnitHifiGan, *, device: str, batch_samples: int | None) -> None:
-        """Take a network; `batch_samples` bounds a batch, padding included, and None speaks every row by itself."""
+        """Take a network; `batch_samples` bounds a batch, padding included, and None synthesizes single rows."""
         self.contract = voice.contract
         self.sample_rate_hz = voice.shape.sample_rate_hz
         self._voice = voice
@@ -145,7 +145,7 @@ class UnitHifiganVocoder:
     def synthesize(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return one waveform (samples,) a unit sequence; no units give no samples.
 
-        VocoderError if a unit lies outside the contract's codebook.
+        VocoderError if a unit is outside the contract's codebook.
         """
         for index, row in enumerate(units):
             check_units(row, self.contract, index)
@@ -192,7 +192,7 @@ class UnitHifiganVocoder:
 def _whole_frames(values: np.ndarray, row: int) -> np.ndarray:
     if not (values <= MAX_UNIT_FRAMES).all():  # catches NaN too
         raise VocoderError(
-            f"sequence {row}: a unit is predicted to last {values.max():g} frames; the checkpoint is broken, "
-            "or was trained on other units than these"
+            f"sequence {row}: a unit is predicted to last {values.max():g} frames; the checkpoint is damaged, "
+            "or was trained on other units"
         )
     return values.astype(np.int64)

@@ -22,14 +22,14 @@ NAMES_SHOWN = 5
 
 
 def only_file(source: Source, pattern: str) -> Fetched:
-    """Return the one file of a source: itself, or the only one of a folder or repository like `pattern`."""
+    """Return the single file of a source: itself, or the only one that matches `pattern` in a folder or repository."""
     fetched = download(source, patterns=[pattern])
     if fetched.path.is_file():
         return fetched
     files = sorted(fetched.path.rglob(pattern))
     if len(files) != 1:
         names = ", ".join(str(file.relative_to(fetched.path)) for file in files)
-        raise VocoderError(f"{fetched.path} holds {len(files)} files like {pattern} ({names}); name the file itself")
+        raise VocoderError(f"{fetched.path} has {len(files)} files like {pattern} ({names}); choose one of them")
     return Fetched(files[0], fetched.identity)
 
 
@@ -102,21 +102,21 @@ def _read_generator(path: Path) -> Mapping[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise VocoderError(
-            f"{path} is no torch file of tensors alone ({str(error).splitlines()[0]}). Nothing else is read, for "
+            f"{path} is not a torch file of tensors only ({str(error).splitlines()[0]}). Nothing else is read, for "
             "unpickling could run any program. Is it the checkpoint, whole, and not a page that was downloaded?"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get(GENERATOR), dict):
         found = (
             ", ".join(map(str, list(content)[:NAMES_SHOWN])) if isinstance(content, dict) else type(content).__name__
         )
-        raise VocoderError(f"{path} has no {GENERATOR!r} entry (found: {found}); it is no unit HiFi-GAN checkpoint")
+        raise VocoderError(f"{path} has no {GENERATOR!r} entry (found: {found}); it is not a unit HiFi-GAN checkpoint")
     return content[GENERATOR]
 
 
 def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return float32 weights for weight-normalised ones: g v / |v|, the norm over all axes but the first.
 
-    Reads torch's older names (weight_g, weight_v) and its newer; what is not normalised only becomes float32.
+    Reads torch's older names (weight_g, weight_v) and its newer; other weights only become float32.
     """
     folded = {}
     for name, value in state.items():
@@ -153,15 +153,15 @@ def resolve_speaker(
     """
     if count is None:
         if wanted is not None:
-            raise VocoderError(f"{key} is {wanted!r}, but the checkpoint has one {key} only: set {key}: null")
+            raise VocoderError(f"{key} is {wanted!r}, but the checkpoint has only one {key}: set {key}: null")
         return None
     if names is not None and len(names) > count:
-        raise VocoderError(f"{len(names)} {key} names are listed, but the checkpoint holds {count}")
+        raise VocoderError(f"{len(names)} {key} names are listed, but the checkpoint has {count}")
     known = list(names or ())
     numbers = f"give a number in [0, {count}), or in `{key}s` the list of their names"
     listed = f"{key}s: {', '.join(filter(None, known))}" if known else numbers
     if wanted is None:
-        raise VocoderError(f"the checkpoint holds {count} {key}s and has no default one: set {key}; {listed}")
+        raise VocoderError(f"the checkpoint has {count} {key}s and no default: set {key}; {listed}")
     if isinstance(wanted, int):
         if not 0 <= wanted < count:
             raise VocoderError(f"{key} {wanted} lies outside [0, {count}); {listed}")

@@ -2,8 +2,8 @@
 
 The generator of Polyak et al. (2021, "Speech resynthesis from discrete disentangled self-supervised representations")
 with the duration predictor of Lee et al. (2022, "Textless speech-to-speech translation on real data"): embedded units,
-an entry convolution, then levels of one transposed convolution and several residual stacks of different kernels whose
-outputs are averaged. Parameter names are those of the published checkpoints.
+an entry convolution, then levels of one transposed convolution and several residual stacks of different kernels with
+averaged outputs. Parameter names are those of the published checkpoints.
 
 A convolution takes zeros beyond a row's end. In a batch there is padding, which after one convolution is no longer
 zero but that convolution's bias. So the positions beyond a row's end are cleared each time.
@@ -27,7 +27,7 @@ DURATION_KERNEL = 3  # the second convolution is published with a padding of 1, 
 
 
 class Shape(BaseModel):
-    """A checkpoint's network, read from its published settings, or from what this class wrote.
+    """A checkpoint's network, read from its published settings, or from those that this class wrote.
 
     `num_speakers`, `num_styles` None: one voice, one style. Unlike this project's own files, the published ones have
     defaults and many keys about training, which are ignored.
