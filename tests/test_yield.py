@@ -148,6 +148,7 @@ def here(tmp_path):
     ]
     transcripts = pl.DataFrame(heard, schema=dict(tables.TRANSCRIPTS.schema), orient="row")
     tables.write(transcripts, tables.TRANSCRIPTS, artifacts.table("transcripts", name))
+    tables.write(transcripts.clear(), tables.TRANSCRIPTS, artifacts.prompt_transcripts)
     texts = [JudgeInput(text, f"{a} and {b}") for text in TEXTS for a in TEXTS for b in TEXTS]
     prepare_judge(experiment.heldout_judge, texts, artifacts.judge(experiment.params.heldout_judge), device="cpu")
     return root
