@@ -102,12 +102,16 @@ class Artifacts:
         """Return a model's folder."""
         return self.checkpoints / name
 
+    def rollouts(self, name: str) -> Path:
+        """Return the folder of the tables that a checkpoint learnt from online, each by its name."""
+        return self.checkpoint(name) / "rollouts"
+
     def training(self, name: str) -> Path:
         """Return the training log of a checkpoint."""
         return self.root / "training_logs" / f"{name}.json"
 
     def named(self, path: str) -> Path:
-        """Return the table that `train_on` names: `units`, or `pairs/NAME`."""
+        """Return the table that `train_on` names: `units`, `pairs/NAME` or `scores/NAME`."""
         return self.root / f"{path}.parquet"
 
     def table(self, kind: str, name: str) -> Path:

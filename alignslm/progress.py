@@ -15,12 +15,18 @@ from alignslm.user_errors import report_user_errors
 
 T = TypeVar("T")
 Rows: TypeAlias = int | Mapping[str, int]
+_SHOWN: list[str] = []  # what has a bar now
 QUIET_S = 10.0  # without a terminal (a log file), at most one line in this time
 
 
 def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
-    """Yield items and show on stderr how many of `total` are done, the rate and the time left."""
-    return _track_terminal(items, total, label) if sys.stderr.isatty() else _track_log(items, total, label)
+    """Yield items and show on stderr how many of `total` are done, the rate and the time left.
+
+    A terminal shows one bar at a time: inside what has one already, such as a training step, there is no other.
+    """
+    if not sys.stderr.isatty():
+        return _track_log(items, total, label)
+    return iter(items) if _SHOWN else _track_terminal(items, total, label)
 
 
 def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
@@ -47,9 +53,13 @@ def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
         task = progress.add_task(label, total=total, rate="")
         began = time.monotonic()
-        for done, item in enumerate(items, 1):
-            yield item
-            progress.update(task, completed=done, rate=_rate(done, time.monotonic() - began))
+        _SHOWN.append(label)
+        try:
+            for done, item in enumerate(items, 1):
+                yield item
+                progress.update(task, completed=done, rate=_rate(done, time.monotonic() - began))
+        finally:
+            _SHOWN.remove(label)
 
 
 def _track_log(items: Iterable[T], total: int, label: str) -> Iterator[T]:

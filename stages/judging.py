@@ -13,9 +13,14 @@ def cached_judge(run: Run, choice: str, config: JudgeConfig, work: Path, *, labe
     """Return a judge that saves its outputs in `work`; a judge behind a server runs only in this process."""
     return CachedJudge(
         run.model(load_judge, config, run.artifacts.judge(choice)),
-        max_unscored=0.0 if isinstance(config, NgramJudgeConfig | StoryLMJudgeConfig) else config.max_unscored,
+        max_unscored=max_unscored(config),
         folder=work,
         shard_size=run.execution.shard_size,
         label=label,
         pool=None if is_api_judge(config) else pool_of(run.execution),
     )
+
+
+def max_unscored(config: JudgeConfig) -> float:
+    """Return which share of the texts a judge may fail on: none of a judge that is fitted here."""
+    return 0.0 if isinstance(config, NgramJudgeConfig | StoryLMJudgeConfig) else config.max_unscored

@@ -1,27 +1,51 @@
-"""Train a checkpoint from another one, on preference pairs or on the corpus's own speech, and merge its adapter."""
+"""Train a checkpoint from another one, on preference pairs, on speech or online, and merge its adapter."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from alignslm import tables
+from alignslm import integrity, tables
+from alignslm.asr import load_asr
 from alignslm.config.arithmetic import warn_emulated
-from alignslm.config.curriculum import UNITS
+from alignslm.config.curriculum import PAIRS, SCORES, UNITS
 from alignslm.config.experiment import preference_trainer
-from alignslm.config.loading import load_execution
-from alignslm.config.models import NextUnitTrainerConfig
+from alignslm.config.loading import load_execution, load_experiment
+from alignslm.config.models import NextUnitTrainerConfig, OnlineTrainerConfig
+from alignslm.judge import load_judge
 from alignslm.lm.checkpoint import UnitLM, load_lm, save_lm
 from alignslm.lm.positions import named_rows
+from alignslm.online.rollouts import Listeners, RolloutStore
+from alignslm.prompts import fill_missing_texts
 from alignslm.training.adapter import save_adapter_and_merge, unshard_base
 from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import train_preferences
-from alignslm.training.processes import is_main_process, start_processes, wait_for_everyone
+from alignslm.training.processes import (
+    ProcessesError,
+    is_main_process,
+    start_processes,
+    wait_for_everyone,
+)
 from alignslm.training.trainer_setup import BestCheckpoint, TrainingRun, write_log
+from alignslm.user_errors import report_user_errors
+from alignslm.vocoder import load_vocoder
+from stages.judging import max_unscored
 from stages.run import Run, requested_name, start
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """What a checkpoint may learn from: the table with its units and its key, and how it is trained on it."""
+
+    table: tables.Table
+    noun: str
+    train: "Callable[[Run, UnitLM, pl.DataFrame, Path], tuple[PeftModel, TrainingRun, BestCheckpoint | None]]"
 
 
 def _on_speech(run: Run, lm: UnitLM, encoded: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, None]:
@@ -43,24 +67,82 @@ def _on_pairs(run: Run, lm: UnitLM, pairs: pl.DataFrame, work: Path) -> tuple["P
     )
 
 
+def _online(run: Run, lm: UnitLM, prompts: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, None]:
+    from alignslm.online.grpo import train_online  # TRL's GRPO takes seconds to import
+
+    trainer, artifacts, seed = run.experiment.checkpoints[run.name], run.artifacts, run.params.seeds.training
+    assert isinstance(trainer, OnlineTrainerConfig)  # noqa: S101 - the configuration was checked for it
+    choice, judge = run.params.judge, run.experiment.judge
+    listeners = Listeners(
+        vocoder=run.unit_model(
+            load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=(tables.PROMPTS, artifacts.prompts)
+        ),
+        asr=run.model(load_asr, run.experiment.asr, artifacts.asr),
+        judge=run.model(load_judge, judge, artifacts.judge(choice)),
+        judge_name=choice,
+        max_unscored=max_unscored(judge),
+        auto_bleu=run.params.auto_bleu,
+        shard_size=run.execution.shard_size,
+    )
+    judged = tables.read(tables.SCORES, artifacts.named(run.params.checkpoints[run.name].train_on), ["prompt_id"])
+    texts = fill_missing_texts(prompts, tables.read(tables.TRANSCRIPTS, artifacts.prompt_transcripts))
+    asked = texts.filter(pl.col("prompt_text").is_not_null()).join(judged, on="prompt_id", how="semi")
+    folder = run.sampling_folder(work) / "rollouts"
+    store = RolloutStore(
+        trainer, asked, listeners, name=run.name, seed=seed, folder=folder, batch_size=run.execution.rows_at_once
+    )
+    trained = train_online(trainer, lm, store, seed=seed, work=work)
+    store.write(artifacts.rollouts(run.name), tables.contract_of(tables.PROMPTS, artifacts.prompts))
+    return *trained, None
+
+
+LEARNING = {
+    UNITS: _Learning(tables.ENCODED, "utterances", _on_speech),
+    PAIRS: _Learning(tables.PAIRS, "pairs", _on_pairs),
+    SCORES: _Learning(tables.PROMPTS, "prompts", _online),
+}
+
+
+def _require_one_process(name: str) -> None:
+    """Raise ProcessesError where several processes are to train online: a rollout is one batch, judged in one place."""
+    processes = load_execution().num_processes
+    if processes > 1 and isinstance(load_experiment().checkpoints.get(name), OnlineTrainerConfig):
+        raise ProcessesError(
+            f"checkpoints.{name} is trained online, which is the work of one process, but num_processes is {processes} "
+            "in experiments/execution.yaml. Set it to 1, and fsdp to none, for this checkpoint: results do not change."
+        )
+
+
+def _heard_by(run: Run) -> dict[str, str]:
+    """Return the hashes of what scores follow from, which a rollout reads again. Raises DamagedError."""
+    noun, artifacts = run.params.checkpoints[run.name], run.artifacts
+    if noun.scores is None:
+        return {}
+    again = (*artifacts.prompt_tables, artifacts.vocoder, artifacts.asr, artifacts.judge(run.params.judge))
+    return {str(path): integrity.require_intact(path) for path in again}
+
+
 def main(name: str) -> None:
     """Train one checkpoint."""
+    with report_user_errors():
+        _require_one_process(name)
     if start_processes("stages.train", [name], processes=load_execution().num_processes):
         return
-    with start(__file__, name) as run, run.work() as work:
+    with start(__file__, name) as run, run.work(**_heard_by(run)) as work:
         warn_emulated(run.experiment, run.execution, "checkpoints")
         noun, artifacts = run.params.checkpoints[name], run.artifacts
-        source, parent = artifacts.named(noun.train_on), artifacts.checkpoint(noun.init_from)
-        table, train = (tables.ENCODED, _on_speech) if noun.train_on == UNITS else (tables.PAIRS, _on_pairs)
-        rows = tables.read(table, source)
-        if noun.train_on == UNITS:
+        learning = next(learning for kind, learning in LEARNING.items() if noun.train_on.startswith(kind))
+        source = artifacts.prompts if noun.scores else artifacts.named(noun.train_on)
+        parent = artifacts.checkpoint(noun.init_from)
+        rows = tables.read(learning.table, source)
+        if noun.pairs is None:
             rows = rows.filter(pl.col("split") == "train")
         lm = load_lm(parent, device=run.execution.device, processes=run.execution.processes_sharing)
-        contract = tables.contract_of(table, source)
+        contract = tables.contract_of(learning.table, source)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
         wait_for_everyone()  # the first process has the folder for itself
-        with named_rows(rows["utterance_id" if noun.train_on == UNITS else "pair_id"]):
-            model, made, best = train(run, lm, rows, work)
+        with nullcontext() if noun.scores else named_rows(rows[learning.table.key[0]]):
+            model, made, best = learning.train(run, lm, rows, work)
         if is_main_process():
             folder = artifacts.checkpoint(name)
             merged = save_adapter_and_merge(unshard_base(model, parent), folder / "adapter")
@@ -70,7 +152,7 @@ def main(name: str) -> None:
             run.log.log_metrics(
                 {"best_step": best.step, "accuracy": best.reward_accuracy, "margin": best.reward_margin}
             )
-        run.log.rows(inputs={"utterances" if best is None else "pairs": len(rows)}, outputs={"steps": made.steps})
+        run.log.rows(inputs={learning.noun: len(rows)}, outputs={"steps": made.steps})
 
 
 if __name__ == "__main__":

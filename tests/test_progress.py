@@ -110,3 +110,21 @@ def test_track_on_a_terminal_draws_a_bar_on_stderr():
     assert result.stdout == b"190\n"
     assert "adding" in drawn
     assert "20/20" in drawn
+
+
+def test_a_terminal_has_one_bar_at_a_time():
+    inner = "list(track(range(3), total=3, label='inner'))"
+    code = (
+        f"from alignslm.progress import track; print([{inner} for _ in track('ab', total=2, label='outer')], {inner})"
+    )
+    leader, follower = pty.openpty()
+    try:
+        command, shown = [sys.executable, "-c", code], {**os.environ, "TERM": "xterm"}
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, check=True, env=shown)
+        drawn = os.read(leader, 65536).decode()
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert result.stdout == b"[[0, 1, 2], [0, 1, 2]] [0, 1, 2]\n"
+    assert drawn.index("outer") < drawn.index("inner")
+    assert drawn.rindex("outer") < drawn.index("inner")  # inside, none; afterwards, its own

@@ -16,6 +16,7 @@ from alignslm.config.model import Config
 from alignslm.config.models import (
     LlamaScratchConfig,
     NextUnitTrainerConfig,
+    OnlineTrainerConfig,
     PreferenceTrainerConfig,
 )
 from alignslm.config.preferences import UnitPreferences
@@ -47,6 +48,7 @@ def conflicts(experiment: Experiment) -> list[Conflict]:
         *_wrong_shapes(experiment),
         *_long_warmups(experiment),
         *_wrong_trainers(experiment),
+        *_too_large_rollouts(experiment),
         *_unreported_curriculum(experiment),
         *_too_few_positions(experiment),
         *_unit_mismatch(experiment),
@@ -148,7 +150,7 @@ def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
     trained |= {("checkpoints", name, "trainer"): trainer for name, trainer in experiment.checkpoints.items()}
     for key, model in trained.items():
         if (
-            isinstance(model, LlamaScratchConfig | TwistInitConfig | NextUnitTrainerConfig)
+            isinstance(model, LlamaScratchConfig | TwistInitConfig | NextUnitTrainerConfig | OnlineTrainerConfig)
             and model.warmup_steps >= model.max_steps
         ):
             message = f"warms up for {model.warmup_steps} of {model.max_steps} steps and never trains at full rate"
@@ -156,12 +158,24 @@ def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _wrong_trainers(experiment: Experiment) -> Iterator[Conflict]:
-    """Pairs are learnt by preference training, speech by next-unit training."""
+    """Pairs are learnt by preference training, speech by next-unit training, scores by online training."""
     for name, checkpoint in experiment.params.checkpoints.items():
-        wanted = "preference" if checkpoint.pairs is not None else "next-unit"
+        wanted = {"pairs": "preference", "scores": "online"}.get(checkpoint.train_on.partition("/")[0], "next-unit")
         if (kind := experiment.checkpoints[name].kind) != wanted:
             message = f"trains on {checkpoint.train_on}, but {checkpoint.trainer} is of kind {kind}, not {wanted}"
             yield Conflict(PARAMS, ("checkpoints", name, "trainer"), message)
+
+
+def _too_large_rollouts(experiment: Experiment) -> Iterator[Conflict]:
+    """A rollout takes prompts that there are, and continuations that the model has positions for."""
+    prompts, longest = experiment.params.prompts.train, experiment.params.sampling.max_new_units
+    for name, trainer in experiment.checkpoints.items():
+        if isinstance(trainer, OnlineTrainerConfig) and trainer.prompts_per_rollout > prompts:
+            message = f"{trainer.prompts_per_rollout} prompts wanted, but prompts.train is {prompts}"
+            yield Conflict(("checkpoints", name, "trainer"), ("prompts_per_rollout",), message)
+        if isinstance(trainer, OnlineTrainerConfig) and trainer.max_new_units > longest:
+            message = f"{trainer.max_new_units} units, more than sampling.max_new_units ({longest}), which is evaluated"
+            yield Conflict(("checkpoints", name, "trainer"), ("max_new_units",), message)
 
 
 def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:

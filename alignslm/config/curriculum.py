@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from alignslm.config.model import Config, Count, Fraction, Label, Name
 
-PAIRS, CHECKPOINTS = "pairs/", "checkpoints/"
+PAIRS, SCORES, CHECKPOINTS = "pairs/", "scores/", "checkpoints/"
 UNITS, CORPUS = "units", "corpus/utterances"
 _LABEL = r"[a-z0-9][a-z0-9_-]{0,39}"
 Score = Annotated[float, Field(ge=1, le=5)]
@@ -38,8 +38,9 @@ class Checkpoint(Config):
     """A checkpoint: what it is trained from, on which data, with which trainer."""
 
     init_from: Label = Field(description="checkpoint that training starts from; preference training's reference, too")
-    train_on: Annotated[str, Field(pattern=f"^({UNITS}|{PAIRS}{_LABEL})$")] = Field(
-        description="what below artifacts/ it is trained on: pairs/NAME, or units, the corpus's own speech"
+    train_on: Annotated[str, Field(pattern=f"^({UNITS}|({PAIRS}|{SCORES}){_LABEL})$")] = Field(
+        description="what below artifacts/ it is trained on: pairs/NAME; units, the corpus's own speech; or "
+        "scores/NAME, whose prompts it continues anew, to learn from the same judge"
     )
     trainer: Name
     warmup_steps: Count | None = Field(default=None, description="of preference training; other trainers say their own")
@@ -49,13 +50,19 @@ class Checkpoint(Config):
         if self.pairs is not None and self.warmup_steps is None:
             raise ValueError("training on pairs needs warmup_steps: add it, 0 for none")
         if self.pairs is None and self.warmup_steps is not None:
-            raise ValueError("warmup_steps of training on units belongs in the trainer's file; remove it here")
+            kind = self.train_on.partition("/")[0]
+            raise ValueError(f"warmup_steps of training on {kind} belongs in the trainer's file; remove it here")
         return self
 
     @property
     def pairs(self) -> str | None:
-        """The preferences that it is trained on; None if it is trained on units."""
+        """The preferences whose pairs it is trained on; None if it is trained on something else."""
         return self.train_on.removeprefix(PAIRS) if self.train_on.startswith(PAIRS) else None
+
+    @property
+    def scores(self) -> str | None:
+        """The preferences whose prompts and judge it learns from online; None where it is trained on a fixed table."""
+        return self.train_on.removeprefix(SCORES) if self.train_on.startswith(SCORES) else None
 
 
 class System(Config):

@@ -115,6 +115,8 @@ class Params(Config):
             yield f"checkpoints.{name}.init_from", checkpoint.init_from, checkpoints
             if checkpoint.pairs is not None:
                 yield f"checkpoints.{name}.train_on", checkpoint.pairs, pairs
+            if checkpoint.scores is not None:
+                yield f"checkpoints.{name}.train_on", checkpoint.scores, list(self.preferences)
         for name, system in self.systems.items():
             if system.checkpoint is not None:
                 yield f"systems.{name}.source", system.checkpoint, checkpoints
@@ -122,7 +124,7 @@ class Params(Config):
     def _needs(self) -> dict[str, list[str]]:
         """Return what each checkpoint and each set of preferences needs first, by dotted keys."""
         needs = {
-            f"checkpoints.{name}": [f"checkpoints.{item.init_from}", f"preferences.{item.pairs}"]
+            f"checkpoints.{name}": [f"checkpoints.{item.init_from}", f"preferences.{item.pairs or item.scores}"]
             for name, item in self.checkpoints.items()
         }
         sampled = {f"preferences.{name}": [f"checkpoints.{p.sampled_from}"] for name, p in self.preferences.items()}

@@ -4,7 +4,18 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignslm.config.model import Autocast, Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size
+from alignslm.config.model import (
+    Autocast,
+    Config,
+    Count,
+    Few,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    Seed,
+    Size,
+    Temperature,
+)
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 
 
@@ -107,12 +118,57 @@ class NextUnitTrainerConfig(Config):
     autocast: Autocast
 
 
-def has_preference_term(trainer: PreferenceTrainerConfig | NextUnitTrainerConfig) -> bool:
+class OnlineTrainerConfig(Config):
+    """Group-relative policy optimisation through TRL: the model learns from its own continuations, judged as it trains.
+
+    A rollout is `num_continuations` draws of each of `prompts_per_rollout` prompts; `num_iterations` optimiser steps
+    learn from it. Fields with TRL's names mean what they mean there.
+    """
+
+    kind: Literal["online"]
+    num_rollouts: PositiveCount
+    prompts_per_rollout: Few
+    num_continuations: Annotated[int, Field(ge=2, le=10_000)] = Field(description="draws a prompt, compared in a group")
+    temperature: Temperature = Field(description="of sampling, and of the probabilities that are trained")
+    max_new_units: Size = Field(description="longest continuation, in deduplicated units, prompt not counted")
+    repeated_text_penalty: NotNegative = Field(
+        description="taken off the judge's score for every other continuation of the rollout with the same transcript"
+    )
+    loss_type: Literal["dapo", "grpo", "dr_grpo"]
+    scale_rewards: Literal["group", "batch", "none"] = Field(description="whose standard deviation divides advantages")
+    beta: NotNegative = Field(description="weight of the KL divergence from the model that training starts from")
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = Field(description="clipping of the probability ratio")
+    num_iterations: Few
+    lora: Lora
+    learning_rate: Positive
+    lr_scheduler_type: Literal["linear", "cosine", "constant"]
+    warmup_steps: Count
+    micro_batch_size: PositiveCount | None = Field(
+        description="continuations a device holds at once in training; null: all of a rollout"
+    )
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    autocast: Autocast
+
+    @property
+    def batch_size(self) -> int:
+        """Continuations of a rollout."""
+        return self.prompts_per_rollout * self.num_continuations
+
+    @property
+    def max_steps(self) -> int:
+        """Optimiser steps."""
+        return self.num_rollouts * self.num_iterations
+
+
+def has_preference_term(trainer: "TrainerConfig") -> bool:
     """Return whether a trainer compares chosen with rejected, instead of using only the chosen side."""
     return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.loss_weights) != {"sft"}
 
 
-TrainerConfig = Annotated[PreferenceTrainerConfig | NextUnitTrainerConfig, Field(discriminator="kind")]
+TrainerConfig = Annotated[
+    PreferenceTrainerConfig | NextUnitTrainerConfig | OnlineTrainerConfig, Field(discriminator="kind")
+]
 
 
 class Prompts(Config):

@@ -23,7 +23,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Location:
-    """The tables of a continuation: sampled for a round (`kind` round) or to evaluate a system (`kind` system)."""
+    """The tables of a continuation: sampled for a round, to evaluate a system, or in online training (`kind`)."""
 
     kind: str
     name: str
@@ -88,6 +88,8 @@ def _heard(folder: Path, prompt: Step) -> Step:
 
 def _model(drawn: Step, place: Location, experiment: Experiment) -> Step:
     params = experiment.params
+    if place.kind == "online":
+        return Step("model", None, {"checkpoint": place.name, "model_id": drawn.facts["model_id"]})
     if place.kind == "round":
         checkpoint = params.preferences[place.name].sampled_from if place.name in params.preferences else None
         seed = params.seeds.sampling
@@ -109,10 +111,15 @@ def _judged(continuation_id: str, place: Location, folder: Path, experiment: Exp
         judged = tables.read(tables.CONTINUATION_METRICS, path).filter(pl.col("continuation_id") == continuation_id)
         return [Step("evaluation", path, dict(judged.select("metric", "value").iter_rows()))]
     replies, scores = (Artifacts(folder).table(kind, place.name) for kind in ("replies", "scores"))
+    if place.kind == "online":
+        replies, scores = (place.table.with_name(f"{kind}.parquet") for kind in ("replies", "scores"))
     steps = [
         read_row(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
         read_row(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
     ]
+    if place.kind == "online":
+        rewards = place.table.with_name("rewards.parquet")
+        return [*steps, read_row(tables.REWARDS, rewards, "continuation_id", continuation_id, title="reward")]
     if steps[1].facts and place.name in experiment.params.preferences:
         facts = explain_selection(continuation_id, place.name, folder, experiment)
         steps.append(Step("rule", Artifacts(folder).table("pairs", place.name), facts))

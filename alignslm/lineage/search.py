@@ -78,11 +78,18 @@ def _places(folder: Path) -> Iterator[Location]:
     for path in sorted(made.samples.glob("*/continuations.parquet")):
         sample = made.sample(path.parent.name)
         yield Location("system", path.parent.name, path, sample.speech, sample.transcripts)
+    for path in sorted(made.checkpoints.glob("*/rollouts/continuations.parquet")):
+        heard = path.with_name("transcripts.parquet")
+        yield Location("online", path.parts[-3], path, path.with_name("speech"), heard)  # no sound is kept
 
 
 def speech_of(chain: Chain) -> Speech:
     """Return the continuation's audio. Raises LineageError if it was not synthesized yet, or is empty."""
     path = chain.place.speech
+    if chain.place.kind == "online":
+        raise LineageError(
+            f"{chain.continuation_id} was drawn in online training, which keeps no sound, only what was heard"
+        )
     for part in tables.iterate(tables.SPEECH, path, ["continuation_id", "audio", "sample_rate_hz"]):
         found = part.filter(pl.col("continuation_id") == chain.continuation_id)
         if len(found) and (data := found["audio"][0]["bytes"]):

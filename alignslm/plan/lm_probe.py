@@ -11,7 +11,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignslm.config.llm_judges import CausalLMJudgeConfig
-from alignslm.config.models import LlamaScratchConfig, NextUnitTrainerConfig, PreferenceTrainerConfig
+from alignslm.config.models import (
+    LlamaScratchConfig,
+    NextUnitTrainerConfig,
+    OnlineTrainerConfig,
+    PreferenceTrainerConfig,
+    TrainerConfig,
+)
 from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.lm.checkpoint import UnitLM, disable_dropout
 from alignslm.lm.sampling import sample
@@ -83,7 +89,7 @@ def train_row(bench: Bench, trainer: str) -> float | None:
     """Time training on one row: a pair, or an utterance; a CPU takes as few of them at a time as it may."""
     experiment = bench.experiment
     name = next(name for name, one in experiment.params.checkpoints.items() if one.trainer == trainer)
-    config = experiment.checkpoints[name]
+    config = _timed(experiment.checkpoints[name])
     shape = lm_shape(bench.experiment)
     whole = bench.on_gpu or (shape is not None and shape.parameters <= WHOLE)
     rows = (config.micro_batch_size or config.batch_size) if whole else 1
@@ -96,6 +102,14 @@ def train_row(bench: Bench, trainer: str) -> float | None:
         return bench.time(run, 1, 3) / rows
 
     return _of_layers(bench, of)
+
+
+def _timed(config: TrainerConfig) -> PreferenceTrainerConfig | NextUnitTrainerConfig:
+    """Return what a row is timed by: of online training, which draws rows of its own, next-unit training."""
+    if not isinstance(config, OnlineTrainerConfig):
+        return config
+    fields = {name: getattr(config, name) for name in NextUnitTrainerConfig.model_fields if name != "kind"}
+    return NextUnitTrainerConfig(kind="next-unit", **fields)
 
 
 def _train(bench: Bench, config: PreferenceTrainerConfig | NextUnitTrainerConfig, lm: UnitLM, rows: int) -> object:

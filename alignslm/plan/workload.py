@@ -7,6 +7,7 @@ from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, PartConfig
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import JudgeConfig
 from alignslm.config.llm_judges import CalibratedPerplexity, CausalLMJudgeConfig, GeneratedRating, OpenAIJudgeConfig
+from alignslm.config.models import OnlineTrainerConfig, TrainerConfig
 from alignslm.config.sources import FolderSource
 from alignslm.plan.downloads import size_of
 
@@ -47,13 +48,17 @@ class JudgeRequests(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """Counts of rows. Continuations are of all rounds together; speech is in hours, at most; corpus None: unknown."""
+    """Counts of rows. Continuations are of all rounds together, `online` those that training draws.
+
+    Speech is in hours, at most; corpus None: unknown.
+    """
 
     corpus_h: float | None
     prompts: int
     prompts_transcribed: int
     continuations: int
     evaluated: int
+    online: int
     rounds: int
     speech_h: float
     asked: list[JudgeRequests]
@@ -65,6 +70,7 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     prompts, sampling = params.prompts, params.sampling
     drawn = (prompts.train + prompts.valid) * sampling.num_continuations * len(params.preferences)
     evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * len(params.systems)
+    online = sum(map(drawn_online, experiment.checkpoints.values()))
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(
@@ -73,13 +79,19 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
         prompts_transcribed=total if prompts.cut_at == "time" else 0,
         continuations=drawn,
         evaluated=evaluated,
+        online=online,
         rounds=len(params.preferences),
-        speech_h=(drawn + evaluated) * longest_s / 3600,
+        speech_h=(drawn + evaluated + online) * longest_s / 3600,
         asked=[
-            _asked(experiment, "judge", drawn + evaluated, root),
+            _asked(experiment, "judge", drawn + evaluated + online, root),
             _asked(experiment, "heldout_judge", evaluated, root),
         ],
     )
+
+
+def drawn_online(trainer: TrainerConfig) -> int:
+    """Return how many continuations a trainer draws, and has judged, as it trains."""
+    return trainer.num_rollouts * trainer.batch_size if isinstance(trainer, OnlineTrainerConfig) else 0
 
 
 def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stories: int, root: Path) -> JudgeRequests:

@@ -19,6 +19,7 @@ from alignslm.tables.schemas import (
     PROMPTS,
     RATINGS,
     REPLIES,
+    REWARDS,
     SCORES,
     SKIPPED_PROMPTS,
     SPEECH,

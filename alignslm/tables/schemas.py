@@ -124,6 +124,19 @@ REPLIES = Table(
     ("continuation_id",),
     frozenset({"reply"}),
 )
+REWARDS = Table(
+    "rewards",
+    {
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "rollout": pl.Int32,
+        "num_same_text": pl.Int32,
+        "reward": pl.Float64,
+        "advantage": pl.Float64,
+    },
+    ("continuation_id",),
+    frozenset({"reward"}),  # null: the judge failed, and nothing was learnt from it
+)
 PAIRS = Table(
     "pairs",
     {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from alignslm.config.document import read_document
 from alignslm.config.experiment import Experiment
-from alignslm.config.models import ALL_LINEAR, LlamaScratchConfig, NextUnitTrainerConfig, PreferenceTrainerConfig
+from alignslm.config.models import ALL_LINEAR, LlamaScratchConfig, Lora
 from alignslm.config.pretrained_lm import HFLMConfig
 from alignslm.config.problems import ConfigProblem
 from alignslm.config.sources import FolderSource
@@ -22,9 +22,9 @@ def adapter_faults(experiment: Experiment, root: Path = Path()) -> list[ConfigPr
     transformers is imported only if modules are named, or the model may be of any architecture.
     """
     trainers = {
-        choice.file: choice.config.lora
+        choice.file: lora
         for choice in experiment.choices()
-        if isinstance(choice.config, PreferenceTrainerConfig | NextUnitTrainerConfig)
+        if isinstance(lora := getattr(choice.config, "lora", None), Lora)
     }
     named = any(lora.target_modules != ALL_LINEAR for lora in trainers.values())
     model = _model_config(experiment, root) if named or isinstance(experiment.lm, HFLMConfig) else None

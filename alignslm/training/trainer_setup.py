@@ -208,7 +208,7 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
     return TrainingRun(trainer.state.global_step, rows)
 
 
-TIMES = ("runtime", "per_second", "total_flos")  # differ from run to run, and an artifact must not
+TIMES = ("runtime", "per_second", "total_flos", "step_time")  # differ from run to run, and an artifact must not
 RESTARTED = ("num_tokens", "train_loss")  # counted, or averaged, from where a killed run was taken up again
 
 
