@@ -137,7 +137,7 @@ OUTSIDE = [
         "trace x",
     ),
     *("compare a b", "generate x.wav", "demo", "listen build mmos --raters 2", "samples-page"),
-    *("publish-preview r1 x", "export-zrc r1 x"),
+    *("publish-preview r1 x", "export-zrc r1 x", "yield"),
 ]
 
 
