@@ -44,7 +44,7 @@ def current(root: Path = Path()) -> dict[str, str]:
     return {
         script.stem: code_hash(script.resolve())
         for script in scripts
-        if script.stem not in {"__init__", "judging", "run"}
+        if script.stem not in {"__init__", "judging", "names", "run"}
     }
 
 

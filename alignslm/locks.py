@@ -34,7 +34,9 @@ def alone(name: str, *, command: str | None = None, on_acquired: Callable[[int],
             lock.acquire()
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        write_text(holder, f"process {os.getpid()} ({command or _own()}) is at it in this workspace since {since}")
+        write_text(
+            holder, f"process {os.getpid()} ({command or _own()}) has been running in this workspace since {since}"
+        )
         yield
     finally:
         lock.release()
@@ -44,7 +46,7 @@ def _told(holder: Path) -> str:
     try:
         return holder.read_text(encoding="utf-8")
     except FileNotFoundError:  # it has the lock but has not written who it is yet
-        return "another process is at it in this workspace"
+        return "another process is running in this workspace"
 
 
 def _own() -> str:

@@ -13,7 +13,8 @@ from alignslm.config.evaluation import CorpusClozeConfig, ToyLexical, ToyStoryCl
 from alignslm.config.speech import StoryWorldConfig
 from alignslm.encoder import Encoder, load_encoder
 from alignslm.storyworld.items import ToyBenchmark, toy_items
-from stages.run import Run, requested_name, start
+from stages.names import requested_name
+from stages.run import Run, start
 
 
 def _spoken(run: Run, config: ToyBenchmark, encoder: Encoder) -> pl.DataFrame:

@@ -8,7 +8,8 @@ from alignslm import tables
 from alignslm.engine.work import ModelTask
 from alignslm.lm.checkpoint import load_lm
 from alignslm.lm.rows import sample_continuations
-from stages.run import requested_name, start
+from stages.names import requested_name
+from stages.run import start
 
 
 def main(name: str) -> None:

@@ -17,7 +17,8 @@ from alignslm.engine.work import ModelTask, with_contract
 from alignslm.judge.rows import join_judge_inputs
 from alignslm.prompts import read_prompts
 from stages.judging import cached_judge
-from stages.run import Run, requested_name, start
+from stages.names import requested_name
+from stages.run import Run, start
 
 if TYPE_CHECKING:
     from alignslm.lm.checkpoint import UnitLM

@@ -8,7 +8,8 @@ from alignslm.preferences.files import fetch, find_slices
 from alignslm.preferences.pairing import make_pairs, refuse, require_units
 from alignslm.preferences.reading import read_slice
 from alignslm.storage import write_text
-from stages.run import requested_name, start
+from stages.names import requested_name
+from stages.run import start
 
 
 def main(name: str) -> None:

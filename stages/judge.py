@@ -4,7 +4,8 @@ from alignslm import tables
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.prerequisites import require_judges
 from alignslm.judge import JudgeInput, prepare_judge
-from stages.run import requested_name, start
+from stages.names import requested_name
+from stages.run import start
 
 
 def main(choice: str) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from alignslm.config.own_code import OwnCode
 from alignslm.own_code import FOLDER, OwnCodeError
 from alignslm.storage import copy_file, write_text
-from stages.run import requested_name, start
+from stages.names import requested_name
+from stages.run import start
 
 
 def main(choice: str) -> None:

@@ -6,7 +6,8 @@ from alignslm.pairs.counts import PairCounter
 from alignslm.pairs.own import load_selector
 from alignslm.pairs.streaming import Sources, rules_of, stream_pairs
 from alignslm.storage import write_text
-from stages.run import requested_name, start
+from stages.names import requested_name
+from stages.run import start
 
 
 def main(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Cut the prompts of every split, and keep their true continuations beside them."""
+"""Cut the prompts of every split, and keep their ground-truth continuations."""
 
 from alignslm import tables
 from alignslm.prompts import make_prompts

@@ -9,7 +9,7 @@ from alignslm.config.loading import load_experiment
 from alignslm.pipeline import stage_named
 from alignslm.progress import stage
 from alignslm.publishing import unpublished, write_receipt
-from stages.run import requested_name
+from stages.names import requested_name
 
 
 def main(name: str) -> None:
@@ -22,7 +22,7 @@ def main(name: str) -> None:
         if name not in chosen:
             receipt = unpublished(name, chosen)
         else:
-            from alignslm.publishing.pushing import publish  # seconds to import, which nobody waits for when it is off
+            from alignslm.publishing.pushing import publish  # takes seconds to import, not needed if publishing is off
 
             receipt = publish(experiment, name, Path())
         write_receipt(receipt, Artifacts().published(name))

@@ -1,12 +1,10 @@
 """One run of one stage: its experiment, how it executes, where artifacts are, and its resumable work."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import polars as pl
 
@@ -135,18 +133,3 @@ def start(script: str, name: str = "") -> Iterator[Run]:
 def outcomes(frame: pl.DataFrame) -> Mapping[str, int]:
     """Return how many rows have each status."""
     return dict(frame["status"].value_counts().sort("status").iter_rows())
-
-
-def requested_name() -> str:
-    """Return the item that this process makes: its argument, or the part after the @ of DVC's stage.
-
-    No command contains it, so no shell interprets a name of params.yaml.
-    """
-    if len(sys.argv) > 1:
-        return sys.argv[1]
-    name = os.environ.get("DVC_STAGE", "").partition("@")[2]
-    return name or _no_name()
-
-
-def _no_name() -> NoReturn:
-    sys.exit(f"Name the item: python -m {sys.orig_argv[2]} NAME, such as r1. `alignslm stages` lists all stages.")

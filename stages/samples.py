@@ -17,7 +17,8 @@ from alignslm.engine.work import LazyModel, ModelTask
 from alignslm.prompts import ground_truth_continuations
 from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
-from stages.run import Run, requested_name, start
+from stages.names import requested_name
+from stages.run import Run, start
 
 
 def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]:

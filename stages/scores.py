@@ -6,7 +6,8 @@ from alignslm import tables
 from alignslm.judge.rows import join_judge_inputs, score
 from alignslm.prompts import read_prompts
 from stages.judging import cached_judge
-from stages.run import outcomes, requested_name, start
+from stages.names import requested_name
+from stages.run import outcomes, start
 
 
 def main(name: str) -> None:

@@ -4,7 +4,8 @@ from alignslm import tables
 from alignslm.engine.work import ModelTask
 from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
-from stages.run import requested_name, start
+from stages.names import requested_name
+from stages.run import start
 
 
 def main(name: str) -> None:

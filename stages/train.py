@@ -33,7 +33,8 @@ from alignslm.training.trainer_setup import BestCheckpoint, TrainingRun, write_l
 from alignslm.user_errors import report_user_errors
 from alignslm.vocoder import load_vocoder
 from stages.judging import max_unscored
-from stages.run import Run, requested_name, start
+from stages.names import requested_name
+from stages.run import Run, start
 
 if TYPE_CHECKING:
     from peft import PeftModel

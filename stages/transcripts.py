@@ -4,7 +4,8 @@ from alignslm import tables
 from alignslm.asr import load_asr
 from alignslm.asr.rows import transcribe
 from alignslm.engine.work import ModelTask
-from stages.run import outcomes, requested_name, start
+from stages.names import requested_name
+from stages.run import outcomes, start
 
 
 def main(name: str) -> None:

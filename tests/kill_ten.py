@@ -225,7 +225,7 @@ def kept(running: Repro) -> int:
     """Add up the shards that a run says it kept, and print its words."""
     told = [line for line in running.lines if re.search("kept from an interrupted|half written|goes on", line)]
     print("".join(f"    {line}\n" for line in told), end="", flush=True)
-    assert not any("is at it in this workspace" in line for line in running.lines), "a killed stage lived on"
+    assert not any("running in this workspace" in line for line in running.lines), "a killed stage lived on"
     return sum(int(found[1]) for line in told if (found := re.search(r": (\d+) of \d+ shards kept", line)))
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_no_command_imports_anything_heavy_for_its_help():
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
+@pytest.mark.parametrize("words", commands())
+def test_help_fills_its_lines(words, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(app, [*words.split(), "--help"]).stdout.partition("╭")[0].splitlines()
+    for line, after in pairwise(line.strip() for line in lines):
+        if line and after:  # one paragraph: the next word did not fit
+            assert len(f"{line} {after.split()[0]}") > 78
+
+
 def test_help_of_all_imports_no_command():
     code = (
         "import sys; from alignslm.cli import Commands, app\n"
@@ -127,7 +137,7 @@ OUTSIDE = [
         "trace x",
     ),
     *("compare a b", "generate x.wav", "demo", "listen build mmos --raters 2", "samples-page"),
-    *("publish-preview r1 x", "export-zrc r1 x"),
+    *("publish-preview r1 x", "export-zrc r1 x", "yield"),
 ]
 
 

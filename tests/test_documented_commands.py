@@ -38,6 +38,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "alignslm plan --probe": ("test_plan_hours.py", "test_a_probe_times_every_step_of_small_kinds"),
     "python speak.py": ("test_real_pipeline.py", "test_real_small_runs_offline_from_a_voice_to_the_report"),
     "alignslm show": ("test_cli.py", "test_show_by_words"),
+    "alignslm yield": ("test_yield.py", "test_the_command_answers_for_every_combination_and_draws"),
     "alignslm trace": ("test_lineage.py", "test_the_command_prints_the_chain_and_writes_both_sounds"),
     "alignslm compare": ("test_report_compare.py", "test_the_command_prints_a_table_and_json"),
     "alignslm sweep": ("test_sweep_runs.py", "test_the_lines_of_the_page_do_not_stack"),

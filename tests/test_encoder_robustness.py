@@ -26,7 +26,7 @@ def test_abx_by_hand():
 
 
 def test_unit_error_by_hand():
-    assert unit_error([[1, 2, 3], [4]], [[1, 3], [4, 5]]) == 0.5  # one lost, one more, of four
+    assert unit_error([[1, 2, 3], [4]], [[1, 9, 2, 3], [4, 5]]) == 0.5  # two more than four
     assert unit_error([[]], [[]]) == 0.0
 
 

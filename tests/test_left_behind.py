@@ -202,7 +202,7 @@ def test_a_second_run_waits_and_says_for_whom(repository, mode):
         if mode == ALONE
         else f"dvc: process {holder.pid} (dvc repro)"
     )
-    assert said.startswith(f"{who} is at it in this workspace since 20")
+    assert said.startswith(f"{who} has been running in this workspace since 20")
     assert said.endswith("; waiting until it is done\n")
 
 

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from alignslm.config.models import PreferenceTrainerConfig, TrainerConfig
+from alignslm.config.presets import preview
 from alignslm.training import pair_rows
 from alignslm.training.pair_rows import pair_weights, preference_rows, reference_log_probs
 from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, train_preferences, unit_tokenizer
@@ -138,6 +139,13 @@ def test_without_a_reference_none_is_computed_for_training(tmp_path, monkeypatch
     )
     assert asked == [4, 4]
     assert run.change.end == best.reward_margin > 0
+
+
+def test_the_preset_ways_trains_by_every_objective_on_the_same_pairs():
+    params = preview("ways", ROOT).experiment.params
+    assert {item.trainer for item in params.checkpoints.values()} == set(PREFERENCE)
+    assert {(item.init_from, item.train_on) for item in params.checkpoints.values()} == {("base", "pairs/r1")}
+    assert {system.checkpoint for system in params.systems.values()} == {"base", None, *params.checkpoints}
 
 
 @pytest.mark.parametrize(

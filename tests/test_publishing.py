@@ -360,6 +360,15 @@ def test_both_cards_name_and_cite_other_peoples_models_and_speech(world, preset,
         assert not re.search("demonstration|{%|{{ |None|Undefined", card)
 
 
+def test_the_card_says_whether_training_had_a_reference(world):
+    experiment = load_experiment(world)
+    for free, said in ((False, "the reference is the round's own"), (True, "there is no reference model; a pair's")):
+        trainer = experiment.checkpoints["r1"].model_copy(update={"reference_free": free, "margin_weights": free})
+        changed = experiment.model_copy(update={"checkpoints": {**experiment.checkpoints, "r1": trainer}})
+        report = read_report(world / "reports/metrics.json", changed, "r1")
+        assert f" pairs;\n   {said}" in model_card(published_of(changed, "r1", world), report).decode()
+
+
 # --- what is refused before anything is pushed
 
 

@@ -18,6 +18,7 @@ STORIES = '{"train": 60, "valid": 10, "test": 10}'
 SMALL = {
     "execution": {"num_workers": 1},
     "encoder/whisper-base-l6-km100": {"num_units": 50, "fit_utterances": 40},
+    "encoder/whisper-base-l4-km100": {"num_units": 50, "fit_utterances": 40},
     "judge/story-lm-narrow": {"steps": 40},
     "lm/llama-tiny-full": CHOICES["lm/llama-tiny"],
     "vocoder/conv-griffinlim-full": {**CHOICES["vocoder/conv-griffinlim"], "steps": 200},
@@ -104,8 +105,8 @@ def test_any_language_fits_units_and_a_unit_hifigan_on_german_and_reports(root):
     output = reproduce(root, "any-language")
     assert "report" in stages_of(output)
     steady = {name: float(value) for name, value in re.findall(r"(abx_voice|unit_error_noise) ([\d.]+)", output)}
-    assert steady["abx_voice"] > 0.9  # of one speaker and himself a tone higher
-    assert 0 < steady["unit_error_noise"] < 0.7
+    assert steady["abx_voice"] > 0.9  # 1.00 was measured of layer 4, .72 of layer 6
+    assert 0 < steady["unit_error_noise"] < 0.4  # .18 was measured
     losses = pl.read_csv(root / "artifacts/vocoder/training.csv")["mel_loss"]
     assert losses.tail(20).mean() < 0.8 * losses.head(20).mean()  # it learns; nobody understands it yet
     heard = tables.read(tables.TRANSCRIPTS, root / "artifacts/prompt_transcripts.parquet")

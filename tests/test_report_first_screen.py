@@ -134,7 +134,12 @@ def test_a_judge_that_cannot_tell_base_from_truth_is_the_first_thing_said(report
     [
         ({}, "Yes", "a gain"),
         ({"delta": -0.5}, "No", "a loss"),
-        ({"p_corrected": 0.3}, "Not shown", "not significantly different from zero"),
+        ({"p": 0.3, "p_corrected": 0.3}, "Not shown", "not significantly different from zero"),
+        (
+            {"p": 0.012, "p_corrected": 0.3},
+            "Not shown",
+            "not significantly different from zero once corrected for the other metrics (p 0.012, corrected 0.3)",
+        ),
         ({"p_corrected": None}, "Unknown", "on too few prompts to say"),
     ],
 )

@@ -393,6 +393,18 @@ def test_every_finding_is_written_out(report):
     names(texts["warnings"][1], "held-out judge")
 
 
+def test_the_notes_say_whether_the_loss_has_a_reference_and_weights(report):
+    last = list(EXPERIMENT.params.rounds)[-1]
+    said = {}
+    for free in (False, True):
+        trainer = EXPERIMENT.checkpoints[last].model_copy(update={"reference_free": free, "margin_weights": free})
+        changed = EXPERIMENT.model_copy(update={"checkpoints": {**EXPERIMENT.checkpoints, last: trainer}})
+        said[free] = " ".join(paragraphs_of(report, changed)["notes"])
+    assert said[False] == " ".join(paragraphs_of(report, EXPERIMENT)["notes"])
+    assert "β = 0.1)." in said[False]
+    assert "β = 0.1, without a reference model, pairs weighted by their margins)." in said[True]
+
+
 def test_a_checkpoint_that_training_made_worse_is_the_first_warning(report):
     worse = {"figure": "reward margin on 33 validation pairs", "start": 0.0, "end": -9.25, "worse": True}
     logs = {

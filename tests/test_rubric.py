@@ -207,7 +207,7 @@ def test_check_names_the_variable_and_every_other_lack(asking, monkeypatch, valu
         "OPENAI_API_KEY=",
         "params.yaml",
     )
-    assert re.match(re.escape(f"{file}:7: rubric: {asking}/experiments/rubric/relevance.txt holds"), second)
+    assert re.match(re.escape(f"{file}:7: rubric: {asking}/experiments/rubric/relevance.txt has"), second)
 
 
 def test_perplexity_that_nobody_measures_is_a_conflict(asking):

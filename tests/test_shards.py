@@ -235,7 +235,7 @@ def test_two_runs_of_a_stage_at_once_wait_for_each_other(here, seed):
     second = start(here, 0, seed, "second")
     said, _ = second.communicate(timeout=60)
     assert first.wait(timeout=60) == second.returncode == 0
-    told = rf"toy: process {first.pid} \(.+\) is at it in this workspace since .+; waiting until it is done\n"
+    told = rf"toy: process {first.pid} \(.+\) has been running in this workspace since .+; waiting until it is done\n"
     assert re.match(told, said)
     assert "kept" not in said
     assert (here / "first").read_text() == str([n * 2 for n in range(6)])

@@ -198,3 +198,13 @@ def test_scores_of_two_judges_are_not_subtracted(two):
     metrics = {metric for _, metric in differences(known)}
     assert {"heldout_gain", "topic", "unique"} <= metrics
     assert not metrics & {"score", "gain"}
+
+
+def test_speech_without_texts_has_no_word_error_rate(tmp_path):
+    folder = build(tmp_path / "artifacts")
+    before = columns_in(folder, EXPERIMENT)
+    prompts = tables.read(tables.PROMPTS, folder / "prompts.parquet")
+    silent = prompts.with_columns(continuation_text=pl.lit(None, pl.String))
+    (folder / "prompts.parquet").unlink()
+    tables.write(silent, tables.PROMPTS, folder / "prompts.parquet")
+    assert before.keys() - columns_in(folder, EXPERIMENT).keys() == {"wer"}

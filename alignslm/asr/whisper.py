@@ -163,7 +163,7 @@ class WhisperASR:
         return bool(text) and above(compression_ratio(text), self._config.compression_ratio_threshold)
 
     def _until_repeating(self, tokens: list[int]) -> list[int]:
-        """Cut a row where `_stop_repeating` ends it, whether or not its batch went on and padded it."""
+        """Cut a row where `_stop_repeating` ends it, even if its batch continued and padded it."""
         ends = range(CHECKED_EVERY, len(tokens), CHECKED_EVERY) if self._config.num_beams == 1 else ()
         return tokens[: next((end for end in ends if self._repeats(tokens[:end])), len(tokens))]
 

@@ -29,7 +29,7 @@ def silence_ratio(waveform: np.ndarray, sample_rate_hz: int) -> float | None:
 
 
 def measure_speech(speech: pl.DataFrame, spoken: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
-    """Return continuation_id, silence_ratio and unit_error_rate of SPEECH rows; `spoken` holds their units.
+    """Return continuation_id, silence_ratio and unit_error_rate of SPEECH rows; `spoken` has their units.
 
     `unit_error_rate` is the edit distance between the synthesized units and those that the encoder finds in the
     sound, over the number spoken: what vocoder and encoder lose between them, without any reference text. Above 1 where

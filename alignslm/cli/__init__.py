@@ -27,6 +27,7 @@ class Commands(LazyGroup):
             "times": "alignslm.cli.times:times",
             "show": "alignslm.cli.tables:show",
             "trace": "alignslm.cli.trace:trace",
+            "yield": "alignslm.cli.pair_yield:pair_yield",
             "compare": "alignslm.cli.compare:compare",
             "compare-seeds": "alignslm.cli.compare:compare_seeds",
         },

@@ -1,6 +1,8 @@
 """Commands that are imported when they run, so that help and quick commands do not wait for libraries."""
 
 import ast
+import inspect
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -59,7 +61,14 @@ def _load(name: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     found = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
+        for command in found.registered_commands:
+            command.help = _flowing(command.callback)
         return typer.main.get_command(found)
     app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    app.command(name)(found)
+    app.command(name, help=_flowing(found))(found)
     return typer.main.get_command(app)
+
+
+def _flowing(function: object) -> str:
+    """Return a docstring with one line per paragraph: Typer would keep its line ends, and wrap each line again."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")

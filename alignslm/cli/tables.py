@@ -32,6 +32,7 @@ CONTENT = {
     "replies": "the judge's replies as received",
     "pairs": "chosen and rejected units",
     "skipped_prompts": "prompts without a pair, and why",
+    "rewards": "rewards of an online run, per sample",
     "items": "benchmark items: units and audio",
     "item_scores": "log-probabilities of benchmark items",
     "judged": "metrics per evaluated continuation",

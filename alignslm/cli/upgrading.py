@@ -36,7 +36,7 @@ def upgrade(
 
     [bold]alignslm upgrade[/]
 
-    [bold]alignslm upgrade --keep[/]           nothing reruns; code.yaml records that old results stand
+    [bold]alignslm upgrade --keep[/]           nothing reruns; code.yaml records that old results are kept
     """
     console = Console(highlight=False, soft_wrap=True)
     before = previous_version(root)

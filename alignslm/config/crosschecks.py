@@ -186,7 +186,7 @@ def _unreported_curriculum(experiment: Experiment) -> Iterator[Conflict]:
             message = f"is named like the checkpoint {name}, but is {system.source}; rename it"
             yield Conflict(PARAMS, ("systems", name, "source"), message)
         elif name in params.checkpoints and system.temperature_scale != 1.0:
-            message = f"is named like the checkpoint {name}, which {name} stands for as it is; rename the system"
+            message = f"has the name of the checkpoint {name}, but samples at another temperature; rename it"
             yield Conflict(PARAMS, ("systems", name, "temperature_scale"), message)
     if not params.aligned:
         message = "no checkpoint is trained on judged preferences, so there is nothing to report; add one"

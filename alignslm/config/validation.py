@@ -82,7 +82,7 @@ def _path_in(document: Document, detail: ErrorDetails) -> KeyPath:
 
 
 def _named_first(document: Document, path: KeyPath, message: str) -> tuple[KeyPath, str]:
-    """Find the key that a validator's message begins with, "min_chosen_score (2) must lie above ...".
+    """Find the key that a validator's message begins with, "min_chosen_score (2) must be above ...".
 
     A dotted key, "checkpoints.r1.init_from leads to ...", is then taken off the message: the fault shows it anyway.
     """

@@ -60,7 +60,7 @@ def _chapter(folder: Path, root: Path) -> tuple[list[Row], list[Problem]]:
     try:
         for number, name, text in _lines(transcripts, " ") if transcripts.is_file() else ():
             if not text or name in texts:
-                kind = "utterance has two transcripts" if text else "transcript line without text"
+                kind = "transcript repeats an utterance" if text else "transcript line without text"
                 problems.append(Problem(kind, f"{below}/{transcripts.name}:{number}"))
             texts.setdefault(name, text)
     except EncodingError as error:

@@ -43,7 +43,7 @@ def fit_centroids(points: np.ndarray, *, num_units: int, seed: int) -> np.ndarra
     """Fit k-means on points (frames, width): float32 (num_units, width). EncoderError if there are too few."""
     if len(points) < num_units:
         raise EncoderError(
-            f"the utterances give {len(points)} frames, fewer than num_units ({num_units}). "
+            f"the utterances give {len(points)} frames, fewer than {num_units} units (num_units). "
             "Raise fit_utterances or lower num_units."
         )
     from sklearn.cluster import KMeans  # a second that encoding, which has its codebook, need not wait

@@ -1,6 +1,6 @@
 """Download of published weights: once, resumed after interruption, verified, and then found without network.
 
-Files by URL, and what packages hold in several files, are kept in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE
+Files by URL, and files that packages contain in parts, are kept in ~/.cache/alignslm (or the folder that ALIGNSLM_CACHE
 names), each under its hash, so that two codebooks of one file name never meet. Repositories of the Hub are kept where
 huggingface_hub keeps them (HF_HOME).
 """

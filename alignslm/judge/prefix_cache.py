@@ -3,7 +3,7 @@
 A sequence is head + stem + leaf. The head is common to all (the rubric), a stem to a few (the continuations of one
 prompt). Every forward pass has a fixed number of rows and lengths rounded up to a fixed step, so its shape follows
 from each row alone: kernels round by shape, and the company a row is read in would show in its last bits otherwise.
-Padding stands on the right of stem and leaf, where a causal model cannot see it (leaf) or is told not to (stem). Of a
+Padding is on the right of stem and leaf, where a causal model cannot see it (leaf) or is told not to (stem). Of a
 model that keeps states instead of keys and values every sequence is read whole.
 """
 

@@ -35,7 +35,7 @@ def differences(
     Least squares with one effect per system, rater and prompt, over all ratings: in a complete Latin square these are
     the differences of plain means; if ratings are missing, harsher raters do not bias a system. An effect of a rater
     or prompt on all systems adds no error, an effect on one system does. No error if MIN_CLUSTERS ratings or fewer are
-    left beside the effects, and no difference of systems that no raters and prompts connect.
+    left in addition to the effects, and no difference of systems that no raters and prompts connect.
     """
     known = np.unique(systems)
     design = np.hstack([_indicators(names) for names in (systems, raters, prompts)])

@@ -20,7 +20,7 @@ class CTranslate2Error(ValueError):
 
 
 def is_ctranslate2(folder: Path) -> bool:
-    """Return whether a folder holds a model in CTranslate2's form."""
+    """Return whether a folder contains a model in CTranslate2's format."""
     return (folder / WEIGHTS_FILE).is_file() and not any(folder.glob("*.safetensors"))
 
 

@@ -138,7 +138,7 @@ def _part_hours(part: PartConfig) -> float | None:
     if not all(subset in published for split in SPLITS for subset in part.subsets.of(split)):
         return found
     hours = sum(_split_hours(part, split, published) for split in SPLITS)
-    return hours if found is None else min(hours, found)  # a folder may hold a part of what was published
+    return hours if found is None else min(hours, found)  # a folder may contain a part of the published corpus
 
 
 def _split_hours(part: PartConfig, split: SplitName, published: dict[str, tuple[int, float]]) -> float:

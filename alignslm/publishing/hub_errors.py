@@ -15,7 +15,7 @@ _MEANINGS: dict[int, str] = {
     f"token write access ({SETTINGS}), or choose another owner.",
     HTTPStatus.NOT_FOUND: ": it was deleted, or the token cannot see it. Check name and access.",
     HTTPStatus.CONFLICT: ": it exists, but the token cannot see it. Use its owner's token, or another name.",
-    HTTPStatus.PRECONDITION_FAILED: ": somebody else committed in the meantime.",
+    HTTPStatus.PRECONDITION_FAILED: ": there was another commit in the meantime.",
     HTTPStatus.TOO_MANY_REQUESTS: ": too many requests. Wait as long as it asks.",
 }
 _ERROR_FROM = 500  # status codes from here on are the server's fault

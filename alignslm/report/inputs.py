@@ -19,7 +19,7 @@ from alignslm.report.systems import evaluated, last_round, topline
 from alignslm.training_log import BestCheckpoint, Change, LogRow
 
 NUM_EXAMPLES = 4
-MAX_CLIPS = 32  # of the examples: the page holds their audio
+MAX_CLIPS = 32  # of the examples: the page contains their audio
 ALIKE = 0.005  # scores of the page, which has two decimals, are the same
 RECORDED = "original-continuations"  # the system name in the mos tables
 RECORDED_SPEECH = ("original-prompts", RECORDED)

@@ -83,8 +83,8 @@ def columns_in(artifacts: Path, experiment: Experiment) -> dict[str, MetricColum
     for name in ("gain", "heldout_gain"):
         both = pair(own[KEYS[name]], base[KEYS[name]])
         found[name] = MetricColumn(*KEYS[name], both.left - both.right, both.ids, higher_is_better=True)
-    if truth in experiment.params.systems:
-        found["wer"] = _word_errors(Artifacts(artifacts), experiment, truth)
+    if truth in experiment.params.systems and (errors := _word_errors(Artifacts(artifacts), experiment, truth)):
+        found["wer"] = errors
     return {name: found[name] for name in HEADLINE if name in found}
 
 
@@ -94,8 +94,9 @@ def _benchmark_keys(own: Collection[Key], experiment: Experiment) -> Iterator[tu
         yield from ((question, (name, metric)) for metric in (ACCURACY, TOPIC) if name and (name, metric) in own)
 
 
-def _word_errors(made: Artifacts, experiment: Experiment, truth: str) -> MetricColumn:
+def _word_errors(made: Artifacts, experiment: Experiment, truth: str) -> MetricColumn | None:
+    """Return the topline's word errors; None if no recording has a text to compare with."""
     judged = tables.read(tables.CONTINUATION_METRICS, made.judged(truth))
     items = tables.read(tables.ITEM_SCORES, made.item_scores(truth))
     counted = read_word_errors(made, experiment, judged)
-    return columns_of(EvalTables(judged, items, {}, word_errors=counted), truth)[KEYS["wer"]]
+    return columns_of(EvalTables(judged, items, {}, word_errors=counted), truth).get(KEYS["wer"])

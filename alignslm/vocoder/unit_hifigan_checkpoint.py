@@ -164,7 +164,7 @@ def resolve_speaker(
         raise VocoderError(f"the checkpoint has {count} {key}s and no default: set {key}; {listed}")
     if isinstance(wanted, int):
         if not 0 <= wanted < count:
-            raise VocoderError(f"{key} {wanted} lies outside [0, {count}); {listed}")
+            raise VocoderError(f"{key} {wanted} is outside [0, {count}); {listed}")
         return wanted
     if not wanted or wanted not in known:
         hint = suggestion(wanted, [name for name in known if name], label=f"{key}s") if known else f"; {listed}"
