@@ -28,7 +28,6 @@ CONTENT = {
     "continuations": "sampled units with log-probabilities",
     "speech": "synthesized audio",
     "transcripts": "ASR transcripts and confidence",
-    "rewards": "what online training made of a rollout's scores",
     "scores": "judge score, perplexity, auto-BLEU",
     "replies": "the judge's replies as received",
     "pairs": "chosen and rejected units",
