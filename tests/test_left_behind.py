@@ -139,6 +139,7 @@ def repository(tmp_path_factory) -> Iterator[Path]:
 
     At the end it is run to its end, and held to what a run that nothing disturbed makes.
     """
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, runs would inherit that it is ignored
     root = tmp_path_factory.mktemp("left-behind") / "repository"
     make_repository(root)
     yaml = YAML()
@@ -157,6 +158,7 @@ def repository(tmp_path_factory) -> Iterator[Path]:
         libraries.replace(libraries[libraries.index("LIBRARIES = (") : libraries.index("\nELSEWHERE")], light)
     )
     yield root
+    signal.signal(signal.SIGHUP, former)
     run(root, "dvc", "repro", variables={"TMPDIR": str(temporary(root))})
     assert list(temporary(root).iterdir()) == [], "left by what was killed, and by the run after it"
     assert changed(root) == {}
