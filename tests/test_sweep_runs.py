@@ -1,5 +1,6 @@
 """Sweeps as processes: DVC, git and a pipeline of seconds (tests/sweep_world.py)."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -18,6 +19,13 @@ from tests.documented import commands
 from tests.messages import names
 from tests.micro import ENVIRONMENT, edit, make_repository, repro, run, stages_of
 from tests.sweep_world import VARIABLES, make_world, sweep
+
+
+@pytest.fixture(autouse=True)
+def orphans_go_to_init() -> None:
+    """Ray has the process of its tests adopt orphans for good: they would be in one session with their adopter."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 @pytest.fixture(scope="module")
