@@ -57,23 +57,29 @@ PREFERENCE = [
 SMALL = {"lora": LORA, "batch_size": 4, "micro_batch_size": None, "max_steps": 1, "autocast": "float32"}
 
 
-@pytest.mark.parametrize("name", PREFERENCE)
-def test_every_choice_is_its_equation_also_over_micro_batches(tmp_path, name):
-    config, lm = CONFIGS[name].model_copy(update=SMALL), tiny_lm()
-    frame = pairs(9, seed=4).with_columns(margin=pl.Series(MARGINS))
-    reference = np.array([[naive_side(lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
-    sizes = np.array([[len(tail) for _, tail in sides(row)] for row in frame.iter_rows(named=True)])
+def trainer_of(config, lm, frame, *, num_pairs, work):
+    """Return a trainer whose adapter is not zero, and the rows it trains and evaluates on."""
     rows = preference_rows(lm, frame, batch_size=8, margin_weights=config.margin_weights)
     trainer = UnitPreferenceTrainer(
         config=config,
         model=lm.model,
-        args=preference_arguments(config, num_pairs=9, warmup_steps=0, seed=0, work=tmp_path),
+        args=preference_arguments(config, num_pairs=num_pairs, warmup_steps=0, seed=0, work=work),
         train_dataset=rows,
         eval_dataset=rows,
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=23),
         peft_config=lora_config(config.lora, lm.model.config),
     )
     shake_adapter(trainer.model)
+    return trainer, rows
+
+
+@pytest.mark.parametrize("name", PREFERENCE)
+def test_every_choice_is_its_equation_also_over_micro_batches(tmp_path, name):
+    config, lm = CONFIGS[name].model_copy(update=SMALL), tiny_lm()
+    frame = pairs(9, seed=4).with_columns(margin=pl.Series(MARGINS))
+    reference = np.array([[naive_side(lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
+    sizes = np.array([[len(tail) for _, tail in sides(row)] for row in frame.iter_rows(named=True)])
+    trainer, rows = trainer_of(config, lm, frame, num_pairs=9, work=tmp_path)
     policy_lm = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
     policy = np.array([[naive_side(policy_lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
     by_name = by_hand(policy, reference, sizes, config.beta)
@@ -99,17 +105,7 @@ def test_gradients_of_weighted_pairs_are_weighted(tmp_path):
     for rows, weighted in (([0, 1], True), ([0, 0, 0, 1], False)):
         lm, run = tiny_lm(), config.model_copy(update={"margin_weights": weighted})
         frame = pairs(2)[rows].with_columns(margin=pl.Series([3.0] * (len(rows) - 1) + [1.0]))
-        data = preference_rows(lm, frame, batch_size=8, margin_weights=weighted)
-        trainer = UnitPreferenceTrainer(
-            config=run,
-            model=lm.model,
-            args=preference_arguments(run, num_pairs=4, warmup_steps=0, seed=0, work=tmp_path),
-            train_dataset=data,
-            eval_dataset=data,
-            processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=23),
-            peft_config=lora_config(config.lora, lm.model.config),
-        )
-        shake_adapter(trainer.model)
+        trainer, data = trainer_of(run, lm, frame, num_pairs=4, work=tmp_path)
         trainer.model.train()
         trainer.compute_loss(trainer.model, trainer.data_collator([*data])).backward()
         found.append(

@@ -55,11 +55,6 @@ class PairYield(Config):
     rejected: float | None
     agreement: Mean
 
-    @property
-    def pairs_at(self) -> float:
-        """Pairs per judge call."""
-        return self.pairs / max(1, self.prompts * self.num_continuations)
-
 
 class BestOf(Config):
     """The best of `num_continuations` by utility: expected scores of it by both judges, and its KL bound in nats."""
