@@ -54,16 +54,18 @@ def experiments(root: Path) -> dict[str, str]:
     return dict(zip(listed[::2], listed[1::2], strict=True))
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes that work below a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
+def processes_in(folder: Path) -> dict[int, list[str]]:
+    """Return the command lines of the processes that work below a folder; one may end while it is looked at."""
+    found = (process.info for process in psutil.process_iter(["pid", "cwd", "status", "cmdline"]))
+    return {
+        one["pid"]: one["cmdline"]
+        for one in found
+        if one["cwd"] and Path(one["cwd"]).is_relative_to(folder) and one["status"] != psutil.STATUS_ZOMBIE
+    }
+
+
+def evaluates(folder: Path) -> bool:
+    return any("eval" in command for command in processes_in(folder).values())
 
 
 def json_of(told: str) -> str:
@@ -76,7 +78,7 @@ def wait_for(condition, folder: Path) -> None:
     end = time.monotonic() + 300
     while not condition():
         if time.monotonic() > end:
-            pytest.fail("\n".join(f"{one.pid} of {one.ppid()}: {one.cmdline()}" for one in processes_in(folder)))
+            pytest.fail(f"still runs: {processes_in(folder)}")
         time.sleep(0.2)
 
 
@@ -138,11 +140,11 @@ def test_a_killed_sweep_ends_at_once_and_continues_to_the_same_table(world, tmp_
     waits.touch()
     environment = {**ENVIRONMENT, **VARIABLES, "SWEEP_WAITS": str(waits)}
     process = subprocess.Popen(command, cwd=other, env=environment, stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: any("eval" in one.cmdline() for one in processes_in(clone)), clone)
+    wait_for(lambda: evaluates(clone), clone)
     waits.unlink()
     wait_for(lambda: len(experiments(other)) == 1, clone)
     waits.touch()
-    wait_for(lambda: any("eval" in one.cmdline() for one in processes_in(clone)), clone)
+    wait_for(lambda: evaluates(clone), clone)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     wait_for(lambda: not processes_in(clone), clone)  # within seconds, but on a loaded machine longer

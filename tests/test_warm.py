@@ -374,7 +374,8 @@ def test_an_interrupt_while_libraries_are_imported_is_not_lost(importing):
 @pytest.mark.parametrize("victim", ["command", "stage"])
 def test_no_fork_starts_for_one_that_died_while_libraries_were_imported(importing, victim):
     project, running = importing
-    (asking,) = (child for child in psutil.Process(running.pid).children() if "stages.probe" in child.cmdline())
+    children = (one for one in psutil.process_iter(["ppid", "cmdline"]) if one.info["ppid"] == running.pid)
+    (asking,) = (child for child in children if "stages.probe" in child.info["cmdline"])
     (asking if victim == "stage" else running).send_signal(signal.SIGKILL)
     running.wait(60)
     assert nothing_lives(running.pid)
