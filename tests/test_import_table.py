@@ -33,7 +33,7 @@ ROWS = [
     {"recordings", "prompts"},
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
     {"training", "benchmarks", "listening", "preferences"},
-    {"online", "storyworld", "corpora"},
+    {"online", "storyworld", "corpora", "figures"},
     {"report", "lineage"},
     {"plan", "publishing", "sweep"},
     {"generation"},

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import BASE
+from alignslm.figures.columns import BASE
 from alignslm.report.drawing import HUES, Panel, new_figure, svg_of
 from alignslm.report.systems import lineage
 

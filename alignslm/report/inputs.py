@@ -11,9 +11,9 @@ from alignslm import tables
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.config.model import Config
+from alignslm.figures.corpus_level import WORD_ERRORS, word_errors
 from alignslm.integrity import read_json
 from alignslm.pairs.counts import PairCounts
-from alignslm.report.corpus_level import WORD_ERRORS, word_errors
 from alignslm.report.examples import Example, first_changes, first_prompts, read_examples
 from alignslm.report.systems import evaluated, last_round, topline
 from alignslm.training_log import BestCheckpoint, Change, LogRow

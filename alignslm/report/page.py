@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from alignslm.benchmarks.conventions import Convention
 from alignslm.browser_audio import to_browser_audio
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import BASE
+from alignslm.figures.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
 from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words, headline

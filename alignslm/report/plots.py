@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
+from alignslm.figures.columns import BASE, CONTINUATION, FINETUNED
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
 from alignslm.report.drift import held_out_scores
 from alignslm.report.findings import LOW_TEMPERATURE

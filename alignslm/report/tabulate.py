@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from alignslm.config.experiment import Params
-from alignslm.report.columns import CONTINUATION, SPEECH, WORD_ERROR
+from alignslm.figures.columns import CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.formatting import (
     DASH,
     arrow,
