@@ -106,6 +106,10 @@ class Artifacts:
         """Return the folder of the tables that a checkpoint learnt from online, each by its name."""
         return self.checkpoint(name) / "rollouts"
 
+    def labels(self, name: str) -> Path:
+        """Return the labels of the continuations that a checkpoint learnt from by KTO."""
+        return self.checkpoint(name) / "labels.parquet"
+
     def training(self, name: str) -> Path:
         """Return the training log of a checkpoint."""
         return self.root / "training_logs" / f"{name}.json"

@@ -14,6 +14,7 @@ from alignslm.tables.schemas import (
     ENCODED,
     ITEM_SCORES,
     ITEMS,
+    LABELS,
     MOS,
     PAIRS,
     PROMPTS,
