@@ -43,15 +43,9 @@ JUDGED = [
     {"prompt": "e", "score": 1.0, "split": "test"},
 ]
 LABELS = [
-    "desirable",
-    "undesirable",
-    "neither",
-    "desirable",
-    "neither",
-    "neither",
-    "undesirable",
-    "undesirable",
-    "neither",
+    *("desirable", "undesirable", "neither"),
+    *("desirable", "neither", "neither"),
+    *("undesirable", "undesirable", "neither"),
     "undesirable",
 ]
 
@@ -185,7 +179,7 @@ def test_the_loss_is_the_papers_whatever_the_micro_batch(tmp_path, shaken, above
 def test_a_whole_batch_is_what_trl_itself_computes(tmp_path):
     rows, config = rows_of(), KTO.model_copy(update={"batch_size": 10})
     trainer, _ = trainer_of(config, tiny_lm(), rows, tmp_path)
-    shake_adapter(trainer.model, seed=5)
+    shake_adapter(trainer.model, seed=11)
     ((loss, _, _),) = steps_of(trainer, 10, 10)
     theirs = KTOTrainer.__new__(KTOTrainer)
     theirs.__dict__ = trainer.__dict__
@@ -197,7 +191,7 @@ def test_validation_has_the_loss_of_all_rows_and_the_rewards_of_pairs(tmp_path):
     rows, lm, compared = rows_of(), tiny_lm(), pairs(9, seed=4)
     trainer, arguments = trainer_of(KTO, lm, rows, tmp_path)
     assert trainer.evaluate()["eval_rewards/margins"] == 0
-    shake_adapter(trainer.model, seed=5)
+    shake_adapter(trainer.model, seed=11)
     after = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
     losses, _ = by_hand(tiny_lm(), after, rows, KTO)
     each = np.where(rows["label"] == "desirable", arguments.desirable_weight, arguments.undesirable_weight)
@@ -258,15 +252,8 @@ def test_rows_of_one_class_are_refused(tmp_path, label):
     rows = unpaired(frame).filter((pl.col("label") == label) | (pl.col("split") == "valid"))
     with pytest.raises(TooFewPairsError) as raised:
         train_offline(KTO, tiny_lm(), frame, labeled=rows, warmup_steps=0, seed=3, batch_size=8, work=tmp_path)
-    names(
-        raised.value,
-        "0",
-        (rows["split"] == "train").sum(),
-        "desirable",
-        "min_chosen_score",
-        "max_rejected_score",
-        "min_pairs",
-    )
+    count = (rows["split"] == "train").sum()
+    names(raised.value, "0", count, label, "min_chosen_score", "max_rejected_score", "min_pairs")
 
 
 def test_a_batch_of_one_is_refused(tmp_path, monkeypatch):

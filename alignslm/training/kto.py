@@ -121,7 +121,8 @@ class UnitKTOTrainer(KTOTrainer):
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Log the figures of the validation rows and pairs. Every process computes them all."""
-        self.model.eval()
+        if self.model is not None:
+            self.model.eval()
         metrics = {f"eval_{name}": value for name, value in self.figures().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -176,14 +177,16 @@ def kto_arguments(
 ) -> KTOConfig:
     """Return TRL's arguments for this configuration and the labels of the training rows."""
     balance, weight = config.class_balance or 1.0, config.loss_weights["kto"]
-    weights = class_weights((labels == DESIRABLE).sum(), (labels == UNDESIRABLE).sum(), balance)
+    desirable = len(labels.filter(labels == DESIRABLE))
+    weights = class_weights(desirable, len(labels) - desirable, balance)
     arguments = offline_arguments(config, num_rows=len(labels), warmup_steps=warmup_steps, seed=seed, work=work)
+    arguments |= {name: weight * each for name, each in weights.items()}
     if arguments["per_device_train_batch_size"] < 2:
         raise BatchError(
             f"batch_size {config.batch_size} leaves a process one continuation at a time, and KTO needs another to "
             "compare it with. Raise batch_size in the trainer's YAML, or lower the number of processes."
         )
-    return KTOConfig(**arguments, **{name: weight * each for name, each in weights.items()})
+    return KTOConfig(**arguments)
 
 
 def train_offline(
