@@ -1,5 +1,6 @@
 """Train a checkpoint from another one, on preference pairs, on speech or online, and merge its adapter."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from alignslm.lm.checkpoint import UnitLM, load_lm, save_lm
 from alignslm.lm.positions import named_rows
 from alignslm.online.rollouts import Listeners, RolloutStore
 from alignslm.prompts import fill_missing_texts
-from alignslm.training.adapter import save_adapter_and_merge, unshard_base
+from alignslm.storage import filling
+from alignslm.training.adapter import save_adapter_and_merge, sort_targets, unshard_base
+from alignslm.training.checkpointing import STEPS
 from alignslm.training.next_unit import continue_training
 from alignslm.training.preference import train_preferences
 from alignslm.training.processes import (
@@ -123,6 +126,14 @@ def _heard_by(run: Run) -> dict[str, str]:
     return {str(path): integrity.require_intact(path) for path in again}
 
 
+def _save_steps(kept: Path, folder: Path) -> None:
+    """Move the adapters of saved steps into a checkpoint's folder."""
+    with filling(folder) as partial:
+        shutil.copytree(kept, partial, dirs_exist_ok=True)
+        for config in partial.glob("*/adapter_config.json"):
+            sort_targets(config)
+
+
 def main(name: str) -> None:
     """Train one checkpoint."""
     with report_user_errors():
@@ -141,6 +152,8 @@ def main(name: str) -> None:
         lm = load_lm(parent, device=run.execution.device, processes=run.execution.processes_sharing)
         contract = tables.contract_of(learning.table, source)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
+        if noun.keep_steps:
+            (work / STEPS).mkdir(exist_ok=True)
         wait_for_everyone()  # the first process has the folder for itself
         with nullcontext() if noun.scores else named_rows(rows[learning.table.key[0]]):
             model, made, best = learning.train(run, lm, rows, work)
@@ -148,6 +161,8 @@ def main(name: str) -> None:
             folder = artifacts.checkpoint(name)
             merged = save_adapter_and_merge(unshard_base(model, parent), folder / "adapter")
             save_lm(merged, lm.vocabulary, lm.contract if noun.train_on == UNITS else contract, folder)
+            if noun.keep_steps:
+                _save_steps(work / STEPS, folder / STEPS)
             write_log(made, best, artifacts.training(name))
         if best:
             run.log.log_metrics(

@@ -34,7 +34,7 @@ ROWS = [
     {"encoder", "lm", "vocoder", "asr", "judge", "mos", "pairs"},
     {"training", "benchmarks", "listening", "preferences"},
     {"online", "storyworld", "corpora", "figures"},
-    {"report", "lineage"},
+    {"report", "lineage", "guard"},
     {"plan", "publishing", "sweep"},
     {"generation"},
     {"demo", "load"},
