@@ -129,10 +129,8 @@ def _measure(run: Run, prompts: pl.DataFrame, ears: _Ears, work: Path) -> Callab
         lm = _lm(run, place / "checkpoint")
         drawn = _draw(run, lm, prompts, place, f"{label} drawn")
         heard = pl.concat(run.map_rows(drawn, ears, place / "heard", step=f"{label} heard"))
-        transcripts, speech = (
-            heard.select(tables.TRANSCRIPTS.schema),
-            heard.select(pl.col("source_id").alias("continuation_id"), *SPOKEN),
-        )
+        transcripts = tables.conform(heard, tables.TRANSCRIPTS)
+        speech = heard.select(pl.col("source_id").alias("continuation_id"), *SPOKEN)
         stories = join_judge_inputs(drawn, transcripts, prompts)
         judged = _judged(run, stories, drawn, speech, place)
         told = drawn.join(prompts.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")

@@ -26,7 +26,7 @@ class Spelling:
 
     def transcribe(self, waveforms):
         texts = [" ".join(f"u{int(u) - 1}" for u in np.rint(wave[FRAME // 2 :: FRAME] * 64)) for wave in waveforms]
-        return [Transcript(text or None, "ok" if text else "empty", None, text, None, None, None) for text in texts]
+        return [Transcript(text or None, "ok" if text else "empty", None, text, None, None) for text in texts]
 
 
 class Repetition:
