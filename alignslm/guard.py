@@ -73,7 +73,7 @@ def _exceeded(row: Mapping[str, float | None], guard: Guard) -> Iterator[str]:
 
 def outcome(chosen: pl.DataFrame, guard: Guard) -> str:
     """Return in words which of the rows of `choose` is kept, and the first step that is outside, with its limits."""
-    kept, last = chosen.row(by_predicate=pl.col("kept"), named=True), chosen["step"].max()
+    kept, last = chosen.row(by_predicate=pl.col("kept"), named=True), chosen["step"][-1]
     outside = chosen.filter(pl.col("step") != START, pl.col("exceeded").list.len() > 0)
     first = f"first outside: step {outside['step'][0]} ({', '.join(outside['exceeded'][0])})" if len(outside) else ""
     if kept["step"] == START:
