@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from alignslm import tables
 from alignslm.report.inputs import GuardLog
 from tests.messages import names
-from tests.micro import ENVIRONMENT, edit, make_repository, repro, run, start_history
+from tests.micro import ENVIRONMENT, WARM, edit, make_repository, repro, run, start_history
 
 pytestmark = pytest.mark.long
 CODE = """
@@ -103,7 +103,8 @@ def root(tmp_path_factory) -> Path:
     }
     edit(root / "params.yaml", changes)
     start_history(root)
-    repro(root, *(f"guard@{name}" for name in LIMITS))
+    said = run(root, *WARM, "dvc", "repro", *(f"guard@{name}" for name in LIMITS))
+    (root / "said.txt").write_text(said)
     return root
 
 
@@ -158,8 +159,8 @@ def test_without_a_step_inside_the_start_is_kept_and_the_stage_says_so(root):
     start, made = weights_of(root, "base"), weights_of(root, "strict")
     assert start.keys() == made.keys()
     assert all(torch.equal(start[name], made[name]) for name in start)
-    said = run(root, "python", "-m", "stages.guard", "strict")
-    names(said, "guard@strict", "online", "base", "step 3", "unit_entropy", "< 100")
+    said = (root / "said.txt").read_text().partition("guard@strict: ")[2].partition("\n")[0]
+    names(said, "online", "base", "step 3", "unit_entropy", "< 100")
 
 
 def test_it_measures_what_evaluation_would(root):
