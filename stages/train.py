@@ -1,5 +1,6 @@
 """Train a checkpoint from another one, on preference pairs, on speech or online, and merge its adapter."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from alignslm.online.rollouts import Listeners, RolloutStore
 from alignslm.pairs.labels import label_continuations, labeled_continuations
 from alignslm.pairs.streaming import Sources
 from alignslm.prompts import fill_missing_texts
-from alignslm.training.adapter import save_adapter_and_merge, unshard_base
+from alignslm.storage import filling
+from alignslm.training.adapter import save_adapter_and_merge, sort_targets, unshard_base
+from alignslm.training.checkpointing import STEPS
 from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import continue_training
 from alignslm.training.processes import (
@@ -153,6 +156,14 @@ def _also_read(run: Run) -> dict[str, str]:
     return {str(path): integrity.require_intact(path) for path in again}
 
 
+def _save_steps(kept: Path, folder: Path) -> None:
+    """Move the adapters of saved steps into a checkpoint's folder."""
+    with filling(folder) as partial:
+        shutil.copytree(kept, partial, dirs_exist_ok=True)
+        for config in partial.glob("*/adapter_config.json"):
+            sort_targets(config)
+
+
 def main(name: str) -> None:
     """Train one checkpoint."""
     with report_user_errors():
@@ -171,6 +182,8 @@ def main(name: str) -> None:
         lm = load_lm(parent, device=run.execution.device, processes=run.execution.processes_sharing)
         contract = tables.contract_of(learning.table, source)
         lm.contract.require(contract, mine=str(parent), theirs=str(source))
+        if noun.keep_steps:
+            (work / STEPS).mkdir(exist_ok=True)
         wait_for_everyone()  # the first process has the folder for itself
         with nullcontext() if noun.scores else named_rows(rows[learning.table.key[0]]):
             model, made, best = learning.train(run, lm, rows, work)
@@ -178,6 +191,8 @@ def main(name: str) -> None:
             folder = artifacts.checkpoint(name)
             merged = save_adapter_and_merge(unshard_base(model, parent), folder / "adapter")
             save_lm(merged, lm.vocabulary, lm.contract if noun.train_on == UNITS else contract, folder)
+            if noun.keep_steps:
+                _save_steps(work / STEPS, folder / STEPS)
             write_log(made, best, artifacts.training(name))
         if best:
             run.log.log_metrics(

@@ -12,7 +12,7 @@ from alignslm import tables
 from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import Convention, conventions_of
 from alignslm.benchmarks.scoring import score_items
-from alignslm.report.columns import EvalTables, columns_of
+from alignslm.figures.columns import EvalTables, columns_of
 from alignslm.report.metrics import summarise
 from tests.messages import names
 from tests.test_benchmarks import CONFIG, items

@@ -21,7 +21,7 @@ from alignslm.config.benchmarks import Sblimp, Swuggy
 from alignslm.config.sources import FolderSource
 from alignslm.config.speech import MFCCKMeansConfig
 from alignslm.encoder import load_encoder, prepare_encoder
-from alignslm.report.columns import EvalTables, columns_of
+from alignslm.figures.columns import EvalTables, columns_of
 from tests.messages import names
 from tests.test_benchmarks import CONFIG
 from tests.tiny_lm import NUM_UNITS, tiny_lm

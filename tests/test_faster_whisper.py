@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from alignslm.asr import ASRError, load_asr, prepare_asr
+from alignslm.config.ctranslate2_file import CTranslate2Error
 from alignslm.config.model_folders import model_folder_problems
 from alignslm.config.whisper import FasterWhisperASRConfig
-from alignslm.loading.ctranslate2 import CTranslate2Error, read_state
+from alignslm.loading.ctranslate2 import read_state
 from tests.messages import names
 from tests.test_whisper import SILENT, SOUNDS
 from tests.tiny_whisper import config_of, write_ctranslate2, write_whisper

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from alignslm import tables
 from alignslm.cli import app
 from alignslm.cli.terminal import fitted
-from alignslm.report.columns import ReportError
+from alignslm.figures.columns import ReportError
 from alignslm.report.compare import compare
 from alignslm.report.formatting import probability
 from alignslm.report.inputs import read_inputs

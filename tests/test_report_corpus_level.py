@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
+from alignslm.figures.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.metrics import ngrams, words
-from alignslm.report.corpus_level import distinct_values, jackknife_values, word_error_values, word_errors
 from alignslm.report.inputs import read_inputs
 from alignslm.report.writing import report_of
 from alignslm.statistics import MIN_CLUSTERS, mean_interval

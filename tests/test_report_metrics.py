@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignslm import tables
-from alignslm.report.columns import EvalTables, ReportError
+from alignslm.figures.columns import EvalTables, ReportError
 from alignslm.report.inputs import read_inputs
 from alignslm.report.metrics import FLAG_REASON, Report, compared, summarise
 from alignslm.report.systems import evaluated, previous

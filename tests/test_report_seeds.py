@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from alignslm import tables
 from alignslm.cli import app
-from alignslm.report.columns import ReportError
+from alignslm.figures.columns import ReportError
 from alignslm.report.evaluated import Paired
 from alignslm.report.seeds import _combine, compare_seeds, name_runs
 from tests.messages import names

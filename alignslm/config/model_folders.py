@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
 
+from alignslm.config.ctranslate2_file import WEIGHTS_FILE, CTranslate2Error, read_variables
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.llm_judges import CausalLMJudgeConfig
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
@@ -21,23 +23,28 @@ GENERATES = ("CausalLM", "LMHead", "ConditionalGeneration")  # ends or parts of 
 SETTINGS = ("*config.json", "tokenizer.json", f"*{INDEX_SUFFIX}")
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-_WEIGHTS_OF_CTRANSLATE2 = "model.bin"
+SLAM_OFFSET = 2  # <PAD> and <S> come before its units
+SPEECH_ENCODERS = ("whisper", "hubert", "wav2vec2", "wavlm")
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 class _Expected(NamedTuple):
-    """What a stage expects in a folder: its model_type, whether it reads .bin, tokenizes, writes text; its tokens.
+    """What a stage expects in a folder: its model_type, whether it reads .bin, tokenizes, writes text; tokens, layers.
 
-    `ctranslate2`: whether that form is "taken" too, "required", or None.
+    `ctranslate2`: whether that form is "taken" too, "required", or None. `offset`: whether config.json says the first
+    unit's token.
     """
 
-    model_type: str | None = None
+    model_types: tuple[str, ...] = ()
     ctranslate2: Literal["taken", "required"] | None = None
     gguf: bool = False
     pickled: bool = True
     tokenizer: bool = False
     generates: bool = False
+    offset: bool = False
     min_tokens: int = 0
+    min_layers: int = 0
 
 
 def model_folder_problems(config: object, folder: Path) -> list[str]:
@@ -55,19 +62,26 @@ def model_folder_problems(config: object, folder: Path) -> list[str]:
 def _expected_of(config: object) -> _Expected | None:
     found: _Expected | None = None
     match config:
-        case HFLMConfig() | TwistLMConfig():
-            offset = config.ids.offset if isinstance(config, HFLMConfig) else 0  # TWIST's is in its config.json
-            found = _Expected(generates=isinstance(config, HFLMConfig), min_tokens=offset + config.units.num_units)
+        case HFLMConfig():
+            found = _Expected(generates=True, min_tokens=config.ids.offset + config.units.num_units)
+        case TwistLMConfig():
+            found = _Expected(offset=True, min_tokens=config.units.num_units)
+        case SlamLMConfig():
+            found = _Expected(
+                ("speech_language_model",), pickled=False, min_tokens=SLAM_OFFSET + config.units.num_units
+            )
+        case TwistInitConfig():
+            found = _Expected(generates=True)
         case CausalLMJudgeConfig():
             found = _Expected(pickled=False, tokenizer=True, generates=True, gguf=True)
         case WhisperASRConfig():
-            found = _Expected("whisper", "taken", tokenizer=True)
+            found = _Expected(("whisper",), "taken", tokenizer=True)
         case SpeechKMeansConfig():
-            found = _Expected(None, "taken")
+            found = _Expected(SPEECH_ENCODERS, "taken", min_layers=config.layer)
         case FasterWhisperASRConfig():
-            found = _Expected("whisper", "required")
-        case HubertEncoderConfig() | SlamLMConfig() | TwistInitConfig():
-            found = _Expected({"hubert": "hubert", "slam": "speech_language_model"}.get(config.kind))
+            found = _Expected(("whisper",), "required")
+        case HubertEncoderConfig():
+            found = _Expected(("hubert",), min_layers=config.layer)
     return found
 
 
@@ -75,10 +89,10 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
     if any(name.endswith(".gguf") for name in names) and "config.json" not in names:
         yield from _gguf_problems(folder, expected)
-    elif expected.ctranslate2 and _WEIGHTS_OF_CTRANSLATE2 in names and "model.safetensors" not in names:
+    elif expected.ctranslate2 and WEIGHTS_FILE in names and "model.safetensors" not in names:
         yield from _ctranslate2_problems(folder, names)
     elif expected.ctranslate2 == "required":
-        yield f"{folder} has no {_WEIGHTS_OF_CTRANSLATE2}, which CTranslate2 needs; for other formats use kind: whisper"
+        yield f"{folder} has no {WEIGHTS_FILE}, which CTranslate2 needs; for other formats use kind: whisper"
     elif not folder.is_dir():
         yield f"{folder} is a file; use the folder with config.json and the weights"
     elif not names:
@@ -88,6 +102,7 @@ def _problems(folder: Path, expected: _Expected) -> Iterator[str]:
     elif isinstance(settings := read_json(folder / "config.json"), str):
         yield settings
     else:
+        settings = {**(settings.get("base_config") or {}), **settings}  # of slamkit
         yield from _config_problems(folder, settings, expected)
         if expected.tokenizer:
             yield from _tokenizer_problems(folder, settings)
@@ -111,8 +126,10 @@ def _begins(file: Path) -> bytes:
 def _ctranslate2_problems(folder: Path, names: list[str]) -> Iterator[str]:
     if absent := [name for name in ("config.json", "tokenizer.json") if name not in names]:
         yield f"{folder} has no {' and no '.join(absent)}; copy it from the model it was made of"
-    if b"WhisperSpec" not in _begins(folder / _WEIGHTS_OF_CTRANSLATE2):
-        yield f"{folder / _WEIGHTS_OF_CTRANSLATE2} is not Whisper in CTranslate2's form; download it again"
+    try:
+        read_variables(folder / WEIGHTS_FILE)
+    except CTranslate2Error as error:
+        yield str(error)
 
 
 def settings_problems(folder: Path) -> list[str]:
@@ -140,13 +157,23 @@ def read_json(file: Path) -> dict[str, Any] | str:
 
 def _config_problems(folder: Path, settings: Mapping[str, Any], expected: _Expected) -> Iterator[str]:
     found, classes = settings.get("model_type"), settings.get("architectures") or []
-    if expected.model_type not in {None, found}:
-        yield f"{folder} is a model of type {found!r}, expected {expected.model_type!r}; name another model"
+    if expected.model_types and found not in expected.model_types:
+        wanted = " or ".join(map(repr, expected.model_types))
+        yield f"{folder} is a model of type {found!r}, expected {wanted}; name another model"
+        return
+    if found == "whisper" and not any((folder / name).is_file() for name in EXTRACTORS):
+        yield f"{folder} has no {EXTRACTORS[0]}; copy it from the model it was made of"
     if expected.generates and classes and not any(word in str(name) for name in classes for word in GENERATES):
         yield f"{folder} is a {', '.join(map(str, classes))}, which is not a causal language model; name another model"
-    size = settings.get("vocab_size")
-    if isinstance(size, int) and size < expected.min_tokens:
-        yield f"{folder} has vocab_size {size}, but offset and units of the config need {expected.min_tokens} tokens"
+    if expected.offset and not isinstance(settings.get("offset"), int):
+        yield f"{folder / 'config.json'} has no offset, so this is not a TWIST model; for another one use kind: hf"
+        return
+    size, needed = settings.get("vocab_size"), expected.min_tokens + (settings["offset"] if expected.offset else 0)
+    if isinstance(size, int) and size < needed:
+        yield f"{folder} has vocab_size {size}, but offset and units of the config need {needed} tokens"
+    layers = settings.get("encoder_layers", settings.get("num_hidden_layers"))
+    if isinstance(layers, int) and layers < expected.min_layers:
+        yield f"{folder} has {layers} layers, but layer is {expected.min_layers} in the config"
     if "quantization_config" in settings:
         yield f"{folder} is quantized, which is not supported; use the model in float32, float16 or bfloat16"
 
@@ -179,6 +206,9 @@ def _weights_problems(folder: Path, settings: Mapping[str, Any], expected: _Expe
         others = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         pickles = f"; reading a pickle ({', '.join(others[:3])}) may run code" if others else ""
         yield f"{folder} has no weights like {' or '.join(patterns)}{pickles}; name a model that has them"
+    for file in files:
+        if file.suffix == ".bin" and _begins(file).startswith(b"PK") and not is_zipfile(file):
+            yield f"{file} is cut off; download it again"
     tensors: dict[str, tuple[str, list[int]]] = {}
     for file in files if files and files[0].suffix == ".safetensors" else ():
         try:

@@ -14,7 +14,7 @@ from alignslm.encoder.checkpoint_info import framing_of
 from alignslm.encoder.waveforms import EncoderError
 from alignslm.loading import load_pretrained, weights_errors
 from alignslm.loading.ctranslate2 import is_ctranslate2
-from alignslm.loading.whisper import read_model, read_processor
+from alignslm.loading.whisper import read_extractor, read_model
 
 CONVOLUTIONAL = ("hubert", "wav2vec2", "wavlm")
 
@@ -52,7 +52,7 @@ class WhisperStates(SpeechStates):
             raise EncoderError(
                 f"{path} takes at most {hears_s:g} s, not normalized: set window_s, normalise_input: false"
             )
-        self._extractor: Any = read_processor(path).feature_extractor
+        self._extractor = read_extractor(path)
         self._is_last = config.layer == len(model.layers)
         super().__init__(config, _cut(model, model, config, path), device)
 

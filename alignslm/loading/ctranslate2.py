@@ -1,7 +1,6 @@
 """Whisper in CTranslate2's form (model.bin), as faster-whisper reads it, turned into transformers'."""
 
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +8,10 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, WhisperConfig
 
-WEIGHTS_FILE = "model.bin"
-_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}  # 5 is bfloat16
+from alignslm.config.ctranslate2_file import WEIGHTS_FILE, read_variables
+
 _NORM = {"gamma": "weight", "beta": "bias"}
 _ATTENTION = {"self_attention": "self_attn", "attention": "encoder_attn"}
-
-
-class CTranslate2Error(ValueError):
-    """A model.bin is not Whisper as CTranslate2 writes it."""
 
 
 def is_ctranslate2(folder: Path) -> bool:
@@ -29,12 +24,12 @@ def read_state(folder: Path) -> dict[str, torch.Tensor]:
 
     Raises CTranslate2Error if the file is of another model, another format version or cut off.
     """
-    return dict(_renamed(_variables(folder / WEIGHTS_FILE)))
+    return dict(_renamed(read_variables(folder / WEIGHTS_FILE)))
 
 
 def read_config(folder: Path) -> tuple[WhisperConfig, GenerationConfig]:
     """Return the checkpoint's shape and how it is to decode. Raises CTranslate2Error."""
-    found = _variables(folder / WEIGHTS_FILE)
+    found = read_variables(folder / WEIGHTS_FILE)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     vocabulary, width = found["decoder/embeddings/weight"].shape
     tokens = _token_ids(folder)
@@ -62,53 +57,6 @@ def _token_ids(folder: Path) -> dict[str, int]:
     ids = {token["content"]: token["id"] for token in added}
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
-
-
-def _variables(file: Path) -> dict[str, np.ndarray]:
-    """Return the variables as they are stored; they stay in the file until they are used."""
-    content = np.memmap(file, np.uint8, "r")
-    try:
-        version, at = _number(content, 0, "<I")
-        kind, at = _text(content, at)
-        if (version, kind) != (6, "WhisperSpec"):
-            raise CTranslate2Error(f"{file} is {kind!r} of format {version}, expected 'WhisperSpec' of format 6")
-        count, at = _number(content, at + 4, "<I")  # after the revision
-        found = {}
-        for _ in range(count):
-            name, at = _text(content, at)
-            found[name], at = _array(content, at)
-        count, at = _number(content, at, "<I")
-        for _ in range(count):  # equal variables are stored once
-            name, at = _text(content, at)
-            same, at = _text(content, at)
-            found[name] = found[same]
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
-        raise CTranslate2Error(f"{file} is cut off, or not of CTranslate2; fetch it again ({error})") from error
-    return found
-
-
-def _number(content: np.ndarray, at: int, kind: str) -> tuple[int, int]:
-    """Return a number that starts at a byte, and the byte after it."""
-    size = struct.calcsize(kind)
-    return struct.unpack(kind, content[at : at + size].tobytes())[0], at + size
-
-
-def _text(content: np.ndarray, at: int) -> tuple[str, int]:
-    length, at = _number(content, at, "<H")
-    if at + length > len(content):
-        raise struct.error("a name ends outside of it")
-    return content[at : at + length - 1].tobytes().decode(), at + length  # a zero byte ends it
-
-
-def _array(content: np.ndarray, at: int) -> tuple[np.ndarray, int]:
-    rank, at = _number(content, at, "<B")
-    shape = struct.unpack(f"<{rank}I", content[at : at + 4 * rank].tobytes())
-    dtype, at = _number(content, at + 4 * rank, "<B")
-    num_bytes, at = _number(content, at, "<I")
-    if at + num_bytes > len(content):
-        raise struct.error(f"{at + num_bytes} bytes are expected, it has {len(content)}")
-    array = np.frombuffer(content, _DTYPES[dtype], num_bytes // np.dtype(_DTYPES[dtype]).itemsize, at)
-    return array.reshape(shape), at + num_bytes
 
 
 def _float(name: str, found: dict[str, np.ndarray]) -> np.ndarray:

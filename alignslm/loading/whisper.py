@@ -29,7 +29,13 @@ def read_processor(path: Path) -> WhisperProcessor:
     """Load tokenizer and feature extractor. Raises OSError or ValueError if files are missing."""
     if not is_ctranslate2(path):
         return WhisperProcessor.from_pretrained(path, local_files_only=True)
+    return WhisperProcessor(read_extractor(path), WhisperTokenizer.from_pretrained(path, local_files_only=True))
+
+
+def read_extractor(path: Path) -> Any:
+    """Load the feature extractor alone. Raises OSError or ValueError if its file is missing."""
+    if not is_ctranslate2(path):
+        return WhisperFeatureExtractor.from_pretrained(path, local_files_only=True)
     config, _ = read_config(path)
     length_s = config.max_source_positions // 50  # two frames of 10 ms make a position
-    extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=length_s)
-    return WhisperProcessor(extractor, WhisperTokenizer.from_pretrained(path, local_files_only=True))
+    return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=length_s)

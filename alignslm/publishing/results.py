@@ -6,9 +6,9 @@ from pathlib import Path
 from huggingface_hub import EvalResult
 
 from alignslm.config.experiment import Experiment
+from alignslm.figures.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
 from alignslm.integrity import read_json
 from alignslm.publishing import PublishError
-from alignslm.report.columns import ACCURACY, BASE, CONTINUATION, FINETUNED, SPEECH
 from alignslm.report.formatting import headline, style, with_unit
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import topline

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alignslm.artifacts import Artifacts
 from alignslm.config.model import Config
-from alignslm.report.columns import ReportError
+from alignslm.figures.columns import ReportError
 from alignslm.report.evaluated import Difference, Key, absent_tables, differences, read_columns
 from alignslm.report.metrics import Comparison, comparison_fields
 from alignslm.statistics import count_pairs

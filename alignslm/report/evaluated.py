@@ -8,7 +8,7 @@ import numpy as np
 
 from alignslm import tables
 from alignslm.artifacts import Artifacts
-from alignslm.report.columns import EvalTables, MetricColumn, ReportError, columns_of
+from alignslm.figures.columns import EvalTables, MetricColumn, ReportError, columns_of
 from alignslm.statistics import Estimate, Floats, Scale, group_means, holm, paired_difference
 
 Key = tuple[str, str]  # benchmark, metric

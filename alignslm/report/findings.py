@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import BASE, CONTINUATION, FINETUNED
+from alignslm.figures.columns import BASE, CONTINUATION, FINETUNED
 from alignslm.report.formatting import TOPIC, headline
 from alignslm.report.metrics import JUDGES, Comparison, Metric, Report
 from alignslm.report.systems import last_round, previous, topline

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
+from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.metrics import Comparison, Metric, Report
 from alignslm.statistics import ALL_EQUAL, MIN_CLUSTERS, TOO_FEW, Interval
 

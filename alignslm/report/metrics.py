@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from alignslm.config.model import Config
-from alignslm.report.columns import BASE, FINETUNED, EvalTables, MetricColumn, columns_of
+from alignslm.figures.columns import BASE, FINETUNED, EvalTables, MetricColumn, columns_of
 from alignslm.report.evaluated import Difference, Key, differences
 from alignslm.statistics import Interval, mean_interval
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from alignslm.report.columns import BASE, CONTINUATION
+from alignslm.figures.columns import BASE, CONTINUATION
 from alignslm.report.formatting import STYLES
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import JUDGES, Report

@@ -11,7 +11,7 @@ from alignslm.config.evaluation import BenchmarkConfig
 from alignslm.config.experiment import Experiment
 from alignslm.config.model import Config
 from alignslm.config.sources import FolderSource
-from alignslm.report.columns import ACCURACY, CONTINUATION
+from alignslm.figures.columns import ACCURACY, CONTINUATION
 from alignslm.report.formatting import DASH, TOPIC, with_error
 from alignslm.report.metrics import Report
 from alignslm.report.systems import evaluated

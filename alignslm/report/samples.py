@@ -13,7 +13,7 @@ from alignslm import tables
 from alignslm.artifacts import Artifacts
 from alignslm.audio import decode, resample
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import ReportError
+from alignslm.figures.columns import ReportError
 from alignslm.report.examples import Example, first_prompts, read_examples
 from alignslm.report.formatting import FILTERS
 from alignslm.report.systems import evaluated, topline

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from alignslm.config.model import Config
+from alignslm.figures.columns import ReportError
 from alignslm.listening.clustered import mean as mean_two_ways
-from alignslm.report.columns import ReportError
 from alignslm.report.evaluated import Key, Paired, pair, read_columns, shared_keys
 from alignslm.statistics import MIN_CLUSTERS, MIN_RUNS, Floats, Interval, mean_over_runs, paired_difference
 

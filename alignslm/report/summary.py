@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from alignslm.config.experiment import Experiment
-from alignslm.report.columns import BASE, CONTINUATION, SPEECH, WORD_ERROR
+from alignslm.figures.columns import BASE, CONTINUATION, SPEECH, WORD_ERROR
 from alignslm.report.formatting import headline, style
 from alignslm.report.metrics import Metric, Report
 from alignslm.report.systems import last_round, topline

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from alignslm.report.columns import EvalTables
+from alignslm.figures.columns import EvalTables
 from alignslm.report.inputs import ReportInputs
 from alignslm.report.metrics import Report, summarise
 from alignslm.report.page import markdown, page

@@ -10,8 +10,8 @@ from dvc.exceptions import DvcException
 from alignslm import tables
 from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
+from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, EvalTables, MetricColumn, columns_of
 from alignslm.integrity import lock_entries
-from alignslm.report.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, EvalTables, MetricColumn, columns_of
 from alignslm.report.evaluated import Key, pair, read_columns
 from alignslm.report.formatting import SPEECH_FIRST, TOPIC
 from alignslm.report.inputs import read_word_errors

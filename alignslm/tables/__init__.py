@@ -12,6 +12,7 @@ from alignslm.tables.schemas import (
     CONTINUATION_METRICS,
     CONTINUATIONS,
     ENCODED,
+    GUARD,
     ITEM_SCORES,
     ITEMS,
     LABELS,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from alignslm.config.guard import MEASURES
+
 AUDIO = pl.Struct({"bytes": pl.Binary, "path": pl.String})  # the datasets library's audio feature
 UNITS = pl.List(pl.UInt16)
 
@@ -136,6 +138,17 @@ REWARDS = Table(
     },
     ("continuation_id",),
     frozenset({"reward"}),  # null: the judge failed, and nothing was learnt from it
+)
+GUARD = Table(
+    "guard",
+    {
+        "step": pl.Int64,
+        **dict.fromkeys(MEASURES, pl.Float64),
+        "exceeded": pl.List(pl.String),  # limits that the step is outside of, with its values
+        "kept": pl.Boolean,
+    },
+    ("step",),
+    frozenset(MEASURES),
 )
 PAIRS = Table(
     "pairs",

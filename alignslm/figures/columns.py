@@ -8,8 +8,8 @@ import polars as pl
 
 from alignslm.benchmarks.conventions import BANDS, OOV, conventions_of
 from alignslm.config.benchmarks import SalmonPart
+from alignslm.figures.corpus_level import Values, distinct_values, word_error_values
 from alignslm.metrics import words
-from alignslm.report.corpus_level import Values, distinct_values, word_error_values
 from alignslm.statistics import ANSWERS, POINTS, RATIO, Scale, group_means
 
 BASE = "base"
