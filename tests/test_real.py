@@ -20,7 +20,7 @@ from alignslm.config.presets import preview
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.robustness import abx
 from alignslm.judge import JudgeInput, load_judge, prepare_judge
-from alignslm.plan import speech_probe
+from alignslm.plan import lm_probe, speech_probe
 from alignslm.plan.bench import Bench
 from alignslm.plan.workload import volume_of
 from alignslm.storyworld.espeak import synthesize
@@ -200,4 +200,5 @@ def test_the_plan_times_weights_of_packages_themselves(tmp_path):
     execution = load_execution(ROOT).model_copy(update={"device": "cpu"})
     bench = Bench(experiment, execution, volume_of(experiment, ROOT), tmp_path)
     heard = speech_probe.transcribe(bench)
+    assert 0 < lm_probe.judge(bench, "judge") < heard  # .2 and 1.1 CPU seconds were measured
     assert heard > 10 * speech_probe.encode(bench)  # seconds a clip, padded to 30 s, and a second of speech, not padded
