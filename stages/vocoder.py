@@ -1,5 +1,6 @@
 """Fit or fetch the unit vocoder, on training speech only."""
 
+import numpy as np
 import polars as pl
 
 from alignslm import tables
@@ -21,7 +22,7 @@ def main() -> None:
             tables.read(tables.UTTERANCES, artifacts.utterances, ["utterance_id", "speaker_id"]).iter_rows()
         )
         spoken = [
-            VocoderExample(units[name]["units"], units[name]["durations"], waveform, speakers[name])
+            VocoderExample(np.array(units[name]["units"]), np.array(units[name]["durations"]), waveform, speakers[name])
             for name, waveform in iter_waveforms(artifacts.utterances, chosen, config.sample_rate_hz)
         ]
         folder, code = artifacts.vocoder, artifacts.own_code(f"vocoder/{run.params.vocoder}")

@@ -199,6 +199,7 @@ evaluation:
   reduction: mean
   include_eos: false
 publish: nowhere
+guards: {}
 """
 EXECUTION = """\
 device: cpu

@@ -92,9 +92,10 @@ def picture(params: Params, state: Mapping[str, str]) -> RenderableType:
 
 def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
     """Return a checkpoint, the preferences sampled from it, and checkpoints trained from it on other data."""
-    item = params.checkpoints.get(name)
-    made_from = params.lm if item is None else f"{item.trainer}, from {item.init_from}"
-    tree = Tree(_marked(f"{name} ({made_from})", state, name if item is None else f"train@{name}"))
+    item, guard = params.checkpoints.get(name), params.guards.get(name)
+    made_from = "guard" if guard else params.lm if item is None else f"{item.trainer}, from {item.init_from}"
+    stage = f"guard@{name}" if guard else name if item is None else f"train@{name}"
+    tree = Tree(_marked(f"{name} ({made_from})", state, stage))
     imported = params.imported_preferences if name == BASE else {}
     for pairs in [*(key for key, of in params.preferences.items() if of.sampled_from == name), *imported]:
         made_by = (f"{stage}@{pairs}" for stage in (*PREFERENCES, "imported_pairs"))
@@ -104,6 +105,9 @@ def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
                 branch.add(_checkpoint(trained_on, params, state))
     for other, one in params.checkpoints.items():
         if one.pairs is None and one.init_from == name:
+            tree.add(_checkpoint(other, params, state))
+    for other, of in params.guards.items():
+        if of.steps_of == name:
             tree.add(_checkpoint(other, params, state))
     return tree
 

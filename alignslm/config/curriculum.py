@@ -44,6 +44,9 @@ class Checkpoint(Config):
     )
     trainer: Name
     warmup_steps: Count | None = Field(default=None, description="of preference training; other trainers say their own")
+    keep_steps: bool = Field(
+        default=False, description="keep the adapter of every saved step, for a guard to choose from"
+    )
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "Checkpoint":

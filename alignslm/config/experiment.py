@@ -11,6 +11,7 @@ from alignslm.config.curriculum import Checkpoint, JudgedPreferences, System
 from alignslm.config.document import KeyPath, Plain
 from alignslm.config.evaluation import BenchmarkConfig, Evaluation
 from alignslm.config.feedback import AutoBleu, JudgeConfig, Sampling, SelectorConfig, Weights
+from alignslm.config.guard import Guard
 from alignslm.config.model import Config, Label, Name
 from alignslm.config.models import LmConfig, PreferenceTrainerConfig, Prompts, Seeds, TrainerConfig, has_preference_term
 from alignslm.config.mos import MosConfig
@@ -50,6 +51,7 @@ class Params(Config):
     weights: Weights
     preferences: dict[Label, JudgedPreferences] = Field(min_length=1)
     checkpoints: dict[Label, Checkpoint] = Field(min_length=1)
+    guards: dict[Label, Guard] = Field(description="further checkpoints, each the best saved step of one inside limits")
     systems: dict[Label, System] = Field(min_length=1)
     evaluation: Evaluation
     publish: Name = Field(description="where checkpoints and pairs go when they are done")
@@ -96,6 +98,8 @@ class Params(Config):
             raise ValueError(f"checkpoints.{BASE} is what the key lm makes; choose another name")
         if clash := sorted(set(self.preferences) & set(self.imported_preferences)):
             raise ValueError(f"imported_preferences.{clash[0]} is also a name in preferences; choose another")
+        if clash := sorted(set(self.guards) & {BASE, *self.checkpoints}):
+            raise ValueError(f"guards.{clash[0]} is also the name of a checkpoint; choose another")
         for key, wanted, known in self._uses():
             if wanted not in known:
                 raise ValueError(f"{key} is {wanted!r}, which nothing makes; known: {', '.join(known)}")
@@ -104,11 +108,21 @@ class Params(Config):
         except CycleError as error:
             name = next(name for name in error.args[1] if name.startswith("checkpoints."))
             raise ValueError(f"{name}.init_from leads in a circle: {' -> '.join(error.args[1])}") from error
+        for name, guard in self.guards.items():
+            watched = self.checkpoints[guard.steps_of]
+            if not watched.keep_steps:
+                raise ValueError(f"guards.{name} needs every step: set checkpoints.{guard.steps_of}.keep_steps to true")
+            if watched.init_from != guard.init_from:
+                raise ValueError(
+                    f"guards.{name}.init_from is {guard.init_from}, but {guard.steps_of} was trained from "
+                    f"{watched.init_from}: write that"
+                )
         return self
 
     def _uses(self) -> Iterator[tuple[str, str, list[str]]]:
         """Yield (key, the name it holds, the names that it may hold)."""
-        checkpoints, pairs = [BASE, *self.checkpoints], [*self.preferences, *self.imported_preferences]
+        trained, pairs = [*self.checkpoints], [*self.preferences, *self.imported_preferences]
+        checkpoints = [BASE, *trained, *self.guards]
         for name, preferences in self.preferences.items():
             yield f"preferences.{name}.sampled_from", preferences.sampled_from, checkpoints
         for name, checkpoint in self.checkpoints.items():
@@ -117,6 +131,9 @@ class Params(Config):
                 yield f"checkpoints.{name}.train_on", checkpoint.pairs, pairs
             if checkpoint.scores is not None:
                 yield f"checkpoints.{name}.train_on", checkpoint.scores, list(self.preferences)
+        for name, guard in self.guards.items():
+            yield f"guards.{name}.steps_of", guard.steps_of, trained
+            yield f"guards.{name}.init_from", guard.init_from, checkpoints
         for name, system in self.systems.items():
             if system.checkpoint is not None:
                 yield f"systems.{name}.source", system.checkpoint, checkpoints
@@ -127,6 +144,7 @@ class Params(Config):
             f"checkpoints.{name}": [f"checkpoints.{item.init_from}", f"preferences.{item.pairs or item.scores}"]
             for name, item in self.checkpoints.items()
         }
+        needs |= {f"checkpoints.{name}": [f"checkpoints.{item.steps_of}"] for name, item in self.guards.items()}
         sampled = {f"preferences.{name}": [f"checkpoints.{p.sampled_from}"] for name, p in self.preferences.items()}
         return needs | sampled
 

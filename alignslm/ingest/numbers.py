@@ -150,6 +150,7 @@ def preset(rows: pl.DataFrame, name: str, *, asr: str | None, judge: str | None)
         "asr": asr or "char-ctc",
         "mos": "dnsmos-quick",
         "imported_preferences": {},
+        "guards": {},
         "heldout_judge": f"{name}-heldout" if texts >= FITTED_TEXTS else judge,
         "selector": "quantiles",
         "benchmarks": {"endings": name},

@@ -31,8 +31,8 @@ from alignslm.plan.bench import Bench, decoding, quiet
 from alignslm.plan.downloads import is_here
 from alignslm.plan.memory import Shape, lm_shape, shape_of
 from alignslm.plan.work import REPLY_TOKENS
+from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import continue_training, scratch_vocabulary, train_whole
-from alignslm.training.preference import train_preferences
 
 WHOLE = 50_000_000  # parameters up to which all layers are timed
 
@@ -99,7 +99,8 @@ def train_row(bench: Bench, trainer: str) -> float | None:
     config = _timed(experiment.checkpoints[name])
     shape = lm_shape(bench.experiment)
     whole = bench.on_gpu or (shape is not None and shape.parameters <= WHOLE)
-    rows = (config.micro_batch_size or config.batch_size) if whole else 1
+    least = 2 if isinstance(config, PreferenceTrainerConfig) and config.unpaired else 1
+    rows = (config.micro_batch_size or config.batch_size) if whole else least
     few = config.model_copy(update={"batch_size": rows, "micro_batch_size": None})
 
     def of(shape: Shape, layers: int) -> float:
@@ -134,7 +135,7 @@ def _train(bench: Bench, config: PreferenceTrainerConfig | NextUnitTrainerConfig
         "chosen_finish_reason": ["length"] * (rows + 1),
         "rejected_finish_reason": ["length"] * (rows + 1),
     })  # fmt: skip
-    return train_preferences(once, lm, pairs, warmup_steps=0, seed=0, batch_size=bench.execution.batch_size, work=work)
+    return train_offline(once, lm, pairs, warmup_steps=0, seed=0, batch_size=bench.execution.batch_size, work=work)
 
 
 def judge(bench: Bench, key: str) -> float | None:

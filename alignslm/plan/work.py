@@ -11,7 +11,7 @@ from alignslm.config.models import LlamaScratchConfig, PreferenceTrainerConfig
 from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, StoryWorldConfig
 from alignslm.pipeline import Stage
-from alignslm.plan.workload import RUNS_PER_UNIT, STORY_WORDS, corpus_hours, drawn_online
+from alignslm.plan.workload import RUNS_PER_UNIT, STORY_WORDS, corpus_hours, drawn_by_guard, drawn_online
 
 Amounts: TypeAlias = Mapping[str, float]  # how often each step is computed, by the step's name
 READ_UTTERANCE_S = 12.3  # mean of LibriSpeech
@@ -75,6 +75,9 @@ def _of(stage: Stage, found: Mapping[str, Amounts], experiment: Experiment) -> A
         heard = {"draw": drawn, "synthesize": drawn * lengths_of(experiment).spoken_s, "transcribe": drawn}
         trained = {f"train {experiment.params.checkpoints[name].trainer}": _rows(experiment, name)}
         return {**heard, "judge": _judged(experiment.judge, drawn), **trained} if drawn else trained
+    if kind == "guard":  # as much as it takes to sample and to evaluate a system, with other counts
+        drawn, held = drawn_by_guard(experiment, name), found["samples"]["draw"]
+        return {step: count * drawn / held for step, count in {**found["samples"], **found["eval"]}.items()}
     if kind in {"samples", "eval"} and experiment.params.systems[name].checkpoint is None:
         return {step: count for step, count in found[kind].items() if step != "draw"}
     return found.get(kind, {})
@@ -106,11 +109,12 @@ def _writes(judge: CausalLMJudgeConfig) -> bool:
 
 
 def _rows(experiment: Experiment, name: str) -> int:
-    """Return the rows (pairs or utterances) that training reads, in all steps."""
+    """Return the rows (pairs, continuations or utterances) that training reads, in all steps."""
     trainer = experiment.checkpoints[name]
     if not isinstance(trainer, PreferenceTrainerConfig):
         return trainer.max_steps * trainer.batch_size
-    pairs = PAIRS_PER_PROMPT * experiment.params.prompts.train
+    each = experiment.params.sampling.num_continuations if trainer.unpaired else PAIRS_PER_PROMPT
+    pairs = each * experiment.params.prompts.train
     steps = trainer.max_steps or math.ceil(trainer.num_train_epochs * pairs / trainer.batch_size)
     return steps * trainer.batch_size
 

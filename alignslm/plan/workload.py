@@ -7,7 +7,7 @@ from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, PartConfig
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import JudgeConfig
 from alignslm.config.llm_judges import CalibratedPerplexity, CausalLMJudgeConfig, GeneratedRating, OpenAIJudgeConfig
-from alignslm.config.models import OnlineTrainerConfig, TrainerConfig
+from alignslm.config.models import OnlineTrainerConfig, PreferenceTrainerConfig, TrainerConfig
 from alignslm.config.sources import FolderSource
 from alignslm.plan.downloads import size_of
 
@@ -15,6 +15,7 @@ WORDS_PER_S = 2.7  # of English read aloud, as LibriSpeech is
 TOKENS_PER_WORD = 1.4  # of English, in the tokenizers of large judges
 RUNS_PER_UNIT = 1.5  # frames per deduplicated unit, about
 FLAC_BYTES_PER_H = 3600 * 16000 * 2 * 0.6  # of speech at 16 kHz
+SAVED_STEPS = 5  # of a run that no pairs evaluate
 STORY_WORDS = 18  # of a storyworld utterance, with its pauses
 
 # Utterances and hours of published subsets: openslr.org/12 and arXiv 2012.03411, tables 2 and 3.
@@ -48,7 +49,7 @@ class JudgeRequests(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """Counts of rows. Continuations are of all rounds together, `online` those that training draws.
+    """Counts of rows. Continuations are of all rounds together, `online` those that training draws, `guarded` guards.
 
     Speech is in hours, at most; corpus None: unknown.
     """
@@ -59,6 +60,7 @@ class Workload(NamedTuple):
     continuations: int
     evaluated: int
     online: int
+    guarded: int
     rounds: int
     speech_h: float
     asked: list[JudgeRequests]
@@ -71,6 +73,7 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     drawn = (prompts.train + prompts.valid) * sampling.num_continuations * len(params.preferences)
     evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * len(params.systems)
     online = sum(map(drawn_online, experiment.checkpoints.values()))
+    guarded = sum(drawn_by_guard(experiment, name) for name in params.guards)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(
@@ -80,11 +83,12 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
         continuations=drawn,
         evaluated=evaluated,
         online=online,
+        guarded=guarded,
         rounds=len(params.preferences),
-        speech_h=(drawn + evaluated + online) * longest_s / 3600,
+        speech_h=(drawn + evaluated + online + guarded) * longest_s / 3600,
         asked=[
-            _asked(experiment, "judge", drawn + evaluated + online, root),
-            _asked(experiment, "heldout_judge", evaluated, root),
+            _asked(experiment, "judge", drawn + evaluated + online + guarded, root),
+            _asked(experiment, "heldout_judge", evaluated + guarded, root),
         ],
     )
 
@@ -92,6 +96,14 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
 def drawn_online(trainer: TrainerConfig) -> int:
     """Return how many continuations a trainer draws, and has judged, as it trains."""
     return trainer.num_rollouts * trainer.batch_size if isinstance(trainer, OnlineTrainerConfig) else 0
+
+
+def drawn_by_guard(experiment: Experiment, name: str) -> int:
+    """Return how many continuations a guard draws, and has judged twice: of the start and of every saved step."""
+    guard = experiment.params.guards[name]
+    trainer = experiment.checkpoints[guard.steps_of]
+    saved = trainer.num_evals if isinstance(trainer, PreferenceTrainerConfig) else SAVED_STEPS
+    return (1 + saved) * experiment.params.prompts.valid * guard.num_continuations
 
 
 def _asked(experiment: Experiment, key: Literal["judge", "heldout_judge"], stories: int, root: Path) -> JudgeRequests:

@@ -1,13 +1,15 @@
-"""How the distribution of scores changes from round to round."""
+"""How scores change: their distribution from round to round, and both judges' means over the steps of a guarded run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
 
 from alignslm.config.experiment import Experiment
 from alignslm.figures.columns import BASE
-from alignslm.report.drawing import HUES, Panel, new_figure, svg_of
+from alignslm.report.drawing import CARD, HUES, MUTED, Panel, new_figure, svg_of
+from alignslm.report.inputs import GuardLog
+from alignslm.report.metrics import JUDGES
 from alignslm.report.systems import lineage
 
 LINES = ("-", "--", ":", "-.")
@@ -32,4 +34,24 @@ def held_out_scores(judged: pl.DataFrame, experiment: Experiment) -> Iterator[Pa
             f"{experiment.params.evaluation.split} prompts: {BASE} and rounds",
             "; ".join(medians),
             svg_of(figure, name),
+        )
+
+
+def guarded_steps(guards: Mapping[str, GuardLog]) -> Iterator[Panel]:
+    """Draw both judges' mean scores over the KL to the start; steps outside a limit are hollow, the kept one marked."""
+    for name, guard in guards.items():
+        (figure, axes), said = new_figure(height_inches=2.7), list[str]()
+        for judge, label, hue in zip(JUDGES, ("training judge", "held-out judge"), (0, 1), strict=True):
+            points = [(row["kl"], row[judge], row) for row in guard.steps if row[judge] is not None]
+            axes.plot([kl for kl, _, _ in points], [score for _, score, _ in points], "-", color=HUES[hue], label=label)
+            for kl, score, row in points:
+                axes.plot(kl, score, "o", color=HUES[hue], markerfacecolor=CARD if row["exceeded"] else HUES[hue])
+            said.append(f"{label} " + ", ".join(f"{score:.2f} (step {row['step']})" for _, score, row in points))
+        kept = next(row["kl"] for row in guard.steps if row["kept"])
+        axes.axvline(kept, color=MUTED, linewidth=1.2, linestyle="--", label=f"kept: step {guard.kept}")
+        axes.set(xlabel="KL to the start (nats per continuation)", ylabel="mean score")
+        axes.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+        alt = "; ".join([*said, guard.outcome])
+        yield Panel(
+            f"guard-{name}", "guards", f"{name}: steps of {guard.steps_of}", alt, svg_of(figure, f"guard-{name}")
         )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pydantic import ConfigDict
@@ -37,6 +38,16 @@ class TrainingLog(Config):
     log: tuple[LogRow, ...]
 
 
+class GuardLog(Config):
+    """artifacts/training_logs/<guard>.json: rows of GUARD, which of them is kept, and why in words."""
+
+    steps_of: str
+    best: str
+    outcome: str
+    kept: int
+    steps: tuple[dict[str, Any], ...]
+
+
 @dataclass(frozen=True)
 class RoundTables:
     """SCORES of one round and what became of its prompts."""
@@ -61,6 +72,7 @@ class ReportInputs:
     transcripts: Mapping[str, pl.DataFrame]
     rounds: Mapping[str, RoundTables]
     training: Mapping[str, TrainingLog]
+    guards: Mapping[str, GuardLog]
     changes: pl.DataFrame
     picked: tuple[Example, ...]
     examples: tuple[Example, ...]
@@ -92,6 +104,7 @@ def read_inputs(artifacts: Path, experiment: Experiment) -> ReportInputs:
         transcripts={model: tables.read(tables.TRANSCRIPTS, made.sample(model).transcripts) for model in models},
         rounds={name: _read_round(made, item.pairs) for name, item in rounds.items()},
         training={name: read_json(made.training(name), TrainingLog) for name in (BASE, *baselines, *rounds)},
+        guards={name: read_json(made.training(name), GuardLog) for name in experiment.params.guards},
         changes=changes,
         picked=read_examples(
             artifacts, judged, models=[BASE, last_round(experiment)] if ends else [], prompt_ids=[*ends]

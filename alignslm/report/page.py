@@ -14,7 +14,7 @@ from alignslm.figures.columns import BASE
 from alignslm.report.drawing import Panel, inline
 from alignslm.report.findings import LOW_TEMPERATURE, findings_of
 from alignslm.report.formatting import FILTERS, PROCEDURE, convention_words, headline
-from alignslm.report.inputs import CONFIG_KEYS, ReportInputs, TrainingLog
+from alignslm.report.inputs import CONFIG_KEYS, GuardLog, ReportInputs, TrainingLog
 from alignslm.report.metrics import Report
 from alignslm.report.published import protocols_of, published_sheet, published_tables
 from alignslm.report.run_info import RunInfo
@@ -66,7 +66,7 @@ def _content(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: R
         "steps": len(lineage(experiment)) - 1,
         "panels": drawn,
         "columns": headline(report),
-        **paragraphs_of(report, experiment, inputs.training),
+        **paragraphs_of(report, experiment, inputs.training, inputs.guards),
         "systems": systems_sheet(experiment.params),
         "headline": headline_sheet(report, topline(experiment)),
         "sound": sound_sheet(report, topline(experiment)),
@@ -80,9 +80,12 @@ def _content(report: Report, inputs: ReportInputs, drawn: list[Panel], origin: R
 
 
 def paragraphs_of(
-    report: Report, experiment: Experiment, training: Mapping[str, TrainingLog] | None = None
+    report: Report,
+    experiment: Experiment,
+    training: Mapping[str, TrainingLog] | None = None,
+    guards: Mapping[str, GuardLog] | None = None,
 ) -> dict[str, list[str]]:
-    """Return the findings, warnings, notes and protocols as paragraphs of Markdown; `training` is by checkpoint."""
+    """Return the findings, warnings, notes and protocols as paragraphs of Markdown; logs are by checkpoint."""
     evaluation = experiment.params.evaluation
     changes = {name: log.change for name, log in (training or {}).items()}
     convention = Convention(evaluation.likelihood, evaluation.reduction, evaluation.include_eos)
@@ -93,6 +96,7 @@ def paragraphs_of(
         "params": experiment.params,
         "findings": findings_of(report, experiment),
         "worse": {name: change for name, change in changes.items() if change and change.worse},
+        "guards": guards or {},
         "base": BASE,
         "topline": topline(experiment),
         "low_temperature": LOW_TEMPERATURE,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from alignslm.config.experiment import Experiment
 from alignslm.figures.columns import BASE, CONTINUATION, FINETUNED
 from alignslm.report.drawing import CARD, HUES, MUTED, Panel, drawing_style, new_figure, svg_of
-from alignslm.report.drift import held_out_scores
+from alignslm.report.drift import guarded_steps, held_out_scores
 from alignslm.report.findings import LOW_TEMPERATURE
 from alignslm.report.formatting import Style, change, difference_unit, headline, style, with_error, with_unit
 from alignslm.report.inputs import ReportInputs, TrainingLog
@@ -54,6 +54,7 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
             *_distributions(inputs),
             *held_out_scores(inputs.judged, inputs.experiment),
             *_curves(inputs.training),
+            *guarded_steps(inputs.guards),
             *_shapes(report),
         ]
 

@@ -68,9 +68,10 @@ def systems_sheet(params: Params) -> ReportTable:
     rows: list[list[Cell | str]] = []
     for name in params.ordered_systems:
         system = params.systems[name]
-        trained = params.checkpoints.get(system.checkpoint or "")
+        trained, guard = params.checkpoints.get(system.checkpoint or ""), params.guards.get(system.checkpoint or "")
         role = "round" if name in params.rounds else "topline" if name in params.toplines else "baseline"
         training = (trained.init_from, trained.train_on, trained.trainer) if trained else (DASH, DASH, DASH)
+        training = (guard.init_from, DASH, f"guard of {guard.steps_of}") if guard else training
         scale = DASH if system.checkpoint is None else f"{system.temperature_scale:g}"
         rows.append([name, role, system.checkpoint or system.source, *training, scale])
     headings = ("system", "role", "checkpoint", "starts from", "trained on", "trainer", "temperature ×")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from alignslm.config.guard import MEASURES
+
 AUDIO = pl.Struct({"bytes": pl.Binary, "path": pl.String})  # the datasets library's audio feature
 UNITS = pl.List(pl.UInt16)
 
@@ -137,6 +139,17 @@ REWARDS = Table(
     ("continuation_id",),
     frozenset({"reward"}),  # null: the judge failed, and nothing was learnt from it
 )
+GUARD = Table(
+    "guard",
+    {
+        "step": pl.Int64,
+        **dict.fromkeys(MEASURES, pl.Float64),
+        "exceeded": pl.List(pl.String),  # limits that the step is outside of, with its values
+        "kept": pl.Boolean,
+    },
+    ("step",),
+    frozenset(MEASURES),
+)
 PAIRS = Table(
     "pairs",
     {
@@ -157,6 +170,18 @@ PAIRS = Table(
     ("pair_id",),
     frozenset({"chosen_utility", "rejected_utility", "margin"}),  # null: a preference given without a score,
     version=2,
+)
+LABELS = Table(
+    "labels",
+    {
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "split": pl.String,
+        "utility": pl.Float64,
+        "label": pl.String,
+    },
+    ("continuation_id",),
+    frozenset({"utility"}),
 )
 SKIPPED_PROMPTS = Table(
     "skipped_prompts", {"prompt_id": pl.String, "split": pl.String, "reason": pl.String}, ("prompt_id",), version=2

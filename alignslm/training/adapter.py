@@ -126,11 +126,11 @@ def save_adapter_and_merge(model: PeftModel, folder: Path) -> PreTrainedModel:
     with filling(folder) as partial:
         model.save_pretrained(str(partial))
         for file in partial.rglob("adapter_config.json"):
-            _sort_targets(file)
+            sort_targets(file)
     return model.float().merge_and_unload()
 
 
-def _sort_targets(file: Path) -> None:
+def sort_targets(file: Path) -> None:
     """Sort the modules an adapter sits on: PEFT writes a set, whose order changes from process to process."""
     config = json.loads(file.read_text())
     if isinstance(config["target_modules"], list):

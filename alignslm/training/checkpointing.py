@@ -8,10 +8,11 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignslm.provenance import tree_sha256
-from alignslm.storage import write_text
+from alignslm.storage import filling, write_text
 from alignslm.training.processes import is_main_process, wait_for_everyone
 
 STATE = "trainer_state.json"  # the last file of a checkpoint that the trainer writes
+STEPS = "steps"  # a folder of this name beside the checkpoints keeps the adapter of each, by its step
 
 
 class ChecksumCheckpoints(TrainerCallback):
@@ -35,6 +36,15 @@ class ChecksumCheckpoints(TrainerCallback):
             for old in folder.parent.glob("sealed-*"):  # the trainer keeps one checkpoint
                 old.unlink()
             write_text(_seal(folder), tree_sha256([folder]) + "\n")
+            keep_adapter(folder)
+
+
+def keep_adapter(checkpoint: Path) -> None:
+    """Copy the adapter of a checkpoint, if adapters of this run are to be kept; once more does no harm."""
+    if (steps := checkpoint.parent / STEPS).is_dir():
+        with filling(steps / f"{int(checkpoint.name.removeprefix('checkpoint-')):06d}") as partial:
+            for file in checkpoint.glob("adapter_*"):
+                shutil.copyfile(file, partial / file.name)
 
 
 def last_complete_checkpoint(work: Path) -> Path | None:

@@ -28,7 +28,7 @@ from alignslm.convnet import DivergedError
 from alignslm.lm.sharding import ShardingError, is_sharded
 from alignslm.progress import track
 from alignslm.storage import reraise_disk_errors, write_text
-from alignslm.training.checkpointing import ChecksumCheckpoints, last_complete_checkpoint
+from alignslm.training.checkpointing import ChecksumCheckpoints, keep_adapter, last_complete_checkpoint
 from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training_log import BestCheckpoint, LogRow, TrainingRun
 
@@ -196,6 +196,7 @@ def run_trainer(trainer: Trainer) -> TrainingRun:
     last = last_complete_checkpoint(folder)
     wait_for_everyone()  # nobody writes a checkpoint before all have found the last one
     if last and is_main_process():
+        keep_adapter(last)  # it may have been killed between the two
         print(f"training goes on after step {last.name.removeprefix('checkpoint-')} of an interrupted run", flush=True)
     with block_hub_lookups(), reraise_disk_errors(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
