@@ -20,7 +20,7 @@ from alignslm.config.presets import preview
 from alignslm.encoder import load_encoder, prepare_encoder
 from alignslm.encoder.robustness import abx
 from alignslm.judge import JudgeInput, load_judge, prepare_judge
-from alignslm.plan import speech_probe
+from alignslm.plan import lm_probe, speech_probe
 from alignslm.plan.bench import Bench
 from alignslm.plan.workload import volume_of
 from alignslm.storyworld.espeak import synthesize
@@ -128,6 +128,21 @@ def test_whisper_base_understands_a_person(hear):
     assert word_error_rate([one.text for one in heard], said) < 0.2  # .08 was measured: "do listen to it", "fox trod"
 
 
+@pytest.mark.skipif(not SOUNDS.is_dir(), reason="apt-get install asterisk-core-sounds-en-wav")
+def test_what_whisper_hears_where_nobody_speaks_is_below_a_limit_that_keeps_speech(hear):
+    """A hum is silence to it; noise and a melody were "I'm going to ..." of .14 and "you" of .01, a person .45."""
+    rng, seconds = np.random.default_rng(0), np.arange(25 * 16000) / 16000
+    tones = np.repeat(262 * 2 ** (np.arange(50) % 8 / 8), 8000)
+    nobody = [0.05 * rng.normal(size=len(seconds)), 0.1 * np.sin(2 * np.pi * 50 * seconds)]
+    nobody.append(0.2 * np.sin(2 * np.pi * tones * seconds) * np.exp(-6 * (seconds % 0.5)))
+    person = [recorded("conf-adminmenu")[:19200], recorded("digits/1"), *map(recorded, NAMED)]
+    heard = hear(confidence_threshold=0.25).transcribe([one.astype(np.float32) for one in [*nobody, *person]])
+    assert {one.status for one in heard[:3]} <= {"empty", "failed"}
+    assert {one.text for one in heard[:3]} == {None}
+    assert {one.status for one in heard[3:]} == {"ok"}
+    assert all(one.confidence is not None for one in heard)
+
+
 def hear_plain(values, waveforms):
     config = parse_choice(values, CONFIG_TYPES["asr"])
     with TemporaryDirectory() as folder:
@@ -185,4 +200,5 @@ def test_the_plan_times_weights_of_packages_themselves(tmp_path):
     execution = load_execution(ROOT).model_copy(update={"device": "cpu"})
     bench = Bench(experiment, execution, volume_of(experiment, ROOT), tmp_path)
     heard = speech_probe.transcribe(bench)
+    assert 0 < lm_probe.judge(bench, "judge") < heard  # .2 and 1.1 CPU seconds were measured
     assert heard > 10 * speech_probe.encode(bench)  # seconds a clip, padded to 30 s, and a second of speech, not padded
