@@ -17,11 +17,11 @@ pytestmark = pytest.mark.real
 STORIES = '{"train": 60, "valid": 10, "test": 10}'
 SMALL = {
     "execution": {"num_workers": 1},
-    "encoder/whisper-base-l6-km100": {"num_units": 50, "fit_utterances": 40},
+    "encoder/whisper-base-l4-km200": {"num_units": 50, "fit_utterances": 40},
     "encoder/whisper-base-l4-km100": {"num_units": 50, "fit_utterances": 40},
     "judge/story-lm-narrow": {"steps": 40},
     "lm/llama-tiny-full": CHOICES["lm/llama-tiny"],
-    "vocoder/conv-griffinlim-full": {**CHOICES["vocoder/conv-griffinlim"], "steps": 200},
+    "vocoder/conv-griffinlim-voice": {**CHOICES["vocoder/conv-griffinlim"], "steps": 200},
     "mos/dnsmos-quick": {"max_clips": 1},
     "trainer/dpo-nll": CHOICES["trainer/dpo-nll"],
     "trainer/sft": CHOICES["trainer/sft"],
