@@ -3,18 +3,22 @@
 Bounds are single measurements on two cores with a margin; what each one guards is said beside it.
 """
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import polars as pl
 import pytest
 import soundfile
 import torch
 from rapidfuzz.distance import Levenshtein
+from typer.testing import CliRunner
 
 from alignslm.asr import load_asr, prepare_asr
 from alignslm.asr.whisper import normalize_text
 from alignslm.audio import resample
+from alignslm.cli import app
 from alignslm.config.loading import CONFIG_TYPES, load_choice, load_execution, parse_choice
 from alignslm.config.presets import preview
 from alignslm.encoder import load_encoder, prepare_encoder
@@ -25,7 +29,7 @@ from alignslm.plan.bench import Bench
 from alignslm.plan.workload import volume_of
 from alignslm.storyworld.espeak import synthesize
 from alignslm.storyworld.grammar import draw_story
-from tests.micro import ROOT
+from tests.micro import ROOT, copy_project
 
 pytestmark = pytest.mark.real
 NUM_SENTENCES = 12
@@ -141,6 +145,41 @@ def test_what_whisper_hears_where_nobody_speaks_is_below_a_limit_that_keeps_spee
     assert {one.text for one in heard[:3]} == {None}
     assert {one.status for one in heard[3:]} == {"ok"}
     assert all(one.confidence is not None for one in heard)
+
+
+@pytest.mark.skipif(not SOUNDS.is_dir(), reason="apt-get install asterisk-core-sounds-en-wav")
+def test_a_persons_recordings_become_a_corpus_with_whats_the_matter_set_aside(tmp_path):
+    """One voice at 8 kHz, without texts but three, with menus of half a minute, single digits, tones and silence."""
+    copy_project(tmp_path / "experiment")
+    folder = tmp_path / "calls"
+    odd = ("beep", "silence/2", "digits/1", "demo-congrats", *NAMED[:3])
+    lasting = {path: soundfile.info(path).duration for path in sorted(SOUNDS.glob("*.wav"))}
+    some = [path.stem for path, seconds in lasting.items() if 1.6 < seconds < 3.5 and path.stem not in odd][:64]
+    for name in (*odd, *some):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SOUNDS / f"{name}.wav", folder / f"{name}.wav")
+    texts = ('"Hello, ""World""!"', "one moment - please", '"Please\ntry again..."')
+    rows = [f"{name}.wav,{text}" for name, text in zip(NAMED, texts, strict=False)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,text", *rows]) + "\n")
+    where = ("--root", str(tmp_path / "experiment"))
+    asked = ("--name", "calls", "--one-speaker", "--asr", "faster-whisper-base")
+    done = CliRunner().invoke(app, ["ingest", str(folder), *where, *asked])
+    assert done.exit_code == 0, done.output
+    made = pl.read_csv(tmp_path / "experiment/ingested/calls/metadata.csv")
+    aside = dict(pl.read_csv(tmp_path / "experiment/ingested/calls/set-aside.csv").select("file", "reason").rows())
+    assert {"beep.wav", "silence/2.wav", "digits/1.wav"} <= set(aside)
+    assert "0.0 s" in aside["silence/2.wav"]
+    split, said = made["subset"], made["text"].to_list()
+    assert set(split) == {"train", "valid", "test"}
+    assert set(made["speaker_id"]) == {"one"}
+    pieces = made.filter(pl.col("file_name").str.starts_with("demo-congrats"))
+    assert pieces.height > 2
+    assert pieces["subset"].n_unique() == 1  # of one recording
+    assert {"hello world", "one moment please", "please try again"} <= set(said)
+    assert sum(text is not None for text in said) > 0.95 * made.height
+    assert CliRunner().invoke(app, ["preset", "calls", *where]).exit_code == 0
+    checked = CliRunner().invoke(app, ["check", *where])
+    assert checked.exit_code == 0, checked.output
 
 
 def hear_plain(values, waveforms):
