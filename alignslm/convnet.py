@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignslm.progress import track
 from alignslm.threads import thread_map
 
 Row = TypeVar("Row")
@@ -97,7 +98,7 @@ def train(
         optimiser, peak_rate, total_steps=max(steps, 2), pct_start=WARMUP_SHARE, cycle_momentum=False
     )
     losses = []
-    for step, batch in enumerate(rows):
+    for step, batch in enumerate(track(rows, total=steps, label="training step")):
         loss = loss_of(batch)
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss):
