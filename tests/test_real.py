@@ -209,6 +209,13 @@ def test_a_small_model_tells_true_from_foreign_and_reordered_endings(tmp_path, n
     assert judge.judge(texts[2:3])[0].ppl == pytest.approx(found[2].ppl, rel=1e-4)  # its company changes nothing
 
 
+def test_the_digit_rubric_has_a_small_model_answer_with_a_digit(tmp_path):
+    texts = [JudgeInput(story.prompt, story.continuation_text) for story in STORIES]
+    config = choice("judge", "smollm2-135m", score={"mode": "expected-value"}, auc_texts=8, min_auc=0)
+    figures = prepare_judge(config, texts, tmp_path, device="cpu", root=ROOT)
+    assert figures["digit_mass"] > 0.5  # .85 was measured, .07 where the rubric shows no digit
+
+
 @torch.inference_mode()
 def plain_perplexity(judge, text):
     """Of one pass over one text, by transformers alone."""
