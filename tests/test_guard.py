@@ -1,6 +1,7 @@
 """The guard's choice against brute force and by hand, what it measures, and what its parameters must not say."""
 
 import math
+import shutil
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from alignslm.config.guard import MEASURES, Guard, Limit
 from alignslm.config.loading import load_experiment
 from alignslm.config.problems import ConfigError
 from alignslm.guard import choose, measures_of, outcome, unit_measures
+from tests import online_world
 from tests.messages import names
 from tests.sample_experiment import write_experiment
 
@@ -195,3 +197,13 @@ def test_what_a_guard_must_not_say(tmp_path, guards, keep, said):
     with pytest.raises(ConfigError) as raised:
         experiment_with(tmp_path, guards, keep=keep)
     names(str(raised.value), "params.yaml", *said)
+
+
+def test_the_adapter_of_a_checkpoint_is_kept_also_after_a_kill_between_the_two(tmp_path):
+    (tmp_path / "steps").mkdir()
+    online_world.train(tmp_path)
+    found = {path.parent.name: path.read_bytes() for path in (tmp_path / "steps").glob("*/adapter_model.safetensors")}
+    assert sorted(found) == [f"{step:06d}" for step in range(1, online_world.CONFIG.max_steps + 1)]
+    shutil.rmtree(tmp_path / "steps/000005")
+    online_world.train(tmp_path)
+    assert (tmp_path / "steps/000005/adapter_model.safetensors").read_bytes() == found["000005"]
