@@ -53,6 +53,7 @@ def kept(measured: pl.DataFrame, guard: Guard) -> int:
         ("judge_score", {"kl": {"at_most": 4.0}}, 10, ("step 20", "kl 9 > 4")),
         ("judge_score", {"unique_ratio": {"at_least": 0.0}}, 40, ("every step is inside",)),
         ("heldout_judge_score", {"unique_ratio": {"at_least": 0.0}}, 20, ("every step is inside",)),
+        ("heldout_judge_score", {"kl": {"at_least": 0, "at_most": 0}}, 0, ("base", "step 10", "kl 4 > 0")),
         ("judge_score", {"kl": {"at_least": 5, "at_most": 29}}, 20, ("step 10", "kl 4 < 5")),
         ("judge_score", {"kl": {"at_most": 1.0}}, 0, ("base", "step 10", "kl 4 > 1")),
         ("judge_score", {"distinct_2": {"at_least": 0.1}}, 0, ("base", "step 10", "distinct_2 was not measured")),
@@ -68,6 +69,11 @@ def test_every_limit_of_a_step_is_named():
     limits = {"unique_ratio": {"at_least": 0.5}, "kl": {"at_most": 20}}
     found = choose(COLLAPSE, guard_of(**limits))["exceeded"].to_list()
     assert found == [[], [], [], ["unique_ratio 0.4 < 0.5", "kl 30 > 20"], ["unique_ratio 0.1 < 0.5", "kl 80 > 20"]]
+
+
+def test_a_step_inside_is_kept_also_where_the_start_has_the_higher_score():
+    fallen = COLLAPSE.with_columns(judge_score=5 - pl.col("step") / 10)
+    assert kept(fallen, guard_of(kl={"at_most": 100})) == 10
 
 
 def test_a_step_without_a_score_is_never_kept():
