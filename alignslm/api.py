@@ -191,7 +191,7 @@ def train(
     warmup_steps: int = 0,
     device: str = "auto",
 ) -> "UnitLM":
-    """Train a checkpoint on preference pairs and return the result, which is also written to `folder`.
+    """Train a checkpoint on preference pairs (KTO: their sides) and return the result, also written to `folder`.
 
     `trainer` is a config like experiments/trainer/dpo.yaml. The best adapter on the `valid` pairs is kept in
     folder/adapter and merged into the weights, in float32. Raises TooFewPairsError below the trainer's min_pairs,
@@ -199,12 +199,12 @@ def train(
     """
     from alignslm.lm import checkpoint
     from alignslm.training.adapter import save_adapter_and_merge
-    from alignslm.training.preference import train_preferences
+    from alignslm.training.kto import train_offline
     from alignslm.training.trainer_setup import warn_if_worse
 
     lm, target = load_lm(init_from, device=device), Path(folder)
     with temporary_folder() as work:
-        model, run, _ = train_preferences(
+        model, run, _ = train_offline(
             read_config("checkpoints", trainer),
             lm,
             pairs,

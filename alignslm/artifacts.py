@@ -106,6 +106,10 @@ class Artifacts:
         """Return the folder of the tables that a checkpoint learnt from online, each by its name."""
         return self.checkpoint(name) / "rollouts"
 
+    def labels(self, name: str) -> Path:
+        """Return the labels of the continuations that a checkpoint learnt from by KTO."""
+        return self.checkpoint(name) / "labels.parquet"
+
     def steps(self, name: str) -> Path:
         """Return the folder with the adapters of a checkpoint's saved steps, if they were kept."""
         return self.checkpoint(name) / "steps"

@@ -14,18 +14,21 @@ from alignslm.asr import load_asr
 from alignslm.config.arithmetic import warn_emulated
 from alignslm.config.curriculum import PAIRS, SCORES, UNITS
 from alignslm.config.experiment import preference_trainer
+from alignslm.config.feedback import ThresholdSelector
 from alignslm.config.loading import load_execution, load_experiment
-from alignslm.config.models import NextUnitTrainerConfig, OnlineTrainerConfig
+from alignslm.config.models import NextUnitTrainerConfig, OnlineTrainerConfig, PreferenceTrainerConfig
 from alignslm.judge import load_judge
 from alignslm.lm.checkpoint import UnitLM, load_lm, save_lm
 from alignslm.lm.positions import named_rows
 from alignslm.online.rollouts import Listeners, RolloutStore
+from alignslm.pairs.labels import label_continuations, labeled_continuations
+from alignslm.pairs.streaming import Sources
 from alignslm.prompts import fill_missing_texts
 from alignslm.storage import filling
 from alignslm.training.adapter import save_adapter_and_merge, sort_targets, unshard_base
 from alignslm.training.checkpointing import STEPS
+from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import continue_training
-from alignslm.training.preference import train_preferences
 from alignslm.training.processes import (
     ProcessesError,
     is_main_process,
@@ -60,15 +63,36 @@ def _on_speech(run: Run, lm: UnitLM, encoded: pl.DataFrame, work: Path) -> tuple
 
 
 def _on_pairs(run: Run, lm: UnitLM, pairs: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, BestCheckpoint]:
-    return train_preferences(
+    return train_offline(
         preference_trainer(run.experiment, run.name),
         lm,
         pairs,
+        labeled=_labeled(run, sources) if (sources := _labels_from(run)) else None,
         warmup_steps=run.params.checkpoints[run.name].warmup_steps or 0,
         seed=run.params.seeds.training,
         batch_size=run.execution.batch_size,
         work=work,
     )
+
+
+def _labels_from(run: Run) -> Sources | None:
+    """Return the tables by which continuations are labeled; None where only pairs, or no pairs, are learnt from."""
+    name, trainer, made = run.params.checkpoints[run.name].pairs, run.experiment.checkpoints[run.name], run.artifacts
+    if name not in run.params.preferences or not (isinstance(trainer, PreferenceTrainerConfig) and trainer.unpaired):
+        return None
+    return Sources(made.table("scores", name), made.table("continuations", name), made.prompts)
+
+
+def _labeled(run: Run, sources: Sources) -> pl.DataFrame:
+    """Return the continuations to learn from by their labels, and write the table of all labels."""
+    params, selector = run.params, run.experiment.selector
+    assert isinstance(selector, ThresholdSelector)  # noqa: S101 - the configuration was checked for it
+    rules = params.preferences[sources.scores.stem]
+    labels = label_continuations(sources, weights=params.weights, selector=selector, rules=rules)
+    if is_main_process():
+        tables.write(labels, tables.LABELS, run.artifacts.labels(run.name))
+    run.log.log_metrics(dict(labels.filter(split="train")["label"].value_counts(sort=True).iter_rows()))
+    return labeled_continuations(labels, sources)
 
 
 def _online(run: Run, lm: UnitLM, prompts: pl.DataFrame, work: Path) -> tuple["PeftModel", TrainingRun, None]:
@@ -117,9 +141,15 @@ def _require_one_process(name: str) -> None:
         )
 
 
-def _heard_by(run: Run) -> dict[str, str]:
-    """Return the hashes of what scores follow from, which a rollout reads again. Raises DamagedError."""
+def _also_read(run: Run) -> dict[str, str]:
+    """Return what identifies inputs that dvc.yaml does not name: pairs or scores follow from them. Raises DamagedError.
+
+    Labels are read from what pairs were made of, a rollout reads what scores were made of.
+    """
     noun, artifacts = run.params.checkpoints[run.name], run.artifacts
+    if sources := _labels_from(run):
+        rules = (run.params.weights, run.experiment.selector, run.params.preferences[sources.scores.stem])
+        return {"rules": repr(rules), **{str(path): integrity.require_intact(path) for path in sources}}
     if noun.scores is None:
         return {}
     again = (*artifacts.prompt_tables, artifacts.vocoder, artifacts.asr, artifacts.judge(run.params.judge))
@@ -140,7 +170,7 @@ def main(name: str) -> None:
         _require_one_process(name)
     if start_processes("stages.train", [name], processes=load_execution().num_processes):
         return
-    with start(__file__, name) as run, run.work(**_heard_by(run)) as work:
+    with start(__file__, name) as run, run.work(**_also_read(run)) as work:
         warn_emulated(run.experiment, run.execution, "checkpoints")
         noun, artifacts = run.params.checkpoints[name], run.artifacts
         learning = next(learning for kind, learning in LEARNING.items() if noun.train_on.startswith(kind))

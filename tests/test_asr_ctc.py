@@ -1,6 +1,7 @@
 """The embedded recogniser on real tones: each letter is a pitch, so what it should hear is known."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -104,6 +105,24 @@ def test_sound_without_a_character_is_empty(folder):
         recogniser._model.head.bias[0] += 100  # every frame is blank now
     (found,) = recogniser.transcribe([say("abc")])
     assert found == Transcript(None, "empty", pytest.approx(1.0))  # decoded, so its confidence is known
+
+
+def test_a_text_of_less_confidence_than_the_limit_is_discarded(folder, recogniser):
+    rng = np.random.default_rng(0)
+    sounds = [say("ab c"), *(say("ab c") + rng.normal(0, 0.2 * loud, 7680).astype(np.float32) for loud in (1, 2, 3))]
+    heard = recogniser.transcribe(sounds)
+    least = sorted(one.confidence for one in heard)[2]
+    limited = CharCTCASR(CONFIG.model_copy(update={"confidence_threshold": least}), *loaded(folder))
+    assert "failed" in {one.status for one in limited.transcribe(sounds)}
+    for one, found in zip(heard, limited.transcribe(sounds), strict=True):
+        unsure = bool(one.text) and one.confidence < least
+        assert found == (one._replace(text=None, status="failed", raw_text=one.text) if unsure else one)
+    assert "confidence_threshold" not in json.loads((folder / "recogniser.json").read_text())["config"]  # as before
+
+
+def loaded(folder):
+    found = CharCTCASR.load(folder)
+    return found._alphabet, found._model
 
 
 def test_one_sample_is_enough_to_answer(recogniser):

@@ -68,7 +68,7 @@ RUN_BY = {  # a command's first words: the test that runs it on real artifacts
     "transformers serve": ("test_pipeline_paper.py", "test_slam_with_a_judge_behind_a_real_server"),
 }
 HERE = ("alignslm check", "alignslm preset", "alignslm plan", "alignslm stages", "alignslm upgrade")
-SHELL = ("cd", "export", "git", "hf", "pip", "source")
+SHELL = ("cd", "export", "git", "hf", "pip", "source", "sudo")
 
 
 def test_commands_are_found():
@@ -105,7 +105,7 @@ def follow(words, monkeypatch):
         return
     elif text.startswith("alignslm ingest"):  # test_ingest.py does it; here is no speech, only the preset's name
         parse(words)
-        shutil.copy("experiments/preset/tiny.yaml", "experiments/preset/mine.yaml")
+        shutil.copy("experiments/preset/tiny.yaml", f"experiments/preset/{words[words.index('--name') + 1]}.yaml")
     elif text.startswith(HERE) and "--probe" not in words:  # which takes half a minute
         done = CliRunner().invoke(app, words[1:])
         assert done.exit_code == 0 or words[1] == "plan", f"{text}: {done.output}"  # a plan ends with 1 if things lack

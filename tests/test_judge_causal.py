@@ -285,6 +285,17 @@ def test_a_model_that_writes_no_rating_is_refused_when_it_is_prepared(tmp_path, 
     assert not (tmp_path / "settings.json").exists()
 
 
+@pytest.mark.parametrize(("mode", "rows"), [("greedy", 1), ("written", 3)])
+def test_the_probe_writes_no_copies_to_fill_a_batch(mode, rows):
+    judge, seen = prepared("chat", mode, batch_size=16), []
+    hook = judge.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(len(given["input_ids"])), with_kwargs=True
+    )
+    judge._write_probe(judge._written)
+    hook.remove()
+    assert set(seen) == {rows}  # of one story; of 16, a small model took 140 s
+
+
 def test_preparing_tells_true_from_shuffled_texts(tmp_path):
     texts = [JudgeInput(story.prompt + f" {at}", story.continuation) for at, story in enumerate(stories(6))]
     accepting = config(checkpoint("chat"), auc_texts=6, min_auc=0)

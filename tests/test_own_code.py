@@ -81,10 +81,14 @@ class Mine:
 """
 
 
-def test_a_judge_of_ones_own_is_prepared_and_loaded_without_its_first_file(tmp_path):
+def test_a_judge_of_ones_own_is_prepared_and_loaded_without_its_first_file(tmp_path, capsys):
     config = config_of(PythonJudgeConfig, "CountsWords", options={"best": 8})
     code = write(tmp_path, COUNTS_WORDS)
-    assert prepare_judge(config, STORIES, tmp_path / "judge", device="cpu", code=code) == {}
+    figures = prepare_judge(config, STORIES, tmp_path / "judge", device="cpu", code=code)
+    # Scores 3, 2.5 and 1.5 of true texts and of each other's; of two in another order 3 and 2.5, one word has no other.
+    expected = {"auc_true_vs_shuffled": 1 / 2, "auc_true_vs_shuffled_words": 2 / 6, "score_spread": (7 / 18) ** 0.5}
+    assert figures == pytest.approx(expected)
+    names(capsys.readouterr().out, "warning", "AUC 0.33 on 3 texts")  # it counts words, and is taken all the same
     (code / "mine.py").unlink()
     found = load_judge(config, tmp_path / "judge", device="cpu").judge(STORIES)
     assert [one.score for one in found] == [3.0, 2.5, 1.5]
@@ -105,7 +109,7 @@ def test_what_is_fitted_lies_in_the_artifact_and_is_loaded_from_it(tmp_path):
         self.best = int((folder / "best.txt").read_text())
 """,
     )
-    config = config_of(PythonJudgeConfig, "CountsWords", options={"best": 0})
+    config = config_of(PythonJudgeConfig, "CountsWords", options={"best": 0}, auc_texts=0)
     assert prepare_judge(config, STORIES, tmp_path / "judge", device="cpu", code=code) == {"best": 4.0}
     found = load_judge(config, tmp_path / "judge", device="cpu").judge(STORIES[:1])
     assert found == [JudgeOutput(5.0, None, "ok", None)]

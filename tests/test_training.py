@@ -179,7 +179,7 @@ def nine(tmp_path, config=TRAINER):
     return trainer, policy, reference, sizes
 
 
-@pytest.mark.parametrize("name", get_args(LossName))
+@pytest.mark.parametrize("name", sorted({*get_args(LossName)} - {"kto"}))  # which reads no pairs: tests/test_kto.py
 def test_every_loss_is_its_own_definition_over_pairs_not_batches(tmp_path, name):
     config = PreferenceTrainerConfig.model_validate(
         {**TRAINER.model_dump(), "loss_weights": {name: 1.0}, "label_smoothing": 0.2 if name == "robust" else None}

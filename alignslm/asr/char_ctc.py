@@ -127,7 +127,7 @@ def _loss(model: MelToCharacters, rows: Sequence[tuple[Tensor, Tensor]]) -> Tens
 def _save(model: MelToCharacters, config: CharCTCASRConfig, alphabet: list[str], folder: Path) -> None:
     with atomic_write(folder / "model.safetensors") as partial:
         save_file(model.state_dict(), partial)
-    settings = {"config": config.model_dump(mode="json"), "alphabet": alphabet}
+    settings = {"config": config.model_dump(mode="json", exclude_none=True), "alphabet": alphabet}
     write_text(folder / "recogniser.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
@@ -158,8 +158,9 @@ class CharCTCASR:
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
         """Return one transcript per waveform (samples,).
 
-        `failed` if a sample is NaN or infinite; `empty` if there is no sample, if the root mean square is below
-        the config's `silence_rms`, or if no character was recognized.
+        `failed` if a sample is NaN or infinite or the confidence below the config's `confidence_threshold` (the text is
+        then in `raw_text`); `empty` if there is no sample, if the root mean square is below the config's `silence_rms`,
+        or if no character was recognized.
         """
         return map_rows(self._transcribe, waveforms)
 
@@ -171,4 +172,7 @@ class CharCTCASR:
         mel = torch.from_numpy(_mel_of(self._config, waveform))
         scores, classes = self._model(((mel - self._model.mel_mean) / self._model.mel_std)[None])[0].max(dim=1)
         text = _plain("".join(self._alphabet[label - 1] for label in collapse(classes.tolist())))
-        return Transcript(text or None, "ok" if text else "empty", float(scores.mean().exp()))
+        confidence, least = float(scores.mean().exp()), self._config.confidence_threshold
+        if text and least is not None and confidence < least:
+            return Transcript(None, "failed", confidence, raw_text=text)
+        return Transcript(text or None, "ok" if text else "empty", confidence)

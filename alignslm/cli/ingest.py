@@ -46,7 +46,7 @@ def ingest(
 
     [bold]alignslm ingest ~/speech --name mine[/]
 
-    [bold]alignslm preset mine && make repro[/]
+    [bold]alignslm preset mine && dvc repro[/]
     """
     from alignslm.ingest.corpus import Asked, ingest
 
@@ -58,7 +58,7 @@ def ingest(
         console.print(Text(f"nothing has changed in {folder} since ingested/{name} was written"))
     else:
         _print(done, name, asr, console)
-    console.print(Text(f"next: alignslm preset {name} && make repro"))
+    console.print(Text(f"next: alignslm preset {name} && dvc repro"))
 
 
 def _print(done: "Ingested", name: str, asr: str | None, console: Console) -> None:

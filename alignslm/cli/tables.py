@@ -31,6 +31,7 @@ CONTENT = {
     "scores": "judge score, perplexity, auto-BLEU",
     "replies": "the judge's replies as received",
     "pairs": "chosen and rejected units",
+    "labels": "desirable and undesirable continuations (KTO)",
     "skipped_prompts": "prompts without a pair, and why",
     "rewards": "rewards of an online run, per sample",
     "guard": "measures of saved steps, and which is kept",

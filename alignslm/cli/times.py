@@ -21,7 +21,7 @@ def times(root: Root = Path()) -> None:
     console = Console(highlight=False)
     run = last_run(root)
     if run is None:
-        console.print("No times: `make repro` has not run a stage in this folder.")
+        console.print("No times: `make repro` (python -m alignslm.speed dvc repro) has not run a stage in this folder.")
         return
     began = datetime.fromtimestamp(run.began).astimezone().strftime("%Y-%m-%d %H:%M")
     console.print(f"Run of {began}: {clock(run.total)}, {len(run.stages)} stages")

@@ -268,13 +268,21 @@ def _vocoder_mismatch(experiment: Experiment) -> Iterator[Conflict]:
 
 def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
     """Even if every prompt gave as many pairs as it can, training would be refused."""
-    most = experiment.params.prompts.train * pairs_per_prompt(experiment)
+    params = experiment.params
     for name, trainer in experiment.checkpoints.items():
-        judged = experiment.params.checkpoints[name].pairs in experiment.params.preferences
-        if judged and isinstance(trainer, PreferenceTrainerConfig) and trainer.min_pairs > most:
-            prompts = experiment.params.prompts.train
-            message = f"{trainer.min_pairs} pairs wanted, but {prompts} prompts give at most {most}"
+        if not isinstance(trainer, PreferenceTrainerConfig) or params.checkpoints[name].pairs not in params.preferences:
+            continue
+        each = params.sampling.num_continuations if trainer.unpaired else pairs_per_prompt(experiment)
+        if trainer.min_pairs > (most := params.prompts.train * each):
+            rows = "continuations" if trainer.unpaired else "pairs"
+            message = f"{trainer.min_pairs} {rows} wanted, but {params.prompts.train} prompts give at most {most}"
             yield Conflict(("checkpoints", name, "trainer"), ("min_pairs",), message)
+        if trainer.unpaired and not isinstance(experiment.selector, ThresholdSelector):
+            message = (
+                f"{params.selector} has no thresholds, by which {params.checkpoints[name].trainer} of checkpoints."
+                f"{name} tells desirable from undesirable continuations; choose thresholds or quantiles"
+            )
+            yield Conflict(PARAMS, ("selector",), message)
 
 
 def pairs_per_prompt(experiment: Experiment) -> int:

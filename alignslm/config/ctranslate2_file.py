@@ -1,12 +1,16 @@
 """CTranslate2's file of weights, opened without CTranslate2 and without reading a weight."""
 
+from __future__ import annotations
+
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # `alignslm check` opens such a file only where a config names one
+    import numpy as np
 
 WEIGHTS_FILE = "model.bin"
-_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}  # 5 is bfloat16
+_DTYPES = {0: "float32", 1: "int8", 2: "int16", 3: "int32", 4: "float16", 5: "uint16"}  # 5 is bfloat16
 
 
 class CTranslate2Error(ValueError):
@@ -15,6 +19,8 @@ class CTranslate2Error(ValueError):
 
 def read_variables(file: Path) -> dict[str, np.ndarray]:
     """Return the variables as they are stored; they stay in the file until they are used. Raises CTranslate2Error."""
+    import numpy as np
+
     content = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.zeros(0, np.uint8)
     try:
         version, at = _number(content, 0, "<I")
@@ -52,6 +58,8 @@ def _text(content: np.ndarray, at: int) -> tuple[str, int]:
 
 
 def _array(content: np.ndarray, at: int) -> tuple[np.ndarray, int]:
+    import numpy as np
+
     rank, at = _number(content, at, "<B")
     shape = struct.unpack(f"<{rank}I", content[at : at + 4 * rank].tobytes())
     dtype, at = _number(content, at + 4 * rank, "<B")

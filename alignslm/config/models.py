@@ -52,14 +52,15 @@ class Lora(Config):
 
 
 MICRO_BATCH = Field(description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them")
-LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft"]
+LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "kto"]
 
 
 class PreferenceTrainerConfig(Config):
     """DPO and its relatives through TRL: a weighted mixture of losses on (prompt, chosen, rejected).
 
     `loss_weights` maps TRL's loss names to weights: {sigmoid: 1} is the paper's DPO, {sft: 1} is fine-tuning on the
-    chosen samples alone. Optimiser steps follow from epochs or are given by max_steps.
+    chosen samples alone; {kto: 1} learns from single continuations, desirable or undesirable, and from no pairs.
+    Optimiser steps follow from epochs or are given by max_steps.
     """
 
     kind: Literal["preference"]
@@ -76,18 +77,24 @@ class PreferenceTrainerConfig(Config):
     margin_weights: bool = Field(
         default=False, description="multiply each pair's loss by its margin over the mean margin; sft stays as it is"
     )
+    class_balance: Annotated[float, Field(ge=0.1, le=10)] | None = Field(
+        default=None,
+        description="weight of all desirable continuations over that of all undesirable ones; null without loss kto",
+    )
     beta: Positive
     lora: Lora
     learning_rate: Positive
     lr_scheduler_type: Literal["linear", "cosine", "constant"]
     num_train_epochs: Positive
     max_steps: PositiveCount | None
-    batch_size: PositiveCount = Field(description="pairs per optimiser step, whatever the device count")
+    batch_size: PositiveCount = Field(
+        description="pairs (kto: continuations) per optimiser step, whatever the device count"
+    )
     micro_batch_size: PositiveCount | None = MICRO_BATCH
     weight_decay: NotNegative
     max_grad_norm: Positive
     num_evals: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
-    min_pairs: PositiveCount = Field(description="training on fewer pairs than this is an error")
+    min_pairs: PositiveCount = Field(description="training on fewer pairs (kto: labeled continuations) is an error")
     autocast: Autocast
 
     @model_validator(mode="after")
@@ -101,6 +108,24 @@ class PreferenceTrainerConfig(Config):
         if (self.reference_free or self.margin_weights) and set(self.loss_weights) == {"sft"}:
             raise ValueError("reference_free and margin_weights need a loss of pairs, and sft reads chosen sides only")
         return self
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.unpaired != (self.class_balance is not None):
+            raise ValueError("class_balance belongs to the loss kto: set both, or neither")
+        if self.unpaired and (len(self.loss_weights) > 1 or self.reference_free or self.margin_weights):
+            raise ValueError("kto reads no pairs: remove the other loss_weights, reference_free and margin_weights")
+        if self.unpaired and min(self.batch_size, self.micro_batch_size or self.batch_size) < 2:
+            raise ValueError(
+                "kto estimates a divergence from prompts with each other's continuations, so batch_size and "
+                "micro_batch_size must be at least 2"
+            )
+        return self
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether it learns from single continuations: desirable ones and undesirable ones."""
+        return "kto" in self.loss_weights
 
 
 class NextUnitTrainerConfig(Config):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from alignslm.config.llm_judges import MaxUnscored
+from alignslm.config.llm_judges import AucTexts, MaxUnscored
 from alignslm.config.model import Config, Count, Fraction, Positive, PositiveCount
 
 Examples = Annotated[int, Field(ge=3, description="training utterances: the first three try the object, all go to fit")]
@@ -37,6 +37,7 @@ class PythonJudgeConfig(OwnCode):
     """A judge of one's own: `judge(stories) -> list[JudgeOutput]`."""
 
     max_unscored: MaxUnscored = 0.1
+    auc_texts: AucTexts = 20
 
 
 class PythonEncoderConfig(OwnCode):

@@ -96,6 +96,9 @@ class CharCTCASRConfig(FittedConvNetConfig):
     kind: Literal["char-ctc"]
     resynthesized_fraction: Fraction = Field(description="fraction of training utterances that are resynthesized")
     silence_rms: Positive = Field(description="audio with a root mean square below this has status `empty`")
+    confidence_threshold: Fraction | None = Field(
+        default=None, description="a text of less confidence is status `failed`; null: no limit"
+    )
 
 
 AsrConfig = Annotated[

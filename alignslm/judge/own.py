@@ -7,6 +7,7 @@ from typing import get_args
 
 from alignslm.config.own_code import PythonJudgeConfig
 from alignslm.judge import JudgeInput, JudgeOutput, Status
+from alignslm.judge.calibration import try_judge
 from alignslm.own_code import OwnObject, check_batches, load_own
 from alignslm.redaction import redact
 
@@ -47,11 +48,14 @@ def _problem(found: object) -> str | None:
 def prepare(
     config: PythonJudgeConfig, texts: Sequence[JudgeInput], folder: Path, *, code: Path, device: str
 ) -> dict[str, float]:
-    """Fit the judge on the corpus's texts if it can be fitted, and try it on three stories."""
+    """Fit the judge on the corpus's texts if it can be fitted, and try it on three stories.
+
+    Returns its own figures and those of `try_judge`, by which a judge that guesses is warned of, never refused.
+    """
     model = OwnObject(config, code / f"{config.module}.py", method="judge")
     figures = model.prepare(texts, folder, device=device)
     check_batches(model, OwnJudge(model).judge, PROBES)
-    return figures
+    return figures | try_judge(OwnJudge(model), texts, count=config.auc_texts, min_auc=0)
 
 
 def load(config: PythonJudgeConfig, folder: Path, *, device: str) -> OwnJudge:

@@ -123,4 +123,7 @@ def _judged(continuation_id: str, place: Location, folder: Path, experiment: Exp
     if steps[1].facts and place.name in experiment.params.preferences:
         facts = explain_selection(continuation_id, place.name, folder, experiment)
         steps.append(Step("rule", Artifacts(folder).table("pairs", place.name), facts))
+        for name in (name for name, item in experiment.params.checkpoints.items() if item.pairs == place.name):
+            path = Artifacts(folder).labels(name)
+            steps.append(read_row(tables.LABELS, path, "continuation_id", continuation_id, title=f"label for {name}"))
     return steps

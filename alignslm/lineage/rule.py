@@ -9,9 +9,9 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.curriculum import JudgedPreferences
 from alignslm.config.experiment import Experiment
 from alignslm.config.own_code import PythonSelectorConfig
-from alignslm.pairs.selection import candidate_pool, conditions
-from alignslm.pairs.thresholds import with_quantiles
-from alignslm.pairs.utility import utility
+from alignslm.pairs.labels import judged_pool
+from alignslm.pairs.selection import conditions
+from alignslm.pairs.streaming import Sources
 
 
 def explain_selection(continuation_id: str, name: str, folder: Path, experiment: Experiment) -> dict[str, object]:
@@ -19,24 +19,17 @@ def explain_selection(continuation_id: str, name: str, folder: Path, experiment:
 
     The outcome is read from the pairs and skipped prompts; utility and checks follow params.yaml as it is now.
     """
-    pool, rules = _judged_pool(name, folder, experiment)
+    params, made = experiment.params, Artifacts(folder)
+    sources = Sources(made.table("scores", name), made.table("continuations", name), made.prompts)
+    pool, rules = judged_pool(
+        sources, weights=params.weights, selector=experiment.selector, rules=params.preferences[name]
+    )
     row = pool.filter(pl.col("continuation_id") == continuation_id)
     facts: dict[str, object] = {}
     if len(row):
         facts["utility"] = row["utility"][0]
         facts |= _checks(row, rules, experiment)
     return facts | {"outcome": _outcome(continuation_id, name, folder)}
-
-
-def _judged_pool(name: str, folder: Path, experiment: Experiment) -> tuple[pl.DataFrame, JudgedPreferences]:
-    """Return the round's scored continuations as selection sees them, with their utility, and the rules that hold."""
-    prompts = tables.read(tables.PROMPTS, Artifacts(folder).prompts, ["prompt_id", "split"])
-    columns = ["continuation_id", "prompt_id", "finish_reason", "units"]
-    drawn = tables.read(tables.CONTINUATIONS, Artifacts(folder).table("continuations", name), columns)
-    scores = tables.read(tables.SCORES, Artifacts(folder).table("scores", name))
-    rules = experiment.params.preferences[name]
-    pool = utility(candidate_pool(scores, drawn, prompts, rules), experiment.params.weights)
-    return pool, with_quantiles(rules, experiment.selector, pool["utility"])
 
 
 def _checks(row: pl.DataFrame, rules: JudgedPreferences, experiment: Experiment) -> dict[str, str]:

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from alignslm.config.llm_judges import CausalLMJudgeConfig
+from alignslm.config.llm_judges import CalibratedPerplexity, CausalLMJudgeConfig
 from alignslm.config.models import (
     LlamaScratchConfig,
     NextUnitTrainerConfig,
@@ -19,13 +19,20 @@ from alignslm.config.models import (
     TrainerConfig,
 )
 from alignslm.config.pretrained_lm import TwistInitConfig
+from alignslm.config.rubrics import Rubric
+from alignslm.config.sources import PackageSource
+from alignslm.fetching import download
+from alignslm.judge import PROBE, JudgeInput
+from alignslm.judge.causal_lm import CausalLMJudge
+from alignslm.judge.causal_weights import FOLDER, PATTERNS, SUFFIX, dequantize, load_causal
 from alignslm.lm.checkpoint import UnitLM, disable_dropout
 from alignslm.lm.sampling import sample
 from alignslm.plan.bench import Bench, decoding, quiet
+from alignslm.plan.downloads import is_here
 from alignslm.plan.memory import Shape, lm_shape, shape_of
 from alignslm.plan.work import REPLY_TOKENS
+from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import continue_training, scratch_vocabulary, train_whole
-from alignslm.training.preference import train_preferences
 
 WHOLE = 50_000_000  # parameters up to which all layers are timed
 
@@ -92,7 +99,8 @@ def train_row(bench: Bench, trainer: str) -> float | None:
     config = _timed(experiment.checkpoints[name])
     shape = lm_shape(bench.experiment)
     whole = bench.on_gpu or (shape is not None and shape.parameters <= WHOLE)
-    rows = (config.micro_batch_size or config.batch_size) if whole else 1
+    least = 2 if isinstance(config, PreferenceTrainerConfig) and config.unpaired else 1
+    rows = (config.micro_batch_size or config.batch_size) if whole else least
     few = config.model_copy(update={"batch_size": rows, "micro_batch_size": None})
 
     def of(shape: Shape, layers: int) -> float:
@@ -127,17 +135,17 @@ def _train(bench: Bench, config: PreferenceTrainerConfig | NextUnitTrainerConfig
         "chosen_finish_reason": ["length"] * (rows + 1),
         "rejected_finish_reason": ["length"] * (rows + 1),
     })  # fmt: skip
-    return train_preferences(once, lm, pairs, warmup_steps=0, seed=0, batch_size=bench.execution.batch_size, work=work)
+    return train_offline(once, lm, pairs, warmup_steps=0, seed=0, batch_size=bench.execution.batch_size, work=work)
 
 
 def judge(bench: Bench, key: str) -> float | None:
-    """Time a story's question and, of a judge that writes, its reply; fitted judges take no time."""
+    """Time a story's question and, of a judge that writes, its reply; fitted judges count as no time."""
     judge = getattr(bench.experiment, key)
     if not isinstance(judge, CausalLMJudgeConfig):
         return 0.0
     shape, rows = shape_of(judge.weights), judge.batch_size if bench.on_gpu else 1
     if shape is None:
-        return None
+        return _packaged_judge(bench, judge)
     asked = next(asked for asked in bench.volume.asked if asked.key == key)
     tokens = asked.read_tokens // max(1, asked.requests)
     written = min(REPLY_TOKENS, asked.written_tokens // max(1, asked.requests))
@@ -149,6 +157,22 @@ def judge(bench: Bench, key: str) -> float | None:
         return (read + (bench.time(decoding(model, bench.device, rows), 2, 6) * written if written else 0.0)) / rows
 
     return bench.by_layers(of, shape.layers)
+
+
+def _packaged_judge(bench: Bench, config: CausalLMJudgeConfig) -> float | None:
+    """Time a story by a judge's own weights, if it has them in an installed package and reads no rubric."""
+    here = isinstance(config.weights, PackageSource) and is_here(config.weights)
+    if not here or not isinstance(config.score, CalibratedPerplexity):
+        return None
+    path = download(config.weights, patterns=PATTERNS).path
+    if path.suffix == SUFFIX:
+        path = dequantize(path, bench.fresh() / FOLDER, dtype=config.dtype)
+    rows = config.batch_size if bench.on_gpu else 2
+    rubric = Rubric.parse("{prompt} {continuation}", where="probe")
+    model = load_causal(path, dtype=config.dtype, device=bench.device)
+    judge = CausalLMJudge(config.model_copy(update={"batch_size": rows}), rubric, *model)
+    stories = [JudgeInput(f"{number} {PROBE.prompt}", PROBE.continuation) for number in range(2 * rows)]
+    return bench.time(lambda n: judge.word_nats(stories[:n]), rows, 2 * rows)
 
 
 def _causal(shape: Shape, layers: int) -> PreTrainedModel:

@@ -109,11 +109,12 @@ def _writes(judge: CausalLMJudgeConfig) -> bool:
 
 
 def _rows(experiment: Experiment, name: str) -> int:
-    """Return the rows (pairs or utterances) that training reads, in all steps."""
+    """Return the rows (pairs, continuations or utterances) that training reads, in all steps."""
     trainer = experiment.checkpoints[name]
     if not isinstance(trainer, PreferenceTrainerConfig):
         return trainer.max_steps * trainer.batch_size
-    pairs = PAIRS_PER_PROMPT * experiment.params.prompts.train
+    each = experiment.params.sampling.num_continuations if trainer.unpaired else PAIRS_PER_PROMPT
+    pairs = each * experiment.params.prompts.train
     steps = trainer.max_steps or math.ceil(trainer.num_train_epochs * pairs / trainer.batch_size)
     return steps * trainer.batch_size
 

@@ -15,6 +15,7 @@ from alignslm.tables.schemas import (
     GUARD,
     ITEM_SCORES,
     ITEMS,
+    LABELS,
     MOS,
     PAIRS,
     PROMPTS,

@@ -171,6 +171,18 @@ PAIRS = Table(
     frozenset({"chosen_utility", "rejected_utility", "margin"}),  # null: a preference given without a score,
     version=2,
 )
+LABELS = Table(
+    "labels",
+    {
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "split": pl.String,
+        "utility": pl.Float64,
+        "label": pl.String,
+    },
+    ("continuation_id",),
+    frozenset({"utility"}),
+)
 SKIPPED_PROMPTS = Table(
     "skipped_prompts", {"prompt_id": pl.String, "split": pl.String, "reason": pl.String}, ("prompt_id",), version=2
 )

@@ -46,14 +46,15 @@ def preference_rows(
             for side in ("chosen", "rejected")
         },
     }
-    _require_positions(lm, rows)
+    require_positions(lm, rows)
     sides = ("chosen", "rejected") if references else ()
     found = {f"ref_{side}_logps": reference_log_probs(lm, pairs, side, batch_size=batch_size) for side in sides}
     weights = {WEIGHT: pair_weights(pairs["margin"])} if margin_weights else {}
     return Dataset.from_dict(rows | found | weights)
 
 
-def _require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
+def require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
+    """Raise TooLongError if a prompt and the longer of its two continuations, columns in this order, do not fit."""
     check_max_positions(
         lm.model.config,
         [len(p) + max(len(c), len(r)) for p, c, r in zip(*rows.values(), strict=True)],

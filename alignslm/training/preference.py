@@ -22,7 +22,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
@@ -242,37 +242,42 @@ class SaveBestAdapter(TrainerCallback):
                 write_text(self.record, json.dumps(asdict(now)))
 
 
-def _steps(config: PreferenceTrainerConfig, num_pairs: int) -> int:
-    return config.max_steps or max(1, math.ceil(config.num_train_epochs * num_pairs / config.batch_size))
+def offline_arguments(
+    config: PreferenceTrainerConfig, *, num_rows: int, warmup_steps: int, seed: int, work: Path
+) -> dict[str, Any]:
+    """Return what TRL's arguments have in common, for this configuration and number of training rows."""
+    steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * num_rows / config.batch_size))
+    every = max(1, steps // config.num_evals)
+    batch = batch_arguments(config.batch_size, config.micro_batch_size)
+    return {
+        **shared_arguments(work, seed=seed),
+        "beta": config.beta,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.lr_scheduler_type,
+        "warmup_steps": warmup_steps,
+        "max_steps": steps,
+        **batch,
+        "per_device_eval_batch_size": batch["per_device_train_batch_size"],
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        "bf16": config.autocast == "bfloat16",
+        "activation_checkpointing": False,  # TRL turns it on
+        "max_length": None,  # rows are never cut: TRL would drop the end of a continuation without a word
+    }
 
 
 def preference_arguments(
     config: PreferenceTrainerConfig, *, num_pairs: int, warmup_steps: int, seed: int, work: Path
 ) -> DPOConfig:
     """Return TRL's arguments for this configuration and number of training pairs."""
-    steps = _steps(config, num_pairs)
-    every = max(1, steps // config.num_evals)
-    batch = batch_arguments(config.batch_size, config.micro_batch_size)
     return DPOConfig(
-        **shared_arguments(work, seed=seed),
+        **offline_arguments(config, num_rows=num_pairs, warmup_steps=warmup_steps, seed=seed, work=work),
         loss_type=list(config.loss_weights),
         loss_weights=list(config.loss_weights.values()),
         label_smoothing=config.label_smoothing or 0.0,
-        beta=config.beta,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=warmup_steps,
-        max_steps=steps,
-        **batch,
-        per_device_eval_batch_size=batch["per_device_train_batch_size"],
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_steps=every,
-        bf16=config.autocast == "bfloat16",
-        activation_checkpointing=False,  # TRL turns it on
-        max_length=None,  # pairs are never cut: TRL would drop the end of a continuation without a word
     )
 
 
@@ -313,6 +318,13 @@ def train_preferences(
         peft_config=lora_config(config.lora, lm.model.config),
         callbacks=[best],
     )
+    return train_and_keep_best(trainer, lm, best)
+
+
+def train_and_keep_best(
+    trainer: DPOTrainer | KTOTrainer, lm: UnitLM, best: SaveBestAdapter
+) -> tuple[PeftModel, TrainingRun, BestCheckpoint]:
+    """Train, and return the model with the adapter that was best on the validation pairs."""
     with use_math_attention(lm.model):
         run = run_trainer(trainer)
     model = trainer.model
@@ -322,4 +334,4 @@ def train_preferences(
     model.load_adapter(str(best.folder), adapter_name="best")
     model.set_adapter("best")
     model.delete_adapter("default")
-    return model, replace(run, change=change_of(best.best, num_pairs=len(valid))), best.best
+    return model, replace(run, change=change_of(best.best, num_pairs=best.num_pairs)), best.best
