@@ -1,6 +1,7 @@
 """The guard's choice against brute force and by hand, what it measures, and what its parameters must not say."""
 
 import math
+import shutil
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from alignslm.config.guard import MEASURES, Guard, Limit
 from alignslm.config.loading import load_experiment
 from alignslm.config.problems import ConfigError
 from alignslm.guard import choose, measures_of, outcome, unit_measures
+from tests import online_world
 from tests.messages import names
 from tests.sample_experiment import write_experiment
 
@@ -51,6 +53,7 @@ def kept(measured: pl.DataFrame, guard: Guard) -> int:
         ("judge_score", {"kl": {"at_most": 4.0}}, 10, ("step 20", "kl 9 > 4")),
         ("judge_score", {"unique_ratio": {"at_least": 0.0}}, 40, ("every step is inside",)),
         ("heldout_judge_score", {"unique_ratio": {"at_least": 0.0}}, 20, ("every step is inside",)),
+        ("heldout_judge_score", {"kl": {"at_least": 0, "at_most": 0}}, 0, ("base", "step 10", "kl 4 > 0")),
         ("judge_score", {"kl": {"at_least": 5, "at_most": 29}}, 20, ("step 10", "kl 4 < 5")),
         ("judge_score", {"kl": {"at_most": 1.0}}, 0, ("base", "step 10", "kl 4 > 1")),
         ("judge_score", {"distinct_2": {"at_least": 0.1}}, 0, ("base", "step 10", "distinct_2 was not measured")),
@@ -66,6 +69,11 @@ def test_every_limit_of_a_step_is_named():
     limits = {"unique_ratio": {"at_least": 0.5}, "kl": {"at_most": 20}}
     found = choose(COLLAPSE, guard_of(**limits))["exceeded"].to_list()
     assert found == [[], [], [], ["unique_ratio 0.4 < 0.5", "kl 30 > 20"], ["unique_ratio 0.1 < 0.5", "kl 80 > 20"]]
+
+
+def test_a_step_inside_is_kept_also_where_the_start_has_the_higher_score():
+    fallen = COLLAPSE.with_columns(judge_score=5 - pl.col("step") / 10)
+    assert kept(fallen, guard_of(kl={"at_most": 100})) == 10
 
 
 def test_a_step_without_a_score_is_never_kept():
@@ -195,3 +203,13 @@ def test_what_a_guard_must_not_say(tmp_path, guards, keep, said):
     with pytest.raises(ConfigError) as raised:
         experiment_with(tmp_path, guards, keep=keep)
     names(str(raised.value), "params.yaml", *said)
+
+
+def test_the_adapter_of_a_checkpoint_is_kept_also_after_a_kill_between_the_two(tmp_path):
+    (tmp_path / "steps").mkdir()
+    online_world.train(tmp_path)
+    found = {path.parent.name: path.read_bytes() for path in (tmp_path / "steps").glob("*/adapter_model.safetensors")}
+    assert sorted(found) == [f"{step:06d}" for step in range(1, online_world.CONFIG.max_steps + 1)]
+    shutil.rmtree(tmp_path / "steps/000005")
+    online_world.train(tmp_path)
+    assert (tmp_path / "steps/000005/adapter_model.safetensors").read_bytes() == found["000005"]
