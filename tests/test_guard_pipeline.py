@@ -68,6 +68,7 @@ ONLINE = {
     "micro_batch_size": 18,
     "lora": {"r": 8, "alpha": 16, "target_modules": "all-linear"},
 }
+KEPT = {"keep_steps": True}
 GUARD = {"init_from": "base", "steps_of": "online", "best": "judge_score", "num_continuations": 2}
 LIMITS = {
     "safe": {"heldout_less_judge": {"at_least": -0.7}, "unit_entropy": {"at_least": 2.1}},
@@ -96,14 +97,16 @@ def root(tmp_path_factory) -> Path:
         "selector": "best-worst",
         "sampling": {"num_continuations": 3, "temperature": 0.8, "top_p": 0.95, "max_new_units": 40},
         "checkpoints": {
-            "r1": {"init_from": "base", "train_on": "pairs/r1", "trainer": "dpo-nll", "warmup_steps": 1},
-            "online": {"init_from": "base", "train_on": "scores/r1", "trainer": "online", "keep_steps": True},
+            "r1": {"init_from": "base", "train_on": "pairs/r1", "trainer": "dpo-nll", "warmup_steps": 1, **KEPT},
+            "ntp": {"init_from": "base", "train_on": "units", "trainer": "ntp", **KEPT},
+            "online": {"init_from": "base", "train_on": "scores/r1", "trainer": "online", **KEPT},
         },
-        "guards": {name: GUARD | {"limits": limits} for name, limits in LIMITS.items()},
+        "guards": {name: GUARD | {"limits": limits} for name, limits in LIMITS.items()}
+        | {"paired": GUARD | {"steps_of": "r1", "limits": LIMITS["open"]}},
     }
-    edit(root / "params.yaml", changes)
+    edit(root / "params.yaml", json.loads(json.dumps(changes)))  # no value twice: YAML would name it by an anchor
     start_history(root)
-    said = run(root, *WARM, "dvc", "repro", *(f"guard@{name}" for name in LIMITS))
+    said = run(root, *WARM, "dvc", "repro", *(f"guard@{name}" for name in (*LIMITS, "paired")), "train@ntp")
     (root / "said.txt").write_text(said)
     return root
 
@@ -146,12 +149,20 @@ def test_the_checkpoint_is_the_start_with_the_adapter_of_the_kept_step(root):
     assert not torch.allclose(made[f"{name}.weight"], start[f"{name}.weight"], atol=1e-3)
 
 
-def test_every_saved_step_is_kept_up_to_the_last(root):
-    folder = root / "artifacts/checkpoints/online"
-    assert sorted(path.name for path in (folder / "steps").iterdir()) == [f"{n:06d}" for n in (3, 6, 9, 12, 15)]
-    last, whole = files_of(folder / "steps/000015"), files_of(folder / "adapter")
-    assert set(last) == {"adapter_config.json", "adapter_model.safetensors"}
-    assert all(content == whole[name] for name, content in last.items())
+@pytest.mark.parametrize(("name", "steps"), [("online", (3, 6, 9, 12, 15)), ("r1", (2, 4)), ("ntp", (1, 2, 3, 4))])
+def test_every_trainer_keeps_every_saved_step(root, name, steps):
+    folder = root / f"artifacts/checkpoints/{name}"
+    assert sorted(path.name for path in (folder / "steps").iterdir()) == [f"{step:06d}" for step in steps]
+    kept = [files_of(path) for path in sorted((folder / "steps").iterdir())]
+    assert all(set(files) == {"adapter_config.json", "adapter_model.safetensors"} for files in kept)
+    weights = [files["adapter_model.safetensors"] for files in kept]
+    assert len(set(weights)) == len(steps)
+    (trained,) = (folder / "adapter").rglob("adapter_model.safetensors")
+    assert trained.read_bytes() in (weights if name == "r1" else weights[-1:])  # preference training keeps its best
+
+
+def test_a_guard_watches_preference_training(root):
+    assert guard_of(root, "paired")["step"].to_list() == [0, 2, 4]
 
 
 def test_without_a_step_inside_the_start_is_kept_and_the_stage_says_so(root):
@@ -196,7 +207,7 @@ def test_killed_and_continued_it_makes_the_same_bytes(root, stage, name, begun):
 
 
 def test_plan_and_stages_tell_of_guards(root):
-    assert f"{3 * 6 * 10 * 2} by guards" in run(root, "alignslm", "plan", "--offline")
+    assert f"{(3 * 6 + 3) * 10 * 2} by guards" in run(root, "alignslm", "plan", "--offline")
     shown = run(root, "alignslm", "stages")
     names(shown.replace("\N{NO-BREAK SPACE}", " "), "safe (guard)", "guard@strict")
 
