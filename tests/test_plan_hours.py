@@ -59,7 +59,7 @@ def test_steps_of_the_papers_experiment_by_hand():
 
 def test_a_judge_by_perplexity_reads_no_rubric():
     experiment = preview("real-small", ROOT).experiment
-    words = 2.7 * (2.5 + 160 * 1.5 / 25)
+    words = 2.7 * (2.5 + 200 * 1.5 / 25)
     assert [one.read_tokens / one.requests for one in volume_of(experiment, ROOT).asked] == [round(1.4 * words)] * 2
 
 
