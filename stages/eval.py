@@ -16,7 +16,7 @@ from alignslm.encoder import Encoder, load_encoder
 from alignslm.engine.work import ModelTask, with_contract
 from alignslm.judge.rows import join_judge_inputs
 from alignslm.prompts import read_prompts
-from stages.judging import cached_judge
+from stages.judging import both_judges
 from stages.names import requested_name
 from stages.run import Run, start
 
@@ -48,27 +48,19 @@ def _measure(rows: pl.DataFrame, encoder: Encoder, *, continuations: pl.DataFram
 
 
 def _judged(run: Run, work: Path) -> pl.DataFrame:
-    sample, params, experiment = run.artifacts.sample(run.name), run.params, run.experiment
+    sample = run.artifacts.sample(run.name)
     continuations = tables.read(tables.CONTINUATIONS, sample.continuations)
     transcripts = tables.read(tables.TRANSCRIPTS, sample.transcripts)
     speech = _speech(run, continuations, work / "sound")
     stories = join_judge_inputs(continuations, transcripts, read_prompts(*run.artifacts.prompt_tables))
-    asked = {
-        "judge_score": (experiment.judge, params.judge),
-        "heldout_judge_score": (experiment.heldout_judge, params.heldout_judge),
-    }
-    judges = {
-        name: cached_judge(run, choice, config, work / name, label=f"{run.label} {name}")
-        for name, (config, choice) in asked.items()
-    }
     return judged_rows(
         stories,
         continuations,
         speech,
-        judges,
+        both_judges(run, work),
         model=run.name,
-        auto_bleu=params.auto_bleu,
-        grammar=_grammar(experiment),
+        auto_bleu=run.params.auto_bleu,
+        grammar=_grammar(run.experiment),
     )
 
 

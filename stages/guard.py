@@ -25,7 +25,7 @@ from alignslm.shards import map_tasks
 from alignslm.storage import write_text
 from alignslm.vocoder import Vocoder, load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
-from stages.judging import cached_judge
+from stages.judging import both_judges
 from stages.names import requested_name
 from stages.run import Run, start
 
@@ -101,22 +101,22 @@ def _draw(run: Run, lm: LazyModel["UnitLM"], prompts: pl.DataFrame, work: Path, 
 
 def _kl(run: Run, lm: LazyModel["UnitLM"], start: LazyModel["UnitLM"], told: pl.DataFrame) -> float:
     """Return the mean of log p(continuation) less that under the start; `told` are continuations with their prompts."""
-    from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+    from alignslm.lm.likelihood import continuation_nats
 
-    rows = told.select("prompt_units", "units", "finish_reason").iter_rows()
-    items = [LikelihoodRequest(prompt, units, eos=reason == "eos") for prompt, units, reason in rows]
-    mine, theirs = (unit_log_likelihoods(one(), items, batch_size=run.execution.batch_size) for one in (lm, start))
-    return sum(float(a.sum() - b.sum()) for a, b in zip(mine, theirs, strict=True)) / len(items)
+    mine, theirs = (continuation_nats(one(), told, batch_size=run.execution.batch_size) for one in (lm, start))
+    return float((mine - theirs).mean())
 
 
 def _judged(run: Run, stories: pl.DataFrame, drawn: pl.DataFrame, speech: pl.DataFrame, work: Path) -> pl.DataFrame:
-    params, experiment = run.params, run.experiment
-    asked = {
-        "judge_score": (params.judge, experiment.judge),
-        "heldout_judge_score": (params.heldout_judge, experiment.heldout_judge),
-    }
-    judges = {name: cached_judge(run, *of, work / name, label=f"{run.label} {name}") for name, of in asked.items()}
-    return judged_rows(stories, drawn, speech, judges, model=run.name, auto_bleu=params.auto_bleu, grammar=None)
+    return judged_rows(
+        stories,
+        drawn,
+        speech,
+        both_judges(run, work),
+        model=run.name,
+        auto_bleu=run.params.auto_bleu,
+        grammar=None,
+    )
 
 
 def _measure(run: Run, prompts: pl.DataFrame, ears: _Ears, work: Path) -> Callable[[int], pl.DataFrame]:

@@ -21,6 +21,16 @@ def cached_judge(run: Run, choice: str, config: JudgeConfig, work: Path, *, labe
     )
 
 
+def both_judges(run: Run, work: Path) -> dict[str, CachedJudge]:
+    """Return the training judge and the held-out judge by their metrics; they save their outputs in `work`."""
+    params, experiment = run.params, run.experiment
+    asked = {
+        "judge_score": (params.judge, experiment.judge),
+        "heldout_judge_score": (params.heldout_judge, experiment.heldout_judge),
+    }
+    return {name: cached_judge(run, *of, work / name, label=f"{run.label} {name}") for name, of in asked.items()}
+
+
 def max_unscored(config: JudgeConfig) -> float:
     """Return which share of the texts a judge may fail on: none of a judge that is fitted here."""
     return 0.0 if isinstance(config, NgramJudgeConfig | StoryLMJudgeConfig) else config.max_unscored

@@ -6,6 +6,7 @@ from copy import copy
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import polars as pl
 import torch
 from transformers import Cache, DynamicCache
 
@@ -60,6 +61,16 @@ def unit_log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batc
     report next to it. Raises TooLongError if a sequence exceeds the model's positions.
     """
     return [found.target for found in log_likelihoods(lm, items, batch_size=batch_size)]
+
+
+def continuation_nats(lm: UnitLM, rows: pl.DataFrame, *, batch_size: int) -> np.ndarray:
+    """Return log p(continuation | prompt) in nats, (rows,) float64; the end of sequence counts if it was sampled.
+
+    Rows have `prompt_units`, `units` and `finish_reason`. Raises TooLongError as `unit_log_likelihoods` does.
+    """
+    found = rows.select("prompt_units", "units", "finish_reason").iter_rows()
+    items = [LikelihoodRequest(prompt, units, eos=finish == "eos") for prompt, units, finish in found]
+    return np.array([nats.sum() for nats in unit_log_likelihoods(lm, items, batch_size=batch_size)])
 
 
 @torch.inference_mode()

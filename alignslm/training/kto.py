@@ -21,10 +21,10 @@ from trl import KTOConfig, KTOTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+from alignslm.lm.likelihood import continuation_nats
 from alignslm.pairs.labels import DESIRABLE, UNDESIRABLE, unpaired
 from alignslm.training.adapter import lora_config
-from alignslm.training.pair_rows import require_positions
+from alignslm.training.pair_rows import require_positions, side_of
 from alignslm.training.preference import (
     SaveBestAdapter,
     TooFewPairsError,
@@ -59,13 +59,6 @@ def mismatched(rows: pl.DataFrame, size: int) -> pl.DataFrame:
     return rows.with_columns(rows.select("units", "finish_reason")[other])
 
 
-def _nats(lm: UnitLM, rows: pl.DataFrame, batch_size: int) -> np.ndarray:
-    """Return log p(continuation | prompt), (rows,), end of sequence counted if it was sampled."""
-    found = rows.select("prompt_units", "units", "finish_reason").iter_rows()
-    items = [LikelihoodRequest(prompt, units, finish == "eos") for prompt, units, finish in found]
-    return np.array([nats.sum() for nats in unit_log_likelihoods(lm, items, batch_size=batch_size)])
-
-
 def kto_rows(lm: UnitLM, rows: pl.DataFrame, *, size: int, batch_size: int) -> Dataset:
     """Return the columns that TRL's collator reads, in the order of `rows`, of which `size` are an optimiser step."""
     encode, others = lm.vocabulary.encode, mismatched(rows, size)
@@ -74,7 +67,10 @@ def kto_rows(lm: UnitLM, rows: pl.DataFrame, *, size: int, batch_size: int) -> D
         drawn = frame.select("units", "finish_reason").iter_rows()
         ids[name] = [encode(units, bos=False, eos=finish == "eos") for units, finish in drawn]
     require_positions(lm, ids)
-    logps = {"ref_logps": _nats(lm, rows, batch_size), "ref_KL_logps": _nats(lm, others, batch_size)}
+    logps = {
+        "ref_logps": continuation_nats(lm, rows, batch_size=batch_size),
+        "ref_KL_logps": continuation_nats(lm, others, batch_size=batch_size),
+    }
     return Dataset.from_dict({**ids, **logps, "label": (rows["label"] == DESIRABLE).to_list()})
 
 
@@ -144,17 +140,13 @@ def validation_figures(
 
     Pairs are what the kept checkpoint is chosen by, as with every other loss. `lm` is the start here.
     """
-    sides = [
-        pairs.select("prompt_units", units=f"{side}_units", finish_reason=f"{side}_finish_reason")
-        for side in ("chosen", "rejected")
-    ]
-    read = [rows, mismatched(rows, len(rows)), *sides]
-    start = [_nats(lm, frame, batch_size) for frame in read]
+    read = [rows, mismatched(rows, len(rows)), side_of(pairs, "chosen"), side_of(pairs, "rejected")]
+    start = [continuation_nats(lm, frame, batch_size=batch_size) for frame in read]
     desirable = (rows["label"] == DESIRABLE).to_numpy()
     weights = np.where(desirable, arguments.desirable_weight, arguments.undesirable_weight)
 
     def figures() -> dict[str, float]:
-        now = [_nats(lm, frame, batch_size) for frame in read]
+        now = [continuation_nats(lm, frame, batch_size=batch_size) for frame in read]
         rises, others, chosen, rejected = (
             arguments.beta * (after - before) for after, before in zip(now, start, strict=True)
         )

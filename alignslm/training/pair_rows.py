@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
+from alignslm.lm.likelihood import continuation_nats
 from alignslm.lm.positions import check_max_positions
 
 Rows = Sequence[dict[str, Any]]
@@ -18,13 +18,14 @@ WEIGHT = "pair_weight"
 LEAST_WEIGHT = 1e-6  # its logarithm is finite
 
 
+def side_of(pairs: pl.DataFrame, side: str) -> pl.DataFrame:
+    """Return `prompt_units`, `units` and `finish_reason` of a side of pairs, chosen or rejected."""
+    return pairs.select("prompt_units", units=f"{side}_units", finish_reason=f"{side}_finish_reason")
+
+
 def reference_log_probs(lm: UnitLM, pairs: pl.DataFrame, side: str, *, batch_size: int) -> list[float]:
     """Return log p(side | prompt) in nats under the frozen model, end of sequence counted if it was sampled."""
-    items = [
-        LikelihoodRequest(prompt, units, finish == "eos")
-        for prompt, units, finish in pairs.select("prompt_units", f"{side}_units", f"{side}_finish_reason").iter_rows()
-    ]
-    return [float(nats.sum()) for nats in unit_log_likelihoods(lm, items, batch_size=batch_size)]
+    return [*map(float, continuation_nats(lm, side_of(pairs, side), batch_size=batch_size))]
 
 
 def preference_rows(
