@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help repro check test lint bench venv dev browser real clean
+.PHONY: help repro check test lint bench venv dev browser real real-small clean
 
 help:
 	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
@@ -23,6 +23,7 @@ help:
 	@echo "make dev      also install what test and lint need; they do this first"
 	@echo "make browser  install Chromium, which test needs, if it is missing (as root); test does this first"
 	@echo "make real     install published weights (750 MB), which \`make test MARKS=real\` needs and installs"
+	@echo "make real-small  the preset real-small from nothing, in ../alignslm-real (REAL=): weights, a voice, dvc repro (docs/real.md)"
 	@echo "make clean    delete results (artifacts, reports, caches), keep the environment"
 
 # torch is installed first, by itself: a CPU build satisfies the other packages, and the lock pins no CUDA packages.
@@ -66,6 +67,15 @@ real: dev
 	@test -d /usr/share/asterisk/sounds/en_US_f_Allison || { test "$$(id -u)" = 0 \
 	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends asterisk-core-sounds-en-wav; } \
 	|| echo "no human speech is tried: install your system's package asterisk-core-sounds-en-wav" >&2
+
+# The preset real-small, in a folder of its own: what docs/real.md does command by command. Goes on where it stopped.
+REAL ?= ../alignslm-real
+real-small: venv
+	$(PIP) -c requirements-dev.lock.txt ctranslate2 gguf
+	$(PIP) --no-deps -r requirements-real.lock.txt
+	test -f $(REAL)/dvc.yaml || { alignslm init $(REAL) && cd $(REAL) && alignslm preset real-small; }
+	cd $(REAL) && python $(CURDIR)/docs/speak.py
+	cd $(REAL) && SPEECH_FOLDER=$$PWD/speech dvc repro
 
 # The listening test is tested in a real browser: Debian's Chromium, installed here if it is missing (as root).
 browser:

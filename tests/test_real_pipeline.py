@@ -68,8 +68,7 @@ def reproduce(root, preset, *targets):
 
 
 def test_real_small_runs_offline_from_a_voice_to_the_report(root):
-    page = (ROOT / "docs/real.md").read_text(encoding="utf-8")
-    script = re.sub(r"STORIES = .*", f"STORIES = {STORIES}", re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    script = re.sub(r"STORIES = .*", f"STORIES = {STORIES}", (ROOT / "docs/speak.py").read_text(encoding="utf-8"))
     run(root, sys.executable, "-c", script)
     assert "report" in stages_of(reproduce(root, "real-small"))
     heard = tables.read(tables.TRANSCRIPTS, root / "artifacts/prompt_transcripts.parquet")
