@@ -118,12 +118,20 @@ class Artifacts:
         """Return what a guard measured at every step of the checkpoint that it watched."""
         return self.checkpoint(name) / "guard.parquet"
 
+    def reward_model(self, name: str) -> Path:
+        """Return the folder of a reward model."""
+        return self.root / "reward_models" / name
+
+    def agreement(self, name: str) -> Path:
+        """Return how well a reward model agrees with the judge on validation prompts."""
+        return self.reward_model(name) / "agreement.json"
+
     def training(self, name: str) -> Path:
         """Return the training log of a checkpoint."""
         return self.root / "training_logs" / f"{name}.json"
 
     def named(self, path: str) -> Path:
-        """Return the table that `train_on` names: `units`, `pairs/NAME` or `scores/NAME`."""
+        """Return the table that `train_on` names: `units`, `pairs/NAME`, `scores/NAME` or `rewards/NAME`."""
         return self.root / f"{path}.parquet"
 
     def table(self, kind: str, name: str) -> Path:

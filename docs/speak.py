@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 (a script, copied into an experiment)
 """Let a neural voice tell stories into the folder `speech`; stories that are there already are kept (docs/real.md)."""
 
 import csv

@@ -3,9 +3,11 @@
 Judges run in the next stage, so that another judge needs no new samples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -20,29 +22,57 @@ from alignslm.vocoder.rows import synthesize_rows
 from stages.names import requested_name
 from stages.run import Run, start
 
+if TYPE_CHECKING:
+    from alignslm.lm.checkpoint import UnitLM
+
 
 def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the continuations of a system: of its checkpoint, or the ground truth."""
     params, system = run.params, run.params.systems[run.name]
-    folder = run.sampling_folder(work)
-    if system.checkpoint is None:
+    folder, drawn_from, chosen_of = run.sampling_folder(work), params.sampled_checkpoint(run.name), system.best_of or 1
+    if drawn_from is None:
         return run.map_rows(prompts, ground_truth_continuations, folder, step="drawn", here=True)
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
     from alignslm.lm.rows import sample_continuations
 
-    checkpoint = run.artifacts.checkpoint(system.checkpoint)
-    lm = run.unit_model(load_lm, checkpoint, units_of=(tables.PROMPTS, run.artifacts.prompts))
+    place, count = (tables.PROMPTS, run.artifacts.prompts), params.evaluation.num_continuations
+    lm = run.unit_model(load_lm, run.artifacts.checkpoint(drawn_from), units_of=place)
     temperature = system.temperature_scale * params.sampling.temperature
     draw = partial(
         sample_continuations,
         sampling=params.sampling.model_copy(
-            update={"num_continuations": params.evaluation.num_continuations, "temperature": temperature}
+            update={"num_continuations": count * chosen_of, "temperature": temperature}
         ),
         seed=params.seeds.evaluation,
         purpose="evaluation",
         batch_size=run.execution.rows_at_once,
     )
-    return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
+    if system.reward_model is None:
+        return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
+    from alignslm.lm.reward import load_reward
+
+    reward = run.unit_model(load_reward, run.artifacts.reward_model(system.reward_model), units_of=place)
+    best = _BestOf(lm, reward, draw, count, run.execution.rows_at_once)
+    return run.map_rows(prompts, best, folder, step="drawn")
+
+
+@dataclass(frozen=True)
+class _BestOf:
+    """Draws continuations and takes what a reward model ranks highest."""
+
+    lm: LazyModel["UnitLM"]
+    reward: LazyModel["UnitLM"]
+    draw: Callable[..., pl.DataFrame]
+    num_continuations: int
+    batch_size: int
+
+    def __call__(self, prompts: pl.DataFrame) -> pl.DataFrame:
+        from alignslm.lm.reward import best_of, unit_rewards
+
+        drawn = self.draw(prompts, self.lm())
+        told = drawn.join(prompts.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")
+        rewards = unit_rewards(self.reward(), told, batch_size=self.batch_size)
+        return best_of(drawn, rewards, num_continuations=self.num_continuations)
 
 
 def _transcribe_recordings(run: Run, prompts: pl.DataFrame, asr: LazyModel[ASRModel], work: Path) -> None:

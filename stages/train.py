@@ -12,7 +12,7 @@ import polars as pl
 from alignslm import integrity, tables
 from alignslm.asr import load_asr
 from alignslm.config.arithmetic import warn_emulated
-from alignslm.config.curriculum import PAIRS, SCORES, UNITS
+from alignslm.config.curriculum import PAIRS, REWARDS, SCORES, UNITS
 from alignslm.config.experiment import preference_trainer
 from alignslm.config.feedback import ThresholdSelector
 from alignslm.config.loading import load_execution, load_experiment
@@ -20,7 +20,7 @@ from alignslm.config.models import NextUnitTrainerConfig, OnlineTrainerConfig, P
 from alignslm.judge import load_judge
 from alignslm.lm.checkpoint import UnitLM, load_lm, save_lm
 from alignslm.lm.positions import named_rows
-from alignslm.online.rollouts import Listeners, RolloutStore
+from alignslm.online.rollouts import Listeners, RolloutStore, UnitRewards
 from alignslm.pairs.labels import label_continuations, labeled_continuations
 from alignslm.pairs.streaming import Sources
 from alignslm.prompts import fill_missing_texts
@@ -100,8 +100,38 @@ def _online(run: Run, lm: UnitLM, prompts: pl.DataFrame, work: Path) -> tuple["P
 
     trainer, artifacts, seed = run.experiment.checkpoints[run.name], run.artifacts, run.params.seeds.training
     assert isinstance(trainer, OnlineTrainerConfig)  # noqa: S101 - the configuration was checked for it
-    choice, judge = run.params.judge, run.experiment.judge
-    listeners = Listeners(
+    noun, penalty = run.params.checkpoints[run.name], trainer.repeated_text_penalty
+    reward = _listeners(run, penalty) if noun.rewards is None else _unit_rewards(run, noun.rewards, penalty)
+    if noun.rewards is None:
+        texts = fill_missing_texts(prompts, tables.read(tables.TRANSCRIPTS, artifacts.prompt_transcripts))
+        prompts = texts.filter(pl.col("prompt_text").is_not_null())
+    known = tables.read(
+        tables.SCORES if noun.rewards is None else tables.UNIT_REWARDS, artifacts.named(noun.train_on), ["prompt_id"]
+    )
+    store = RolloutStore(
+        trainer,
+        prompts.join(known, on="prompt_id", how="semi"),
+        reward,
+        name=run.name,
+        seed=seed,
+        folder=run.sampling_folder(work) / "rollouts",
+        batch_size=run.execution.rows_at_once,
+    )
+    trained = train_online(trainer, lm, store, seed=seed, work=work)
+    store.write(artifacts.rollouts(run.name), tables.contract_of(tables.PROMPTS, artifacts.prompts))
+    return *trained, None
+
+
+def _unit_rewards(run: Run, name: str, penalty: float) -> UnitRewards:
+    from alignslm.lm.reward import load_reward
+
+    place, rows = (tables.PROMPTS, run.artifacts.prompts), run.execution.rows_at_once
+    return UnitRewards(run.unit_model(load_reward, run.artifacts.reward_model(name), units_of=place), rows, penalty)
+
+
+def _listeners(run: Run, penalty: float) -> Listeners:
+    artifacts, choice, judge = run.artifacts, run.params.judge, run.experiment.judge
+    return Listeners(
         vocoder=run.unit_model(
             load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=(tables.PROMPTS, artifacts.prompts)
         ),
@@ -111,23 +141,15 @@ def _online(run: Run, lm: UnitLM, prompts: pl.DataFrame, work: Path) -> tuple["P
         max_unscored=max_unscored(judge),
         auto_bleu=run.params.auto_bleu,
         shard_size=run.execution.shard_size,
+        penalty=penalty,
     )
-    judged = tables.read(tables.SCORES, artifacts.named(run.params.checkpoints[run.name].train_on), ["prompt_id"])
-    texts = fill_missing_texts(prompts, tables.read(tables.TRANSCRIPTS, artifacts.prompt_transcripts))
-    asked = texts.filter(pl.col("prompt_text").is_not_null()).join(judged, on="prompt_id", how="semi")
-    folder = run.sampling_folder(work) / "rollouts"
-    store = RolloutStore(
-        trainer, asked, listeners, name=run.name, seed=seed, folder=folder, batch_size=run.execution.rows_at_once
-    )
-    trained = train_online(trainer, lm, store, seed=seed, work=work)
-    store.write(artifacts.rollouts(run.name), tables.contract_of(tables.PROMPTS, artifacts.prompts))
-    return *trained, None
 
 
 LEARNING = {
     UNITS: _Learning(tables.ENCODED, "utterances", _on_speech),
     PAIRS: _Learning(tables.PAIRS, "pairs", _on_pairs),
     SCORES: _Learning(tables.PROMPTS, "prompts", _online),
+    REWARDS: _Learning(tables.PROMPTS, "prompts", _online),
 }
 
 
@@ -144,15 +166,19 @@ def _require_one_process(name: str) -> None:
 def _also_read(run: Run) -> dict[str, str]:
     """Return what identifies inputs that dvc.yaml does not name: pairs or scores follow from them. Raises DamagedError.
 
-    Labels are read from what pairs were made of, a rollout reads what scores were made of.
+    Labels are read from what pairs were made of, a rollout reads what scores or rewards were made of.
     """
     noun, artifacts = run.params.checkpoints[run.name], run.artifacts
     if sources := _labels_from(run):
         rules = (run.params.weights, run.experiment.selector, run.params.preferences[sources.scores.stem])
         return {"rules": repr(rules), **{str(path): integrity.require_intact(path) for path in sources}}
-    if noun.scores is None:
+    if not noun.online:
         return {}
-    again = (*artifacts.prompt_tables, artifacts.vocoder, artifacts.asr, artifacts.judge(run.params.judge))
+    again = [artifacts.prompts]
+    if noun.rewards is None:
+        again += [artifacts.prompt_transcripts, artifacts.vocoder, artifacts.asr, artifacts.judge(run.params.judge)]
+    else:
+        again += [artifacts.reward_model(noun.rewards)]
     return {str(path): integrity.require_intact(path) for path in again}
 
 
@@ -174,7 +200,7 @@ def main(name: str) -> None:
         warn_emulated(run.experiment, run.execution, "checkpoints")
         noun, artifacts = run.params.checkpoints[name], run.artifacts
         learning = next(learning for kind, learning in LEARNING.items() if noun.train_on.startswith(kind))
-        source = artifacts.prompts if noun.scores else artifacts.named(noun.train_on)
+        source = artifacts.prompts if noun.online else artifacts.named(noun.train_on)
         parent = artifacts.checkpoint(noun.init_from)
         rows = tables.read(learning.table, source)
         if noun.pairs is None:
@@ -185,7 +211,7 @@ def main(name: str) -> None:
         if noun.keep_steps:
             (work / STEPS).mkdir(exist_ok=True)
         wait_for_everyone()  # the first process has the folder for itself
-        with nullcontext() if noun.scores else named_rows(rows[learning.table.key[0]]):
+        with nullcontext() if noun.online else named_rows(rows[learning.table.key[0]]):
             model, made, best = learning.train(run, lm, rows, work)
         if is_main_process():
             folder = artifacts.checkpoint(name)

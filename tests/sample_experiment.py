@@ -200,6 +200,7 @@ evaluation:
   include_eos: false
 publish: nowhere
 guards: {}
+reward_models: {}
 """
 EXECUTION = """\
 device: cpu

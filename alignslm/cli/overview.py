@@ -103,6 +103,8 @@ def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
         for trained_on, one in params.checkpoints.items():
             if one.pairs == pairs:
                 branch.add(_checkpoint(trained_on, params, state))
+        for reward in (key for key, one in params.reward_models.items() if one.preferences == pairs):
+            branch.add(_marked(f"reward model {reward}", state, f"reward@{reward}"))
     for other, one in params.checkpoints.items():
         if one.pairs is None and one.init_from == name:
             tree.add(_checkpoint(other, params, state))

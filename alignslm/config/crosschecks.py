@@ -18,6 +18,7 @@ from alignslm.config.models import (
     NextUnitTrainerConfig,
     OnlineTrainerConfig,
     PreferenceTrainerConfig,
+    RewardTrainerConfig,
 )
 from alignslm.config.preferences import UnitPreferences
 from alignslm.config.pretrained_lm import PublishedLm, TrainingUnits, TwistInitConfig
@@ -158,12 +159,17 @@ def _long_warmups(experiment: Experiment) -> Iterator[Conflict]:
 
 
 def _wrong_trainers(experiment: Experiment) -> Iterator[Conflict]:
-    """Pairs are learnt by preference training, speech by next-unit training, scores by online training."""
+    """Pairs are learnt by preference training, speech by next-unit training, scores and rewards by online training."""
+    kinds = {"pairs": "preference", "scores": "online", "rewards": "online"}
     for name, checkpoint in experiment.params.checkpoints.items():
-        wanted = {"pairs": "preference", "scores": "online"}.get(checkpoint.train_on.partition("/")[0], "next-unit")
+        wanted = kinds.get(checkpoint.train_on.partition("/")[0], "next-unit")
         if (kind := experiment.checkpoints[name].kind) != wanted:
             message = f"trains on {checkpoint.train_on}, but {checkpoint.trainer} is of kind {kind}, not {wanted}"
             yield Conflict(PARAMS, ("checkpoints", name, "trainer"), message)
+    for name, trainer in experiment.reward_models.items():
+        if not isinstance(trainer, RewardTrainerConfig):
+            message = f"{experiment.params.reward_models[name].trainer} is of kind {trainer.kind}, not reward"
+            yield Conflict(PARAMS, ("reward_models", name, "trainer"), message)
 
 
 def _too_large_rollouts(experiment: Experiment) -> Iterator[Conflict]:

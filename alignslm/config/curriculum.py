@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from alignslm.config.model import Config, Count, Fraction, Label, Name
 
-PAIRS, SCORES, CHECKPOINTS = "pairs/", "scores/", "checkpoints/"
+PAIRS, SCORES, REWARDS, CHECKPOINTS, REWARD_MODELS = "pairs/", "scores/", "rewards/", "checkpoints/", "reward_models/"
 UNITS, CORPUS = "units", "corpus/utterances"
 _LABEL = r"[a-z0-9][a-z0-9_-]{0,39}"
 Score = Annotated[float, Field(ge=1, le=5)]
@@ -38,9 +38,10 @@ class Checkpoint(Config):
     """A checkpoint: what it is trained from, on which data, with which trainer."""
 
     init_from: Label = Field(description="checkpoint that training starts from; preference training's reference, too")
-    train_on: Annotated[str, Field(pattern=f"^({UNITS}|({PAIRS}|{SCORES}){_LABEL})$")] = Field(
-        description="what below artifacts/ it is trained on: pairs/NAME; units, the corpus's own speech; or "
-        "scores/NAME, whose prompts it continues anew, to learn from the same judge"
+    train_on: Annotated[str, Field(pattern=f"^({UNITS}|({PAIRS}|{SCORES}|{REWARDS}){_LABEL})$")] = Field(
+        description="what below artifacts/ it is trained on: pairs/NAME; units, the corpus's own speech; scores/NAME, "
+        "whose prompts it continues anew, to learn from the same judge; or rewards/NAME, to learn from that reward "
+        "model instead of a judge"
     )
     trainer: Name
     warmup_steps: Count | None = Field(default=None, description="of preference training; other trainers say their own")
@@ -64,25 +65,54 @@ class Checkpoint(Config):
 
     @property
     def scores(self) -> str | None:
-        """The preferences whose prompts and judge it learns from online; None where it is trained on a fixed table."""
+        """The preferences whose prompts and judge it learns from online; None where it does otherwise."""
         return self.train_on.removeprefix(SCORES) if self.train_on.startswith(SCORES) else None
+
+    @property
+    def rewards(self) -> str | None:
+        """The reward model that it learns from online; None where it does otherwise."""
+        return self.train_on.removeprefix(REWARDS) if self.train_on.startswith(REWARDS) else None
+
+    @property
+    def online(self) -> bool:
+        """Whether it learns from continuations that it draws in training."""
+        return self.train_on.startswith((SCORES, REWARDS))
+
+
+class RewardModel(Config):
+    """A reward model of units: what it is trained from, on whose pairs, with which trainer."""
+
+    init_from: Label = Field(description="checkpoint whose weights it starts from")
+    preferences: Label = Field(description="judged preferences whose pairs it is trained on; it ranks the same model's")
+    trainer: Name
 
 
 class System(Config):
     """What is evaluated: continuations of a checkpoint, or the ground truth as the topline of every judge."""
 
-    source: Annotated[str, Field(pattern=f"^({CORPUS}|{CHECKPOINTS}{_LABEL})$")] = Field(
-        description="checkpoints/NAME; or corpus: the real continuations through the same vocoder and ASR model"
+    source: Annotated[str, Field(pattern=f"^({CORPUS}|({CHECKPOINTS}|{REWARD_MODELS}){_LABEL})$")] = Field(
+        description="checkpoints/NAME; reward_models/NAME: what it ranks highest of the continuations of the model "
+        "that its preferences were sampled from; or corpus: the real continuations through the same vocoder and ASR"
     )
     temperature_scale: float = Field(default=1.0, ge=0.01, le=100, description="factor on sampling.temperature")
+    best_of: Annotated[int, Field(ge=2, le=10_000)] | None = Field(
+        default=None, description="draws of which a reward model takes one"
+    )
 
     @model_validator(mode="after")
     def _nothing_sampled(self) -> "System":
-        if self.checkpoint is None and self.temperature_scale != 1.0:
+        if self.source == CORPUS and self.temperature_scale != 1.0:
             raise ValueError("temperature_scale has no meaning for source: corpus/utterances; remove it")
+        if (self.reward_model is None) != (self.best_of is None):
+            raise ValueError("best_of belongs to source: reward_models/NAME; write both, or neither")
         return self
 
     @property
     def checkpoint(self) -> str | None:
-        """The checkpoint it samples from; None for the corpus."""
-        return self.source.removeprefix(CHECKPOINTS) if self.source != CORPUS else None
+        """The checkpoint that it is; None for the corpus, and for the best of several draws."""
+        return self.source.removeprefix(CHECKPOINTS) if self.source.startswith(CHECKPOINTS) else None
+
+    @property
+    def reward_model(self) -> str | None:
+        """The reward model that chooses its continuations; None where they are taken as drawn."""
+        return self.source.removeprefix(REWARD_MODELS) if self.source.startswith(REWARD_MODELS) else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from alignslm.config.curriculum import Checkpoint, JudgedPreferences, System
+from alignslm.config.curriculum import CORPUS, Checkpoint, JudgedPreferences, RewardModel, System
 from alignslm.config.document import KeyPath, Plain
 from alignslm.config.evaluation import BenchmarkConfig, Evaluation
 from alignslm.config.feedback import AutoBleu, JudgeConfig, Sampling, SelectorConfig, Weights
@@ -52,6 +52,7 @@ class Params(Config):
     preferences: dict[Label, JudgedPreferences] = Field(min_length=1)
     checkpoints: dict[Label, Checkpoint] = Field(min_length=1)
     guards: dict[Label, Guard] = Field(description="further checkpoints, each the best saved step of one inside limits")
+    reward_models: dict[Label, RewardModel] = Field(description="tell from units what the judge would say")
     systems: dict[Label, System] = Field(min_length=1)
     evaluation: Evaluation
     publish: Name = Field(description="where checkpoints and pairs go when they are done")
@@ -83,7 +84,14 @@ class Params(Config):
     @property
     def toplines(self) -> list[str]:
         """The systems that are the ground truth, not a model."""
-        return [name for name, system in self.systems.items() if system.checkpoint is None]
+        return [name for name, system in self.systems.items() if system.source == CORPUS]
+
+    def sampled_checkpoint(self, system: str) -> str | None:
+        """The checkpoint that a system's continuations are drawn from; None for the ground truth."""
+        item = self.systems[system]
+        if item.reward_model is None:
+            return item.checkpoint
+        return self.preferences[self.reward_models[item.reward_model].preferences].sampled_from
 
     @property
     def ordered_systems(self) -> list[str]:
@@ -92,14 +100,21 @@ class Params(Config):
         return [*(name for name in self.systems if name not in {*rounds, *self.toplines}), *rounds, *self.toplines]
 
     @model_validator(mode="after")
-    def _everything_is_made(self) -> "Params":
-        """Whatever a noun names is made by another one, and no checkpoint rests on itself."""
+    def _one_name_each(self) -> "Params":
+        """No two nouns of one kind have the same name."""
         if BASE in self.checkpoints:
             raise ValueError(f"checkpoints.{BASE} is what the key lm makes; choose another name")
         if clash := sorted(set(self.preferences) & set(self.imported_preferences)):
             raise ValueError(f"imported_preferences.{clash[0]} is also a name in preferences; choose another")
         if clash := sorted(set(self.guards) & {BASE, *self.checkpoints}):
             raise ValueError(f"guards.{clash[0]} is also the name of a checkpoint; choose another")
+        if clash := sorted(set(self.reward_models) & {BASE, *self.checkpoints, *self.guards}):
+            raise ValueError(f"reward_models.{clash[0]} is also the name of a checkpoint; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _everything_is_made(self) -> "Params":
+        """Whatever a noun names is made by another one, and no checkpoint rests on itself."""
         for key, wanted, known in self._uses():
             if wanted not in known:
                 raise ValueError(f"{key} is {wanted!r}, which nothing makes; known: {', '.join(known)}")
@@ -127,22 +142,37 @@ class Params(Config):
             yield f"preferences.{name}.sampled_from", preferences.sampled_from, checkpoints
         for name, checkpoint in self.checkpoints.items():
             yield f"checkpoints.{name}.init_from", checkpoint.init_from, checkpoints
-            if checkpoint.pairs is not None:
-                yield f"checkpoints.{name}.train_on", checkpoint.pairs, pairs
-            if checkpoint.scores is not None:
-                yield f"checkpoints.{name}.train_on", checkpoint.scores, list(self.preferences)
+            for wanted, known in (
+                (checkpoint.pairs, pairs),
+                (checkpoint.scores, list(self.preferences)),
+                (checkpoint.rewards, list(self.reward_models)),
+            ):
+                if wanted is not None:
+                    yield f"checkpoints.{name}.train_on", wanted, known
         for name, guard in self.guards.items():
             yield f"guards.{name}.steps_of", guard.steps_of, trained
             yield f"guards.{name}.init_from", guard.init_from, checkpoints
+        for name, reward in self.reward_models.items():
+            yield f"reward_models.{name}.init_from", reward.init_from, checkpoints
+            yield f"reward_models.{name}.preferences", reward.preferences, list(self.preferences)
         for name, system in self.systems.items():
             if system.checkpoint is not None:
                 yield f"systems.{name}.source", system.checkpoint, checkpoints
+            if system.reward_model is not None:
+                yield f"systems.{name}.source", system.reward_model, list(self.reward_models)
 
     def _needs(self) -> dict[str, list[str]]:
         """Return what each checkpoint and each set of preferences needs first, by dotted keys."""
         needs = {
-            f"checkpoints.{name}": [f"checkpoints.{item.init_from}", f"preferences.{item.pairs or item.scores}"]
+            f"checkpoints.{name}": [
+                f"checkpoints.{item.init_from}",
+                f"reward_models.{item.rewards}" if item.rewards else f"preferences.{item.pairs or item.scores}",
+            ]
             for name, item in self.checkpoints.items()
+        }
+        needs |= {
+            f"reward_models.{name}": [f"checkpoints.{item.init_from}", f"preferences.{item.preferences}"]
+            for name, item in self.reward_models.items()
         }
         needs |= {f"checkpoints.{name}": [f"checkpoints.{item.steps_of}"] for name, item in self.guards.items()}
         sampled = {f"preferences.{name}": [f"checkpoints.{p.sampled_from}"] for name, p in self.preferences.items()}
@@ -163,6 +193,7 @@ class Experiment(Config):
     heldout_judge: JudgeConfig
     selector: SelectorConfig
     checkpoints: dict[Label, TrainerConfig]
+    reward_models: dict[Label, TrainerConfig]
     benchmarks: dict[Label, BenchmarkConfig]
     imported_preferences: dict[Label, PreferencesConfig]
     publish: PublishConfig
@@ -187,7 +218,7 @@ def chosen(params: Mapping[str, Plain]) -> Iterator[tuple[KeyPath, str]]:
 def _below(key: str, value: Plain) -> dict[KeyPath, Plain]:
     if not isinstance(value, dict):
         return {(key,): value}
-    if key == "checkpoints":
+    if key in {"checkpoints", "reward_models"}:
         return {(key, name, "trainer"): item.get("trainer") for name, item in value.items() if isinstance(item, dict)}
     return {(key, name): choice for name, choice in value.items()}
 
@@ -233,6 +264,7 @@ CONFIG_GROUPS = {
     "heldout_judge": "judge",
     "selector": "selector",
     "checkpoints": "trainer",
+    "reward_models": "trainer",
     "benchmarks": "benchmark",
     "imported_preferences": "preferences",
     "publish": "publish",

@@ -35,6 +35,7 @@ CONFIG_TYPES: Mapping[str, object] = {
     "heldout_judge": JudgeConfig,
     "selector": SelectorConfig,
     "checkpoints": TrainerConfig,
+    "reward_models": TrainerConfig,
     "benchmarks": BenchmarkConfig,
     "imported_preferences": PreferencesConfig,
     "publish": PublishConfig,
@@ -147,7 +148,7 @@ def parse_choice(settings: Mapping[str, object], kind: object) -> Config:
 
 def _assemble(params: Params, values: Mapping[KeyPath, Config]) -> Experiment:
     single = {key[0]: value for key, value in values.items() if len(key) == 1}
-    many = ("checkpoints", "benchmarks", "imported_preferences")
+    many = ("checkpoints", "reward_models", "benchmarks", "imported_preferences")
     named = {kind: {key[1]: value for key, value in values.items() if key[0] == kind} for kind in many}
     return Experiment.model_validate({"params": params, **single, **named})
 

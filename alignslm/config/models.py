@@ -186,13 +186,39 @@ class OnlineTrainerConfig(Config):
         return self.num_rollouts * self.num_iterations
 
 
+class RewardTrainerConfig(Config):
+    """A reward model through TRL: a unit language model with a scalar head, trained on pairs (Bradley-Terry).
+
+    Its loss is -log sigmoid(reward of the chosen side less that of the rejected one).
+    """
+
+    kind: Literal["reward"]
+    center_rewards: NotNegative = Field(
+        description="weight of the squared sum of a pair's rewards, which keeps their mean near zero"
+    )
+    lora: Lora
+    learning_rate: Positive
+    lr_scheduler_type: Literal["linear", "cosine", "constant"]
+    warmup_steps: Count
+    num_train_epochs: Positive
+    max_steps: PositiveCount | None
+    batch_size: PositiveCount = Field(description="pairs per optimiser step")
+    micro_batch_size: PositiveCount | None = MICRO_BATCH
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    num_evals: PositiveCount = Field(description="times the validation pairs are scored; the best is kept")
+    min_pairs: PositiveCount = Field(description="training on fewer pairs is an error")
+    autocast: Autocast
+
+
 def has_preference_term(trainer: "TrainerConfig") -> bool:
     """Return whether a trainer compares chosen with rejected, instead of using only the chosen side."""
     return isinstance(trainer, PreferenceTrainerConfig) and set(trainer.loss_weights) != {"sft"}
 
 
 TrainerConfig = Annotated[
-    PreferenceTrainerConfig | NextUnitTrainerConfig | OnlineTrainerConfig, Field(discriminator="kind")
+    PreferenceTrainerConfig | NextUnitTrainerConfig | OnlineTrainerConfig | RewardTrainerConfig,
+    Field(discriminator="kind"),
 ]
 
 

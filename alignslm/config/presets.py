@@ -17,7 +17,15 @@ from alignslm.config.validation import validate
 from alignslm.storage import write_text
 
 # A preset that names one of these mappings names it whole: entries that it leaves out are removed.
-WHOLE_MAPPINGS = ("preferences", "checkpoints", "guards", "systems", "benchmarks", "imported_preferences")
+WHOLE_MAPPINGS = (
+    "preferences",
+    "checkpoints",
+    "guards",
+    "reward_models",
+    "systems",
+    "benchmarks",
+    "imported_preferences",
+)
 
 
 class Preset(Config):

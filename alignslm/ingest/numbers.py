@@ -151,6 +151,7 @@ def preset(rows: pl.DataFrame, name: str, *, asr: str | None, judge: str | None)
         "mos": "dnsmos-quick",
         "imported_preferences": {},
         "guards": {},
+        "reward_models": {},
         "heldout_judge": f"{name}-heldout" if texts >= FITTED_TEXTS else judge,
         "selector": "quantiles",
         "benchmarks": {"endings": name},

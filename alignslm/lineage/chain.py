@@ -94,8 +94,7 @@ def _model(drawn: Step, place: Location, experiment: Experiment) -> Step:
         checkpoint = params.preferences[place.name].sampled_from if place.name in params.preferences else None
         seed = params.seeds.sampling
     else:
-        system = params.systems.get(place.name)
-        checkpoint = system.checkpoint if system else place.name
+        checkpoint = params.sampled_checkpoint(place.name) if place.name in params.systems else place.name
         seed = params.seeds.evaluation
     sampling = params.sampling.model_dump()
     return Step(
@@ -117,7 +116,7 @@ def _judged(continuation_id: str, place: Location, folder: Path, experiment: Exp
         read_row(tables.REPLIES, replies, "continuation_id", continuation_id, title="judge's reply"),
         read_row(tables.SCORES, scores, "continuation_id", continuation_id, title="scores"),
     ]
-    if place.kind == "online":
+    if place.kind == "online":  # those of a reward model are all there is
         rewards = place.table.with_name("rewards.parquet")
         return [*steps, read_row(tables.REWARDS, rewards, "continuation_id", continuation_id, title="reward")]
     if steps[1].facts and place.name in experiment.params.preferences:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -85,10 +85,13 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
     write_record(folder, weights_hash(model))
 
 
-def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLM:
+def load_lm(
+    folder: Path, *, device: str, processes: int = 1, kind: type[Any] = AutoModelForCausalLM, **options: Any
+) -> UnitLM:
     """Load a checkpoint folder in the dtype it was saved in, evaluation mode, dropout off.
 
-    If several `processes` share it, each has a part of its frozen weights, see `load_sharded_model`. Raises
+    If several `processes` share it, each has a part of its frozen weights, see `load_sharded_model`. `kind` is
+    transformers' class, with its `options`. Raises
     CheckpointError if the folder is missing, says nothing of its units or contradicts itself.
     """
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
@@ -104,7 +107,7 @@ def load_lm(folder: Path, *, device: str, processes: int = 1) -> UnitLM:
         if processes > 1:
             model = load_sharded_model(folder, dtype=dtype, processes=processes)
         else:
-            model = load_pretrained(AutoModelForCausalLM, folder, dtype=dtype)
+            model = load_pretrained(kind, folder, dtype=dtype, **options)
             model.to(resolve_device(device))
         _require_agreement(model, vocabulary, folder)
         disable_dropout(model)

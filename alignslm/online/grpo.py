@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from alignslm.config.models import OnlineTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.online.rollouts import RolloutStore, prompts_of_rollouts
+from alignslm.online.rollouts import Listeners, RolloutStore, prompts_of_rollouts
 from alignslm.training.adapter import lora_config
 from alignslm.training.preference import unit_tokenizer
 from alignslm.training.trainer_setup import (
@@ -148,8 +148,10 @@ def train_online(
 
 
 def _change(store: RolloutStore, num_rollouts: int) -> Change:
-    """Compare the judge's scores of the first fifth of the rollouts with those of the last."""
-    few = max(1, num_rollouts // 5)
-    scores = [frame["score"].struct.field("judge_score") for frame in store.finished()]
+    """Compare the judge's scores, or a reward model's rewards, of the first fifth of the rollouts with the last's."""
+    few, judged = max(1, num_rollouts // 5), isinstance(store.reward, Listeners)
+    told = pl.col("score").struct.field("judge_score") if judged else pl.col("reward")
+    scores = [frame.select(told).to_series() for frame in store.finished()]
     start, end = (float(np.mean(pl.concat(part).drop_nulls().to_numpy())) for part in (scores[:few], scores[-few:]))
-    return Change(f"judge's mean score of the first and the last {few} rollouts", start, end, worse=end < start)
+    what = "judge's mean score" if judged else "mean reward"
+    return Change(f"{what} of the first and the last {few} rollouts", start, end, worse=end < start)

@@ -1,4 +1,6 @@
-"""Rollouts: a group of continuations of each prompt, drawn from the model in training, spoken, heard and judged.
+"""Rollouts: a group of continuations of each prompt, drawn from the model in training and rewarded.
+
+A judge's rewards are of continuations that were spoken and heard, a reward model's of their units.
 
 Each is durable before anything is learnt from it, and all of them are tables of the checkpoint that they trained.
 """
@@ -19,6 +21,7 @@ from alignslm.engine.work import LazyModel
 from alignslm.judge import Judge
 from alignslm.judge.rows import CachedJudge, join_judge_inputs, score
 from alignslm.lm.checkpoint import UnitLM
+from alignslm.lm.reward import unit_rewards
 from alignslm.lm.rows import sample_continuations
 from alignslm.provenance import UnitContract, row_seed
 from alignslm.shards import map_tasks
@@ -45,6 +48,20 @@ class Listeners:
     max_unscored: float
     auto_bleu: AutoBleu
     shard_size: int  # continuations whose sound is in memory
+    penalty: float  # for every other continuation with the same transcript
+
+    def __call__(self, drawn: pl.DataFrame, asked: pl.DataFrame, *, folder: Path, label: str) -> pl.DataFrame:
+        """Return `drawn` with what was heard and judged: `transcript` and `score` (structs), and the reward."""
+        heard = self.hear(drawn)
+        scored = self.score(join_judge_inputs(drawn, heard, asked), folder=folder, label=label)
+        parts = [
+            heard.select(pl.col("source_id").alias("continuation_id"), transcript=pl.struct(pl.all())),
+            scored.select("continuation_id", score=pl.struct(pl.all())),
+            rewards(scored, heard, penalty=self.penalty),
+        ]
+        for part in parts:
+            drawn = drawn.join(part, on="continuation_id", validate="1:1", maintain_order="left")
+        return drawn
 
     def hear(self, drawn: pl.DataFrame) -> pl.DataFrame:
         """Return the transcripts of continuations; their sound is not kept."""
@@ -62,6 +79,23 @@ class Listeners:
             pool=None,
         )
         return score(stories, judge, auto_bleu=self.auto_bleu)
+
+
+@dataclass(frozen=True)
+class UnitRewards:
+    """Rewards continuations by their units alone; repetition is that of all units of a continuation."""
+
+    model: LazyModel[UnitLM]
+    batch_size: int
+    penalty: float  # for every other continuation with the same units
+
+    def __call__(self, drawn: pl.DataFrame, asked: pl.DataFrame, *, folder: Path, label: str) -> pl.DataFrame:
+        """Return `drawn` with the reward and its parts."""
+        del folder, label
+        told = drawn.join(asked.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")
+        found = unit_rewards(self.model(), told, batch_size=self.batch_size)
+        same = (pl.len().over("units") - 1).cast(pl.Int32)
+        return drawn.with_columns(num_same_text=same, reward=pl.Series(found) - self.penalty * same)
 
 
 def rewards(scores: pl.DataFrame, transcripts: pl.DataFrame, *, penalty: float) -> pl.DataFrame:
@@ -84,7 +118,7 @@ class RolloutStore:
         self,
         config: OnlineTrainerConfig,
         prompts: pl.DataFrame,
-        listeners: Listeners,
+        reward: Listeners | UnitRewards,
         *,
         name: str,
         seed: int,
@@ -92,7 +126,7 @@ class RolloutStore:
         batch_size: int,
     ) -> None:
         """Take `prompts` (prompt_id, units, prompt_text); `name` and `seed` enter the seed of every draw."""
-        self.config, self.prompts, self.listeners = config, prompts, listeners
+        self.config, self.prompts, self.reward = config, prompts, reward
         self.name, self.seed, self.folder, self.batch_size = name, seed, folder, batch_size
 
     def take(self, number: int, prompt_ids: Sequence[str], lm: UnitLM) -> pl.DataFrame:
@@ -104,17 +138,7 @@ class RolloutStore:
 
     def _make(self, asked: pl.DataFrame, *, number: int, lm: UnitLM) -> pl.DataFrame:
         drawn = self._draw(asked, number, lm)
-        heard = self.listeners.hear(drawn)
-        stories, place = join_judge_inputs(drawn, heard, asked), self._place(number)
-        scored = self.listeners.score(stories, folder=place / "judged", label=f"rollout {number + 1}")
-        parts = [
-            heard.select(pl.col("source_id").alias("continuation_id"), transcript=pl.struct(pl.all())),
-            scored.select("continuation_id", score=pl.struct(pl.all())),
-            rewards(scored, heard, penalty=self.config.repeated_text_penalty),
-        ]
-        for part in parts:
-            drawn = drawn.join(part, on="continuation_id", validate="1:1", maintain_order="left")
-        return drawn
+        return self.reward(drawn, asked, folder=self._place(number) / "judged", label=f"rollout {number + 1}")
 
     def _draw(self, asked: pl.DataFrame, number: int, lm: UnitLM) -> pl.DataFrame:
         sampling = Sampling(
@@ -146,15 +170,17 @@ class RolloutStore:
 
     def write(self, folder: Path, contract: UnitContract) -> None:
         """Write the tables of all rollouts into `folder`: a file of its name each."""
-        judge = pl.lit(self.listeners.judge_name).alias("judge")
         scored = pl.col("score").struct.unnest()
         written: list[tuple[tables.Table, list[pl.Expr]]] = [
             (tables.CONTINUATIONS, [pl.all()]),
-            (tables.TRANSCRIPTS, [pl.col("transcript").struct.unnest()]),
-            (tables.SCORES, [scored]),
-            (tables.REPLIES, [scored, judge]),
             (tables.REWARDS, [pl.all()]),
         ]
+        if isinstance(self.reward, Listeners):
+            written += [
+                (tables.TRANSCRIPTS, [pl.col("transcript").struct.unnest()]),
+                (tables.SCORES, [scored]),
+                (tables.REPLIES, [scored, pl.lit(self.reward.judge_name).alias("judge")]),
+            ]
         for table, columns in written:
             frames = (rollout.select(columns) for rollout in self.finished())
             tables.write_frames(frames, table, folder / f"{table.name}.parquet", contract)

@@ -10,12 +10,14 @@ import polars as pl
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from alignslm.config.curriculum import Checkpoint, RewardModel
 from alignslm.config.llm_judges import CalibratedPerplexity, CausalLMJudgeConfig
 from alignslm.config.models import (
     LlamaScratchConfig,
     NextUnitTrainerConfig,
     OnlineTrainerConfig,
     PreferenceTrainerConfig,
+    RewardTrainerConfig,
     TrainerConfig,
 )
 from alignslm.config.pretrained_lm import TwistInitConfig
@@ -95,8 +97,10 @@ def base_step(bench: Bench) -> float | None:
 def train_row(bench: Bench, trainer: str) -> float | None:
     """Time training on one row: a pair, or an utterance; a CPU takes as few of them at a time as it may."""
     experiment = bench.experiment
-    name = next(name for name, one in experiment.params.checkpoints.items() if one.trainer == trainer)
-    config = _timed(experiment.checkpoints[name])
+    trained = experiment.checkpoints | experiment.reward_models
+    nouns: dict[str, Checkpoint | RewardModel] = {**experiment.params.checkpoints, **experiment.params.reward_models}
+    read = trained[next(name for name, one in nouns.items() if one.trainer == trainer)]
+    config, sequences = _timed(read), 2 if isinstance(read, RewardTrainerConfig) else 1
     shape = lm_shape(bench.experiment)
     whole = bench.on_gpu or (shape is not None and shape.parameters <= WHOLE)
     least = 2 if isinstance(config, PreferenceTrainerConfig) and config.unpaired else 1
@@ -107,17 +111,20 @@ def train_row(bench: Bench, trainer: str) -> float | None:
         def run(steps: int) -> object:
             return _train(bench, few.model_copy(update={"max_steps": steps}), _lm(bench, shape, layers), rows)
 
-        return bench.time(run, 1, 3) / rows
+        return bench.time(run, 1, 3) / rows * sequences
 
     return _of_layers(bench, of)
 
 
 def _timed(config: TrainerConfig) -> PreferenceTrainerConfig | NextUnitTrainerConfig:
-    """Return what a row is timed by: of online training, which draws rows of its own, next-unit training."""
-    if not isinstance(config, OnlineTrainerConfig):
+    """Return what a row is timed by: preference training on pairs, next-unit training on single sequences.
+
+    Online training draws them, and a reward model reads two a pair, which the caller counts.
+    """
+    if not isinstance(config, OnlineTrainerConfig | RewardTrainerConfig):
         return config
     fields = {name: getattr(config, name) for name in NextUnitTrainerConfig.model_fields if name != "kind"}
-    return NextUnitTrainerConfig(kind="next-unit", **fields)
+    return NextUnitTrainerConfig(kind="next-unit", **fields | {"max_steps": config.max_steps or 1})
 
 
 def _train(bench: Bench, config: PreferenceTrainerConfig | NextUnitTrainerConfig, lm: UnitLM, rows: int) -> object:

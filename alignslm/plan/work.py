@@ -7,7 +7,13 @@ from typing import NamedTuple, TypeAlias
 from alignslm.config.corpora import Recordings
 from alignslm.config.experiment import Experiment
 from alignslm.config.llm_judges import CausalLMJudgeConfig, GeneratedRating, OpenAIJudgeConfig
-from alignslm.config.models import LlamaScratchConfig, PreferenceTrainerConfig
+from alignslm.config.models import (
+    LlamaScratchConfig,
+    NextUnitTrainerConfig,
+    OnlineTrainerConfig,
+    PreferenceTrainerConfig,
+    RewardTrainerConfig,
+)
 from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, StoryWorldConfig
 from alignslm.pipeline import Stage
@@ -70,16 +76,23 @@ def amounts_of(experiment: Experiment, stages: list[Stage]) -> dict[str, Amounts
 
 def _of(stage: Stage, found: Mapping[str, Amounts], experiment: Experiment) -> Amounts:
     kind, _, name = stage.name.partition("@")
+    params = experiment.params
     if kind == "train":
-        drawn = drawn_online(experiment.checkpoints[name])
-        heard = {"draw": drawn, "synthesize": drawn * lengths_of(experiment).spoken_s, "transcribe": drawn}
-        trained = {f"train {experiment.params.checkpoints[name].trainer}": _rows(experiment, name)}
-        return {**heard, "judge": _judged(experiment.judge, drawn), **trained} if drawn else trained
+        drawn = drawn_online(experiment, name)
+        heard = {"synthesize": drawn * lengths_of(experiment).spoken_s, "transcribe": drawn}
+        judged = heard | {"judge": _judged(experiment.judge, drawn)} if params.checkpoints[name].scores else {}
+        trained = {f"train {params.checkpoints[name].trainer}": _rows(experiment, name)}
+        return {"draw": drawn, **judged, **trained} if drawn else trained
+    if kind == "reward":
+        trainer = experiment.reward_models[name]
+        assert isinstance(trainer, RewardTrainerConfig)  # noqa: S101 - the configuration was checked for it
+        return {f"train {params.reward_models[name].trainer}": _epochs(experiment, trainer, PAIRS_PER_PROMPT)}
     if kind == "guard":  # as much as it takes to sample and to evaluate a system, with other counts
         drawn, held = drawn_by_guard(experiment, name), found["samples"]["draw"]
         return {step: count * drawn / held for step, count in {**found["samples"], **found["eval"]}.items()}
-    if kind in {"samples", "eval"} and experiment.params.systems[name].checkpoint is None:
-        return {step: count for step, count in found[kind].items() if step != "draw"}
+    if kind in {"samples", "eval"}:
+        draws = {"draw": 0 if name in params.toplines else params.systems[name].best_of or 1}
+        return {step: count * draws.get(step, 1) for step, count in found[kind].items()}
     return found.get(kind, {})
 
 
@@ -111,9 +124,14 @@ def _writes(judge: CausalLMJudgeConfig) -> bool:
 def _rows(experiment: Experiment, name: str) -> int:
     """Return the rows (pairs, continuations or utterances) that training reads, in all steps."""
     trainer = experiment.checkpoints[name]
-    if not isinstance(trainer, PreferenceTrainerConfig):
+    if isinstance(trainer, NextUnitTrainerConfig | OnlineTrainerConfig):
         return trainer.max_steps * trainer.batch_size
-    each = experiment.params.sampling.num_continuations if trainer.unpaired else PAIRS_PER_PROMPT
+    unpaired = isinstance(trainer, PreferenceTrainerConfig) and trainer.unpaired
+    return _epochs(experiment, trainer, experiment.params.sampling.num_continuations if unpaired else PAIRS_PER_PROMPT)
+
+
+def _epochs(experiment: Experiment, trainer: PreferenceTrainerConfig | RewardTrainerConfig, each: float) -> int:
+    """Return the rows of all steps of a training on `each` rows a prompt."""
     pairs = each * experiment.params.prompts.train
     steps = trainer.max_steps or math.ceil(trainer.num_train_epochs * pairs / trainer.batch_size)
     return steps * trainer.batch_size

@@ -7,7 +7,7 @@ from alignslm.config.corpora import SPLITS, LibriSpeechPart, MlsPart, PartConfig
 from alignslm.config.experiment import Experiment
 from alignslm.config.feedback import JudgeConfig
 from alignslm.config.llm_judges import CalibratedPerplexity, CausalLMJudgeConfig, GeneratedRating, OpenAIJudgeConfig
-from alignslm.config.models import OnlineTrainerConfig, PreferenceTrainerConfig, TrainerConfig
+from alignslm.config.models import OnlineTrainerConfig, PreferenceTrainerConfig
 from alignslm.config.sources import FolderSource
 from alignslm.plan.downloads import size_of
 
@@ -72,7 +72,7 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     prompts, sampling = params.prompts, params.sampling
     drawn = (prompts.train + prompts.valid) * sampling.num_continuations * len(params.preferences)
     evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * len(params.systems)
-    online = sum(map(drawn_online, experiment.checkpoints.values()))
+    online = sum(drawn_online(experiment, name) for name, one in params.checkpoints.items() if one.scores)
     guarded = sum(drawn_by_guard(experiment, name) for name in params.guards)
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
@@ -93,8 +93,9 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     )
 
 
-def drawn_online(trainer: TrainerConfig) -> int:
-    """Return how many continuations a trainer draws, and has judged, as it trains."""
+def drawn_online(experiment: Experiment, name: str) -> int:
+    """Return how many continuations a checkpoint's trainer draws as it trains."""
+    trainer = experiment.checkpoints[name]
     return trainer.num_rollouts * trainer.batch_size if isinstance(trainer, OnlineTrainerConfig) else 0
 
 

@@ -72,7 +72,7 @@ def systems_sheet(params: Params) -> ReportTable:
         role = "round" if name in params.rounds else "topline" if name in params.toplines else "baseline"
         training = (trained.init_from, trained.train_on, trained.trainer) if trained else (DASH, DASH, DASH)
         training = (guard.init_from, DASH, f"guard of {guard.steps_of}") if guard else training
-        scale = DASH if system.checkpoint is None else f"{system.temperature_scale:g}"
+        scale = DASH if name in params.toplines else f"{system.temperature_scale:g}"
         rows.append([name, role, system.checkpoint or system.source, *training, scale])
     headings = ("system", "role", "checkpoint", "starts from", "trained on", "trainer", "temperature ×")
     return sheet_of(headings, rows)

@@ -27,6 +27,7 @@ from alignslm.tables.schemas import (
     SPEECH,
     TEXTS,
     TRANSCRIPTS,
+    UNIT_REWARDS,
     UNITS,
     UTTERANCES,
     Table,

@@ -139,6 +139,18 @@ REWARDS = Table(
     ("continuation_id",),
     frozenset({"reward"}),  # null: the judge failed, and nothing was learnt from it
 )
+UNIT_REWARDS = Table(
+    "unit_rewards",
+    {
+        "continuation_id": pl.String,
+        "prompt_id": pl.String,
+        "split": pl.String,
+        "judge_score": pl.Float64,
+        "reward": pl.Float64,
+    },
+    ("continuation_id",),
+    frozenset({"judge_score"}),
+)
 GUARD = Table(
     "guard",
     {

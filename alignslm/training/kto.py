@@ -178,7 +178,7 @@ def kto_arguments(
             f"batch_size {config.batch_size} leaves a process one continuation at a time, and KTO needs another to "
             "compare it with. Raise batch_size in the trainer's YAML, or lower the number of processes."
         )
-    return KTOConfig(**arguments)
+    return KTOConfig(**arguments, beta=config.beta)
 
 
 def train_offline(

@@ -22,9 +22,9 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import DPOConfig, DPOTrainer, KTOTrainer
+from trl import DPOConfig, DPOTrainer, KTOTrainer, RewardTrainer
 
-from alignslm.config.models import PreferenceTrainerConfig
+from alignslm.config.models import PreferenceTrainerConfig, RewardTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
@@ -243,7 +243,12 @@ class SaveBestAdapter(TrainerCallback):
 
 
 def offline_arguments(
-    config: PreferenceTrainerConfig, *, num_rows: int, warmup_steps: int, seed: int, work: Path
+    config: PreferenceTrainerConfig | RewardTrainerConfig,
+    *,
+    num_rows: int,
+    warmup_steps: int,
+    seed: int,
+    work: Path,
 ) -> dict[str, Any]:
     """Return what TRL's arguments have in common, for this configuration and number of training rows."""
     steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * num_rows / config.batch_size))
@@ -251,7 +256,6 @@ def offline_arguments(
     batch = batch_arguments(config.batch_size, config.micro_batch_size)
     return {
         **shared_arguments(work, seed=seed),
-        "beta": config.beta,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.lr_scheduler_type,
         "warmup_steps": warmup_steps,
@@ -275,10 +279,23 @@ def preference_arguments(
     """Return TRL's arguments for this configuration and number of training pairs."""
     return DPOConfig(
         **offline_arguments(config, num_rows=num_pairs, warmup_steps=warmup_steps, seed=seed, work=work),
+        beta=config.beta,
         loss_type=list(config.loss_weights),
         loss_weights=list(config.loss_weights.values()),
         label_smoothing=config.label_smoothing or 0.0,
     )
+
+
+def require_pairs(pairs: pl.DataFrame, least: int) -> list[pl.DataFrame]:
+    """Return the `train` and the `valid` pairs. Raises TooFewPairsError below `least` and one."""
+    train, valid = (pairs.filter(pl.col("split") == split) for split in ("train", "valid"))
+    if len(train) < least or valid.is_empty():
+        raise TooFewPairsError(
+            f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {least} and 1. "
+            "Draw for more prompts (prompts.train, prompts.valid), widen the round's thresholds "
+            "(preferences.*.min_chosen_score, max_rejected_score, min_margin), or lower the trainer's min_pairs."
+        )
+    return [train, valid]
 
 
 def train_preferences(
@@ -295,14 +312,7 @@ def train_preferences(
 
     Raises TooFewPairsError below `config.min_pairs` training pairs or without a validation pair.
     """
-    train, valid = (pairs.filter(pl.col("split") == split) for split in ("train", "valid"))
-    if len(train) < config.min_pairs or valid.is_empty():
-        raise TooFewPairsError(
-            f"{len(train)} training and {len(valid)} validation pairs; the trainer wants at least {config.min_pairs} "
-            "and 1. "
-            "Draw for more prompts (prompts.train, prompts.valid), widen the round's thresholds "
-            "(preferences.*.min_chosen_score, max_rejected_score, min_margin), or lower the trainer's min_pairs."
-        )
+    train, valid = require_pairs(pairs, config.min_pairs)
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
     allow_sharded_model(arguments, lm.model)
@@ -322,7 +332,7 @@ def train_preferences(
 
 
 def train_and_keep_best(
-    trainer: DPOTrainer | KTOTrainer, lm: UnitLM, best: SaveBestAdapter
+    trainer: DPOTrainer | KTOTrainer | RewardTrainer, lm: UnitLM, best: SaveBestAdapter
 ) -> tuple[PeftModel, TrainingRun, BestCheckpoint]:
     """Train, and return the model with the adapter that was best on the validation pairs."""
     with use_math_attention(lm.model):
