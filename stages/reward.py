@@ -48,9 +48,8 @@ def main(name: str) -> None:
         drawn = _continuations(run)
         rewards = unit_rewards(replace(lm, model=merged), drawn, batch_size=run.execution.batch_size)
         rewarded = drawn.with_columns(reward=pl.Series(rewards))
-        tables.write(
-            tables.conform(rewarded, tables.UNIT_REWARDS), tables.UNIT_REWARDS, artifacts.named(f"rewards/{name}")
-        )
+        table = tables.UNIT_REWARDS
+        tables.write(tables.conform(rewarded, table), table, artifacts.named(f"rewards/{name}"))
         valid = (frame.filter(pl.col("split") == "valid") for frame in (rewarded, pairs))
         found = {measure: estimate._asdict() for measure, estimate in agreement(*valid).items()}
         write_text(artifacts.agreement(name), json.dumps(found, indent=1, allow_nan=False) + "\n")

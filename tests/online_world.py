@@ -95,6 +95,7 @@ def store_in(folder: Path, config: OnlineTrainerConfig = CONFIG, judge: Counting
         max_unscored=1.0,
         auto_bleu="gslm",
         shard_size=5,
+        penalty=config.repeated_text_penalty,
     )
     return RolloutStore(config, PROMPTS, listeners, name="online", seed=SEED, folder=folder / "rollouts", batch_size=8)
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from transformers import LlamaForSequenceClassification, Trainer
@@ -307,6 +307,7 @@ def drawn(prompts, draws, seed=0):
     return tables.conform(frame, tables.CONTINUATIONS), rng.integers(0, 4, draws * len(prompts)).astype(float)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
 def test_the_best_of_each_group_is_kept(groups, each, seed):
     prompts = ["a", "m", "z"]  # as in every table
@@ -317,7 +318,7 @@ def test_the_best_of_each_group_is_kept(groups, each, seed):
     for prompt in prompts:
         for group in range(groups):
             members = [f"{prompt}-{draw}" for draw in range(group, groups * each, groups)]
-            expected.append((max(members, key=lambda one: (told[one], -members.index(one))), prompt, group))
+            expected.append((max(members, key=lambda one: told[one]), prompt, group))
     assert sorted(found.select("continuation_id", "prompt_id", "sample_index").iter_rows()) == sorted(expected)
 
 

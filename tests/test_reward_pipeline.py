@@ -1,4 +1,4 @@
-"""A reward model in the true pipeline at micro size: beside the judge, as the chooser of samples, as an online reward."""
+"""A reward model in the true pipeline at micro size: beside the judge, to choose samples, as an online reward."""
 
 import json
 from pathlib import Path

@@ -118,8 +118,7 @@ def best_of(drawn: pl.DataFrame, rewards: np.ndarray, *, num_continuations: int)
     a choice. Of equal rewards the first draw is taken. `sample_index` becomes the group.
     """
     group = pl.col("sample_index") % num_continuations
-    ranked = drawn.with_columns(reward=pl.Series(rewards), group=group).sort(
-        "reward", descending=True, maintain_order=True
-    )
+    ranked = drawn.with_columns(reward=pl.Series(rewards), group=group)
+    ranked = ranked.sort("reward", "sample_index", descending=[True, False])
     best = ranked.group_by("prompt_id", "group", maintain_order=True).first()
     return tables.conform(best.with_columns(sample_index=pl.col("group")), tables.CONTINUATIONS)
