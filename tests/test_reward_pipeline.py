@@ -69,7 +69,8 @@ def test_every_judged_continuation_has_its_reward_and_agreement_is_told(root, ra
 def test_the_best_of_three_are_draws_of_the_base_model_that_it_ranks_highest(root, ran):
     place = root / "artifacts/samples"
     best, base = (
-        tables.read(tables.CONTINUATIONS, place / name / "continuations.parquet") for name in ("best", "base")
+        tables.read(tables.CONTINUATIONS, place / name / "continuations.parquet").sort("prompt_id", "sample_index")
+        for name in ("best", "base")
     )
     assert best.select("prompt_id", "sample_index").equals(base.select("prompt_id", "sample_index"))
     assert set(best["model_id"]) == set(base["model_id"])

@@ -34,6 +34,7 @@ CONTENT = {
     "labels": "desirable and undesirable continuations (KTO)",
     "skipped_prompts": "prompts without a pair, and why",
     "rewards": "rewards of an online run, per sample",
+    "unit_rewards": "rewards of judged continuations by a reward model",
     "guard": "measures of saved steps, and which is kept",
     "items": "benchmark items: units and audio",
     "item_scores": "log-probabilities of benchmark items",

@@ -91,8 +91,10 @@ def _of(stage: Stage, found: Mapping[str, Amounts], experiment: Experiment) -> A
         drawn, held = drawn_by_guard(experiment, name), found["samples"]["draw"]
         return {step: count * drawn / held for step, count in {**found["samples"], **found["eval"]}.items()}
     if kind in {"samples", "eval"}:
-        draws = {"draw": 0 if name in params.toplines else params.systems[name].best_of or 1}
-        return {step: count * draws.get(step, 1) for step, count in found[kind].items()}
+        whole = found[kind]
+        draws = 0 if name in params.toplines else params.systems[name].best_of or 1
+        drawn = {"draw": whole["draw"] * draws} if draws and "draw" in whole else {}
+        return {step: count for step, count in whole.items() if step != "draw"} | drawn
     return found.get(kind, {})
 
 
