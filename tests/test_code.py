@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from alignslm import code, code_deps
 from alignslm.cli import app
+from alignslm.config.loading import load_experiment
 from alignslm.pipeline import read_stages
 from tests.micro import copy_project, run
 
@@ -179,3 +180,17 @@ def test_a_stages_hash_is_kept_until_a_file_is_written(project):
     third = found()
     assert third == digest(project)
     assert third not in {first, second}
+
+
+def test_upgrade_adds_the_mappings_that_an_older_experiment_has_not(project):
+    path = project / "params.yaml"
+    now = path.read_text()
+    older = "".join(
+        line for line in now.splitlines(keepends=True) if not line.startswith(("guards:", "reward_models:"))
+    )
+    path.write_text(older)
+    said = upgrade(project)
+    assert all(f"params.yaml: `{key}: {{}}` added" in said for key in ("guards", "reward_models"))
+    assert path.read_text().startswith(older)
+    assert load_experiment(project).params == load_experiment(ROOT).params
+    assert "added" not in upgrade(project)

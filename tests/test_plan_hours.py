@@ -38,7 +38,7 @@ def test_steps_of_the_embedded_experiment_by_hand():
     assert found["speech@r1"] == {"synthesize": pytest.approx(1800 * spoken_s)}
     assert found["transcripts@r1"] == {"transcribe": 1800}
     assert found["samples@base"] == {"draw": 200, "synthesize": pytest.approx(200 * spoken_s), "transcribe": 200}
-    assert "draw" not in found["samples@ground-truth"]
+    assert found["samples@ground-truth"]["draw"] == 0
     # 1.5 pairs of each of 300 prompts, three epochs in batches of 16
     assert found["train@r1"] == {"train dpo-nll": 85 * 16}
     assert found["train@sft"] == {"train sft": 85 * 16}

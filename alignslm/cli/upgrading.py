@@ -9,12 +9,16 @@ from alignslm import __version__, code
 from alignslm.cli.options import Root
 from alignslm.cli.overview import grouped
 from alignslm.cli.times import clock
+from alignslm.config.document import read_document
+from alignslm.config.yaml_edit import insert_key
 from alignslm.integrity import lock_entries
 from alignslm.pipeline import read_stages, with_followers
+from alignslm.storage import write_text
 from alignslm.template.installed import previous_version, renew
 from alignslm.terminal import Console
 from alignslm.times import stage_seconds
 
+LATER_MAPPINGS = ("guards", "reward_models")
 OUTCOMES = {
     "added": "new, added",
     "replaced": "replaced by the newer one; you had not edited it",
@@ -43,6 +47,8 @@ def upgrade(
     for change in renew(root):
         console.print(f"{change.path}: {OUTCOMES[change.kind]}")
         console.print(change.difference, end="", markup=False)
+    for key in _add_missing(root / "params.yaml"):
+        console.print(f"params.yaml: `{key}: {{}}` added, there are none yet")
     known, now = code.recorded(root), code.current(root)
     changed = sorted(name for name, value in now.items() if not known.stands(name, value))
     if not changed and known.hashes.keys() == now.keys():
@@ -56,6 +62,20 @@ def upgrade(
         name: known.hashes.get(name, value) if keep or name not in changed else value for name, value in now.items()
     }
     code.write(root, hashes, {name: value for name, value in now.items() if value != hashes[name]})
+
+
+def _add_missing(path: Path) -> list[str]:
+    """Add the mappings that experiments of an earlier version do not have; they are empty where nothing is wanted."""
+    document = read_document(path)
+    if isinstance(document, list) or not isinstance(document.data, dict):  # its faults are told when it is used
+        return []
+    missing = [key for key in LATER_MAPPINGS if key not in document.data]
+    text = path.read_text(encoding="utf-8")
+    for key in missing:
+        text = insert_key(text, (key,), {})
+    if missing:
+        write_text(path, text)
+    return missing
 
 
 def _named(scripts: list[str]) -> str:

@@ -91,10 +91,8 @@ def _of(stage: Stage, found: Mapping[str, Amounts], experiment: Experiment) -> A
         drawn, held = drawn_by_guard(experiment, name), found["samples"]["draw"]
         return {step: count * drawn / held for step, count in {**found["samples"], **found["eval"]}.items()}
     if kind in {"samples", "eval"}:
-        whole = found[kind]
-        draws = 0 if name in params.toplines else params.systems[name].best_of or 1
-        drawn = {"draw": whole["draw"] * draws} if draws and "draw" in whole else {}
-        return {step: count for step, count in whole.items() if step != "draw"} | drawn
+        times = {"draw": 0 if name in params.toplines else params.systems[name].best_of or 1}
+        return {step: count * times[step] if step in times else count for step, count in found[kind].items()}
     return found.get(kind, {})
 
 
