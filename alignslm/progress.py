@@ -1,32 +1,39 @@
 """Output of a running stage: progress with rate and time left, and one line at its end."""
 
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from alignslm.code import require_recorded
 from alignslm.locks import alone
 from alignslm.times import note_time
 from alignslm.user_errors import report_user_errors
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 T = TypeVar("T")
 Rows: TypeAlias = int | Mapping[str, int]
-_SHOWN: list[str] = []  # what has a bar now
+_SHOWN: "list[Progress]" = []  # the bars of a terminal: an outer one, and below it what it waits for
 QUIET_S = 10.0  # without a terminal (a log file), at most one line in this time
 
 
 def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
     """Yield items and show on stderr how many of `total` are done, the rate and the time left.
 
-    A terminal shows one bar at a time: inside what has one already, such as a training step, there is no other.
+    A terminal shows a second bar for what is inside an item, such as the batches of a shard, and no third. A pool's
+    worker shows nothing: its parent tells of whole shards.
     """
+    if multiprocessing.parent_process() is not None:
+        return iter(items)
     if not sys.stderr.isatty():
         return _track_log(items, total, label)
-    return iter(items) if _SHOWN else _track_terminal(items, total, label)
+    return iter(items) if _SHOWN and len(_SHOWN[0].tasks) > 1 else _track_terminal(items, total, label)
 
 
 def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
@@ -50,16 +57,21 @@ def _track_terminal(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
-        task = progress.add_task(label, total=total, rate="")
+    outer = _SHOWN[0] if _SHOWN else None
+    with nullcontext(outer) if outer else Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+        if outer is None:
+            _SHOWN.append(bars)
+        task = bars.add_task(label, total=total, rate="")
         began = time.monotonic()
-        _SHOWN.append(label)
         try:
             for done, item in enumerate(items, 1):
                 yield item
-                progress.update(task, completed=done, rate=_rate(done, time.monotonic() - began))
+                bars.update(task, completed=done, rate=_rate(done, time.monotonic() - began))
         finally:
-            _SHOWN.remove(label)
+            if outer is None:
+                _SHOWN.remove(bars)
+            else:
+                outer.remove_task(task)
 
 
 def _track_log(items: Iterable[T], total: int, label: str) -> Iterator[T]:

@@ -5,6 +5,8 @@ import pty
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -112,10 +114,11 @@ def test_track_on_a_terminal_draws_a_bar_on_stderr():
     assert "20/20" in drawn
 
 
-def test_a_terminal_has_one_bar_at_a_time():
-    inner = "list(track(range(3), total=3, label='inner'))"
+def test_a_terminal_has_a_second_bar_below_what_waits_for_it_and_no_third():
+    third = "list(track(range(3), total=3, label='third'))"
+    inner = f"[{third} for _ in track(range(2), total=2, label='inner')]"
     code = (
-        f"from alignslm.progress import track; print([{inner} for _ in track('ab', total=2, label='outer')], {inner})"
+        f"from alignslm.progress import track; print([{inner} for _ in track('ab', total=2, label='outer')], {third})"
     )
     leader, follower = pty.openpty()
     try:
@@ -125,6 +128,19 @@ def test_a_terminal_has_one_bar_at_a_time():
     finally:
         os.close(leader)
         os.close(follower)
-    assert result.stdout == b"[[0, 1, 2], [0, 1, 2]] [0, 1, 2]\n"
-    assert drawn.index("outer") < drawn.index("inner")
-    assert drawn.rindex("outer") < drawn.index("inner")  # inside, none; afterwards, its own
+    assert result.stdout == b"[[[0, 1, 2], [0, 1, 2]], [[0, 1, 2], [0, 1, 2]]] [0, 1, 2]\n"
+    assert drawn.index("outer") < drawn.index("inner") < drawn.index("third")
+    assert drawn.rindex("inner") < drawn.index("third")  # inside, no third; afterwards, its own
+
+
+def in_a_worker(count: int) -> list[int]:
+    return list(track(range(count), total=count, label="worker's"))
+
+
+def test_a_worker_leaves_progress_to_its_parent(capfd, monkeypatch):
+    monkeypatch.setattr("alignslm.progress.QUIET_S", 0.0)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        assert pool.submit(in_a_worker, 3).result() == [0, 1, 2]
+    assert "worker's" not in capfd.readouterr().err
+    assert in_a_worker(3) == [0, 1, 2]
+    assert "worker's: 1/3" in capfd.readouterr().err

@@ -25,6 +25,7 @@ from alignslm.audio import rms
 from alignslm.config.whisper import AnyWhisperConfig, WhisperASRConfig
 from alignslm.device import exact_float32, resolve_device
 from alignslm.loading.whisper import read_model
+from alignslm.progress import track
 
 BATCH_ROWS = 32  # large-v2 in bfloat16 keeps about 250 MB of keys and values per row
 NO_SPEECH_TOKENS = ("<|nospeech|>", "<|nocaptions|>")  # since large-v3, and before
@@ -117,7 +118,8 @@ class WhisperASR:
         heard: dict[int, DecodedSegment] = {}
         order = sorted(range(len(pieces)), key=lambda number: len(pieces[number]))
         with torch.inference_mode(), exact_float32():
-            for start in range(0, len(order), BATCH_ROWS):
+            starts = range(0, len(order), BATCH_ROWS)
+            for start in track(starts, total=len(starts), label=f"transcribed, {BATCH_ROWS} at a time"):
                 numbers = order[start : start + BATCH_ROWS]
                 heard |= zip(numbers, self._decode_batch([pieces[number] for number in numbers]), strict=True)
         return [heard[number] for number in range(len(pieces))]

@@ -47,7 +47,8 @@ def disk_of(experiment: Experiment, root: Path, fetches: list[Download], volume:
     corpus, speech = ((hours or 0.0) * FLAC_BYTES_PER_H for hours in (volume.corpus_h, volume.speech_h))
     per_round = speech / max(1, volume.rounds + bool(volume.evaluated))
     shape = lm_shape(experiment)
-    checkpoints = shape.parameters * 4 * (1 + len(experiment.checkpoints)) if shape else 0
+    models = 1 + len(experiment.checkpoints) + len(experiment.params.guards) + len(experiment.reward_models)
+    checkpoints = shape.parameters * 4 * models if shape else 0
     absent = [fetch for fetch in fetches if not fetch.present]
     parts = {
         "corpus": kept * corpus,
