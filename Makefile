@@ -73,7 +73,8 @@ REAL ?= ../alignslm-real
 real-small: venv
 	$(PIP) -c requirements-dev.lock.txt ctranslate2 gguf
 	$(PIP) --no-deps -r requirements-real.lock.txt
-	test -f $(REAL)/dvc.yaml || { alignslm init $(REAL) && cd $(REAL) && alignslm preset real-small; }
+	test -f $(REAL)/dvc.yaml || alignslm init $(REAL)
+	cd $(REAL) && { grep -q '^judge: smollm2' params.yaml || alignslm preset real-small; }
 	cd $(REAL) && python $(CURDIR)/docs/speak.py
 	cd $(REAL) && SPEECH_FOLDER=$$PWD/speech dvc repro
 

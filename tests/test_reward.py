@@ -33,7 +33,7 @@ from tests.documented import ROOT
 from tests.messages import names
 from tests.sample_experiment import write_experiment
 from tests.test_training import pairs
-from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
+from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm, tiny_model
 
 CONFIG = load_config("trainer", "reward", TrainerConfig).model_copy(
     update={"batch_size": 6, "min_pairs": 4, "max_steps": 12, "num_evals": 4, "learning_rate": 0.02, "warmup_steps": 0}
@@ -86,6 +86,18 @@ def test_rewards_are_those_of_one_sequence_at_a_time_in_any_company(base):
         assert (unit_rewards(lm, side_of(frame[order], "chosen"), batch_size=size) == found[order]).all()
     alone = [unit_rewards(lm, side_of(frame[at : at + 1], "chosen"), batch_size=8)[0] for at in range(24)]
     assert alone == pytest.approx(found, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["opt", "qwen2", "mistral"])
+def test_models_of_the_field_get_a_head(tmp_path, family):
+    save_lm(tiny_model(family, vocab_size=23), VOCABULARY, CONTRACT, tmp_path)
+    lm = with_reward_head(tmp_path, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    head_of(lm.model).weight.data = torch.randn(head_of(lm.model).weight.shape, generator=generator)
+    frame = pairs(9)
+    found = unit_rewards(lm, side_of(frame, "chosen"), batch_size=4)
+    assert found == pytest.approx([naive_pooled(lm, *row) for row in rows_of(frame)], abs=1e-4)
+    assert np.ptp(found) > 0.1
 
 
 def test_a_saved_reward_model_is_read_again_and_is_no_language_model(base, tmp_path):

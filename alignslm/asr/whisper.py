@@ -119,7 +119,8 @@ class WhisperASR:
         order = sorted(range(len(pieces)), key=lambda number: len(pieces[number]))
         with torch.inference_mode(), exact_float32():
             starts = range(0, len(order), BATCH_ROWS)
-            for start in track(starts, total=len(starts), label=f"transcribed, {BATCH_ROWS} at a time"):
+            shown = track(starts, total=len(starts), label=f"transcribed, {BATCH_ROWS} at a time")
+            for start in shown if len(starts) > 1 else starts:
                 numbers = order[start : start + BATCH_ROWS]
                 heard |= zip(numbers, self._decode_batch([pieces[number] for number in numbers]), strict=True)
         return [heard[number] for number in range(len(pieces))]
