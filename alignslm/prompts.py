@@ -179,3 +179,8 @@ def ground_truth_continuations(prompts: pl.DataFrame) -> pl.DataFrame:
         pl.lit("eos").alias("finish_reason"),
         pl.lit(0.0).alias("logprob"),
     )
+
+
+def with_prompt_units(drawn: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """Return continuations with the units of their prompts as `prompt_units`, in their order."""
+    return drawn.join(prompts.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")

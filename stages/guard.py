@@ -20,7 +20,7 @@ from alignslm.encoder import Encoder, load_encoder
 from alignslm.engine.work import LazyModel, ModelTask
 from alignslm.guard import START, choose, measures_of, outcome
 from alignslm.judge.rows import join_judge_inputs
-from alignslm.prompts import read_prompts
+from alignslm.prompts import read_prompts, with_prompt_units
 from alignslm.shards import map_tasks
 from alignslm.storage import write_text
 from alignslm.vocoder import Vocoder, load_vocoder
@@ -133,7 +133,7 @@ def _measure(run: Run, prompts: pl.DataFrame, ears: _Ears, work: Path) -> Callab
         speech = heard.select(pl.col("source_id").alias("continuation_id"), *SPOKEN)
         stories = join_judge_inputs(drawn, transcripts, prompts)
         judged = _judged(run, stories, drawn, speech, place)
-        told = drawn.join(prompts.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")
+        told = with_prompt_units(drawn, prompts)
         found = measures_of(judged, transcripts, drawn["units"].to_list()) | {"kl": _kl(run, lm, start, told)}
         shutil.rmtree(place)  # the row is all that is kept: a checkpoint is large
         schema = {name: kind for name, kind in tables.GUARD.schema.items() if name in {"step", *MEASURES}}

@@ -16,7 +16,7 @@ from alignslm.asr import ASRModel, load_asr
 from alignslm.asr.prompts import transcribe_recordings
 from alignslm.asr.rows import transcribe
 from alignslm.engine.work import LazyModel, ModelTask
-from alignslm.prompts import ground_truth_continuations
+from alignslm.prompts import ground_truth_continuations, with_prompt_units
 from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
 from stages.names import requested_name
@@ -70,7 +70,7 @@ class _BestOf:
         from alignslm.lm.reward import best_of, unit_rewards
 
         drawn = self.draw(prompts, self.lm())
-        told = drawn.join(prompts.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")
+        told = with_prompt_units(drawn, prompts)
         rewards = unit_rewards(self.reward(), told, batch_size=self.batch_size)
         return best_of(drawn, rewards, num_continuations=self.num_continuations)
 

@@ -25,7 +25,7 @@ from alignslm.training.trainer_setup import BatchError, write_log
 from tests.messages import names
 from tests.pair_selection import JUDGE_ALONE, QUANTILES, RULES, THRESHOLDS, selected, written
 from tests.test_objectives import CONFIGS, SMALL
-from tests.test_training import TRAINER, lora_config, naive_side, pairs, shake_adapter
+from tests.test_training import TRAINER, lora_config, naive_side, pairs, shake_adapter, steps_of
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 
 KTO = CONFIGS["kto"].model_copy(update=SMALL | {"class_balance": 4 / 3, "beta": 0.5, "min_pairs": 4})
@@ -137,19 +137,9 @@ def by_hand(before, after, rows, config):
     return np.array(found), point
 
 
-def steps_of(trainer, batch, micro):
-    """What training does for each optimiser step, without moving: loss, gradients and the reference point."""
-    trainer.create_optimizer_and_scheduler(num_training_steps=1)
-    rows = list(trainer.train_dataset)
-    for at in range(0, len(rows), batch):
-        end = min(at + batch, len(rows))
-        parts = [trainer.data_collator(rows[i : min(i + micro, end)]) for i in range(at, end, micro)]
-        trainer.current_gradient_accumulation_steps = len(parts)
-        trainer.model.zero_grad()
-        whole = trainer._get_num_items_in_batch(parts, torch.device("cpu"))
-        loss = sum(float(trainer.training_step(trainer.model, part, whole)) for part in parts)
-        grads = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
-        yield loss, torch.cat(grads).clone(), float(trainer.divergence)
+def kto_steps(trainer, batch, micro):
+    """Loss, gradients and the reference point of every optimiser step."""
+    return [(*step, float(trainer.divergence)) for step in steps_of(trainer, batch, micro)]
 
 
 @pytest.mark.parametrize(("shaken", "above"), [(1, False), (3, True), (11, True)])
@@ -165,7 +155,7 @@ def test_the_loss_is_the_papers_whatever_the_micro_batch(tmp_path, shaken, above
         after = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
         steps = [(0, 6), (6, 10)]
         expected = [by_hand(tiny_lm(), after, rows[start:end], KTO) for start, end in steps]
-        found[micro] = list(steps_of(trainer, 6, micro))
+        found[micro] = kto_steps(trainer, 6, micro)
         for (loss, _, divergence), (losses, point), (start, end) in zip(found[micro], expected, steps, strict=True):
             assert divergence == pytest.approx(point, abs=1e-4)
             assert loss == pytest.approx((each[start:end] * losses).mean(), rel=1e-5)
@@ -180,7 +170,7 @@ def test_a_whole_batch_is_what_trl_itself_computes(tmp_path):
     rows, config = rows_of(), KTO.model_copy(update={"batch_size": 10})
     trainer, _ = trainer_of(config, tiny_lm(), rows, tmp_path)
     shake_adapter(trainer.model, seed=11)
-    ((loss, _, _),) = steps_of(trainer, 10, 10)
+    ((loss, _, _),) = kto_steps(trainer, 10, 10)
     theirs = KTOTrainer.__new__(KTOTrainer)
     theirs.__dict__ = trainer.__dict__
     batch = trainer.data_collator(list(trainer.train_dataset))

@@ -32,7 +32,7 @@ from alignslm.training.trainer_setup import write_log
 from tests.documented import ROOT
 from tests.messages import names
 from tests.sample_experiment import write_experiment
-from tests.test_training import pairs
+from tests.test_training import pairs, steps_of
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm, tiny_model
 
 CONFIG = load_config("trainer", "reward", TrainerConfig).model_copy(
@@ -133,21 +133,6 @@ def trainer_of(base, tmp_path, config, frame):
         with pytest.raises(StoppedError):
             train_reward(config, with_reward_head(base, device="cpu"), frame, seed=0, batch_size=8, work=tmp_path / "w")
     return made[0]
-
-
-def steps_of(trainer, batch, micro):
-    """What training does for each optimiser step, without moving: its loss and its gradients."""
-    trainer.create_optimizer_and_scheduler(num_training_steps=1)
-    rows = list(trainer.train_dataset)
-    for at in range(0, len(rows), batch):
-        end = min(at + batch, len(rows))
-        parts = [trainer.data_collator(rows[i : min(i + micro, end)]) for i in range(at, end, micro)]
-        trainer.current_gradient_accumulation_steps = len(parts)
-        trainer.model.zero_grad()
-        whole = trainer._get_num_items_in_batch(parts, torch.device("cpu"))
-        loss = sum(float(trainer.training_step(trainer.model, part, whole)) for part in parts)
-        grads = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
-        yield loss, torch.cat(grads).clone()
 
 
 def shake(model, seed=5):

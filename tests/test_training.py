@@ -646,3 +646,18 @@ def test_the_tokenizer_names_units():
     tokenizer = unit_tokenizer(VOCABULARY, vocabulary_size=23)
     assert tokenizer.convert_tokens_to_ids(["<u0>", "<u19>"]) == [3, 22]
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 2)
+
+
+def steps_of(trainer, batch, micro):
+    """What training does for each optimiser step, without moving: its loss and its gradients."""
+    trainer.create_optimizer_and_scheduler(num_training_steps=1)
+    rows = list(trainer.train_dataset)
+    for at in range(0, len(rows), batch):
+        end = min(at + batch, len(rows))
+        parts = [trainer.data_collator(rows[i : min(i + micro, end)]) for i in range(at, end, micro)]
+        trainer.current_gradient_accumulation_steps = len(parts)
+        trainer.model.zero_grad()
+        whole = trainer._get_num_items_in_batch(parts, torch.device("cpu"))
+        loss = sum(float(trainer.training_step(trainer.model, part, whole)) for part in parts)
+        grads = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
+        yield loss, torch.cat(grads).clone()

@@ -85,14 +85,12 @@ def save_lm(model: PreTrainedModel, vocabulary: UnitVocabulary, contract: UnitCo
     write_record(folder, weights_hash(model))
 
 
-def load_lm(
-    folder: Path, *, device: str, processes: int = 1, kind: type[Any] = AutoModelForCausalLM, **options: Any
-) -> UnitLM:
+def load_lm(folder: Path, *, device: str, processes: int = 1, kind: type[Any] = AutoModelForCausalLM) -> UnitLM:
     """Load a checkpoint folder in the dtype it was saved in, evaluation mode, dropout off.
 
     If several `processes` share it, each has a part of its frozen weights, see `load_sharded_model`. `kind` is
-    transformers' class, with its `options`. Raises
-    CheckpointError if the folder is missing, says nothing of its units or contradicts itself.
+    transformers' class. Raises CheckpointError if the folder is missing, says nothing of its units or contradicts
+    itself.
     """
     for name in ("config.json", VOCABULARY_FILE, CONTRACT_FILE):
         if not (folder / name).exists():
@@ -107,7 +105,7 @@ def load_lm(
         if processes > 1:
             model = load_sharded_model(folder, dtype=dtype, processes=processes)
         else:
-            model = load_pretrained(kind, folder, dtype=dtype, **options)
+            model = load_pretrained(kind, folder, dtype=dtype)
             model.to(resolve_device(device))
         _require_agreement(model, vocabulary, folder)
         disable_dropout(model)

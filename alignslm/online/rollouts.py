@@ -23,6 +23,7 @@ from alignslm.judge.rows import CachedJudge, join_judge_inputs, score
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.reward import unit_rewards
 from alignslm.lm.rows import sample_continuations
+from alignslm.prompts import with_prompt_units
 from alignslm.provenance import UnitContract, row_seed
 from alignslm.shards import map_tasks
 from alignslm.storage import atomic_write
@@ -92,7 +93,7 @@ class UnitRewards:
     def __call__(self, drawn: pl.DataFrame, asked: pl.DataFrame, *, folder: Path, label: str) -> pl.DataFrame:
         """Return `drawn` with the reward and its parts."""
         del folder, label
-        told = drawn.join(asked.select("prompt_id", prompt_units="units"), on="prompt_id", maintain_order="left")
+        told = with_prompt_units(drawn, asked)
         found = unit_rewards(self.model(), told, batch_size=self.batch_size)
         same = (pl.len().over("units") - 1).cast(pl.Int32)
         return drawn.with_columns(num_same_text=same, reward=pl.Series(found) - self.penalty * same)

@@ -29,6 +29,8 @@ from alignslm.training.preference import (
     SaveBestAdapter,
     TooFewPairsError,
     offline_arguments,
+    reward_figures,
+    tell_evaluation,
     train_and_keep_best,
     train_preferences,
     unit_tokenizer,
@@ -119,10 +121,7 @@ class UnitKTOTrainer(KTOTrainer):
         """Log the figures of the validation rows and pairs. Every process computes them all."""
         if self.model is not None:
             self.model.eval()
-        metrics = {f"eval_{name}": value for name, value in self.figures().items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return tell_evaluation(self, self.figures())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the divergence beside the loss. TRL's other figures are means of micro-batches, not of rows."""
@@ -153,10 +152,7 @@ def validation_figures(
         lead = np.where(desirable, 1, -1) * (rises - max(0.0, others.mean()))
         return {
             "loss": float((weights / (1 + np.exp(lead))).mean()),
-            "rewards/chosen": float(chosen.mean()),
-            "rewards/rejected": float(rejected.mean()),
-            "rewards/margins": float((chosen - rejected).mean()),
-            "rewards/accuracies": float((chosen > rejected).mean()),
+            **reward_figures(chosen, rejected),
             "logps/chosen": float(now[2].mean()),
             "logps/rejected": float(now[3].mean()),
         }

@@ -10,18 +10,26 @@ import functools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import DPOConfig, DPOTrainer, KTOTrainer, RewardTrainer
 
 from alignslm.config.models import PreferenceTrainerConfig, RewardTrainerConfig
@@ -151,10 +159,7 @@ class UnitPreferenceTrainer(DPOTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in batches:
                 loss += float(self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=whole))
-        metrics = {"eval_loss": loss}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return tell_evaluation(self, {"loss": loss})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log TRL's figures of pairs, averaged over pairs: TRL averages batches. Its figures of units are dropped."""
@@ -173,6 +178,24 @@ class UnitPreferenceTrainer(DPOTrainer):
         if self.model is None:
             raise TypeError("the trainer has no model")
         return self.model
+
+
+def tell_evaluation(trainer: Trainer, figures: Mapping[str, float]) -> dict[str, float]:
+    """Log the figures of an evaluation, let callbacks compare them, and return them by the trainer's names."""
+    metrics = {f"eval_{name}": value for name, value in figures.items()}
+    trainer.log(metrics)
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics
+
+
+def reward_figures(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
+    """Return what the kept checkpoint is chosen by, of the rewards of both sides of pairs, each (pairs,)."""
+    return {
+        "rewards/chosen": float(chosen.mean()),
+        "rewards/rejected": float(rejected.mean()),
+        "rewards/margins": float((chosen - rejected).mean()),
+        "rewards/accuracies": float((chosen > rejected).mean()),
+    }
 
 
 def _sizes(batches: Iterable[dict[str, torch.Tensor]]) -> torch.Tensor:

@@ -21,6 +21,8 @@ from alignslm.training.preference import (
     SaveBestAdapter,
     offline_arguments,
     require_pairs,
+    reward_figures,
+    tell_evaluation,
     train_and_keep_best,
     unit_tokenizer,
 )
@@ -62,10 +64,7 @@ class UnitRewardTrainer(RewardTrainer):
         """Log the figures of the validation pairs."""
         if self.model is not None:
             self.model.eval()
-        metrics = {f"eval_{name}": value for name, value in self.figures().items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return tell_evaluation(self, self.figures())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the loss; TRL's other figures are means of micro-batches, not of pairs."""
@@ -87,10 +86,7 @@ def validation_figures(lm: UnitLM, pairs: pl.DataFrame, *, batch_size: int) -> C
         )
         return {
             "loss": float(np.logaddexp(0, rejected - chosen).mean()),
-            "rewards/chosen": float(chosen.mean()),
-            "rewards/rejected": float(rejected.mean()),
-            "rewards/margins": float((chosen - rejected).mean()),
-            "rewards/accuracies": float((chosen > rejected).mean()),
+            **reward_figures(chosen, rejected),
         }
 
     return figures
