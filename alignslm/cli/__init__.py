@@ -30,6 +30,7 @@ class Commands(LazyGroup):
             "yield": "alignslm.cli.pair_yield:pair_yield",
             "compare": "alignslm.cli.compare:compare",
             "compare-seeds": "alignslm.cli.compare:compare_seeds",
+            "compare-ways": "alignslm.cli.compare:compare_ways",
         },
         "Listen": {
             "generate": "alignslm.cli.generate:generate",

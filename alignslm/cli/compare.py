@@ -1,4 +1,4 @@
-"""`alignslm compare` and `alignslm compare-seeds`: two evaluated systems, over one training run or several."""
+"""`alignslm compare`, `compare-seeds` and `compare-ways`: evaluated systems, over one training run or several."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ from alignslm.cli.terminal import fitted, wide_console
 
 if TYPE_CHECKING:
     from alignslm.report.compare import ComparedRow
+    from alignslm.report.evaluated import Key
     from alignslm.report.seeds import CombinedRow
+    from alignslm.report.ways import Way, WaysComparison
 
 FEW_RUNS = 5
+SIGNIFICANT = 0.05
+WAYS_EXPLAINED = (
+    "Means of {runs} training runs. Differences are paired; their intervals of 95 % are for new runs and new prompts "
+    "or item pairs together (variances clustered both ways, Student's t). n.s.: p is not below 0.05 after Holm's "
+    "correction for all differences shown, over all systems. judge calls: scores that a "
+    "system's training took, those of the rounds before it included."
+)
 EXPLAINED = "above, below, equal: on how many prompts or pairs the first system is above, below or equal to the second."
 
 
@@ -108,3 +117,80 @@ def _explained(num_runs: int) -> str:
     )
     few = f"\n{num_runs} runs are few to estimate how much runs vary, so the last two intervals are wide."
     return text + few if num_runs < FEW_RUNS else text
+
+
+def compare_ways(
+    against: Against,
+    folders: Annotated[
+        list[Path], typer.Argument(help="Experiments that differ in their seeds: folders of params.yaml.")
+    ],
+    *,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every system with one of them over several training runs, with the judge calls that each took.
+
+    Judges, unique texts, predicted MOS and benchmarks: means over runs, and differences with intervals for new runs
+    and new items together, corrected for the number of differences. JSON also has every run and every part of a
+    benchmark.
+
+    [bold]alignslm compare-ways sft seed-0 seed-1 seed-2 seed-3 seed-4[/]
+    """
+    from alignslm.report.ways import compare_ways
+
+    found = compare_ways(folders, against)
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    console = wide_console()
+    for headings, rows in (_scores_of_ways(found), _benchmarks_of_ways(found)):
+        if markdown:
+            print("\n".join(f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)) + "\n")
+        else:
+            console.print(fitted(headings, rows, optional=len(headings) - 1, width=console.width))
+    console.print(Text(WAYS_EXPLAINED.format(found=found, runs=len(found.runs))), soft_wrap=True)
+
+
+def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
+    from alignslm.report.formatting import number, style
+    from alignslm.report.ways import SCORES_SHOWN, TESTED
+
+    shown = [key for key in SCORES_SHOWN if key in found.keys]
+    headings = ["", "judge calls", f"{style(*TESTED).label} less {found.against}"]
+    rows = [
+        [
+            way.system,
+            "" if way.judge_calls is None else f"{way.judge_calls:,.0f}",
+            _difference_of_way(way, TESTED),
+            *(number(way.means.get(key), style(*key)) for key in shown),
+        ]
+        for way in found.ways
+    ]
+    return headings + [with_percent(key) for key in shown], rows
+
+
+def _benchmarks_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
+    from alignslm.report.ways import headline_benchmarks
+
+    shown = headline_benchmarks(found.keys)
+    rows = [[way.system, *(_difference_of_way(way, key) for key in shown)] for way in found.ways if way.differences]
+    return [f"less {found.against}", *map(with_percent, shown)], rows
+
+
+def with_percent(key: Key) -> str:
+    """Return a metric's label, with a sign if it is in percent."""
+    from alignslm.report.formatting import style
+
+    how = style(*key)
+    return f"{how.label} %" if how.unit == "%" else how.label
+
+
+def _difference_of_way(way: Way, key: Key) -> str:
+    from alignslm.report.formatting import interval, number, style
+    from alignslm.statistics import TOO_FEW
+
+    if (row := way.differences.get(key)) is None:
+        return ""
+    how = style(*key)
+    sure = "" if row.p_corrected is not None and row.p_corrected < SIGNIFICANT else " n.s."
+    return f"{number(row.delta, how, signed=True)} {interval(row.both_ci95, how, signed=True, absent=TOO_FEW)}{sure}"

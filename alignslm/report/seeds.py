@@ -9,7 +9,7 @@ from alignslm.config.model import Config
 from alignslm.figures.columns import ReportError
 from alignslm.listening.clustered import mean as mean_two_ways
 from alignslm.report.evaluated import Key, Paired, pair, read_columns, shared_keys
-from alignslm.statistics import MIN_CLUSTERS, MIN_RUNS, Floats, Interval, mean_over_runs, paired_difference
+from alignslm.statistics import MIN_CLUSTERS, MIN_RUNS, Estimate, Floats, Interval, mean_over_runs, paired_difference
 
 FAULTS_SHOWN = 8
 NOT_COMBINED = "missing_ratio"  # only reported if something is missing
@@ -22,7 +22,7 @@ class CombinedRow(Config):
 
     * `items_ci95`: other items, these runs: the interval of `compare`, of each item's mean over runs.
     * `runs_ci95`: other runs, these items. Student's t over `by_run`, one degree of freedom less than runs.
-    * `both_ci95`: other runs and other items. Variances clustered both ways, Student's t as before.
+    * `both_ci95`: other runs and other items. Variances clustered both ways, Student's t as before; `both_p` is its p.
 
     None below MIN_CLUSTERS items or MIN_RUNS runs, and without spread.
     """
@@ -34,6 +34,7 @@ class CombinedRow(Config):
     items_ci95: Interval | None
     runs_ci95: Interval | None
     both_ci95: Interval | None
+    both_p: float | None
     n: int
     n_missing: int
 
@@ -136,7 +137,7 @@ def _combine(key: Key, runs: Sequence[Paired]) -> CombinedRow:
     left, right = (np.stack([run[side] for run in runs])[:, measured].mean(axis=0) for side in (1, 2))
     items = paired_difference(left, right, runs[0].ids[measured], scale=runs[0].scale)
     means = kept.mean(axis=1) if n else np.full(len(kept), np.nan)
-    over_runs = mean_over_runs(means)
+    over_runs, both = mean_over_runs(means), _both(kept)
     return CombinedRow(
         benchmark=key[0],
         metric=key[1],
@@ -144,15 +145,16 @@ def _combine(key: Key, runs: Sequence[Paired]) -> CombinedRow:
         delta=over_runs.value,
         items_ci95=items.ci95,
         runs_ci95=over_runs.ci95,
-        both_ci95=_both(kept),
+        both_ci95=both.ci95 if both else None,
+        both_p=both.p if both else None,
         n=n,
         n_missing=differences.shape[1] - n,
     )
 
 
-def _both(differences: Floats) -> Interval | None:
+def _both(differences: Floats) -> Estimate | None:
     num_runs, num_items = differences.shape
     if num_items < MIN_CLUSTERS or num_runs < MIN_RUNS:
         return None
     run, item = np.repeat(np.arange(num_runs), num_items), np.tile(np.arange(num_items), num_runs)
-    return mean_two_ways(differences.ravel(), run, item, fewest=MIN_RUNS).ci95
+    return mean_two_ways(differences.ravel(), run, item, fewest=MIN_RUNS)

@@ -1,0 +1,179 @@
+"""Every system of an experiment against one of them, over several training runs: which way of alignment is worth it?"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from alignslm import tables
+from alignslm.artifacts import Artifacts
+from alignslm.config.experiment import BASE, Params
+from alignslm.config.loading import load_experiment
+from alignslm.config.model import Config
+from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, MetricColumn, ReportError
+from alignslm.report.evaluated import Key, read_columns
+from alignslm.report.formatting import SPEECH_FIRST, TOPIC
+from alignslm.report.seeds import CombinedRow, compare_seeds, name_runs
+from alignslm.statistics import group_means, holm
+
+TESTED: Key = (CONTINUATION, "heldout_judge_score")  # the training judge is what training made use of
+SCORES_SHOWN: tuple[Key, ...] = (
+    (CONTINUATION, "judge_score"),
+    TESTED,
+    (CONTINUATION, "unique_ratio"),
+    (SPEECH, SPEECH_FIRST),
+)
+
+
+class WayDifference(CombinedRow):
+    """A difference to the common system; `p_corrected` is Holm's for all that were tested with it.
+
+    The figures that are shown are one family over all systems, the parts of benchmarks another.
+    """
+
+    p_corrected: float | None
+
+
+class Way(Config):
+    """One system: its means over all runs by (benchmark, metric), and its differences to the common system.
+
+    `judge_calls` are the scores that its training took, rounds and rollouts before it included (not what a guard
+    measured, nor imported pairs), the mean of the runs; None for the ground truth, which also has no differences.
+    """
+
+    system: str
+    judge_calls: float | None
+    means: dict[Key, float]
+    differences: dict[Key, WayDifference]
+
+
+class WaysComparison(Config):
+    """All systems in the order of the report."""
+
+    against: str
+    runs: tuple[str, ...]
+    ways: tuple[Way, ...]
+
+    def to_json(self) -> str:
+        """Return indented JSON text that ends in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every metric that some system has, in the order of the report."""
+        return list(dict.fromkeys(key for way in self.ways for key in way.means))
+
+
+def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
+    """Compare every evaluated system with `against` over experiments that differ only in their seeds.
+
+    A folder contains params.yaml and artifacts/. Metrics are both judges, unique texts, all benchmarks with their
+    parts, and predicted MOS. Raises ReportError if the experiments evaluate different systems, and as `compare_seeds`
+    does.
+    """
+    runs = name_runs(folders)
+    params = {name: load_experiment(folder.parent).params for name, folder in runs.items()}
+    names = _common_systems(params, against)
+    first = next(iter(params.values()))
+    columns = {name: [_shown(read_columns(folder, name)) for folder in runs.values()] for name in names}
+    compared = [name for name in names if name != against and name not in first.toplines]
+    found = {
+        name: {
+            (row.benchmark, row.metric): row
+            for row in compare_seeds(folders, name, against).rows
+            if _is_shown((row.benchmark, row.metric))
+        }
+        for name in compared
+    }
+    corrected: dict[tuple[str, Key], float | None] = {}
+    headline = {*SCORES_SHOWN, *headline_benchmarks(dict.fromkeys(key for row in found.values() for key in row))}
+    for of_headline in (True, False):
+        places = [(name, key) for name in compared for key in found[name] if (key in headline) is of_headline]
+        corrected |= zip(places, holm([found[name][key].both_p for name, key in places]), strict=True)
+    calls = {name: [judge_calls(Artifacts(runs[run]), made, name) for run, made in params.items()] for name in names}
+    ways = tuple(
+        Way(
+            system=name,
+            judge_calls=None if name in first.toplines else float(np.mean(calls[name])),
+            means={key: float(np.mean([_mean(run[key]) for run in columns[name]])) for key in columns[name][0]},
+            differences={
+                key: WayDifference(**row.model_dump(), p_corrected=corrected[name, key])
+                for key, row in found.get(name, {}).items()
+            },
+        )
+        for name in names
+    )
+    return WaysComparison(against=against, runs=tuple(runs), ways=ways)
+
+
+def judge_calls(made: Artifacts, params: Params, system: str) -> int:
+    """Count the judge's scores without which a system would not exist: a row of `scores` each, every table once."""
+    needed: set[Path] = set()
+    item = params.systems[system]
+    if item.reward_model is not None:
+        _of_reward_model(item.reward_model, made, params, needed)
+    elif item.checkpoint is not None:
+        _of_checkpoint(item.checkpoint, made, params, needed)
+    return sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in sorted(needed))
+
+
+def _of_checkpoint(name: str, made: Artifacts, params: Params, needed: set[Path]) -> None:
+    """Add the tables of scores that a checkpoint rests on."""
+    if name == BASE:
+        return
+    if name in params.guards:
+        _of_checkpoint(params.guards[name].steps_of, made, params, needed)
+        return
+    item = params.checkpoints[name]
+    _of_checkpoint(item.init_from, made, params, needed)
+    if item.pairs in params.preferences:
+        _of_preferences(item.pairs, made, params, needed)
+    if item.scores is not None:  # the prompts are taken from there, the scores are its own
+        needed.add(made.rollouts(name) / f"{tables.SCORES.name}.parquet")
+    if item.rewards is not None:
+        _of_reward_model(item.rewards, made, params, needed)
+
+
+def _of_preferences(name: str, made: Artifacts, params: Params, needed: set[Path]) -> None:
+    needed.add(made.table("scores", name))
+    _of_checkpoint(params.preferences[name].sampled_from, made, params, needed)
+
+
+def _of_reward_model(name: str, made: Artifacts, params: Params, needed: set[Path]) -> None:
+    item = params.reward_models[name]
+    _of_checkpoint(item.init_from, made, params, needed)
+    _of_preferences(item.preferences, made, params, needed)
+
+
+def _common_systems(params: Mapping[str, Params], against: str) -> list[str]:
+    """Return the systems of all runs in the order of the first's report. Raises ReportError where they differ."""
+    (first, known), *others = params.items()
+    for name, other in others:
+        if odd := {*known.systems} ^ {*other.systems}:
+            raise ReportError(f"{first} and {name} evaluate different systems: only one of them has {min(odd)!r}")
+    if against not in known.systems or against in known.toplines:
+        raise ReportError(f"{against!r} is no system to compare with; there are {', '.join(known.ordered_systems)}")
+    return known.ordered_systems
+
+
+def _is_shown(key: Key) -> bool:
+    benchmark, metric = key
+    if benchmark in (CONTINUATION, SPEECH):
+        return key in SCORES_SHOWN
+    return metric.startswith(ACCURACY) and "@" not in metric
+
+
+def _shown(columns: Mapping[Key, MetricColumn]) -> dict[Key, MetricColumn]:
+    return {key: column for key, column in columns.items() if _is_shown(key)}
+
+
+def _mean(column: MetricColumn) -> float:
+    return float(np.nanmean(group_means(column.values, column.clusters)[1]))
+
+
+def headline_benchmarks(keys: Iterable[Key]) -> list[Key]:
+    """Return the figure that stands for each benchmark among `keys`: of its topic items, if it has any."""
+    known = dict.fromkeys(key for key in keys if key[0] not in (CONTINUATION, SPEECH))
+    names = dict.fromkeys(benchmark for benchmark, _ in known)
+    return [(name, TOPIC if (name, TOPIC) in known else ACCURACY) for name in names]
