@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TOKENIZERS_PARALLELISM := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help repro check test lint bench venv dev browser real real-small clean
+.PHONY: help repro check test lint bench venv dev browser real real-small ways clean
 
 help:
 	@echo "make repro    run the experiment of params.yaml; the report is reports/index.html"
@@ -24,6 +24,7 @@ help:
 	@echo "make browser  install Chromium, which test needs, if it is missing (as root); test does this first"
 	@echo "make real     install published weights (750 MB), which \`make test MARKS=real\` needs and installs"
 	@echo "make real-small  the preset real-small from nothing, in ../alignslm-real (REAL=): weights, a voice, dvc repro (docs/real.md)"
+	@echo "make ways     the preset ways over five base seeds, in ../alignslm-ways (WAYS=), and one table of them (docs/ways.md)"
 	@echo "make clean    delete results (artifacts, reports, caches), keep the environment"
 
 # torch is installed first, by itself: a CPU build satisfies the other packages, and the lock pins no CUDA packages.
@@ -77,6 +78,18 @@ real-small: venv
 	cd $(REAL) && { grep -q '^judge: smollm2' params.yaml || alignslm preset real-small; }
 	cd $(REAL) && python $(CURDIR)/docs/speak.py
 	cd $(REAL) && SPEECH_FOLDER=$$PWD/speech dvc repro
+
+# Every way of alignment over several base seeds: an experiment each, which share a cache, so only the first makes the speech,
+# the vocoder, the ASR model and the judges. Stopped at any point, the same command goes on.
+WAYS ?= ../alignslm-ways
+SEEDS ?= 0 1 2 3 4
+ways: venv
+	for seed in $(SEEDS); do \
+	  test -f $(WAYS)/seed-$$seed/dvc.yaml || alignslm init $(WAYS)/seed-$$seed --preset ways || exit 1; \
+	  ( cd $(WAYS)/seed-$$seed && sed -i "s/^  base: [0-9]* /  base: $$seed /" params.yaml \
+	    && dvc config --local cache.dir ../cache && dvc repro ) || exit 1; \
+	done
+	alignslm compare-ways sft $(SEEDS:%=$(WAYS)/seed-%)
 
 # The listening test is tested in a real browser: Debian's Chromium, installed here if it is missing (as root).
 browser:

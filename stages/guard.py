@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,15 @@ from alignslm.benchmarks.continuation import judged_rows
 from alignslm.benchmarks.spoken import measure_speech
 from alignslm.config.guard import MEASURES
 from alignslm.encoder import Encoder, load_encoder
-from alignslm.engine.work import LazyModel, ModelTask
+from alignslm.engine.work import LazyModel, ModelTask, lazy
 from alignslm.guard import START, choose, measures_of, outcome
 from alignslm.judge.rows import join_judge_inputs
+from alignslm.mos import MOSPredictor, headline_metric, load_mos, prepare_mos
+from alignslm.mos.rows import select_clips
 from alignslm.prompts import read_prompts, with_prompt_units
 from alignslm.shards import map_tasks
 from alignslm.storage import write_text
+from alignslm.utterances import waveforms_at
 from alignslm.vocoder import Vocoder, load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
 from stages.judging import both_judges
@@ -37,27 +40,46 @@ SPOKEN = ("silence_ratio", "unit_error_rate", "num_samples", "sample_rate_hz")
 
 @dataclass(frozen=True)
 class _Ears:
-    """Speaks, measures and transcribes continuations; their sound is not kept."""
+    """Speaks, measures and transcribes continuations, and rates the sound of some; it is not kept."""
 
     vocoder: LazyModel[Vocoder]
     encoder: LazyModel[Encoder]
     asr: LazyModel[ASRModel]
+    mos: LazyModel[MOSPredictor]
+    rated: frozenset[str] = frozenset()
 
     def __call__(self, drawn: pl.DataFrame) -> pl.DataFrame:
-        """Return TRANSCRIPTS columns and `SPOKEN` of rows of continuations."""
+        """Return TRANSCRIPTS columns, `SPOKEN` and `predicted_mos` (null if not rated) of rows of continuations."""
         speech = synthesize_rows(drawn, self.vocoder())
         lengths = speech.select("continuation_id", "num_samples", "sample_rate_hz")
         measured = measure_speech(speech, drawn, self.encoder()).join(lengths, on="continuation_id", validate="1:1")
         heard = transcribe(speech, self.asr())
-        return heard.join(measured, left_on="source_id", right_on="continuation_id", validate="1:1")
+        heard = heard.join(measured, left_on="source_id", right_on="continuation_id", validate="1:1")
+        opinions = self.opinions(speech.filter(pl.col("continuation_id").is_in(self.rated)))
+        return heard.with_columns(predicted_mos=pl.col("source_id").replace_strict(opinions, default=None))
+
+    def opinions(self, speech: pl.DataFrame) -> dict[str, float | None]:
+        """Return the predicted MOS of rows of speech; None where there is no sound."""
+        if speech.is_empty():
+            return {}
+        predictor = self.mos()
+        which = predictor.metrics.index(headline_metric(predictor.metrics))
+        said = predictor.predict(waveforms_at(speech["audio"], predictor.sample_rate_hz))
+        return {
+            name: opinion.values[which] if opinion.values else None
+            for name, opinion in zip(speech["continuation_id"], said, strict=True)
+        }
 
 
-def _ears(run: Run) -> _Ears:
-    artifacts, place = run.artifacts, (tables.PROMPTS, run.artifacts.prompts)
+def _ears(run: Run, work: Path) -> _Ears:
+    artifacts, place, config = run.artifacts, (tables.PROMPTS, run.artifacts.prompts), run.experiment.mos
+    prepare_mos(config, work / "mos")
+    workers, device = run.execution.num_workers, run.execution.device
     return _Ears(
         run.unit_model(load_vocoder, run.experiment.vocoder, artifacts.vocoder, units_of=place),
         run.unit_model(load_encoder, run.experiment.encoder, artifacts.encoder, units_of=place),
         run.model(load_asr, run.experiment.asr, artifacts.asr),
+        lazy(load_mos, config, work / "mos", workers=workers, device=device),
     )
 
 
@@ -128,13 +150,16 @@ def _measure(run: Run, prompts: pl.DataFrame, ears: _Ears, work: Path) -> Callab
         _save(run, step, place / "checkpoint")
         lm = _lm(run, place / "checkpoint")
         drawn = _draw(run, lm, prompts, place, f"{label} drawn")
-        heard = pl.concat(run.map_rows(drawn, ears, place / "heard", step=f"{label} heard"))
+        clips = drawn.rename({"continuation_id": "source_id"})
+        here = replace(ears, rated=frozenset(select_clips(clips, run.experiment.mos.max_clips)))
+        heard = pl.concat(run.map_rows(drawn, here, place / "heard", step=f"{label} heard"))
         transcripts = tables.conform(heard, tables.TRANSCRIPTS)
         speech = heard.select(pl.col("source_id").alias("continuation_id"), *SPOKEN)
         stories = join_judge_inputs(drawn, transcripts, prompts)
         judged = _judged(run, stories, drawn, speech, place)
         told = with_prompt_units(drawn, prompts)
         found = measures_of(judged, transcripts, drawn["units"].to_list()) | {"kl": _kl(run, lm, start, told)}
+        found |= {"predicted_mos": heard["predicted_mos"].mean()}  # type: ignore[dict-item]
         shutil.rmtree(place)  # the row is all that is kept: a checkpoint is large
         schema = {name: kind for name, kind in tables.GUARD.schema.items() if name in {"step", *MEASURES}}
         return pl.DataFrame([{"step": step, **found}], schema=schema)
@@ -148,7 +173,7 @@ def main(name: str) -> None:
         guard, artifacts, folder = run.params.guards[name], run.artifacts, run.artifacts.checkpoint(name)
         prompts = read_prompts(*artifacts.prompt_tables).filter(pl.col("split") == "valid")
         steps = [START, *sorted(int(path.name) for path in artifacts.steps(guard.steps_of).iterdir())]
-        measure = _measure(run, prompts, _ears(run), work)
+        measure = _measure(run, prompts, _ears(run, work), work)
         rows = map_tasks(steps, measure, folder=work / "measured", label=f"{run.label} steps")
         chosen = choose(pl.concat(rows), guard)
         kept, said = chosen.filter("kept")["step"][0], outcome(chosen, guard)

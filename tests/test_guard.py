@@ -3,19 +3,25 @@
 import math
 import shutil
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignslm import tables
+from alignslm import audio, tables
 from alignslm.config.guard import MEASURES, Guard, Limit
-from alignslm.config.loading import load_experiment
+from alignslm.config.loading import load_config, load_experiment
+from alignslm.config.mos import MosConfig
 from alignslm.config.problems import ConfigError
+from alignslm.engine.work import LazyModel
 from alignslm.guard import choose, measures_of, outcome, unit_measures
+from alignslm.mos import load_mos, prepare_mos
+from stages.guard import _Ears
 from tests import online_world
+from tests.listening_world import frame
 from tests.messages import names
-from tests.sample_experiment import write_experiment
+from tests.sample_experiment import REPOSITORY, write_experiment
 
 SCHEMA = {"step": pl.Int64, **dict.fromkeys(MEASURES, pl.Float64)}
 
@@ -203,6 +209,31 @@ def test_what_a_guard_must_not_say(tmp_path, guards, keep, said):
     with pytest.raises(ConfigError) as raised:
         experiment_with(tmp_path, guards, keep=keep)
     names(str(raised.value), "params.yaml", *said)
+
+
+def test_the_sound_of_the_clips_that_were_chosen_is_rated_by_the_headline_metric(tmp_path):
+    config = load_config("mos", "dnsmos-quick", MosConfig, REPOSITORY)
+    prepare_mos(config, tmp_path)
+    predictor = load_mos(config, tmp_path, workers=1, device="cpu")
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 24_000)).astype(np.float32)
+    cells = [audio.encode_flac(wave, 16_000) for wave in (noise[0], noise[1], noise[1][:0])]
+    speech = frame(
+        [
+            {"continuation_id": name, "audio": {"bytes": cell, "path": None}}
+            for name, cell in zip("abc", cells, strict=True)
+        ],
+        tables.SPEECH,
+    )
+    ears = _Ears(*[LazyModel(unused)] * 3, LazyModel(lambda: predictor))
+    found = ears.opinions(speech)
+    first = predictor.predict([audio.decode(cells[0])[0]])[0].values
+    assert found["a"] == first[predictor.metrics.index("dnsmos_ovrl")]
+    assert (sorted(found), found["c"]) == (["a", "b", "c"], None)
+    assert ears.opinions(speech.clear()) == {}
+
+
+def unused():
+    raise AssertionError
 
 
 def test_the_adapter_of_a_checkpoint_is_kept_also_after_a_kill_between_the_two(tmp_path):

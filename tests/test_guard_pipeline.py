@@ -183,6 +183,8 @@ def test_it_measures_what_evaluation_would(root):
     assert kept == found.filter(pl.col("step") > 0)["judge_score"].max()
     assert (found["judge_score"] + found["heldout_judge_score"] - 6).abs().max() < 1e-9  # as these judges are made
     assert found["heldout_less_judge"].to_list() == (found["heldout_judge_score"] - found["judge_score"]).to_list()
+    assert found["predicted_mos"].is_between(1, 5).all()
+    assert found["predicted_mos"].n_unique() > 1
     shared = guard_of(root, "safe").drop("kept", "exceeded")
     assert shared.equals(found.drop("kept", "exceeded"))  # limits change what is kept, not what is measured
 

@@ -19,6 +19,7 @@ Measure = Literal[
     "duration_s",
     "silence_ratio",
     "unit_error_rate",
+    "predicted_mos",
     "unit_entropy",
     "unit_repetition",
     "kl",
@@ -45,7 +46,8 @@ class Limit(Config):
 class Guard(Config):
     """Every saved step of a checkpoint is measured on continuations of the `valid` prompts, and one of them is kept.
 
-    Measures are those of evaluation, and: `heldout_less_judge`, the difference of the judges' mean scores;
+    Measures are those of evaluation, and: `predicted_mos`, of as many clips as the config of `mos` says;
+    `heldout_less_judge`, the difference of the judges' mean scores;
     `unit_entropy`, in bits, of the units of all continuations together; `unit_repetition`, the share of runs of four
     units that occur again in their continuation; `kl`, the mean log-probability of a continuation less that under the
     start, in nats.

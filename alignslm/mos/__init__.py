@@ -1,6 +1,6 @@
 """Mean opinion scores of the sound, predicted by a network (the paper reports MOSNet)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,6 +29,14 @@ class MOSPredictor(Protocol):
     def predict(self, waveforms: Sequence[np.ndarray]) -> list[MOSPrediction]:
         """Return one opinion per waveform."""
         ...
+
+
+HEADLINE_MOS = "dnsmos_ovrl"  # the quality of voice and background together
+
+
+def headline_metric(metrics: Iterable[str]) -> str:
+    """Return the metric that stands for a predictor."""
+    return min(metrics, key=lambda metric: (metric != HEADLINE_MOS, metric))
 
 
 class MosError(ValueError):

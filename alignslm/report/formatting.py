@@ -5,6 +5,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR
+from alignslm.mos import headline_metric
 from alignslm.report.metrics import Comparison, Metric, Report
 from alignslm.statistics import ALL_EQUAL, MIN_CLUSTERS, TOO_FEW, Interval
 
@@ -61,7 +62,6 @@ CONVENTIONS = {
     "sum": "summed over units",
     "eos": "end of sequence counted",
 }
-SPEECH_FIRST = "dnsmos_ovrl"
 HEADLINE = ("judge_score", "heldout_judge_score", "grammatical", "auto_bleu", "unique_ratio", "num_words")
 HEADLINE_BENCHMARKS_AFTER = "grammatical"
 TOPIC = f"{ACCURACY}/topic"
@@ -97,8 +97,7 @@ def headline(report: Report) -> list[tuple[str, str]]:
             names = sorted({benchmark for benchmark, _ in found} - {CONTINUATION, SPEECH})
             columns += [(name, TOPIC if (name, TOPIC) in found else ACCURACY) for name in names]
     rated = {metric for benchmark, metric in found if benchmark == SPEECH} - {WORD_ERROR}
-    ranked = sorted(rated, key=lambda m: (m != SPEECH_FIRST, m))
-    columns += [(SPEECH, metric) for metric in ranked[:1]]
+    columns += [(SPEECH, headline_metric(rated))] if rated else []
     return [column for column in columns if column in found]
 
 

@@ -12,8 +12,9 @@ from alignslm.config.experiment import BASE, Params
 from alignslm.config.loading import load_experiment
 from alignslm.config.model import Config
 from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, MetricColumn, ReportError
+from alignslm.mos import HEADLINE_MOS
 from alignslm.report.evaluated import Key, read_columns
-from alignslm.report.formatting import SPEECH_FIRST, TOPIC
+from alignslm.report.formatting import TOPIC
 from alignslm.report.seeds import CombinedRow, compare_seeds, name_runs
 from alignslm.statistics import group_means, holm
 
@@ -22,7 +23,7 @@ SCORES_SHOWN: tuple[Key, ...] = (
     (CONTINUATION, "judge_score"),
     TESTED,
     (CONTINUATION, "unique_ratio"),
-    (SPEECH, SPEECH_FIRST),
+    (SPEECH, HEADLINE_MOS),
 )
 
 

@@ -12,8 +12,9 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Experiment
 from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, EvalTables, MetricColumn, columns_of
 from alignslm.integrity import lock_entries
+from alignslm.mos import HEADLINE_MOS
 from alignslm.report.evaluated import Key, pair, read_columns
-from alignslm.report.formatting import SPEECH_FIRST, TOPIC
+from alignslm.report.formatting import TOPIC
 from alignslm.report.inputs import read_word_errors
 from alignslm.report.summary import NAMES, QUESTIONS, benchmark_of
 from alignslm.report.systems import last_round, topline
@@ -26,7 +27,7 @@ KEYS: dict[str, Key] = {  # gains are over base; benchmarks are found by their q
     "score": (CONTINUATION, "judge_score"),
     "gain": (CONTINUATION, "judge_score"),
     "heldout_gain": (CONTINUATION, "heldout_judge_score"),
-    "pred_mos": (SPEECH, SPEECH_FIRST),
+    "pred_mos": (SPEECH, HEADLINE_MOS),
     "unique": (CONTINUATION, "unique_ratio"),
     "wer": (SPEECH, WORD_ERROR),
 }

@@ -161,6 +161,7 @@ GUARD = Table(
     },
     ("step",),
     frozenset(MEASURES),
+    version=2,
 )
 PAIRS = Table(
     "pairs",
