@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from alignslm import tables
 from alignslm.artifacts import Artifacts
 from alignslm.cli import app
 from alignslm.config.loading import load_experiment
@@ -130,3 +131,19 @@ def test_the_command_prints_tables_markdown_and_json(runs):
     assert content["against"] == "sft"
     assert "continuation,judge_score" in content["ways"][0]["means"]
     assert ",".join(TESTED) not in content["ways"][0]["means"]  # these evaluations have no held-out judge
+
+
+def test_the_plot_has_a_row_for_every_way(runs, tmp_path):
+    """These evaluations have no held-out judge, so it is written as one."""
+    for run in runs:
+        again = tmp_path / run.name
+        shutil.copytree(run, again)
+        for path in again.glob("artifacts/eval/*/judged.parquet"):
+            judged = tables.read(tables.CONTINUATION_METRICS, path)
+            tables.write(judged.with_columns(metric=pl.lit(TESTED[1])), tables.CONTINUATION_METRICS, path)
+    folders = [str(tmp_path / run.name) for run in runs]
+    told = CliRunner().invoke(app, ["compare-ways", "sft", *folders, "--plot", str(tmp_path / "ways.svg")])
+    assert told.exit_code == 0, told.output
+    svg = (tmp_path / "ways.svg").read_text()
+    assert all(name in svg for name in ("r2 (16)", "online (17)", "base (0)"))
+    assert "ground-truth" not in svg

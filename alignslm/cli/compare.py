@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from alignslm.cli.options import Against, AsJson, Root, System
+from alignslm.cli.options import Against, AsJson, Plot, Root, System
 from alignslm.cli.terminal import fitted, wide_console
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from alignslm.report.ways import Way, WaysComparison
 
 FEW_RUNS = 5
-SIGNIFICANT = 0.05
 WAYS_EXPLAINED = (
     "Means of {runs} training runs. Differences are paired; their intervals of 95 % are for new runs and new prompts "
     "or item pairs together (variances clustered both ways, Student's t). n.s.: p is not below 0.05 after Holm's "
@@ -125,6 +124,7 @@ def compare_ways(
         list[Path], typer.Argument(help="Experiments that differ in their seeds: folders of params.yaml.")
     ],
     *,
+    plot: Plot = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -137,8 +137,12 @@ def compare_ways(
     [bold]alignslm compare-ways sft seed-0 seed-1 seed-2 seed-3 seed-4[/]
     """
     from alignslm.report.ways import compare_ways
+    from alignslm.report.ways_plot import draw
+    from alignslm.storage import write_text
 
     found = compare_ways(folders, against)
+    if plot is not None:
+        write_text(plot, draw(found))
     if as_json:
         print(found.to_json(), end="")
         return
@@ -187,6 +191,7 @@ def with_percent(key: Key) -> str:
 
 def _difference_of_way(way: Way, key: Key) -> str:
     from alignslm.report.formatting import interval, number, style
+    from alignslm.report.ways import SIGNIFICANT
     from alignslm.statistics import TOO_FEW
 
     if (row := way.differences.get(key)) is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from alignslm.cli.options import AsJson, Root
+from alignslm.cli.options import AsJson, Plot, Root
 from alignslm.cli.terminal import fitted, wide_console
 from alignslm.config.loading import load_experiment
 
@@ -38,7 +38,7 @@ def pair_yield(
     root: Root = Path(),
     *,
     name: Annotated[str, typer.Option("--name", help="The preferences; default: the first of params.yaml.")] = "",
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw what N gives into this .svg file.")] = None,
+    plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
     """Count the pairs that other rules would give, and how sure they are, from scores that exist.
@@ -53,11 +53,9 @@ def pair_yield(
     [bold]alignslm yield judge=ngram selector=quantiles --plot yield.svg[/]
     """
     from alignslm.report.yield_plot import draw
-    from alignslm.report.yields import YieldError, answer
+    from alignslm.report.yields import answer
     from alignslm.storage import write_text
 
-    if plot is not None and plot.suffix != ".svg":
-        raise YieldError(f"{plot}: the plot is an SVG file, so its name must end in .svg")
     found = answer(root, load_experiment(root), name, _combinations(settings or []))
     if plot is not None:
         write_text(plot, draw(found))

@@ -59,7 +59,7 @@ def panels(report: Report, inputs: ReportInputs) -> list[Panel]:
         ]
 
 
-class _Dot(NamedTuple):
+class Dot(NamedTuple):
     """One row of a panel: the mean and interval of a system; a hollow dot is not significant."""
 
     system: str
@@ -94,27 +94,27 @@ def _differences(report: Report) -> Iterator[Panel]:
     for benchmark, metric in headline(report):
         how = style(benchmark, metric)
         dots = [
-            _Dot(c.model, c.delta, c.ci95, c.significant, change(c))
+            Dot(c.model, c.delta, c.ci95, c.significant, change(c))
             for c in report.comparisons
             if (c.against, c.benchmark, c.metric) == (BASE, benchmark, metric) and c.delta is not None
         ]
         name = f"difference-{benchmark}-{metric}".replace("/", "-").replace("_", "-")
-        yield from _dots(name, "differences", how, dots, xlabel=f"difference to {BASE}{difference_unit(how)}")
+        yield from dot_panels(name, "differences", how, dots, xlabel=f"difference to {BASE}{difference_unit(how)}")
 
 
 def _shapes(report: Report) -> Iterator[Panel]:
     for metric in SHAPE_METRICS:
         how = style(CONTINUATION, metric)
         dots = _system_dots(report, metric)
-        yield from _dots(f"models-{metric.replace('_', '-')}", "shapes", how, dots, xlabel=with_unit(how))
+        yield from dot_panels(f"models-{metric.replace('_', '-')}", "shapes", how, dots, xlabel=with_unit(how))
 
 
-def _system_dots(report: Report, metric: str) -> list[_Dot]:
+def _system_dots(report: Report, metric: str) -> list[Dot]:
     found = [report.metric(model, CONTINUATION, metric) for model in models_of(report)]
-    return [_Dot(m.model, m.value, m.ci95, True, with_error(m)) for m in found if m and m.value is not None]
+    return [Dot(m.model, m.value, m.ci95, True, with_error(m)) for m in found if m and m.value is not None]
 
 
-def _dots(name: str, section: str, how: Style, dots: Sequence[_Dot], *, xlabel: str) -> Iterator[Panel]:
+def dot_panels(name: str, section: str, how: Style, dots: Sequence[Dot], *, xlabel: str) -> Iterator[Panel]:
     """Draw one dot and interval per system, the first on top; nothing without any."""
     if not dots:
         return
@@ -142,7 +142,7 @@ def _rows(names: Sequence[str], *, inches: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw(axes: Axes, dot: _Dot, factor: float, place: float, hue: int) -> None:
+def _draw(axes: Axes, dot: Dot, factor: float, place: float, hue: int) -> None:
     """Draw one dot and its interval at height `place`."""
     if dot.ci95 is not None:
         ends = [end * factor for end in dot.ci95]

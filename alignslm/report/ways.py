@@ -18,6 +18,7 @@ from alignslm.report.formatting import TOPIC
 from alignslm.report.seeds import CombinedRow, compare_seeds, name_runs
 from alignslm.statistics import group_means, holm
 
+SIGNIFICANT = 0.05
 TESTED: Key = (CONTINUATION, "heldout_judge_score")  # the training judge is what training made use of
 SCORES_SHOWN: tuple[Key, ...] = (
     (CONTINUATION, "judge_score"),
