@@ -87,7 +87,7 @@ ways: venv
 	for seed in $(SEEDS); do \
 	  test -f $(WAYS)/seed-$$seed/dvc.yaml || alignslm init $(WAYS)/seed-$$seed --preset ways || exit 1; \
 	  ( cd $(WAYS)/seed-$$seed && sed -i "s/^  base: [0-9]* /  base: $$seed /" params.yaml \
-	    && dvc config --local cache.dir ../cache && dvc repro ) || exit 1; \
+	    && dvc config --local cache.dir ../cache && python -m alignslm.speed dvc repro ) || exit 1; \
 	done
 	alignslm compare-ways sft $(SEEDS:%=$(WAYS)/seed-%)
 

@@ -31,6 +31,7 @@ CONFIG = OnlineTrainerConfig(
     prompts_per_rollout=3,
     num_continuations=4,
     temperature=0.9,
+    top_p=1.0,
     max_new_units=6,
     repeated_text_penalty=0.3,
     loss_type="dapo",

@@ -153,7 +153,8 @@ def test_every_command_says_that_a_folder_is_not_an_experiment(tmp_path, monkeyp
 def test_every_command_is_tried_outside_an_experiment():
     assert {words.split()[0] for words in OUTSIDE} == {word for word in commands() if " " not in word} - {
         "init",
-        "compare-seeds",  # it is given the experiments
+        "compare-seeds",  # both are given the experiments
+        "compare-ways",
     }
 
 

@@ -148,14 +148,15 @@ def test_reward_tables_close(tmp_path):
     assert made["rewards"]["num_same_text"].max() > 0
 
 
-def test_draws_are_the_samplers_own(tmp_path):
-    _, _, store = train(tmp_path, FEW)
+@pytest.mark.parametrize("top_p", [1.0, 0.3])
+def test_draws_are_the_samplers_own(tmp_path, top_p):
+    _, _, store = train(tmp_path, FEW.model_copy(update={"top_p": top_p}))
     first, *_ = store.finished()
     lm, row = tiny_lm(), first.row(0, named=True)
     prompt = PROMPTS.filter(prompt_id=row["prompt_id"])["units"][0].to_list()
     seeds = [[row_seed(SEED, "online/0", f"{row['prompt_id']}/{row['sample_index']}")]]
     assert row["seed"] == seeds[0][0]
-    sampling = Sampling(num_continuations=4, temperature=0.9, top_p=1.0, max_new_units=6)
+    sampling = Sampling(num_continuations=4, temperature=0.9, top_p=top_p, max_new_units=6)
     (drawn,) = sample(lm, [prompt], seeds, sampling, batch_size=1)[0]
     assert (drawn.units, drawn.finish_reason) == (row["units"], row["finish_reason"])
 

@@ -197,5 +197,5 @@ def _difference_of_way(way: Way, key: Key) -> str:
     if (row := way.differences.get(key)) is None:
         return ""
     how = style(*key)
-    sure = "" if row.p_corrected is not None and row.p_corrected < SIGNIFICANT else " n.s."
+    sure = "" if row.p_corrected is None or row.p_corrected < SIGNIFICANT else " n.s."
     return f"{number(row.delta, how, signed=True)} {interval(row.both_ci95, how, signed=True, absent=TOO_FEW)}{sure}"

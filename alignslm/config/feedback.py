@@ -6,7 +6,18 @@ from pydantic import Field, model_validator
 
 from alignslm.config.calibration import Calibration
 from alignslm.config.llm_judges import CausalLMJudgeConfig, OpenAIJudgeConfig
-from alignslm.config.model import Config, Count, Few, NotNegative, Positive, PositiveCount, Seed, Size, Temperature
+from alignslm.config.model import (
+    Config,
+    Count,
+    Few,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    Seed,
+    Size,
+    Temperature,
+    TopP,
+)
 from alignslm.config.own_code import PythonJudgeConfig, PythonSelectorConfig
 
 
@@ -113,5 +124,5 @@ class Sampling(Config):
 
     num_continuations: Annotated[int, Field(ge=2, le=10_000)]
     temperature: Temperature
-    top_p: Annotated[float, Field(ge=1e-6, le=1)]
+    top_p: TopP
     max_new_units: Size = Field(description="longest continuation, in deduplicated units, prompt not counted")

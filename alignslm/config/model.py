@@ -36,6 +36,7 @@ Size = Annotated[int, Field(ge=1, le=2**20)]  # of an array's side: widths, posi
 Positive = Annotated[float, Field(ge=1e-12, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1e9)]
 Temperature = Annotated[float, Field(ge=1e-4, le=100)]  # below, a softmax in float32 overflows; 1e-4 is greedy
+TopP = Annotated[float, Field(ge=1e-6, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 Autocast = Annotated[

@@ -15,6 +15,7 @@ from alignslm.config.model import (
     Seed,
     Size,
     Temperature,
+    TopP,
 )
 from alignslm.config.pretrained_lm import HFLMConfig, SlamLMConfig, TwistInitConfig, TwistLMConfig
 
@@ -155,6 +156,7 @@ class OnlineTrainerConfig(Config):
     prompts_per_rollout: Few
     num_continuations: Annotated[int, Field(ge=2, le=10_000)] = Field(description="draws a prompt, compared in a group")
     temperature: Temperature = Field(description="of sampling, and of the probabilities that are trained")
+    top_p: TopP = Field(description="of sampling; only at 1 do draws have the probabilities that are trained")
     max_new_units: Size = Field(description="longest continuation, in deduplicated units, prompt not counted")
     repeated_text_penalty: NotNegative = Field(
         description="taken off the judge's score for every other continuation of the rollout with the same transcript"

@@ -145,7 +145,7 @@ class RolloutStore:
         sampling = Sampling(
             num_continuations=self.config.num_continuations,
             temperature=self.config.temperature,
-            top_p=1.0,  # draws have the probabilities that are trained
+            top_p=self.config.top_p,
             max_new_units=self.config.max_new_units,
         )
         purpose = f"{self.name}/{number}"
