@@ -118,7 +118,8 @@ def _online(run: Run, lm: UnitLM, prompts: pl.DataFrame, work: Path) -> tuple["P
         batch_size=run.execution.rows_at_once,
     )
     trained = train_online(trainer, lm, store, seed=seed, work=work)
-    store.write(artifacts.rollouts(run.name), tables.contract_of(tables.PROMPTS, artifacts.prompts))
+    if is_main_process():
+        store.write(artifacts.rollouts(run.name), tables.contract_of(tables.PROMPTS, artifacts.prompts))
     return *trained, None
 
 
@@ -153,13 +154,13 @@ LEARNING = {
 }
 
 
-def _require_one_process(name: str) -> None:
-    """Raise ProcessesError where several processes are to train online: a rollout is one batch, judged in one place."""
-    processes = load_execution().num_processes
-    if processes > 1 and isinstance(load_experiment().checkpoints.get(name), OnlineTrainerConfig):
+def _require_whole_model(name: str) -> None:
+    """Raise ProcessesError where processes that train online are to share one model: the first samples from it."""
+    fsdp = load_execution().fsdp
+    if fsdp != "none" and isinstance(load_experiment().checkpoints.get(name), OnlineTrainerConfig):
         raise ProcessesError(
-            f"checkpoints.{name} is trained online, which is the work of one process, but num_processes is {processes} "
-            "in experiments/execution.yaml. Set it to 1, and fsdp to none, for this checkpoint: results do not change."
+            f"checkpoints.{name} is trained online, and samples from a whole model, but fsdp is {fsdp} in "
+            "experiments/execution.yaml. Set it to none for this checkpoint: results do not change."
         )
 
 
@@ -193,7 +194,7 @@ def _save_steps(kept: Path, folder: Path) -> None:
 def main(name: str) -> None:
     """Train one checkpoint."""
     with report_user_errors():
-        _require_one_process(name)
+        _require_whole_model(name)
     if start_processes("stages.train", [name], processes=load_execution().num_processes):
         return
     with start(__file__, name) as run, run.work(**_also_read(run)) as work:

@@ -21,6 +21,7 @@ from alignslm.judge import JudgeInput, JudgeOutput
 from alignslm.online.grpo import train_online
 from alignslm.online.rollouts import Listeners, RolloutStore
 from alignslm.training.adapter import save_adapter_and_merge
+from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import TrainingRun, write_log
 from tests.tiny_lm import CONTRACT, tiny_lm
 
@@ -109,7 +110,11 @@ def train(
 
 
 def main(folder: Path, kill: int | None) -> None:
+    """Train and write what is published; as one of several processes under torch's launcher, too."""
+    wait_for_everyone()
     model, run, store = train(folder / "work", judge=Counting(kill))
+    if not is_main_process():
+        return
     store.write(folder / "made" / "rollouts", CONTRACT)
     write_log(run, None, folder / "made" / "online.json")
     save_adapter_and_merge(model, folder / "made" / "adapter")

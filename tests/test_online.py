@@ -1,5 +1,6 @@
 """Online training: the loss against a hand computation, tables that close, and kills that change nothing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import polars as pl
 import pytest
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file
 from transformers import set_seed
 
 from alignslm import tables
@@ -20,6 +23,7 @@ from alignslm.lm.sampling import sample
 from alignslm.online.rollouts import TooFewPromptsError, prompts_of_rollouts, rewards
 from alignslm.provenance import row_seed
 from alignslm.training.adapter import lora_config
+from tests import online_world
 from tests.online_world import CONFIG, PROMPTS, SEED, train
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 
@@ -206,3 +210,33 @@ def test_silence_is_the_lowest_reward_and_a_failed_judge_none():
     found = rewards(scores, heard, penalty=0.5)
     assert found["num_same_text"].to_list() == [1, 1, 1, 1, 0]
     assert found["reward"].to_list() == [3.5, 2.5, 0.5, 0.5, None]
+
+
+@pytest.mark.long
+def test_two_processes_learn_what_one_does_and_a_lost_one_is_taken_up_again(tmp_path):
+    """The first draws and asks the judge, both learn; sums of gradients differ in their last bits."""
+
+    def together(folder: Path, *kill: str) -> int:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+        command += ["-m", "tests.online_world", str(folder), *kill]
+        return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+
+    online_world.main(tmp_path / "one", None)
+    assert together(tmp_path / "two", "7") != 0
+    assert len([*(tmp_path / "two" / "work" / "rollouts").glob("*/advantages.parquet")]) == 2
+    assert together(tmp_path / "two") == 0
+    made = [{path.name: path for path in (tmp_path / name / "made").rglob("*.*")} for name in ("one", "two")]
+    assert made[0].keys() == made[1].keys()
+    for name in ("continuations", "transcripts", "scores", "replies", "rewards"):
+        one, two = (pl.read_parquet(some[f"{name}.parquet"]).drop("model_id", strict=False) for some in made)
+        assert_frame_equal(one, two, rel_tol=1e-4, abs_tol=1e-4)
+    weights = [load_file(some["adapter_model.safetensors"]) for some in made]
+    moved = max(float(weight.abs().max()) for name, weight in weights[0].items() if "lora_B" in name)
+    apart = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
+    assert moved > 100 * apart
+    logs = [json.loads(some["online.json"].read_text())["log"] for some in made]
+    figures = [[row["figures"] for row in log if "reward" in row["figures"]] for log in logs]
+    assert len(figures[0]) == online_world.CONFIG.num_rollouts
+    for one, two in zip(*figures, strict=True):
+        for name in ("distinct_texts", "reward", "kl"):
+            assert one[name] == pytest.approx(two[name], abs=1e-4), name

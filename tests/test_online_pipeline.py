@@ -57,10 +57,10 @@ def test_one_command_adds_a_checkpoint_that_learnt_online_and_reruns_no_other(ro
     assert "24 in online training" in run(root, "alignslm", "plan", "--offline")
 
 
-def test_several_processes_are_refused_by_name(root):
-    edit(root / "experiments/execution.yaml", {"num_processes": 2})
+def test_processes_that_share_a_model_are_refused_by_name(root):
+    edit(root / "experiments/execution.yaml", {"num_processes": 2, "fsdp": "full_shard"})
     said = run(root, "python", "-m", "stages.train", "online", fails=True)
-    edit(root / "experiments/execution.yaml", {"num_processes": 1})
+    edit(root / "experiments/execution.yaml", {"num_processes": 1, "fsdp": "none"})
     assert "checkpoints.online" in said
-    assert "num_processes" in said
+    assert "fsdp" in said
     assert "Traceback" not in said

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import PreTrainedModel
@@ -25,6 +26,7 @@ from alignslm.lm.checkpoint import UnitLM
 from alignslm.online.rollouts import Listeners, RolloutStore, prompts_of_rollouts
 from alignslm.training.adapter import lora_config
 from alignslm.training.preference import unit_tokenizer
+from alignslm.training.processes import ProcessesError, is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
     TrainingRun,
     batch_arguments,
@@ -40,9 +42,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 class UnitGrpoTrainer(GRPOTrainer):
-    """TRL's GRPO trainer on the rollouts of a RolloutStore, in one process."""
+    """TRL's GRPO trainer on the rollouts of a RolloutStore.
 
-    def __init__(self, lm: UnitLM, store: RolloutStore, **options: Any) -> None:
+    Of several processes the first draws and scores a rollout, and each learns from its share of it.
+    """
+
+    def __init__(self, lm: UnitLM, store: RolloutStore, order: Sequence[Sequence[str]], **options: Any) -> None:
         super().__init__(
             model=lm.model,
             reward_funcs=[judged_reward],
@@ -50,7 +55,7 @@ class UnitGrpoTrainer(GRPOTrainer):
             processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
             **options,
         )
-        self._start, self._store = lm, store
+        self._start, self._store, self._order = lm, store, order
         self._prompt_units = dict(store.prompts.select("prompt_id", "units").iter_rows())
 
     @property
@@ -58,16 +63,26 @@ class UnitGrpoTrainer(GRPOTrainer):
         return int(self.state.global_step) // self.num_iterations
 
     def _take_rollout(self, prompts: list[str], _: object) -> dict[str, list[Any] | None]:
-        """Return TRL's columns of the rollout of this step; `prompts` has every prompt once for each of its draws."""
-        with torch.random.fork_rng():  # what is kept from a killed run draws no random numbers
-            rollout = self._store.take(self._rollout_number, prompts[:: self.num_generations], self._policy())
+        """Return TRL's columns of this process's share of the rollout; `prompts` has a row for each draw in it."""
+        number = self._rollout_number
+        if is_main_process():
+            with torch.random.fork_rng():  # what is kept from a killed run draws no random numbers
+                self._store.take(number, self._order[number], self._policy())
+        wait_for_everyone()
+        rollout = self._store.rollout(number)
+        distinct = float((1 / (1 + rollout["num_same_text"])).mean())  # type: ignore[arg-type]
+        share, rank = len(prompts), self.accelerator.process_index
+        rollout = rollout.slice(rank * share, share)
+        if rollout["prompt_id"].to_list() != prompts:
+            raise ProcessesError(f"process {rank} has other prompts of rollout {number + 1} than its share")
         encode = self._start.vocabulary.encode
         drawn = rollout.select("units", "finish_reason").iter_rows()
         return {
             "prompt_ids": [encode(self._prompt_units[prompt_id], bos=True) for prompt_id in rollout["prompt_id"]],
             "completion_ids": [encode(units, bos=False, eos=reason == "eos") for units, reason in drawn],
             "logprobs": None,
-            **{name: rollout[name].to_list() for name in ("continuation_id", "reward", "num_same_text")},
+            **{name: rollout[name].to_list() for name in ("continuation_id", "reward")},
+            "distinct_texts": [distinct] * share,
         }
 
     def _policy(self) -> UnitLM:
@@ -84,16 +99,21 @@ class UnitGrpoTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        names = (row["continuation_id"] for row in inputs)
-        self._store.keep_advantages(self._rollout_number, dict(zip(names, made["advantages"].tolist(), strict=True)))
+        names = [row["continuation_id"] for row in inputs]
+        found = gather_object(list(zip(names, made["advantages"].tolist(), strict=True)))
+        if is_main_process():
+            self._store.keep_advantages(self._rollout_number, dict(found))
         return made
 
 
 def judged_reward(
-    reward: Sequence[float | None], num_same_text: Sequence[int], log_metric: Callable[[str, float], None], **_: object
+    reward: Sequence[float | None],
+    distinct_texts: Sequence[float],
+    log_metric: Callable[[str, float], None],
+    **_: object,
 ) -> list[float | None]:
-    """Give TRL the rewards that came with a rollout; note the share of its texts that differ."""
-    log_metric("distinct_texts", sum(1 / (1 + others) for others in num_same_text) / len(num_same_text))
+    """Give TRL the rewards that came with a rollout; note the share of the rollout's texts that differ."""
+    log_metric("distinct_texts", distinct_texts[0])
     return list(reward)
 
 
@@ -136,6 +156,7 @@ def train_online(
     trainer = UnitGrpoTrainer(
         lm,
         store,
+        order,
         args=online_arguments(config, seed=seed, work=work),
         train_dataset=Dataset.from_dict({"prompt": [prompt_id for rollout in order for prompt_id in rollout]}),
         peft_config=lora_config(config.lora, lm.model.config),

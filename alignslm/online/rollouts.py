@@ -130,12 +130,16 @@ class RolloutStore:
         self.config, self.prompts, self.reward = config, prompts, reward
         self.name, self.seed, self.folder, self.batch_size = name, seed, folder, batch_size
 
-    def take(self, number: int, prompt_ids: Sequence[str], lm: UnitLM) -> pl.DataFrame:
-        """Return rollout `number`, drawn from `lm`: its continuations, by prompt_id and number of the draw."""
+    def take(self, number: int, prompt_ids: Sequence[str], lm: UnitLM) -> None:
+        """Make rollout `number`, drawn from `lm`, unless it is there."""
         asked = self.prompts.filter(pl.col("prompt_id").is_in(prompt_ids))
         made = functools.partial(self._make, number=number, lm=lm)
-        rollout = pl.concat(map_tasks([asked], made, folder=self._place(number), label=f"rollout {number + 1}"))
-        return rollout.sort("prompt_id", "sample_index")
+        for _ in map_tasks([asked], made, folder=self._place(number), label=f"rollout {number + 1}"):
+            pass
+
+    def rollout(self, number: int) -> pl.DataFrame:
+        """Return rollout `number` as it was made: its continuations, by prompt_id and number of the draw."""
+        return pl.read_parquet(self._place(number) / ROLLOUT).sort("prompt_id", "sample_index")
 
     def _make(self, asked: pl.DataFrame, *, number: int, lm: UnitLM) -> pl.DataFrame:
         drawn = self._draw(asked, number, lm)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -11,6 +12,7 @@ from alignslm.machine import cores
 from alignslm.storage import temporary_folder
 from alignslm.user_errors import report_user_errors
 
+PATIENCE = timedelta(hours=12)  # the others wait while the first has a rollout judged; a lost process ends all at once
 ATTEMPTS = 3  # a run that loses a process to a signal resumes from its last checkpoint, this many times in all
 
 
@@ -33,7 +35,7 @@ def wait_for_everyone() -> None:
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     distributed.barrier()
 
 
