@@ -160,7 +160,7 @@ def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
     from alignslm.report.ways import SCORES_SHOWN, TESTED
 
     shown = [key for key in SCORES_SHOWN if key in found.keys]
-    headings = ["", "judge calls", f"{style(*TESTED).label} less {found.against}"]
+    headings = ["system", "judge calls", f"{style(*TESTED).label} less {found.against}"]
     rows = [
         [
             way.system,
@@ -177,7 +177,8 @@ def _benchmarks_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str
     from alignslm.report.ways import headline_benchmarks
 
     shown = headline_benchmarks(found.keys)
-    rows = [[way.system, *(_difference_of_way(way, key) for key in shown)] for way in found.ways if way.differences]
+    answered = (way for way in found.ways if way.differences.keys() & {*shown})  # not at another temperature, say
+    rows = [[way.system, *(_difference_of_way(way, key) for key in shown)] for way in answered]
     return [f"less {found.against}", *map(with_percent, shown)], rows
 
 
