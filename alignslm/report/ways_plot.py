@@ -1,7 +1,7 @@
 """The plot of `alignslm compare-ways`: every system's difference by the held-out judge, with its judge calls."""
 
 from alignslm.report.drawing import drawing_style
-from alignslm.report.formatting import difference_unit, number, style
+from alignslm.report.formatting import number, style
 from alignslm.report.plots import Dot, dot_panels
 from alignslm.report.ways import SIGNIFICANT, TESTED, WaysComparison
 
@@ -20,6 +20,6 @@ def draw(found: WaysComparison) -> str:
         for way in found.ways
         if (row := way.differences.get(TESTED)) and row.delta is not None
     ]
-    label = f"{how.label} less {found.against}{difference_unit(how)}; in brackets: judge calls"
+    label = f"{how.label} less {found.against}\n(in brackets: judge calls)"
     with drawing_style():
         return "".join(panel.svg for panel in dot_panels("ways", "differences", how, dots, xlabel=label))
