@@ -124,7 +124,7 @@ def test_the_command_prints_tables_markdown_and_json(runs):
     assert "judge calls" in told.output
     told = CliRunner().invoke(app, ["compare-ways", "sft", *folders, "--markdown"])
     lines = told.output.splitlines()
-    assert lines[0].startswith("| system | judge calls | held-out judge less sft | training judge")
+    assert lines[0].startswith("| system | judge calls | held-out judge vs sft | training judge")
     row = next(line for line in lines if line.startswith("| r2 |"))
     assert row.split(" | ")[1] == "16"
     content = json.loads(CliRunner().invoke(app, ["compare-ways", "sft", *folders, "--json"]).output)

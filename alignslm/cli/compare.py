@@ -160,7 +160,7 @@ def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
     from alignslm.report.ways import SCORES_SHOWN, TESTED
 
     shown = [key for key in SCORES_SHOWN if key in found.keys]
-    headings = ["system", "judge calls", f"{style(*TESTED).label} less {found.against}"]
+    headings = ["system", "judge calls", f"{style(*TESTED).label} vs {found.against}"]
     rows = [
         [
             way.system,
@@ -179,7 +179,7 @@ def _benchmarks_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str
     shown = headline_benchmarks(found.keys)
     answered = (way for way in found.ways if way.differences.keys() & {*shown})  # not at another temperature, say
     rows = [[way.system, *(_difference_of_way(way, key) for key in shown)] for way in answered]
-    return [f"less {found.against}", *map(with_percent, shown)], rows
+    return [f"vs {found.against}", *map(with_percent, shown)], rows
 
 
 def with_percent(key: Key) -> str:

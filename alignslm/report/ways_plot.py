@@ -20,6 +20,6 @@ def draw(found: WaysComparison) -> str:
         for way in found.ways
         if (row := way.differences.get(TESTED)) and row.delta is not None
     ]
-    label = f"{how.label} less {found.against}\n(in brackets: judge calls)"
+    label = f"{how.label} vs {found.against}\n(in brackets: judge calls)"
     with drawing_style():
         return "".join(panel.svg for panel in dot_panels("ways", "differences", how, dots, xlabel=label))
