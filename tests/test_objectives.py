@@ -138,11 +138,17 @@ def test_without_a_reference_none_is_computed_for_training(tmp_path, monkeypatch
     assert run.change.end == best.reward_margin > 0
 
 
-def test_the_preset_ways_trains_by_every_objective_on_the_same_pairs():
-    params = preview("ways", ROOT).experiment.params
-    assert {item.trainer for item in params.checkpoints.values()} == set(OFFLINE)
-    assert {(item.init_from, item.train_on) for item in params.checkpoints.values()} == {("base", "pairs/r1")}
+def test_the_preset_ways_compares_one_round_on_the_same_pairs_and_two_at_as_many_judge_calls():
+    experiment = preview("ways", ROOT).experiment
+    params = experiment.params
+    first = {name: item for name, item in params.checkpoints.items() if item.init_from == "base"}
+    assert {item.train_on for item in first.values()} == {"pairs/r1"}
+    assert {item.trainer for item in first.values()} <= set(OFFLINE)
+    assert {*params.checkpoints} - {*first} == {"r2", "sft-2", "online"}
     assert {system.checkpoint for system in params.systems.values()} == {"base", None, *params.checkpoints}
+    online = experiment.checkpoints["online"]
+    prompts = params.prompts.train + params.prompts.valid
+    assert online.num_rollouts * online.batch_size == prompts * params.sampling.num_continuations
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """What a stage prints, and which errors end it as a message."""
 
-import os
-import pty
 import re
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from alignslm.progress import StageLog, peak_memory_mb, progress_line, stage, su
 from alignslm.provenance import ContractError
 from alignslm.tables import TableError
 from alignslm.user_errors import is_user_error
+from tests.terminals import on_a_terminal
 
 
 @pytest.mark.parametrize(
@@ -94,41 +94,29 @@ def test_track_of_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_track_on_a_terminal_draws_a_bar_on_stderr():
+def drawn_and_said(code: str, folder: Path) -> tuple[str, str]:
+    """Run Python with a terminal as stderr."""
+    with (folder / "said").open("wb") as file:
+        drawn = on_a_terminal(sys.executable, "-c", code, stdout=file)
+    return drawn.decode(), (folder / "said").read_text()
+
+
+def test_track_on_a_terminal_draws_a_bar_on_stderr(tmp_path):
     code = "from alignslm.progress import track; print(sum(track(range(20), total=20, label='adding')))"
-    leader, follower = pty.openpty()
-    try:
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=follower,
-            check=True,
-            env={**os.environ, "TERM": "xterm"},
-        )
-        drawn = os.read(leader, 65536).decode()
-    finally:
-        os.close(leader)
-        os.close(follower)
-    assert result.stdout == b"190\n"
+    drawn, said = drawn_and_said(code, tmp_path)
+    assert said == "190\n"
     assert "adding" in drawn
     assert "20/20" in drawn
 
 
-def test_a_terminal_has_a_second_bar_below_what_waits_for_it_and_no_third():
+def test_a_terminal_has_a_second_bar_below_what_waits_for_it_and_no_third(tmp_path):
     third = "list(track(range(3), total=3, label='third'))"
     inner = f"[{third} for _ in track(range(2), total=2, label='inner')]"
     code = (
         f"from alignslm.progress import track; print([{inner} for _ in track('ab', total=2, label='outer')], {third})"
     )
-    leader, follower = pty.openpty()
-    try:
-        command, shown = [sys.executable, "-c", code], {**os.environ, "TERM": "xterm"}
-        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, check=True, env=shown)
-        drawn = os.read(leader, 65536).decode()
-    finally:
-        os.close(leader)
-        os.close(follower)
-    assert result.stdout == b"[[[0, 1, 2], [0, 1, 2]], [[0, 1, 2], [0, 1, 2]]] [0, 1, 2]\n"
+    drawn, said = drawn_and_said(code, tmp_path)
+    assert said == "[[[0, 1, 2], [0, 1, 2]], [[0, 1, 2], [0, 1, 2]]] [0, 1, 2]\n"
     assert drawn.index("outer") < drawn.index("inner") < drawn.index("third")
     assert drawn.rindex("inner") < drawn.index("third")  # inside, no third; afterwards, its own
 

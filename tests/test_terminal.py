@@ -1,8 +1,6 @@
 """Text from data reaches a terminal as text: escape sequences in a transcript do nothing."""
 
 import ast
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ from rich.text import Text
 from alignslm import tables
 from alignslm.terminal import Console, printable
 from tests.messages import names
+from tests.terminals import on_a_terminal
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "tom\x1b[2J\x1b]0;owned\x07 \x9b31mred\r\x1b[8m hides \u202egnp.exe\x00\x7f"
@@ -39,23 +38,6 @@ def test_a_console_prints_no_control_of_the_text(terminal):
         printed = printed.replace(style, "")
     assert "\x1b" not in printed
     assert not {*HOSTILE} & {*printed} - {*SEEN}
-
-
-def on_a_terminal(*command: str, cwd: Path) -> bytes:
-    """Return what a command writes to a terminal, both streams."""
-    mine, its = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "200"}
-    with subprocess.Popen(command, cwd=cwd, stdout=its, stderr=its, stdin=its, env=environment) as process:
-        os.close(its)
-        said = b""
-        try:
-            while block := os.read(mine, 1 << 16):
-                said += block
-        except OSError:  # Linux's way to say that the other end was closed
-            pass
-        process.wait()
-    os.close(mine)
-    return said
 
 
 def test_show_prints_a_hostile_transcript_as_text(tmp_path):
