@@ -157,10 +157,10 @@ def compare_ways(
 
 def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
     from alignslm.report.formatting import number, style
-    from alignslm.report.ways import SCORES_SHOWN, TESTED
+    from alignslm.report.ways import TESTED, headline_scores
 
-    shown = [key for key in SCORES_SHOWN if key in found.keys]
-    headings = ["system", "judge calls", f"{style(*TESTED).label} vs {found.against}"]
+    shown = headline_scores(found.keys)
+    headings = ["system", "judge calls", f"{style(*TESTED).label} vs {found.against}", *map(with_percent, shown)]
     rows = [
         [
             way.system,
@@ -170,7 +170,7 @@ def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
         ]
         for way in found.ways
     ]
-    return headings + [with_percent(key) for key in shown], rows
+    return headings, rows
 
 
 def _benchmarks_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
@@ -192,11 +192,10 @@ def with_percent(key: Key) -> str:
 
 def _difference_of_way(way: Way, key: Key) -> str:
     from alignslm.report.formatting import interval, number, style
-    from alignslm.report.ways import SIGNIFICANT
     from alignslm.statistics import TOO_FEW
 
     if (row := way.differences.get(key)) is None:
         return ""
     how = style(*key)
-    sure = "" if row.p_corrected is None or row.p_corrected < SIGNIFICANT else " n.s."
+    sure = "" if row.significant or row.p_corrected is None else " n.s."
     return f"{number(row.delta, how, signed=True)} {interval(row.both_ci95, how, signed=True, absent=TOO_FEW)}{sure}"

@@ -11,21 +11,16 @@ from alignslm.artifacts import Artifacts
 from alignslm.config.experiment import BASE, Params
 from alignslm.config.loading import load_experiment
 from alignslm.config.model import Config
-from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, MetricColumn, ReportError
-from alignslm.mos import HEADLINE_MOS
+from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, MetricColumn, ReportError
+from alignslm.mos import headline_metric
 from alignslm.report.evaluated import Key, read_columns
 from alignslm.report.formatting import TOPIC
+from alignslm.report.metrics import SIGNIFICANT
 from alignslm.report.seeds import CombinedRow, compare_seeds, name_runs
 from alignslm.statistics import group_means, holm
 
-SIGNIFICANT = 0.05
 TESTED: Key = (CONTINUATION, "heldout_judge_score")  # the training judge is what training made use of
-SCORES_SHOWN: tuple[Key, ...] = (
-    (CONTINUATION, "judge_score"),
-    TESTED,
-    (CONTINUATION, "unique_ratio"),
-    (SPEECH, HEADLINE_MOS),
-)
+SCORES: tuple[Key, ...] = ((CONTINUATION, "judge_score"), TESTED, (CONTINUATION, "unique_ratio"))
 
 
 class WayDifference(CombinedRow):
@@ -35,6 +30,11 @@ class WayDifference(CombinedRow):
     """
 
     p_corrected: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p is below 0.05; False if nothing was tested."""
+        return self.p_corrected is not None and self.p_corrected < SIGNIFICANT
 
 
 class Way(Config):
@@ -78,7 +78,7 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
     params = {name: load_experiment(folder.parent).params for name, folder in runs.items()}
     names = _common_systems(params, against)
     first = next(iter(params.values()))
-    columns = {name: [_shown(read_columns(folder, name)) for folder in runs.values()] for name in names}
+    means = {name: [_means(read_columns(folder, name)) for folder in runs.values()] for name in names}
     compared = [name for name in names if name != against and name not in first.toplines]
     found = {
         name: {
@@ -89,7 +89,8 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
         for name in compared
     }
     corrected: dict[tuple[str, Key], float | None] = {}
-    headline = {*SCORES_SHOWN, *headline_benchmarks(dict.fromkeys(key for row in found.values() for key in row))}
+    every = dict.fromkeys(key for row in found.values() for key in row)
+    headline = {*headline_scores(every), *headline_benchmarks(every)}
     for of_headline in (True, False):
         places = [(name, key) for name in compared for key in found[name] if (key in headline) is of_headline]
         corrected |= zip(places, holm([found[name][key].both_p for name, key in places]), strict=True)
@@ -98,7 +99,11 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
         Way(
             system=name,
             judge_calls=None if name in first.toplines else float(np.mean(calls[name])),
-            means={key: float(np.mean([_mean(run[key]) for run in columns[name]])) for key in columns[name][0]},
+            means={
+                key: float(np.mean([run[key] for run in means[name]]))
+                for key in means[name][0]
+                if all(key in run for run in means[name])
+            },
             differences={
                 key: WayDifference(**row.model_dump(), p_corrected=corrected[name, key])
                 for key, row in found.get(name, {}).items()
@@ -161,17 +166,25 @@ def _common_systems(params: Mapping[str, Params], against: str) -> list[str]:
 
 def _is_shown(key: Key) -> bool:
     benchmark, metric = key
-    if benchmark in (CONTINUATION, SPEECH):
-        return key in SCORES_SHOWN
-    return metric.startswith(ACCURACY) and "@" not in metric
+    if benchmark == CONTINUATION:
+        return key in SCORES
+    return metric != WORD_ERROR if benchmark == SPEECH else metric.startswith(ACCURACY) and "@" not in metric
 
 
-def _shown(columns: Mapping[Key, MetricColumn]) -> dict[Key, MetricColumn]:
-    return {key: column for key, column in columns.items() if _is_shown(key)}
+def _means(columns: Mapping[Key, MetricColumn]) -> dict[Key, float]:
+    """Return the mean over prompts, clips or item pairs of every metric that is shown."""
+    return {
+        key: float(np.nanmean(group_means(column.values, column.clusters)[1]))
+        for key, column in columns.items()
+        if _is_shown(key)
+    }
 
 
-def _mean(column: MetricColumn) -> float:
-    return float(np.nanmean(group_means(column.values, column.clusters)[1]))
+def headline_scores(keys: Iterable[Key]) -> list[Key]:
+    """Return the figures of continuations and of their sound among `keys`: of several predicted MOS, one."""
+    known = set(keys)
+    rated = [metric for benchmark, metric in known if benchmark == SPEECH]
+    return [*(key for key in SCORES if key in known), *([(SPEECH, headline_metric(rated))] if rated else [])]
 
 
 def headline_benchmarks(keys: Iterable[Key]) -> list[Key]:

@@ -3,7 +3,7 @@
 from alignslm.report.drawing import drawing_style
 from alignslm.report.formatting import number, style
 from alignslm.report.plots import Dot, dot_panels
-from alignslm.report.ways import SIGNIFICANT, TESTED, WaysComparison
+from alignslm.report.ways import TESTED, WaysComparison
 
 
 def draw(found: WaysComparison) -> str:
@@ -14,7 +14,7 @@ def draw(found: WaysComparison) -> str:
             f"{way.system} ({way.judge_calls or 0:,.0f})",
             row.delta,
             row.both_ci95,
-            row.p_corrected is not None and row.p_corrected < SIGNIFICANT,
+            row.significant,
             number(row.delta, how, signed=True),
         )
         for way in found.ways
