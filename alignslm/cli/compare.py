@@ -157,9 +157,9 @@ def compare_ways(
 
 def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
     from alignslm.report.formatting import number, style
-    from alignslm.report.ways import TESTED, headline_scores
+    from alignslm.report.ways import SCORES, TESTED
 
-    shown = headline_scores(found.keys)
+    shown = [key for key in SCORES if key in found.keys]
     headings = ["system", "judge calls", f"{style(*TESTED).label} vs {found.against}", *map(with_percent, shown)]
     rows = [
         [

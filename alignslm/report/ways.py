@@ -20,7 +20,12 @@ from alignslm.report.seeds import CombinedRow, compare_seeds, name_runs
 from alignslm.statistics import group_means, holm
 
 TESTED: Key = (CONTINUATION, "heldout_judge_score")  # the training judge is what training made use of
-SCORES: tuple[Key, ...] = ((CONTINUATION, "judge_score"), TESTED, (CONTINUATION, "unique_ratio"))
+SCORES: tuple[Key, ...] = (
+    (CONTINUATION, "judge_score"),
+    TESTED,
+    (CONTINUATION, "grammatical"),  # of the embedded corpus alone: by rules, not by a model
+    (CONTINUATION, "unique_ratio"),
+)
 
 
 class WayDifference(CombinedRow):
@@ -90,7 +95,7 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
     }
     corrected: dict[tuple[str, Key], float | None] = {}
     every = dict.fromkeys(key for row in found.values() for key in row)
-    headline = {*headline_scores(every), *headline_benchmarks(every)}
+    headline = {*SCORES, *headline_benchmarks(every)}
     for of_headline in (True, False):
         places = [(name, key) for name in compared for key in found[name] if (key in headline) is of_headline]
         corrected |= zip(places, holm([found[name][key].both_p for name, key in places]), strict=True)
@@ -180,15 +185,13 @@ def _means(columns: Mapping[Key, MetricColumn]) -> dict[Key, float]:
     }
 
 
-def headline_scores(keys: Iterable[Key]) -> list[Key]:
-    """Return the figures of continuations and of their sound among `keys`: of several predicted MOS, one."""
-    known = set(keys)
-    rated = [metric for benchmark, metric in known if benchmark == SPEECH]
-    return [*(key for key in SCORES if key in known), *([(SPEECH, headline_metric(rated))] if rated else [])]
-
-
 def headline_benchmarks(keys: Iterable[Key]) -> list[Key]:
-    """Return the figure that stands for each benchmark among `keys`: of its topic items, if it has any."""
-    known = dict.fromkeys(key for key in keys if key[0] not in (CONTINUATION, SPEECH))
-    names = dict.fromkeys(benchmark for benchmark, _ in known)
-    return [(name, TOPIC if (name, TOPIC) in known else ACCURACY) for name in names]
+    """Return the figure that stands for each benchmark among `keys`, its topic items if it has any, and for the sound.
+
+    Of several predicted MOS there is one.
+    """
+    known = dict.fromkeys(keys)
+    names = dict.fromkeys(benchmark for benchmark, _ in known if benchmark not in (CONTINUATION, SPEECH))
+    rated = [metric for benchmark, metric in known if benchmark == SPEECH]
+    answers = [(name, TOPIC if (name, TOPIC) in known else ACCURACY) for name in names]
+    return [*answers, *([(SPEECH, headline_metric(rated))] if rated else [])]
