@@ -56,7 +56,9 @@ class _Ears:
         heard = transcribe(speech, self.asr())
         heard = heard.join(measured, left_on="source_id", right_on="continuation_id", validate="1:1")
         opinions = self.opinions(speech.filter(pl.col("continuation_id").is_in(self.rated)))
-        return heard.with_columns(predicted_mos=pl.col("source_id").replace_strict(opinions, default=None))
+        return heard.with_columns(
+            predicted_mos=pl.col("source_id").replace_strict(opinions, default=None, return_dtype=pl.Float64)
+        )
 
     def opinions(self, speech: pl.DataFrame) -> dict[str, float | None]:
         """Return the predicted MOS of rows of speech; None where there is no sound."""

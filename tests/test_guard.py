@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from alignslm.config.guard import MEASURES, Guard, Limit
 from alignslm.config.loading import load_config, load_experiment
 from alignslm.config.mos import MosConfig
 from alignslm.config.problems import ConfigError
+from alignslm.encoder import Encoded
 from alignslm.engine.work import LazyModel
 from alignslm.guard import choose, measures_of, outcome, unit_measures
 from alignslm.mos import load_mos, prepare_mos
@@ -231,9 +233,33 @@ def test_the_sound_of_the_clips_that_were_chosen_is_rated_by_the_headline_metric
     assert (sorted(found), found["c"]) == (["a", "b", "c"], None)
     assert ears.opinions(speech.clear()) == {}
 
+    several = pl.concat(replace(spoken_by(predictor), rated=frozenset("b"))(drawn) for drawn in (DRAWN[:1], DRAWN[1:]))
+    rated = several.select("source_id", pl.col("predicted_mos").is_not_null()).rows()
+    assert rated == [("a", False), ("b", True), ("c", False)]  # a shard without any is as the others
+
 
 def unused():
     raise AssertionError
+
+
+class Hum(online_world.Spelling):
+    """Forty milliseconds a unit; its encoder hears one unit in anything."""
+
+    def synthesize(self, units):
+        return [np.repeat(waveform, 640) for waveform in super().synthesize(units)]
+
+    def encode(self, waveforms):
+        return [Encoded(np.array([1]), np.array([1])) for _ in waveforms]
+
+
+DRAWN = frame(
+    [{"continuation_id": name, "prompt_id": name, "sample_index": 0, "units": [5, 9, 2, 7]} for name in "abc"],
+    tables.CONTINUATIONS,
+)
+
+
+def spoken_by(predictor):
+    return _Ears(*[LazyModel(Hum)] * 3, LazyModel(lambda: predictor))
 
 
 def test_the_adapter_of_a_checkpoint_is_kept_also_after_a_kill_between_the_two(tmp_path):
