@@ -174,9 +174,9 @@ def _scores_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _benchmarks_of_ways(found: WaysComparison) -> tuple[list[str], list[list[str]]]:
-    from alignslm.report.ways import headline_benchmarks
+    from alignslm.report.ways import not_of_texts
 
-    shown = headline_benchmarks(found.keys)
+    shown = not_of_texts(found.keys)
     answered = (way for way in found.ways if way.differences.keys() & {*shown})  # not at another temperature, say
     rows = [[way.system, *(_difference_of_way(way, key) for key in shown)] for way in answered]
     return [f"vs {found.against}", *map(with_percent, shown)], rows

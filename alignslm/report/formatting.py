@@ -1,5 +1,6 @@
 """Names of metrics and formats of numbers, the same in page, Markdown, cards and commands."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -94,11 +95,21 @@ def headline(report: Report) -> list[tuple[str, str]]:
     for metric in HEADLINE:
         columns.append((CONTINUATION, metric))
         if metric == HEADLINE_BENCHMARKS_AFTER:
-            names = sorted({benchmark for benchmark, _ in found} - {CONTINUATION, SPEECH})
-            columns += [(name, TOPIC if (name, TOPIC) in found else ACCURACY) for name in names]
-    rated = {metric for benchmark, metric in found if benchmark == SPEECH} - {WORD_ERROR}
-    columns += [(SPEECH, headline_metric(rated))] if rated else []
+            columns += benchmark_headlines(found)
+    columns += speech_headline(found)
     return [column for column in columns if column in found]
+
+
+def benchmark_headlines(found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the figure that stands for each benchmark among (benchmark, metric): of its topic items, if it has any."""
+    names = sorted({benchmark for benchmark, _ in found} - {CONTINUATION, SPEECH})
+    return [(name, TOPIC if (name, TOPIC) in found else ACCURACY) for name in names]
+
+
+def speech_headline(found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the predicted MOS that stands for the sound among (benchmark, metric), if there is one."""
+    rated = {metric for benchmark, metric in found if benchmark == SPEECH} - {WORD_ERROR}
+    return [(SPEECH, headline_metric(rated))] if rated else []
 
 
 def number(value: float | None, how: Style, *, signed: bool = False) -> str:

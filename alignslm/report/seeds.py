@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from alignslm.config.model import Config
-from alignslm.figures.columns import ReportError
+from alignslm.figures.columns import MetricColumn, ReportError
 from alignslm.listening.clustered import mean as mean_two_ways
 from alignslm.report.evaluated import Key, Paired, pair, read_columns, shared_keys
 from alignslm.statistics import MIN_CLUSTERS, MIN_RUNS, Estimate, Floats, Interval, mean_over_runs, paired_difference
@@ -60,12 +60,18 @@ def compare_seeds(folders: Sequence[Path], model: str, against: str) -> SeedComp
     runs were not evaluated on the same items, with a list of the differences.
     """
     runs = name_runs(folders)
-    _refuse_copies(runs, model)
-    pairs = {name: _pairs(folder, model, against) for name, folder in runs.items()}
-    if faults := [*_faults(pairs)]:
-        raise ReportError(_format_comparison(faults))
-    rows = tuple(_combine(key, [some[key] for some in pairs.values()]) for key in next(iter(pairs.values())))
+    refuse_copies(runs, model)
+    rows = combine(
+        {name: pair_all(read_columns(folder, model), read_columns(folder, against)) for name, folder in runs.items()}
+    )
     return SeedComparison(model=model, against=against, runs=tuple(runs), rows=rows)
+
+
+def combine(runs: Mapping[str, Mapping[Key, Paired]]) -> tuple[CombinedRow, ...]:
+    """Return every difference over several runs, by the runs' names. Raises ReportError as `compare_seeds` does."""
+    if faults := [*_faults(runs)]:
+        raise ReportError(_format_comparison(faults))
+    return tuple(_combine(key, [pairs[key] for pairs in runs.values()]) for key in next(iter(runs.values())))
 
 
 def name_runs(folders: Sequence[Path]) -> dict[str, Path]:
@@ -87,7 +93,7 @@ def name_runs(folders: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, found, strict=True))
 
 
-def _refuse_copies(runs: Mapping[str, Path], model: str) -> None:
+def refuse_copies(runs: Mapping[str, Path], model: str) -> None:
     """Raise ReportError for one run under two names: it would look like two runs that agree in everything."""
     seen: dict[tuple[bytes, ...], str] = {}
     for name, folder in runs.items():
@@ -101,8 +107,8 @@ def _refuse_copies(runs: Mapping[str, Path], model: str) -> None:
         seen[content] = name
 
 
-def _pairs(folder: Path, model: str, against: str) -> dict[Key, Paired]:
-    left, right = read_columns(folder, model), read_columns(folder, against)
+def pair_all(left: Mapping[Key, MetricColumn], right: Mapping[Key, MetricColumn]) -> dict[Key, Paired]:
+    """Return two systems of one run in every metric that is combined over runs."""
     return {key: pair(left[key], right[key]) for key in shared_keys(left, right) if key[1] != NOT_COMBINED}
 
 
@@ -145,16 +151,16 @@ def _combine(key: Key, runs: Sequence[Paired]) -> CombinedRow:
         delta=over_runs.value,
         items_ci95=items.ci95,
         runs_ci95=over_runs.ci95,
-        both_ci95=both.ci95 if both else None,
-        both_p=both.p if both else None,
+        both_ci95=both.ci95,
+        both_p=both.p,
         n=n,
         n_missing=differences.shape[1] - n,
     )
 
 
-def _both(differences: Floats) -> Estimate | None:
+def _both(differences: Floats) -> Estimate:
     num_runs, num_items = differences.shape
     if num_items < MIN_CLUSTERS or num_runs < MIN_RUNS:
-        return None
+        return Estimate(None, None, None, num_items, 0)
     run, item = np.repeat(np.arange(num_runs), num_items), np.tile(np.arange(num_items), num_runs)
     return mean_two_ways(differences.ravel(), run, item, fewest=MIN_RUNS)

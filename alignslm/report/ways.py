@@ -1,6 +1,6 @@
 """Every system of an experiment against one of them, over several training runs: which way of alignment is worth it?"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,14 @@ from alignslm.config.experiment import BASE, Params
 from alignslm.config.loading import load_experiment
 from alignslm.config.model import Config
 from alignslm.figures.columns import ACCURACY, CONTINUATION, SPEECH, WORD_ERROR, MetricColumn, ReportError
-from alignslm.mos import headline_metric
 from alignslm.report.evaluated import Key, read_columns
-from alignslm.report.formatting import TOPIC
+from alignslm.report.formatting import benchmark_headlines, speech_headline
 from alignslm.report.metrics import SIGNIFICANT
-from alignslm.report.seeds import CombinedRow, compare_seeds, name_runs
+from alignslm.report.seeds import CombinedRow, combine, name_runs, pair_all, refuse_copies
 from alignslm.statistics import group_means, holm
 
 TESTED: Key = (CONTINUATION, "heldout_judge_score")  # the training judge is what training made use of
+Columns = Mapping[str, Mapping[Key, MetricColumn]]  # of one system, by run
 SCORES: tuple[Key, ...] = (
     (CONTINUATION, "judge_score"),
     TESTED,
@@ -83,19 +83,12 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
     params = {name: load_experiment(folder.parent).params for name, folder in runs.items()}
     names = _common_systems(params, against)
     first = next(iter(params.values()))
-    means = {name: [_means(read_columns(folder, name)) for folder in runs.values()] for name in names}
+    columns = {name: {run: read_columns(folder, name) for run, folder in runs.items()} for name in names}
+    means = {name: [_means(one) for one in columns[name].values()] for name in names}
     compared = [name for name in names if name != against and name not in first.toplines]
-    found = {
-        name: {
-            (row.benchmark, row.metric): row
-            for row in compare_seeds(folders, name, against).rows
-            if _is_shown((row.benchmark, row.metric))
-        }
-        for name in compared
-    }
+    found = {name: _rows(runs, name, columns[name], columns[against]) for name in compared}
     corrected: dict[tuple[str, Key], float | None] = {}
-    every = dict.fromkeys(key for row in found.values() for key in row)
-    headline = {*SCORES, *headline_benchmarks(every)}
+    headline = {*SCORES, *not_of_texts({key for rows in found.values() for key in rows})}
     for of_headline in (True, False):
         places = [(name, key) for name in compared for key in found[name] if (key in headline) is of_headline]
         corrected |= zip(places, holm([found[name][key].both_p for name, key in places]), strict=True)
@@ -117,6 +110,18 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
         for name in names
     )
     return WaysComparison(against=against, runs=tuple(runs), ways=ways)
+
+
+def _rows(runs: Mapping[str, Path], name: str, mine: Columns, theirs: Columns) -> dict[Key, CombinedRow]:
+    """Return what is shown of a system's differences over all runs."""
+    refuse_copies(runs, name)
+    rows = combine({run: pair_all(mine[run], theirs[run]) for run in runs})
+    return {(row.benchmark, row.metric): row for row in rows if _is_shown((row.benchmark, row.metric))}
+
+
+def not_of_texts(keys: Collection[Key]) -> list[Key]:
+    """Return the figures among `keys` that stand for each benchmark and for the sound."""
+    return [*benchmark_headlines(keys), *speech_headline(keys)]
 
 
 def judge_calls(made: Artifacts, params: Params, system: str) -> int:
@@ -183,15 +188,3 @@ def _means(columns: Mapping[Key, MetricColumn]) -> dict[Key, float]:
         for key, column in columns.items()
         if _is_shown(key)
     }
-
-
-def headline_benchmarks(keys: Iterable[Key]) -> list[Key]:
-    """Return the figure that stands for each benchmark among `keys`, its topic items if it has any, and for the sound.
-
-    Of several predicted MOS there is one.
-    """
-    known = dict.fromkeys(keys)
-    names = dict.fromkeys(benchmark for benchmark, _ in known if benchmark not in (CONTINUATION, SPEECH))
-    rated = [metric for benchmark, metric in known if benchmark == SPEECH]
-    answers = [(name, TOPIC if (name, TOPIC) in known else ACCURACY) for name in names]
-    return [*answers, *([(SPEECH, headline_metric(rated))] if rated else [])]
