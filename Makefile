@@ -24,7 +24,8 @@ help:
 	@echo "make browser  install Chromium, which test needs, if it is missing (as root); test does this first"
 	@echo "make real     install published weights (750 MB), which \`make test MARKS=real\` needs and installs"
 	@echo "make real-small  the preset real-small from nothing, in ../alignslm-real (REAL=): weights, a voice, dvc repro (docs/real.md)"
-	@echo "make ways     the preset ways over five base seeds, in ../alignslm-ways (WAYS=), and one table of them (docs/ways.md)"
+	@echo "make ways     the preset ways over five base seeds, in ../alignslm-ways (WAYS=), and one table of them (docs/ways.md);"
+	@echo "              again with HELDOUT=smollm2-135m for the table of another held-out judge, which reruns evaluation only"
 	@echo "make clean    delete results (artifacts, reports, caches), keep the environment"
 
 # torch is installed first, by itself: a CPU build satisfies the other packages, and the lock pins no CUDA packages.
@@ -83,10 +84,12 @@ real-small: venv
 # the vocoder, the ASR model and the judges. Stopped at any point, the same command goes on.
 WAYS ?= ../alignslm-ways
 SEEDS ?= 0 1 2 3 4
+HELDOUT ?= ngram
 ways: venv
 	for seed in $(SEEDS); do \
 	  test -f $(WAYS)/seed-$$seed/dvc.yaml || alignslm init $(WAYS)/seed-$$seed --preset ways || exit 1; \
-	  ( cd $(WAYS)/seed-$$seed && sed -i "s/^  base: [0-9]* /  base: $$seed /" params.yaml \
+	  ( cd $(WAYS)/seed-$$seed && sed -i -e "s/^  base: [0-9]* /  base: $$seed /" \
+	    -e "s/^heldout_judge: [^ ]* /heldout_judge: $(HELDOUT) /" params.yaml \
 	    && dvc config --local cache.dir ../cache && python -m alignslm.speed dvc repro ) || exit 1; \
 	done
 	alignslm compare-ways sft $(SEEDS:%=$(WAYS)/seed-%)

@@ -21,6 +21,7 @@ from alignslm.vocoder import load_vocoder
 from alignslm.vocoder.rows import synthesize_rows
 from stages.names import requested_name
 from stages.run import Run, start
+from stages.sampling import held_out_draw
 
 if TYPE_CHECKING:
     from alignslm.lm.checkpoint import UnitLM
@@ -29,24 +30,16 @@ if TYPE_CHECKING:
 def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]:
     """Yield the continuations of a system: of its checkpoint, or the ground truth."""
     params, system = run.params, run.params.systems[run.name]
-    folder, drawn_from, chosen_of = run.sampling_folder(work), params.sampled_checkpoint(run.name), system.best_of or 1
+    folder, drawn_from = run.sampling_folder(work), params.sampled_checkpoint(run.name)
+    if system.judged_best is not None:
+        return iter([tables.read(tables.CONTINUATIONS, run.artifacts.best_of(system.judged_best).continuations)])
     if drawn_from is None:
         return run.map_rows(prompts, ground_truth_continuations, folder, step="drawn", here=True)
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it
-    from alignslm.lm.rows import sample_continuations
 
     place, count = (tables.PROMPTS, run.artifacts.prompts), params.evaluation.num_continuations
     lm = run.unit_model(load_lm, run.artifacts.checkpoint(drawn_from), units_of=place)
-    temperature = system.temperature_scale * params.sampling.temperature
-    draw = partial(
-        sample_continuations,
-        sampling=params.sampling.model_copy(
-            update={"num_continuations": count * chosen_of, "temperature": temperature}
-        ),
-        seed=params.seeds.evaluation,
-        purpose="evaluation",
-        batch_size=run.execution.rows_at_once,
-    )
+    draw = held_out_draw(run, best_of=system.best_of or 1, temperature_scale=system.temperature_scale)
     if system.reward_model is None:
         return run.map_rows(prompts, ModelTask(lm, draw), folder, step="drawn")
     from alignslm.lm.reward import load_reward

@@ -201,6 +201,7 @@ evaluation:
 publish: nowhere
 guards: {}
 reward_models: {}
+best_of: {}
 """
 EXECUTION = """\
 device: cpu

@@ -186,11 +186,11 @@ def test_upgrade_adds_the_mappings_that_an_older_experiment_has_not(project):
     path = project / "params.yaml"
     now = path.read_text()
     older = "".join(
-        line for line in now.splitlines(keepends=True) if not line.startswith(("guards:", "reward_models:"))
+        line for line in now.splitlines(keepends=True) if not line.startswith(("guards:", "reward_models:", "best_of:"))
     )
     path.write_text(older)
     said = upgrade(project)
-    assert all(f"params.yaml: `{key}: {{}}` added" in said for key in ("guards", "reward_models"))
+    assert all(f"params.yaml: `{key}: {{}}` added" in said for key in ("guards", "reward_models", "best_of"))
     assert path.read_text().startswith(older)
     assert load_experiment(project).params == load_experiment(ROOT).params
     assert "added" not in upgrade(project)

@@ -88,7 +88,7 @@ def test_the_library_knows_no_stages_only_sweeps_know_dvc_and_four_modules_know_
 
 
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "scipy.signal", "scipy.stats", "scipy.optimize", "matplotlib")
-WORK_WITH_THEM_FROM_THE_START = {"base", "continuations", "report", "reward", "train"}
+WORK_WITH_THEM_FROM_THE_START = {"base", "best_of", "continuations", "report", "reward", "train"}
 
 
 def test_a_stage_waits_for_no_library_before_it_knows_that_it_needs_it():

@@ -47,8 +47,12 @@ def write_run(experiment, root, shift):
         write_evaluation(root / "artifacts", name, scores, {"x": 1.0, "y": 0.0, "z": 0.5})
     folder = root / "artifacts" / "scores"
     folder.mkdir()
-    for name, rows in (("r1", 10), ("r2", 6), ("sft-2", 4)):
+    for name, rows in (("r1", 10), ("more", 3), ("r2", 6), ("sft-2", 4)):
         pl.DataFrame({"continuation_id": [str(row) for row in range(rows)]}).write_parquet(folder / f"{name}.parquet")
+    for name, rows in (("five", 5), ("eighteen", 18)):
+        scores = Artifacts(root / "artifacts").best_of(name).scores
+        scores.parent.mkdir(parents=True)
+        pl.DataFrame({"continuation_id": [str(row) for row in range(rows)]}).write_parquet(scores)
     rollouts = root / "artifacts" / "checkpoints" / "online" / "rollouts"
     rollouts.mkdir(parents=True)
     pl.DataFrame({"continuation_id": ["a"] * 7}).write_parquet(rollouts / "scores.parquet")
@@ -90,8 +94,10 @@ def test_means_are_over_prompts_and_runs(runs):
 
 def test_judge_calls_are_those_of_the_whole_way(runs):
     calls = {way.system: way.judge_calls for way in compare_ways(runs, "sft").ways}
-    assert {calls[name] for name in ("sft", "r1", "dpo", "simpo", "kto", "best-of-5")} == {10}
+    assert {calls[name] for name in ("sft", "r1", "dpo", "simpo", "kto", "best-of-5-rm")} == {10}
+    assert {calls[f"{name}-more"] for name in ("sft", "r1", "dpo", "simpo", "kto")} == {13}
     assert (calls["base"], calls["base-low-temp"], calls["ground-truth"]) == (0, 0, None)
+    assert (calls["best-of-5-judge"], calls["best-of-18-judge"]) == (5, 18)
     assert (calls["r2"], calls["sft-2"], calls["online"]) == (16, 14, 17)
 
 

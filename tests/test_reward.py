@@ -384,11 +384,30 @@ def test_what_cannot_be_is_refused(tmp_path, value, said):
         ("{source: reward_models/rm}", "best_of"),
         ("{source: checkpoints/base, best_of: 4}", "best_of"),
         ("{source: reward_models/other, best_of: 4}", "other"),
+        ("{source: best_of/other}", "other"),
+        ("{source: best_of/five, best_of: 4}", "best_of"),
+        ("{source: best_of/five, temperature_scale: 0.5}", "temperature_scale"),
     ],
 )
 def test_systems_say_of_how_many_draws_a_reward_model_takes_one(tmp_path, system, said):
     path = experiment_with(tmp_path, f"{{rm: {RM}}}")
-    path.write_text(path.read_text().replace("\nsystems:\n", f"\nsystems:\n  best: {system}\n"))
+    text = path.read_text().replace("best_of: {}", "best_of: {five: {sampled_from: base, num_continuations: 5}}")
+    path.write_text(text.replace("\nsystems:\n", f"\nsystems:\n  best: {system}\n"))
     with pytest.raises(ConfigError) as raised:
         load_experiment(tmp_path)
     names(raised.value, "systems.best", said)
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ("{sampled_from: nowhere, num_continuations: 5}", ("best_of.five.sampled_from", "nowhere")),
+        ("{sampled_from: base, num_continuations: 1}", ("best_of.five.num_continuations", "2")),
+    ],
+)
+def test_a_best_of_n_chooses_among_several_of_a_checkpoint(tmp_path, best, said):
+    path = experiment_with(tmp_path, f"{{rm: {RM}}}")
+    path.write_text(path.read_text().replace("best_of: {}", f"best_of: {{five: {best}}}"))
+    with pytest.raises(ConfigError) as raised:
+        load_experiment(tmp_path)
+    names(raised.value, *said)

@@ -105,6 +105,8 @@ def _checkpoint(name: str, params: Params, state: Mapping[str, str]) -> Tree:
                 branch.add(_checkpoint(trained_on, params, state))
         for reward in (key for key, one in params.reward_models.items() if one.preferences == pairs):
             branch.add(_marked(f"reward model {reward}", state, f"reward@{reward}"))
+    for best in (key for key, one in params.best_of.items() if one.sampled_from == name):
+        tree.add(_marked(f"best of {params.best_of[best].num_continuations} {best}", state, f"best_of@{best}"))
     for other, one in params.checkpoints.items():
         if one.pairs is None and one.init_from == name:
             tree.add(_checkpoint(other, params, state))

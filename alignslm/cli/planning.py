@@ -167,6 +167,7 @@ def volume_rows(volume: Workload) -> list[tuple[str, str]]:
     speech = f"at most {_hours(volume.speech_h)} of speech to synthesize and transcribe"
     online = f", {volume.online:,} in online training" if volume.online else ""
     online += f", {volume.guarded:,} by guards" if volume.guarded else ""
+    online += f", {volume.chosen_from:,} for best-of-N" if volume.chosen_from else ""
     rounds = f"in {volume.rounds} round{'' if volume.rounds == 1 else 's'}"
     return [
         ("corpus", f"{corpus} of speech" if volume.corpus_h is not None else corpus),
@@ -190,7 +191,8 @@ def judge_line(asked: JudgeRequests, volume: Workload) -> str:
     if asked.usd:
         total = sum(asked.usd)
         line += f"; about ${asked.usd[0]:,.2f} for reading and at most ${asked.usd[1]:,.2f} for writing"
-        if (training := asked.stories - volume.evaluated - volume.online - volume.guarded) and volume.rounds:
+        others = volume.evaluated + volume.online + volume.guarded + volume.chosen_from
+        if (training := asked.stories - others) > 0 and volume.rounds:
             line += f" (at most ${total * training / asked.stories / volume.rounds:,.2f} per round)"
     return line
 

@@ -18,7 +18,7 @@ from alignslm.template.installed import previous_version, renew
 from alignslm.terminal import Console
 from alignslm.times import stage_seconds
 
-LATER_MAPPINGS = ("guards", "reward_models")
+LATER_MAPPINGS = ("guards", "reward_models", "best_of")
 OUTCOMES = {
     "added": "new, added",
     "replaced": "replaced by the newer one; you had not edited it",

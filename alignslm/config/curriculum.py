@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from alignslm.config.model import Config, Count, Fraction, Label, Name
 
-PAIRS, SCORES, REWARDS, CHECKPOINTS, REWARD_MODELS = "pairs/", "scores/", "rewards/", "checkpoints/", "reward_models/"
+PAIRS, SCORES, REWARDS = "pairs/", "scores/", "rewards/"
+CHECKPOINTS, REWARD_MODELS, BEST_OF = "checkpoints/", "reward_models/", "best_of/"
 UNITS, CORPUS = "units", "corpus/utterances"
 _LABEL = r"[a-z0-9][a-z0-9_-]{0,39}"
 Score = Annotated[float, Field(ge=1, le=5)]
@@ -87,12 +88,22 @@ class RewardModel(Config):
     trainer: Name
 
 
+class BestOf(Config):
+    """Best-of-N by the training judge: what choosing gives without training, at N judge calls a continuation."""
+
+    sampled_from: Label = Field(description="checkpoint that the continuations are sampled from")
+    num_continuations: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        description="N: so many are judged for each continuation that is kept"
+    )
+
+
 class System(Config):
     """What is evaluated: continuations of a checkpoint, or the ground truth as the topline of every judge."""
 
-    source: Annotated[str, Field(pattern=f"^({CORPUS}|({CHECKPOINTS}|{REWARD_MODELS}){_LABEL})$")] = Field(
+    source: Annotated[str, Field(pattern=f"^({CORPUS}|({CHECKPOINTS}|{REWARD_MODELS}|{BEST_OF}){_LABEL})$")] = Field(
         description="checkpoints/NAME; reward_models/NAME: what it ranks highest of the continuations of the model "
-        "that its preferences were sampled from; or corpus: the real continuations through the same vocoder and ASR"
+        "that its preferences were sampled from; best_of/NAME: what the judge scores highest; or corpus: the real "
+        "continuations through the same vocoder and ASR"
     )
     temperature_scale: float = Field(default=1.0, ge=0.01, le=100, description="factor on sampling.temperature")
     best_of: Annotated[int, Field(ge=2, le=10_000)] | None = Field(
@@ -101,8 +112,8 @@ class System(Config):
 
     @model_validator(mode="after")
     def _nothing_sampled(self) -> "System":
-        if self.source == CORPUS and self.temperature_scale != 1.0:
-            raise ValueError("temperature_scale has no meaning for source: corpus/utterances; remove it")
+        if (self.source == CORPUS or self.judged_best) and self.temperature_scale != 1.0:
+            raise ValueError(f"temperature_scale has no meaning for source: {self.source}; remove it")
         if (self.reward_model is None) != (self.best_of is None):
             raise ValueError("best_of belongs to source: reward_models/NAME; write both, or neither")
         return self
@@ -116,3 +127,8 @@ class System(Config):
     def reward_model(self) -> str | None:
         """The reward model that chooses its continuations; None where they are taken as drawn."""
         return self.source.removeprefix(REWARD_MODELS) if self.source.startswith(REWARD_MODELS) else None
+
+    @property
+    def judged_best(self) -> str | None:
+        """The best-of-N by the judge that it is; None where the judge chooses nothing."""
+        return self.source.removeprefix(BEST_OF) if self.source.startswith(BEST_OF) else None

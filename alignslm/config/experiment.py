@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from alignslm.config.curriculum import CORPUS, Checkpoint, JudgedPreferences, RewardModel, System
+from alignslm.config.curriculum import CORPUS, BestOf, Checkpoint, JudgedPreferences, RewardModel, System
 from alignslm.config.document import KeyPath, Plain
 from alignslm.config.evaluation import BenchmarkConfig, Evaluation
 from alignslm.config.feedback import AutoBleu, JudgeConfig, Sampling, SelectorConfig, Weights
@@ -53,6 +53,7 @@ class Params(Config):
     checkpoints: dict[Label, Checkpoint] = Field(min_length=1)
     guards: dict[Label, Guard] = Field(description="further checkpoints, each the best saved step of one inside limits")
     reward_models: dict[Label, RewardModel] = Field(description="tell from units what the judge would say")
+    best_of: dict[Label, BestOf] = Field(description="best-of-N by the training judge, on held-out prompts")
     systems: dict[Label, System] = Field(min_length=1)
     evaluation: Evaluation
     publish: Name = Field(description="where checkpoints and pairs go when they are done")
@@ -89,6 +90,8 @@ class Params(Config):
     def sampled_checkpoint(self, system: str) -> str | None:
         """The checkpoint that a system's continuations are drawn from; None for the ground truth."""
         item = self.systems[system]
+        if item.judged_best is not None:
+            return self.best_of[item.judged_best].sampled_from
         if item.reward_model is None:
             return item.checkpoint
         return self.preferences[self.reward_models[item.reward_model].preferences].sampled_from
@@ -155,11 +158,19 @@ class Params(Config):
         for name, reward in self.reward_models.items():
             yield f"reward_models.{name}.init_from", reward.init_from, checkpoints
             yield f"reward_models.{name}.preferences", reward.preferences, list(self.preferences)
+        for name, best in self.best_of.items():
+            yield f"best_of.{name}.sampled_from", best.sampled_from, checkpoints
         for name, system in self.systems.items():
-            if system.checkpoint is not None:
-                yield f"systems.{name}.source", system.checkpoint, checkpoints
-            if system.reward_model is not None:
-                yield f"systems.{name}.source", system.reward_model, list(self.reward_models)
+            yield from self._sources(name, system, checkpoints)
+
+    def _sources(self, name: str, system: System, checkpoints: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+        for source, known in (
+            (system.checkpoint, checkpoints),
+            (system.reward_model, list(self.reward_models)),
+            (system.judged_best, list(self.best_of)),
+        ):
+            if source is not None:
+                yield f"systems.{name}.source", source, known
 
     def _needs(self) -> dict[str, list[str]]:
         """Return what each checkpoint and each set of preferences needs first, by dotted keys."""

@@ -22,6 +22,7 @@ WHOLE_MAPPINGS = (
     "checkpoints",
     "guards",
     "reward_models",
+    "best_of",
     "systems",
     "benchmarks",
     "imported_preferences",

@@ -152,6 +152,7 @@ def preset(rows: pl.DataFrame, name: str, *, asr: str | None, judge: str | None)
         "imported_preferences": {},
         "guards": {},
         "reward_models": {},
+        "best_of": {},
         "heldout_judge": f"{name}-heldout" if texts >= FITTED_TEXTS else judge,
         "selector": "quantiles",
         "benchmarks": {"endings": name},

@@ -90,8 +90,13 @@ def _of(stage: Stage, found: Mapping[str, Amounts], experiment: Experiment) -> A
     if kind == "guard":  # as much as it takes to sample and to evaluate a system, with other counts
         drawn, held = drawn_by_guard(experiment, name), found["samples"]["draw"]
         return {step: count * drawn / held for step, count in {**found["samples"], **found["eval"]}.items()}
+    if kind == "best_of":
+        once = {**found["samples"], "judge": found["eval"]["judge"]}
+        return {step: count * params.best_of[name].num_continuations for step, count in once.items()}
     if kind in {"samples", "eval"}:
-        times = {"draw": 0 if name in params.toplines else params.systems[name].best_of or 1}
+        system = params.systems[name]
+        drawn_before = name in params.toplines or system.judged_best is not None
+        times = {"draw": 0 if drawn_before else system.best_of or 1}
         return {step: count * times[step] if step in times else count for step, count in found[kind].items()}
     return found.get(kind, {})
 

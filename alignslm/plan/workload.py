@@ -51,7 +51,7 @@ class JudgeRequests(NamedTuple):
 class Workload(NamedTuple):
     """Counts of rows. Continuations are of all rounds together, `online` those that training draws, `guarded` guards.
 
-    Speech is in hours, at most; corpus None: unknown.
+    Of `chosen_from`, best-of-N takes the best. Speech is in hours, at most; corpus None: unknown.
     """
 
     corpus_h: float | None
@@ -61,6 +61,7 @@ class Workload(NamedTuple):
     evaluated: int
     online: int
     guarded: int
+    chosen_from: int
     rounds: int
     speech_h: float
     asked: list[JudgeRequests]
@@ -74,6 +75,10 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * len(params.systems)
     online = sum(drawn_online(experiment, name) for name, one in params.checkpoints.items() if one.scores)
     guarded = sum(drawn_by_guard(experiment, name) for name in params.guards)
+    chosen_from = sum(
+        getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * one.num_continuations
+        for one in params.best_of.values()
+    )
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(
@@ -84,10 +89,11 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
         evaluated=evaluated,
         online=online,
         guarded=guarded,
+        chosen_from=chosen_from,
         rounds=len(params.preferences),
-        speech_h=(drawn + evaluated + online + guarded) * longest_s / 3600,
+        speech_h=(drawn + evaluated + online + guarded + chosen_from) * longest_s / 3600,
         asked=[
-            _asked(experiment, "judge", drawn + evaluated + online + guarded, root),
+            _asked(experiment, "judge", drawn + evaluated + online + guarded + chosen_from, root),
             _asked(experiment, "heldout_judge", evaluated + guarded, root),
         ],
     )

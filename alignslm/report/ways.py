@@ -125,11 +125,17 @@ def not_of_texts(keys: Collection[Key]) -> list[Key]:
 
 
 def judge_calls(made: Artifacts, params: Params, system: str) -> int:
-    """Count the judge's scores without which a system would not exist: a row of `scores` each, every table once."""
+    """Count the judge's scores without which a system would not exist: a row of `scores` each, every table once.
+
+    A best-of-N by the judge asks again for every continuation that it gives: those of the evaluation are counted.
+    """
     needed: set[Path] = set()
     item = params.systems[system]
     if item.reward_model is not None:
         _of_reward_model(item.reward_model, made, params, needed)
+    elif item.judged_best is not None:
+        needed.add(made.best_of(item.judged_best).scores)
+        _of_checkpoint(params.best_of[item.judged_best].sampled_from, made, params, needed)
     elif item.checkpoint is not None:
         _of_checkpoint(item.checkpoint, made, params, needed)
     return sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in sorted(needed))
