@@ -68,9 +68,15 @@ def runs(experiment, tmp_path_factory):
 def test_each_difference_is_that_of_two_systems_and_p_is_corrected_over_all(runs):
     found = compare_ways(runs, "sft")
     assert found.runs == ("seed-0", "seed-1", "seed-2")
-    assert [way.system for way in found.ways] == load_experiment(runs[0]).params.ordered_systems
+    ordered = load_experiment(runs[0]).params.ordered_systems
+    assert [way.judge_calls for way in found.ways] == [0, 0, 5, *[10] * 7, *[13] * 5, 14, 16, 17, 18, None]
+    for calls in {way.judge_calls for way in found.ways}:
+        same = [way.system for way in found.ways if way.judge_calls == calls]
+        assert same == [name for name in ordered if name in same]
+    assert sorted(way.system for way in found.ways) == sorted(ordered)
     shown = []
-    for way in found.ways:
+    by_name = {way.system: way for way in found.ways}
+    for way in map(by_name.__getitem__, ordered):
         if way.system in ("sft", "ground-truth"):
             assert way.differences == {}
             continue

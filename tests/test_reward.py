@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -411,3 +412,12 @@ def test_a_best_of_n_chooses_among_several_of_a_checkpoint(tmp_path, best, said)
     with pytest.raises(ConfigError) as raised:
         load_experiment(tmp_path)
     names(raised.value, *said)
+
+
+def test_a_reward_model_that_wants_more_pairs_than_there_can_be_is_refused(tmp_path):
+    experiment_with(tmp_path, f"{{rm: {RM}}}")
+    file = tmp_path / "experiments/trainer/reward.yaml"
+    file.write_text(re.sub(r"min_pairs: \d+", "min_pairs: 1000000", file.read_text()))
+    with pytest.raises(ConfigError) as raised:
+        load_experiment(tmp_path)
+    names(raised.value, "reward.yaml", "min_pairs", "1000000 pairs wanted", "at most")

@@ -289,6 +289,11 @@ def _too_few_pairs(experiment: Experiment) -> Iterator[Conflict]:
                 f"{name} tells desirable from undesirable continuations; choose thresholds or quantiles"
             )
             yield Conflict(PARAMS, ("selector",), message)
+    most = params.prompts.train * pairs_per_prompt(experiment)
+    for name, reward in experiment.reward_models.items():
+        if isinstance(reward, RewardTrainerConfig) and reward.min_pairs > most:
+            message = f"{reward.min_pairs} pairs wanted, but {params.prompts.train} prompts give at most {most}"
+            yield Conflict(("reward_models", name, "trainer"), ("min_pairs",), message)
 
 
 def pairs_per_prompt(experiment: Experiment) -> int:

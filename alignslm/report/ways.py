@@ -1,5 +1,6 @@
 """Every system of an experiment against one of them, over several training runs: which way of alignment is worth it?"""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Way(Config):
 
 
 class WaysComparison(Config):
-    """All systems in the order of the report."""
+    """All systems by their judge calls, the ground truth last; of the same number, in the order of the report."""
 
     against: str
     runs: tuple[str, ...]
@@ -92,11 +93,16 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
     for of_headline in (True, False):
         places = [(name, key) for name in compared for key in found[name] if (key in headline) is of_headline]
         corrected |= zip(places, holm([found[name][key].both_p for name, key in places]), strict=True)
-    calls = {name: [judge_calls(Artifacts(runs[run]), made, name) for run, made in params.items()] for name in names}
+    calls = {
+        name: None
+        if name in first.toplines
+        else float(np.mean([judge_calls(Artifacts(runs[run]), made, name) for run, made in params.items()]))
+        for name in names
+    }
     ways = tuple(
         Way(
             system=name,
-            judge_calls=None if name in first.toplines else float(np.mean(calls[name])),
+            judge_calls=calls[name],
             means={
                 key: float(np.mean([run[key] for run in means[name]]))
                 for key in means[name][0]
@@ -107,7 +113,7 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
                 for key, row in found.get(name, {}).items()
             },
         )
-        for name in names
+        for name in sorted(names, key=lambda name: math.inf if (known := calls[name]) is None else known)
     )
     return WaysComparison(against=against, runs=tuple(runs), ways=ways)
 
