@@ -94,7 +94,7 @@ def summary(experiment: Experiment) -> Table:
         values = choice.config.model_dump(mode="json")
         rows.append((".".join(choice.path), choice.file.stem, compact(values, outermost=True)))
     for key, value in experiment.params.model_dump(mode="json", include=set(params)).items():
-        groups = value.items() if key in {"preferences", "systems"} else [(None, value)]
+        groups = value.items() if key in {"preferences", "guards", "best_of", "systems"} else [(None, value)]
         for name, group in groups:
             rows.append((key if name is None else f"{key}.{name}", "", compact(group, outermost=True)))
     return grid(("", "", ""), rows, numbers=(), styles=("bold", "cyan"))
