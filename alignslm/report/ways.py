@@ -99,6 +99,7 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
         else float(np.mean([judge_calls(Artifacts(runs[run]), made, name) for run, made in params.items()]))
         for name in names
     }
+    asked = {name: math.inf if known is None else known for name, known in calls.items()}
     ways = tuple(
         Way(
             system=name,
@@ -113,7 +114,7 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
                 for key, row in found.get(name, {}).items()
             },
         )
-        for name in sorted(names, key=lambda name: math.inf if (known := calls[name]) is None else known)
+        for name in sorted(names, key=lambda name: asked[name])
     )
     return WaysComparison(against=against, runs=tuple(runs), ways=ways)
 
