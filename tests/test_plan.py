@@ -19,11 +19,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralC
 from typer.testing import CliRunner
 
 from alignslm.cli import app
+from alignslm.cli.planning import judge_line
 from alignslm.cli.terminal import format_bytes, format_count
 from alignslm.config.models import Lora
 from alignslm.config.sources import FolderSource, HubSource, UrlSource
 from alignslm.plan.downloads import UnreachableError, asked, fetches_of
 from alignslm.plan.memory import PUBLISHED, Shape, read_shape, shape_of
+from alignslm.plan.workload import JudgeRequests, Workload
 from tests.messages import names
 from tests.sample_experiment import edit, write_experiment
 from tests.tiny_hub import serving
@@ -616,3 +618,11 @@ def test_told_figures():
         "2.5 million",
         "1.0 billion",
     ]
+
+
+@pytest.mark.parametrize(("key", "stories", "told"), [("judge", 1100, "$0.50 per round"), ("heldout_judge", 200, None)])
+def test_only_the_judge_of_the_rounds_has_a_cost_of_a_round(key, stories, told):
+    volume = Workload(1.0, 10, 0, 500, 200, 300, 0, 100, 1, 1.0, [])
+    asked = JudgeRequests(key, "gpt4o", stories, stories, 0, 0, (0.4, 0.7))
+    assert ("per round" in judge_line(asked, volume)) == (told is not None)
+    assert told is None or f"at most {told}" in judge_line(asked, volume)
