@@ -138,13 +138,20 @@ def test_without_a_reference_none_is_computed_for_training(tmp_path, monkeypatch
     assert run.change.end == best.reward_margin > 0
 
 
-def test_the_preset_ways_compares_one_round_on_the_same_pairs_and_two_at_as_many_judge_calls():
+def test_the_preset_ways_compares_one_round_on_the_same_pairs_and_every_objective_at_the_calls_of_two():
     experiment = preview("ways", ROOT).experiment
     params = experiment.params
     first = {name: item for name, item in params.checkpoints.items() if item.init_from == "base"}
     assert {item.train_on for item in first.values()} == {"pairs/r1"}
     assert {item.trainer for item in first.values()} <= set(OFFLINE)
-    assert {*params.checkpoints} - {*first} == {"r2", "sft-2", "online"}
+    again = {f"{name}-more": (name, item.trainer) for name, item in first.items()}
+    twice = {name: item for name, item in params.checkpoints.items() if item.train_on == "pairs/more"}
+    assert {name: (item.init_from, item.trainer) for name, item in twice.items()} == again
+    alike = params.preferences["more"].model_dump() == params.preferences["r1"].model_dump()
+    assert alike  # sampled from base, and paired by the same thresholds
+    assert {*params.checkpoints} - {*first, *twice} == {"r2", "sft-2", "online"}
+    budget = params.best_of["eighteen"].num_continuations * params.prompts.test * params.evaluation.num_continuations
+    assert budget == 2 * (params.prompts.train + params.prompts.valid) * params.sampling.num_continuations
     assert {system.checkpoint for system in params.systems.values()} == {"base", None, *params.checkpoints}
     online = experiment.checkpoints["online"]
     prompts = params.prompts.train + params.prompts.valid
