@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 import shutil
+import warnings
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -34,6 +35,8 @@ from alignslm.report.tabulate import comparison_sheet, headline_sheet, pairs_she
 from alignslm.report.writing import report_of, write_report
 from tests.messages import names
 from tests.report_world import EXPERIMENT, ORIGIN, RATE_HZ, SHIFTS, build
+
+LOGPS = "training-log-probabilities.svg"
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +264,18 @@ def test_thresholds_are_those_that_held_whatever_the_selector(inputs, written, t
 def test_a_diverged_training_log_is_still_shown():
     log = TrainingLog.model_validate_json('{"steps": 1, "best": null, "log": [{"step": 1, "figures": {"loss": NaN}}]}')
     assert training_table({"r1": log})["train_loss"].is_nan().all()
+
+
+def test_the_curves_of_many_checkpoints_leave_room_for_their_legend(inputs, written, tmp_path):
+    many = {f"checkpoint-{number}": inputs.training["r1"] for number in range(14)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(dataclasses.replace(inputs, training=many), ORIGIN, tmp_path)
+    few, more = (
+        float(re.search(r'<svg[^>]*? height="([0-9.]+)pt"', (root / "plots" / LOGPS).read_text())[1])
+        for root in (written, tmp_path)
+    )
+    assert more > few
 
 
 def test_a_broken_training_log_is_named(artifacts, tmp_path):

@@ -1,5 +1,6 @@
 """Figures as SVG text, and their data as rows. Each figure is one small panel, so that a page can flow them."""
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -217,7 +218,8 @@ def _curves(training: Mapping[str, TrainingLog]) -> Iterator[Panel]:
     table = training_table({name: log for name, log in training.items() if name != BASE})
     names = table["checkpoint"].unique(maintain_order=True).to_list()
     for file, title, curves in CURVES:
-        figure, axes = new_figure(height_inches=2.7)
+        legend_rows = math.ceil(len(names) * len(curves) / 2)
+        figure, axes = new_figure(height_inches=2.7 + 0.18 * max(0, legend_rows - 4))
         drawn = [_curve(axes, table, name, names.index(name), curve) for curve in curves for name in names]
         if not any(drawn):
             continue
