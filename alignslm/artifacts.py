@@ -157,9 +157,12 @@ class Artifacts:
         """Return a system's continuations of the evaluation prompts."""
         return Sample(self.samples / system)
 
-    def best_of(self, name: str) -> "BestOf":
-        """Return a best-of-N by the judge."""
-        return BestOf(self.root / "best_of" / name)
+    def best_of(self, name: str, table: str) -> Path:
+        """Return a table of a best-of-N by the judge.
+
+        `table` is drawn, transcripts, scores or replies, of all that was drawn, or continuations, the chosen ones.
+        """
+        return self.root / "best_of" / name / f"{table}.parquet"
 
     def mos_of(self, system: str) -> Path:
         """Return the predicted scores of one system's clips."""
@@ -203,35 +206,3 @@ class Sample:
     def recorded(self) -> Path:
         """Transcripts of the ground truth as recorded; only the topline has them."""
         return self.folder / "recorded.parquet"
-
-
-@dataclass(frozen=True)
-class BestOf:
-    """A best-of-N by the judge, in `folder`: what was drawn, heard and scored, and which continuations were chosen."""
-
-    folder: Path
-
-    @property
-    def continuations(self) -> Path:
-        """Units of the chosen ones."""
-        return self.folder / "continuations.parquet"
-
-    @property
-    def drawn(self) -> Path:
-        """Units of all that were drawn."""
-        return self.folder / "drawn.parquet"
-
-    @property
-    def transcripts(self) -> Path:
-        """Transcripts of all."""
-        return self.folder / "transcripts.parquet"
-
-    @property
-    def scores(self) -> Path:
-        """Scores of all."""
-        return self.folder / "scores.parquet"
-
-    @property
-    def replies(self) -> Path:
-        """What the judge said of all."""
-        return self.folder / "replies.parquet"

@@ -4,6 +4,7 @@ Scores of all of them are kept beside the choice, and are what `compare-ways` co
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
@@ -43,7 +44,7 @@ def _heard(run: Run) -> _Heard:
 def main(name: str) -> None:
     """Run the stage for one best-of-N."""
     with start(__file__, name) as run, run.work() as work:
-        params, artifacts, found = run.params, run.artifacts, run.artifacts.best_of(name)
+        params, artifacts, made = run.params, run.artifacts, partial(run.artifacts.best_of, name)
         noun, count = params.best_of[name], params.evaluation.num_continuations
         contract = tables.contract_of(tables.PROMPTS, artifacts.prompts)
         prompts = read_prompts(*artifacts.prompt_tables).filter(pl.col("split") == params.evaluation.split)
@@ -62,11 +63,11 @@ def main(name: str) -> None:
         )
         unscored_last = judged["judge_score"].fill_null(float("-inf")).to_numpy()
         best = best_of(drawn, unscored_last, num_continuations=count)
-        tables.write(best, tables.CONTINUATIONS, found.continuations, contract)
-        tables.write(drawn, tables.CONTINUATIONS, found.drawn, contract)
-        tables.write(heard, tables.TRANSCRIPTS, found.transcripts)
-        tables.write(scored, tables.SCORES, found.scores)
-        tables.write(scored.with_columns(judge=pl.lit(params.judge)), tables.REPLIES, found.replies)
+        tables.write(best, tables.CONTINUATIONS, made("continuations"), contract)
+        tables.write(drawn, tables.CONTINUATIONS, made("drawn"), contract)
+        tables.write(heard, tables.TRANSCRIPTS, made("transcripts"))
+        tables.write(scored, tables.SCORES, made("scores"))
+        tables.write(scored.with_columns(judge=pl.lit(params.judge)), tables.REPLIES, made("replies"))
         run.log.rows(inputs={"prompts": len(prompts)}, outputs={**outcomes(scored), "chosen": len(best)})
 
 

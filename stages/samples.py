@@ -32,7 +32,7 @@ def _draw(run: Run, prompts: pl.DataFrame, work: Path) -> Iterator[pl.DataFrame]
     params, system = run.params, run.params.systems[run.name]
     folder, drawn_from = run.sampling_folder(work), params.sampled_checkpoint(run.name)
     if system.judged_best is not None:
-        return iter([tables.read(tables.CONTINUATIONS, run.artifacts.best_of(system.judged_best).continuations)])
+        return iter([tables.read(tables.CONTINUATIONS, run.artifacts.best_of(system.judged_best, "continuations"))])
     if drawn_from is None:
         return run.map_rows(prompts, ground_truth_continuations, folder, step="drawn", here=True)
     from alignslm.lm.checkpoint import load_lm  # seconds to import, and not every system needs it

@@ -50,7 +50,7 @@ def write_run(experiment, root, shift):
     for name, rows in (("r1", 10), ("more", 3), ("r2", 6), ("sft-2", 4)):
         pl.DataFrame({"continuation_id": [str(row) for row in range(rows)]}).write_parquet(folder / f"{name}.parquet")
     for name, rows in (("five", 5), ("eighteen", 18)):
-        scores = Artifacts(root / "artifacts").best_of(name).scores
+        scores = Artifacts(root / "artifacts").best_of(name, "scores")
         scores.parent.mkdir(parents=True)
         pl.DataFrame({"continuation_id": [str(row) for row in range(rows)]}).write_parquet(scores)
     rollouts = root / "artifacts" / "checkpoints" / "online" / "rollouts"

@@ -123,7 +123,7 @@ def test_the_best_of_three_by_the_judge_are_its_highest_scores_of_each_group(roo
 def test_what_the_judge_was_asked_to_choose_counts_as_judge_calls(root, ran):
     params = load_experiment(root).params
     made = Artifacts(root / "artifacts")
-    drawn = len(tables.read(tables.CONTINUATIONS, made.best_of("three").drawn))
+    drawn = len(tables.read(tables.CONTINUATIONS, made.best_of("three", "drawn")))
     assert judge_calls(made, params, "judged") == drawn
     assert drawn == 3 * len(tables.read(tables.CONTINUATIONS, made.sample("base").continuations))
 
@@ -144,7 +144,7 @@ def test_it_is_no_checkpoint_and_overview_and_plan_know_it(root, ran):
     assert "best of 3 three" in shown
     told = run(root, "python", "-m", "alignslm", "plan", "--offline")
     assert "0 in online" not in told
-    drawn = len(tables.read(tables.CONTINUATIONS, Artifacts(root / "artifacts").best_of("three").drawn))
+    drawn = len(tables.read(tables.CONTINUATIONS, Artifacts(root / "artifacts").best_of("three", "drawn")))
     assert f"{drawn:,} for best-of-N" in told
     edit(root / "params.yaml", {"systems": {"rm": {"source": "checkpoints/rm"}}})
     said = run(root, "python", "-m", "alignslm", "check", fails=True)

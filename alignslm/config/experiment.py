@@ -119,7 +119,7 @@ class Params(Config):
     def _everything_is_made(self) -> "Params":
         """Whatever a noun names is made by another one, and no checkpoint rests on itself."""
         for key, wanted, known in self._uses():
-            if wanted not in known:
+            if wanted is not None and wanted not in known:
                 raise ValueError(f"{key} is {wanted!r}, which nothing makes; known: {', '.join(known)}")
         try:
             TopologicalSorter(self._needs()).prepare()
@@ -137,21 +137,17 @@ class Params(Config):
                 )
         return self
 
-    def _uses(self) -> Iterator[tuple[str, str, list[str]]]:
-        """Yield (key, the name it holds, the names that it may hold)."""
+    def _uses(self) -> Iterator[tuple[str, str | None, list[str]]]:
+        """Yield (key, the name it holds, the names that it may hold); None where it holds one of another kind."""
         trained, pairs = [*self.checkpoints], [*self.preferences, *self.imported_preferences]
         checkpoints = [BASE, *trained, *self.guards]
         for name, preferences in self.preferences.items():
             yield f"preferences.{name}.sampled_from", preferences.sampled_from, checkpoints
         for name, checkpoint in self.checkpoints.items():
             yield f"checkpoints.{name}.init_from", checkpoint.init_from, checkpoints
-            for wanted, known in (
-                (checkpoint.pairs, pairs),
-                (checkpoint.scores, list(self.preferences)),
-                (checkpoint.rewards, list(self.reward_models)),
-            ):
-                if wanted is not None:
-                    yield f"checkpoints.{name}.train_on", wanted, known
+            yield f"checkpoints.{name}.train_on", checkpoint.pairs, pairs
+            yield f"checkpoints.{name}.train_on", checkpoint.scores, list(self.preferences)
+            yield f"checkpoints.{name}.train_on", checkpoint.rewards, list(self.reward_models)
         for name, guard in self.guards.items():
             yield f"guards.{name}.steps_of", guard.steps_of, trained
             yield f"guards.{name}.init_from", guard.init_from, checkpoints
@@ -161,16 +157,9 @@ class Params(Config):
         for name, best in self.best_of.items():
             yield f"best_of.{name}.sampled_from", best.sampled_from, checkpoints
         for name, system in self.systems.items():
-            yield from self._sources(name, system, checkpoints)
-
-    def _sources(self, name: str, system: System, checkpoints: list[str]) -> Iterator[tuple[str, str, list[str]]]:
-        for source, known in (
-            (system.checkpoint, checkpoints),
-            (system.reward_model, list(self.reward_models)),
-            (system.judged_best, list(self.best_of)),
-        ):
-            if source is not None:
-                yield f"systems.{name}.source", source, known
+            yield f"systems.{name}.source", system.checkpoint, checkpoints
+            yield f"systems.{name}.source", system.reward_model, list(self.reward_models)
+            yield f"systems.{name}.source", system.judged_best, list(self.best_of)
 
     def _needs(self) -> dict[str, list[str]]:
         """Return what each checkpoint and each set of preferences needs first, by dotted keys."""

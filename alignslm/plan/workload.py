@@ -72,13 +72,11 @@ def volume_of(experiment: Experiment, root: Path) -> Workload:
     params = experiment.params
     prompts, sampling = params.prompts, params.sampling
     drawn = (prompts.train + prompts.valid) * sampling.num_continuations * len(params.preferences)
-    evaluated = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * len(params.systems)
+    held_out = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations
+    evaluated = held_out * len(params.systems)
     online = sum(drawn_online(experiment, name) for name, one in params.checkpoints.items() if one.scores)
     guarded = sum(drawn_by_guard(experiment, name) for name in params.guards)
-    chosen_from = sum(
-        getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations * one.num_continuations
-        for one in params.best_of.values()
-    )
+    chosen_from = held_out * sum(one.num_continuations for one in params.best_of.values())
     total = prompts.train + prompts.valid + prompts.dev + prompts.test
     longest_s = sampling.max_new_units * RUNS_PER_UNIT / experiment.encoder.frame_rate_hz
     return Workload(

@@ -1,6 +1,5 @@
 """Every system of an experiment against one of them, over several training runs: which way of alignment is worth it?"""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -99,7 +98,6 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
         else float(np.mean([judge_calls(Artifacts(runs[run]), made, name) for run, made in params.items()]))
         for name in names
     }
-    asked = {name: math.inf if known is None else known for name, known in calls.items()}
     ways = tuple(
         Way(
             system=name,
@@ -114,7 +112,7 @@ def compare_ways(folders: Sequence[Path], against: str) -> WaysComparison:
                 for key, row in found.get(name, {}).items()
             },
         )
-        for name in sorted(names, key=lambda name: asked[name])
+        for name in sorted(names, key=lambda name: (calls[name] is None, calls[name] or 0))
     )
     return WaysComparison(against=against, runs=tuple(runs), ways=ways)
 
@@ -141,7 +139,7 @@ def judge_calls(made: Artifacts, params: Params, system: str) -> int:
     if item.reward_model is not None:
         _of_reward_model(item.reward_model, made, params, needed)
     elif item.judged_best is not None:
-        needed.add(made.best_of(item.judged_best).scores)
+        needed.add(made.best_of(item.judged_best, "scores"))
         _of_checkpoint(params.best_of[item.judged_best].sampled_from, made, params, needed)
     elif item.checkpoint is not None:
         _of_checkpoint(item.checkpoint, made, params, needed)
