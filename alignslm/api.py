@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alignslm.config.feedback import AutoBleu
     from alignslm.judge import Judge
     from alignslm.lm.checkpoint import UnitLM
-    from alignslm.lm.sampling import SampledContinuation
+    from alignslm.lm.draws import SampledContinuation
 
 CANDIDATE_COLUMNS = {"prompt_id", "split", "prompt_units", "units", "finish_reason", *tables.SCORES.schema} - {
     "continuation_id",

@@ -26,6 +26,13 @@ def keeps_states(model: PreTrainedModel) -> bool:
     return bool(model._is_stateful) or not plain or not accepts(model, "past_key_values")  # noqa: SLF001 - no getter
 
 
+def has_window(model: PreTrainedModel) -> bool:
+    """Return whether some layers see only the last so many positions."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    return getattr(config, "sliding_window", None) is not None and "sliding_attention" in kinds
+
+
 def accepts(model: PreTrainedModel, argument: str) -> bool:
     """Return whether a model's forward pass has an argument of this name."""
     return argument in inspect.signature(type(model).forward).parameters

@@ -1,15 +1,13 @@
 """Sample N continuations of every training and validation prompt from one checkpoint."""
 
-from functools import partial
-
 import polars as pl
 
 from alignslm import tables
 from alignslm.engine.work import ModelTask
 from alignslm.lm.checkpoint import load_lm
-from alignslm.lm.rows import sample_continuations
 from stages.names import requested_name
 from stages.run import start
+from stages.sampling import drawing
 
 
 def main(name: str) -> None:
@@ -20,13 +18,7 @@ def main(name: str) -> None:
         prompts = tables.read(tables.PROMPTS, source).filter(pl.col("split").is_in(["train", "valid"]))
         checkpoint = run.artifacts.checkpoint(params.preferences[name].sampled_from)
         lm = run.unit_model(load_lm, checkpoint, units_of=(tables.PROMPTS, source))
-        draw = partial(
-            sample_continuations,
-            sampling=params.sampling,
-            seed=params.seeds.sampling,
-            purpose=name,
-            batch_size=run.execution.rows_at_once,
-        )
+        draw = drawing(run, seed=params.seeds.sampling, purpose=name)
         drawn = pl.concat(run.map_rows(prompts, ModelTask(lm, draw), run.sampling_folder(work)))
         tables.write(drawn, tables.CONTINUATIONS, run.artifacts.table("continuations", name), contract)
         run.log.rows(inputs={"prompts": len(prompts)}, outputs={"continuations": len(drawn)})

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from alignslm.vocoder.rows import synthesize_rows
 from stages.judging import both_judges
 from stages.names import requested_name
 from stages.run import Run, start
+from stages.sampling import drawing
 
 if TYPE_CHECKING:
     from alignslm.lm.checkpoint import UnitLM
@@ -108,17 +108,8 @@ def _save(run: Run, step: int, folder: Path) -> None:
 
 
 def _draw(run: Run, lm: LazyModel["UnitLM"], prompts: pl.DataFrame, work: Path, label: str) -> pl.DataFrame:
-    from alignslm.lm.rows import sample_continuations
-
-    draw = partial(
-        sample_continuations,
-        sampling=run.params.sampling.model_copy(
-            update={"num_continuations": run.params.guards[run.name].num_continuations}
-        ),
-        seed=run.params.seeds.evaluation,
-        purpose="guard",
-        batch_size=run.execution.rows_at_once,
-    )
+    guard = run.params.guards[run.name]
+    draw = drawing(run, seed=run.params.seeds.evaluation, purpose="guard", num_continuations=guard.num_continuations)
     drawn = run.map_rows(prompts, ModelTask(lm, draw), run.sampling_folder(work), step=label)
     return tables.conform(pl.concat(drawn), tables.CONTINUATIONS)
 

@@ -115,7 +115,8 @@ def _online(run: Run, lm: UnitLM, prompts: pl.DataFrame, work: Path) -> tuple["P
         name=run.name,
         seed=seed,
         folder=run.sampling_folder(work) / "rollouts",
-        batch_size=run.execution.rows_at_once,
+        batch_size=run.execution.batch_size,
+        batch_invariant=run.execution.batch_invariant,
     )
     trained = train_online(trainer, lm, store, seed=seed, work=work)
     if is_main_process():

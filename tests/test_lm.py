@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from alignslm.config.feedback import Sampling
 from alignslm.lm.checkpoint import CheckpointError, disable_dropout, load_lm, save_lm
+from alignslm.lm.draws import sample_top_p
 from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
-from alignslm.lm.sampling import sample, sample_top_p
+from alignslm.lm.sampling import sample
 from tests.messages import names
 from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm
 

@@ -10,9 +10,10 @@ import torch
 from alignslm.config.feedback import Sampling
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM, disable_dropout, load_lm, save_lm
+from alignslm.lm.draws import sample_top_p
 from alignslm.lm.likelihood import LikelihoodRequest, unit_log_likelihoods
 from alignslm.lm.positions import TooLongError, named_rows
-from alignslm.lm.sampling import sample, sample_top_p
+from alignslm.lm.sampling import sample
 from alignslm.training.adapter import save_adapter_and_merge
 from alignslm.training.next_unit import NextUnitCollator, continue_training
 from alignslm.training.pair_rows import preference_rows

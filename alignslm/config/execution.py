@@ -22,7 +22,7 @@ class Execution(Config):
     batch_size: PositiveCount = Field(description="rows that a model processes at once")
     shard_size: PositiveCount = Field(description="rows that are saved at once")
     batch_invariant: bool = Field(
-        description="give a model one row at a time, on one thread: no setting here can then flip a sampled unit"
+        description="sample in fixed shapes, score one row at a time, on one thread: no setting here can flip a unit"
     )
     num_processes: Few = Field(description="processes that share each training batch, one per GPU")
     fsdp: Literal["none", "full_shard"] = Field(

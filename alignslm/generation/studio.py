@@ -167,6 +167,7 @@ class SpokenLM:
             seed=studio.params.seeds.evaluation if seed is None else seed,
             purpose=PURPOSE,
             batch_size=studio.execution.batch_size,
+            batch_invariant=studio.execution.batch_invariant,
         )
         spoken = synthesize_rows(drawn, studio.vocoder)
         transcripts = transcribe(spoken, studio.asr)

@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from alignslm.model_cache import accepts, keeps_states
+from alignslm.model_cache import accepts, has_window, keeps_states
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
@@ -53,13 +53,6 @@ def filled(items: Sequence[int], rows: int) -> Iterator[tuple[list[int], list[in
         yield some, some + some[:1] * (rows - len(some))
 
 
-def _has_window(model: PreTrainedModel) -> bool:
-    """Return whether some layers see only the last so many positions."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-    return getattr(config, "sliding_window", None) is not None and "sliding_attention" in kinds
-
-
 def _read(cache: DynamicCache, width: int) -> KeyValues:
     """Return the last `width` positions of a cache of keys and values."""
     layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
@@ -75,7 +68,7 @@ class PrefixCache:
 
     def __init__(self, model: PreTrainedModel, head: Ids, *, rows: int) -> None:
         self.model, self.head, self.rows = model, head, rows
-        self.stem_step = 1 if _has_window(model) else STEM_STEP  # a window would count the padding
+        self.stem_step = 1 if has_window(model) else STEM_STEP  # a window would count the padding
         self._whole = keeps_states(model)
         self._head_cache = [] if self._whole else self._read_head()
 

@@ -11,19 +11,29 @@ from alignslm.provenance import content_id, row_seed
 
 
 def sample_continuations(
-    prompts: pl.DataFrame, lm: UnitLM, sampling: Sampling, *, seed: int, purpose: str, batch_size: int
+    prompts: pl.DataFrame,
+    lm: UnitLM,
+    sampling: Sampling,
+    *,
+    seed: int,
+    purpose: str,
+    batch_size: int,
+    batch_invariant: bool = False,
 ) -> pl.DataFrame:
     """Continue every prompt `sampling.num_continuations` times: rows of the continuations table.
 
     `purpose` (the round, or "evaluation") enters every draw's seed, so that rounds draw independently, while
     systems compared on the same prompts share their random numbers, which narrows their paired difference.
+    `batch_invariant` as in `sample`.
     """
     seeds = [
         [row_seed(seed, purpose, f"{prompt_id}/{draw}") for draw in range(sampling.num_continuations)]
         for prompt_id in prompts["prompt_id"]
     ]
     with named_rows(prompts["prompt_id"]):
-        drawn = sample(lm, prompts["units"].to_list(), seeds, sampling, batch_size=batch_size)
+        drawn = sample(
+            lm, prompts["units"].to_list(), seeds, sampling, batch_size=batch_size, batch_invariant=batch_invariant
+        )
     rows = [
         {
             "continuation_id": continuation_id(prompt_id, purpose, lm.model_id, draw),

@@ -125,10 +125,12 @@ class RolloutStore:
         seed: int,
         folder: Path,
         batch_size: int,
+        batch_invariant: bool = False,
     ) -> None:
         """Take `prompts` (prompt_id, units, prompt_text); `name` and `seed` enter the seed of every draw."""
         self.config, self.prompts, self.reward = config, prompts, reward
-        self.name, self.seed, self.folder, self.batch_size = name, seed, folder, batch_size
+        self.name, self.seed, self.folder = name, seed, folder
+        self.batch_size, self.batch_invariant = batch_size, batch_invariant
 
     def take(self, number: int, prompt_ids: Sequence[str], lm: UnitLM) -> None:
         """Make rollout `number`, drawn from `lm`, unless it is there."""
@@ -153,7 +155,15 @@ class RolloutStore:
             max_new_units=self.config.max_new_units,
         )
         purpose = f"{self.name}/{number}"
-        drawn = sample_continuations(asked, lm, sampling, seed=self.seed, purpose=purpose, batch_size=self.batch_size)
+        drawn = sample_continuations(
+            asked,
+            lm,
+            sampling,
+            seed=self.seed,
+            purpose=purpose,
+            batch_size=self.batch_size,
+            batch_invariant=self.batch_invariant,
+        )
         identity = pl.format(f"{number:06d}-{{}}-{{}}", "prompt_id", "sample_index")  # in the order of rollouts
         return drawn.with_columns(continuation_id=identity)
 

@@ -8,7 +8,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from alignslm.config.feedback import Sampling
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.lm.sampling import sample, sample_top_p
+from alignslm.lm.draws import sample_top_p
+from alignslm.lm.sampling import sample
 from tests.bench.case import Answer, Case, Cost, mismatch_rate, scaled
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm, weight_bytes
 
