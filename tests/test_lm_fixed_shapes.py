@@ -76,6 +76,25 @@ def invariant_lm(dtype):
     return lm
 
 
+def test_a_prompt_without_padding_is_read_as_it_is_among_padded_ones(monkeypatch):
+    """Without any padding in a pass transformers leaves the mask out, and another kernel reads it."""
+    lm, shapes = unit_lm("llama", VOCABULARIES["slam"]), set()
+    assert fits_fixed_shapes(lm)  # which reads something itself
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(query, key, value, attn_mask=None, **options):
+        shapes.add((query.shape, key.shape, attn_mask is None, options.get("is_causal")))
+        return plain(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    whole = [(7 * at) % 20 for at in range(INVARIANT.width_step - 1)]  # and the token that begins a sequence
+    alone = sample(lm, [whole], [[1, 2]], SAMPLING, batch_size=100, batch_invariant=True)
+    alone_in, _ = set(shapes), shapes.clear()
+    assert sample(lm, [whole, whole[9:]], [[1, 2], [3, 4]], SAMPLING, batch_size=9, batch_invariant=True)[:1] == alone
+    assert shapes == alone_in
+    assert len(shapes) == 2  # of the prompt, and of a step
+
+
 def test_one_prompt_may_have_more_draws_than_a_step_has_rows():
     seeds = [list(range(150)), list(range(7, 157))]
     drawn = sample(LM, MANY[:2], seeds, SAMPLING, batch_size=8, batch_invariant=True)

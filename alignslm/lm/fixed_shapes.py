@@ -121,10 +121,12 @@ class _Batch:
         self.draws, self.span = draws, 0
         self.at = torch.zeros(1, dtype=torch.long, device=device)
         self.position = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        self.mask = torch.zeros(rows, 1, 1, capacity, dtype=torch.bool, device=device)
         self.layers = [
             _FixedLayer(self, *(_empty(part, rows, capacity) for part in _states(layer))) for layer in like.layers
         ]
+        keys = self.layers[0].whole[0]
+        # Added to attention's scores: of a mask that says true or false every layer would make this one again.
+        self.mask = keys.new_full((rows, 1, 1, capacity), -torch.inf)
         self.cache = Cache(layers=list(self.layers))
 
     def take(self, rows: torch.Tensor | slice, cache: Cache, source: torch.Tensor, width: int) -> None:
@@ -183,12 +185,12 @@ class FixedReader:
             source = places[mine] - start
             batch = batch or self._batch(started, cache)
             batch.draws.logits[mine] = logits[source]
-            batch.mask[mine, 0, 0, :width] = real[source]
+            batch.mask[mine, 0, 0, :width] = torch.where(real[source], 0.0, -torch.inf).to(batch.mask)
             batch.position[mine] = real[source].sum(dim=-1, keepdim=True)
             batch.take(mine, cache, source, width)
         assert batch is not None  # noqa: S101 - there is a prompt
         batch.at.fill_(width)
-        batch.mask[:, :, :, width:] = False
+        batch.mask[:, :, :, width:] = -torch.inf
         self._filled = width
         return batch.draws
 
@@ -233,7 +235,7 @@ class FixedReader:
 
     def _step(self, batch: _Batch, span: int) -> None:
         batch.span = span
-        batch.mask.index_fill_(3, batch.at, value=True)
+        batch.mask.index_fill_(3, batch.at, 0.0)
         logits = self.model(
             batch.draws.chosen.unsqueeze(-1),
             attention_mask=batch.mask[..., :span],
