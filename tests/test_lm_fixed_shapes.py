@@ -58,6 +58,19 @@ def test_rows_are_dropped_by_half_and_what_they_drew_is_kept(monkeypatch):
     assert {24, 12, 6} <= set(numbers)
 
 
+def test_idle_rows_are_neither_told_nor_waited_for(monkeypatch):
+    monkeypatch.setattr(sampling, "LOOK_EVERY", 1)
+    waiting = []
+    plain = sampling.FixedReader.keep
+    monkeypatch.setattr(
+        sampling.FixedReader, "keep", lambda self, draws, rows: (waiting.append(len(rows)), plain(self, draws, rows))[1]
+    )
+    drawn = sample(LM, MANY[:17], [[seed] for seed in range(17)], ENDING, batch_size=17, shapes=SMALL)
+    assert row_bucket(17) > 17
+    assert parts(drawn) == parts(sample(LM, MANY[:17], [[seed] for seed in range(17)], ENDING, batch_size=17))
+    assert 0 < max(waiting) <= 17
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @settings(max_examples=15, deadline=None)
 @given(order=st.permutations(range(8)), count=st.integers(1, 8), batch_size=st.sampled_from([1, 3, 64, 500]))
