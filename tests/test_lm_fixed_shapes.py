@@ -11,7 +11,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from alignslm.config.feedback import Sampling
 from alignslm.lm import sampling
 from alignslm.lm.checkpoint import UnitLM, disable_dropout
-from alignslm.lm.fixed_shapes import INVARIANT, DecodeShapes, StepGraphs, row_bucket, takes_fixed_shapes
+from alignslm.lm.draws import Draws, uniforms
+from alignslm.lm.fixed_shapes import (
+    INVARIANT,
+    DecodeShapes,
+    FixedReader,
+    StepGraphs,
+    row_bucket,
+    takes_fixed_shapes,
+)
 from alignslm.lm.probe import fits_fixed_shapes
 from alignslm.lm.sampling import sample, shapes_of
 from tests.test_lm_architectures import PROMPTS, SAMPLING, SEEDS, TWIST, VOCABULARIES, slow_draw, unit_lm
@@ -58,17 +66,12 @@ def test_rows_are_dropped_by_half_and_what_they_drew_is_kept(monkeypatch):
     assert {24, 12, 6} <= set(numbers)
 
 
-def test_idle_rows_are_neither_told_nor_waited_for(monkeypatch):
-    monkeypatch.setattr(sampling, "LOOK_EVERY", 1)
-    waiting = []
-    plain = sampling.FixedReader.keep
-    monkeypatch.setattr(
-        sampling.FixedReader, "keep", lambda self, draws, rows: (waiting.append(len(rows)), plain(self, draws, rows))[1]
-    )
-    drawn = sample(LM, MANY[:17], [[seed] for seed in range(17)], ENDING, batch_size=17, shapes=SMALL)
-    assert row_bucket(17) > 17
-    assert parts(drawn) == parts(sample(LM, MANY[:17], [[seed] for seed in range(17)], ENDING, batch_size=17))
-    assert 0 < max(waiting) <= 17
+def test_idle_rows_have_ended_and_are_never_told():
+    reader = FixedReader(LM.model, SMALL, pad_id=0, capacity=20, graphs=StepGraphs(capture=None))
+    draws = reader.begin([[1, 5], [1]], [0, 1, 1, 0, 1], Draws(LM, uniforms(range(5), 3), SAMPLING))
+    assert draws.ended.tolist() == [False] * 5 + [True]
+    draws.choose()
+    assert sorted(draws.told(LM.vocabulary.decode)) == list(range(5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
