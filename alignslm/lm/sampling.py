@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from alignslm.buckets import grouped
 from alignslm.config.feedback import Sampling
-from alignslm.lm.buckets import grouped
 from alignslm.lm.cache import RowReader
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions
