@@ -6,6 +6,7 @@ token: rows are read in equal lengths, and sequences with a common beginning are
 
 import inspect
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -26,16 +27,35 @@ def keeps_states(model: PreTrainedModel) -> bool:
     return bool(model._is_stateful) or not plain or not accepts(model, "past_key_values")  # noqa: SLF001 - no getter
 
 
+def accepts(model: PreTrainedModel, argument: str) -> bool:
+    """Return whether a model's forward pass has an argument of this name."""
+    return argument in inspect.signature(type(model).forward).parameters
+
+
 def has_window(model: PreTrainedModel) -> bool:
-    """Return whether some layers see only the last so many positions."""
+    """Return whether some layers see only the last so many positions, among which padding would count."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
     return getattr(config, "sliding_window", None) is not None and "sliding_attention" in kinds
 
 
-def accepts(model: PreTrainedModel, argument: str) -> bool:
-    """Return whether a model's forward pass has an argument of this name."""
-    return argument in inspect.signature(type(model).forward).parameters
+def after_padding(lengths: torch.Tensor, *, held: int, new: int) -> dict[str, torch.Tensor]:
+    """Return what lets `new` tokens of a row follow the first `lengths` (rows,) of the `held` positions in a cache.
+
+    `attention_mask` (rows, held + new) hides the padding between them; `position_ids` (rows, new) do not count it.
+    """
+    real, device = lengths[:, None], lengths.device
+    mask = torch.ones(len(lengths), held + new, dtype=torch.long, device=device)
+    mask[:, :held] = (torch.arange(held, device=device) < real).long()
+    return {"attention_mask": mask, "position_ids": real + torch.arange(new, device=device)}
+
+
+def selected_rows(cache: Cache, rows: torch.Tensor) -> Cache:
+    """Copy rows of a cache; the original stays as it is."""
+    chosen = copy(cache)
+    chosen.layers = [copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(rows)
+    return chosen
 
 
 def state_cache(model: PreTrainedModel) -> dict[str, Cache]:

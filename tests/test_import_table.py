@@ -24,7 +24,7 @@ ROWS = [
         "training_log",
     },
     {"config", "user_errors", "locks", "times", "fast_yaml"},
-    {"code", "model_cache"},
+    {"code", "model_cache", "buckets"},
     {"progress", "pipeline", "serving", "provenance", "integrity", "threads", "speed", "template"},
     {"tables", "units", "statistics", "metrics", "audio", "convnet", "fetching", "device", "loading", "own_code"},
     {"engine"},

@@ -27,15 +27,16 @@ from transformers import (
     Qwen2Config,
 )
 
+from alignslm.buckets import GPU
 from alignslm.config.feedback import JudgeConfig
 from alignslm.config.rubrics import Rubric
 from alignslm.fetching import FetchError
-from alignslm.judge import JudgeInput, load_judge, prepare_judge
+from alignslm.judge import JudgeInput, load_judge, prefix_cache, prepare_judge
 from alignslm.judge.calibration import CalibrationError, shuffled
 from alignslm.judge.causal_lm import CausalLMJudge, UnsuitableModelError
 from alignslm.judge.causal_weights import load_causal
 from alignslm.judge.generation import GumbelNoise
-from alignslm.judge.prefix_cache import LEAF_STEP, PrefixCache, SplitSequence
+from alignslm.judge.prefix_cache import CPU, LEAF_STEP, PrefixCache, SplitSequence
 from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
 from alignslm.loading import WeightsError
 from alignslm.provenance import content_id, tree_sha256
@@ -370,10 +371,15 @@ ARCHITECTURES = {
 }
 
 
+EXPERTS = ["qwen3_next", "jamba"]  # multiply the tokens of all rows that chose an expert, so company shows in last bits
+SHAPES = {"cpu": CPU, "gpu": GPU, "small": GPU._replace(context=8, target=8, tokens=128)}
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("name", [*ARCHITECTURES, *STATES])
 @pytest.mark.parametrize("head_length", [0, 11])
 @torch.inference_mode()
-def test_shared_prefixes_change_no_logit(name, head_length):
+def test_shared_prefixes_change_no_logit(name, head_length, shapes):
     torch.manual_seed(0)
     if name in STATES:
         model = tiny_by_name(name, vocab_size=40)
@@ -391,12 +397,50 @@ def test_shared_prefixes_change_no_logit(name, head_length):
     def everywhere(logits, given):
         return [logits[row, : len(one.leaf)].flatten().tolist() for row, one in enumerate(given)]
 
-    engine = PrefixCache(model, head, rows=3)
+    engine = PrefixCache(model, head, rows=3, shapes=SHAPES[shapes])
     ends, whole = engine.run(sequences, last, last_only=True), engine.run(sequences, everywhere, last_only=False)
     for (stem, leaf), end, inside in zip(sequences, ends, whole, strict=True):
         expected = model(torch.tensor([[*head, *stem, *leaf]])).logits[0, len(head) + len(stem) :]
         torch.testing.assert_close(torch.tensor(inside).view(len(leaf), 40), expected, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(torch.tensor(end), expected[-1], atol=1e-5, rtol=1e-4)
+    if name in EXPERTS:
+        return
+    order = rng.sample(range(len(sequences)), len(sequences))
+    assert engine.run([sequences[row] for row in order], last, last_only=True) == [ends[row] for row in order]
+    assert [engine.run([one], last, last_only=True) for one in sequences] == [[end] for end in ends]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_padding_has_no_positions_beyond_the_models(shapes):
+    options = {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0, "max_position_embeddings": 20}
+    model = AutoModelForCausalLM.from_config(OPTConfig(**options)).eval()
+    [found] = PrefixCache(model, (3,) * 6, rows=2, shapes=SHAPES[shapes]).run(
+        [SplitSequence((4,) * 9, (5, 6, 7, 8, 9))],
+        lambda logits, _: [logits[0, (len((5, 6, 7, 8, 9)) - 1) % logits.shape[1]].tolist()],
+        last_only=True,
+    )
+    with torch.inference_mode():
+        expected = model(torch.tensor([[3] * 6 + [4] * 9 + [5, 6, 7, 8, 9]])).logits[0, -1]
+    assert found == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_on_a_gpu_as_many_rows_are_read_at_once_as_its_tokens_allow_and_say_the_same(monkeypatch):
+    monkeypatch.setattr(prefix_cache, "shapes_of", lambda *_, **__: GPU._replace(tokens=4096))
+    model, tokenizer = load_causal(checkpoint("chat"), dtype="float32", device="cpu")
+    judge = CausalLMJudge(config(checkpoint("chat")), Rubric.read("relevance-digit", ROOT), model, tokenizer)
+    some, seen = stories(40), []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, given: seen.append((args or (given["input_ids"],))[0].shape), with_kwargs=True
+    )
+    found = judge.judge(some)
+    hook.remove()
+    assert max(rows for rows, _ in seen) > judge.config.batch_size
+    assert all(width % 32 == 0 for _, width in seen)
+    assert len(set(seen)) <= len(seen) < len(some) / 2
+    for story, judgement in zip(some[:9], found, strict=False):
+        assert judgement.score == pytest.approx(naive_score("chat", story), abs=1e-4)
+        assert judgement.ppl == pytest.approx(naive_ppl("chat", story), rel=1e-4)
+    assert [judge.judge([story])[0] for story in some[:9]] == found[:9]
 
 
 def test_every_forward_pass_has_a_shape_of_its_row_alone():

@@ -17,7 +17,6 @@ from alignslm.lm.fixed_shapes import (
     DecodeShapes,
     FixedReader,
     StepGraphs,
-    row_bucket,
     takes_fixed_shapes,
 )
 from alignslm.lm.probe import fits_fixed_shapes
@@ -154,14 +153,6 @@ def test_only_what_attends_to_everything_has_fixed_shapes_and_a_cpu_asks_for_non
     assert sample(windowed, PROMPTS, SEEDS, SAMPLING, batch_size=9, batch_invariant=True) == alone
     lm.model.set_attn_implementation("eager")
     assert not takes_fixed_shapes(lm.model)
-
-
-@given(st.integers(1, 10_000))
-def test_a_third_of_a_bucket_at_most_is_idle(count):
-    rows = row_bucket(count)
-    assert count <= rows
-    assert rows == 2 or rows - count <= rows / 3
-    assert row_bucket(rows) == rows
 
 
 class Recorder(TorchDispatchMode):

@@ -16,6 +16,7 @@ from transformers import LlamaForSequenceClassification, Trainer
 from trl import RewardTrainer
 
 from alignslm import tables
+from alignslm.buckets import GPU
 from alignslm.config.loading import load_config, load_experiment
 from alignslm.config.models import RewardTrainerConfig, TrainerConfig
 from alignslm.config.problems import ConfigError
@@ -87,6 +88,9 @@ def test_rewards_are_those_of_one_sequence_at_a_time_in_any_company(base):
         assert (unit_rewards(lm, side_of(frame[order], "chosen"), batch_size=size) == found[order]).all()
     alone = [unit_rewards(lm, side_of(frame[at : at + 1], "chosen"), batch_size=8)[0] for at in range(24)]
     assert alone == pytest.approx(found, abs=1e-6)
+    few = [unit_rewards(lm, side_of(frame[order], "chosen"), batch_size=size, shapes=GPU) for size in (1, 5, 24)]
+    assert all((one == few[0]).all() for one in few)
+    assert few[0] == pytest.approx(found[order], abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ["opt", "qwen2", "mistral"])

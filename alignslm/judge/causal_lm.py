@@ -167,7 +167,7 @@ class CausalLMJudge:
         return found
 
     def _digits(self, logits: torch.Tensor, given: Sequence[SplitSequence]) -> list[list[float]]:
-        """Reduce logits (rows, LEAF_STEP, vocabulary) to (rows, 5 probabilities and their sum before normalising)."""
+        """Reduce logits (rows, a leaf step, vocabulary) to (rows, 5 probabilities and their sum before normalising)."""
         width = logits.shape[1]
         last = torch.tensor([(len(one.leaf) - 1) % width for one in given], device=logits.device)
         at = logits[torch.arange(len(given), device=logits.device), last]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from alignslm.buckets import filled, rounded
 from alignslm.config.llm_judges import GeneratedRating
-from alignslm.judge.prefix_cache import filled, rounded
 from alignslm.judge.prompt_format import PromptFormatter
 from alignslm.judge.replies import Reply
 from alignslm.model_cache import keeps_states, left_padded

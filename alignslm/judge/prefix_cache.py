@@ -1,12 +1,14 @@
 """Logits of many sequences with a common beginning: it is read once, and a row's result is independent of others.
 
 A sequence is head + stem + leaf. The head is common to all (the rubric), a stem to a few (the continuations of one
-prompt). Every forward pass has a fixed number of rows and lengths rounded up to a fixed step, so its shape follows
-from each row alone: kernels round by shape, and the company a row is read in would show in its last bits otherwise.
+prompt). Lengths are rounded up to a fixed step, and every forward pass has a fixed number of rows (one of a few on a
+GPU), so its shape follows from each row alone: kernels round by shape, and the company a row is read in would show in
+its last bits otherwise.
 Padding is on the right of stem and leaf, where a causal model cannot see it (leaf) or is told not to (stem). Of a
 model that keeps states instead of keys and values every sequence is read whole.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -15,12 +17,14 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from alignslm.model_cache import accepts, has_window, keeps_states
+from alignslm.buckets import Shapes, grouped, rounded, shapes_of
+from alignslm.model_cache import accepts, after_padding, has_window, keeps_states
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
 KeyValues: TypeAlias = "list[tuple[torch.Tensor, torch.Tensor]]"  # a layer: (rows, heads, positions, size) each
 LEAF_STEP, STEM_STEP = 4, 8
+CPU = Shapes(context=STEM_STEP, target=LEAF_STEP, apart=0, tokens=sys.maxsize, rows="all")
 STEMS_HELD = 8  # batches of stems whose keys and values are in memory at once
 
 
@@ -41,18 +45,6 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> Ids:
     return tuple(one[:length])
 
 
-def rounded(length: int, step: int) -> int:
-    """Return the least multiple of `step` that is at least `length`."""
-    return -(-length // step) * step
-
-
-def filled(items: Sequence[int], rows: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Cut a list into pieces of at most `rows`; yield each as it is, and filled up to `rows` with its first item."""
-    for start in range(0, len(items), rows):
-        some = list(items[start : start + rows])
-        yield some, some + some[:1] * (rows - len(some))
-
-
 def _read(cache: DynamicCache, width: int) -> KeyValues:
     """Return the last `width` positions of a cache of keys and values."""
     layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
@@ -64,11 +56,17 @@ def _read(cache: DynamicCache, width: int) -> KeyValues:
 
 
 class PrefixCache:
-    """Runs a causal model over sequences after one head; `rows` in every forward pass."""
+    """Runs a causal model over sequences after one head, in given `shapes` (by default those for its device).
 
-    def __init__(self, model: PreTrainedModel, head: Ids, *, rows: int) -> None:
-        self.model, self.head, self.rows = model, head, rows
-        self.stem_step = 1 if has_window(model) else STEM_STEP  # a window would count the padding
+    On a CPU every forward pass has `rows` rows, on a GPU as many as its tokens allow.
+    """
+
+    def __init__(self, model: PreTrainedModel, head: Ids, *, rows: int, shapes: Shapes | None = None) -> None:
+        self.model, self.head = model, head
+        self.shapes = shapes or shapes_of(model, cpu=CPU)
+        self.rows = rows if self.shapes.rows == "all" else sys.maxsize
+        self.stem_step = 1 if has_window(model) else self.shapes.context  # a window would count the padding
+        self._limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         self._whole = keeps_states(model)
         self._head_cache = [] if self._whole else self._read_head()
 
@@ -86,7 +84,7 @@ class PrefixCache:
         """Return reduce(logits, some) for every sequence, in order.
 
         `reduce` is given fp32 logits (rows, positions, vocabulary), the last positions of leaves padded to one length
-        (the last `LEAF_STEP` of them if `last_only`), and the sequences of as many rows; rows beyond are fillers.
+        (the last `shapes.target` of them if `last_only`), and the sequences of as many rows; rows beyond are fillers.
         """
         if self._whole:
             with fast_linear(self.model.device):
@@ -97,9 +95,7 @@ class PrefixCache:
             by_stem[rounded(len(sequence.stem), self.stem_step)][sequence.stem].append(row)
         with fast_linear(self.model.device):
             for width, stems in sorted(by_stem.items()):
-                ordered = sorted(stems)
-                for start in range(0, len(ordered), STEMS_HELD * self.rows):
-                    some = ordered[start : start + STEMS_HELD * self.rows]
+                for some, _ in self.shapes.passes(sorted(stems), length=width, batch_size=STEMS_HELD * self.rows):
                     keys = self._read_stems(some, width)
                     places = {row: place for place, stem in enumerate(some) for row in stems[stem]}
                     found |= self._leaves(sequences, places, keys, width, reduce, last_only=last_only)
@@ -111,12 +107,12 @@ class PrefixCache:
         found: dict[int, list[float]] = {}
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
         for row, (stem, leaf) in enumerate(sequences):
-            width = rounded(len(leaf), LEAF_STEP)
-            by_shape[rounded(len(self.head) + len(stem) + width, STEM_STEP), width].append(row)
+            width = rounded(len(leaf), self.shapes.target)
+            by_shape[rounded(len(self.head) + len(stem) + width, self.shapes.context), width].append(row)
         for (length, width), members in sorted(by_shape.items()):
-            keep = min(length, width + STEM_STEP)  # no leaf begins before
+            keep = min(length, width + self.shapes.context)  # no leaf begins before
             kept = {"logits_to_keep": keep} if accepts(self.model, "logits_to_keep") else {}
-            for some, rows in filled(members, self.rows):
+            for some, rows in self.shapes.passes(members, length=length, batch_size=self.rows):
                 given = [sequences[row] for row in rows]
                 ids = self._padded([(*self.head, *one.stem, *one.leaf) for one in given], length)
                 logits = self.model(ids, use_cache=False, **kept).logits[:, -keep:].float()
@@ -135,19 +131,11 @@ class PrefixCache:
         if width == 0:
             return []
         read: list[KeyValues] = []
-        for _, some in filled(range(len(stems)), self.rows):
+        for _, some in self._passes(range(len(stems)), held=len(self.head), new=width):
             cache = self._cache([], some)
             ids = self._padded([stems[place] for place in some], width)
-            positions = len(self.head) + torch.arange(width, device=self.model.device).expand(self.rows, -1)
-            mask = torch.ones(self.rows, len(self.head) + width, dtype=torch.long, device=self.model.device)
-            self.model(
-                ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            given = self._after([()] * len(some), held=len(self.head), new=width)
+            self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **given)
             read.append(_read(cache, width))
         return [
             (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
@@ -155,11 +143,13 @@ class PrefixCache:
         ]
 
     def _cache(self, stems: KeyValues, places: Sequence[int]) -> DynamicCache:
-        """Return a cache of `rows` rows with the head and, behind it, the stem of each row's place."""
+        """Return a cache with the head and, behind it, the stem of each row's place."""
         cache = DynamicCache()
         chosen = torch.tensor(places, device=self.model.device)
         for layer in range(max(len(self._head_cache), len(stems))):
-            heads = [kept.expand(self.rows, -1, -1, -1) for kept in self._head_cache[layer]] if self._head_cache else []
+            heads = (
+                [kept.expand(len(places), -1, -1, -1) for kept in self._head_cache[layer]] if self._head_cache else []
+            )
             tails = [kept[chosen] for kept in stems[layer]] if stems else []
             keys, values = (torch.cat(parts, dim=-2) for parts in zip(*filter(None, (heads, tails)), strict=True))
             cache.update(keys, values, layer)
@@ -176,31 +166,34 @@ class PrefixCache:
         last_only: bool,
     ) -> dict[int, list[float]]:
         """Return the reduced logits of the rows with stems at `places`."""
-        by_width: dict[int, list[int]] = defaultdict(list)
-        for row in sorted(places):
-            by_width[rounded(len(sequences[row].leaf), LEAF_STEP)].append(row)
-        found: dict[int, list[float]] = {}
-        for width, members in sorted(by_width.items()):
-            for some, rows in filled(members, self.rows):
-                given, at = [sequences[row] for row in rows], [places[row] for row in rows]
-                logits = self._read_leaves(given, self._cache(stems, at), stem_width, width, last_only=last_only)
+        rows = sorted(places)
+        widths = [rounded(len(sequences[row].leaf), self.shapes.target) for row in rows]
+        held, found = len(self.head) + stem_width, dict[int, list[float]]()
+        for width, members in sorted(grouped(rows, widths).items()):
+            for some, full in self._passes(members, held=held, new=width):
+                given, at = [sequences[row] for row in full], [places[row] for row in full]
+                logits = self._read_leaves(given, self._cache(stems, at), held, width, last_only=last_only)
                 found |= dict(zip(some, reduce(logits, given), strict=False))
         return found
 
     @torch.inference_mode()
     def _read_leaves(
-        self, given: Sequence[SplitSequence], cache: DynamicCache, stem_width: int, width: int, *, last_only: bool
+        self, given: Sequence[SplitSequence], cache: DynamicCache, held: int, width: int, *, last_only: bool
     ) -> torch.Tensor:
-        """Return fp32 logits (rows, positions, vocabulary); the padding behind a stem is masked and not counted."""
-        device, head = self.model.device, len(self.head)
-        lengths = torch.tensor([len(one.stem) for one in given], device=device)[:, None]
-        mask = torch.ones(self.rows, head + stem_width + width, dtype=torch.long, device=device)
-        mask[:, head : head + stem_width] = (torch.arange(stem_width, device=device) < lengths).long()
+        """Return fp32 logits (rows, positions, vocabulary) of leaves behind `held` positions of head and stem."""
         return self.model(
             self._padded([one.leaf for one in given], width),
-            attention_mask=mask,
-            position_ids=head + lengths + torch.arange(width, device=device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=LEAF_STEP if last_only else 0,
+            logits_to_keep=self.shapes.target if last_only else 0,
+            **self._after([one.stem for one in given], held=held, new=width),
         ).logits.float()
+
+    def _after(self, stems: Sequence[Ids], *, held: int, new: int) -> dict[str, torch.Tensor]:
+        """Return mask and positions of what follows the head and these stems; padding has none beyond the model's."""
+        past = torch.tensor([len(self.head) + len(stem) for stem in stems], device=self.model.device)
+        given = after_padding(past, held=held, new=new)
+        return {**given, "position_ids": given["position_ids"].clamp(max=self._limit - 1)}
+
+    def _passes(self, rows: Sequence[int], *, held: int, new: int) -> Iterator[tuple[list[int], list[int]]]:
+        return self.shapes.passes(rows, length=new, held=held, batch_size=self.rows)

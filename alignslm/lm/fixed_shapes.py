@@ -14,6 +14,7 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from alignslm.buckets import few, rounded
 from alignslm.lm.draws import Draws
 from alignslm.model_cache import has_window, keeps_states, left_padded
 
@@ -26,24 +27,10 @@ class DecodeShapes(NamedTuple):
     width_step: int = 32  # prompts are padded on the left to a multiple of it
     span_step: int = 64  # a step reads a multiple of it
     prompt_rows: int = 16  # prompts in a pass
-    rows: int | None = None  # draws in a step; None: as many as there are, rounded up (`row_bucket`)
+    rows: int | None = None  # draws in a step; None: as many as there are, rounded up (`buckets.few`)
 
 
 INVARIANT = DecodeShapes(rows=64)
-
-
-def row_bucket(count: int) -> int:
-    """Return the least of 2, 3, 4, 6, 8, 12, 16, 24, ... that is at least `count`.
-
-    A third of the rows at most is idle.
-    """
-    power = 1 << max(1, (count - 1).bit_length())
-    return power * 3 // 4 if count <= power * 3 // 4 and power > 2 else power
-
-
-def rounded(length: int, step: int) -> int:
-    """Return the least multiple of `step` that is at least `length`."""
-    return -(-length // step) * step
 
 
 def takes_fixed_shapes(model: PreTrainedModel) -> bool:
@@ -215,7 +202,7 @@ class FixedReader:
         return logits.float(), real.bool(), cache
 
     def _rows(self, count: int) -> int:
-        return self.shapes.rows or row_bucket(count)
+        return self.shapes.rows or few(count)
 
     def _batch(self, draws: Draws, like: Cache) -> _Batch:
         """Return the batch of as many rows, which goes on with these draws."""

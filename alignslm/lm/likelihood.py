@@ -1,19 +1,19 @@
 """Log-likelihoods of unit sequences; the softmax is taken in fp32 whatever the model computes in."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
 import torch
 from transformers import Cache, DynamicCache
 
-from alignslm.lm.buckets import grouped, padded_length, sliced
+from alignslm.buckets import Shapes, grouped, rounded, shapes_of
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions, max_positions
-from alignslm.model_cache import keeps_states
+from alignslm.model_cache import after_padding, has_window, keeps_states, selected_rows
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
@@ -74,13 +74,22 @@ def continuation_nats(lm: UnitLM, rows: pl.DataFrame, *, batch_size: int) -> np.
 
 
 @torch.inference_mode()
-def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_size: int) -> list[LogLikelihoods]:
+def log_likelihoods(
+    lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_size: int, shapes: Shapes | None = None
+) -> list[LogLikelihoods]:
     """Return log p of every unit of context and target given all before it: what any convention sums or averages.
 
-    Shared parts are computed once: equal sequences, and a common context's keys and values. Contexts are
-    batched by exact length, targets padded on the right to a length that depends only on the sequence, so that
-    neither batch nor neighbours change a value in float32. (bfloat16 products may round by the shape of the batch, as
-    they do if a processor has no instructions for them.) Raises TooLongError as `unit_log_likelihoods` does.
+    Equal sequences are computed once, and so are contexts of more than `shapes.apart` tokens (by default those that
+    `shapes_of` says): their keys and values serve all their targets. Others are read anew with every target. On a CPU
+    all contexts are read apart, for what is computed is what counts there. On a GPU long ones are: that saves a
+    context's length for every target but the first, less one step of rounding, and costs one more pass, a mask of the
+    padding between context and target, and more shapes. How many share a context in this call does not matter: the
+    values would then depend on it. Models that keep states, or see only a window (which would count the padding), read
+    every sequence whole if lengths of contexts are padded; the former always.
+
+    All lengths follow from the sequence alone, so that neither batch nor neighbours change a value in float32.
+    (bfloat16 products may round by the shape of the batch, as they do if a processor has no instructions for them.)
+    Raises TooLongError as `unit_log_likelihoods` does.
     """
     splits = [_split(lm, item) for item in items]
     check_max_positions(
@@ -89,75 +98,95 @@ def log_likelihoods(lm: UnitLM, items: Sequence[LikelihoodRequest], *, batch_siz
         what="sequences to be scored",
         cure="leave them out, or choose a model with more positions",
     )
-    tails: dict[Ids, dict[Ids, None]] = defaultdict(dict)  # of every head, an ordered set
-    for head, tail in splits:
-        tails[head][tail] = None
-    known: dict[_Split, LogLikelihoods] = {}
     with fast_linear(lm.device):
-        if keeps_states(lm.model):
-            known, tails = _of_whole(lm, dict.fromkeys(splits), batch_size=batch_size), {}
-        for length, heads in sorted(grouped(tails, map(len, tails)).items()):
-            for some in sliced(heads, length=length, batch_size=batch_size):
-                known |= _of_heads(lm, {head: tails[head] for head in some}, batch_size=batch_size)
+        known = _Reader(lm, shapes or shapes_of(lm.model), batch_size).read([*dict.fromkeys(splits)])
     return [known[split] for split in splits]
 
 
-def _of_whole(lm: UnitLM, splits: Iterable[_Split], *, batch_size: int) -> dict[_Split, LogLikelihoods]:
-    """Read every sequence from its first token: a state cannot be taken back to the end of a context."""
-    limit = max_positions(lm.model.config)
-    rows = list(splits)
-    widths = [padded_length(len(head) + len(tail) - 1, room=limit) for head, tail in rows]
-    known: dict[_Split, LogLikelihoods] = {}
-    for width, group in sorted(grouped(rows, widths).items()):
-        for batch in sliced(group, length=width, batch_size=batch_size):
-            for split, nats in zip(
-                batch, _predict(lm, [head + tail for head, tail in batch], width=width, cache=None), strict=True
-            ):
-                past = len(split.head) - 1
-                known[split] = LogLikelihoods(nats[:past], nats[past:])
-    return known
+@dataclass(frozen=True)
+class _Reader:
+    """Forward passes over sequences, in given shapes."""
 
+    lm: UnitLM
+    shapes: Shapes
+    batch_size: int
 
-def _of_heads(lm: UnitLM, tails: Mapping[Ids, Iterable[Ids]], *, batch_size: int) -> dict[_Split, LogLikelihoods]:
-    """Read equally long heads once, then score all that follows them."""
-    heads = list(tails)
-    past = len(heads[0]) - 1
-    limit = max_positions(lm.model.config)
-    cache = DynamicCache() if past else None
-    width = padded_length(past, room=limit)
-    before = _predict(lm, heads, width=width, cache=cache)
-    if cache and width > past:
-        cache.crop(past - width)  # off with the keys and values of padding
-    rows = [(number, head[-1:] + tail) for number, head in enumerate(heads) for tail in tails[head]]
-    widths = [padded_length(len(ids) - 1, room=limit - past) for _, ids in rows]
-    known: dict[_Split, LogLikelihoods] = {}
-    for width, group in sorted(grouped(rows, widths).items()):
-        for batch in sliced(group, length=width, batch_size=batch_size):
-            copied = _select(lm, cache, [number for number, _ in batch]) if cache else None
-            after = _predict(lm, [ids for _, ids in batch], width=width, cache=copied)
-            for (number, ids), nats in zip(batch, after, strict=True):
-                known[_Split(heads[number], ids[1:])] = LogLikelihoods(before[number], nats)
-    return known
+    @property
+    def limit(self) -> int:
+        return max_positions(self.lm.model.config)
 
+    def read(self, splits: Sequence[_Split]) -> dict[_Split, LogLikelihoods]:
+        """Score every sequence, after its head or together with it."""
+        whole = keeps_states(self.lm.model)  # a state cannot be taken back to the end of a head
+        whole |= self.shapes.context > 1 and has_window(self.lm.model)
+        tails: dict[Ids, list[Ids]] = defaultdict(list)
+        for head, tail in splits:
+            if not whole and len(head) > self.shapes.apart:
+                tails[head].append(tail)
+        known = self.of_whole([split for split in splits if split.head not in tails])
+        widths = [rounded(len(head) - 1, self.shapes.context, room=self.limit) for head in tails]
+        for held, heads in sorted(grouped(tails, widths).items()):
+            for some, full in self.shapes.passes(heads, length=held + 1, batch_size=self.batch_size):
+                known |= self.of_heads(full, [tails[head] for head in some], held=held)
+        return known
 
-def _select(lm: UnitLM, cache: Cache, rows: list[int]) -> Cache:
-    """Copy rows of a cache; the original stays as it is, for the next batch of targets."""
-    chosen = copy(cache)
-    chosen.layers = [copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(torch.tensor(rows, device=lm.device))
-    return chosen
+    def of_whole(self, splits: Sequence[_Split]) -> dict[_Split, LogLikelihoods]:
+        """Read sequences from their first token."""
+        widths = [rounded(len(head) + len(tail) - 1, self.shapes.target, room=self.limit) for head, tail in splits]
+        known: dict[_Split, LogLikelihoods] = {}
+        for width, group in sorted(grouped(splits, widths).items()):
+            for batch, full in self.shapes.passes(group, length=width, batch_size=self.batch_size):
+                found = self.predict([head + tail for head, tail in full], width=width)
+                for split, nats in zip(batch, found, strict=False):
+                    past = len(split.head) - 1
+                    known[split] = LogLikelihoods(nats[:past], nats[past:])
+        return known
 
+    def of_heads(self, heads: Sequence[Ids], tails: Sequence[list[Ids]], *, held: int) -> dict[_Split, LogLikelihoods]:
+        """Read heads once, `held` positions of each, and then the tails of the first ones; the others are fillers."""
+        cache = DynamicCache() if held else None
+        width = rounded(held, self.shapes.target, room=self.limit)
+        before = self.predict(heads, width=width, cache=cache)
+        if cache and width > held:
+            cache.crop(held - width)  # off with the keys and values of padding
+        rows = [(number, heads[number][-1:] + tail) for number, some in enumerate(tails) for tail in some]
+        widths = [
+            rounded(len(ids) - 1, self.shapes.target, room=self.limit - len(heads[number]) + 1) for number, ids in rows
+        ]
+        known: dict[_Split, LogLikelihoods] = {}
+        for width, group in sorted(grouped(rows, widths).items()):
+            for batch, full in self.shapes.passes(group, length=width, held=held, batch_size=self.batch_size):
+                after = self.after(cache, heads, full, held=held, width=width)
+                for (number, ids), nats in zip(batch, after, strict=False):
+                    known[_Split(heads[number], ids[1:])] = LogLikelihoods(before[number], nats)
+        return known
 
-def _predict(lm: UnitLM, rows: Sequence[Ids], *, width: int, cache: Cache | None) -> list[np.ndarray]:
-    """Predict every token of each row but its first, after the content of the cache, to which they are added.
+    def after(
+        self, cache: Cache | None, heads: Sequence[Ids], rows: Sequence[tuple[int, Ids]], *, held: int, width: int
+    ) -> list[np.ndarray]:
+        """Predict the ids of each row after the cached head of its number."""
+        ids = [ids for _, ids in rows]
+        if cache is None:
+            return self.predict(ids, width=width)
+        numbers, device = [number for number, _ in rows], self.lm.device
+        chosen = selected_rows(cache, torch.tensor(numbers, device=device))
+        if self.shapes.context == 1:
+            return self.predict(ids, width=width, cache=chosen)
+        past = torch.tensor([len(heads[number]) - 1 for number in numbers], device=device)
+        return self.predict(ids, width=width, cache=chosen, **after_padding(past, held=held, new=width))
 
-    Rows are filled up to `width` tokens to predict, never none: a matrix product of a single row is rounded otherwise
-    than one of several. The last token fills them, and nothing real sees that.
-    """
-    if not width:
-        return [np.zeros(0)] * len(rows)
-    ids = torch.tensor([row + row[-1:] * (width + 1 - len(row)) for row in rows], device=lm.device)
-    given = {} if cache is None else {"past_key_values": cache}
-    logits = lm.model(ids[:, :-1], use_cache=cache is not None, **given).logits.float()
-    nats = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1).double().cpu().numpy()
-    return [found[: len(row) - 1] for found, row in zip(nats, rows, strict=True)]
+    def predict(
+        self, rows: Sequence[Ids], *, width: int, cache: Cache | None = None, **given: torch.Tensor
+    ) -> list[np.ndarray]:
+        """Predict every token of each row but its first, after the content of the cache, to which they are added.
+
+        Rows are filled up to `width` tokens to predict, never none: a matrix product of a single row is rounded
+        otherwise than one of several. The last token fills them, and nothing real sees that.
+        """
+        if not width:
+            return [np.zeros(0)] * len(rows)
+        ids = torch.tensor([row + row[-1:] * (width + 1 - len(row)) for row in rows], device=self.lm.device)
+        options: dict[str, Any] = {**given} if cache is None else {"past_key_values": cache, **given}
+        logits = self.lm.model(ids[:, :-1], use_cache=cache is not None, **options).logits.float()
+        nats = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1).double().cpu().numpy()
+        return [found[: len(row) - 1] for found, row in zip(nats, rows, strict=True)]

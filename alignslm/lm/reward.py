@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from alignslm import tables
-from alignslm.lm.buckets import grouped, padded_length, sliced
+from alignslm.buckets import Shapes, grouped, rounded, shapes_of
 from alignslm.lm.checkpoint import UnitLM, load_lm
 from alignslm.lm.positions import check_max_positions, max_positions
 from alignslm.speed.onednn import fast_linear
@@ -64,18 +64,18 @@ def token_ids(lm: UnitLM, rows: pl.DataFrame) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def unit_rewards(lm: UnitLM, rows: pl.DataFrame, *, batch_size: int) -> np.ndarray:
+def unit_rewards(lm: UnitLM, rows: pl.DataFrame, *, batch_size: int, shapes: Shapes | None = None) -> np.ndarray:
     """Return the reward of every continuation, (rows,) float64; in float32 it does not depend on other rows."""
-    ids = token_ids(lm, rows)
-    widths = [padded_length(len(one), room=max_positions(lm.model.config)) for one in ids]
+    ids, shapes = token_ids(lm, rows), shapes or shapes_of(lm.model)
+    widths = [rounded(len(one), shapes.target, room=max_positions(lm.model.config)) for one in ids]
     found, pad = np.zeros(len(ids)), lm.vocabulary.pad_id
     with fast_linear(lm.device):
         for width, group in sorted(grouped(range(len(ids)), widths).items()):
-            for batch in sliced(group, length=width, batch_size=batch_size):
-                padded = torch.tensor([ids[at] + [pad] * (width - len(ids[at])) for at in batch], device=lm.device)
-                mask = (torch.arange(width) < torch.tensor([len(ids[at]) for at in batch])[:, None]).to(lm.device)
+            for batch, full in shapes.passes(group, length=width, batch_size=batch_size):
+                padded = torch.tensor([ids[at] + [pad] * (width - len(ids[at])) for at in full], device=lm.device)
+                mask = (torch.arange(width) < torch.tensor([len(ids[at]) for at in full])[:, None]).to(lm.device)
                 logits = lm.model(padded, attention_mask=mask, use_cache=False).logits
-                found[batch] = logits.squeeze(-1).double().cpu().numpy()
+                found[batch] = logits[: len(batch)].squeeze(-1).double().cpu().numpy()
     return found
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from alignslm.buckets import grouped, rounded
 from alignslm.config.feedback import Sampling
-from alignslm.lm.buckets import grouped
 from alignslm.lm.cache import RowReader
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.draws import Draws, SampledContinuation, uniforms
@@ -21,7 +21,6 @@ from alignslm.lm.fixed_shapes import (
     FixedReader,
     StepGraphs,
     cuda_capture,
-    rounded,
 )
 from alignslm.lm.positions import check_max_positions
 from alignslm.lm.probe import fits_fixed_shapes
