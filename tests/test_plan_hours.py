@@ -154,6 +154,7 @@ def test_a_probe_on_one_gpu_is_divided_and_a_cpu_has_no_such_column(tmp_path, mo
     (tmp_path / "code.yaml").write_text((ROOT / "code.yaml").read_text())
     seconds = {"continuations@r1": 14400.0, "continuations@r2": 14400.0, "train@r1": 7200.0, "mos": None}
     monkeypatch.setattr(planning, "_probed", lambda *_: Estimate("a processor", seconds, {}))
+    edit(tmp_path / "experiments/execution.yaml", ("replicas: 1", "replicas: auto"))
     told = {}
     for before, device, gpus in (("cpu", "cpu", 2), ("cpu", "auto", 0), ("auto", "auto", 2)):
         edit(tmp_path / "experiments/execution.yaml", (f"device: {before}", f"device: {device}"))
