@@ -58,15 +58,23 @@ class DeviceMemory(NamedTuple):
     num_bytes: int
 
 
-def device_memory() -> DeviceMemory:
-    """Return the first GPU that nvidia-smi lists, else the machine's memory (a container's limit, if there is one)."""
+def gpus() -> list[DeviceMemory]:
+    """Return the GPUs that nvidia-smi lists, as many of them as CUDA_VISIBLE_DEVICES names."""
     command = shutil.which("nvidia-smi")
-    if command:
-        query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        printed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
-        name, _, mebibytes = printed.partition("\n")[0].rpartition(", ")
-        if mebibytes.strip().isdecimal():
-            return DeviceMemory(name, int(mebibytes) << 20)
+    if not command:
+        return []
+    query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    printed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603
+    rows = [line.rpartition(", ") for line in printed.splitlines()]
+    found = [DeviceMemory(name, int(size) << 20) for name, _, size in rows if size.strip().isdecimal()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else found[: len([name for name in visible.split(",") if name not in {"", "-1"}])]
+
+
+def device_memory() -> DeviceMemory:
+    """Return the first GPU, else the machine's memory (a container's limit, if there is one)."""
+    if found := gpus():
+        return found[0]
     import psutil
 
     return DeviceMemory("this machine", min([psutil.virtual_memory().total, *_limits()]))

@@ -67,10 +67,10 @@ def test_rows_are_dropped_by_half_and_what_they_drew_is_kept(monkeypatch):
 
 def test_idle_rows_have_ended_and_are_never_told():
     reader = FixedReader(LM.model, SMALL, pad_id=0, capacity=20, graphs=StepGraphs(capture=None))
-    draws = reader.begin([[1, 5], [1]], [0, 1, 1, 0, 1], Draws(LM, uniforms(range(5), 3), SAMPLING))
-    assert draws.ended.tolist() == [False] * 5 + [True]
+    draws = reader.begin([[1, 5], [1]], [0, 1] * 8 + [1], Draws(LM, uniforms(range(17), 3), SAMPLING))
+    assert draws.ended.tolist() == [False] * 17 + [True]
     draws.choose()
-    assert sorted(draws.told(LM.vocabulary.decode)) == list(range(5))
+    assert sorted(draws.told(LM.vocabulary.decode)) == list(range(17))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

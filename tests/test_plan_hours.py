@@ -1,15 +1,19 @@
 """Hours of a run: how often each step is computed, by hand; times are consistent, and compared with no clock."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
 
-from alignslm.cli import app
+from alignslm import machine
+from alignslm.cli import app, planning
 from alignslm.cli.planning import duration
-from alignslm.config.loading import load_experiment
+from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
 from alignslm.pipeline import read_stages
+from alignslm.plan.hours import gpu_times, shared
+from alignslm.plan.probe import Estimate
 from alignslm.plan.work import amounts_of, lengths_of, seconds_of
 from alignslm.plan.workload import volume_of
 from tests.micro import ROOT
@@ -72,6 +76,110 @@ def test_a_stage_takes_its_steps_times_or_is_unknown():
         "1.0 h",
         "1,388.9 h",
     ]
+
+
+# --- several GPUs ---
+
+
+def execution(**changes):
+    return load_execution(ROOT).model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "gpus", "used"),
+    [
+        ("continuations@r1", {}, 8, 8),
+        ("eval@base", {"replicas": 3}, 8, 3),
+        ("units", {"replicas": 16}, 8, 8),
+        ("train@r1", {}, 8, 1),
+        ("train@r1", {"num_processes": 4}, 8, 4),
+        ("reward@rm", {"num_processes": 16}, 8, 8),
+        ("base", {"num_processes": 2, "replicas": 8}, 8, 2),
+        ("vocoder", {"num_processes": 8}, 8, 1),
+        ("scores@r1", {"replicas": 4}, 0, 1),
+        ("train@r1", {"num_processes": 2}, 0, 1),
+    ],
+)
+def test_a_stage_is_divided_by_the_gpus_that_share_it(stage, changes, gpus, used):
+    assert shared(stage, 24.0, execution(**changes), gpus, measured=True) == (24.0 / used, used, True)
+
+
+def gpu_rates(preset, **changes):
+    edited = preview(preset, ROOT)
+    experiment = edited.experiment.model_copy(update=changes)
+    stages = read_stages(ROOT, params=edited.text)
+    return gpu_times(experiment, execution(), volume_of(experiment, ROOT), stages, 1)
+
+
+def test_only_kinds_and_sizes_with_a_rate_have_hours():
+    """The embedded experiment has none; without the published vocoder, what speaks has none."""
+    found, vocoder = gpu_rates("twist-1.3b"), preview("tiny", ROOT).experiment.vocoder
+    assert not gpu_rates("tiny")
+    assert {"speech@r1", "samples@base", "continuations@r1"} <= found.keys()
+    assert "base" not in found
+    assert found.keys() - gpu_rates("twist-1.3b", vocoder=vocoder).keys() == {
+        name for name in found if name.startswith(("speech", "samples"))
+    }
+
+
+def test_sft_reads_one_side_and_is_not_as_measured():
+    found = gpu_rates("twist-1.3b")
+    assert found["train@r1"].measured
+    assert not found["train@sft"].measured
+    assert found["train@r1"].seconds == pytest.approx(2 * found["train@sft"].seconds)
+
+
+LISTED = "NVIDIA H200, 143771\nNVIDIA H200, 143771\nNVIDIA H200, 143771\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "visible", "count"),
+    [(LISTED, None, 3), (LISTED, "0,2", 2), (LISTED, "", 0), (LISTED, "-1", 0), ("No devices were found\n", None, 0)],
+)
+def test_gpus_are_those_that_nvidia_smi_lists_and_that_are_visible(printed, visible, count, tmp_path, monkeypatch):
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}END\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpus() == [("NVIDIA H200", 143_771 << 20)] * count
+    assert (machine.device_memory().name == "NVIDIA H200") == (count > 0)
+
+
+def test_a_probe_on_one_gpu_is_divided_and_a_cpu_has_no_such_column(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_experiment(tmp_path))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "code.yaml").write_text((ROOT / "code.yaml").read_text())
+    seconds = {"continuations@r1": 14400.0, "continuations@r2": 14400.0, "train@r1": 7200.0, "mos": None}
+    monkeypatch.setattr(planning, "_probed", lambda *_: Estimate("a processor", seconds, {}))
+    edit(tmp_path / "experiments/execution.yaml", ("replicas: 1", "replicas: auto"))
+    told = {}
+    for before, device, gpus in (("cpu", "cpu", 2), ("cpu", "auto", 0), ("auto", "auto", 2)):
+        edit(tmp_path / "experiments/execution.yaml", (f"device: {before}", f"device: {device}"))
+        monkeypatch.setattr(planning, "gpus", lambda gpus=gpus: [machine.DeviceMemory("NVIDIA H200", 1 << 37)] * gpus)
+        lines = CliRunner().invoke(app, ["plan", "--offline", "--probe"]).stdout.splitlines()
+        start = next(row for row, line in enumerate(lines) if line.startswith("estimate on"))
+        told[device, gpus] = [line.split() for line in lines[start : start + 4]]
+    assert told["cpu", 2] == told["auto", 0]
+    assert told["auto", 0] == [
+        ["estimate", "on", "a", "processor", "time"],
+        ["continuations", "8.0", "h"],
+        ["train", "2.0", "h"],
+        ["together", "10.0", "h"],
+    ]
+    assert told["auto", 2] == [
+        ["estimate", "on", "2", "x", "NVIDIA", "H200", "time", "GPUs"],
+        ["continuations", "4.0", "h", "2"],
+        ["train", "2.0", "h", "1"],
+        ["together", "6.0", "h"],
+    ]
+    data = json.loads(CliRunner().invoke(app, ["plan", "--offline", "--probe", "--json"]).stdout)["gpus"]
+    assert data["names"] == ["NVIDIA H200"] * 2
+    assert data["stages"]["continuations@r1"] == {"seconds": 7200.0, "gpus": 2, "measured": True}
+    monkeypatch.setattr(planning, "gpus", list)
+    assert "gpus" not in json.loads(CliRunner().invoke(app, ["plan", "--offline", "--probe", "--json"]).stdout)
 
 
 @pytest.mark.long

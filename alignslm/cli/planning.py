@@ -18,11 +18,12 @@ from alignslm.config.execution import Execution
 from alignslm.config.experiment import Experiment
 from alignslm.config.loading import load_execution, load_experiment
 from alignslm.config.presets import preview
-from alignslm.machine import device_memory
+from alignslm.machine import DeviceMemory, device_memory, gpus
 from alignslm.pipeline import Stage
 from alignslm.plan import Plan, plan_of
 from alignslm.plan.disk import Disk
 from alignslm.plan.downloads import Download, server_of
+from alignslm.plan.hours import StageTime, gpu_times, shared
 from alignslm.plan.stages import planned_stages
 from alignslm.plan.workload import JudgeRequests, Workload
 from alignslm.terminal import Console
@@ -42,7 +43,7 @@ def plan(
     offline: Annotated[bool, typer.Option("--offline", help="Do not look up sizes and access online.")] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Estimate the stages' hours by timing a few steps here."),
+        typer.Option("--probe", help="Estimate the stages' hours by timing a few steps here, on one GPU if any."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -50,6 +51,7 @@ def plan(
 
     Everything that is missing is listed at once with the command that provides it (files, packages, keys, disk space,
     rubrics, request budgets), and the exit status is then 1. Nothing is downloaded and no published model is loaded.
+    On a machine with GPUs it also prints the hours on all of them, by the rates of docs/scaling.md, or timed.
 
     [bold]alignslm plan[/]                     of params.yaml
 
@@ -64,14 +66,21 @@ def plan(
     looked = outside.compare(experiment, root, new=False)
     stages = planned_stages(root, params=None if edited is None else edited.text, stale=looked.stale)
     hours = _probed(experiment, execution, planned, stages[1]) if probe else None
+    found = [] if execution.device == "cpu" else gpus()
+    times = _times(experiment, execution, planned, stages[1], timed=hours, gpus=len(found))
     if as_json:
         extra = {"changed": looked.changes, "estimate": hours._asdict() if hours else None}
+        if found:
+            extra["gpus"] = {
+                "names": [gpu.name for gpu in found],
+                "stages": {name: one._asdict() for name, one in times.items()},
+            }
         print(json.dumps(as_data(planned, *stages) | extra, indent=1))
     else:
         for change in looked.changes:
             Console(highlight=False).print(Text(change, style="yellow"), soft_wrap=True)
         _show(planned, stages, batch_size=execution.batch_size, asked=not offline)
-        _show_hours(hours, stages[1])
+        _show_hours(times, hours, found, stages[1])
         _show_missing(planned.missing, stages[1])
     raise typer.Exit(1 if planned.missing else 0)
 
@@ -82,27 +91,49 @@ def _probed(experiment: Experiment, execution: Execution, planned: Plan, again: 
     return estimate(experiment, execution, planned.volume, again)
 
 
-def _show_hours(hours: "Estimate | None", again: list[Stage]) -> None:
+def _times(
+    experiment: Experiment,
+    execution: Execution,
+    planned: Plan,
+    again: list[Stage],
+    *,
+    timed: "Estimate | None",
+    gpus: int,
+) -> dict[str, StageTime]:
+    """Return the times of stages on all GPUs: as timed here, else by known rates of GPUs, if there are any."""
+    if timed is None:
+        return gpu_times(experiment, execution, planned.volume, again, gpus) if gpus else {}
+    known = {name: seconds for name, seconds in timed.seconds.items() if seconds is not None}
+    return {name: shared(name, seconds, execution, gpus, measured=True) for name, seconds in known.items()}
+
+
+def _show_hours(
+    times: dict[str, StageTime], timed: "Estimate | None", found: list[DeviceMemory], again: list[Stage]
+) -> None:
     console = wide_console()
-    if hours is None:
+    if timed is None and not times:
         if again:
             console.print("`alignslm plan --probe` estimates the hours on this machine from a few timed steps")
         return
-    known = {name: seconds for name, seconds in hours.seconds.items() if seconds is not None}
-    grouped_s: dict[str, float] = {}
-    for name, seconds in known.items():
-        kind = name.partition("@")[0]
-        grouped_s[kind] = grouped_s.get(kind, 0.0) + seconds
-    rows = [
-        *((name, duration(seconds)) for name, seconds in grouped_s.items()),
-        ("together", duration(sum(known.values()))),
-    ]
+    by_kind: dict[str, list[StageTime]] = {}
+    for name, one in times.items():
+        by_kind.setdefault(name.partition("@")[0], []).append(one)
+    rows = [(name, _sum(some), str(some[0].gpus)) for name, some in by_kind.items()]
+    rows.append(("together", _sum(list(times.values())), ""))
+    place = f"{len(found)} x {found[0].name}" if found else timed.device if timed else ""
+    headings = (f"{'estimate' if timed else 'hours'} on {place}", "time", "GPUs")
+    shown = len(headings) if found else 2
     console.print()
-    console.print(grid((f"estimate on {hours.device}", "time"), rows))
-    left = [stage for stage in again if stage.name not in known]
-    console.print(
-        f"estimated from a few steps timed just now, at the current load; not included: {grouped(left, again)}"
-    )
+    console.print(grid(headings[:shown], (row[:shown] for row in rows)))
+    left = grouped([stage for stage in again if stage.name not in times], again)
+    told = "by rates of an H200 (docs/scaling.md), ~ with assumed ones; `alignslm plan --probe` times steps on this GPU"
+    if timed:
+        told = "estimated from a few steps timed just now, at the current load"
+    console.print(f"{told}; not included: {left}")
+
+
+def _sum(times: list[StageTime]) -> str:
+    return ("" if all(one.measured for one in times) else "~") + duration(sum(one.seconds for one in times))
 
 
 def duration(seconds: float) -> str:

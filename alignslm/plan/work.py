@@ -16,6 +16,7 @@ from alignslm.config.models import (
 )
 from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.config.speech import CharCTCASRConfig, ConvGriffinLimConfig, StoryWorldConfig
+from alignslm.config.whisper import WhisperASRConfig
 from alignslm.pipeline import Stage
 from alignslm.plan.workload import RUNS_PER_UNIT, STORY_WORDS, corpus_hours, drawn_by_guard, drawn_online
 
@@ -55,6 +56,7 @@ def amounts_of(experiment: Experiment, stages: list[Stage]) -> dict[str, Amounts
     drawn = (prompts.train + prompts.valid) * params.sampling.num_continuations
     held = getattr(prompts, params.evaluation.split) * params.evaluation.num_continuations
     silent = sum((prompts.train, prompts.valid, prompts.dev, prompts.test)) if prompts.cut_at == "time" else 0
+    shorter = 1.0 if isinstance(experiment.asr, WhisperASRConfig) else sizes.prompt_s / sizes.spoken_s  # Whisper: 30 s
     corpus_s = 3600 * (corpus_hours(experiment) or 0.0)
     found: dict[str, Amounts] = {
         "corpus": {} if isinstance(experiment.corpus, Recordings) else {"story": corpus_s / sizes.utterance_s},
@@ -62,7 +64,7 @@ def amounts_of(experiment: Experiment, stages: list[Stage]) -> dict[str, Amounts
         "base": _base(experiment),
         "vocoder": {"vocoder step": _steps(experiment.vocoder)},
         "asr": {"asr step": _steps(experiment.asr), "synthesize": _resynthesized(experiment) * sizes.utterance_s},
-        "prompt_transcripts": {"transcribe": silent * sizes.prompt_s / sizes.spoken_s if silent else 0},
+        "prompt_transcripts": {"transcribe": silent * shorter},
         "continuations": {"draw": drawn},
         "speech": {"synthesize": drawn * sizes.spoken_s},
         "transcripts": {"transcribe": drawn},

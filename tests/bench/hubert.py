@@ -6,6 +6,7 @@ from transformers import HubertConfig, HubertModel
 
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.sources import FolderSource
+from alignslm.device import exact_float32
 from alignslm.encoder.checkpoint_info import CheckpointInfo, framing_of
 from alignslm.encoder.hubert import HubertEncoder
 from alignslm.units import deduplicate
@@ -37,7 +38,8 @@ def _plain(model: HubertModel, codebook: torch.Tensor, waveforms: list[np.ndarra
     found: Answer = []
     for waveform in waveforms:
         samples = torch.from_numpy(waveform)[None].to(codebook.device)
-        features = model(samples, output_hidden_states=True).hidden_states[LAYER][0]
+        with exact_float32():  # as ours: cuDNN would round to TF32, and other units would be nearest
+            features = model(samples, output_hidden_states=True).hidden_states[LAYER][0]
         found.append(deduplicate(torch.cdist(features, codebook).argmin(-1).cpu().numpy())[0])
     return found
 
@@ -91,6 +93,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
         },
         difference=mismatch_rate,
         tolerance=0.0,
+        unit="of all utterances",
         cost=Cost(frames * 2.0 * num_parameters(cut.encoder) + _conv_flop(settings, waveforms), None),
     )
 

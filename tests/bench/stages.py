@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -14,9 +14,9 @@ from tests.bench.models import Size
 
 
 class Build(Protocol):
-    """Builds the work of a stage at `scale` times its usual amount."""
+    """Builds the work of a stage at `scale` times its usual amount; `work` are options of single stages."""
 
-    def __call__(self, size: Size, *, scale: int, device: str) -> Case:
+    def __call__(self, size: Size, *, scale: int, device: str, **work: Any) -> Case:
         """Return the case; models are on `device`."""
         ...
 
@@ -37,6 +37,12 @@ class UnknownStageError(BenchError):
     """No benchmark has this name."""
 
 
+def require_stages(stages: Sequence[str]) -> None:
+    """Raise UnknownStageError unless all are benchmarks."""
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise UnknownStageError(f"no benchmark {unknown[0]!r}; there are {', '.join(STAGES)}, pairs")
+
+
 def run(
     stages: Sequence[str],
     *,
@@ -50,8 +56,7 @@ def run(
 
     The plain paths run at the first scale alone: how our own time and memory grow is seen without them.
     """
-    if unknown := [stage for stage in stages if stage not in STAGES]:
-        raise UnknownStageError(f"no benchmark {unknown[0]!r}; there are {', '.join(STAGES)}, pairs")
+    require_stages(stages)
     results = []
     for stage in stages:
         for scale in scales:

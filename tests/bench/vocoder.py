@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from alignslm.device import exact_float32
 from alignslm.vocoder.unit_hifigan import BATCH_SAMPLES, UnitHifiganVocoder, Voice
 from alignslm.vocoder.unit_hifigan_net import LAST_SLOPE, SLOPE, Shape, UnitHifiGan
 from tests.bench.case import Case, Cost, max_abs_difference
@@ -55,7 +56,11 @@ class _AsPublished:
 
     @torch.inference_mode()
     def speak(self, units: list[int]) -> np.ndarray:
-        """Return samples."""
+        """Return samples, in float32 throughout as ours."""
+        with exact_float32():
+            return self._speak(units)
+
+    def _speak(self, units: list[int]) -> np.ndarray:
         embedding, count = self.weights["dict.weight"], len(self.shape.block_kernels)
         x = self._conv("conv_pre", embedding[torch.tensor(units, device=embedding.device)].T[None])
         for level, (rate, kernel) in enumerate(zip(RATES, KERNELS, strict=True)):
@@ -96,6 +101,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
         },
         difference=max_abs_difference,
         tolerance=1e-4,
+        unit="of full scale",
         cost=Cost(sum(map(len, clips)) * _frame_flop(shape), None),
     )
 
