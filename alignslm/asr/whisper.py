@@ -23,7 +23,7 @@ from alignslm.asr import Transcript
 from alignslm.asr.whisper_checkpoint import decoder_prompt, decoding, find, load_processor
 from alignslm.audio import rms
 from alignslm.config.whisper import AnyWhisperConfig, WhisperASRConfig
-from alignslm.device import exact_float32, resolve_device
+from alignslm.device import exact_float32, planless_attention, resolve_device
 from alignslm.loading.whisper import read_model
 from alignslm.progress import track
 
@@ -117,7 +117,7 @@ class WhisperASR:
         """Decode pieces of about one length together, since a batch lasts as long as its longest text."""
         heard: dict[int, DecodedSegment] = {}
         order = sorted(range(len(pieces)), key=lambda number: len(pieces[number]))
-        with torch.inference_mode(), exact_float32():
+        with torch.inference_mode(), exact_float32(), planless_attention():
             starts = range(0, len(order), BATCH_ROWS)
             shown = track(starts, total=len(starts), label=f"transcribed, {BATCH_ROWS} at a time")
             for start in shown if len(starts) > 1 else starts:

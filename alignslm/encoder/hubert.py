@@ -18,7 +18,7 @@ from transformers import HubertModel
 
 from alignslm.config.hubert import HubertEncoderConfig
 from alignslm.config.model import Config
-from alignslm.device import exact_float32, resolve_device
+from alignslm.device import exact_float32, planless_attention, resolve_device
 from alignslm.encoder import Encoded
 from alignslm.encoder.checkpoint_info import CheckpointInfo, read_checkpoint_info
 from alignslm.encoder.codebook import load_codebook, nearest
@@ -136,7 +136,7 @@ class HubertEncoder:
     def features(self, samples: torch.Tensor) -> torch.Tensor:
         """Return (frames, width), the output of the chosen layer for (samples,) as they are."""
         inputs = samples[None].to(self._device, getattr(torch, self.config.dtype))
-        with exact_float32():
+        with exact_float32(), planless_attention():
             found = self._model(inputs, output_hidden_states=True).hidden_states
         return found[self.config.layer][0]
 

@@ -9,6 +9,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from alignslm.buckets import filled, rounded
 from alignslm.config.llm_judges import GeneratedRating
+from alignslm.device import planless_attention
 from alignslm.judge.prompt_format import PromptFormatter
 from alignslm.judge.replies import Reply
 from alignslm.model_cache import keeps_states, left_padded
@@ -69,14 +70,15 @@ def _write(
     """Return what the model generates after each row of ids, padded on the left according to the mask."""
     noise = [GumbelNoise(seeds, decoding.temperature)] if decoding.temperature > 0 else []
     generate: Any = model.generate
-    written = generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        max_new_tokens=decoding.max_tokens,
-        do_sample=False,
-        pad_token_id=questions.pad,
-        logits_processor=LogitsProcessorList(noise),
-    )
+    with planless_attention():  # every token is another length
+        written = generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=decoding.max_tokens,
+            do_sample=False,
+            pad_token_id=questions.pad,
+            logits_processor=LogitsProcessorList(noise),
+        )
     return [_reply(row[ids.shape[1] :], model, questions) for row in written]
 
 

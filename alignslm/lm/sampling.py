@@ -12,6 +12,7 @@ import torch
 
 from alignslm.buckets import grouped, rounded
 from alignslm.config.feedback import Sampling
+from alignslm.device import planless_attention
 from alignslm.lm.cache import RowReader
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.draws import Draws, SampledContinuation, uniforms
@@ -50,7 +51,8 @@ class _ExactReader:
 
     def advance(self, draws: Draws) -> None:
         """Read the unit that every row has drawn, and draw the next one."""
-        draws.logits = self._reader.read(draws.chosen.unsqueeze(-1))
+        with planless_attention():  # every step is another length
+            draws.logits = self._reader.read(draws.chosen.unsqueeze(-1))
         draws.choose()
 
     def keep(self, draws: Draws, unfinished: torch.Tensor) -> Draws:
