@@ -34,10 +34,10 @@ class Shapes(NamedTuple):
     ) -> Iterator[tuple[list[T], list[T]]]:
         """Yield consecutive rows of `length` tokens for one pass each: as they are, and with fillers behind them.
 
-        They are at most `batch_size`, and about `tokens` tokens, among which a GPU counts the `held` positions of each
-        row's cache as well: its memory is what limits a pass.
+        They are at most `batch_size`, and about `tokens` tokens. Unless any count of rows will do, the `held` positions
+        of each row's cache are among these: the tokens of a CPU are limited by its caches, of a GPU by its memory.
         """
-        size = max(1, min(batch_size, self.tokens // max(1, length + (held if self.rows == "few" else 0))))
+        size = max(1, min(batch_size, self.tokens // max(1, length + (0 if self.rows == "any" else held))))
         if self.rows == "few":
             size -= size % (1 << max(0, size.bit_length() - 4))
         for start in range(0, len(rows), size):

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from alignslm import tables
-from alignslm.benchmarks import BenchmarkError
+from alignslm.benchmarks import BenchmarkError, scoring
 from alignslm.benchmarks.conventions import preferred
 from alignslm.benchmarks.items import paired
 from alignslm.benchmarks.scoring import score_items
@@ -77,6 +77,15 @@ def test_row_order_and_batch_change_nothing():
         table.sample(fraction=1, shuffle=True, seed=3), lm, CONFIG, benchmark="b", model="m", batch_size=32
     )
     assert one.equals(two)
+
+
+@pytest.mark.parametrize("size", [1, 32])
+def test_sides_that_are_read_together_as_on_a_gpu_score_the_same_to_the_last_bit(size):
+    lm, pairs = tiny_lm(), paired(items(20))
+    together = scoring._parts(pairs, scoring.SIDES, lm, batch_size=size)
+    apart = [part for side in scoring.SIDES for part in scoring._parts(pairs, (side,), lm, batch_size=size)]
+    assert len(together) == len(apart) == 10
+    assert pl.DataFrame(together).equals(pl.DataFrame(apart))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Item scores: the log-likelihood of both sides of every pair, and which side the model prefers."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from alignslm import tables
@@ -30,7 +32,8 @@ def score_items(
         raise BenchmarkError(f"evaluation.include_eos is true, but model {model!r} has no EOS token. Set it to false.")
     pairs = paired(items)
     declared = Convention(config.likelihood, config.reduction, config.include_eos)
-    parts = [part for side in SIDES for part in _parts(pairs, side, lm, batch_size=batch_size)]
+    calls = [(side,) for side in SIDES] if lm.device.type == "cpu" else [SIDES]  # a GPU reads a pair's context once
+    parts = [part for sides in calls for part in _parts(pairs, sides, lm, batch_size=batch_size)]
     scores = pairs.with_columns(
         pl.lit(benchmark).alias("benchmark"), pl.lit(model).alias("model"), *parts
     ).with_columns(
@@ -41,15 +44,25 @@ def score_items(
     return tables.conform(scores, tables.ITEM_SCORES)
 
 
-def _parts(pairs: pl.DataFrame, side: str, lm: UnitLM, *, batch_size: int) -> list[pl.Series]:
-    """Return sums and counts of one side's context, ending and end of sequence."""
-    suffix = "" if side == "positive" else "_negative"
+def _parts(pairs: pl.DataFrame, sides: Sequence[str], lm: UnitLM, *, batch_size: int) -> list[pl.Series]:
+    """Return sums and counts of each side's context, ending and end of sequence, the sides read together."""
     has_eos = lm.vocabulary.eos_id is not None
-    rows = pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
-    with named_rows(pairs["pair_id"]):
-        found = log_likelihoods(
-            lm, [LikelihoodRequest(context, units, has_eos) for context, units in rows], batch_size=batch_size
-        )
+    suffixes = ["" if side == "positive" else "_negative" for side in sides]
+    items = [
+        LikelihoodRequest(context, units, has_eos)
+        for suffix in suffixes
+        for context, units in pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
+    ]
+    with named_rows([*pairs["pair_id"]] * len(sides)):
+        found = log_likelihoods(lm, items, batch_size=batch_size)
+    return [
+        part
+        for place, side in enumerate(sides)
+        for part in _columns(side, found[place * len(pairs) :][: len(pairs)], has_eos=has_eos)
+    ]
+
+
+def _columns(side: str, found: Sequence[LogLikelihoods], *, has_eos: bool) -> list[pl.Series]:
     endings = [nats.target[:-1] if has_eos else nats.target for nats in found]
     return [
         pl.Series(f"{side}_context_logprob", [float(nats.context.sum()) for nats in found], pl.Float64),

@@ -85,7 +85,8 @@ class CausalLMJudgeConfig(Config):
         description="whether conditional perplexity is measured too, in further forward passes"
     )
     batch_size: PositiveCount = Field(
-        description="rows of every forward pass. Kernels round by shape, so this is no matter of execution"
+        description="rows of every forward pass (on a GPU of written answers only: there its memory says how many are "
+        "read). Kernels round by shape, so this is no matter of execution"
     )
     max_unscored: MaxUnscored = 0.1
     auc_texts: AucTexts = 20

@@ -39,7 +39,7 @@ def generate_replies(
 ) -> list[Reply]:
     """Return votes 0, 1, ... on the first question's text, then on the next; only the generated text.
 
-    Equal texts get equal answers. Lengths are padded on the left and rows filled up, as in `judge.prefixes`.
+    Equal texts get equal answers. Lengths are padded on the left and rows filled up, as in `judge.prefix_cache`.
     """
     asked = [(text, vote) for text in texts for vote in range(decoding.num_votes)]
     ids = [questions.question_ids(text) for text, _ in asked]

@@ -1,8 +1,8 @@
 """Logits of many sequences with a common beginning: it is read once, and a row's result is independent of others.
 
 A sequence is head + stem + leaf. The head is common to all (the rubric), a stem to a few (the continuations of one
-prompt). Lengths are rounded up to a fixed step, and every forward pass has a fixed number of rows (one of a few on a
-GPU), so its shape follows from each row alone: kernels round by shape, and the company a row is read in would show in
+prompt). Every forward pass has a fixed number of rows (on a GPU one for every length) and lengths rounded up to a fixed
+step, so its shape follows from each row alone: kernels round by shape, and the company a row is read in would show in
 its last bits otherwise.
 Padding is on the right of stem and leaf, where a causal model cannot see it (leaf) or is told not to (stem). Of a
 model that keeps states instead of keys and values every sequence is read whole.
@@ -58,13 +58,13 @@ def _read(cache: DynamicCache, width: int) -> KeyValues:
 class PrefixCache:
     """Runs a causal model over sequences after one head, in given `shapes` (by default those for its device).
 
-    On a CPU every forward pass has `rows` rows, on a GPU as many as its tokens allow.
+    On a CPU every forward pass has `rows` rows, on a GPU as many as the tokens of a pass allow.
     """
 
     def __init__(self, model: PreTrainedModel, head: Ids, *, rows: int, shapes: Shapes | None = None) -> None:
         self.model, self.head = model, head
-        self.shapes = shapes or shapes_of(model, cpu=CPU)
-        self.rows = rows if self.shapes.rows == "all" else sys.maxsize
+        self.shapes = shapes or shapes_of(model, cpu=CPU)._replace(rows="all")
+        self.rows = rows if self.shapes == CPU else sys.maxsize
         self.stem_step = 1 if has_window(model) else self.shapes.context  # a window would count the padding
         self._limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         self._whole = keeps_states(model)
