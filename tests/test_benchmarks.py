@@ -5,11 +5,12 @@ import polars as pl
 import pytest
 
 from alignslm import tables
-from alignslm.benchmarks import BenchmarkError, scoring
+from alignslm.benchmarks import BenchmarkError
 from alignslm.benchmarks.conventions import preferred
 from alignslm.benchmarks.items import paired
 from alignslm.benchmarks.scoring import score_items
 from alignslm.config.evaluation import Evaluation
+from alignslm.lm.likelihood import LikelihoodRequest, log_likelihoods
 from tests.messages import names
 from tests.tiny_lm import VOCABULARY, naive_log_probs, tiny_lm
 
@@ -80,12 +81,16 @@ def test_row_order_and_batch_change_nothing():
 
 
 @pytest.mark.parametrize("size", [1, 32])
-def test_sides_that_are_read_together_as_on_a_gpu_score_the_same_to_the_last_bit(size):
+def test_sides_score_what_they_score_alone_to_the_last_bit(size):
+    """They are read in one call, so that a context which both have is read once."""
     lm, pairs = tiny_lm(), paired(items(20))
-    together = scoring._parts(pairs, scoring.SIDES, lm, batch_size=size)
-    apart = [part for side in scoring.SIDES for part in scoring._parts(pairs, (side,), lm, batch_size=size)]
-    assert len(together) == len(apart) == 10
-    assert pl.DataFrame(together).equals(pl.DataFrame(apart))
+    scores = score_items(items(20), lm, CONFIG, benchmark="b", model="m", batch_size=size)
+    for side, suffix in (("positive", ""), ("negative", "_negative")):
+        rows = pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
+        requests = [LikelihoodRequest(context, units, eos=True) for context, units in rows]
+        alone = log_likelihoods(lm, requests, batch_size=size)
+        assert scores[f"{side}_context_logprob"].to_list() == [nats.context.sum() for nats in alone]
+        assert scores[f"{side}_logprob"].to_list() == [nats.target[:-1].mean() for nats in alone]
 
 
 @pytest.mark.parametrize(

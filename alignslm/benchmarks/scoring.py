@@ -32,8 +32,7 @@ def score_items(
         raise BenchmarkError(f"evaluation.include_eos is true, but model {model!r} has no EOS token. Set it to false.")
     pairs = paired(items)
     declared = Convention(config.likelihood, config.reduction, config.include_eos)
-    calls = [(side,) for side in SIDES] if lm.device.type == "cpu" else [SIDES]  # a GPU reads a pair's context once
-    parts = [part for sides in calls for part in _parts(pairs, sides, lm, batch_size=batch_size)]
+    parts = _parts(pairs, lm, batch_size=batch_size)
     scores = pairs.with_columns(
         pl.lit(benchmark).alias("benchmark"), pl.lit(model).alias("model"), *parts
     ).with_columns(
@@ -44,20 +43,19 @@ def score_items(
     return tables.conform(scores, tables.ITEM_SCORES)
 
 
-def _parts(pairs: pl.DataFrame, sides: Sequence[str], lm: UnitLM, *, batch_size: int) -> list[pl.Series]:
-    """Return sums and counts of each side's context, ending and end of sequence, the sides read together."""
+def _parts(pairs: pl.DataFrame, lm: UnitLM, *, batch_size: int) -> list[pl.Series]:
+    """Return sums and counts of each side's context, ending and end of sequence; what both share is read once."""
     has_eos = lm.vocabulary.eos_id is not None
-    suffixes = ["" if side == "positive" else "_negative" for side in sides]
     items = [
         LikelihoodRequest(context, units, has_eos)
-        for suffix in suffixes
+        for suffix in ("", "_negative")  # in the order of SIDES
         for context, units in pairs.select(f"context_units{suffix}", f"units{suffix}").iter_rows()
     ]
-    with named_rows([*pairs["pair_id"]] * len(sides)):
+    with named_rows([*pairs["pair_id"]] * len(SIDES)):
         found = log_likelihoods(lm, items, batch_size=batch_size)
     return [
         part
-        for place, side in enumerate(sides)
+        for place, side in enumerate(SIDES)
         for part in _columns(side, found[place * len(pairs) :][: len(pairs)], has_eos=has_eos)
     ]
 
