@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tests.bench import suite
+from tests.bench import preference, suite
 from tests.bench.__main__ import app, print_result
 from tests.bench.case import Case, Cost, MismatchError, max_abs_difference, mismatch_rate
 from tests.bench.harness import Spread, measure
@@ -220,7 +220,7 @@ def test_the_suite_holds_what_a_gpu_is_to_be_measured_on():
     largest = max(
         one.work["pairs_at_once"] for one in everything if (one.stage, one.size) == ("preference", "twist-7b")
     )
-    assert largest == 16
+    assert largest == preference.FEWER["twist-7b"] == 16
     assert len({(one.stage, str(one)) for one in suite.cases(["sampling"], "tiny")}) == 3
     with pytest.raises(UnknownStageError):
         suite.cases(["samplng"], None)

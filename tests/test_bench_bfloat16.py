@@ -15,7 +15,7 @@ from tests.bench.stages import STAGES
 from tests.messages import names
 
 DTYPES = (torch.float32, torch.bfloat16)
-WORK = {"sampling": {"rows": 500}, "judge": {"write": False}}  # standard errors fall with the draws
+WORK = {"sampling": {"rows": 1000}, "judge": {"write": False}}  # standard errors fall with the draws
 STAGES_OF_LMS = ("sampling", "storycloze", "sblimp", "judge", "perplexity", "preference")
 
 
@@ -83,6 +83,18 @@ def test_a_wrong_sampler_is_caught_in_bfloat16(wrong, monkeypatch):
     names(raised.value, "0.3 nats" if wrong in {"prompt", "logprob"} else "4 standard errors")
 
 
+def test_other_draws_of_the_same_distribution_agree(monkeypatch):
+    """As on a GPU, where a rounding soon makes another continuation of every draw."""
+    case, real = built("sampling", torch.bfloat16, monkeypatch), sampling.sample
+    other = lambda lm, prompts, seeds, config, **options: real(  # noqa: E731
+        lm, prompts, [[10**6 + seed for seed in row] for row in seeds], config, **options
+    )
+    monkeypatch.setattr(sampling, "sample", other)
+    ours, theirs = case.paths["ours"](), case.paths["padded generate"]()
+    assert sampling._unequal_draws(ours, theirs) > 0.9
+    assert 0 < case.require_equal("padded generate", ours, theirs) < case.tolerance
+
+
 @pytest.mark.parametrize("wrong", ["temperature", "prompt"])
 def test_a_wrong_sampler_is_caught_in_float32(wrong, monkeypatch):
     case = built("sampling", torch.float32, monkeypatch)
@@ -97,13 +109,13 @@ def test_forced_nats_are_those_of_a_pass_a_draw(monkeypatch):
     monkeypatch.setattr(sampling, "FORCED_TOKENS", 100)
     ours = case.paths["ours"]()
     lm, rng = models.unit_lm(SHAPES["tiny"], device="cpu"), np.random.default_rng(0)
-    prompts = [rng.integers(0, 20, length).tolist() for length in rng.integers(3, 9, 100)]  # as the case draws them
+    prompts = [rng.integers(0, 20, length).tolist() for length in rng.integers(3, 9, 200)]  # as the case draws them
     forced, counts = sampling._Forced(lm, prompts, longest=12).nats(ours)
     assert 12 in counts
     assert min(counts) < 12
     assert np.abs(forced - [row[0] for row in ours]).max() < 1e-3
     with torch.inference_mode():
-        for row in range(0, 500, 50):
+        for row in range(0, 1000, 100):
             ids = lm.vocabulary.encode(prompts[row // 5], bos=True)
             ends = [] if len(ours[row]) == 13 else [2]
             tail = [3 + int(unit) for unit in ours[row][1:]] + ends

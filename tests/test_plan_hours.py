@@ -129,6 +129,19 @@ def test_sft_reads_one_side_and_is_not_as_measured():
     assert found["train@r1"].seconds == pytest.approx(2 * found["train@sft"].seconds)
 
 
+def test_a_pass_of_a_size_that_was_not_measured_is_given_the_rate_of_the_next_smaller_one():
+    """At 1.3B: 7 % of the product rate at 8 pairs, 13 % at 16, 24 % at 64."""
+    trainers = preview("twist-1.3b", ROOT).experiment.checkpoints
+    seconds, measured = {}, {}
+    for pairs in (4, 8, 16, 20, 128):
+        trainer = trainers["r1"].model_copy(update={"micro_batch_size": pairs})
+        found = gpu_rates("twist-1.3b", checkpoints={**trainers, "r1": trainer, "r2": trainer})["train@r1"]
+        seconds[pairs], measured[pairs] = found.seconds, found.measured
+    assert measured == {4: False, 8: True, 16: True, 20: False, 128: False}
+    assert seconds[4] == seconds[8] == pytest.approx(13 / 7 * seconds[16])
+    assert seconds[20] == seconds[16] == pytest.approx(24 / 13 * seconds[128])
+
+
 LISTED = "NVIDIA H200, 143771\nNVIDIA H200, 143771\nNVIDIA H200, 143771\n"
 
 

@@ -14,6 +14,7 @@ from tests.bench.case import Answer, Case, Cost, mismatch_rate, num_parameters
 from tests.bench.models import RATE_HZ, SHAPES, Size, contract
 
 UTTERANCES, LAYER, UNITS = 6, 11, 500
+UNEQUAL = 0.03  # on a GPU: one in 48. torch.cdist takes another of two nearly equal centroids once in 70,000 frames
 STRIDES = (5, 2, 2, 2, 2, 2, 4)  # the last is 2 in the original; 25 Hz as mHuBERT of TWIST has them
 
 
@@ -92,7 +93,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
             "whole model": lambda: _plain(plain, centroids, waveforms),
         },
         difference=mismatch_rate,
-        tolerance=0.0,
+        tolerance=0.0 if torch.device(device).type == "cpu" else UNEQUAL,
         unit="of all utterances",
         cost=Cost(frames * 2.0 * num_parameters(cut.encoder) + _conv_flop(settings, waveforms), None),
     )

@@ -19,6 +19,7 @@ from tests.bench.case import Answer, Case, Cost, max_abs_difference
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm
 
 PAIRS, STEPS = 8, 2
+FEWER: dict[Size, int] = {"tiny": 2, "twist-7b": 16}  # pairs at once: 64 at 7B would take some 200 GB
 # In bfloat16, of losses in nats and of gradient norms relatively. References that are off by BF16_NATS times the root
 # of 128 units on both sides move one pair's loss by beta / 2 times sqrt(2) times that, 0.24; a mean over 8 by 0.09.
 BF16_LOSS = 0.1
@@ -116,7 +117,7 @@ def case(size: Size, *, scale: int, device: str, pairs_at_once: int | None = Non
     With `pairs_at_once`: so many in a pass, which is a step, and continuations of 75 to 150 units, as in the paper.
     """
     shape, tiny = SHAPES[size], size == "tiny"
-    count = pairs_at_once or (2 if tiny else PAIRS * shape.work)
+    count = pairs_at_once or FEWER.get(size, PAIRS * shape.work)
     steps = STEPS * scale
     config = _config(shape, pairs=count)
     pairs = pairs_table(shape.num_units, count=count * steps, longest=12 if tiny else 150 if pairs_at_once else 128)
