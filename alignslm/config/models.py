@@ -52,7 +52,10 @@ class Lora(Config):
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-MICRO_BATCH = Field(description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them")
+MICRO_BATCH = Field(
+    description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them, on a GPU the "
+    "largest equal parts that its free memory holds"
+)
 LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "kto"]
 
 

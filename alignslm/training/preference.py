@@ -36,7 +36,9 @@ from alignslm.config.models import PreferenceTrainerConfig, RewardTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
-from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, weighted
+from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, row_lengths, weighted
+from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.passes import sort_steps
 from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
@@ -95,6 +97,10 @@ class UnitPreferenceTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
+
+    def get_train_dataloader(self) -> Any:
+        """Return the batches of an epoch."""
+        return sort_steps(super().get_train_dataloader(), self.args, lambda: _lengths(self.train_dataset))
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[dict[str, torch.Tensor]], device: torch.device) -> Any:
         """Return how many pairs, and how many chosen units, all micro-batches of an optimiser step have together."""
@@ -203,6 +209,10 @@ def _sizes(batches: Iterable[dict[str, torch.Tensor]]) -> torch.Tensor:
     chosen = [batch["completion_mask"].chunk(2)[0] for batch in batches]
     units = sum(int(mask[:, 1:].sum()) for mask in chosen)
     return torch.tensor([sum(map(len, chosen)), units], dtype=torch.float64)
+
+
+def _lengths(rows: Dataset) -> list[int]:
+    return row_lengths(*(rows[f"{part}_ids"] for part in ("prompt", "chosen", "rejected")))
 
 
 def _likelihood_loss(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -341,11 +351,13 @@ def train_preferences(
     allow_sharded_model(arguments, lm.model)
     rows = functools.partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
     compared = uses_rejected(config.loss_weights) and not config.reference_free
+    learnt = rows(train, references=compared)
+    fit_to_gpu(arguments, lm.model, _lengths(learnt), micro_batch_size=config.micro_batch_size, sequences=2)
     trainer = UnitPreferenceTrainer(
         config=config,
         model=lm.model,
         args=arguments,
-        train_dataset=rows(train, references=compared),
+        train_dataset=learnt,
         eval_dataset=rows(valid),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora, lm.model.config),
