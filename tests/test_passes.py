@@ -20,6 +20,7 @@ from alignslm.training.pass_memory import fit_to_gpu, pass_bytes, rows_that_fit
 from alignslm.training.passes import ignores_right_padding, lean_passes, sort_steps, width_step
 from alignslm.training.preference import preference_arguments, train_preferences
 from tests.test_kto import KTO
+from tests.test_packing import mixture_of_experts
 from tests.test_training import COUNTING, NEXT_UNIT, TRAINER, pairs, shake_adapter, trainer_for
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm, tiny_model
 from tests.tiny_states import STATES, tiny_by_name
@@ -97,6 +98,7 @@ def test_rows_padded_to_one_width_and_without_a_mask_give_the_same_loss_and_grad
 def test_a_mask_stays_where_padding_would_count():
     for family in STATES:
         assert not ignores_right_padding(tiny_by_name(family, vocab_size=23)), family
+    assert not ignores_right_padding(mixture_of_experts())
     for family in ("llama", "opt", "qwen2", "mistral"):
         assert ignores_right_padding(tiny_model(family, vocab_size=23))
 
@@ -282,13 +284,13 @@ def trained(name, work):
     if name == "units":
         model, _ = continue_training(NEXT_UNIT.model_copy(update={"max_steps": 3}), lm, COUNTING, seed=0, work=work)
     else:
-        changed = {"max_steps": 3, "num_evals": 1}
+        changed = {"packed": {"pack_pairs": True}}.get(name, {}) | {"max_steps": 3, "num_evals": 1}
         config = (KTO if name == "kto" else TRAINER).model_copy(update=changed)
         model, _, _ = train_offline(config, lm, pairs(24), warmup_steps=0, seed=3, batch_size=8, work=work)
     return {weight_name: weight.clone() for weight_name, weight in model.state_dict().items() if "lora" in weight_name}
 
 
-@pytest.mark.parametrize("name", ["pairs", "kto", "units"])
+@pytest.mark.parametrize("name", ["pairs", "packed", "kto", "units"])
 def test_training_as_on_a_gpu_ends_where_plain_training_does(tmp_path, request, name):
     plain = trained(name, tmp_path / "plain")
     request.getfixturevalue("as_on_a_gpu")
@@ -304,6 +306,7 @@ def test_training_as_on_a_gpu_ends_where_plain_training_does(tmp_path, request, 
         patch.setattr(Trainer, "training_step", watched)
         found = trained(name, tmp_path / "gpu")
     assert {kwargs["input_ids"].shape[1] for kwargs in given} == {32}
-    assert {kwargs["attention_mask"] for kwargs in given} == {None}
-    assert {len(kwargs["input_ids"]) for kwargs in given} == {4}
+    if name != "packed":
+        assert {kwargs["attention_mask"] for kwargs in given} == {None}
+    assert {len(kwargs["input_ids"]) for kwargs in given} == ({2} if name == "packed" else {4})
     assert all(torch.allclose(weight, found[key], atol=2e-4) for key, weight in plain.items())

@@ -6,6 +6,7 @@ were computed by `reference_log_probs`, once, and travel with the rows). Both ar
 is pinned, and a test compares loss and rewards with a hand computation.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -36,6 +37,7 @@ from alignslm.config.models import PreferenceTrainerConfig, RewardTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
+from alignslm.training.packing import reading_packed, require_packable
 from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, row_lengths, weighted
 from alignslm.training.pass_memory import fit_to_gpu
 from alignslm.training.passes import sort_steps
@@ -148,9 +150,13 @@ class UnitPreferenceTrainer(DPOTrainer):
     ) -> torch.Tensor:
         """Return TRL's losses by their weights; `margin_weights` multiply those of pairs, and not `sft`."""
         self.loss_weights = [weights[loss] for loss in self.loss_types]
-        if not self.config.margin_weights:
-            return super().compute_loss(model, inputs)
-        with weighted(model, inputs[WEIGHT]):
+        with contextlib.ExitStack() as reading:
+            if self.config.pack_pairs:
+                multiple_of = getattr(self.args, "pad_to_multiple_of", None) or 1
+                reading.enter_context(reading_packed(self._trained(), inputs, multiple_of=multiple_of))
+            if not self.config.margin_weights:
+                return super().compute_loss(model, inputs)
+            reading.enter_context(weighted(model, inputs[WEIGHT]))
             loss = super().compute_loss(model, {name: part for name, part in inputs.items() if name != WEIGHT})
         return loss + weights["sft"] * _likelihood_loss(model, inputs) if "sft" in weights else loss
 
@@ -180,9 +186,9 @@ class UnitPreferenceTrainer(DPOTrainer):
         self._metrics[mode] = defaultdict(list, means)
         super().log(logs, start_time)
 
-    def _trained(self) -> torch.nn.Module:
-        if self.model is None:
-            raise TypeError("the trainer has no model")
+    def _trained(self) -> PeftModel:
+        if not isinstance(self.model, PeftModel):
+            raise TypeError(f"the trainer holds a {type(self.model).__name__}, expected an adapted model")
         return self.model
 
 
@@ -349,6 +355,8 @@ def train_preferences(
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
     allow_sharded_model(arguments, lm.model)
+    if config.pack_pairs:
+        require_packable(lm.model)
     rows = functools.partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
     compared = uses_rejected(config.loss_weights) and not config.reference_free
     learnt = rows(train, references=compared)
