@@ -52,7 +52,10 @@ class Lora(Config):
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-MICRO_BATCH = Field(description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them")
+MICRO_BATCH = Field(
+    description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them, on a GPU the "
+    "largest equal parts that its free memory holds"
+)
 LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "kto"]
 
 
@@ -77,6 +80,9 @@ class PreferenceTrainerConfig(Config):
     )
     margin_weights: bool = Field(
         default=False, description="multiply each pair's loss by its margin over the mean margin; sft stays as it is"
+    )
+    pack_pairs: bool = Field(
+        default=False, description="read what both sides of a pair begin with, the prompt, once; results do not change"
     )
     class_balance: Annotated[float, Field(ge=0.1, le=10)] | None = Field(
         default=None,
@@ -106,16 +112,22 @@ class PreferenceTrainerConfig(Config):
             )
         if self.target_margin and not (self.reference_free and set(self.loss_weights) <= {"sigmoid_norm", "sft"}):
             raise ValueError("target_margin needs the loss sigmoid_norm and reference_free: true, which make it SimPO")
-        if (self.reference_free or self.margin_weights) and set(self.loss_weights) == {"sft"}:
-            raise ValueError("reference_free and margin_weights need a loss of pairs, and sft reads chosen sides only")
+        pairwise = self.reference_free or self.margin_weights or self.pack_pairs
+        if pairwise and set(self.loss_weights) == {"sft"}:
+            raise ValueError(
+                "reference_free, margin_weights and pack_pairs need a loss of pairs, and sft reads chosen sides only"
+            )
         return self
 
     @model_validator(mode="after")
     def _alone(self) -> Self:
         if self.unpaired != (self.class_balance is not None):
             raise ValueError("class_balance belongs to the loss kto: set both, or neither")
-        if self.unpaired and (len(self.loss_weights) > 1 or self.reference_free or self.margin_weights):
-            raise ValueError("kto reads no pairs: remove the other loss_weights, reference_free and margin_weights")
+        pairwise = self.reference_free or self.margin_weights or self.pack_pairs
+        if self.unpaired and (len(self.loss_weights) > 1 or pairwise):
+            raise ValueError(
+                "kto reads no pairs: remove the other loss_weights, reference_free, margin_weights and pack_pairs"
+            )
         if self.unpaired and min(self.batch_size, self.micro_batch_size or self.batch_size) < 2:
             raise ValueError(
                 "kto estimates a divergence from prompts with each other's continuations, so batch_size and "

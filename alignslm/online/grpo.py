@@ -162,7 +162,7 @@ def train_online(
         peft_config=lora_config(config.lora, lm.model.config),
     )
     with use_math_attention(lm.model):
-        run = run_trainer(trainer)
+        run = run_trainer(trainer, right_padded=False)
     if not isinstance(trainer.model, PeftModel):
         raise TypeError(f"the trainer holds a {type(trainer.model).__name__}, expected an adapted model")
     return trainer.model, replace(run, change=_change(store, config.num_rollouts))

@@ -24,7 +24,8 @@ from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.likelihood import continuation_nats
 from alignslm.pairs.labels import DESIRABLE, UNDESIRABLE, unpaired
 from alignslm.training.adapter import lora_config
-from alignslm.training.pair_rows import require_positions, side_of
+from alignslm.training.pair_rows import require_positions, row_lengths, side_of
+from alignslm.training.pass_memory import fit_to_gpu
 from alignslm.training.preference import (
     SaveBestAdapter,
     TooFewPairsError,
@@ -203,12 +204,15 @@ def train_offline(
     train = train[np.random.default_rng(seed).permutation(len(train))]
     arguments = kto_arguments(config, train["label"], warmup_steps=warmup_steps, seed=seed, work=work)
     allow_sharded_model(arguments, lm.model)
+    learnt = kto_rows(lm, train, size=config.batch_size, batch_size=batch_size)
+    lengths = row_lengths(*(learnt[f"{part}_ids"] for part in ("prompt", "completion", "KL_completion")))
+    fit_to_gpu(arguments, lm.model, lengths, micro_batch_size=config.micro_batch_size, least=2)
     best = SaveBestAdapter(work / "best", num_pairs=len(compared))
     trainer = UnitKTOTrainer(
         figures=validation_figures(lm, valid, compared, arguments, batch_size=batch_size),
         model=lm.model,
         args=arguments,
-        train_dataset=kto_rows(lm, train, size=config.batch_size, batch_size=batch_size),
+        train_dataset=learnt,
         eval_dataset=[],
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora, lm.model.config),

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments, set_seed
 
+from alignslm.buckets import rounded
 from alignslm.config.models import LlamaScratchConfig, NextUnitTrainerConfig
 from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions
 from alignslm.training.adapter import lora_config
+from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.passes import sort_steps
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
     TrainingRun,
@@ -57,14 +61,17 @@ def scratch_config(config: LlamaScratchConfig, vocabulary: UnitVocabulary) -> Ll
 
 
 class NextUnitCollator:
-    """Pads token ids (right) into input_ids, attention_mask and labels (rows, longest); padding is not scored."""
+    """Pads token ids (right) into input_ids, attention_mask and labels (rows, longest); padding is not scored.
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    The longest is rounded up to a multiple of `multiple_of`.
+    """
+
+    def __init__(self, pad_id: int, *, multiple_of: int = 1) -> None:
+        self.pad_id, self.multiple_of = pad_id, multiple_of
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         """Pad rows of `ids` into one batch."""
-        longest = max(len(row["ids"]) for row in rows)
+        longest = rounded(max(len(row["ids"]) for row in rows), self.multiple_of)
         ids = torch.full((len(rows), longest), self.pad_id)
         labels = torch.full((len(rows), longest), IGNORE_INDEX)
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
@@ -75,26 +82,39 @@ class NextUnitCollator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+class UnitTrainer(Trainer):
+    """Transformers' trainer on rows of `ids`, a list."""
+
+    def get_train_dataloader(self) -> Any:
+        """Return the batches of an epoch."""
+        rows: Any = self.train_dataset
+        return sort_steps(super().get_train_dataloader(), self.args, lambda: [len(row["ids"]) for row in rows])
+
+
 def _fit(
     model: PreTrainedModel | PeftModel,
     vocabulary: UnitVocabulary,
     utterances: Sequence[Sequence[int]],
     arguments: TrainingArguments,
+    *,
+    micro_batch_size: int | None,
 ) -> TrainingRun:
     rows = [{"ids": vocabulary.encode(units, bos=True, eos=True)} for units in utterances]
+    lengths = [len(row["ids"]) for row in rows]
     check_max_positions(
         model.config,
-        [len(row["ids"]) for row in rows],
+        lengths,
         what="training utterances",
         cure="name them in exclude_ids of the corpus (experiments/corpus), or choose a model with more positions",
     )
     start = nats_per_unit(model, rows, vocabulary.pad_id)
     allow_sharded_model(arguments, model)
-    trainer = Trainer(
+    step = fit_to_gpu(arguments, model, lengths, micro_batch_size=micro_batch_size)
+    trainer = UnitTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=NextUnitCollator(vocabulary.pad_id),
+        data_collator=NextUnitCollator(vocabulary.pad_id, multiple_of=step),
     )
     with use_math_attention(model):
         run = run_trainer(trainer)
@@ -148,7 +168,8 @@ def train_whole(
     work: Path,
 ) -> TrainingRun:
     """Train all weights of an initialised fp32 model in place on whole utterances (units); resumes from `work`."""
-    return _fit(model, vocabulary, utterances, _arguments(config, work, seed=seed))
+    arguments = _arguments(config, work, seed=seed)
+    return _fit(model, vocabulary, utterances, arguments, micro_batch_size=config.batch_size)
 
 
 def continue_training(
@@ -160,4 +181,5 @@ def continue_training(
     arguments = _arguments(
         config, work, seed=seed, schedule=config.lr_scheduler_type, micro_batch_size=config.micro_batch_size
     )
-    return adapted, _fit(adapted, lm.vocabulary, utterances, arguments)
+    micro = config.micro_batch_size
+    return adapted, _fit(adapted, lm.vocabulary, utterances, arguments, micro_batch_size=micro)

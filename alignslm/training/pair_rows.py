@@ -1,7 +1,7 @@
 """What TRL's losses of pairs are computed of: token ids, references (or none), and weights of pairs."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -54,11 +54,16 @@ def preference_rows(
     return Dataset.from_dict(rows | found | weights)
 
 
+def row_lengths(prompts: Iterable[Sequence[int]], *sides: Iterable[Sequence[int]]) -> list[int]:
+    """Return how many tokens every prompt has with the longest of its continuations."""
+    return [len(prompt) + max(map(len, tails)) for prompt, *tails in zip(prompts, *sides, strict=True)]
+
+
 def require_positions(lm: UnitLM, rows: dict[str, list[list[int]]]) -> None:
     """Raise TooLongError if a prompt and the longer of its two continuations, columns in this order, do not fit."""
     check_max_positions(
         lm.model.config,
-        [len(p) + max(len(c), len(r)) for p, c, r in zip(*rows.values(), strict=True)],
+        row_lengths(*rows.values()),
         what="preference pairs",
         cure="lower sampling.max_new_units or prompts.max_duration_s",
     )

@@ -6,6 +6,7 @@ were computed by `reference_log_probs`, once, and travel with the rows). Both ar
 is pinned, and a test compares loss and rewards with a hand computation.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -36,7 +37,10 @@ from alignslm.config.models import PreferenceTrainerConfig, RewardTrainerConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
-from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, weighted
+from alignslm.training.packing import reading_packed, require_packable
+from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, row_lengths, weighted
+from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.passes import sort_steps
 from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
@@ -96,6 +100,10 @@ class UnitPreferenceTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
 
+    def get_train_dataloader(self) -> Any:
+        """Return the batches of an epoch."""
+        return sort_steps(super().get_train_dataloader(), self.args, lambda: _lengths(self.train_dataset))
+
     def _get_num_items_in_batch(self, batch_samples: Sequence[dict[str, torch.Tensor]], device: torch.device) -> Any:
         """Return how many pairs, and how many chosen units, all micro-batches of an optimiser step have together."""
         return self.accelerator.gather(_sizes(batch_samples).to(device).unsqueeze(0)).sum(dim=0)
@@ -142,9 +150,13 @@ class UnitPreferenceTrainer(DPOTrainer):
     ) -> torch.Tensor:
         """Return TRL's losses by their weights; `margin_weights` multiply those of pairs, and not `sft`."""
         self.loss_weights = [weights[loss] for loss in self.loss_types]
-        if not self.config.margin_weights:
-            return super().compute_loss(model, inputs)
-        with weighted(model, inputs[WEIGHT]):
+        with contextlib.ExitStack() as reading:
+            if self.config.pack_pairs:
+                multiple_of = getattr(self.args, "pad_to_multiple_of", None) or 1
+                reading.enter_context(reading_packed(self._trained(), inputs, multiple_of=multiple_of))
+            if not self.config.margin_weights:
+                return super().compute_loss(model, inputs)
+            reading.enter_context(weighted(model, inputs[WEIGHT]))
             loss = super().compute_loss(model, {name: part for name, part in inputs.items() if name != WEIGHT})
         return loss + weights["sft"] * _likelihood_loss(model, inputs) if "sft" in weights else loss
 
@@ -174,9 +186,9 @@ class UnitPreferenceTrainer(DPOTrainer):
         self._metrics[mode] = defaultdict(list, means)
         super().log(logs, start_time)
 
-    def _trained(self) -> torch.nn.Module:
-        if self.model is None:
-            raise TypeError("the trainer has no model")
+    def _trained(self) -> PeftModel:
+        if not isinstance(self.model, PeftModel):
+            raise TypeError(f"the trainer holds a {type(self.model).__name__}, expected an adapted model")
         return self.model
 
 
@@ -203,6 +215,10 @@ def _sizes(batches: Iterable[dict[str, torch.Tensor]]) -> torch.Tensor:
     chosen = [batch["completion_mask"].chunk(2)[0] for batch in batches]
     units = sum(int(mask[:, 1:].sum()) for mask in chosen)
     return torch.tensor([sum(map(len, chosen)), units], dtype=torch.float64)
+
+
+def _lengths(rows: Dataset) -> list[int]:
+    return row_lengths(*(rows[f"{part}_ids"] for part in ("prompt", "chosen", "rejected")))
 
 
 def _likelihood_loss(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -339,13 +355,17 @@ def train_preferences(
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
     allow_sharded_model(arguments, lm.model)
+    if config.pack_pairs:
+        require_packable(lm.model)
     rows = functools.partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
     compared = uses_rejected(config.loss_weights) and not config.reference_free
+    learnt = rows(train, references=compared)
+    fit_to_gpu(arguments, lm.model, _lengths(learnt), micro_batch_size=config.micro_batch_size, sequences=2)
     trainer = UnitPreferenceTrainer(
         config=config,
         model=lm.model,
         args=arguments,
-        train_dataset=rows(train, references=compared),
+        train_dataset=learnt,
         eval_dataset=rows(valid),
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=lora_config(config.lora, lm.model.config),

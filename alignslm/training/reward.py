@@ -17,6 +17,8 @@ from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.reward import token_ids, unit_rewards
 from alignslm.training.adapter import lora_config
 from alignslm.training.pair_rows import side_of
+from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.passes import sort_steps
 from alignslm.training.preference import (
     SaveBestAdapter,
     offline_arguments,
@@ -40,6 +42,10 @@ class UnitRewardTrainer(RewardTrainer):
 
     def _prepare_dataset(self, dataset: Any, *_: object) -> Any:
         return dataset
+
+    def get_train_dataloader(self) -> Any:
+        """Return the batches of an epoch."""
+        return sort_steps(super().get_train_dataloader(), self.args, lambda: _lengths(self.train_dataset))
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Batch], device: torch.device) -> Any:
         """Return how many pairs all micro-batches of an optimiser step have together."""
@@ -70,6 +76,10 @@ class UnitRewardTrainer(RewardTrainer):
         """Log the loss; TRL's other figures are means of micro-batches, not of pairs."""
         self._metrics = {mode: defaultdict(list) for mode in self._metrics}
         super().log(logs, start_time)
+
+
+def _lengths(rows: Dataset) -> list[int]:
+    return [max(map(len, sides)) for sides in zip(rows["chosen_ids"], rows["rejected_ids"], strict=True)]
 
 
 def reward_rows(lm: UnitLM, pairs: pl.DataFrame) -> Dataset:
@@ -109,12 +119,14 @@ def train_reward(
     train, valid = require_pairs(pairs, config.min_pairs)
     options = offline_arguments(config, num_rows=len(train), warmup_steps=config.warmup_steps, seed=seed, work=work)
     arguments = RewardConfig(**options, center_rewards_coefficient=config.center_rewards or None)
+    rows = reward_rows(lm, train)
+    fit_to_gpu(arguments, lm.model, _lengths(rows), micro_batch_size=config.micro_batch_size, sequences=2)
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     trainer = UnitRewardTrainer(
         figures=validation_figures(lm, valid, batch_size=batch_size),
         model=lm.model,
         args=arguments,
-        train_dataset=reward_rows(lm, train),
+        train_dataset=rows,
         eval_dataset=[],
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),
         peft_config=reward_lora(config, lm),

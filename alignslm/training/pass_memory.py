@@ -1,0 +1,89 @@
+"""How many rows a GPU holds in one pass of training, where the configuration leaves that open."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from alignslm.buckets import rounded
+from alignslm.storage import write_text
+from alignslm.training.passes import unadapted, width_step
+from alignslm.training.processes import is_main_process, wait_for_everyone
+
+HIDDEN_STATES = 30  # numbers of hidden size that a layer keeps of a token for the way back; 25 were measured
+LOGIT_BYTES = 8  # logits and their gradient, in float32
+USABLE = 0.8  # share of free memory: adapter, its optimiser and what is lost between blocks need some
+
+
+def fit_to_gpu(
+    arguments: Any,
+    model: torch.nn.Module,
+    lengths: Sequence[int],
+    *,
+    micro_batch_size: int | None,
+    sequences: int = 1,
+    least: int = 1,
+) -> int:
+    """On a GPU let rows be padded to few widths, and, if `micro_batch_size` is None, passes hold the rows that fit.
+
+    `arguments` are transformers' or TRL's, and are changed; their `use_cpu` tells the device. `lengths` are those of
+    the longest sequence of every row, in tokens; a row has `sequences` of them. Returns what widths are multiples of.
+    On a CPU nothing is changed.
+    """
+    base = unadapted(model)
+    step = width_step(base.config, gpu=not arguments.use_cpu)
+    if arguments.use_cpu:
+        return step
+    arguments.pad_to_multiple_of = step  # TRL reads it, transformers does not
+    if micro_batch_size is None:
+        rows, length = arguments.per_device_train_batch_size, rounded(max(lengths), step)
+        size = pass_bytes(base.config, sequences=sequences, length=length, itemsize=base.dtype.itemsize)
+        taken = choose_rows(rows, base, Path(arguments.output_dir), row_bytes=size, least=least)
+        arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = taken
+        arguments.gradient_accumulation_steps = rows // taken
+    return step
+
+
+def pass_bytes(config: PreTrainedConfig, *, sequences: int, length: int, itemsize: int) -> int:
+    """Return an upper estimate of what a forward and backward pass over rows holds beside weights, in bytes.
+
+    `itemsize` is that of the model's numbers; `length` is in tokens, padding included.
+    """
+    text = config.get_text_config()
+    layers = HIDDEN_STATES * itemsize * int(text.hidden_size) * int(text.num_hidden_layers)
+    return sequences * length * (layers + LOGIT_BYTES * int(text.vocab_size))
+
+
+def rows_that_fit(rows: int, row_bytes: int, free: float, *, least: int = 1) -> int:
+    """Return the largest divisor of `rows`, at least `least`, that fits in `free` bytes; the smallest if none does."""
+    divisors = [count for count in range(max(1, least), rows + 1) if rows % count == 0]
+    return max((count for count in divisors if count * row_bytes <= free), default=min(divisors, default=rows))
+
+
+def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int, least: int) -> int:
+    """Return how many of `rows` a GPU takes at a time: as many in every process, and in a resumed run as before."""
+    record = work / "rows_per_pass.json"
+    found = json.loads(record.read_text()) if record.exists() and any(work.glob("checkpoint-*")) else 0
+    if not found or rows % found:
+        found = rows_that_fit(rows, row_bytes, USABLE * free_bytes(model), least=least)
+    wait_for_everyone()  # all have read it before it is written
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        least_found = torch.tensor(found, device="cuda" if torch.cuda.is_available() else "cpu")
+        distributed.all_reduce(least_found, distributed.ReduceOp.MIN)
+        found = int(least_found)
+    if is_main_process():
+        work.mkdir(parents=True, exist_ok=True)
+        write_text(record, json.dumps(found))
+    return found
+
+
+def free_bytes(model: PreTrainedModel) -> int:
+    """Return the memory of this process's GPU that nothing has, once the weights of the model are on it."""
+    held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    to_come = sum(part.numel() * part.itemsize for part in model.parameters() if part.device.type != "cuda")
+    return torch.cuda.mem_get_info()[0] + held - to_come
