@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, OPTConfig, Trainer
 
-from alignslm.lm.checkpoint import UnitLM, disable_dropout
+from alignslm.lm.checkpoint import UnitLM, disable_dropout, save_lm
+from alignslm.lm.reward import with_reward_head
 from alignslm.training import pass_memory, preference, trainer_setup
 from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import NextUnitCollator, continue_training
 from alignslm.training.pass_memory import fit_to_gpu, pass_bytes, rows_that_fit
 from alignslm.training.passes import ignores_right_padding, lean_passes, sort_steps, width_step
 from alignslm.training.preference import preference_arguments, train_preferences
+from alignslm.training.reward import train_reward
 from tests.test_kto import KTO
 from tests.test_packing import mixture_of_experts
+from tests.test_reward import CONFIG as REWARD
 from tests.test_training import COUNTING, NEXT_UNIT, TRAINER, pairs, shake_adapter, trainer_for
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm, tiny_model
 from tests.tiny_states import STATES, tiny_by_name
@@ -283,6 +286,11 @@ def trained(name, work):
     lm = tiny_lm()
     if name == "units":
         model, _ = continue_training(NEXT_UNIT.model_copy(update={"max_steps": 3}), lm, COUNTING, seed=0, work=work)
+    elif name == "reward":
+        save_lm(lm.model, VOCABULARY, CONTRACT, work.with_suffix(".base"))
+        few = REWARD.model_copy(update={"max_steps": 3, "num_evals": 1, "batch_size": 4})
+        headed = with_reward_head(work.with_suffix(".base"), device="cpu")
+        model, _, _ = train_reward(few, headed, pairs(24), seed=3, batch_size=8, work=work)
     else:
         changed = {"packed": {"pack_pairs": True}}.get(name, {}) | {"max_steps": 3, "num_evals": 1}
         config = (KTO if name == "kto" else TRAINER).model_copy(update=changed)
@@ -290,7 +298,7 @@ def trained(name, work):
     return {weight_name: weight.clone() for weight_name, weight in model.state_dict().items() if "lora" in weight_name}
 
 
-@pytest.mark.parametrize("name", ["pairs", "packed", "kto", "units"])
+@pytest.mark.parametrize("name", ["pairs", "packed", "kto", "reward", "units"])
 def test_training_as_on_a_gpu_ends_where_plain_training_does(tmp_path, request, name):
     plain = trained(name, tmp_path / "plain")
     request.getfixturevalue("as_on_a_gpu")
@@ -298,9 +306,12 @@ def test_training_as_on_a_gpu_ends_where_plain_training_does(tmp_path, request, 
     with pytest.MonkeyPatch.context() as patch:
         whole = Trainer.training_step
 
+        def look(_model, args, kwargs, _found):
+            given.append({"input_ids": args[0]} | kwargs if args else kwargs)
+
         def watched(trainer, model, inputs, *args, **kwargs):
             base = model.get_base_model().model
-            with base.register_forward_hook(lambda _, __, kw, ___: given.append(kw), with_kwargs=True):
+            with base.register_forward_hook(look, with_kwargs=True):
                 return whole(trainer, model, inputs, *args, **kwargs)
 
         patch.setattr(Trainer, "training_step", watched)
