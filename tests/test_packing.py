@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import FalconConfig, FalconForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from alignslm.config.models import PreferenceTrainerConfig
 from alignslm.lm.checkpoint import UnitLM, disable_dropout
@@ -180,6 +180,15 @@ def test_models_that_would_read_a_packed_row_otherwise_are_refused(tmp_path, fam
     names(raised.value, "pack_pairs", type(model).__name__)
     for taken in ("llama", "opt", "qwen2"):
         require_packable(tiny_model(taken, vocab_size=23))
+
+
+def test_a_model_that_takes_positions_and_ignores_them_is_refused():
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+    model = FalconForCausalLM(FalconConfig(vocab_size=23, alibi=True, **size))
+    with pytest.raises(UnsupportedModelError, match="does not go by the positions"):
+        require_packable(model.eval())
+    require_packable(FalconForCausalLM(FalconConfig(vocab_size=23, alibi=False, **size)).eval())
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from alignslm.buckets import rounded
+from alignslm.lm.probe import AGREEMENT, FAULTS
 from alignslm.model_cache import UnsupportedModelError, accepts
-from alignslm.training.passes import ignores_right_padding
+from alignslm.training.passes import ignores_right_padding, unadapted
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ def pack_pairs(ids: torch.Tensor, mask: torch.Tensor, *, multiple_of: int = 1) -
 
 
 @contextlib.contextmanager
-def reading_packed(model: PeftModel, inputs: dict[str, torch.Tensor], *, multiple_of: int = 1) -> Iterator[None]:
+def reading_packed(model: torch.nn.Module, inputs: dict[str, torch.Tensor], *, multiple_of: int = 1) -> Iterator[None]:
     """Let a model read packed rows when it is given those of `inputs`, and answer as if it had read these."""
     packed = pack_pairs(inputs["input_ids"], inputs["attention_mask"], multiple_of=multiple_of)
-    base: Any = model.get_base_model()
+    base: Any = unadapted(model)
     seen, rows = packed.seen, torch.arange(len(packed.ids), device=packed.ids.device).repeat(2).unsqueeze(1)
     if base.config._attn_implementation == "eager":  # noqa: SLF001 - has no getter; adds masks to logarithms
         seen = torch.zeros(seen.shape, dtype=base.dtype, device=seen.device).masked_fill(~seen, -torch.inf)
     replaced = {"input_ids": packed.ids, "attention_mask": seen, "position_ids": packed.positions}
 
     def before(_model: torch.nn.Module, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, given | replaced
+        return args[1:], given | replaced  # some architectures give their ids by place
 
     def after(_model: torch.nn.Module, _args: object, found: Any) -> None:
         found.last_hidden_state = found.last_hidden_state[rows, packed.places]
@@ -83,11 +83,25 @@ def reading_packed(model: PeftModel, inputs: dict[str, torch.Tensor], *, multipl
 
 
 def require_packable(model: PreTrainedModel) -> None:
-    """Raise UnsupportedModelError if a model would not read packed rows as it reads plain ones."""
+    """Raise UnsupportedModelError if a model would not read packed rows as it reads plain ones: two pairs are tried."""
     windows = any(isinstance(layer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=model.config).layers)
-    if windows or not ignores_right_padding(model) or not accepts(model, "position_ids"):
+    if windows or not ignores_right_padding(model) or not accepts(model, "position_ids") or not _reads_packed(model):
         raise UnsupportedModelError(
             f"pack_pairs: true in the trainer's YAML needs a model whose every position reads all before it, and "
-            f"{type(model).__name__} keeps states, looks back a window only, balances experts or takes no positions. "
-            "Set pack_pairs to false: results do not change."
+            f"{type(model).__name__} keeps states, looks back a window only, balances experts or does not go by the "
+            "positions it is given. Set pack_pairs to false: results do not change."
         )
+
+
+@torch.no_grad()
+def _reads_packed(model: PreTrainedModel) -> bool:
+    ids = torch.arange(4 * 6).reshape(4, 6) % min(model.config.get_text_config().vocab_size, 7)
+    ids[2:, :2] = ids[:2, :2]  # what two sides have in common
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+    plain = model(**inputs, use_cache=False).logits.float().log_softmax(-1)
+    try:
+        with reading_packed(model, inputs):
+            packed = model(**inputs, use_cache=False).logits.float().log_softmax(-1)
+    except FAULTS:
+        return False
+    return bool((packed - plain).abs().mean() <= AGREEMENT[model.dtype])
