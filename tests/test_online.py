@@ -20,8 +20,10 @@ from alignslm import tables
 from alignslm.config.feedback import Sampling
 from alignslm.config.models import OnlineTrainerConfig
 from alignslm.lm.sampling import sample
+from alignslm.online import grpo
 from alignslm.online.rollouts import TooFewPromptsError, prompts_of_rollouts, rewards
 from alignslm.provenance import row_seed
+from alignslm.training import trainer_setup
 from alignslm.training.adapter import lora_config
 from tests import online_world
 from tests.online_world import CONFIG, PROMPTS, SEED, train
@@ -163,6 +165,16 @@ def test_draws_are_the_samplers_own(tmp_path, top_p):
     sampling = Sampling(num_continuations=4, temperature=0.9, top_p=top_p, max_new_units=6)
     (drawn,) = sample(lm, [prompt], seeds, sampling, batch_size=1)[0]
     assert (drawn.units, drawn.finish_reason) == (row["units"], row["finish_reason"])
+
+
+def test_masks_are_read_on_a_gpu_too_since_prompts_are_padded_on_the_left(tmp_path, monkeypatch):
+    _, here, _ = train(tmp_path / "cpu", FEW)
+    made, lean, masks = grpo.shared_arguments, trainer_setup.lean_passes, []
+    monkeypatch.setattr(grpo, "shared_arguments", lambda *a, **o: made(*a, **o) | {"use_cpu": False})
+    monkeypatch.setattr(trainer_setup, "lean_passes", lambda *a, **o: (masks.append(o["masks"]), lean(*a, **o))[1])
+    _, there, _ = train(tmp_path / "gpu", FEW)
+    assert masks == [True]
+    assert [row.figures.get("loss") for row in there.log] == [row.figures.get("loss") for row in here.log]
 
 
 def test_what_the_judge_likes_is_learnt(tmp_path):
