@@ -1,4 +1,4 @@
-"""What to measure on a GPU that is lent for some minutes: everything, the most important first, within a budget.
+"""What to measure on a GPU that is rented for some minutes: everything, the most important first, within a budget.
 
 A case that fails or does not end in time is told as not measured, and the next one begins. A signal ends it, so the
 suite runs in the main thread of a Unix process.
