@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from alignslm.device import free_gpu_bytes
 
 T = TypeVar("T")
 LEAST_TOKENS, MOST_TOKENS = 1 << 12, 1 << 16
@@ -54,9 +55,8 @@ def shapes_of(model: PreTrainedModel, *, cpu: Shapes = CPU) -> Shapes:
     """Return the shapes for the device that a model is on; on a GPU passes are as large as its free memory allows."""
     if model.device.type == "cpu":
         return cpu
-    free = torch.cuda.mem_get_info(model.device)[0]
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)  # torch's own to reuse
-    return GPU._replace(tokens=tokens_that_fit(free, token_bytes(model.config, model.dtype.itemsize)))
+    per_token = token_bytes(model.config, model.dtype.itemsize)
+    return GPU._replace(tokens=tokens_that_fit(free_gpu_bytes(model.device), per_token))
 
 
 def tokens_that_fit(free: int, per_token: int) -> int:

@@ -13,6 +13,12 @@ def resolve_device(name: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if found == "cuda" and "LOCAL_RANK" in os.environ else found
 
 
+def free_gpu_bytes(device: torch.device | None = None) -> int:
+    """Return the memory of a GPU (by default this process's) that no tensor has: what torch keeps to reuse is free."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute float32 convolutions in float32 and by the same algorithm every time.

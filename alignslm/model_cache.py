@@ -5,11 +5,12 @@ token: rows are read in equal lengths, and sequences with a common beginning are
 """
 
 import inspect
+import sys
 from collections.abc import Sequence
 from copy import copy
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
@@ -56,6 +57,12 @@ def selected_rows(cache: Cache, rows: torch.Tensor) -> Cache:
     chosen.layers = [copy(layer) for layer in cache.layers]
     chosen.batch_select_indices(rows)
     return chosen
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """Return how many tokens a model can read; a model whose config names no limit has none (sys.maxsize)."""
+    limit = getattr(config, "max_position_embeddings", None)
+    return sys.maxsize if limit is None else int(limit)
 
 
 def state_cache(model: PreTrainedModel) -> dict[str, Cache]:

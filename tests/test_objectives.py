@@ -10,11 +10,11 @@ from ruamel.yaml import YAML
 from alignslm.config.models import PreferenceTrainerConfig, TrainerConfig
 from alignslm.config.presets import preview
 from alignslm.training import pair_rows
-from alignslm.training.pair_rows import pair_weights, preference_rows, reference_log_probs
-from alignslm.training.preference import UnitPreferenceTrainer, preference_arguments, train_preferences, unit_tokenizer
+from alignslm.training.pair_rows import pair_weights, reference_log_probs
+from alignslm.training.preference import train_preferences
 from tests.messages import names
 from tests.micro import ROOT
-from tests.test_training import LORA, TRAINER, lora_config, naive_side, pairs, shake_adapter, sides
+from tests.test_training import LORA, TRAINER, naive_side, pairs, shake_adapter, sides, trainer_for
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
 
 MARGINS = [1.0, 2.5, None, 3.0, -0.5, 1.5, 2.0, 1.0, 4.0]
@@ -58,20 +58,11 @@ PREFERENCE = [name for name in OFFLINE if name != "kto"]  # which has no loss of
 SMALL = {"lora": LORA, "batch_size": 4, "micro_batch_size": None, "max_steps": 1, "autocast": "float32"}
 
 
-def trainer_of(config, lm, frame, *, num_pairs, work):
+def trainer_of(config, lm, frame, *, work):
     """Return a trainer whose adapter is not zero, and the rows it trains and evaluates on."""
-    rows = preference_rows(lm, frame, batch_size=8, margin_weights=config.margin_weights)
-    trainer = UnitPreferenceTrainer(
-        config=config,
-        model=lm.model,
-        args=preference_arguments(config, num_pairs=num_pairs, warmup_steps=0, seed=0, work=work),
-        train_dataset=rows,
-        eval_dataset=rows,
-        processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=23),
-        peft_config=lora_config(config.lora, lm.model.config),
-    )
+    trainer = trainer_for(lm, frame, config, work)
     shake_adapter(trainer.model)
-    return trainer, rows
+    return trainer, trainer.train_dataset
 
 
 @pytest.mark.parametrize("name", PREFERENCE)
@@ -80,7 +71,7 @@ def test_every_choice_is_its_equation_also_over_micro_batches(tmp_path, name):
     frame = pairs(9, seed=4).with_columns(margin=pl.Series(MARGINS))
     reference = np.array([[naive_side(lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
     sizes = np.array([[len(tail) for _, tail in sides(row)] for row in frame.iter_rows(named=True)])
-    trainer, rows = trainer_of(config, lm, frame, num_pairs=9, work=tmp_path)
+    trainer, rows = trainer_of(config, lm, frame, work=tmp_path)
     policy_lm = type(lm)(trainer.model, VOCABULARY, CONTRACT, "policy")
     policy = np.array([[naive_side(policy_lm, *side) for side in sides(row)] for row in frame.iter_rows(named=True)])
     by_name = by_hand(policy, reference, sizes, config.beta)
@@ -106,7 +97,7 @@ def test_gradients_of_weighted_pairs_are_weighted(tmp_path):
     for rows, weighted in (([0, 1], True), ([0, 0, 0, 1], False)):
         lm, run = tiny_lm(), config.model_copy(update={"margin_weights": weighted})
         frame = pairs(2)[rows].with_columns(margin=pl.Series([3.0] * (len(rows) - 1) + [1.0]))
-        trainer, data = trainer_of(run, lm, frame, num_pairs=4, work=tmp_path)
+        trainer, data = trainer_of(run, lm, frame, work=tmp_path)
         trainer.model.train()
         trainer.compute_loss(trainer.model, trainer.data_collator([*data])).backward()
         found.append(

@@ -15,13 +15,10 @@ from alignslm.model_cache import UnsupportedModelError
 from alignslm.training.packing import pack_pairs, require_packable
 from alignslm.training.pair_rows import preference_rows
 from alignslm.training.preference import (
-    UnitPreferenceTrainer,
-    preference_arguments,
     train_preferences,
-    unit_tokenizer,
 )
 from tests.messages import names
-from tests.test_training import TRAINER, lora_config, pairs, shake_adapter
+from tests.test_training import TRAINER, pairs, shake_adapter, trainer_for
 from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_model
 from tests.tiny_states import tiny_by_name
 
@@ -78,24 +75,13 @@ def unit_lm(family):
 def step_of(config, family, work, *, multiple_of=None):
     """Return the loss of all pairs, its gradients, the figures of validation and the shapes that the model read."""
     lm = unit_lm(family)
-    rows = preference_rows(lm, varied(), batch_size=8, margin_weights=config.margin_weights)
-    arguments = preference_arguments(config, num_pairs=6, warmup_steps=0, seed=0, work=work)
-    arguments.pad_to_multiple_of = multiple_of
-    trainer = UnitPreferenceTrainer(
-        config=config,
-        model=lm.model,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=rows,
-        processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=23),
-        peft_config=lora_config(config.lora, lm.model.config),
-    )
+    trainer = trainer_for(lm, varied(), config, work, multiple_of=multiple_of)
     shake_adapter(trainer.model)
     trainer.model.train()
     shapes = []
     backbone = trainer.model.get_base_model().model
     look = backbone.register_forward_hook(lambda _, __, given, ___: shapes.append(given), with_kwargs=True)
-    loss = trainer.compute_loss(trainer.model, trainer.data_collator([*rows]))
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator([*trainer.train_dataset]))
     loss.backward()
     look.remove()
     grads = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]

@@ -1,7 +1,6 @@
 """What passes leave out, and how rows are shared out among them, changes no result."""
 
 import json
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -34,11 +33,8 @@ def step_of(family, work, *, dtype=torch.float32, multiple_of=None, autocast=Fal
     lm = UnitLM(tiny_model(family, vocab_size=23).to(dtype), VOCABULARY, CONTRACT, family)
     disable_dropout(lm.model)
     name = "bfloat16" if dtype is torch.bfloat16 else "float32"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = partial(preference_arguments, TRAINER.model_copy(update={"autocast": name}))
-        made = lambda _, **options: forced(arguments(**options), pad_to_multiple_of=multiple_of)  # noqa: E731
-        patch.setattr("tests.test_training.preference_arguments", made)
-        trainer = trainer_for(lm, pairs(8), TRAINER, work)
+    config = TRAINER.model_copy(update={"autocast": name})
+    trainer = trainer_for(lm, pairs(8), config, work, multiple_of=multiple_of)
     shake_adapter(trainer.model)
     model = trainer.accelerator.prepare_model(trainer.model)
     given = []

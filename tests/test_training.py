@@ -85,12 +85,14 @@ def pairs(count=12, seed=0):
     return pl.DataFrame(rows)
 
 
-def trainer_for(lm, frame, config, tmp_path):
-    rows = preference_rows(lm, frame, batch_size=8)
+def trainer_for(lm, frame, config, tmp_path, *, multiple_of=None):
+    rows = preference_rows(lm, frame, batch_size=8, margin_weights=config.margin_weights)
+    arguments = preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path)
+    arguments.pad_to_multiple_of = multiple_of
     return UnitPreferenceTrainer(
         config=config,
         model=lm.model,
-        args=preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path),
+        args=arguments,
         train_dataset=rows,
         eval_dataset=rows,
         processing_class=unit_tokenizer(lm.vocabulary, vocabulary_size=lm.model.config.vocab_size),

@@ -33,6 +33,7 @@ from alignslm.judge.generation import generate_replies
 from alignslm.judge.prefix_cache import PrefixCache, SplitSequence
 from alignslm.judge.prompt_format import JudgePromptError, PromptFormatter
 from alignslm.judge.replies import aggregate_replies
+from alignslm.model_cache import max_positions
 from alignslm.storage import write_text
 
 RUBRIC_FILE, SETTINGS_FILE, SOURCE_FILE = "rubric.txt", "settings.json", "source.json"
@@ -123,8 +124,8 @@ class CausalLMJudge:
             length = self._num_positions(story)
         except JudgePromptError as error:
             return JudgeOutput(None, None, "failed", str(error))
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is None or length <= limit:
+        limit = max_positions(self.model.config.get_text_config())
+        if length <= limit:
             return None
         reply = f"{length} tokens are more than the {limit} positions of {type(self.model).__name__}"
         return JudgeOutput(None, None, "too_long", reply)

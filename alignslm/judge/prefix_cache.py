@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from alignslm.buckets import Shapes, grouped, rounded, shapes_of
-from alignslm.model_cache import accepts, after_padding, has_window, keeps_states
+from alignslm.model_cache import accepts, after_padding, has_window, keeps_states, max_positions
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]
@@ -66,7 +66,7 @@ class PrefixCache:
         self.shapes = shapes or shapes_of(model, cpu=CPU)._replace(rows="all")
         self.rows = rows if self.shapes == CPU else sys.maxsize
         self.stem_step = 1 if has_window(model) else self.shapes.context  # a window would count the padding
-        self._limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        self._limit = max_positions(model.config.get_text_config())
         self._whole = keeps_states(model)
         self._head_cache = [] if self._whole else self._read_head()
 

@@ -14,7 +14,7 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from alignslm.buckets import few, rounded
+from alignslm.buckets import few, filled, rounded
 from alignslm.lm.draws import Draws
 from alignslm.model_cache import has_window, keeps_states, left_padded
 
@@ -162,14 +162,13 @@ class FixedReader:
         rows = self._rows(draws.num_rows)
         places = torch.tensor([*copies, *[copies[-1]] * (rows - len(copies))], device=self.model.device)
         started = draws.select(
-            _filled(torch.arange(draws.num_rows, device=places.device), rows), idle=rows - len(copies)
+            _repeated(torch.arange(draws.num_rows, device=places.device), rows), idle=rows - len(copies)
         )
         batch = None
-        for start in range(0, len(prompts), self.shapes.prompt_rows):
-            some = list(prompts[start : start + self.shapes.prompt_rows])
-            logits, real, cache = self._read(some + some[:1] * (self.shapes.prompt_rows - len(some)), width)
-            mine = ((places >= start) & (places < start + len(some))).nonzero().squeeze(-1)
-            source = places[mine] - start
+        for numbers, full in filled(range(len(prompts)), self.shapes.prompt_rows):
+            logits, real, cache = self._read([prompts[number] for number in full], width)
+            mine = ((places >= numbers[0]) & (places <= numbers[-1])).nonzero().squeeze(-1)
+            source = places[mine] - numbers[0]
             batch = batch or self._batch(started, cache)
             batch.draws.logits[mine] = logits[source]
             batch.mask[mine, 0, 0, :width] = torch.where(real[source], 0.0, -torch.inf).to(batch.mask)
@@ -243,7 +242,7 @@ class FixedReader:
         rows = self._rows(len(unfinished))
         if 2 * rows > draws.num_rows:
             return draws
-        old, kept = self._batches[draws.num_rows], _filled(unfinished, rows)
+        old, kept = self._batches[draws.num_rows], _repeated(unfinished, rows)
         new = self._batch(draws.select(kept, idle=rows - len(unfinished)), old.cache)
         new.at.copy_(old.at)
         new.position.copy_(old.position[kept])
@@ -252,6 +251,6 @@ class FixedReader:
         return new.draws
 
 
-def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:
+def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
     """Return row numbers, the last one repeated until there are `count`."""
     return rows[torch.arange(count, device=rows.device).clamp(max=len(rows) - 1)]

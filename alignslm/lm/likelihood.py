@@ -12,8 +12,8 @@ from transformers import Cache, DynamicCache
 
 from alignslm.buckets import Shapes, grouped, rounded, shapes_of
 from alignslm.lm.checkpoint import UnitLM
-from alignslm.lm.positions import check_max_positions, max_positions
-from alignslm.model_cache import after_padding, has_window, keeps_states, selected_rows
+from alignslm.lm.positions import check_max_positions
+from alignslm.model_cache import after_padding, has_window, keeps_states, max_positions, selected_rows
 from alignslm.speed.onednn import fast_linear
 
 Ids: TypeAlias = tuple[int, ...]

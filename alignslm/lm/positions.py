@@ -1,11 +1,11 @@
 """The longest sequence a model can read. Nothing is ever truncated: too long is an error with counts."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from transformers import PreTrainedConfig
 
+from alignslm.model_cache import max_positions
 from alignslm.user_errors import MAX_SHOWN
 
 
@@ -15,12 +15,6 @@ class TooLongError(ValueError):
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         super().__init__(message)
         self.rows = rows
-
-
-def max_positions(config: PreTrainedConfig) -> int:
-    """Return how many tokens a model can read; a model whose config names no limit has none (sys.maxsize)."""
-    limit = getattr(config, "max_position_embeddings", None)
-    return sys.maxsize if limit is None else int(limit)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from alignslm import tables
 from alignslm.buckets import Shapes, grouped, rounded, shapes_of
 from alignslm.lm.checkpoint import UnitLM, load_lm
-from alignslm.lm.positions import check_max_positions, max_positions
+from alignslm.lm.positions import check_max_positions
+from alignslm.model_cache import max_positions
 from alignslm.speed.onednn import fast_linear
 from alignslm.statistics import ANSWERS, Estimate, Scale, mean_interval
 

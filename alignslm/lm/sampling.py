@@ -36,9 +36,10 @@ LOOK_EVERY = 8  # steps in fixed shapes between two looks at what has ended: to 
 class _ExactReader:
     """Reads a batch in the very shapes that its rows have, and drops rows as they end: the way of a CPU."""
 
+    _reader: RowReader  # of the batch that was begun last
+
     def __init__(self, lm: UnitLM, config: Sampling) -> None:
         self.lm, self.config = lm, config
-        self._reader = RowReader(lm.model, capacity=0)
 
     def begin(self, prompts: Sequence[Sequence[int]], copies: Sequence[int], draws: Draws) -> Draws:
         """Read prompts (token ids); row r of the draws goes on with prompt copies[r]."""

@@ -11,6 +11,7 @@ from torch import distributed
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from alignslm.buckets import rounded
+from alignslm.device import free_gpu_bytes
 from alignslm.storage import write_text
 from alignslm.training.passes import unadapted, width_step
 from alignslm.training.processes import is_main_process, wait_for_everyone
@@ -84,6 +85,5 @@ def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int
 
 def free_bytes(model: PreTrainedModel) -> int:
     """Return the memory of this process's GPU that nothing has, once the weights of the model are on it."""
-    held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     to_come = sum(part.numel() * part.itemsize for part in model.parameters() if part.device.type != "cuda")
-    return torch.cuda.mem_get_info()[0] + held - to_come
+    return free_gpu_bytes() - to_come
