@@ -1,5 +1,7 @@
 """Likelihoods of benchmark pairs: against one forward pass an item."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -33,21 +35,33 @@ def _speech(rng: np.random.Generator, shape: Shape, low: int, high: int) -> list
 
 
 @torch.inference_mode()
-def _padded(lm: UnitLM, items: list[LikelihoodRequest], *, tokens: int) -> Answer:
-    """Score whole items, sorted by length and padded on the right, some `tokens` in a pass."""
-    encode, found = lm.vocabulary.encode, [np.zeros(1)] * len(items)
-    heads = [encode(item.context, bos=True) for item in items]
-    whole = [head + encode(item.target, bos=False, eos=item.eos) for head, item in zip(heads, items, strict=True)]
-    order = sorted(range(len(items)), key=lambda row: -len(whole[row]))
+def padded_nats(
+    lm: UnitLM, parted: list[tuple[list[int], list[int]]], *, tokens: int, forbidden: Sequence[int] = ()
+) -> list[np.ndarray]:
+    """Return log p of each token of every tail after its head, in plain passes of some `tokens`.
+
+    Heads have at least one token. Sequences are read whole, sorted by length and padded on the right, which nothing
+    before it sees. `forbidden` tokens have no probability.
+    """
+    found = [np.zeros(0)] * len(parted)
+    whole = [head + tail for head, tail in parted]
+    order = sorted(range(len(parted)), key=lambda row: -len(whole[row]))
     while order:
         width = len(whole[order[0]])
         some, order = order[: max(1, tokens // width)], order[max(1, tokens // width) :]
         ids = torch.tensor([whole[row] + [0] * (width - len(whole[row])) for row in some], device=lm.device)
         logits = lm.model(ids, use_cache=False).logits[:, :-1].float()
+        logits[..., list(forbidden)] = -torch.inf
         nats = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].double().cpu().numpy()
         for row, values in zip(some, nats, strict=True):
-            found[row] = values[len(heads[row]) - 1 : len(whole[row]) - 1].sum(keepdims=True)
+            found[row] = values[len(parted[row][0]) - 1 : len(whole[row]) - 1]
     return found
+
+
+def _padded(lm: UnitLM, items: list[LikelihoodRequest], *, tokens: int) -> Answer:
+    encode = lm.vocabulary.encode
+    parted = [(encode(item.context, bos=True), encode(item.target, bos=False, eos=item.eos)) for item in items]
+    return [nats.sum(keepdims=True) for nats in padded_nats(lm, parted, tokens=tokens)]
 
 
 def storycloze(size: Size, *, scale: int, device: str, padded: int | None = None) -> Case:

@@ -17,6 +17,7 @@ from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.draws import sample_top_p
 from alignslm.lm.sampling import sample
 from tests.bench.case import BF16_NATS, Answer, Case, Cost, MismatchError, mismatch_rate, scaled
+from tests.bench.likelihood import padded_nats
 from tests.bench.models import SHAPES, Shape, Size, token_flop, unit_lm, weight_bytes
 
 PROMPTS, DRAWS, BATCH_ROWS = 24, 5, 64
@@ -72,26 +73,14 @@ class _Forced:
         gap = abs(float(one.mean() - other.mean()))
         return gap / math.sqrt(variance) if gap else 0.0
 
-    @torch.inference_mode()
     def nats(self, answer: Answer) -> tuple[np.ndarray, np.ndarray]:
         """Return log-probabilities (draws,) of a path's units and how many there are, the end included if drawn."""
         lm, encode = self.lm, self.lm.vocabulary.encode
         heads = [encode(self.prompts[row // DRAWS], bos=True) for row in range(len(answer))]
         tails = [encode(row[1:].astype(int).tolist(), bos=False, eos=len(row) - 1 < self.longest) for row in answer]
-        nats = np.zeros(len(answer))
-        order = sorted(range(len(answer)), key=lambda row: len(heads[row]) + len(tails[row]))
-        size = max(1, FORCED_TOKENS // (len(heads[order[-1]]) + len(tails[order[-1]])))
-        for start in range(0, len(order), size):
-            some = order[start : start + size]
-            width = max(len(heads[row]) + len(tails[row]) for row in some)
-            filled = [heads[row] + tails[row] + [0] * (width - len(heads[row]) - len(tails[row])) for row in some]
-            ids = torch.tensor(filled, device=lm.device)  # padded on the right, which nothing before it sees
-            logits = lm.model(ids, use_cache=False).logits[:, :-1].float()
-            logits[..., _forbidden(lm)] = -torch.inf
-            found = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].double().cpu().numpy()
-            for row, values in zip(some, found, strict=True):
-                nats[row] = values[len(heads[row]) - 1 :][: len(tails[row])].sum()
-        return nats, np.array([len(tail) for tail in tails])
+        parted = list(zip(heads, tails, strict=True))
+        found = padded_nats(lm, parted, tokens=FORCED_TOKENS, forbidden=_forbidden(lm))
+        return np.array([nats.sum() for nats in found]), np.array([len(tail) for tail in tails])
 
 
 def _padded_generate(
