@@ -1,6 +1,6 @@
 """What passes leave out, and how rows are shared out among them, changes no result."""
 
-import json
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +16,7 @@ from alignslm.lm.reward import with_reward_head
 from alignslm.training import pass_memory, preference, trainer_setup
 from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import NextUnitCollator, continue_training
-from alignslm.training.pass_memory import fit_to_gpu, pass_bytes, rows_that_fit
+from alignslm.training.pass_memory import GpuMemoryError, fit_to_gpu, pass_bytes, rows_that_fit
 from alignslm.training.passes import ignores_right_padding, lean_passes, sort_steps, width_step
 from alignslm.training.preference import preference_arguments, train_preferences
 from alignslm.training.reward import train_reward
@@ -256,16 +256,15 @@ def test_rows_a_pass_follow_from_free_memory_and_a_resumed_run_keeps_them(tmp_pa
             arguments.gradient_accumulation_steps,
         )
 
-    assert fitted(5.5) == (32, 32, 4, 3)
-    assert fitted(100) == (32, 32, 12, 1)
-    assert fitted(0.1) == (32, 32, 1, 12)
+    for free, found in ((5.5, (32, 32, 4, 3)), (100, (32, 32, 12, 1)), (0.1, (32, 32, 1, 12))):
+        (tmp_path / pass_memory.RECORD).unlink(missing_ok=True)
+        assert fitted(free) == found
     assert fitted(0.1, micro_batch_size=6) == (32, 32, 6, 2)
     assert fitted(0.1, cpu=True) == (1, None, 12, 1)
-    assert json.loads((tmp_path / "rows_per_pass.json").read_text()) == 1
-    fitted(6.1)
-    (tmp_path / "checkpoint-3").mkdir()
-    assert fitted(100) == (32, 32, 6, 2)
-    assert fitted(100, batch_size=10) == (32, 32, 10, 1)  # what was kept is of another batch
+    assert fitted(100) == (32, 32, 1, 12)  # as noted
+    (tmp_path / pass_memory.RECORD).write_text('{"rows": 5, "least": 1}')
+    assert fitted(100) == (32, 32, 4, 3)
+    assert fitted(100) == (32, 32, 4, 3)
 
 
 @pytest.fixture
@@ -317,3 +316,44 @@ def test_training_as_on_a_gpu_ends_where_plain_training_does(tmp_path, request, 
         assert {kwargs["attention_mask"] for kwargs in given} == {None}
     assert {len(kwargs["input_ids"]) for kwargs in given} == ({2} if name == "packed" else {4})
     assert all(torch.allclose(weight, found[key], atol=2e-4) for key, weight in plain.items())
+
+
+@contextlib.contextmanager
+def room_for(rows, monkeypatch):
+    """Let a pass of more rows fail as on a GPU without memory."""
+    whole = Trainer.training_step
+
+    def limited(trainer, model, inputs, *args, **kwargs):
+        def refuse(_model, _args, given):
+            if len(given["input_ids"]) > 2 * rows:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        with model.get_base_model().model.register_forward_pre_hook(refuse, with_kwargs=True):
+            return whole(trainer, model, inputs, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", limited)
+        yield
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_run_that_memory_was_too_small_for_goes_on_with_half_the_rows(tmp_path, monkeypatch):
+    """Rows of pairs are two sequences; the whole batch of 4 was chosen."""
+    monkeypatch.setattr(pass_memory, "free_bytes", lambda _: 1e12)
+    plain = trained("pairs", tmp_path / "plain")
+    with room_for(1, monkeypatch):
+        with pytest.raises(GpuMemoryError, match=r"4 rows needs more memory .* at most 2 at a time"):
+            trained("pairs", tmp_path / "short")
+        with pytest.raises(GpuMemoryError, match=r"2 rows needs more memory .* at most 1 at a time"):
+            trained("pairs", tmp_path / "short")
+        found = trained("pairs", tmp_path / "short")
+    assert all(torch.allclose(weight, found[key], atol=2e-4) for key, weight in plain.items())
+    with room_for(0, monkeypatch), pytest.raises(GpuMemoryError, match=r"1 row needs .* a GPU with more memory"):
+        trained("pairs", tmp_path / "short")
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_given_size_of_passes_that_memory_is_too_small_for_is_named(tmp_path, monkeypatch):
+    config = TRAINER.model_copy(update={"micro_batch_size": 4, "max_steps": 3, "num_evals": 1})
+    with room_for(2, monkeypatch), pytest.raises(GpuMemoryError, match="Set micro_batch_size to 2 or less"):
+        train_offline(config, tiny_lm(), pairs(24), warmup_steps=0, seed=3, batch_size=8, work=tmp_path)

@@ -104,11 +104,12 @@ def test_a_stage_is_divided_by_the_gpus_that_share_it(stage, changes, gpus, used
     assert shared(stage, 24.0, execution(**changes), gpus, measured=True) == (24.0 / used, used, True)
 
 
-def gpu_rates(preset, **changes):
+def gpu_rates(preset, processes=1, **changes):
     edited = preview(preset, ROOT)
     experiment = edited.experiment.model_copy(update=changes)
     stages = read_stages(ROOT, params=edited.text)
-    return gpu_times(experiment, execution(), volume_of(experiment, ROOT), stages, 1)
+    shared = execution(num_processes=processes)
+    return gpu_times(experiment, shared, volume_of(experiment, ROOT), stages, processes)
 
 
 def test_only_kinds_and_sizes_with_a_rate_have_hours():
@@ -140,6 +141,19 @@ def test_a_pass_of_a_size_that_was_not_measured_is_given_the_rate_of_the_next_sm
     assert measured == {4: False, 8: True, 16: True, 20: False, 128: False}
     assert seconds[4] == seconds[8] == pytest.approx(13 / 7 * seconds[16])
     assert seconds[20] == seconds[16] == pytest.approx(24 / 13 * seconds[128])
+
+
+def test_passes_as_large_as_memory_allows_have_the_rate_of_the_largest_measured_one_that_a_process_can_fill():
+    """512 pairs a step: 64 and more for each of up to 8 processes, 16 for each of 32, 4 for each of 128."""
+    found = {}
+    for processes in (1, 8, 32, 128):
+        found[processes] = gpu_rates("twist-1.3b", processes)["train@r1"]
+        assert found[processes].gpus == processes
+    seconds = {processes: one.seconds * processes for processes, one in found.items()}
+    assert seconds[8] == pytest.approx(seconds[1])
+    assert seconds[32] == pytest.approx(24 / 13 * seconds[1])
+    assert seconds[128] == pytest.approx(24 / 7 * seconds[1])
+    assert [one.measured for one in found.values()] == [True, True, True, False]
 
 
 LISTED = "NVIDIA H200, 143771\nNVIDIA H200, 143771\nNVIDIA H200, 143771\n"

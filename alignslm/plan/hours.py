@@ -57,8 +57,9 @@ def gpu_times(
 ) -> dict[str, StageTime]:
     """Return the time of each stage whose steps have a rate."""
     found: dict[str, StageTime] = {}
+    processes = max(1, min(execution.num_processes, gpus))
     for stage, amounts in amounts_of(experiment, stages).items():
-        rates = {step: _rate(experiment, volume, step) for step, count in amounts.items() if count}
+        rates = {step: _rate(experiment, volume, step, processes) for step, count in amounts.items() if count}
         seconds = seconds_of(amounts, {step: rate and rate.seconds for step, rate in rates.items()})
         if seconds is not None:
             measured = all(rate.measured for rate in rates.values() if rate)
@@ -66,8 +67,8 @@ def gpu_times(
     return found
 
 
-def _rate(experiment: Experiment, volume: Workload, step: str) -> Rate | None:
-    """Return the rate of a step; None if there is none for its kind or size of model."""
+def _rate(experiment: Experiment, volume: Workload, step: str, processes: int) -> Rate | None:
+    """Return the rate of a step; None if there is none for its kind or size of model. `processes` train together."""
     rate: Rate | None = None
     match step:
         case "encode" if isinstance(experiment.encoder, HubertEncoderConfig):
@@ -82,7 +83,7 @@ def _rate(experiment: Experiment, volume: Workload, step: str) -> Rate | None:
             units = experiment.params.sampling.max_new_units
             rate = Rate(DRAWN_S[name] / ROWS * units / UNITS, measured=_is(lm, name) and units == UNITS)
         case _ if step.startswith("train "):
-            rate = _train(experiment, step.removeprefix("train "))
+            rate = _train(experiment, step.removeprefix("train "), processes)
     return rate
 
 
@@ -107,8 +108,11 @@ def _judge(experiment: Experiment, volume: Workload, key: str) -> Rate | None:
     return Rate(read + min(REPLY_TOKENS, asked.written_tokens // asked.requests) * STEP_S / ROWS, measured=False)
 
 
-def _train(experiment: Experiment, trainer: str) -> Rate | None:
-    """Return the rate of a row, of an adapter: forward, and backward to the activations."""
+def _train(experiment: Experiment, trainer: str, processes: int) -> Rate | None:
+    """Return the rate of a row, of an adapter: forward, and backward to the activations.
+
+    A pass whose rows follow from free memory is taken to be the largest that was measured, of what a process has.
+    """
     trained, params = experiment.checkpoints | experiment.reward_models, experiment.params
     config = next(
         trained[n] for n, one in (params.checkpoints | params.reward_models).items() if one.trainer == trainer
@@ -116,12 +120,14 @@ def _train(experiment: Experiment, trainer: str) -> Rate | None:
     shape = lm_shape(experiment)
     if shape is None or (name := _nearest(shape)) is None:
         return None
-    rows, sizes = config.micro_batch_size or config.batch_size, lengths_of(experiment)
-    share = TRAINED[name][max((size for size in TRAINED[name] if size <= rows), default=min(TRAINED[name]))]
+    shares, given = TRAINED[name], config.micro_batch_size
+    rows = max((size for size in shares if size <= (given or config.batch_size // processes)), default=min(shares))
+    known = rows == given if given else rows <= config.batch_size // processes
+    sizes = lengths_of(experiment)
     pairs = False
     if isinstance(config, PreferenceTrainerConfig):
         pairs = not config.unpaired and config.loss_weights.keys() != {"sft"}  # which reads one side
     sequences = 2 if pairs or isinstance(config, RewardTrainerConfig) else 1
     units = round(sizes.prompt_s * experiment.encoder.frame_rate_hz / RUNS_PER_UNIT) + sizes.units
     flop = 4 * shape.parameters * sequences * units
-    return Rate(flop / (share * PRODUCTS), measured=pairs and _is(shape, name) and rows in TRAINED[name])
+    return Rate(flop / (shares[rows] * PRODUCTS), measured=pairs and _is(shape, name) and known)

@@ -37,6 +37,7 @@ from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import continue_training, scratch_vocabulary, train_whole
 
 WHOLE = 50_000_000  # parameters up to which all layers are timed
+TRAINED_ROWS = 64  # of a step, at most, where passes are as large as memory allows
 
 
 def _lm(bench: Bench, shape: Shape, layers: int) -> UnitLM:
@@ -105,7 +106,7 @@ def train_row(bench: Bench, trainer: str) -> float | None:
     shape = lm_shape(bench.experiment)
     whole = bench.on_gpu or (shape is not None and shape.parameters <= WHOLE)
     least = 2 if isinstance(config, PreferenceTrainerConfig) and config.unpaired else 1
-    rows = (config.micro_batch_size or config.batch_size) if whole else least
+    rows = (config.micro_batch_size or min(config.batch_size, TRAINED_ROWS)) if whole else least
     few = config.model_copy(update={"batch_size": rows, "micro_batch_size": None})
 
     def of(shape: Shape, layers: int) -> float:

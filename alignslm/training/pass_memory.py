@@ -1,8 +1,9 @@
 """How many rows a GPU holds in one pass of training, where the configuration leaves that open."""
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from alignslm.training.processes import is_main_process, wait_for_everyone
 HIDDEN_STATES = 30  # numbers of hidden size that a layer keeps of a token for the way back; 25 were measured
 LOGIT_BYTES = 8  # logits and their gradient, in float32
 USABLE = 0.8  # share of free memory: adapter, its optimiser and what is lost between blocks need some
+RECORD = "rows_per_pass.json"  # in a run's folder: for a run without `micro_batch_size`, the most rows that it takes
+
+
+class GpuMemoryError(ValueError):
+    """A pass of training needs more memory than its GPU has."""
 
 
 def fit_to_gpu(
@@ -68,9 +74,10 @@ def rows_that_fit(rows: int, row_bytes: int, free: float, *, least: int = 1) -> 
 
 def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int, least: int) -> int:
     """Return how many of `rows` a GPU takes at a time: as many in every process, and in a resumed run as before."""
-    record = work / "rows_per_pass.json"
-    found = json.loads(record.read_text()) if record.exists() and any(work.glob("checkpoint-*")) else 0
-    if not found or rows % found:
+    record = work / RECORD
+    if record.exists():
+        found = rows_that_fit(rows, 1, json.loads(record.read_text())["rows"], least=least)
+    else:
         found = rows_that_fit(rows, row_bytes, USABLE * free_bytes(model), least=least)
     wait_for_everyone()  # all have read it before it is written
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -79,8 +86,31 @@ def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int
         found = int(least_found)
     if is_main_process():
         work.mkdir(parents=True, exist_ok=True)
-        write_text(record, json.dumps(found))
+        write_text(record, json.dumps({"rows": found, "least": least}))
     return found
+
+
+@contextlib.contextmanager
+def explain_lack_of_memory(arguments: Any) -> Iterator[None]:
+    """Raise GpuMemoryError, which says what helps, when a GPU's memory runs out inside.
+
+    If the rows of a pass were chosen by `fit_to_gpu`, half as many are noted for the next run.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        rows, record = arguments.per_device_train_batch_size, Path(arguments.output_dir) / RECORD
+        least = json.loads(record.read_text())["least"] if record.exists() else 1
+        fewer = max(least, rows // 2)
+        told = f"a pass of {rows} {'row' if rows == 1 else 'rows'} needs more memory than the GPU has free ({error}). "
+        if rows <= least:
+            advice = "Take a GPU with more memory, fsdp: full_shard in execution.yaml, or shorter continuations."
+        elif record.exists():
+            write_text(record, json.dumps({"rows": fewer, "least": least}))
+            advice = f"Run the same command again: it goes on with at most {fewer} at a time."
+        else:
+            advice = f"Set micro_batch_size to {fewer} or less in the trainer's YAML, or to null: as many as fit."
+        raise GpuMemoryError(told + advice) from error
 
 
 def free_bytes(model: PreTrainedModel) -> int:

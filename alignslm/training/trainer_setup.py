@@ -29,6 +29,7 @@ from alignslm.lm.sharding import ShardingError, is_sharded
 from alignslm.progress import track
 from alignslm.storage import reraise_disk_errors, write_text
 from alignslm.training.checkpointing import ChecksumCheckpoints, keep_adapter, last_complete_checkpoint
+from alignslm.training.pass_memory import explain_lack_of_memory
 from alignslm.training.passes import ignores_right_padding, lean_passes, unadapted
 from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training_log import BestCheckpoint, LogRow, TrainingRun
@@ -186,7 +187,7 @@ def run_trainer(trainer: Trainer, *, right_padded: bool = True) -> TrainingRun:
     """Train to the end, from the last whole checkpoint in the run's folder where there is one.
 
     On a GPU masks of rows that are `right_padded` are not read. Raises ShardingError if weights are trained of which
-    processes hold parts.
+    processes hold parts, GpuMemoryError if a GPU cannot hold a pass.
     """
     if (model := trainer.model) is None:
         raise TypeError("the trainer has no model")
@@ -204,7 +205,7 @@ def run_trainer(trainer: Trainer, *, right_padded: bool = True) -> TrainingRun:
         keep_adapter(last)  # it may have been killed between the two
         print(f"training goes on after step {last.name.removeprefix('checkpoint-')} of an interrupted run", flush=True)
     lean = lean_passes(model, autocast=trainer.args.bf16, masks=masks)
-    with block_hub_lookups(), reraise_disk_errors(folder), lean:
+    with block_hub_lookups(), reraise_disk_errors(folder), explain_lack_of_memory(trainer.args), lean:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     rows = [
         LogRow(
