@@ -66,8 +66,10 @@ class StepGraphs:
         return replay()
 
 
-def cuda_capture() -> Capture:
-    """Return what captures CUDA graphs; all of them share their memory, since they run one after another."""
+def capture_of(device: torch.device) -> Capture | None:
+    """Return what captures CUDA graphs, which share their memory since they run one after another; None elsewhere."""
+    if device.type != "cuda":
+        return None
     pool = torch.cuda.graph_pool_handle()
 
     def capture(step: Callable[[], None]) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """Tests of a model: in this library's batches it must predict the same as for plain sequences."""
 
+import warnings
 from weakref import WeakKeyDictionary
 
 import torch
@@ -47,13 +48,17 @@ def require_readable(model: PreTrainedModel, vocabulary: UnitVocabulary) -> None
 def fits_fixed_shapes(lm: UnitLM) -> bool:
     """Return whether a model predicts the same in fixed shapes as it does plainly; it is tried once.
 
-    Architectures differ in how they take masks and positions, and none is known to them all.
+    Architectures differ in how they take masks and positions, and none is known to them all. One that fails in fixed
+    shapes is warned of, since it is then slower on a GPU.
     """
     if lm.model not in _FITTING:
         try:
             fits = takes_fixed_shapes(lm.model) and _fixed_difference(lm) <= AGREEMENT[lm.model.dtype]
-        except FAULTS:
+        except torch.OutOfMemoryError:  # says nothing of the model
+            raise
+        except FAULTS as error:
             fits = False
+            warnings.warn(f"{type(lm.model).__name__} fails in fixed shapes, which are faster: {error}", stacklevel=2)
         _FITTING[lm.model] = fits
     return _FITTING[lm.model]
 

@@ -21,7 +21,7 @@ from alignslm.lm.fixed_shapes import (
     DecodeShapes,
     FixedReader,
     StepGraphs,
-    cuda_capture,
+    capture_of,
 )
 from alignslm.lm.positions import check_max_positions
 from alignslm.lm.probe import fits_fixed_shapes
@@ -70,7 +70,7 @@ def _reader_of(
     if shapes is None:
         return _ExactReader(lm, config)
     capacity = rounded(longest, shapes.width_step) + config.max_new_units
-    graphs = StepGraphs(cuda_capture() if lm.device.type == "cuda" else None)
+    graphs = StepGraphs(capture_of(lm.device))
     return FixedReader(lm.model, shapes, pad_id=lm.vocabulary.pad_id, capacity=capacity, graphs=graphs)
 
 
@@ -79,7 +79,7 @@ def shapes_of(lm: UnitLM, *, batch_invariant: bool) -> DecodeShapes | None:
 
     A model that keeps states, or sees a window, has no others; batch-invariant, it must be given one prompt at a time.
     """
-    wanted = INVARIANT if batch_invariant else DecodeShapes() if lm.device.type == "cuda" else None
+    wanted = INVARIANT if batch_invariant else DecodeShapes() if lm.device.type != "cpu" else None
     return wanted if wanted is None or fits_fixed_shapes(lm) else None
 
 

@@ -116,10 +116,13 @@ class UnitHifiganVocoder:
     """Synthesizes unit sequences: float32 mono of whole unit frames.
 
     A GPU takes batches padded to their longest row; each row's samples are then the same as alone, within the
-    rounding of float32 (1e-4 at most). A CPU is as fast with single rows, so there they are exactly equal.
+    rounding of `dtype` (float32: 1e-4 at most). A CPU is as fast with single rows, so there they are exactly equal.
+    Durations are computed in float64 whatever the dtype.
     """
 
-    def __init__(self, voice: Voice, network: UnitHifiGan, *, device: str, batch_samples: int | None) -> None:
+    def __init__(
+        self, voice: Voice, network: UnitHifiGan, *, device: str, batch_samples: int | None, dtype: str = "float32"
+    ) -> None:
         """Take a network; `batch_samples` bounds a batch, padding included, and None synthesizes single rows."""
         self.contract = voice.contract
         self.sample_rate_hz = voice.shape.sample_rate_hz
@@ -129,18 +132,20 @@ class UnitHifiganVocoder:
         if self._device.type == "cpu":
             to_channels_last(network)
         self._network = network.eval().to(self._device)
+        self._network.convert(getattr(torch, dtype))
         if self._network.dur_predictor is not None:
             self._network.dur_predictor.double()  # so that no batch can round a duration the other way
 
     @classmethod
-    def load(cls, folder: Path, *, device: str) -> Self:
+    def load(cls, folder: Path, *, device: str, dtype: str = "float32") -> Self:
         """Load what `fetch` left in `folder`; DamagedError if nothing is there."""
         voice = read_json(folder / VOICE_FILE, Voice)
         with torch.device("meta"):
             network = UnitHifiGan(voice.shape)
         network.load_state_dict(load_file(folder / MODEL_FILE), assign=True)
         device = resolve_device(device)
-        return cls(voice, network, device=device, batch_samples=None if device == "cpu" else BATCH_SAMPLES)
+        batch_samples = None if device == "cpu" else BATCH_SAMPLES
+        return cls(voice, network, device=device, batch_samples=batch_samples, dtype=dtype)
 
     def synthesize(self, units: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return one waveform (samples,) a unit sequence; no units give no samples.

@@ -150,6 +150,11 @@ class UnitHifiGan(nn.Module):
         )
         self.conv_post = nn.Conv2d(widths[-1], 1, (1, EDGE_KERNEL), padding=padding)
 
+    def convert(self, dtype: torch.dtype) -> None:
+        """Let the generator's convolutions compute in a dtype; embeddings, which durations are read from, stay."""
+        for part in (self.conv_pre, self.ups, self.resblocks, self.conv_post):
+            part.to(dtype)
+
     def durations(self, units: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return frames (batch, units), of padded units: exp(prediction) - 1 rounded half to even, at least 1.
 
@@ -170,7 +175,8 @@ class UnitHifiGan(nn.Module):
         One speaker's number is for all rows; a tensor (batch, 1) has one per row.
         """
         tail = PaddingMask.of(lengths, frames.device)
-        x = tail.clear(self.conv_pre(tail.clear(self._inputs(frames, speaker, style))))
+        inputs = self._inputs(frames, speaker, style).to(self.conv_pre.weight.dtype)
+        x = tail.clear(self.conv_pre(tail.clear(inputs)))
         num_stacks = len(self.shape.block_kernels)
         for level, up in enumerate(self.ups):
             lengths = [_length_after(up, length) for length in lengths]
@@ -181,7 +187,7 @@ class UnitHifiGan(nn.Module):
             for stack in stacks[1:]:
                 total += stack(x, tail)
             x = total.div_(num_stacks)
-        samples = torch.tanh(self.conv_post(F.leaky_relu_(x, LAST_SLOPE)))
+        samples = torch.tanh(self.conv_post(F.leaky_relu_(x, LAST_SLOPE)).float())
         return samples[:, 0, 0], list(lengths)
 
     def _inputs(self, frames: Tensor, speaker: int | Tensor | None, style: int | None) -> Tensor:

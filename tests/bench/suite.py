@@ -63,6 +63,7 @@ SUITE = (
     SuiteCase("storycloze", "twist-7b", {"scale": 2, **_PADDED}),
     SuiteCase("sblimp", "twist-1.3b", {"scale": 8, **_PADDED}),
     SuiteCase("vocoder", "twist-1.3b"),
+    SuiteCase("vocoder", "twist-1.3b", {"dtype": "float16"}),
     SuiteCase("hubert", "twist-1.3b"),
     SuiteCase("judge", "twist-7b", {"prompts": 4, "write": False}),
     SuiteCase("sampling", "twist-1.3b", {"rows": 1025}),

@@ -14,6 +14,7 @@ from tests.bench.models import FRAMES_HZ, RATE_HZ, SHAPES, Size, contract
 CLIPS = 16
 RATES, KERNELS = (5, 4, 4, 4, 2), (11, 8, 8, 8, 4)
 DILATIONS = (1, 3, 5)
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
 
 
 def _shape(*, channels: int, block_kernels: tuple[int, ...]) -> Shape:
@@ -70,13 +71,13 @@ class _AsPublished:
         return torch.tanh(self._conv("conv_post", F.leaky_relu(x, LAST_SLOPE)))[0, 0].cpu().numpy()
 
 
-def case(size: Size, *, scale: int, device: str) -> Case:
-    """Build the work: clips of one to four seconds, as continuations of prompts are."""
+def case(size: Size, *, scale: int, device: str, dtype: str = "float32") -> Case:
+    """Build the work: clips of one to four seconds, as continuations of prompts are. `dtype` is that of our path."""
     tiny = size == "tiny"
     shape = _shape(channels=32, block_kernels=(3,)) if tiny else _shape(channels=512, block_kernels=(3, 7, 11))
     torch.manual_seed(0)
     network = UnitHifiGan(shape).to(device)
-    published = _AsPublished(network)
+    published = _AsPublished(network)  # shares its weights, so it is asked for them before they are converted
     voice = Voice(
         contract=contract(500).model_copy(update={"deduplicated": False}),
         shape=shape,
@@ -85,7 +86,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
         sources={},
     )
     batch_samples = None if torch.device(device).type == "cpu" else BATCH_SAMPLES
-    ours = UnitHifiganVocoder(voice, network, device=device, batch_samples=batch_samples)
+    ours = UnitHifiganVocoder(voice, network, device=device, batch_samples=batch_samples, dtype=dtype)
     rng = np.random.default_rng(0)
     count = scale * (4 if tiny else CLIPS * SHAPES[size].work)
     clips = [rng.integers(0, 500, length).tolist() for length in rng.integers(25, 101, count)]
@@ -100,7 +101,7 @@ def case(size: Size, *, scale: int, device: str) -> Case:
             "clip by clip": lambda: [published.speak(units) for units in clips],
         },
         difference=max_abs_difference,
-        tolerance=1e-4,
+        tolerance=TOLERANCE[dtype],
         unit="of full scale",
         cost=Cost(sum(map(len, clips)) * _frame_flop(shape), None),
     )
