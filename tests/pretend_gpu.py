@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
 CPU = torch.device("cpu")
@@ -90,6 +90,16 @@ def compute(func, args, kwargs):
     return tree_map(lambda value: GpuTensor(value) if isinstance(value, torch.Tensor) else value, found)
 
 
+class _Module(_DummyBackendModule):
+    """What torch asks a kind of device for; random numbers are the host's."""
+
+    def get_rng_state(self, device: object) -> torch.Tensor:
+        return torch.empty(0)
+
+    def set_rng_state(self, state: torch.Tensor, device: object) -> None:
+        pass
+
+
 class PretendGpu(TorchDispatchMode):
     """Inside, torch has a device `pretend`."""
 
@@ -115,7 +125,7 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
 @contextmanager
 def pretended() -> Iterator[None]:
     """Set the device up, once in a process, and let torch use it inside."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, _Module())
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes its tensor on the host, and then copies it
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with PretendGpu():

@@ -73,7 +73,7 @@ def use_math_attention(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     The backward pass of torch's fused CPU kernel took 40 % of a training step of the embedded model.
     """
     before = model.config._attn_implementation  # noqa: SLF001 - has a setter with a public name, and no getter
-    if not torch.cuda.is_available():
+    if model.device.type == "cpu":
         model.set_attn_implementation("eager")
     try:
         yield
