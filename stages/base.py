@@ -30,6 +30,7 @@ def main() -> None:
                 seed=run.params.seeds.base,
                 work=work,
                 folder=folder,
+                device=run.execution.device,
             )
         if is_main_process():
             write_log(made, None, run.artifacts.training("base"))

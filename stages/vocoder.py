@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 
 from alignslm import tables
-from alignslm.config.arithmetic import warn_emulated
 from alignslm.utterances import iter_waveforms, select_by_hash
 from alignslm.vocoder import VocoderExample, prepare_vocoder
 from stages.run import start
@@ -13,7 +12,6 @@ from stages.run import start
 def main() -> None:
     """Run the stage."""
     with start(__file__) as run, run.work() as work:
-        warn_emulated(run.experiment, run.execution, "vocoder")
         config, artifacts = run.experiment.vocoder, run.artifacts
         contract = tables.contract_of(tables.ENCODED, artifacts.units)
         encoded = tables.read(tables.ENCODED, artifacts.units)

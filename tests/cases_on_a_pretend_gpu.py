@@ -7,12 +7,11 @@ from accelerate.state import AcceleratorState
 
 from alignslm import buckets
 from alignslm.lm import sampling
-from alignslm.online import grpo
-from alignslm.training.trainer_setup import shared_arguments
+from alignslm.training import pass_memory
 from tests import online_world
 from tests.bench.stages import STAGES
 from tests.pretend_gpu import NAME, DeviceError, captured, pretended
-from tests.test_passes import as_on_a_gpu, trained  # noqa: F401 - a fixture
+from tests.test_passes import trained
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,6 +19,7 @@ def gpu():
     with pytest.MonkeyPatch.context() as patch, pretended():
         patch.setattr(sampling, "capture_of", lambda _: captured)
         patch.setattr(buckets, "free_gpu_bytes", lambda _: 10**9)
+        patch.setattr(pass_memory, "free_gpu_bytes", lambda: 10**9)
         yield
 
 
@@ -47,9 +47,9 @@ def test_a_benchmark_computes_there_what_the_plain_way_does(stage):
         case.require_equal(name, ours, path())
 
 
-def trained_online(work):
+def trained_online(work, device):
     """Return the weights of an adapter and the units that it was trained on."""
-    model, _, store = online_world.train(work)
+    model, _, store = online_world.train(work, device=device)
     weights = {name: weight.clone() for name, weight in model.state_dict().items() if "lora" in name}
     return weights, pl.concat(store.finished())["units"].to_list()
 
@@ -60,22 +60,20 @@ def move_accelerator(monkeypatch):
 
 
 def test_online_training_there_is_online_training_here(tmp_path, monkeypatch):
-    here, said = trained_online(tmp_path / "here")
+    here, said = trained_online(tmp_path / "here", "cpu")
     move_accelerator(monkeypatch)
-    monkeypatch.setattr(grpo, "shared_arguments", lambda *a, **o: shared_arguments(*a, **o) | {"use_cpu": False})
-    there, repeated = trained_online(tmp_path / "there")
+    there, repeated = trained_online(tmp_path / "there", NAME)
     assert repeated == said
     assert {weight.device.type for weight in there.values()} == {NAME}
     for key, weight in here.items():
         torch.testing.assert_close(there[key].cpu(), weight, atol=2e-4, rtol=0)
 
 
-@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("name", ["pairs", "packed", "kto", "reward", "units"])
 def test_training_there_is_training_here(tmp_path, monkeypatch, name):
     here = trained(name, tmp_path / "here")
     move_accelerator(monkeypatch)
-    there = trained(name, tmp_path / "there")
+    there = trained(name, tmp_path / "there", NAME)
     assert {weight.device.type for weight in there.values()} == {NAME}
     for key, weight in here.items():
         torch.testing.assert_close(there[key].cpu(), weight, atol=2e-4, rtol=0)

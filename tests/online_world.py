@@ -103,10 +103,11 @@ def store_in(folder: Path, config: OnlineTrainerConfig = CONFIG, judge: Counting
 
 
 def train(
-    folder: Path, config: OnlineTrainerConfig = CONFIG, judge: Counting | None = None
+    folder: Path, config: OnlineTrainerConfig = CONFIG, judge: Counting | None = None, device: str = "cpu"
 ) -> tuple[PeftModel, TrainingRun, RolloutStore]:
-    store = store_in(folder, config, judge)
-    return *train_online(config, tiny_lm(), store, seed=SEED, work=folder), store
+    store, lm = store_in(folder, config, judge), tiny_lm()
+    lm.model.to(device)
+    return *train_online(config, lm, store, seed=SEED, work=folder), store
 
 
 def main(folder: Path, kill: int | None) -> None:

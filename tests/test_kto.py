@@ -26,7 +26,7 @@ from tests.messages import names
 from tests.pair_selection import JUDGE_ALONE, QUANTILES, RULES, THRESHOLDS, selected, written
 from tests.test_objectives import CONFIGS, SMALL
 from tests.test_training import TRAINER, lora_config, naive_side, pairs, shake_adapter, steps_of
-from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm
+from tests.tiny_lm import CONTRACT, CPU, VOCABULARY, tiny_lm
 
 KTO = CONFIGS["kto"].model_copy(update=SMALL | {"class_balance": 4 / 3, "beta": 0.5, "min_pairs": 4})
 JUDGED = [
@@ -103,7 +103,7 @@ def rows_of(count=10, seed=4):
 
 
 def trainer_of(config, lm, rows, work):
-    arguments = kto_arguments(config, rows["label"], warmup_steps=0, seed=0, work=work)
+    arguments = kto_arguments(config, rows["label"], warmup_steps=0, seed=0, work=work, device=CPU)
     trainer = UnitKTOTrainer(
         figures=validation_figures(lm, rows, pairs(9, seed=4), arguments, batch_size=8),
         model=lm.model,
@@ -249,7 +249,7 @@ def test_rows_of_one_class_are_refused(tmp_path, label):
 def test_a_batch_of_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(BatchError) as raised:
-        kto_arguments(KTO, rows_of()["label"], warmup_steps=0, seed=0, work=tmp_path)
+        kto_arguments(KTO, rows_of()["label"], warmup_steps=0, seed=0, work=tmp_path, device=CPU)
     names(raised.value, "batch_size", "4", "processes")
 
 

@@ -20,11 +20,12 @@ from alignslm.training.pass_memory import GpuMemoryError, fit_to_gpu, pass_bytes
 from alignslm.training.passes import ignores_right_padding, lean_passes, sort_steps, width_step
 from alignslm.training.preference import preference_arguments, train_preferences
 from alignslm.training.reward import train_reward
+from alignslm.training.trainer_setup import shared_arguments
 from tests.test_kto import KTO
 from tests.test_packing import mixture_of_experts
 from tests.test_reward import CONFIG as REWARD
 from tests.test_training import COUNTING, NEXT_UNIT, TRAINER, pairs, shake_adapter, trainer_for
-from tests.tiny_lm import CONTRACT, VOCABULARY, tiny_lm, tiny_model
+from tests.tiny_lm import CONTRACT, CPU, VOCABULARY, tiny_lm, tiny_model
 from tests.tiny_states import STATES, tiny_by_name
 
 
@@ -236,7 +237,7 @@ def test_as_many_rows_are_taken_as_fit_and_divide_the_batch(rows, size, free, le
 
 def arguments_of(work, *, cpu=False, **changed):
     config = TRAINER.model_copy(update={"batch_size": 12} | changed)
-    made = preference_arguments(config, num_pairs=24, warmup_steps=0, seed=0, work=work)
+    made = preference_arguments(config, num_pairs=24, warmup_steps=0, seed=0, work=work, device=CPU)
     return forced(made, use_cpu=cpu)
 
 
@@ -267,6 +268,14 @@ def test_rows_a_pass_follow_from_free_memory_and_a_resumed_run_keeps_them(tmp_pa
     assert fitted(100) == (32, 32, 4, 3)
 
 
+def test_training_is_where_the_model_is_whatever_gpus_there_are(tmp_path, monkeypatch):
+    """Trainers would take one that they see, though execution.yaml says cpu."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    here, there = (shared_arguments(tmp_path, seed=0, device=torch.device(kind)) for kind in ("cpu", "cuda"))
+    assert (here["use_cpu"], here["dataloader_pin_memory"]) == (True, False)
+    assert (there["use_cpu"], there["dataloader_pin_memory"]) == (False, True)
+
+
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Let training on this CPU do what it does on a GPU with room for 160 tokens of the tiny model a pass."""
@@ -277,14 +286,15 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(pass_memory, "free_bytes", lambda _: room / pass_memory.USABLE)
 
 
-def trained(name, work):
+def trained(name, work, device="cpu"):
     lm = tiny_lm()
+    lm.model.to(device)
     if name == "units":
         model, _ = continue_training(NEXT_UNIT.model_copy(update={"max_steps": 3}), lm, COUNTING, seed=0, work=work)
     elif name == "reward":
         save_lm(lm.model, VOCABULARY, CONTRACT, work.with_suffix(".base"))
         few = REWARD.model_copy(update={"max_steps": 3, "num_evals": 1, "batch_size": 4})
-        headed = with_reward_head(work.with_suffix(".base"), device="cpu")
+        headed = with_reward_head(work.with_suffix(".base"), device=device)
         model, _, _ = train_reward(few, headed, pairs(24), seed=3, batch_size=8, work=work)
     else:
         changed = {"packed": {"pack_pairs": True}}.get(name, {}) | {"max_steps": 3, "num_evals": 1}

@@ -30,7 +30,7 @@ from alignslm.training.preference import (
 )
 from alignslm.training.trainer_setup import BatchError, BestCheckpoint, batch_arguments, write_log
 from tests.messages import names
-from tests.tiny_lm import CONTRACT, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
+from tests.tiny_lm import CONTRACT, CPU, VOCABULARY, naive_log_probs, tiny_lm, tiny_model
 from tests.tiny_states import STATES, tiny_by_name
 
 LORA = Lora(r=4, alpha=8, target_modules="all-linear")
@@ -87,7 +87,7 @@ def pairs(count=12, seed=0):
 
 def trainer_for(lm, frame, config, tmp_path, *, multiple_of=None):
     rows = preference_rows(lm, frame, batch_size=8, margin_weights=config.margin_weights)
-    arguments = preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path)
+    arguments = preference_arguments(config, num_pairs=len(frame), warmup_steps=0, seed=0, work=tmp_path, device=CPU)
     arguments.pad_to_multiple_of = multiple_of
     return UnitPreferenceTrainer(
         config=config,

@@ -22,6 +22,7 @@ from alignslm.lm.checkpoint import UnitLM
 from alignslm.provenance import UnitContract
 from alignslm.units import UnitVocabulary
 
+CPU = torch.device("cpu")
 NUM_UNITS = 20
 VOCABULARY = UnitVocabulary(num_units=NUM_UNITS, offset=3, bos_id=1, eos_id=2, pad_id=0)
 CONTRACT = UnitContract(

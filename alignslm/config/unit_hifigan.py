@@ -27,7 +27,7 @@ class UnitHiFiGANConfig(Config):
         description="published codebook of the units it was trained on, as the encoder names it; null: not compared"
     )
     sample_rate_hz: PositiveCount
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["float32", "float16"] = Field(
         default="float32", description="dtype of the convolutions; predicted durations do not depend on it"
     )
 

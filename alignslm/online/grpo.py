@@ -117,9 +117,9 @@ def judged_reward(
     return list(reward)
 
 
-def online_arguments(config: OnlineTrainerConfig, *, seed: int, work: Path) -> GRPOConfig:
+def online_arguments(config: OnlineTrainerConfig, *, seed: int, work: Path, device: torch.device) -> GRPOConfig:
     """Return TRL's arguments. Checkpoints are saved between rollouts only: one is learnt from as a whole."""
-    shared = shared_arguments(work, seed=seed) | {"logging_steps": config.num_iterations}
+    shared = shared_arguments(work, seed=seed, device=device) | {"logging_steps": config.num_iterations}
     return GRPOConfig(
         **shared,
         loss_type=config.loss_type,
@@ -157,7 +157,7 @@ def train_online(
         lm,
         store,
         order,
-        args=online_arguments(config, seed=seed, work=work),
+        args=online_arguments(config, seed=seed, work=work, device=lm.device),
         train_dataset=Dataset.from_dict({"prompt": [prompt_id for rollout in order for prompt_id in rollout]}),
         peft_config=lora_config(config.lora, lm.model.config),
     )

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from alignslm.config.models import LlamaScratchConfig, LmConfig
 from alignslm.config.pretrained_lm import TwistInitConfig
+from alignslm.device import resolve_device
 from alignslm.lm.checkpoint import save_lm
 from alignslm.lm.pretrained import fetch_checkpoint, import_lm, write_source
 from alignslm.lm.probe import require_readable
@@ -27,10 +28,12 @@ def make_base(
     seed: int,
     work: Path,
     folder: Path,
+    device: str = "auto",
 ) -> TrainingRun:
     """Write the base model's checkpoint into `folder`; a published one is not trained: a run of 0 steps.
 
-    `utterances` are training speech in units of `contract`; an interrupted run resumes from `work`.
+    `utterances` are training speech in units of `contract`; an interrupted run resumes from `work`. `device`: where to
+    train, auto, cpu or cuda.
     """
     if not isinstance(config, LlamaScratchConfig | TwistInitConfig):
         if is_main_process():
@@ -38,6 +41,7 @@ def make_base(
         return TrainingRun(0)
     vocabulary = scratch_vocabulary(contract.num_units)
     model = _initial(config, vocabulary, seed=seed, folder=folder)
+    torch.nn.Module.to(model, resolve_device(device))
     run = train_whole(config, model, utterances, vocabulary, seed=seed, work=work)
     if is_main_process():
         if isinstance(config, TwistInitConfig):

@@ -162,13 +162,21 @@ def validation_figures(
 
 
 def kto_arguments(
-    config: PreferenceTrainerConfig, labels: pl.Series, *, warmup_steps: int, seed: int, work: Path
+    config: PreferenceTrainerConfig,
+    labels: pl.Series,
+    *,
+    warmup_steps: int,
+    seed: int,
+    work: Path,
+    device: torch.device,
 ) -> KTOConfig:
-    """Return TRL's arguments for this configuration and the labels of the training rows."""
+    """Return TRL's arguments for this configuration, the labels of the training rows, and the device."""
     balance, weight = config.class_balance or 1.0, config.loss_weights["kto"]
     desirable = len(labels.filter(labels == DESIRABLE))
     weights = class_weights(desirable, len(labels) - desirable, balance)
-    arguments = offline_arguments(config, num_rows=len(labels), warmup_steps=warmup_steps, seed=seed, work=work)
+    arguments = offline_arguments(
+        config, num_rows=len(labels), warmup_steps=warmup_steps, seed=seed, work=work, device=device
+    )
     arguments |= {name: weight * each for name, each in weights.items()}
     if arguments["per_device_train_batch_size"] < 2:
         raise BatchError(
@@ -202,7 +210,7 @@ def train_offline(
     compared = pairs.filter(pl.col("split") == "valid")
     _require_rows(train["label"], num_pairs=len(compared), least=config.min_pairs)
     train = train[np.random.default_rng(seed).permutation(len(train))]
-    arguments = kto_arguments(config, train["label"], warmup_steps=warmup_steps, seed=seed, work=work)
+    arguments = kto_arguments(config, train["label"], warmup_steps=warmup_steps, seed=seed, work=work, device=lm.device)
     allow_sharded_model(arguments, lm.model)
     learnt = kto_rows(lm, train, size=config.batch_size, batch_size=batch_size)
     lengths = row_lengths(*(learnt[f"{part}_ids"] for part in ("prompt", "completion", "KL_completion")))

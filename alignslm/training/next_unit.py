@@ -142,12 +142,14 @@ def _arguments(
     work: Path,
     *,
     seed: int,
+    device: torch.device,
     schedule: str = "cosine",
     micro_batch_size: int | None = None,
 ) -> TrainingArguments:
     return run_arguments(
         work,
         seed=seed,
+        device=device,
         learning_rate=config.learning_rate,
         lr_scheduler_type=schedule,
         warmup_steps=config.warmup_steps,
@@ -168,7 +170,7 @@ def train_whole(
     work: Path,
 ) -> TrainingRun:
     """Train all weights of an initialised fp32 model in place on whole utterances (units); resumes from `work`."""
-    arguments = _arguments(config, work, seed=seed)
+    arguments = _arguments(config, work, seed=seed, device=model.device)
     return _fit(model, vocabulary, utterances, arguments, micro_batch_size=config.batch_size)
 
 
@@ -178,8 +180,6 @@ def continue_training(
     """Train an adapter by next-unit prediction on the same speech (the paper's ablation baseline); not merged yet."""
     set_seed(seed)
     adapted: PeftModel = get_peft_model(lm.model, lora_config(config.lora, lm.model.config))
-    arguments = _arguments(
-        config, work, seed=seed, schedule=config.lr_scheduler_type, micro_batch_size=config.micro_batch_size
-    )
-    micro = config.micro_batch_size
+    micro, schedule = config.micro_batch_size, config.lr_scheduler_type
+    arguments = _arguments(config, work, seed=seed, device=lm.device, schedule=schedule, micro_batch_size=micro)
     return adapted, _fit(adapted, lm.vocabulary, utterances, arguments, micro_batch_size=micro)

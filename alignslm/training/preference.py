@@ -288,13 +288,14 @@ def offline_arguments(
     warmup_steps: int,
     seed: int,
     work: Path,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """Return what TRL's arguments have in common, for this configuration and number of training rows."""
+    """Return what TRL's arguments have in common, for this configuration, number of training rows and device."""
     steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * num_rows / config.batch_size))
     every = max(1, steps // config.num_evals)
     batch = batch_arguments(config.batch_size, config.micro_batch_size)
     return {
-        **shared_arguments(work, seed=seed),
+        **shared_arguments(work, seed=seed, device=device),
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.lr_scheduler_type,
         "warmup_steps": warmup_steps,
@@ -313,11 +314,14 @@ def offline_arguments(
 
 
 def preference_arguments(
-    config: PreferenceTrainerConfig, *, num_pairs: int, warmup_steps: int, seed: int, work: Path
+    config: PreferenceTrainerConfig, *, num_pairs: int, warmup_steps: int, seed: int, work: Path, device: torch.device
 ) -> DPOConfig:
-    """Return TRL's arguments for this configuration and number of training pairs."""
+    """Return TRL's arguments for this configuration, number of training pairs and device."""
+    shared = offline_arguments(
+        config, num_rows=num_pairs, warmup_steps=warmup_steps, seed=seed, work=work, device=device
+    )
     return DPOConfig(
-        **offline_arguments(config, num_rows=num_pairs, warmup_steps=warmup_steps, seed=seed, work=work),
+        **shared,
         beta=config.beta,
         loss_type=list(config.loss_weights),
         loss_weights=list(config.loss_weights.values()),
@@ -353,7 +357,9 @@ def train_preferences(
     """
     train, valid = require_pairs(pairs, config.min_pairs)
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
-    arguments = preference_arguments(config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work)
+    arguments = preference_arguments(
+        config, num_pairs=len(train), warmup_steps=warmup_steps, seed=seed, work=work, device=lm.device
+    )
     allow_sharded_model(arguments, lm.model)
     if config.pack_pairs:
         require_packable(lm.model)

@@ -117,7 +117,9 @@ def train_reward(
     `lm` has a head of zeros. Raises TooFewPairsError as preference training does.
     """
     train, valid = require_pairs(pairs, config.min_pairs)
-    options = offline_arguments(config, num_rows=len(train), warmup_steps=config.warmup_steps, seed=seed, work=work)
+    options = offline_arguments(
+        config, num_rows=len(train), warmup_steps=config.warmup_steps, seed=seed, work=work, device=lm.device
+    )
     arguments = RewardConfig(**options, center_rewards_coefficient=config.center_rewards or None)
     rows = reward_rows(lm, train)
     fit_to_gpu(arguments, lm.model, _lengths(rows), micro_batch_size=config.micro_batch_size, sequences=2)

@@ -44,20 +44,21 @@ class BatchError(ValueError):
     """A batch cannot be shared by the processes and passes asked for."""
 
 
-def shared_arguments(work: Path, *, seed: int) -> dict[str, Any]:
+def shared_arguments(work: Path, *, seed: int, device: torch.device) -> dict[str, Any]:
     """Return keyword arguments common to transformers' and TRL's argument classes.
 
-    fp32 and no external reporting; checkpoints go to `work`, from where a killed run resumes with the same data
-    order. Results depend on the seed alone (`full_determinism` is left off: it would forbid CUDA kernels that a
-    7B model needs, and on a CPU everything used here is deterministic already).
+    fp32 and no external reporting; training is on the kind of `device` that the model is on. Checkpoints go to `work`,
+    from where a killed run resumes with the same data order. Results depend on the seed alone (`full_determinism` is
+    left off: it would forbid CUDA kernels that a 7B model needs, and on a CPU everything used here is deterministic
+    already).
     """
     return {
         "output_dir": str(work),
         "seed": seed,
         "data_seed": seed,
         "report_to": [],
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": device.type == "cpu",  # it would take a GPU that it sees
+        "dataloader_pin_memory": device.type == "cuda",
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "logging_steps": 10,
@@ -97,10 +98,10 @@ def batch_arguments(batch_size: int, micro_batch_size: int | None) -> dict[str, 
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": batch_size // processes // micro}
 
 
-def run_arguments(work: Path, *, seed: int, **options: Any) -> TrainingArguments:
+def run_arguments(work: Path, *, seed: int, device: torch.device, **options: Any) -> TrainingArguments:
     """Return transformers' arguments for a run of known length, saving five times on the way."""
     every = max(1, options["max_steps"] // 5)
-    return TrainingArguments(**shared_arguments(work, seed=seed), save_steps=every, **options)
+    return TrainingArguments(**shared_arguments(work, seed=seed, device=device), save_steps=every, **options)
 
 
 @contextlib.contextmanager

@@ -187,6 +187,11 @@ class UnitHifiganVocoder:
     def _speak(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         padded, lengths = self._padded(frames)
         samples, ends = self._network(padded, lengths, self._voice.speaker, self._voice.style)
+        if not samples.isfinite().all():
+            raise VocoderError(
+                "the vocoder gives samples that are not numbers: its weights are damaged, or too large for dtype: "
+                "float16 (experiments/vocoder); write float32 there"
+            )
         return [row[:end].copy() for row, end in zip(samples.cpu().numpy(), ends, strict=True)]
 
     def _padded(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[Tensor, list[int]]:

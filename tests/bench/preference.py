@@ -77,7 +77,9 @@ def _stepper(
     rows = preference_rows(lm, pairs, batch_size=64, references=cached)
     torch.manual_seed(0)
     with TemporaryDirectory(prefix="alignslm-bench-") as work:  # a trainer wants one, and writes nothing in these steps
-        arguments = preference_arguments(config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(work))
+        arguments = preference_arguments(
+            config, num_pairs=len(pairs), warmup_steps=0, seed=0, work=Path(work), device=lm.device
+        )
         trainer = UnitPreferenceTrainer(
             config=config,
             model=lm.model,
