@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignslm.config.feedback import Sampling
-from alignslm.lm import sampling
+from alignslm.lm import probe, sampling
 from alignslm.lm.checkpoint import UnitLM, disable_dropout
 from alignslm.lm.draws import Draws, uniforms
 from alignslm.lm.fixed_shapes import (
@@ -226,3 +226,18 @@ def test_where_capturing_fails_steps_go_on_plainly(monkeypatch):
         drawn = sample(LM, MANY, MANY_SEEDS, ENDING, batch_size=24, shapes=SMALL)
     assert len(warned) == 1
     assert parts(drawn) == parts(sample(LM, MANY, MANY_SEEDS, ENDING, batch_size=24))
+
+
+def test_a_model_that_fails_in_fixed_shapes_is_told_of_and_lack_of_memory_is_no_such_failure(monkeypatch):
+    lm = unit_lm("llama", VOCABULARIES["slam"])
+
+    def fail(_):
+        raise kind("not enough")
+
+    monkeypatch.setattr(probe, "_fixed_difference", fail)
+    kind = torch.OutOfMemoryError
+    with pytest.raises(torch.OutOfMemoryError):
+        fits_fixed_shapes(lm)
+    kind = RuntimeError
+    with pytest.warns(UserWarning, match="fails in fixed shapes.*not enough"):
+        assert not fits_fixed_shapes(lm)
