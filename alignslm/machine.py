@@ -75,9 +75,14 @@ def device_memory() -> DeviceMemory:
     """Return the first GPU, else the machine's memory (a container's limit, if there is one)."""
     if found := gpus():
         return found[0]
+    return DeviceMemory("this machine", host_memory())
+
+
+def host_memory() -> int:
+    """Return the bytes of this machine's memory, or of a container's limit."""
     import psutil
 
-    return DeviceMemory("this machine", min([psutil.virtual_memory().total, *_limits()]))
+    return min([psutil.virtual_memory().total, *_limits()])
 
 
 def _limits() -> Iterator[int]:

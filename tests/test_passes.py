@@ -16,7 +16,7 @@ from alignslm.lm.reward import with_reward_head
 from alignslm.training import pass_memory, preference, trainer_setup
 from alignslm.training.kto import train_offline
 from alignslm.training.next_unit import NextUnitCollator, continue_training
-from alignslm.training.pass_memory import GpuMemoryError, fit_to_gpu, pass_bytes, rows_that_fit
+from alignslm.training.pass_memory import GpuMemoryError, fit_to_memory, pass_bytes, rows_that_fit
 from alignslm.training.passes import ignores_right_padding, lean_passes, sort_steps, width_step
 from alignslm.training.preference import preference_arguments, train_preferences
 from alignslm.training.reward import train_reward
@@ -248,7 +248,9 @@ def test_rows_a_pass_follow_from_free_memory_and_a_resumed_run_keeps_them(tmp_pa
     def fitted(free, **options):
         monkeypatch.setattr(pass_memory, "free_bytes", lambda _: free * row / pass_memory.USABLE)
         arguments = arguments_of(tmp_path, **options)
-        step = fit_to_gpu(arguments, model, [9, 31, 7], micro_batch_size=options.get("micro_batch_size"), sequences=2)
+        step = fit_to_memory(
+            arguments, model, [9, 31, 7], micro_batch_size=options.get("micro_batch_size"), sequences=2
+        )
         assert arguments.per_device_eval_batch_size == arguments.per_device_train_batch_size
         return (
             step,
@@ -274,6 +276,25 @@ def test_training_is_where_the_model_is_whatever_gpus_there_are(tmp_path, monkey
     here, there = (shared_arguments(tmp_path, seed=0, device=torch.device(kind)) for kind in ("cpu", "cuda"))
     assert (here["use_cpu"], here["dataloader_pin_memory"]) == (True, False)
     assert (there["use_cpu"], there["dataloader_pin_memory"]) == (False, True)
+
+
+@pytest.mark.parametrize(("rows_of_room", "processes", "taken"), [(100, 1, 12), (5.5, 1, 4), (12.1, 2, 6), (0.1, 1, 1)])
+def test_on_a_cpu_a_pass_holds_what_half_of_its_memory_does(tmp_path, monkeypatch, rows_of_room, processes, taken):
+    model = tiny_lm().model
+    row = pass_bytes(model.config, sequences=2, length=31, itemsize=4, plain=True)
+    monkeypatch.setattr(pass_memory, "host_memory", lambda: 2 * rows_of_room * row)
+    arguments = arguments_of(tmp_path, cpu=True)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert fit_to_memory(arguments, model, [9, 31, 7], micro_batch_size=None, sequences=2) == 1
+    assert arguments.per_device_train_batch_size == arguments.per_device_eval_batch_size == taken
+    assert arguments.gradient_accumulation_steps == 12 // taken
+    assert not list(tmp_path.glob(pass_memory.RECORD))
+
+
+def test_plain_attention_is_counted_by_pairs_of_positions():
+    model = tiny_lm().model.config
+    lean, plain = (pass_bytes(model, sequences=1, length=50, itemsize=4, plain=each) for each in (False, True))
+    assert plain - lean == 3 * model.num_attention_heads * model.num_hidden_layers * 50 * 50 * 4
 
 
 @pytest.fixture

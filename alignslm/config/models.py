@@ -53,8 +53,8 @@ class Lora(Config):
 
 
 MICRO_BATCH = Field(
-    description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them, on a GPU the "
-    "largest equal parts that its free memory holds"
+    description="rows per forward pass, with gradient accumulation up to batch_size; null: all of them, or the "
+    "largest equal parts that memory holds"
 )
 LossName = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "sft", "kto"]
 

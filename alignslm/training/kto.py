@@ -25,7 +25,7 @@ from alignslm.lm.likelihood import continuation_nats
 from alignslm.pairs.labels import DESIRABLE, UNDESIRABLE, unpaired
 from alignslm.training.adapter import lora_config
 from alignslm.training.pair_rows import require_positions, row_lengths, side_of
-from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.pass_memory import fit_to_memory
 from alignslm.training.preference import (
     SaveBestAdapter,
     TooFewPairsError,
@@ -214,7 +214,7 @@ def train_offline(
     allow_sharded_model(arguments, lm.model)
     learnt = kto_rows(lm, train, size=config.batch_size, batch_size=batch_size)
     lengths = row_lengths(*(learnt[f"{part}_ids"] for part in ("prompt", "completion", "KL_completion")))
-    fit_to_gpu(arguments, lm.model, lengths, micro_batch_size=config.micro_batch_size, least=2)
+    fit_to_memory(arguments, lm.model, lengths, micro_batch_size=config.micro_batch_size, least=2)
     best = SaveBestAdapter(work / "best", num_pairs=len(compared))
     trainer = UnitKTOTrainer(
         figures=validation_figures(lm, valid, compared, arguments, batch_size=batch_size),

@@ -15,7 +15,7 @@ from alignslm.config.pretrained_lm import TwistInitConfig
 from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.positions import check_max_positions
 from alignslm.training.adapter import lora_config
-from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.pass_memory import fit_to_memory
 from alignslm.training.passes import sort_steps
 from alignslm.training.trainer_setup import (
     IGNORE_INDEX,
@@ -109,7 +109,7 @@ def _fit(
     )
     start = nats_per_unit(model, rows, vocabulary.pad_id)
     allow_sharded_model(arguments, model)
-    step = fit_to_gpu(arguments, model, lengths, micro_batch_size=micro_batch_size)
+    step = fit_to_memory(arguments, model, lengths, micro_batch_size=micro_batch_size)
     trainer = UnitTrainer(
         model=model,
         args=arguments,

@@ -1,4 +1,4 @@
-"""How many rows a GPU holds in one pass of training, where the configuration leaves that open."""
+"""How many rows memory holds in one pass of training, where the configuration leaves that open."""
 
 import contextlib
 import json
@@ -13,12 +13,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from alignslm.buckets import rounded
 from alignslm.device import free_gpu_bytes
+from alignslm.machine import host_memory
 from alignslm.storage import write_text
 from alignslm.training.passes import unadapted, width_step
 from alignslm.training.processes import is_main_process, wait_for_everyone
 
 HIDDEN_STATES = 30  # numbers of hidden size that a layer keeps of a token for the way back; 25 were measured
+ATTENTION = 3  # numbers that plain attention keeps of two positions: scores, shares, and a gradient
 LOGIT_BYTES = 8  # logits and their gradient, in float32
+HOST_SHARE = 0.5  # of this machine's memory, which other things need too
 USABLE = 0.8  # share of free memory: adapter, its optimiser and what is lost between blocks need some
 RECORD = "rows_per_pass.json"  # in a run's folder: for a run without `micro_batch_size`, the most rows that it takes
 
@@ -27,7 +30,7 @@ class GpuMemoryError(ValueError):
     """A pass of training needs more memory than its GPU has."""
 
 
-def fit_to_gpu(
+def fit_to_memory(
     arguments: Any,
     model: torch.nn.Module,
     lengths: Sequence[int],
@@ -36,34 +39,42 @@ def fit_to_gpu(
     sequences: int = 1,
     least: int = 1,
 ) -> int:
-    """On a GPU let rows be padded to few widths, and, if `micro_batch_size` is None, passes hold the rows that fit.
+    """If `micro_batch_size` is None, let passes hold the rows that fit; on a GPU let rows be padded to few widths.
 
     `arguments` are transformers' or TRL's, and are changed; their `use_cpu` tells the device. `lengths` are those of
     the longest sequence of every row, in tokens; a row has `sequences` of them. Returns what widths are multiples of.
-    On a CPU nothing is changed.
     """
-    base = unadapted(model)
-    step = width_step(base.config, gpu=not arguments.use_cpu)
-    if arguments.use_cpu:
-        return step
-    arguments.pad_to_multiple_of = step  # TRL reads it, transformers does not
+    base, cpu = unadapted(model), arguments.use_cpu
+    step = width_step(base.config, gpu=not cpu)
+    if not cpu:
+        arguments.pad_to_multiple_of = step  # TRL reads it, transformers does not
     if micro_batch_size is None:
         rows, length = arguments.per_device_train_batch_size, rounded(max(lengths), step)
-        size = pass_bytes(base.config, sequences=sequences, length=length, itemsize=base.dtype.itemsize)
-        taken = choose_rows(rows, base, Path(arguments.output_dir), row_bytes=size, least=least)
+        size = pass_bytes(base.config, sequences=sequences, length=length, itemsize=base.dtype.itemsize, plain=cpu)
+        if cpu:  # by all of its memory, not by what is free: the same in every process and run
+            taken = rows_that_fit(rows, size, HOST_SHARE * host_memory() / processes(), least=least)
+        else:
+            taken = choose_rows(rows, base, Path(arguments.output_dir), row_bytes=size, least=least)
         arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = taken
         arguments.gradient_accumulation_steps = rows // taken
     return step
 
 
-def pass_bytes(config: PreTrainedConfig, *, sequences: int, length: int, itemsize: int) -> int:
-    """Return an upper estimate of what a forward and backward pass over rows holds beside weights, in bytes.
+def pass_bytes(config: PreTrainedConfig, *, sequences: int, length: int, itemsize: int, plain: bool = False) -> int:
+    """Return an upper estimate of what a forward and backward pass over a row holds beside weights, in bytes.
 
-    `itemsize` is that of the model's numbers; `length` is in tokens, padding included.
+    `itemsize` is that of the model's numbers; `length` is in tokens, padding included. `plain` attention keeps a number
+    for every two positions of a head.
     """
     text = config.get_text_config()
-    layers = HIDDEN_STATES * itemsize * int(text.hidden_size) * int(text.num_hidden_layers)
+    numbers = HIDDEN_STATES * int(text.hidden_size) + plain * ATTENTION * length * int(text.num_attention_heads)
+    layers = numbers * itemsize * int(text.num_hidden_layers)
     return sequences * length * (layers + LOGIT_BYTES * int(text.vocab_size))
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rows_that_fit(rows: int, row_bytes: int, free: float, *, least: int = 1) -> int:
@@ -80,7 +91,7 @@ def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int
     else:
         found = rows_that_fit(rows, row_bytes, USABLE * free_bytes(model), least=least)
     wait_for_everyone()  # all have read it before it is written
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         least_found = torch.tensor(found, device="cuda" if torch.cuda.is_available() else "cpu")
         distributed.all_reduce(least_found, distributed.ReduceOp.MIN)
         found = int(least_found)
@@ -94,7 +105,7 @@ def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int
 def explain_lack_of_memory(arguments: Any) -> Iterator[None]:
     """Raise GpuMemoryError, which says what helps, when a GPU's memory runs out inside.
 
-    If the rows of a pass were chosen by `fit_to_gpu`, half as many are noted for the next run.
+    If the rows of a pass were chosen by `fit_to_memory`, half as many are noted for the next run.
     """
     try:
         yield

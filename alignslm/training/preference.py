@@ -39,7 +39,7 @@ from alignslm.storage import filling, write_text
 from alignslm.training.adapter import lora_config
 from alignslm.training.packing import reading_packed, require_packable
 from alignslm.training.pair_rows import WEIGHT, free_references, keep_weights, preference_rows, row_lengths, weighted
-from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.pass_memory import fit_to_memory
 from alignslm.training.passes import sort_steps
 from alignslm.training.processes import is_main_process, wait_for_everyone
 from alignslm.training.trainer_setup import (
@@ -366,7 +366,7 @@ def train_preferences(
     rows = functools.partial(preference_rows, lm, batch_size=batch_size, margin_weights=config.margin_weights)
     compared = uses_rejected(config.loss_weights) and not config.reference_free
     learnt = rows(train, references=compared)
-    fit_to_gpu(arguments, lm.model, _lengths(learnt), micro_batch_size=config.micro_batch_size, sequences=2)
+    fit_to_memory(arguments, lm.model, _lengths(learnt), micro_batch_size=config.micro_batch_size, sequences=2)
     trainer = UnitPreferenceTrainer(
         config=config,
         model=lm.model,

@@ -17,7 +17,7 @@ from alignslm.lm.checkpoint import UnitLM
 from alignslm.lm.reward import token_ids, unit_rewards
 from alignslm.training.adapter import lora_config
 from alignslm.training.pair_rows import side_of
-from alignslm.training.pass_memory import fit_to_gpu
+from alignslm.training.pass_memory import fit_to_memory
 from alignslm.training.passes import sort_steps
 from alignslm.training.preference import (
     SaveBestAdapter,
@@ -122,7 +122,7 @@ def train_reward(
     )
     arguments = RewardConfig(**options, center_rewards_coefficient=config.center_rewards or None)
     rows = reward_rows(lm, train)
-    fit_to_gpu(arguments, lm.model, _lengths(rows), micro_batch_size=config.micro_batch_size, sequences=2)
+    fit_to_memory(arguments, lm.model, _lengths(rows), micro_batch_size=config.micro_batch_size, sequences=2)
     best = SaveBestAdapter(work / "best", num_pairs=len(valid))
     trainer = UnitRewardTrainer(
         figures=validation_figures(lm, valid, batch_size=batch_size),
