@@ -67,7 +67,8 @@ def pass_bytes(config: PreTrainedConfig, *, sequences: int, length: int, itemsiz
     for every two positions of a head.
     """
     text = config.get_text_config()
-    numbers = HIDDEN_STATES * int(text.hidden_size) + plain * ATTENTION * length * int(text.num_attention_heads)
+    heads = getattr(text, "num_attention_heads", 0) if plain else 0  # a model of states alone has none
+    numbers = HIDDEN_STATES * int(text.hidden_size) + ATTENTION * length * heads
     layers = numbers * itemsize * int(text.num_hidden_layers)
     return sequences * length * (layers + LOGIT_BYTES * int(text.vocab_size))
 
