@@ -72,7 +72,7 @@ def compute(func, args, kwargs):
     tensors = [value for value in given if isinstance(value, torch.Tensor)]
     ours = [tensor for tensor in tensors if isinstance(tensor, GpuTensor)]
     host = [tensor for tensor in tensors if not isinstance(tensor, GpuTensor)]
-    named = [torch.device(value) for value in (*given, kwargs.get("device")) if isinstance(value, torch.device)]
+    named = [value for value in given if isinstance(value, torch.device)]
     to_gpu = named[0].type == NAME if named else bool(ours)
     if ours and func not in (*READS_HOST, *COPIES) and any(tensor.dim() for tensor in host):
         raise DeviceError(f"{func}: tensors of GPU and host: {[(type(t).__name__, *t.shape) for t in tensors]}")

@@ -51,6 +51,8 @@ class ScratchUnitHiFiGANConfig(Config):
     (2020, "HiFi-GAN", section 3), with the unit embedding and duration predictor of Lee et al. (2022).
     """
 
+    dtype: ClassVar[str] = "float32"  # another one would train it again
+
     kind: Literal["unit-hifigan-scratch"]
     seed: Seed
     fit_utterances: PositiveCount = Field(description="training utterances; a speech hour takes 230 MB of memory")

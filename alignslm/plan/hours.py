@@ -121,8 +121,9 @@ def _train(experiment: Experiment, trainer: str, processes: int) -> Rate | None:
     if shape is None or (name := _nearest(shape)) is None:
         return None
     shares, given = TRAINED[name], config.micro_batch_size
-    rows = max((size for size in shares if size <= (given or config.batch_size // processes)), default=min(shares))
-    known = rows == given if given else rows <= config.batch_size // processes
+    held = given or config.batch_size // processes
+    rows = max((size for size in shares if size <= held), default=min(shares))
+    known = rows == held if given else rows <= held
     sizes = lengths_of(experiment)
     pairs = False
     if isinstance(config, PreferenceTrainerConfig):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from alignslm.device import free_gpu_bytes
 from alignslm.machine import host_memory
 from alignslm.storage import write_text
 from alignslm.training.passes import unadapted, width_step
-from alignslm.training.processes import is_main_process, wait_for_everyone
+from alignslm.training.processes import is_main_process, num_processes, wait_for_everyone
 
 HIDDEN_STATES = 30  # numbers of hidden size that a layer keeps of a token for the way back; 25 were measured
 ATTENTION = 3  # numbers that plain attention keeps of two positions: scores, shares, and a gradient
@@ -52,7 +51,7 @@ def fit_to_memory(
         rows, length = arguments.per_device_train_batch_size, rounded(max(lengths), step)
         size = pass_bytes(base.config, sequences=sequences, length=length, itemsize=base.dtype.itemsize, plain=cpu)
         if cpu:  # by all of its memory, not by what is free: the same in every process and run
-            taken = rows_that_fit(rows, size, HOST_SHARE * host_memory() / processes(), least=least)
+            taken = rows_that_fit(rows, size, HOST_SHARE * host_memory() / num_processes(), least=least)
         else:
             taken = choose_rows(rows, base, Path(arguments.output_dir), row_bytes=size, least=least)
         arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = taken
@@ -73,11 +72,6 @@ def pass_bytes(config: PreTrainedConfig, *, sequences: int, length: int, itemsiz
     return sequences * length * (layers + LOGIT_BYTES * int(text.vocab_size))
 
 
-def processes() -> int:
-    """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def rows_that_fit(rows: int, row_bytes: int, free: float, *, least: int = 1) -> int:
     """Return the largest divisor of `rows`, at least `least`, that fits in `free` bytes; the smallest if none does."""
     divisors = [count for count in range(max(1, least), rows + 1) if rows % count == 0]
@@ -92,7 +86,7 @@ def choose_rows(rows: int, model: PreTrainedModel, work: Path, *, row_bytes: int
     else:
         found = rows_that_fit(rows, row_bytes, USABLE * free_bytes(model), least=least)
     wait_for_everyone()  # all have read it before it is written
-    if processes() > 1:
+    if num_processes() > 1:
         least_found = torch.tensor(found, device="cuda" if torch.cuda.is_available() else "cpu")
         distributed.all_reduce(least_found, distributed.ReduceOp.MIN)
         found = int(least_found)
@@ -121,7 +115,9 @@ def explain_lack_of_memory(arguments: Any) -> Iterator[None]:
             write_text(record, json.dumps({"rows": fewer, "least": least}))
             advice = f"Run the same command again: it goes on with at most {fewer} at a time."
         else:
-            advice = f"Set micro_batch_size to {fewer} or less in the trainer's YAML, or to null: as many as fit."
+            advice = (
+                f"Set micro_batch_size to {fewer} or less in the trainer's YAML; for a base model, lower batch_size."
+            )
         raise GpuMemoryError(told + advice) from error
 
 

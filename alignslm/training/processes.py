@@ -25,12 +25,17 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def num_processes() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def wait_for_everyone() -> None:
     """Wait until every training process has reached this call; does nothing if there is only one.
 
     Call it before reading what the first process writes. Joins the process group on first use.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if num_processes() == 1:
         return
     if not distributed.is_initialized():
         if torch.cuda.is_available():

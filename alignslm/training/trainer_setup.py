@@ -31,7 +31,7 @@ from alignslm.storage import reraise_disk_errors, write_text
 from alignslm.training.checkpointing import ChecksumCheckpoints, keep_adapter, last_complete_checkpoint
 from alignslm.training.pass_memory import explain_lack_of_memory
 from alignslm.training.passes import ignores_right_padding, lean_passes, unadapted
-from alignslm.training.processes import is_main_process, wait_for_everyone
+from alignslm.training.processes import is_main_process, num_processes, wait_for_everyone
 from alignslm.training_log import BestCheckpoint, LogRow, TrainingRun
 
 # TRL 1.16 and PEFT 0.21 still ask by the name that transformers 5 gave up.
@@ -88,7 +88,7 @@ def batch_arguments(batch_size: int, micro_batch_size: int | None) -> dict[str, 
     Under torchrun the processes share the batch. The last one of an epoch is then filled up with rows of its first
     (fewer than a pass of all processes), which this epoch has twice. Raises BatchError if a batch cannot be shared.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = num_processes()
     if batch_size % processes or (batch_size // processes) % (micro := micro_batch_size or batch_size // processes):
         raise BatchError(
             f"batch_size {batch_size} cannot be shared evenly by {processes} processes in passes of "

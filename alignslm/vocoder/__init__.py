@@ -90,8 +90,7 @@ def load_vocoder(config: VocoderConfig, folder: Path, *, device: str) -> Vocoder
             case UnitHiFiGANConfig() | ScratchUnitHiFiGANConfig():
                 from alignslm.vocoder.unit_hifigan import UnitHifiganVocoder
 
-                dtype = config.dtype if isinstance(config, UnitHiFiGANConfig) else "float32"
-                return UnitHifiganVocoder.load(folder, device=device, dtype=dtype)
+                return UnitHifiganVocoder.load(folder, device=device, dtype=config.dtype)
             case PythonVocoderConfig():
                 from alignslm.vocoder import own
 
